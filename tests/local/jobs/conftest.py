@@ -1,4 +1,4 @@
-"""A server's parts with a fake runtime, and requests as short as they can be."""
+"""The parts of a server with a fake runtime, and the shortest possible requests."""
 
 import socket
 import tarfile
@@ -30,7 +30,7 @@ from microjobs_orchestrator.local.s3.store import ObjectStore
 from microjobs_orchestrator.local.state import State
 from tests.local.jobs.fakes import FakeHost, FakeRuntime, Model
 
-SECONDS = 20.0
+TIMEOUT_SECONDS = 20.0
 
 Serve = Callable[[Callable[[socket.socket], None]], Client]
 
@@ -39,7 +39,7 @@ ONE_VARIANT: Mapping[str, Mapping[str, Any]] = {"main": {}}
 
 @dataclass
 class ServerParts:
-    """What jobs see of a server, and what tests ask of it."""
+    """The parts of a server that jobs use, and shortcuts for tests."""
 
     home: Home
     runtime: FakeRuntime
@@ -47,8 +47,8 @@ class ServerParts:
     registry: Registry
 
     @classmethod
-    def over(cls, home: Home, runtime: FakeRuntime) -> "ServerParts":
-        """The parts of a server that starts with what another left."""
+    def from_home(cls, home: Home, runtime: FakeRuntime) -> "ServerParts":
+        """Return the parts of a server that starts with a home, which an earlier server may have used."""
         store, settings = ObjectStore(home), Settings("http://127.0.0.1:1")
         context = Context(home, State(home.state), store, LogStore(home.logs), runtime, settings)
         return cls(home, runtime, context, Registry(context))
@@ -58,9 +58,9 @@ class ServerParts:
         self.context.store.close()
         self.context.state.close()
 
-    def restarted(self) -> "ServerParts":
-        """A server after this one: shut this one down before, or leave its containers as if it had been killed."""
-        parts = ServerParts.over(self.home, self.runtime)
+    def restart(self) -> "ServerParts":
+        """Start another server with the same home and containers. Without a shutdown, this server counts as killed."""
+        parts = ServerParts.from_home(self.home, self.runtime)
         parts.registry.recover({ENDPOINT.arn_type: Endpoint, TRANSFORM_JOB.arn_type: TransformJob})
         return parts
 
@@ -92,7 +92,7 @@ class ServerParts:
     def make_config(
         self, name: str = "c", /, asynchronous: Mapping[str, Any] | None = None, **variants: Mapping[str, Any]
     ) -> None:
-        """A configuration with variants by their names; one, of model `m`, if none are given."""
+        """Create a configuration with variants, given by their names; by default with one variant, of model `m`."""
         given = [
             {"VariantName": variant, "ModelName": "m", "InstanceType": "ml.m5.large", **members}
             for variant, members in (variants or ONE_VARIANT).items()
@@ -106,10 +106,10 @@ class ServerParts:
         self.endpoints.create(request)
 
     def serve(self, **variants: Mapping[str, Any]) -> dict[str, Any]:
-        """Endpoint `e` of configuration `c`, InService or Failed."""
+        """Create endpoint `e` of configuration `c`; return its description when it is InService or Failed."""
         self.make_config(**variants)
         self.start_endpoint()
-        return self.settled()
+        return self.wait_for_endpoint()
 
     def update(self, config: str, **members: Any) -> None:
         self.endpoints.update({"EndpointName": "e", "EndpointConfigName": config, **members})
@@ -121,11 +121,11 @@ class ServerParts:
         self.transform_jobs.create(transform_request(**members))
 
     def transform(self, **members: Any) -> dict[str, Any]:
-        """The job when it has ended."""
+        """Run transform job `t`; return its description when it has ended."""
         self.start_transform(**members)
-        return self.transformed()
+        return self.wait_for_transform()
 
-    def transformed(self) -> dict[str, Any]:
+    def wait_for_transform(self) -> dict[str, Any]:
         found: dict[str, Any] = wait_until(
             lambda: self.context.state.get(TRANSFORM_JOB.arn_type, "t").description,  # type: ignore[union-attr]
             lambda found: found["TransformJobStatus"] in ("Completed", "Failed", "Stopped"),
@@ -133,66 +133,73 @@ class ServerParts:
         wait_until(lambda: self.registry.find("transform-job/t") is None)
         return found
 
-    # --- what is there ---
+    # --- results ---
 
-    def outputs(self) -> dict[str, bytes]:
-        """The objects below `out`."""
+    def read_outputs(self) -> dict[str, bytes]:
+        """Return the contents of the objects below `out`, by their names."""
         found = self.context.store.list("bucket", "out/")
         return {item.key.removeprefix("out/"): item.path.read_bytes() for item in found}
 
-    def endpoint(self, name: str = "e") -> dict[str, Any]:
+    def describe_endpoint(self, name: str = "e") -> dict[str, Any]:
         record = self.context.state.get(ENDPOINT.arn_type, name)
         return dict(record.description) if record else {"EndpointStatus": "gone"}
 
-    def settled(self, name: str = "e") -> dict[str, Any]:
-        passing = ("Creating", "Updating", "Deleting")
+    def wait_for_endpoint(self, name: str = "e") -> dict[str, Any]:
+        transitional = ("Creating", "Updating", "Deleting")
         found: dict[str, Any] = wait_until(
-            lambda: self.endpoint(name), lambda found: found["EndpointStatus"] not in passing
+            lambda: self.describe_endpoint(name), lambda found: found["EndpointStatus"] not in transitional
         )
         return found
 
-    def log(self, group: str) -> dict[str, list[str]]:
-        """The lines of a group's streams."""
+    def read_log(self, group: str) -> dict[str, list[str]]:
+        """Return the lines of a group's streams, by the names of the streams."""
         streams = self.context.logs.streams(group)
         return {name: [event.message for event in stream.events()] for name, stream in streams.items()}
 
     @property
-    def running(self) -> list[FakeHost]:
+    def running_hosts(self) -> list[FakeHost]:
         return [host for hosts in list(self.runtime.hosts.values()) for host in hosts if not host.has_ended]
 
 
 def transform_request(source: str = "s3://bucket/in/", hosts: int = 1, **members: Any) -> dict[str, Any]:
-    """Job `t` of model `m`, from `in/` to `out`; members of its parts stand beside its own."""
-    of_input = ("ContentType", "SplitType", "CompressionType")
-    given: dict[str, Any] = {name: members.pop(name) for name in of_input if name in members}
-    taken: dict[str, Any] = {name: members.pop(name) for name in ("Accept", "AssembleWith") if name in members}
+    """Return the request of job `t`, with model `m`, from `in/` to `out`.
+
+    Args:
+        members: members of the request, of TransformInput, or of TransformOutput.
+    """
+    input_names, output_names = ("ContentType", "SplitType", "CompressionType"), ("Accept", "AssembleWith")
+    inputs: dict[str, Any] = {name: members.pop(name) for name in input_names if name in members}
+    outputs: dict[str, Any] = {name: members.pop(name) for name in output_names if name in members}
     data = {"S3DataSource": {"S3DataType": "S3Prefix", "S3Uri": source}}
     return {
         "TransformJobName": "t",
         "ModelName": "m",
-        "TransformInput": {"DataSource": data, **given},
-        "TransformOutput": {"S3OutputPath": "s3://bucket/out", **taken},
+        "TransformInput": {"DataSource": data, **inputs},
+        "TransformOutput": {"S3OutputPath": "s3://bucket/out", **outputs},
         "TransformResources": {"InstanceType": "ml.m5.large", "InstanceCount": hosts},
         **members,
     }
 
 
-def wait_until(ask: Callable[[], Any], enough: Callable[[Any], object] = bool, seconds: float = SECONDS) -> Any:
+def wait_until(
+    poll: Callable[[], Any], is_done: Callable[[Any], object] = bool, seconds: float = TIMEOUT_SECONDS
+) -> Any:
+    """Call `poll` until `is_done` accepts its result; return the result."""
     deadline = time.monotonic() + seconds
-    while not enough(answer := ask()):
-        assert time.monotonic() < deadline, f"not within {seconds:g} s: {answer}"
+    while not is_done(result := poll()):
+        assert time.monotonic() < deadline, f"not within {seconds:g} s: {result}"
         time.sleep(0.005)
-    return answer
+    return result
 
 
 @pytest.fixture
 def parts(tmp_path: Path) -> Iterator[ServerParts]:
-    """A server's parts, with the bucket `bucket` and the image `model`."""
+    """The parts of a server, with the bucket `bucket` and the image `model`."""
     home = Home(tmp_path / "home")
     home.create()
     home.credentials()  # as the server does, before anything runs
     (home.buckets / "bucket").mkdir()
-    made = ServerParts.over(home, FakeRuntime())
+    made = ServerParts.from_home(home, FakeRuntime())
     yield made
     made.close()
     made.runtime.close()
@@ -200,14 +207,14 @@ def parts(tmp_path: Path) -> Iterator[ServerParts]:
 
 @pytest.fixture
 def model(parts: ServerParts) -> Model:
-    """What the image `model` does, which the model `m` has."""
+    """The behaviour of the image `model`; creates the model `m` with this image."""
     parts.make_model()
     return parts.runtime.models["model"]
 
 
 @pytest.fixture
 def archive(parts: ServerParts, tmp_path: Path) -> Callable[..., str]:
-    """Puts a model archive of these files, and these members, into the bucket; its URI."""
+    """A function that stores a model archive with some members and files, and returns its URI."""
 
     def make(*members: tarfile.TarInfo, **files: str) -> str:
         folder = tmp_path / "model"
@@ -225,7 +232,7 @@ def archive(parts: ServerParts, tmp_path: Path) -> Callable[..., str]:
 
 @pytest.fixture
 def serve() -> Iterator[Serve]:
-    """Makes a client of a server that does what it is told with each connection."""
+    """A function that returns a client of a server, which calls a function for each request of a connection."""
     listener = socket.create_server(("127.0.0.1", 0))
     clients = []
 

@@ -1,4 +1,4 @@
-"""A runtime whose containers are small HTTP servers in this process, so that tests can have models of any kind."""
+"""A runtime whose containers are small HTTP servers in this process. Tests define the responses of the models."""
 
 import contextlib
 import json
@@ -14,8 +14,8 @@ from microjobs_orchestrator.local.runtimes.base import CannotRunError, Exit, Hos
 
 
 @dataclass(frozen=True)
-class Asked:
-    """A request to `/invocations`."""
+class ReceivedRequest:
+    """A request to `/invocations` that a container received."""
 
     host: str
     headers: Mapping[str, str]
@@ -30,40 +30,40 @@ class Reply:
     headers: Mapping[str, str] = field(default_factory=lambda: {"Content-Type": "text/plain"})
 
 
-def echo(asked: Asked) -> Reply:
-    return Reply(asked.body)
+def echo(request: ReceivedRequest) -> Reply:
+    return Reply(request.body)
 
 
 @dataclass
 class Model:
-    """What an image does; a test changes it and looks at what came."""
+    """The behaviour of an image, which a test changes, and the requests to `/invocations`."""
 
-    invoke: Callable[[Asked], Reply] = echo
+    invoke: Callable[[ReceivedRequest], Reply] = echo
     ping: int = 200
-    unhealthy: set[str] = field(default_factory=set)
-    """Hosts whose `/ping` answers 503."""
-    exits: Exit | None = None
-    """Given: the container ends at once."""
+    unhealthy_hosts: set[str] = field(default_factory=set)
+    """The names of hosts whose `/ping` answers 503."""
+    exit_at_start: Exit | None = None
+    """If it is not None, each container ends with it at its start."""
     parameters: Mapping[str, object] | None = None
-    """What `/execution-parameters` answers; None: 404."""
-    asked: list[Asked] = field(default_factory=list)
+    """The response of `/execution-parameters`; None: status 404."""
+    requests: list[ReceivedRequest] = field(default_factory=list)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
 
-def watched(model: Model) -> list[int]:
-    """Lets a model take its time, and notes at each request how many are under way."""
-    under_way: list[int] = []
-    most: list[int] = []
+def track_concurrency(model: Model) -> list[int]:
+    """Make a model slow; return a list to which each request adds the number of present requests."""
+    present: list[int] = []
+    counts: list[int] = []
 
-    def watch(asked: Asked) -> Reply:
-        under_way.append(1)
-        most.append(len(under_way))
+    def invoke(request: ReceivedRequest) -> Reply:
+        present.append(1)
+        counts.append(len(present))
         time.sleep(0.02)
-        under_way.pop()
-        return Reply(asked.body)
+        present.pop()
+        return Reply(request.body)
 
-    model.invoke = watch
-    return most
+    model.invoke = invoke
+    return counts
 
 
 class FakeHost:
@@ -80,21 +80,21 @@ class FakeHost:
             if path.is_file()
         }
         self.graces: list[float] = []
-        self.began = time.monotonic()
-        self._said: list[Line] = []
+        self.start_time = time.monotonic()
+        self._lines: list[Line] = []
         self._exit: Exit | None = None
-        self._over = threading.Event()
+        self._ended = threading.Event()
         self._server = Server(self)
         threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
-        self.say("hello")
-        if model.exits is not None:
-            self.end(model.exits)
+        self.print_line("hello")
+        if model.exit_at_start is not None:
+            self.end(model.exit_at_start)
 
-    def say(self, text: str) -> None:
-        self._said.append(Line(time.time(), text.encode()))
+    def print_line(self, text: str) -> None:
+        self._lines.append(Line(time.time(), text.encode()))
 
     def end(self, ended: Exit) -> None:
-        """End as if by itself, whatever is under way."""
+        """End as if by itself, and close all connections."""
         if self._exit is not None:
             return
         self._exit = ended
@@ -103,24 +103,24 @@ class FakeHost:
         for connection in list(self._server.connections):
             with contextlib.suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
-        self._over.set()
+        self._ended.set()
 
     @property
     def has_ended(self) -> bool:
-        return self._over.is_set()
+        return self._ended.is_set()
 
     def lines(self) -> Iterator[Line]:
         read = 0
         while True:
-            ended = self._over.wait(0.01)
-            new = self._said[read:]
+            ended = self._ended.wait(0.01)
+            new = self._lines[read:]
             read += len(new)
             yield from new
             if ended:
                 return
 
     def wait(self) -> Exit:
-        self._over.wait()
+        self._ended.wait()
         assert self._exit is not None
         return self._exit
 
@@ -129,7 +129,7 @@ class FakeHost:
         self.end(Exit(0))
 
     def copy(self, path: str, to: Path) -> None:
-        """It leaves no files."""
+        """Return None: the host has no files."""
 
     def connect(self, timeout: float) -> socket.socket:
         if self.has_ended:
@@ -139,7 +139,7 @@ class FakeHost:
 
 
 class Server(ThreadingHTTPServer):
-    """What listens in a container."""
+    """The HTTP server of a container."""
 
     request_queue_size = 64
 
@@ -149,7 +149,7 @@ class Server(ThreadingHTTPServer):
         self.connections: set[socket.socket] = set()
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """A client that goes, or a container that ends, is no news."""
+        """Ignore connections that a client or a container closed."""
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -166,12 +166,12 @@ class Handler(BaseHTTPRequestHandler):
         super().finish()
 
     def log_message(self, *_: object) -> None:
-        """Tests look at what came, not at a log."""
+        """Log nothing: tests read the received requests."""
 
     def do_GET(self) -> None:
         model = self.server.host.model
         if self.path == "/ping":
-            self._answer(Reply(status=503 if self.server.host.name in model.unhealthy else model.ping))
+            self._answer(Reply(status=503 if self.server.host.name in model.unhealthy_hosts else model.ping))
         elif self.path == "/execution-parameters" and model.parameters is not None:
             self._answer(Reply(json.dumps(model.parameters).encode()))
         else:
@@ -181,10 +181,10 @@ class Handler(BaseHTTPRequestHandler):
         host = self.server.host
         chunked = "chunked" in self.headers.get("Transfer-Encoding", "")
         body = b"".join(self._chunks()) if chunked else self.rfile.read(int(self.headers["Content-Length"]))
-        asked = Asked(host.name, dict(self.headers), body, chunked)
+        request = ReceivedRequest(host.name, dict(self.headers), body, chunked)
         with host.model.lock:
-            host.model.asked.append(asked)
-        self._answer(host.model.invoke(asked))
+            host.model.requests.append(request)
+        self._answer(host.model.invoke(request))
 
     def _chunks(self) -> Iterator[bytes]:
         while size := int(self.rfile.readline(), 16):
@@ -201,7 +201,7 @@ class Handler(BaseHTTPRequestHandler):
 
 
 class FakeRuntime:
-    """Runs models by their images' names."""
+    """Runs models, which it finds by the names of their images."""
 
     name = "fake"
     machine = "127.0.0.1"
@@ -210,12 +210,12 @@ class FakeRuntime:
         self.models: dict[str, Model] = {"model": Model()}
         self.plans: dict[str, Plan] = {}
         self.hosts: dict[str, list[FakeHost]] = {}
-        """What runs, or has run and was not removed."""
-        self.ever: list[FakeHost] = []
+        """All hosts that were not removed, also ended ones, by plan."""
+        self.started_hosts: list[FakeHost] = []
 
     def prepare(self, image: str) -> None:
         if image not in self.models:
-            raise CannotRunError(f"image {image} is not here")
+            raise CannotRunError(f"image {image} does not exist")
 
     def images(self) -> Sequence[Image]:
         return [Image((name,), f"sha256:{name}", 1, 1.0) for name in self.models]
@@ -223,7 +223,7 @@ class FakeRuntime:
     def start(self, plan: Plan) -> Sequence[Host]:
         assert plan.name not in self.hosts
         started = [FakeHost(host, self.models[host.image]) for host in plan.hosts]
-        self.ever += started
+        self.started_hosts += started
         self.plans[plan.name] = plan
         self.hosts[plan.name] = started
         return list(started)

@@ -1,4 +1,4 @@
-"""InvokeEndpointAsync: what is queued, what becomes of it, and that nothing of it is lost."""
+"""InvokeEndpointAsync: the container's requests, the queue, and the objects with results and failures."""
 
 import threading
 import time
@@ -15,12 +15,12 @@ from microjobs_orchestrator.local.resources.endpoints import endpoint as endpoin
 from microjobs_orchestrator.local.runtimes.base import Exit
 from microjobs_orchestrator.local.s3.keys import parse_uri
 from tests.local.jobs.conftest import ServerParts, wait_until
-from tests.local.jobs.fakes import Asked, Model, Reply, watched
+from tests.local.jobs.fakes import Model, ReceivedRequest, Reply, track_concurrency
 from tests.local.jobs.test_endpoints_invocations import Invoker
 
 GROUP = "/aws/sagemaker/Endpoints/e"
 OUTPUT = {"S3OutputPath": "s3://bucket/out", "S3FailurePath": "s3://bucket/failed/"}
-INPUT, OUTPUT_AT, FAILURE_AT = (
+INPUT, OUTPUT_URI, FAILURE_URI = (
     f"X-Amzn-SageMaker-{name}" for name in ("InputLocation", "OutputLocation", "FailureLocation")
 )
 
@@ -34,244 +34,246 @@ def invoke(parts: ServerParts, model: Model) -> Invoker:  # noqa: ARG001  the en
 def serve(parts: ServerParts, output: dict[str, str] = OUTPUT, **client: int) -> None:
     parts.make_config("c", {"OutputConfig": output, "ClientConfig": client})
     parts.start_endpoint()
-    assert parts.settled()["EndpointStatus"] == "InService"
+    assert parts.wait_for_endpoint()["EndpointStatus"] == "InService"
 
 
-def ask(invoke: Invoker, body: bytes = b"", headers: Mapping[str, str] = MappingProxyType({})) -> Response:
+def invoke_async(invoke: Invoker, body: bytes = b"", headers: Mapping[str, str] = MappingProxyType({})) -> Response:
     response = invoke(body, path="async-invocations", **headers)
     assert response.status_code == 202
     return response
 
 
-def refusal(invoke: Invoker, body: bytes, **request: str) -> str:
-    return invoke.refused(body=body, path="async-invocations", **request).message
+def read_refusal(invoke: Invoker, body: bytes, **request: str) -> str:
+    return invoke.read_error(body=body, path="async-invocations", **request).message
 
 
-def content(parts: ServerParts, uri: str) -> tuple[str, bytes]:
-    """An object, when it is there, and its content type."""
-    opened = wait_until(lambda: _opened(parts, uri))
+def read_object(parts: ServerParts, uri: str) -> tuple[str, bytes]:
+    """Wait for an object; return its content type and its content."""
+    opened = wait_until(lambda: _open(parts, uri))
     with opened.file as file:
         return opened.details.headers["ContentType"], file.read()
 
 
-def _opened(parts: ServerParts, uri: str) -> Any:
+def _open(parts: ServerParts, uri: str) -> Any:
     try:
         return parts.context.store.open(*parse_uri(uri))
     except Exception:
         return None
 
 
-def queued(parts: ServerParts) -> int:
+def count_queue(parts: ServerParts) -> int:
     return len(asynchronous.list_queue(parts.context, "e"))
 
 
-def test_answer_becomes_an_object(parts: ServerParts, invoke: Invoker, model: Model) -> None:
-    model.invoke = lambda asked: Reply(asked.body.upper(), headers={"Content-Type": "text/csv"})
-    response = ask(invoke, headers={INPUT: parts.put("in.csv", b"a,b")})
-    where = response.headers[OUTPUT_AT]
-    name = where.removeprefix("s3://bucket/out/").removesuffix(".out")
-    assert response.headers[FAILURE_AT] == f"s3://bucket/failed/{name}-error.out"
+def test_response_is_stored_as_an_object(parts: ServerParts, invoke: Invoker, model: Model) -> None:
+    model.invoke = lambda request: Reply(request.body.upper(), headers={"Content-Type": "text/csv"})
+    response = invoke_async(invoke, headers={INPUT: parts.put("in.csv", b"a,b")})
+    uri = response.headers[OUTPUT_URI]
+    name = uri.removeprefix("s3://bucket/out/").removesuffix(".out")
+    assert response.headers[FAILURE_URI] == f"s3://bucket/failed/{name}-error.out"
     assert response.json == {"InferenceId": name}
-    assert content(parts, where) == ("text/csv", b"A,B")
-    wait_until(lambda: queued(parts) == 0)
+    assert read_object(parts, uri) == ("text/csv", b"A,B")
+    wait_until(lambda: count_queue(parts) == 0)
     assert list(parts.context.store.list("bucket", "failed/")) == []
 
 
-def test_container_gets_the_body_and_its_headers(parts: ServerParts, invoke: Invoker, model: Model) -> None:
+def test_container_receives_body_and_headers(parts: ServerParts, invoke: Invoker, model: Model) -> None:
     given = {
         "X-Amzn-SageMaker-Content-Type": "text/csv",
         "X-Amzn-SageMaker-Accept": "application/json",
         "X-Amzn-SageMaker-Custom-Attributes": "colour=blue",
         "X-Amzn-SageMaker-Inference-Id": "mine",
     }
-    assert ask(invoke, headers={INPUT: parts.put("in", b"1,2"), **given}).json == {"InferenceId": "mine"}
-    wait_until(lambda: model.asked)
-    (asked,) = model.asked
-    assert (asked.body, asked.chunked) == (b"1,2", False)
+    assert invoke_async(invoke, headers={INPUT: parts.put("in", b"1,2"), **given}).json == {"InferenceId": "mine"}
+    wait_until(lambda: model.requests)
+    (request,) = model.requests
+    assert (request.body, request.chunked) == (b"1,2", False)
     expected = {
         "Content-Type": "text/csv",
         "Accept": "application/json",
         "X-Amzn-SageMaker-Custom-Attributes": "colour=blue",
         "X-Amzn-SageMaker-Inference-Id": "mine",
     }
-    assert expected.items() <= asked.headers.items()
+    assert expected.items() <= request.headers.items()
 
 
-def test_object_says_its_content_type(parts: ServerParts, invoke: Invoker, model: Model) -> None:
-    ask(invoke, headers={INPUT: parts.put("in.json", b"{}")})
-    wait_until(lambda: model.asked)
-    assert model.asked[0].headers["Content-Type"] == "application/json"
+def test_content_type_comes_from_the_input_object(parts: ServerParts, invoke: Invoker, model: Model) -> None:
+    invoke_async(invoke, headers={INPUT: parts.put("in.json", b"{}")})
+    wait_until(lambda: model.requests)
+    assert model.requests[0].headers["Content-Type"] == "application/json"
 
 
-def test_body_may_come_with_the_request(parts: ServerParts, invoke: Invoker) -> None:
-    response = ask(invoke, b"inline")
-    assert content(parts, response.headers[OUTPUT_AT])[1] == b"inline"
+def test_body_can_be_inline(parts: ServerParts, invoke: Invoker) -> None:
+    response = invoke_async(invoke, b"inline")
+    assert read_object(parts, response.headers[OUTPUT_URI])[1] == b"inline"
 
 
-def test_output_has_the_name_that_was_asked_for(parts: ServerParts, invoke: Invoker) -> None:
+def test_request_names_the_output_key(parts: ServerParts, invoke: Invoker) -> None:
     named = {"X-Amzn-SageMaker-S3OutputPathExtension": "mine/", "X-Amzn-SageMaker-Filename": "a.csv"}
-    response = ask(invoke, b"x", named)
-    assert response.headers[OUTPUT_AT] == "s3://bucket/out/mine/a.csv"
-    assert response.headers[FAILURE_AT] == "s3://bucket/failed/mine/a.csv-error.out"
-    assert content(parts, "s3://bucket/out/mine/a.csv")[1] == b"x"
+    response = invoke_async(invoke, b"x", named)
+    assert response.headers[OUTPUT_URI] == "s3://bucket/out/mine/a.csv"
+    assert response.headers[FAILURE_URI] == "s3://bucket/failed/mine/a.csv-error.out"
+    assert read_object(parts, "s3://bucket/out/mine/a.csv")[1] == b"x"
 
 
-def test_models_error_becomes_the_failure(parts: ServerParts, invoke: Invoker, model: Model) -> None:
+def test_model_error_is_stored_as_the_failure(parts: ServerParts, invoke: Invoker, model: Model) -> None:
     model.invoke = lambda _: Reply(b'{"error": "no such column"}', 400, {"Content-Type": "application/json"})
-    response = ask(invoke, b"x")
-    assert content(parts, response.headers[FAILURE_AT]) == ("application/json", b'{"error": "no such column"}')
-    assert parts.outputs() == {}
-    (lines,) = parts.log(GROUP).values()
+    response = invoke_async(invoke, b"x")
+    assert read_object(parts, response.headers[FAILURE_URI]) == ("application/json", b'{"error": "no such column"}')
+    assert parts.read_outputs() == {}
+    (lines,) = parts.read_log(GROUP).values()
     assert any("failed: the model answered 400" in line for line in lines)
 
 
-def test_missing_input_becomes_the_failure(parts: ServerParts, invoke: Invoker) -> None:
-    response = ask(invoke, headers={INPUT: "s3://bucket/nothing"})
-    assert content(parts, response.headers[FAILURE_AT]) == (
+def test_missing_input_is_stored_as_the_failure(parts: ServerParts, invoke: Invoker) -> None:
+    response = invoke_async(invoke, headers={INPUT: "s3://bucket/nothing"})
+    assert read_object(parts, response.headers[FAILURE_URI]) == (
         "text/plain",
         b"The specified key does not exist: 'nothing'.",
     )
 
 
-def test_slow_answer_becomes_the_failure(parts: ServerParts, invoke: Invoker, model: Model) -> None:
-    def slow(_: Asked) -> Reply:
+def test_response_timeout_is_stored_as_the_failure(parts: ServerParts, invoke: Invoker, model: Model) -> None:
+    def slow(_: ReceivedRequest) -> Reply:
         time.sleep(1.5)
         return Reply(b"late")
 
     model.invoke = slow
-    response = ask(invoke, b"x", {"X-Amzn-SageMaker-InvocationTimeoutSeconds": "1"})
-    assert b"did not answer within 1 s (InvocationTimeoutSeconds)" in content(parts, response.headers[FAILURE_AT])[1]
+    response = invoke_async(invoke, b"x", {"X-Amzn-SageMaker-InvocationTimeoutSeconds": "1"})
+    assert (
+        b"did not answer within 1 s (InvocationTimeoutSeconds)" in read_object(parts, response.headers[FAILURE_URI])[1]
+    )
 
 
-def test_container_that_dies_of_a_request_is_asked_once(parts: ServerParts, invoke: Invoker, model: Model) -> None:
-    def die(_: Asked) -> Reply:
-        parts.running[0].end(Exit(137))
+def test_request_that_ends_the_container_is_not_repeated(parts: ServerParts, invoke: Invoker, model: Model) -> None:
+    def die(_: ReceivedRequest) -> Reply:
+        parts.running_hosts[0].end(Exit(137))
         return Reply()
 
     model.invoke = die
-    response = ask(invoke, b"x")
-    assert b"the container did not answer: " in content(parts, response.headers[FAILURE_AT])[1]
-    assert len(model.asked) == 1
+    response = invoke_async(invoke, b"x")
+    assert b"the container did not answer: " in read_object(parts, response.headers[FAILURE_URI])[1]
+    assert len(model.requests) == 1
 
 
-def test_request_that_waits_too_long_becomes_the_failure(parts: ServerParts, model: Model) -> None:
+def test_expired_request_is_stored_as_the_failure(parts: ServerParts, model: Model) -> None:
     serve(parts)
-    model.exits = Exit(1)
-    parts.running[0].end(Exit(1))
-    wait_until(lambda: len(parts.runtime.ever) >= 2)
+    model.exit_at_start = Exit(1)
+    parts.running_hosts[0].end(Exit(1))
+    wait_until(lambda: len(parts.runtime.started_hosts) >= 2)
     queue = parts.registry.find("endpoint/e").queue  # type: ignore[union-attr]
     config = {"OutputConfig": OUTPUT}
     short = asynchronous.prepare(parts.context, config, {"RequestTTLSeconds": "0"}, b"x")
     queue.put(short)
     assert short.failure
-    assert content(parts, short.failure)[1] == b"the request waited longer than 0 s (RequestTTLSeconds)"
+    assert read_object(parts, short.failure)[1] == b"the request waited longer than 0 s (RequestTTLSeconds)"
 
 
 @pytest.mark.usefixtures("model")
-def test_failure_without_a_place_is_in_the_log_alone(parts: ServerParts) -> None:
+def test_failure_without_failure_path_is_only_logged(parts: ServerParts) -> None:
     serve(parts, {"S3OutputPath": "s3://bucket/out"})
-    response = ask(Invoker(parts), headers={INPUT: "s3://bucket/nothing"})
-    assert FAILURE_AT not in response.headers
-    (name,) = parts.log(GROUP)
-    wait_until(lambda: any("key does not exist" in line for line in parts.log(GROUP)[name]))
-    wait_until(lambda: queued(parts) == 0)
+    response = invoke_async(Invoker(parts), headers={INPUT: "s3://bucket/nothing"})
+    assert FAILURE_URI not in response.headers
+    (name,) = parts.read_log(GROUP)
+    wait_until(lambda: any("key does not exist" in line for line in parts.read_log(GROUP)[name]))
+    wait_until(lambda: count_queue(parts) == 0)
 
 
-def test_as_many_at_once_as_configured(parts: ServerParts, model: Model) -> None:
-    most = watched(model)
+def test_concurrency_follows_the_configuration(parts: ServerParts, model: Model) -> None:
+    counts = track_concurrency(model)
     serve(parts, MaxConcurrentInvocationsPerInstance=3)
     for _ in range(12):
-        ask(Invoker(parts), b"x")
-    wait_until(lambda: queued(parts) == 0)
-    assert (max(most), len(parts.outputs())) == (3, 12)
+        invoke_async(Invoker(parts), b"x")
+    wait_until(lambda: count_queue(parts) == 0)
+    assert (max(counts), len(parts.read_outputs())) == (3, 12)
 
 
-def test_queue_of_a_server_that_ended_goes_on(parts: ServerParts, model: Model) -> None:
+def test_restarted_server_resumes_the_queue(parts: ServerParts, model: Model) -> None:
     held = threading.Event()
 
-    def hold(asked: Asked) -> Reply:
+    def hold(request: ReceivedRequest) -> Reply:
         held.wait(20)
-        return Reply(asked.body)
+        return Reply(request.body)
 
     serve(parts, MaxConcurrentInvocationsPerInstance=2)
     model.invoke = hold
-    where = [ask(Invoker(parts), b"%d" % number).headers[OUTPUT_AT] for number in range(5)]
-    wait_until(lambda: len(model.asked) == 2)
+    uris = [invoke_async(Invoker(parts), b"%d" % number).headers[OUTPUT_URI] for number in range(5)]
+    wait_until(lambda: len(model.requests) == 2)
     parts.registry.shut_down()
-    assert queued(parts) == 5
+    assert count_queue(parts) == 5
     assert [thread.name for thread in threading.enumerate() if thread.name.startswith("async e")] == []
     held.set()
-    second = parts.restarted()
-    assert [content(second, uri)[1] for uri in where] == [b"0", b"1", b"2", b"3", b"4"]
-    wait_until(lambda: queued(second) == 0)
+    second = parts.restart()
+    assert [read_object(second, uri)[1] for uri in uris] == [b"0", b"1", b"2", b"3", b"4"]
+    wait_until(lambda: count_queue(second) == 0)
     second.close()
 
 
 def test_update_loses_no_invocation(parts: ServerParts, invoke: Invoker, model: Model) -> None:
-    def slow(asked: Asked) -> Reply:
+    def slow(request: ReceivedRequest) -> Reply:
         time.sleep(0.01)
-        return Reply(asked.body)
+        return Reply(request.body)
 
     model.invoke = slow
-    where = [ask(invoke, b"%d" % number).headers[OUTPUT_AT] for number in range(60)]
+    uris = [invoke_async(invoke, b"%d" % number).headers[OUTPUT_URI] for number in range(60)]
     parts.make_config("d", {"OutputConfig": OUTPUT, "ClientConfig": {"MaxConcurrentInvocationsPerInstance": 8}})
     parts.update("d")
-    parts.settled()
-    wait_until(lambda: queued(parts) == 0)
-    assert [content(parts, uri)[1] for uri in where] == [b"%d" % number for number in range(60)]
-    assert len({asked.host for asked in model.asked}) == 2
+    parts.wait_for_endpoint()
+    wait_until(lambda: count_queue(parts) == 0)
+    assert [read_object(parts, uri)[1] for uri in uris] == [b"%d" % number for number in range(60)]
+    assert len({request.host for request in model.requests}) == 2
 
 
-def test_invocation_cut_off_by_an_update_is_made_again(
+def test_update_repeats_interrupted_invocation(
     parts: ServerParts, invoke: Invoker, model: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(endpoints, "DRAIN_TIMEOUT", 0.1)
-    (old,) = parts.running
+    (old,) = parts.running_hosts
 
-    def never_in_the_old_one(asked: Asked) -> Reply:
-        if asked.host == old.name:
-            old._over.wait(20)
-        return Reply(asked.host.encode())
+    def block_in_old_container(request: ReceivedRequest) -> Reply:
+        if request.host == old.name:
+            old._ended.wait(20)
+        return Reply(request.host.encode())
 
-    model.invoke = never_in_the_old_one
-    where = ask(invoke, b"x").headers[OUTPUT_AT]
-    wait_until(lambda: model.asked)
+    model.invoke = block_in_old_container
+    uri = invoke_async(invoke, b"x").headers[OUTPUT_URI]
+    wait_until(lambda: model.requests)
     parts.make_config("d", {"OutputConfig": OUTPUT})
     parts.update("d")
-    answered = content(parts, where)[1].decode()
-    assert answered == parts.running[0].name != old.name
+    answered = read_object(parts, uri)[1].decode()
+    assert answered == parts.running_hosts[0].name != old.name
 
 
-def test_deletion_forgets_the_queue(parts: ServerParts, invoke: Invoker, model: Model) -> None:
+def test_deletion_deletes_the_queue(parts: ServerParts, invoke: Invoker, model: Model) -> None:
     held = threading.Event()
     model.invoke = lambda _: Reply(str(held.wait(20)).encode())
     for _ in range(6):
-        ask(invoke, b"x")
-    wait_until(lambda: len(model.asked) == asynchronous.DEFAULT_CONCURRENCY)
+        invoke_async(invoke, b"x")
+    wait_until(lambda: len(model.requests) == asynchronous.DEFAULT_CONCURRENCY)
     parts.delete()
     wait_until(lambda: parts.context.state.get("endpoint", "e") is None, seconds=5)
     held.set()
-    assert (queued(parts), parts.outputs()) == (0, {})
+    assert (count_queue(parts), parts.read_outputs()) == (0, {})
 
 
-def test_queue_that_ends_takes_nothing(parts: ServerParts, invoke: Invoker) -> None:
+def test_ending_queue_refuses_invocations(parts: ServerParts, invoke: Invoker) -> None:
     endpoint = parts.registry.find("endpoint/e")
     assert isinstance(endpoint, endpoints.Endpoint)
     endpoint.queue.stop()
-    assert invoke.refused(path="async-invocations").code == "ServiceUnavailable"
-    assert queued(parts) == 0
+    assert invoke.read_error(path="async-invocations").code == "ServiceUnavailable"
+    assert count_queue(parts) == 0
 
 
-def test_endpoint_is_described_with_its_queue(parts: ServerParts, invoke: Invoker) -> None:  # noqa: ARG001
-    assert parts.endpoint()["AsyncInferenceConfig"]["OutputConfig"] == OUTPUT
+def test_describe_returns_async_inference_config(parts: ServerParts, invoke: Invoker) -> None:  # noqa: ARG001
+    assert parts.describe_endpoint()["AsyncInferenceConfig"]["OutputConfig"] == OUTPUT
 
 
-def test_endpoint_takes_one_kind_of_request(parts: ServerParts, invoke: Invoker) -> None:
-    assert invoke.refused().message == "Endpoint e has an AsyncInferenceConfig: invoke it with InvokeEndpointAsync."
+def test_endpoint_refuses_the_other_invocation_operation(parts: ServerParts, invoke: Invoker) -> None:
+    assert invoke.read_error().message == "Endpoint e has an AsyncInferenceConfig: invoke it with InvokeEndpointAsync."
     parts.make_config("plain")
     parts.start_endpoint("plain", "plain")
-    parts.settled("plain")
-    assert "invoke it with InvokeEndpoint." in refusal(invoke, b"x", name="plain")
+    parts.wait_for_endpoint("plain")
+    assert "invoke it with InvokeEndpoint." in read_refusal(invoke, b"x", name="plain")
 
 
 @pytest.mark.parametrize(
@@ -286,8 +288,8 @@ def test_endpoint_takes_one_kind_of_request(parts: ServerParts, invoke: Invoker)
         (b"x", {"X-Amzn-SageMaker-S3OutputPathExtension": "../up"}, "S3OutputPath s3://bucket/out: "),
     ],
 )
-def test_what_cannot_be_is_refused(invoke: Invoker, body: bytes, headers: dict[str, str], reason: str) -> None:
-    assert reason in refusal(invoke, body, **headers)
+def test_invalid_invocation_is_refused(invoke: Invoker, body: bytes, headers: dict[str, str], reason: str) -> None:
+    assert reason in read_refusal(invoke, body, **headers)
 
 
 def test_missing_output_bucket_is_refused(parts: ServerParts) -> None:

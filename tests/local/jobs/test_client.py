@@ -1,4 +1,4 @@
-"""HTTP to a container, and what may go wrong with it."""
+"""HTTP requests to a container, and the errors of containers and connections."""
 
 import itertools
 import socket
@@ -20,7 +20,7 @@ from tests.local.jobs.conftest import Serve
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n"
 
 
-def test_answer_that_drips_ends_in_time(serve: Serve) -> None:
+def test_timeout_limits_a_slow_response_body(serve: Serve) -> None:
     def drip(connection: socket.socket) -> None:
         connection.sendall(HEAD)
         for _ in range(100):
@@ -35,7 +35,7 @@ def test_answer_that_drips_ends_in_time(serve: Serve) -> None:
     assert time.monotonic() - began < 5
 
 
-def test_answer_that_breaks_off_is_none(serve: Serve) -> None:
+def test_incomplete_response_raises(serve: Serve) -> None:
     def break_off(connection: socket.socket) -> None:
         connection.sendall(HEAD + b"half")
         connection.shutdown(socket.SHUT_RDWR)
@@ -62,7 +62,7 @@ def test_connection_serves_many_requests(serve: Serve) -> None:
     assert len(ports) == 1
 
 
-def test_chunked_answer_is_put_together(serve: Serve) -> None:
+def test_chunked_response_is_joined(serve: Serve) -> None:
     client = serve(lambda connection: connection.sendall(CHUNKED + b"3\r\none\r\n4\r\n two\r\n0\r\n\r\n"))
     for _ in range(2):  # the connection is fit for another
         body = BytesIO()
@@ -70,7 +70,7 @@ def test_chunked_answer_is_put_together(serve: Serve) -> None:
         assert body.getvalue() == b"one two"
 
 
-def test_chunked_answer_that_breaks_off_is_none(serve: Serve) -> None:
+def test_incomplete_chunked_response_raises(serve: Serve) -> None:
     def break_off(connection: socket.socket) -> None:
         connection.sendall(CHUNKED + b"3\r\none\r\n")
         connection.shutdown(socket.SHUT_RDWR)
@@ -79,7 +79,7 @@ def test_chunked_answer_that_breaks_off_is_none(serve: Serve) -> None:
         serve(break_off).request("GET", "/", timeout=5)
 
 
-def test_refused_connection_has_sent_nothing() -> None:
+def test_refused_connection_means_request_was_not_sent() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         address = listener.getsockname()
     with closing(Client(partial(socket.create_connection, address))) as client, pytest.raises(NoAnswerError) as caught:
@@ -87,7 +87,7 @@ def test_refused_connection_has_sent_nothing() -> None:
     assert not caught.value.was_sent
 
 
-def test_client_that_was_closed_has_sent_nothing(serve: Serve) -> None:
+def test_closed_client_means_request_was_not_sent(serve: Serve) -> None:
     client = serve(lambda connection: connection.sendall(HEAD + b"x" * 100))
     client.close()
     with pytest.raises(NoAnswerError) as caught:
@@ -95,7 +95,7 @@ def test_client_that_was_closed_has_sent_nothing(serve: Serve) -> None:
     assert not caught.value.was_sent
 
 
-def test_connection_is_not_used_again_after_too_large_an_answer(serve: Serve) -> None:
+def test_oversized_response_closes_its_connection(serve: Serve) -> None:
     ports = set()
 
     def answer(connection: socket.socket) -> None:
@@ -168,7 +168,7 @@ PIECES: Body = lambda: iter([b"one ", b"two"])  # noqa: E731
     ],
     ids=["bytes", "chunked", "pieces of a known size", "more than the kernel buffers"],
 )
-def test_request_on_a_stale_connection_is_sent_once_more(body: Body, headers: dict[str, str], sent: bytes) -> None:
+def test_request_on_stale_connection_is_sent_again(body: Body, headers: dict[str, str], sent: bytes) -> None:
     with closing(Recorder(answered=1, body=len(sent))) as server:
         assert server.client.is_healthy()
         answered = BytesIO()
@@ -177,7 +177,7 @@ def test_request_on_a_stale_connection_is_sent_once_more(body: Body, headers: di
         assert server.connections == [[b"", sent], [sent]]
 
 
-def test_all_requests_at_once_survive_that_idle_connections_are_closed() -> None:
+def test_parallel_requests_survive_closed_idle_connections() -> None:
     with closing(Recorder(answered=3)) as server, ThreadPoolExecutor(8) as pool:
         assert all(pool.map(lambda _: server.client.is_healthy(), range(200)))
 
@@ -208,7 +208,7 @@ def test_request_is_sent_once_if_any_byte_of_a_response_arrived(late: bytes) -> 
         assert server.connections == [[b"", b""]]
 
 
-def test_second_sending_has_the_time_that_is_left(serve: Serve) -> None:
+def test_second_attempt_has_the_remaining_time(serve: Serve) -> None:
     """Else a request could take twice as long as its caller allows."""
     requests = []
 
@@ -229,7 +229,7 @@ def test_second_sending_has_the_time_that_is_left(serve: Serve) -> None:
 
 
 @pytest.mark.parametrize("reused", [False, True])
-def test_busy_server_may_take_its_time_to_read_a_body(
+def test_reading_a_body_may_take_longer_than_connecting(
     serve: Serve, monkeypatch: pytest.MonkeyPatch, reused: bool
 ) -> None:
     """The times of connecting and of the ping before do not count for it."""
@@ -255,14 +255,14 @@ def test_busy_server_may_take_its_time_to_read_a_body(
     assert client.request("POST", "/", b"x" * 12_000_000, timeout=10).status == 200
 
 
-def test_body_that_nobody_reads_is_too_late(serve: Serve) -> None:
+def test_unread_body_times_out(serve: Serve) -> None:
     client = serve(lambda _: time.sleep(2))
     with pytest.raises(NoAnswerError) as caught:
         client.request("POST", "/", b"x" * 12_000_000, timeout=0.5)
     assert caught.value.timed_out
 
 
-def test_answer_that_comes_before_the_end_of_a_large_body_is_read(serve: Serve) -> None:
+def test_response_before_the_end_of_a_large_body_is_read(serve: Serve) -> None:
     def refuse(connection: socket.socket) -> None:
         connection.sendall(b"HTTP/1.1 413 Too Large\r\nContent-Length: 3\r\nConnection: close\r\n\r\nno!")
         connection.shutdown(socket.SHUT_RDWR)

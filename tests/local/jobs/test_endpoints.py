@@ -1,4 +1,4 @@
-"""Endpoints from their creation to their deletion, over containers that do what a test wants."""
+"""Endpoints from their creation to their deletion, with containers whose behaviour the tests define."""
 
 import tarfile
 import threading
@@ -20,7 +20,7 @@ GROUP = "/aws/sagemaker/Endpoints/e"
 
 
 @pytest.mark.usefixtures("model")
-def test_endpoint_is_described_as_sagemaker_does(parts: ServerParts) -> None:
+def test_describe_returns_members_of_sagemaker(parts: ServerParts) -> None:
     found = parts.serve(main={"InitialInstanceCount": 2})
     assert (found["EndpointStatus"], found["EndpointConfigName"], found["EndpointArn"]) == (
         "InService", "c", format_arn("endpoint/e"),
@@ -37,17 +37,19 @@ def test_endpoint_is_described_as_sagemaker_does(parts: ServerParts) -> None:
     }
 
 
-def test_container_gets_what_sagemaker_gives(parts: ServerParts, archive: Callable[..., str]) -> None:
+def test_container_has_files_and_environment_of_sagemaker(
+    parts: ServerParts, archive: Callable[..., str]
+) -> None:
     parts.make_model(ModelDataUrl=archive(weights="1 2 3"), Environment={"COLOUR": "blue"})
     parts.serve()
-    (host,) = parts.running
+    (host,) = parts.running_hosts
     assert host.files == {"weights": b"1 2 3"}
     assert (host.plan.arguments, host.plan.entrypoint, host.plan.port) == (("serve",), None, 8080)
     assert host.plan.environment["COLOUR"] == "blue"
     assert host.plan.environment["AWS_ENDPOINT_URL"] == "http://127.0.0.1:1"
 
 
-def test_isolated_container_gets_no_access(parts: ServerParts) -> None:
+def test_isolated_container_has_no_credentials(parts: ServerParts) -> None:
     parts.make_model(isolated=True)
     parts.serve()
     (plan,) = parts.runtime.plans.values()
@@ -58,18 +60,18 @@ def test_isolated_container_gets_no_access(parts: ServerParts) -> None:
 @pytest.mark.usefixtures("model")
 def test_container_output_is_in_the_endpoints_log(parts: ServerParts) -> None:
     parts.serve()
-    ((name, lines),) = wait_until(lambda: [item for item in parts.log(GROUP).items() if item[1]])
+    ((name, lines),) = wait_until(lambda: [item for item in parts.read_log(GROUP).items() if item[1]])
     assert name.startswith("main/i-")
     assert lines == ["hello"]
 
 
 @pytest.mark.parametrize("name", ["../outside", "/absolute"])
-def test_archive_that_leaves_its_folder_fails(parts: ServerParts, archive: Callable[..., str], name: str) -> None:
+def test_archive_member_outside_the_folder_fails(parts: ServerParts, archive: Callable[..., str], name: str) -> None:
     parts.make_model(ModelDataUrl=archive(tarfile.TarInfo(name)))
     found = parts.serve()
     assert found["EndpointStatus"] == "Failed"
     assert f"s3://bucket/models/model.tar.gz\": model.tar.gz: '{name}' leaves" in found["FailureReason"]
-    assert parts.runtime.ever == []
+    assert parts.runtime.started_hosts == []
 
 
 def test_device_in_an_archive_fails(parts: ServerParts, archive: Callable[..., str]) -> None:
@@ -84,7 +86,7 @@ def test_uncompressed_model_is_a_prefix(parts: ServerParts) -> None:
     source = {"S3Uri": uri, "S3DataType": "S3Prefix", "CompressionType": "None"}
     parts.make_model(ModelDataSource={"S3DataSource": source})
     parts.serve()
-    assert parts.running[0].files == {"weights": b"1"}
+    assert parts.running_hosts[0].files == {"weights": b"1"}
 
 
 def test_single_object_may_be_an_archive_or_a_file(parts: ServerParts, archive: Callable[..., str]) -> None:
@@ -93,7 +95,7 @@ def test_single_object_may_be_an_archive_or_a_file(parts: ServerParts, archive: 
         source = {"S3Uri": uri, "S3DataType": "S3Object", "CompressionType": compression}
         parts.make_model(f"m{number}", ModelDataSource={"S3DataSource": source})
     parts.serve(one={"ModelName": "m0"}, two={"ModelName": "m1"})
-    assert sorted(list(host.files) for host in parts.running) == [["model.tar.gz"], ["weights"]]
+    assert sorted(list(host.files) for host in parts.running_hosts) == [["model.tar.gz"], ["weights"]]
 
 
 def test_archive_below_a_prefix_is_refused(parts: ServerParts) -> None:
@@ -102,12 +104,12 @@ def test_archive_below_a_prefix_is_refused(parts: ServerParts) -> None:
         parts.make_model(ModelDataSource={"S3DataSource": source})
 
 
-def test_model_without_its_data_is_refused(parts: ServerParts) -> None:
+def test_missing_model_data_is_refused(parts: ServerParts) -> None:
     with pytest.raises(ValidationError, match=r"Could not find model data at s3://bucket/no\.tar\.gz"):
         parts.make_model(ModelDataUrl="s3://bucket/no.tar.gz")
 
 
-def test_model_keeps_how_its_container_was_given(parts: ServerParts) -> None:
+def test_describe_returns_containers_of_the_request(parts: ServerParts) -> None:
     containers = [{"Image": "model", "ContainerHostname": "one"}]
     record = ModelOperations(parts.context, parts.registry).add({"ModelName": "m", "Containers": containers})
     assert record.description["Containers"] == containers
@@ -115,8 +117,8 @@ def test_model_keeps_how_its_container_was_given(parts: ServerParts) -> None:
     assert parts.serve()["EndpointStatus"] == "InService"
 
 
-def test_container_that_ends_fails_the_endpoint_with_its_last_words(parts: ServerParts, model: Model) -> None:
-    model.exits = Exit(3)
+def test_failure_reason_has_last_lines_of_ended_container(parts: ServerParts, model: Model) -> None:
+    model.exit_at_start = Exit(3)
     found = parts.serve()
     assert found["EndpointStatus"] == "Failed"
     reason = found["FailureReason"]
@@ -127,7 +129,7 @@ def test_container_that_ends_fails_the_endpoint_with_its_last_words(parts: Serve
     assert parts.runtime.hosts == {}
 
 
-def test_container_that_is_never_healthy_fails_the_endpoint(parts: ServerParts, model: Model) -> None:
+def test_unhealthy_container_fails_the_endpoint(parts: ServerParts, model: Model) -> None:
     model.ping = 503
     found = parts.serve(main={"ContainerStartupHealthCheckTimeoutInSeconds": 0.3})
     assert "GET /ping did not answer 200 within 0.3 s" in found["FailureReason"]
@@ -136,12 +138,12 @@ def test_container_that_is_never_healthy_fails_the_endpoint(parts: ServerParts, 
 
 def test_missing_image_fails_the_endpoint(parts: ServerParts) -> None:
     parts.make_model(image="elsewhere")
-    assert parts.serve()["FailureReason"] == "Production variant main: image elsewhere is not here"
+    assert parts.serve()["FailureReason"] == "Production variant main: image elsewhere does not exist"
 
 
-def test_one_variant_that_fails_ends_the_others(parts: ServerParts, model: Model) -> None:
+def test_failed_variant_ends_other_variants(parts: ServerParts, model: Model) -> None:
     parts.make_model("bad", "bad")
-    parts.runtime.models["bad"] = Model(exits=Exit(1))
+    parts.runtime.models["bad"] = Model(exit_at_start=Exit(1))
     model.ping = 503
     found = parts.serve(main={}, other={"ModelName": "bad"})
     assert "variant other did not pass" in found["FailureReason"]
@@ -149,17 +151,17 @@ def test_one_variant_that_fails_ends_the_others(parts: ServerParts, model: Model
 
 
 @pytest.mark.usefixtures("model")
-def test_container_that_ends_is_started_again(parts: ServerParts) -> None:
+def test_ended_container_is_restarted(parts: ServerParts) -> None:
     parts.serve()
-    parts.running[0].end(Exit(1))
-    wait_until(lambda: parts.running and parts.registry.find("endpoint/e").choose().client)  # type: ignore[union-attr]
-    assert parts.endpoint()["EndpointStatus"] == "InService"
-    (lines,) = parts.log(GROUP).values()
+    parts.running_hosts[0].end(Exit(1))
+    wait_until(lambda: parts.running_hosts and parts.registry.find("endpoint/e").choose().client)  # type: ignore[union-attr]
+    assert parts.describe_endpoint()["EndpointStatus"] == "InService"
+    (lines,) = parts.read_log(GROUP).values()
     assert "[microjobs] the container ended by itself and is started again in 1 s. Exit code: 1." in lines[1]
 
 
 def test_failed_endpoint_can_be_deleted(parts: ServerParts, model: Model) -> None:
-    model.exits = Exit(1)
+    model.exit_at_start = Exit(1)
     parts.serve()
     parts.delete()
     wait_until(lambda: parts.context.state.get("endpoint", "e") is None)
@@ -168,7 +170,7 @@ def test_failed_endpoint_can_be_deleted(parts: ServerParts, model: Model) -> Non
 @pytest.mark.usefixtures("model")
 def test_deletion_gives_the_container_30_seconds(parts: ServerParts) -> None:
     parts.serve()
-    (host,) = parts.running
+    (host,) = parts.running_hosts
     parts.delete()
     wait_until(lambda: parts.context.state.get("endpoint", "e") is None)
     assert host.graces == [30]
@@ -180,26 +182,26 @@ def test_deletion_does_not_wait_for_a_start(parts: ServerParts, model: Model) ->
     model.ping = 503
     parts.make_config()
     parts.start_endpoint()
-    wait_until(lambda: parts.running)
+    wait_until(lambda: parts.running_hosts)
     parts.delete()
     wait_until(lambda: parts.context.state.get("endpoint", "e") is None, seconds=5)
     assert parts.runtime.hosts == {}
 
 
 @pytest.mark.usefixtures("model")
-def test_config_and_model_may_go_while_the_endpoint_lives(parts: ServerParts) -> None:
+def test_endpoint_survives_deletion_of_config_and_model(parts: ServerParts) -> None:
     parts.serve()
     parts.context.state.delete("endpoint-config", "c")
     parts.context.state.delete("model", "m")
     parts.registry.shut_down()
-    second = parts.restarted()
-    assert second.settled()["EndpointStatus"] == "InService"
-    wait_until(lambda: second.running)
+    second = parts.restart()
+    assert second.wait_for_endpoint()["EndpointStatus"] == "InService"
+    wait_until(lambda: second.running_hosts)
     second.close()
 
 
 @pytest.mark.usefixtures("model")
-def test_what_is_missing_is_named(parts: ServerParts) -> None:
+def test_error_names_missing_resource(parts: ServerParts) -> None:
     with pytest.raises(ValidationError, match=f'Could not find model "{format_arn("model/other")}"'):
         parts.make_config(main={"ModelName": "other"})
     with pytest.raises(ValidationError, match=f'Could not find endpoint config "{format_arn("endpoint-config/c")}"'):
@@ -207,71 +209,71 @@ def test_what_is_missing_is_named(parts: ServerParts) -> None:
 
 
 @pytest.mark.usefixtures("model")
-def test_names_are_taken_once(parts: ServerParts) -> None:
+def test_duplicate_name_is_refused(parts: ServerParts) -> None:
     parts.serve()
-    for again in (parts.make_model, parts.make_config, parts.start_endpoint):
+    for create in (parts.make_model, parts.make_config, parts.start_endpoint):
         with pytest.raises(ValidationError, match="Cannot create already existing"):
-            again()
+            create()
 
 
-# --- the server's end and start ---
+# --- restarts of the server ---
 
 
 @pytest.mark.usefixtures("model")
-def test_shutdown_ends_containers_and_the_next_server_starts_them(parts: ServerParts) -> None:
+def test_restarted_server_starts_containers_after_shutdown(parts: ServerParts) -> None:
     parts.serve()
-    (before,) = parts.running
+    (before,) = parts.running_hosts
     parts.registry.shut_down()
     assert before.has_ended
     assert parts.runtime.hosts == {}
     assert list(parts.home.work.iterdir()) == []
-    assert parts.endpoint()["EndpointStatus"] == "InService"
-    second = parts.restarted()
-    wait_until(lambda: second.running)
-    assert second.settled()["EndpointStatus"] == "InService"
+    assert parts.describe_endpoint()["EndpointStatus"] == "InService"
+    second = parts.restart()
+    wait_until(lambda: second.running_hosts)
+    assert second.wait_for_endpoint()["EndpointStatus"] == "InService"
     second.close()
 
 
 @pytest.mark.usefixtures("model")
-def test_containers_of_a_killed_server_are_taken_up(parts: ServerParts) -> None:
+def test_restarted_server_adopts_running_containers(parts: ServerParts) -> None:
     parts.serve()
-    (host,) = parts.running
-    second = parts.restarted()
+    (host,) = parts.running_hosts
+    second = parts.restart()
     wait_until(lambda: (found := second.registry.find("endpoint/e")) and found.choose())  # type: ignore[attr-defined]
-    assert second.running == [host]
-    assert len(parts.runtime.ever) == 1
+    assert second.running_hosts == [host]
+    assert len(parts.runtime.started_hosts) == 1
     second.close()
 
 
 @pytest.mark.usefixtures("model")
-def test_update_of_a_killed_server_goes_on(parts: ServerParts) -> None:
+def test_restarted_server_resumes_an_update(parts: ServerParts) -> None:
     parts.serve()
     parts.make_model("slow", "slow")
     slow = parts.runtime.models["slow"] = Model(ping=503)
     parts.make_config("d", main={"ModelName": "slow"})
     parts.update("d")
-    wait_until(lambda: len(parts.running) == 2)
+    wait_until(lambda: len(parts.running_hosts) == 2)
     parts.registry.shut_down()
     slow.ping = 200
-    second = parts.restarted()
-    assert second.settled()["EndpointConfigName"] == "d"
-    wait_until(lambda: [host.plan.image for host in second.running] == ["slow"])
+    second = parts.restart()
+    assert second.wait_for_endpoint()["EndpointConfigName"] == "d"
+    wait_until(lambda: [host.plan.image for host in second.running_hosts] == ["slow"])
     second.close()
 
 
 @pytest.mark.usefixtures("model")
-def test_what_a_killed_server_left_of_an_update_goes(parts: ServerParts) -> None:
+def test_restarted_server_removes_hosts_of_an_interrupted_update(parts: ServerParts) -> None:
     parts.serve()
-    (host,) = parts.running
+    (host,) = parts.running_hosts
     left = HostPlan("i-old", "model", host.plan.files, host.plan.inputs)
     parts.runtime.start(Plan("endpoint/e/main/i-old", (left,)))
-    second = parts.restarted()
-    wait_until(lambda: second.running == [host])
+    second = parts.restart()
+    wait_until(lambda: second.running_hosts == [host])
     second.close()
 
 
 @pytest.mark.usefixtures("model")
-def test_deletion_of_a_killed_server_goes_on(parts: ServerParts) -> None:
+def test_restarted_server_resumes_a_deletion(parts: ServerParts) -> None:
     parts.make_config()
     request = {"EndpointName": "e", "EndpointConfigName": "c"}
     (variant,) = parts.endpoints.add(request).internal[endpoints.DEPLOYMENT]["Variants"]
@@ -279,7 +281,7 @@ def test_deletion_of_a_killed_server_goes_on(parts: ServerParts) -> None:
     left = HostPlan(variant["InstanceId"], "model", folder, (Input(str(LAYOUT.model), folder),))
     parts.runtime.start(Plan(f"endpoint/e/main/{variant['InstanceId']}", (left,)))
     parts.context.state.update("endpoint", "e", {"EndpointStatus": "Deleting"}, "Deleting")
-    second = parts.restarted()
+    second = parts.restart()
     wait_until(lambda: parts.context.state.get("endpoint", "e") is None)
     assert parts.runtime.hosts == {}
     second.close()
@@ -294,5 +296,5 @@ def test_shut_down_removes_containers_that_do_not_end_in_time(
     monkeypatch.setattr(FakeHost, "stop", lambda *_: ended.wait(20))
     parts.serve()
     parts.registry.shut_down()
-    assert parts.running == []
+    assert parts.running_hosts == []
     ended.set()

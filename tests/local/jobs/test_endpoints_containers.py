@@ -1,4 +1,4 @@
-"""Endpoints and transform jobs over the wire, with our serve image in containers."""
+"""Endpoints and transform jobs through the API, with the image serve in containers."""
 
 import json
 import os
@@ -48,10 +48,10 @@ def deploy(local: LocalServer, model: str) -> dict[str, Any]:
     variant = {"VariantName": "main", "ModelName": model, "InstanceType": "ml.m5.large", "InitialInstanceCount": 1}
     local.sagemaker.create_endpoint_config(EndpointConfigName=name, ProductionVariants=[variant])
     local.sagemaker.create_endpoint(EndpointName=name, EndpointConfigName=name)
-    return settled(local, name)
+    return wait_for_endpoint(local, name)
 
 
-def settled(local: LocalServer, name: str) -> dict[str, Any]:
+def wait_for_endpoint(local: LocalServer, name: str) -> dict[str, Any]:
     found: dict[str, Any] = wait_until(
         lambda: local.sagemaker.describe_endpoint(EndpointName=name),
         lambda found: found["EndpointStatus"] in ("InService", "Failed"),
@@ -87,11 +87,11 @@ def container(engine: docker.DockerClient, endpoint: str) -> Container:
 
 
 def containers(engine: docker.DockerClient, endpoint: str) -> list[Container]:
-    # One of an earlier start may go while it is looked at.
+    # A container of an earlier start may disappear during the request.
     return engine.containers.list(all=True, ignore_removed=True, filters={"name": f"-{endpoint}-main-"})
 
 
-def test_endpoint_answers_and_goes(local: LocalServer, summing: Path, engine: docker.DockerClient) -> None:
+def test_endpoint_responds_and_is_deleted(local: LocalServer, summing: Path, engine: docker.DockerClient) -> None:
     found = deploy(local, make_model(local, summing))
     name = found["EndpointName"]
     assert found["EndpointStatus"] == "InService"
@@ -102,7 +102,7 @@ def test_endpoint_answers_and_goes(local: LocalServer, summing: Path, engine: do
     assert containers(engine, name) == []
 
 
-def test_wrong_request_is_a_model_error(local: LocalServer, summing: Path) -> None:
+def test_invalid_request_is_a_model_error(local: LocalServer, summing: Path) -> None:
     name = deploy(local, make_model(local, summing))["EndpointName"]
     with pytest.raises(ClientError, match=r"Received client error \(400\) from primary") as caught:
         predict(local, name, "{")
@@ -110,7 +110,7 @@ def test_wrong_request_is_a_model_error(local: LocalServer, summing: Path) -> No
     delete(local, name)
 
 
-def test_model_that_does_not_load_fails_with_the_reason(local: LocalServer, tmp_path: Path) -> None:
+def test_failure_reason_explains_invalid_model(local: LocalServer, tmp_path: Path) -> None:
     (tmp_path / "weights").write_text("1")
     with tarfile.open(tmp_path / "odd.tar.gz", "w:gz") as tar:
         tar.add(tmp_path / "weights", "weights")
@@ -121,22 +121,22 @@ def test_model_that_does_not_load_fails_with_the_reason(local: LocalServer, tmp_
     delete(local, found["EndpointName"])
 
 
-def test_isolated_container_answers(local: LocalServer, summing: Path) -> None:
+def test_isolated_container_responds(local: LocalServer, summing: Path) -> None:
     name = deploy(local, make_model(local, summing, EnableNetworkIsolation=True))["EndpointName"]
     assert predict(local, name) == {"predictions": [[6.0]]}
     delete(local, name)
 
 
-def test_killed_container_comes_back(local: LocalServer, summing: Path, engine: docker.DockerClient) -> None:
+def test_killed_container_is_restarted(local: LocalServer, summing: Path, engine: docker.DockerClient) -> None:
     name = deploy(local, make_model(local, summing))["EndpointName"]
     killed = container(engine, name)
     killed.kill()
     wait_until(lambda: [item.id for item in containers(engine, name)], lambda ids: ids and ids != [killed.id])
-    wait_until(lambda: _answers(local, name), bool, 30)
+    wait_until(lambda: _responds(local, name), bool, 30)
     delete(local, name)
 
 
-def _answers(local: LocalServer, name: str) -> bool:
+def _responds(local: LocalServer, name: str) -> bool:
     try:
         return bool(predict(local, name) == {"predictions": [[6.0]]})
     except ClientError:
@@ -149,14 +149,14 @@ def test_endpoint_outlives_its_server(tmp_path: Path, summing: Path, engine: doc
         before = container(engine, name).id
         os.kill(first.address.pid, signal.SIGKILL)
         time.sleep(0.1)
-        taken_up = LocalServer(first.home, control.start(first.home, Config(port=0, runtime="docker")))
-        wait_until(lambda: _answers(taken_up, name), bool, 30)
+        second = LocalServer(first.home, control.start(first.home, Config(port=0, runtime="docker")))
+        wait_until(lambda: _responds(second, name), bool, 30)
         assert container(engine, name).id == before
         control.stop(first.home)
         assert containers(engine, name) == []
-        anew = LocalServer(first.home, control.start(first.home, Config(port=0, runtime="docker")))
-        wait_until(lambda: _answers(anew, name), bool, 30)
-        delete(anew, name)
+        third = LocalServer(first.home, control.start(first.home, Config(port=0, runtime="docker")))
+        wait_until(lambda: _responds(third, name), bool, 30)
+        delete(third, name)
 
 
 def test_objects_are_transformed_on_two_hosts(local: LocalServer, summing: Path) -> None:

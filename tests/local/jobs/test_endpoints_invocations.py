@@ -1,4 +1,4 @@
-"""InvokeEndpoint: what goes to the container, and what comes back."""
+"""InvokeEndpoint: the request to the container, the response to the client, and errors."""
 
 import json
 import threading
@@ -21,11 +21,11 @@ from microjobs_orchestrator.local.runtimes.base import Exit
 from microjobs_orchestrator.local.services import sagemaker_runtime
 from microjobs_orchestrator.local.services.sagemaker_runtime import EndpointInvoker
 from tests.local.jobs.conftest import ServerParts, wait_until
-from tests.local.jobs.fakes import Asked, Model, Reply, echo
+from tests.local.jobs.fakes import Model, ReceivedRequest, Reply, echo
 
 
 class Invoker:
-    """Requests as clients send them, but without a signature."""
+    """Sends requests of clients, without signatures."""
 
     def __init__(self, parts: ServerParts) -> None:
         service = EndpointInvoker(parts.context, parts.registry).operations()
@@ -46,12 +46,12 @@ class Invoker:
         builder = EnvironBuilder(f"/endpoints/{name}/{path}", method="POST", data=body, headers=named)
         return Client(self._gateway).open(builder)
 
-    def refused(self, **request: Any) -> ServiceError:
+    def read_error(self, **request: Any) -> ServiceError:
         with pytest.raises(ServiceError) as caught:
             self(**request)
         return caught.value
 
-    def model_error(self, body: bytes = b"x") -> dict[str, Any]:
+    def read_model_error(self, body: bytes = b"x") -> dict[str, Any]:
         response = self._send(body, "e", "invocations", {})
         assert (response.status_code, response.headers["x-amzn-ErrorType"]) == (424, "ModelError")
         content: dict[str, Any] = json.loads(response.data)
@@ -64,7 +64,7 @@ def invoke(parts: ServerParts, model: Model) -> Invoker:  # noqa: ARG001  endpoi
     return Invoker(parts)
 
 
-def test_body_goes_through_with_its_headers(invoke: Invoker, model: Model) -> None:
+def test_container_receives_body_and_headers(invoke: Invoker, model: Model) -> None:
     given = {
         "Content-Type": "text/csv",
         "Accept": "application/json",
@@ -73,17 +73,17 @@ def test_body_goes_through_with_its_headers(invoke: Invoker, model: Model) -> No
         "X-Amzn-SageMaker-Session-Id": "NEW_SESSION",
     }
     assert invoke(b"1,2\n", **given).data == b"1,2\n"
-    (asked,) = model.asked
-    assert asked.body == b"1,2\n"
-    assert given.items() <= asked.headers.items()
+    (request,) = model.requests
+    assert request.body == b"1,2\n"
+    assert given.items() <= request.headers.items()
 
 
-def test_signature_stays_here(invoke: Invoker, model: Model) -> None:
+def test_signature_headers_are_not_forwarded(invoke: Invoker, model: Model) -> None:
     invoke(Authorization="AWS4-HMAC-SHA256 …", X_Amz_Date="20260131T235959Z", Cookie="a=b")
-    assert not {"Authorization", "X-Amz-Date", "Cookie"} & set(model.asked[0].headers)
+    assert not {"Authorization", "X-Amz-Date", "Cookie"} & set(model.requests[0].headers)
 
 
-def test_answer_comes_back_with_its_headers(invoke: Invoker, model: Model) -> None:
+def test_client_receives_response_and_headers(invoke: Invoker, model: Model) -> None:
     attributes = {"X-Amzn-SageMaker-Custom-Attributes": "seen", "Content-Type": "text/csv", "Server": "mine"}
     model.invoke = lambda _: Reply(b"3\n", 201, attributes)
     response = invoke()
@@ -97,7 +97,7 @@ def test_answer_comes_back_with_its_headers(invoke: Invoker, model: Model) -> No
 @pytest.mark.parametrize(("status", "whose"), [(400, "client error (400)"), (503, "server error (503)")])
 def test_container_error_is_a_model_error(invoke: Invoker, model: Model, status: int, whose: str) -> None:
     model.invoke = lambda _: Reply(b"no such column", status)
-    assert invoke.model_error() == {
+    assert invoke.read_model_error() == {
         "Message": f'Received {whose} from primary with message "no such column". '
         "See /aws/sagemaker/Endpoints/e in account 000000000000 for more information.",
         "OriginalStatusCode": status,
@@ -107,41 +107,41 @@ def test_container_error_is_a_model_error(invoke: Invoker, model: Model, status:
 
 
 def test_slow_container_is_a_model_error(invoke: Invoker, model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
-    def slow(_: Asked) -> Reply:
+    def slow(_: ReceivedRequest) -> Reply:
         time.sleep(0.5)
         return Reply()
 
     monkeypatch.setattr(sagemaker_runtime, "RESPONSE_TIMEOUT", 0.1)
     model.invoke = slow
-    error = invoke.model_error()
+    error = invoke.read_model_error()
     assert error["OriginalStatusCode"] == 0
     assert "timed out while waiting for a response from container primary. It has 0.1 s." in error["Message"]
-    wait_until(lambda: model.asked)
-    assert len(model.asked) == 1
+    wait_until(lambda: model.requests)
+    assert len(model.requests) == 1
 
 
-def test_too_large_an_answer_is_a_model_error(invoke: Invoker, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_oversized_response_is_a_model_error(invoke: Invoker, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sagemaker_runtime, "MAX_RESPONSE_BYTES", 10)
-    assert "more than 10 bytes" in invoke.model_error(body=b"x" * 11)["Message"]
+    assert "more than 10 bytes" in invoke.read_model_error(body=b"x" * 11)["Message"]
     assert invoke(b"x" * 10).data == b"x" * 10
 
 
-def test_container_that_dies_of_a_request_is_a_model_error(parts: ServerParts, invoke: Invoker, model: Model) -> None:
-    def die(_: Asked) -> Reply:
-        model.ping = 503  # the next one does not serve before it was looked at
-        parts.running[0].end(Exit(1))
+def test_request_that_ends_the_container_is_a_model_error(parts: ServerParts, invoke: Invoker, model: Model) -> None:
+    def die(_: ReceivedRequest) -> Reply:
+        model.ping = 503  # the next container does not serve before the assertions
+        parts.running_hosts[0].end(Exit(1))
         return Reply()
 
     model.invoke = die
-    assert "could not get a response from the primary endpoint" in invoke.model_error()["Message"]
-    error = invoke.refused()  # SDKs ask again after this one
+    assert "could not get a response from the primary endpoint" in invoke.read_model_error()["Message"]
+    error = invoke.read_error()  # SDKs retry after this error
     assert (error.code, error.status) == ("ServiceUnavailable", 503)
     model.invoke, model.ping = echo, 200
-    wait_until(lambda: parts.running)
-    assert wait_until(lambda: answered(invoke)) == b"x"
+    wait_until(lambda: parts.running_hosts)
+    assert wait_until(lambda: read_response(invoke)) == b"x"
 
 
-def answered(invoke: Invoker) -> bytes:
+def read_response(invoke: Invoker) -> bytes:
     try:
         return bytes(invoke().data)
     except ServiceError:
@@ -149,25 +149,25 @@ def answered(invoke: Invoker) -> bytes:
 
 
 def test_missing_endpoint_is_a_validation_error(invoke: Invoker) -> None:
-    error = invoke.refused(name="other")
+    error = invoke.read_error(name="other")
     assert (error.code, error.message) == ("ValidationError", "Endpoint other of account 000000000000 not found.")
 
 
-def test_endpoint_that_does_not_serve_yet_says_so(parts: ServerParts, model: Model) -> None:
+def test_error_names_status_of_endpoint_not_in_service(parts: ServerParts, model: Model) -> None:
     model.ping = 503
     parts.make_config()
     parts.start_endpoint()
-    assert "is Creating: it must be InService" in Invoker(parts).refused().message
+    assert "is Creating: it must be InService" in Invoker(parts).read_error().message
 
 
-def test_asked_variant_answers(parts: ServerParts, model: Model) -> None:  # noqa: ARG001
+def test_target_variant_responds(parts: ServerParts, model: Model) -> None:  # noqa: ARG001
     parts.serve(one={"InitialVariantWeight": 1.0}, two={"InitialVariantWeight": 0.0})
     response = Invoker(parts)(X_Amzn_SageMaker_Target_Variant="two")
     assert response.headers["x-Amzn-Invoked-Production-Variant"] == "two"
-    assert "no production variant three" in Invoker(parts).refused(X_Amzn_SageMaker_Target_Variant="three").message
+    assert "no production variant three" in Invoker(parts).read_error(X_Amzn_SageMaker_Target_Variant="three").message
 
 
-def test_variants_answer_by_their_weights(parts: ServerParts, model: Model) -> None:  # noqa: ARG001
+def test_weights_distribute_requests(parts: ServerParts, model: Model) -> None:  # noqa: ARG001
     parts.serve(one={"InitialVariantWeight": 9.0}, two={"InitialVariantWeight": 1.0}, never={"InitialVariantWeight": 0})
     endpoint = parts.registry.find("endpoint/e")
     assert isinstance(endpoint, endpoints.Endpoint)
@@ -184,15 +184,15 @@ def test_variants_answer_by_their_weights(parts: ServerParts, model: Model) -> N
         ("X_Amzn_SageMaker_Target_Variant", "at 'targetVariant' failed to satisfy constraint"),
     ],
 )
-def test_what_cannot_be_is_refused(invoke: Invoker, header: str, reason: str) -> None:
+def test_unsupported_header_is_refused(invoke: Invoker, header: str, reason: str) -> None:
     value = "a b" if "Variant" in header else "a"
-    error = invoke.refused(**{header: value})
+    error = invoke.read_error(**{header: value})
     assert error.code == "ValidationError"
     assert reason in error.message
 
 
-def test_other_operations_are_named(invoke: Invoker) -> None:
-    error = invoke.refused(path="invocations-response-stream")
+def test_unsupported_operation_error_lists_supported_operations(invoke: Invoker) -> None:
+    error = invoke.read_error(path="invocations-response-stream")
     assert error.code == "UnknownOperationException"
     assert error.message == (
         "operation 'InvokeEndpointWithResponseStream' of sagemaker-runtime is not supported "
@@ -200,38 +200,38 @@ def test_other_operations_are_named(invoke: Invoker) -> None:
     )
 
 
-def test_request_that_a_drain_is_too_short_for_goes_to_the_new_container(
+def test_request_interrupted_by_an_update_goes_to_the_new_container(
     parts: ServerParts, invoke: Invoker, model: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(endpoints, "DRAIN_TIMEOUT", 0.1)
-    (old,) = parts.running
+    (old,) = parts.running_hosts
 
-    def keep_until_the_end(asked: Asked) -> Reply:
-        if asked.host == old.name:
+    def keep_until_the_end(request: ReceivedRequest) -> Reply:
+        if request.host == old.name:
             wait_until(lambda: old.has_ended)
-        return Reply(asked.body)
+        return Reply(request.body)
 
     model.invoke = keep_until_the_end
     parts.make_config("d", second={})
     with ThreadPoolExecutor() as pool:
         answer = pool.submit(invoke)
-        wait_until(lambda: model.asked)
+        wait_until(lambda: model.requests)
         parts.update("d")
         assert answer.result(10).data == b"x"
-    assert [asked.host == old.name for asked in model.asked] == [True, False]
+    assert [request.host == old.name for request in model.requests] == [True, False]
 
 
 def test_update_loses_no_request(parts: ServerParts, invoke: Invoker) -> None:
     parts.make_config("d", second={})
-    over = threading.Event()
+    stop = threading.Event()
 
-    def keep_asking() -> set[bytes]:
-        return {invoke().data for _ in iter(over.is_set, True)}
+    def invoke_until_stop() -> set[bytes]:
+        return {invoke().data for _ in iter(stop.is_set, True)}
 
     with ThreadPoolExecutor() as pool:
-        askers = [pool.submit(keep_asking) for _ in range(4)]
+        clients = [pool.submit(invoke_until_stop) for _ in range(4)]
         parts.update("d")
-        parts.settled()
+        parts.wait_for_endpoint()
         wait_until(lambda: len(parts.runtime.hosts) == 1)
-        over.set()
-        assert [asker.result() for asker in askers] == [{b"x"}] * 4
+        stop.set()
+        assert [client.result() for client in clients] == [{b"x"}] * 4

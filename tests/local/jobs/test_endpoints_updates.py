@@ -1,4 +1,4 @@
-"""Updates of endpoints: what changes, what stays, and that no request is lost meanwhile."""
+"""Updates of endpoints: replaced and kept containers, retained properties, and requests during an update."""
 
 import threading
 import time
@@ -10,12 +10,12 @@ import pytest
 from microjobs_orchestrator.local.errors import ValidationError
 from microjobs_orchestrator.local.runtimes.base import Exit
 from tests.local.jobs.conftest import ServerParts, wait_until
-from tests.local.jobs.fakes import Asked, Model, Reply
+from tests.local.jobs.fakes import Model, ReceivedRequest, Reply
 from tests.local.jobs.test_endpoints_invocations import Invoker
 
 
-def variants(found: dict[str, Any]) -> dict[str, tuple[float, int]]:
-    """Weights and counts."""
+def read_variants(found: dict[str, Any]) -> dict[str, tuple[float, int]]:
+    """Return the weights and counts of the variants, by name."""
     return {
         item["VariantName"]: (item["DesiredWeight"], item["DesiredInstanceCount"])
         for item in found["ProductionVariants"]
@@ -28,12 +28,12 @@ def update_weights(parts: ServerParts, **changes: dict[str, Any]) -> None:
 
 
 @pytest.mark.usefixtures("model")
-def test_update_changes_over_when_the_new_one_serves(parts: ServerParts) -> None:
+def test_update_replaces_containers(parts: ServerParts) -> None:
     parts.serve()
-    (old,) = parts.running
+    (old,) = parts.running_hosts
     parts.make_config("d", second={})
     parts.update("d")
-    found = parts.settled()
+    found = parts.wait_for_endpoint()
     assert (found["EndpointStatus"], found["EndpointConfigName"]) == ("InService", "d")
     assert [variant["VariantName"] for variant in found["ProductionVariants"]] == ["second"]
     wait_until(lambda: len(parts.runtime.hosts) == 1)
@@ -41,21 +41,21 @@ def test_update_changes_over_when_the_new_one_serves(parts: ServerParts) -> None
 
 
 @pytest.mark.usefixtures("model")
-def test_update_that_fails_keeps_the_old_containers(parts: ServerParts) -> None:
+def test_failed_update_keeps_old_containers(parts: ServerParts) -> None:
     parts.serve()
-    (old,) = parts.running
+    (old,) = parts.running_hosts
     parts.make_model("bad", "bad")
-    parts.runtime.models["bad"] = Model(exits=Exit(1))
+    parts.runtime.models["bad"] = Model(exit_at_start=Exit(1))
     parts.make_config("d", main={"ModelName": "bad"})
     parts.update("d")
-    found = parts.settled()
+    found = parts.wait_for_endpoint()
     assert (found["EndpointStatus"], found["EndpointConfigName"]) == ("InService", "c")
     assert "did not pass the ping health check" in found["FailureReason"]
-    assert parts.running == [old]
+    assert parts.running_hosts == [old]
 
 
 @pytest.mark.usefixtures("model")
-def test_update_is_refused_while_there_is_one(parts: ServerParts) -> None:
+def test_update_is_refused_during_an_update(parts: ServerParts) -> None:
     parts.serve()
     parts.make_model("slow", "slow")
     parts.runtime.models["slow"] = Model(ping=503)
@@ -65,22 +65,22 @@ def test_update_is_refused_while_there_is_one(parts: ServerParts) -> None:
         parts.update("d")
 
 
-def test_drained_container_answers_what_it_has(parts: ServerParts, model: Model) -> None:
+def test_replaced_container_finishes_its_requests(parts: ServerParts, model: Model) -> None:
     parts.serve()
-    (old,) = parts.running
+    (old,) = parts.running_hosts
     answering = threading.Event()
 
-    def wait(asked: Asked) -> Reply:
+    def wait(request: ReceivedRequest) -> Reply:
         answering.wait(10)
-        return Reply(asked.host.encode())
+        return Reply(request.host.encode())
 
     model.invoke = wait
     parts.make_config("d", second={})
     with ThreadPoolExecutor() as pool:
         answer = pool.submit(Invoker(parts))
-        wait_until(lambda: model.asked)
+        wait_until(lambda: model.requests)
         parts.update("d")
-        assert parts.settled()["EndpointConfigName"] == "d"
+        assert parts.wait_for_endpoint()["EndpointConfigName"] == "d"
         time.sleep(0.2)
         assert not old.has_ended
         answering.set()
@@ -91,11 +91,11 @@ def test_drained_container_answers_what_it_has(parts: ServerParts, model: Model)
 @pytest.mark.usefixtures("model")
 def test_weights_change_without_new_containers(parts: ServerParts) -> None:
     parts.serve(one={}, two={})
-    before = parts.running
+    before = parts.running_hosts
     update_weights(parts, one={"DesiredWeight": 0.0, "DesiredInstanceCount": 3})
-    assert variants(parts.settled()) == {"one": (0.0, 3), "two": (1.0, 1)}
-    assert parts.running == before
-    assert len(parts.runtime.ever) == 2
+    assert read_variants(parts.wait_for_endpoint()) == {"one": (0.0, 3), "two": (1.0, 1)}
+    assert parts.running_hosts == before
+    assert len(parts.runtime.started_hosts) == 2
     answers = {Invoker(parts)().headers["x-Amzn-Invoked-Production-Variant"] for _ in range(20)}
     assert answers == {"two"}
 
@@ -105,7 +105,7 @@ def test_weights_of_an_unknown_variant_are_refused(parts: ServerParts) -> None:
     parts.serve()
     with pytest.raises(ValidationError, match=r"Could not find variant\(s\) other; the endpoint has: main"):
         update_weights(parts, other={"DesiredWeight": 1.0})
-    assert parts.endpoint()["EndpointStatus"] == "InService"
+    assert parts.describe_endpoint()["EndpointStatus"] == "InService"
 
 
 @pytest.mark.parametrize(
@@ -123,15 +123,15 @@ def test_weights_of_an_unknown_variant_are_refused(parts: ServerParts) -> None:
     ],
 )
 @pytest.mark.usefixtures("model")
-def test_update_retains_what_it_is_told(
+def test_update_retains_requested_variant_properties(
     parts: ServerParts, members: dict[str, Any], expected: tuple[float, int]
 ) -> None:
     parts.serve(main={})
     update_weights(parts, main={"DesiredWeight": 2.0, "DesiredInstanceCount": 3})
-    parts.settled()
+    parts.wait_for_endpoint()
     parts.make_config("d", main={"InitialVariantWeight": 5.0, "InitialInstanceCount": 4}, new={})
     parts.update("d", **members)
-    assert variants(parts.settled()) == {"main": expected, "new": (1.0, 1)}
+    assert read_variants(parts.wait_for_endpoint()) == {"main": expected, "new": (1.0, 1)}
 
 
 def test_deletion_does_not_wait_for_a_drain(parts: ServerParts, model: Model) -> None:
@@ -141,9 +141,9 @@ def test_deletion_does_not_wait_for_a_drain(parts: ServerParts, model: Model) ->
     parts.make_config("d", second={})
     with ThreadPoolExecutor() as pool:
         pool.submit(Invoker(parts))
-        wait_until(lambda: model.asked)
+        wait_until(lambda: model.requests)
         parts.update("d")
-        parts.settled()
+        parts.wait_for_endpoint()
         parts.delete()
         wait_until(lambda: parts.context.state.get("endpoint", "e") is None, seconds=5)
         never.set()

@@ -9,7 +9,7 @@ from microjobs_orchestrator.local.lifecycle import inputs
 from microjobs_orchestrator.local.resources.models.client import NoAnswerError
 from microjobs_orchestrator.local.runtimes.base import CannotRunError
 from tests.local.jobs.conftest import Serve, ServerParts
-from tests.local.jobs.fakes import Asked, Model, Reply
+from tests.local.jobs.fakes import Model, ReceivedRequest, Reply
 
 ARCHIVES = {
     "no archive": b"this is no archive",
@@ -24,7 +24,7 @@ def test_malformed_archive_fails_the_endpoint(parts: ServerParts, damage: str) -
     found = parts.serve()
     assert found["EndpointStatus"] == "Failed"
     assert 'extract model data archive from URL "s3://bucket/models/model.tar.gz"' in found["FailureReason"]
-    assert parts.runtime.ever == []
+    assert parts.runtime.started_hosts == []
 
 
 def test_model_data_that_is_gone_fails_the_endpoint(parts: ServerParts, archive: Callable[..., str]) -> None:
@@ -46,13 +46,13 @@ def test_object_deleted_during_a_transform_fails_alone(parts: ServerParts, model
     for name in "abcdef":  # the last one is read long after the first has its answer: a few are under way at most
         parts.put(f"in/{name}", name.encode())
 
-    def invoke(asked: Asked) -> Reply:
+    def invoke(request: ReceivedRequest) -> Reply:
         parts.context.store.delete("bucket", "in/f")
-        return Reply(asked.body)
+        return Reply(request.body)
 
     model.invoke = invoke
     assert parts.transform()["FailureReason"].startswith("ClientError: s3://bucket/in/f: ")
-    assert parts.outputs() == {f"{name}.out": name.encode() for name in "abcde"}
+    assert parts.read_outputs() == {f"{name}.out": name.encode() for name in "abcde"}
 
 
 REPLIES = {

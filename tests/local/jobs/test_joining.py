@@ -1,4 +1,4 @@
-"""DataProcessing of transform jobs: filters, and inputs joined with what the model answered."""
+"""DataProcessing of transform jobs: filters, and inputs joined with the responses of the model."""
 
 import json
 from collections.abc import Mapping
@@ -9,54 +9,54 @@ import pytest
 from microjobs_orchestrator.local.errors import ValidationError
 from microjobs_orchestrator.local.resources.transform.joining import DataProcessing, RecordError
 from tests.local.jobs.conftest import ServerParts, transform_request
-from tests.local.jobs.fakes import Asked, Model, Reply
+from tests.local.jobs.fakes import Model, ReceivedRequest, Reply
 
 CSV = {"ContentType": "text/csv", "Accept": "text/csv", "SplitType": "Line", "AssembleWith": "Line"}
 LINES = {**CSV, "ContentType": "application/jsonlines", "Accept": "application/jsonlines"}
 WHOLE = {"ContentType": "application/json", "Accept": "application/json"}
 
 
-def processing(given: Mapping[str, Any], join: bool = True, **filters: Any) -> DataProcessing:
-    wanted = {**filters, "JoinSource": "Input" if join else "None"}
-    found = DataProcessing.of(transform_request(**given, DataProcessing=wanted))
+def make_processing(formats: Mapping[str, Any], join: bool = True, **filters: Any) -> DataProcessing:
+    members = {**filters, "JoinSource": "Input" if join else "None"}
+    found = DataProcessing.of(transform_request(**formats, DataProcessing=members))
     assert found is not None
     return found
 
 
-def count(asked: Asked) -> Reply:
-    """A model that says how many columns each row has."""
-    return Reply(b"".join(b"%d\n" % len(line.split(b",")) for line in asked.body.splitlines()))
+def count_columns(request: ReceivedRequest) -> Reply:
+    """Respond with the number of columns of each row."""
+    return Reply(b"".join(b"%d\n" % len(line.split(b",")) for line in request.body.splitlines()))
 
 
-def test_identifier_is_kept_from_the_model_and_joined_again(parts: ServerParts, model: Model) -> None:
-    model.invoke = count
+def test_filters_hide_identifier_from_model_and_join_it(parts: ServerParts, model: Model) -> None:
+    model.invoke = count_columns
     parts.put("in/a.csv", b"id-1,2,3\nid-2,5,6\n")
-    wanted = {"InputFilter": "$[1:]", "JoinSource": "Input", "OutputFilter": "$[0,-1]"}
-    assert parts.transform(**CSV, DataProcessing=wanted)["TransformJobStatus"] == "Completed"
-    assert [asked.body for asked in model.asked] == [b"2,3\n5,6\n"]
-    assert parts.outputs() == {"a.csv.out": b"id-1,2\nid-2,2\n"}
+    members = {"InputFilter": "$[1:]", "JoinSource": "Input", "OutputFilter": "$[0,-1]"}
+    assert parts.transform(**CSV, DataProcessing=members)["TransformJobStatus"] == "Completed"
+    assert [request.body for request in model.requests] == [b"2,3\n5,6\n"]
+    assert parts.read_outputs() == {"a.csv.out": b"id-1,2\nid-2,2\n"}
 
 
 @pytest.mark.parametrize("size", [200_000, 5_000_000])
-def test_field_may_be_as_large_as_a_request(size: int, parts: ServerParts, model: Model) -> None:
-    model.invoke = lambda asked: Reply(b"".join(b"%d\n" % len(line) for line in asked.body.splitlines()))
+def test_field_can_be_as_large_as_a_request(size: int, parts: ServerParts, model: Model) -> None:
+    model.invoke = lambda request: Reply(b"".join(b"%d\n" % len(line) for line in request.body.splitlines()))
     text = "word " * (size // 5)
     parts.put("in/a.csv", f'id-1,"{text}, end"\nid-2,short\n'.encode())
-    wanted = {"InputFilter": "$[1:]", "JoinSource": "Input", "OutputFilter": "$[0,-1]"}
-    job = parts.transform(**CSV, DataProcessing=wanted, MaxPayloadInMB=6)
+    members = {"InputFilter": "$[1:]", "JoinSource": "Input", "OutputFilter": "$[0,-1]"}
+    job = parts.transform(**CSV, DataProcessing=members, MaxPayloadInMB=6)
     assert job["TransformJobStatus"] == "Completed", job
-    assert parts.outputs() == {"a.csv.out": b"id-1,%d\nid-2,5\n" % (size + 7)}
+    assert parts.read_outputs() == {"a.csv.out": b"id-1,%d\nid-2,5\n" % (size + 7)}
 
 
-def test_byte_order_mark_is_no_part_of_the_first_field() -> None:
-    selected = processing(CSV, InputFilter="$[0]", OutputFilter="$[0,-1]")
+def test_byte_order_mark_is_removed() -> None:
+    selected = make_processing(CSV, InputFilter="$[0]", OutputFilter="$[0,-1]")
     marked = '\ufeff"Doe, J",1\n"Roe, R",2\n'.encode()
     assert selected.filter_input(marked) == b'"Doe, J"\n"Roe, R"\n'
     assert selected.filter_output(marked, b"7\n8\n") == b'"Doe, J",7\n"Roe, R",8\n'
 
 
 @pytest.mark.parametrize(
-    ("given", "record", "reason"),
+    ("formats", "record", "reason"),
     [
         (CSV, b'1,"two\nlines"\n', "quoted line ends divide records too"),
         (CSV, b'1,"two\r\nlines"\r\n', "quoted line ends divide records too"),
@@ -65,37 +65,35 @@ def test_byte_order_mark_is_no_part_of_the_first_field() -> None:
         (LINES, b'{"x": ' + b"[" * 5000 + b"]" * 5000 + b"}\n", "it is nested too deeply"),
     ],
 )
-def test_record_that_cannot_be_read_is_refused_with_its_reason(
-    given: Mapping[str, Any], record: bytes, reason: str
-) -> None:
+def test_malformed_record_raises_with_reason(formats: Mapping[str, Any], record: bytes, reason: str) -> None:
     with pytest.raises(RecordError, match=reason):
-        processing(given, InputFilter="$[1]" if given is CSV else "$.x").filter_input(record)
+        make_processing(formats, InputFilter="$[1]" if formats is CSV else "$.x").filter_input(record)
 
 
-def test_single_records_are_joined_in_their_order(parts: ServerParts, model: Model) -> None:
-    model.invoke = lambda asked: Reply(json.dumps({"sum": sum(json.loads(asked.body))}).encode())
+def test_single_records_are_joined_in_order(parts: ServerParts, model: Model) -> None:
+    model.invoke = lambda request: Reply(json.dumps({"sum": sum(json.loads(request.body))}).encode())
     parts.put("in/a.jsonl", b"".join(b'{"id": %d, "x": [%d, 1]}\n' % (number, number) for number in range(20)))
-    wanted = {"InputFilter": "$.x", "JoinSource": "Input", "OutputFilter": "$['id','SageMakerOutput']"}
-    parts.transform(**LINES, BatchStrategy="SingleRecord", MaxConcurrentTransforms=4, DataProcessing=wanted)
-    lines = [json.loads(line) for line in parts.outputs()["a.jsonl.out"].splitlines()]
+    members = {"InputFilter": "$.x", "JoinSource": "Input", "OutputFilter": "$['id','SageMakerOutput']"}
+    parts.transform(**LINES, BatchStrategy="SingleRecord", MaxConcurrentTransforms=4, DataProcessing=members)
+    lines = [json.loads(line) for line in parts.read_outputs()["a.jsonl.out"].splitlines()]
     assert lines == [{"id": number, "SageMakerOutput": {"sum": number + 1}} for number in range(20)]
 
 
-def test_record_without_what_is_selected_fails_its_object_alone(parts: ServerParts, model: Model) -> None:
+def test_record_without_selected_column_fails_only_its_object(parts: ServerParts, model: Model) -> None:
     parts.put("in/a.csv", b"1\n")
     parts.put("in/b.csv", b"1,2,3\n")
     job = parts.transform(**CSV, DataProcessing={"InputFilter": "$[0,2]"})
     assert job["FailureReason"] == ("ClientError: s3://bucket/in/a.csv: InputFilter $[0,2]: 1 items have no index 2")
-    assert parts.outputs() == {"b.csv.out": b"1,3\n"}
-    assert len(model.asked) == 1
+    assert parts.read_outputs() == {"b.csv.out": b"1,3\n"}
+    assert len(model.requests) == 1
 
 
-def test_answers_that_are_too_few_fail_the_object(parts: ServerParts, model: Model) -> None:
+def test_missing_predictions_fail_the_object(parts: ServerParts, model: Model) -> None:
     model.invoke = lambda _: Reply(b"1\n")
     parts.put("in/a.csv", b"1\n2\n")
     reason = parts.transform(**CSV, DataProcessing={"JoinSource": "Input"})["FailureReason"]
     assert "the model answered 1 records to 2, and JoinSource Input needs one for each" in reason
-    assert parts.outputs() == {}
+    assert parts.read_outputs() == {}
 
 
 @pytest.mark.parametrize(
@@ -106,12 +104,12 @@ def test_answers_that_are_too_few_fail_the_object(parts: ServerParts, model: Mod
         (b"1\n\n2\n", b"3\n4\n\n", b"1,3\n2,4\n"),
     ],
 )
-def test_rows_get_the_answers_columns(body: bytes, answer: bytes, kept: bytes) -> None:
-    assert processing(CSV).filter_output(body, answer) == kept
+def test_rows_are_joined_with_prediction_columns(body: bytes, answer: bytes, kept: bytes) -> None:
+    assert make_processing(CSV).filter_output(body, answer) == kept
 
 
-def test_quoted_columns_are_single_columns() -> None:
-    chosen = processing(CSV, OutputFilter="$[1,-1]")
+def test_output_filter_counts_quoted_column_as_one() -> None:
+    chosen = make_processing(CSV, OutputFilter="$[1,-1]")
     assert chosen.filter_output(b'1,"a, ""b""",3\n', b"9\n") == b'"a, ""b""",9\n'
 
 
@@ -126,47 +124,49 @@ def test_quoted_columns_are_single_columns() -> None:
     ],
 )
 def test_documents_are_joined_into_objects(body: bytes, answer: bytes, kept: Any) -> None:
-    assert json.loads(processing(WHOLE).filter_output(body, answer)) == kept
+    assert json.loads(make_processing(WHOLE).filter_output(body, answer)) == kept
 
 
-def test_lines_are_joined_one_by_one() -> None:
-    kept = processing(LINES).filter_output(b'{"a":1}\n[2]\n', b"3\n4\n")
+def test_each_line_is_joined() -> None:
+    kept = make_processing(LINES).filter_output(b'{"a":1}\n[2]\n', b"3\n4\n")
     assert kept == b'{"a":1,"SageMakerOutput":3}\n{"SageMakerInput":[2],"SageMakerOutput":4}\n'
 
 
-def test_single_lines_answer_may_have_several_lines() -> None:
-    assert processing(LINES).filter_output(b'{"a":1}\n', b'{\n"b": 2\n}\n') == b'{"a":1,"SageMakerOutput":{"b":2}}\n'
+def test_prediction_of_single_record_can_have_several_lines() -> None:
+    assert (
+        make_processing(LINES).filter_output(b'{"a":1}\n', b'{\n"b": 2\n}\n') == b'{"a":1,"SageMakerOutput":{"b":2}}\n'
+    )
 
 
-def test_output_filter_takes_predictions_alone_without_a_join() -> None:
-    chosen = processing({**CSV, "Accept": "application/jsonlines"}, join=False, OutputFilter="$.label")
+def test_output_filter_selects_in_predictions_without_join() -> None:
+    chosen = make_processing({**CSV, "Accept": "application/jsonlines"}, join=False, OutputFilter="$.label")
     assert chosen.filter_output(b"1,2\n", '{"label":"ä","score":1}\n'.encode()) == '"ä"\n'.encode()
 
 
 def test_input_filter_needs_no_accept() -> None:
-    chosen = processing({"ContentType": "text/csv", "SplitType": "Line"}, join=False, InputFilter="$[:-1]")
+    chosen = make_processing({"ContentType": "text/csv", "SplitType": "Line"}, join=False, InputFilter="$[:-1]")
     assert chosen.filter_input(b"1,2,3\n4,5,6\n") == b"1,2\n4,5\n"
     assert chosen.filter_output(b"1,2,3\n", b"any\x00thing") == b"any\x00thing"
 
 
 @pytest.mark.parametrize("body", [b"{", b"\xff", b"[" * 100_000])
-def test_what_is_no_json_is_an_error(body: bytes) -> None:
+def test_invalid_json_raises(body: bytes) -> None:
     with pytest.raises(RecordError, match="is not application/json"):
-        processing(WHOLE, InputFilter="$.a").filter_input(body)
+        make_processing(WHOLE, InputFilter="$.a").filter_input(body)
 
 
-def test_filter_that_leaves_no_column_is_an_error() -> None:
+def test_filter_without_columns_raises() -> None:
     with pytest.raises(RecordError, match="selects no column"):
-        processing(CSV, InputFilter="$[3:]").filter_input(b"1,2,3\n")
+        make_processing(CSV, InputFilter="$[3:]").filter_input(b"1,2,3\n")
 
 
-def test_defaults_are_no_processing() -> None:
+def test_default_members_need_no_processing() -> None:
     defaults = {"InputFilter": "$", "OutputFilter": "$", "JoinSource": "None"}
     assert DataProcessing.of(transform_request(DataProcessing=defaults)) is None
 
 
 @pytest.mark.parametrize(
-    ("given", "filters", "reason"),
+    ("formats", "filters", "reason"),
     [
         ({}, {}, "needs TransformInput.ContentType to be one of text/csv, application/json, application/jsonlines"),
         ({**CSV, "ContentType": "image/png"}, {}, "it is image/png"),
@@ -176,13 +176,13 @@ def test_defaults_are_no_processing() -> None:
         (CSV, {"OutputFilter": "$.id"}, 'Unexpected "." in JsonPath'),
     ],
 )
-def test_what_does_not_go_together_is_refused(given: dict[str, str], filters: dict[str, Any], reason: str) -> None:
+def test_contradicting_formats_are_refused(formats: dict[str, str], filters: dict[str, Any], reason: str) -> None:
     with pytest.raises(ValidationError, match=reason):
-        processing(given, **filters)
+        make_processing(formats, **filters)
 
 
 @pytest.mark.usefixtures("model")
-def test_filters_are_checked_before_anything_runs(parts: ServerParts) -> None:
+def test_create_request_checks_filters(parts: ServerParts) -> None:
     parts.put("in/a", b"a")
     with pytest.raises(ValidationError, match="Invalid InputFilter"):
         parts.start_transform(**LINES, DataProcessing={"InputFilter": "$.a_b"})

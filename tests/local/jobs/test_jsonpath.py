@@ -1,4 +1,4 @@
-"""The filters' part of JSONPath."""
+"""The part of JSONPath that filters support."""
 
 from typing import Any
 
@@ -52,7 +52,7 @@ def test_path_selects_as_on_aws(text: str, selected: Any) -> None:
         ("$[1:]", "an object of 'id', 'features', 'deep', 'a-b' has no items"),
     ],
 )
-def test_what_is_not_there_is_an_error(text: str, reason: str) -> None:
+def test_missing_value_raises(text: str, reason: str) -> None:
     with pytest.raises(MissingValueError, match=reason):
         path(text).select(RECORD)
 
@@ -76,6 +76,6 @@ def test_what_is_not_there_is_an_error(text: str, reason: str) -> None:
         ("", "application/json", r"must begin with \$"),
     ],
 )
-def test_what_aws_does_not_take_is_refused(text: str, content_type: str, reason: str) -> None:
+def test_unsupported_path_is_refused(text: str, content_type: str, reason: str) -> None:
     with pytest.raises(ValidationError, match=reason):
         path(text, content_type)

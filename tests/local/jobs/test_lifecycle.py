@@ -223,7 +223,7 @@ def test_stopped_job_starts_no_hosts(parts: ServerParts) -> None:
 
     attempt = Attempt("plan", "model", make_plan, lambda name: LogStream(parts.home.logs / name))
     assert launch_plan(parts.context, attempt, prepare_plan(parts.context, attempt), events) == ()
-    assert parts.runtime.ever == []
+    assert parts.runtime.started_hosts == []
 
 
 # --- replicas ---

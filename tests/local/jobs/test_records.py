@@ -1,4 +1,4 @@
-"""How objects become the bodies of requests."""
+"""The split of objects into the bodies of requests."""
 
 import gzip
 import struct
@@ -19,7 +19,7 @@ from microjobs_orchestrator.local.resources.transform.records import (
 
 
 def recordio(*parts: tuple[int, bytes]) -> list[bytes]:
-    """MXNet's parts of records, with their flags."""
+    """Return the parts of MXNet's records, given by their flags and data."""
     return [struct.pack("<II", MAGIC, flag << 29 | len(data)) + data + bytes(-len(data) % 4) for flag, data in parts]
 
 
@@ -36,21 +36,21 @@ def file(tmp_path: Path) -> Path:
     return tmp_path / "object"
 
 
-def test_single_records_are_lines_with_their_ends(file: Path) -> None:
+def test_single_records_keep_line_ends(file: Path) -> None:
     found = list(read_bodies(file, split="Line", strategy="SingleRecord", max_bytes=100))
     assert found == [b"one\r\n", b"\n", b"two\n", b"last without an end"]
 
 
-def test_multiple_records_fill_a_body(file: Path) -> None:
+def test_multi_record_fills_bodies(file: Path) -> None:
     assert list(read_bodies(file, split="Line", strategy="MultiRecord", max_bytes=20)) == [MIXED[:10], MIXED[10:]]
 
 
-def test_without_a_split_the_object_is_the_body(file: Path) -> None:
+def test_split_none_sends_the_whole_object(file: Path) -> None:
     assert list(read_bodies(file, split="None", strategy="MultiRecord", max_bytes=len(MIXED))) == [MIXED]
 
 
 @pytest.mark.parametrize(("split", "what"), [("None", "the object"), ("Line", "line 4")])
-def test_too_large_a_record_is_named(file: Path, split: str, what: str) -> None:
+def test_error_names_oversized_record(file: Path, split: str, what: str) -> None:
     with pytest.raises(RecordTooLargeError, match=f"{what} is larger"):
         list(read_bodies(file, split=split, strategy="SingleRecord", max_bytes=18))
 
@@ -58,7 +58,7 @@ def test_too_large_a_record_is_named(file: Path, split: str, what: str) -> None:
 @given(
     content=st.binary(max_size=60).map(lambda data: data.replace(b"\x01", b"\n")), strategy=st.sampled_from(["S", "M"])
 )
-def test_nothing_is_lost_and_no_line_is_split(
+def test_bodies_contain_all_bytes_and_whole_lines(
     tmp_path_factory: pytest.TempPathFactory, content: bytes, strategy: str
 ) -> None:
     file = tmp_path_factory.mktemp("records") / "object"
@@ -69,7 +69,7 @@ def test_nothing_is_lost_and_no_line_is_split(
     assert all(body.endswith(b"\n") for body in found[:-1])
 
 
-def test_gzip_is_undone_before_lines_are_found(file: Path) -> None:
+def test_gzip_is_decompressed_before_the_split(file: Path) -> None:
     file.write_bytes(gzip.compress(MIXED))
     found = list(read_bodies(file, split="Line", strategy="SingleRecord", max_bytes=100, compression="Gzip"))
     assert b"".join(found) == b"".join(read_chunks(file, "Gzip")) == MIXED
@@ -79,7 +79,7 @@ def test_gzip_is_undone_before_lines_are_found(file: Path) -> None:
 @pytest.mark.parametrize(
     "content", [MIXED, gzip.compress(MIXED)[:-9], gzip.compress(MIXED)[:20] + b"xx"], ids=["text", "short", "damaged"]
 )
-def test_what_is_no_gzip_is_an_error(file: Path, content: bytes) -> None:
+def test_invalid_gzip_raises(file: Path, content: bytes) -> None:
     file.write_bytes(content)
     with pytest.raises(DamagedError, match="CompressionType is Gzip"):
         list(read_bodies(file, split="None", strategy="MultiRecord", max_bytes=100, compression="Gzip"))
@@ -87,7 +87,7 @@ def test_what_is_no_gzip_is_an_error(file: Path, content: bytes) -> None:
         list(read_chunks(file, "Gzip"))
 
 
-def test_large_object_is_not_unpacked_beyond_a_request(file: Path) -> None:
+def test_decompression_stops_at_the_size_limit(file: Path) -> None:
     file.write_bytes(gzip.compress(bytes(50 << 20)))
     tracemalloc.start()
     with pytest.raises(RecordTooLargeError):
@@ -100,20 +100,20 @@ def test_large_object_is_not_unpacked_beyond_a_request(file: Path) -> None:
 PARTS = recordio((0, b"one"), (0, b"four"), (1, b"in"), (2, b"three"), (3, b"parts"))
 
 
-def test_binary_records_keep_their_framing_together(file: Path) -> None:
+def test_joined_recordio_keeps_framing(file: Path) -> None:
     file.write_bytes(b"".join(PARTS))
     found = list(read_bodies(file, split="RecordIO", strategy="MultiRecord", max_bytes=44))
     assert found == [b"".join(PARTS[:2]), b"".join(PARTS[2:])]
 
 
-def test_single_binary_records_lose_their_padding(file: Path) -> None:
+def test_single_recordio_records_have_no_padding(file: Path) -> None:
     file.write_bytes(b"".join(PARTS))
     found = list(read_bodies(file, split="RecordIO", strategy="SingleRecord", max_bytes=44))
     assert found == [PARTS[0][:-1], PARTS[1], b"".join(PARTS[2:])[:-3]]
 
 
 @pytest.mark.parametrize("strategy", ["SingleRecord", "MultiRecord"])
-def test_tfrecords_are_found_by_their_lengths(file: Path, strategy: str) -> None:
+def test_tfrecords_are_split(file: Path, strategy: str) -> None:
     records = [tfrecord(b"one"), tfrecord(b""), tfrecord(b"three\n")]
     file.write_bytes(b"".join(records))
     found = list(read_bodies(file, split="TFRecord", strategy=strategy, max_bytes=41))
@@ -137,7 +137,7 @@ def test_tfrecords_are_found_by_their_lengths(file: Path, strategy: str) -> None
         ("TFRecord", b"not a TFRecord at all", RecordTooLargeError, "or is no TFRecord"),
     ],
 )
-def test_damaged_binary_records_are_errors(
+def test_damaged_binary_record_raises(
     file: Path, split: str, content: bytes, error: type[Exception], reason: str
 ) -> None:
     file.write_bytes(content)

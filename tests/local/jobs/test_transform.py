@@ -12,17 +12,17 @@ from microjobs_orchestrator.local.errors import ResourceInUseError, ServiceError
 from microjobs_orchestrator.local.resources.transform.job import TransformJob
 from microjobs_orchestrator.local.runtimes.base import Exit
 from tests.local.jobs.conftest import ServerParts, transform_request, wait_until
-from tests.local.jobs.fakes import Asked, Model, Reply, watched
+from tests.local.jobs.fakes import Model, ReceivedRequest, Reply, track_concurrency
 
 MB = 1 << 20
 
 
-def answer_in_upper_case(asked: Asked) -> Reply:
-    return Reply(asked.body.upper())
+def answer_in_upper_case(request: ReceivedRequest) -> Reply:
+    return Reply(request.body.upper())
 
 
-def reject_two(asked: Asked) -> Reply:
-    return Reply(b"no two", 400) if b"two" in asked.body else Reply(asked.body)
+def reject_two(request: ReceivedRequest) -> Reply:
+    return Reply(b"no two", 400) if b"two" in request.body else Reply(request.body)
 
 
 def test_output_keys_match_input_keys(parts: ServerParts, model: Model) -> None:
@@ -32,22 +32,22 @@ def test_output_keys_match_input_keys(parts: ServerParts, model: Model) -> None:
     job = parts.transform()
     assert job["TransformJobStatus"] == "Completed"
     assert job["TransformStartTime"] <= job["TransformEndTime"]
-    assert parts.outputs() == {"a.csv.out": b"A", "deep/b.csv.out": b"B"}
+    assert parts.read_outputs() == {"a.csv.out": b"A", "deep/b.csv.out": b"B"}
     assert parts.runtime.hosts == {}
 
 
 def test_request_headers_match_job(parts: ServerParts, model: Model) -> None:
     parts.put("in/a", b"a")
     parts.transform(ContentType="text/csv", Accept="application/json")
-    (asked,) = model.asked
-    assert (asked.headers["Content-Type"], asked.headers["Accept"]) == ("text/csv", "application/json")
+    (request,) = model.requests
+    assert (request.headers["Content-Type"], request.headers["Accept"]) == ("text/csv", "application/json")
 
 
 @pytest.mark.usefixtures("model")
 def test_container_environment_from_request(parts: ServerParts) -> None:
     parts.put("in/a", b"a")
     parts.transform(BatchStrategy="SingleRecord", MaxPayloadInMB=2, MaxConcurrentTransforms=3, Environment={"X": "y"})
-    environment = dict(parts.runtime.ever[0].plan.environment)
+    environment = dict(parts.runtime.started_hosts[0].plan.environment)
     assert {name: value for name, value in environment.items() if not name.startswith("AWS_")} == {
         "X": "y",
         "SAGEMAKER_BATCH": "true",
@@ -55,28 +55,30 @@ def test_container_environment_from_request(parts: ServerParts) -> None:
         "SAGEMAKER_MAX_PAYLOAD_IN_MB": "2",
         "SAGEMAKER_MAX_CONCURRENT_TRANSFORMS": "3",
     }
-    assert parts.runtime.ever[0].plan.arguments == ("serve",)
+    assert parts.runtime.started_hosts[0].plan.arguments == ("serve",)
 
 
 @pytest.mark.usefixtures("model")
 def test_unset_members_are_not_passed(parts: ServerParts) -> None:
     parts.put("in/a", b"a")
     parts.transform()
-    sagemaker_variables = {name for name in parts.runtime.ever[0].plan.environment if name.startswith("SAGEMAKER_")}
+    sagemaker_variables = {
+        name for name in parts.runtime.started_hosts[0].plan.environment if name.startswith("SAGEMAKER_")
+    }
     assert sagemaker_variables == {"SAGEMAKER_BATCH"}
 
 
 def test_split_by_line_keeps_line_ends(parts: ServerParts, model: Model) -> None:
     parts.put("in/a", b"one\r\ntwo\n\nthree")
     parts.transform(SplitType="Line", BatchStrategy="SingleRecord")
-    assert [asked.body for asked in model.asked] == [b"one\r\n", b"two\n", b"\n", b"three"]
-    assert parts.outputs() == {"a.out": b"one\r\ntwo\n\nthree"}
+    assert [request.body for request in model.requests] == [b"one\r\n", b"two\n", b"\n", b"three"]
+    assert parts.read_outputs() == {"a.out": b"one\r\ntwo\n\nthree"}
 
 
 def test_one_request_contains_several_lines(parts: ServerParts, model: Model) -> None:
     parts.put("in/a", b"one\ntwo\n")
     parts.transform(SplitType="Line")
-    assert [asked.body for asked in model.asked] == [b"one\ntwo\n"]
+    assert [request.body for request in model.requests] == [b"one\ntwo\n"]
 
 
 @pytest.mark.parametrize("max_payload_mb", [0, 1])
@@ -85,8 +87,8 @@ def test_compressed_objects_are_decompressed(parts: ServerParts, model: Model, m
     parts.put("in/b.gz", b"plain")
     job = parts.transform(CompressionType="Gzip", MaxPayloadInMB=max_payload_mb)
     assert job["FailureReason"].startswith("ClientError: s3://bucket/in/b.gz: CompressionType is Gzip, and")
-    assert parts.outputs() == {"a.gz.out": b"one\ntwo\n"}
-    assert b"one\ntwo\n" in [asked.body for asked in model.asked]
+    assert parts.read_outputs() == {"a.gz.out": b"one\ntwo\n"}
+    assert b"one\ntwo\n" in [request.body for request in model.requests]
 
 
 def test_damaged_records_fail_only_their_object(parts: ServerParts, model: Model) -> None:
@@ -96,46 +98,46 @@ def test_damaged_records_fail_only_their_object(parts: ServerParts, model: Model
     assert reason.startswith(
         "ClientError: s3://bucket/in/a: SplitType is RecordIO, and record 1 is invalid: a RecordIO"
     )
-    assert list(parts.outputs()) == ["b.out"]
-    assert len(model.asked) == 1
+    assert list(parts.read_outputs()) == ["b.out"]
+    assert len(model.requests) == 1
 
 
 def test_assemble_adds_newlines(parts: ServerParts, model: Model) -> None:
-    model.invoke = lambda asked: Reply(asked.body.strip())
+    model.invoke = lambda request: Reply(request.body.strip())
     parts.put("in/a", b"one\ntwo\n")
     parts.transform(SplitType="Line", BatchStrategy="SingleRecord", AssembleWith="Line")
-    assert parts.outputs() == {"a.out": b"one\ntwo\n"}
+    assert parts.read_outputs() == {"a.out": b"one\ntwo\n"}
 
 
 @pytest.mark.usefixtures("model")
 def test_assemble_adds_no_blank_lines(parts: ServerParts) -> None:
     parts.put("in/a", b"one\ntwo\n")
     parts.transform(SplitType="Line", BatchStrategy="SingleRecord", AssembleWith="Line")
-    assert parts.outputs() == {"a.out": b"one\ntwo\n"}
+    assert parts.read_outputs() == {"a.out": b"one\ntwo\n"}
 
 
 def test_output_keeps_input_order(parts: ServerParts, model: Model) -> None:
     another_answered = threading.Event()
     answered: list[int] = []
 
-    def answer_first_request_last(asked: Asked) -> Reply:
-        number = int(asked.body)
+    def answer_first_request_last(request: ReceivedRequest) -> Reply:
+        number = int(request.body)
         if number == 0:
             another_answered.wait(10)
         answered.append(number)
         another_answered.set()
-        return Reply(asked.body)
+        return Reply(request.body)
 
     model.invoke = answer_first_request_last
     content = b"".join(b"%d\n" % number for number in range(40))
     parts.put("in/a", content)
     parts.transform(SplitType="Line", BatchStrategy="SingleRecord", MaxConcurrentTransforms=8)
-    assert parts.outputs() == {"a.out": content}
+    assert parts.read_outputs() == {"a.out": content}
     assert answered[0] != 0
 
 
 def test_respects_max_concurrent_transforms(parts: ServerParts, model: Model) -> None:
-    concurrent_counts = watched(model)
+    concurrent_counts = track_concurrency(model)
     for number in range(12):
         parts.put(f"in/{number}", b"x")
     parts.transform(MaxConcurrentTransforms=3)
@@ -146,14 +148,14 @@ def test_execution_parameters_fill_missing_members(parts: ServerParts, model: Mo
     model.parameters = {"BatchStrategy": "SINGLE_RECORD", "MaxPayloadInMB": 1, "MaxConcurrentTransforms": 2}
     parts.put("in/a", b"one\ntwo\n")
     parts.transform(SplitType="Line")
-    assert sorted(asked.body for asked in model.asked) == [b"one\n", b"two\n"]
+    assert sorted(request.body for request in model.requests) == [b"one\n", b"two\n"]
 
 
 def test_request_overrides_execution_parameters(parts: ServerParts, model: Model) -> None:
     model.parameters = {"BatchStrategy": "SINGLE_RECORD"}
     parts.put("in/a", b"one\ntwo\n")
     parts.transform(SplitType="Line", BatchStrategy="MultiRecord")
-    assert [asked.body for asked in model.asked] == [b"one\ntwo\n"]
+    assert [request.body for request in model.requests] == [b"one\ntwo\n"]
 
 
 def test_invalid_execution_parameters_fail_the_job(parts: ServerParts, model: Model) -> None:
@@ -172,16 +174,16 @@ def test_rejected_record_fails_only_its_object(parts: ServerParts, model: Model)
     assert job["FailureReason"] == (
         'ClientError: s3://bucket/in/a: bad HTTP status received from algorithm: 400, "no two"'
     )
-    assert parts.outputs() == {"b.out": b"fine\n"}
-    (lines,) = parts.log("/aws/sagemaker/TransformJobs").values()
+    assert parts.read_outputs() == {"b.out": b"fine\n"}
+    (lines,) = parts.read_log("/aws/sagemaker/TransformJobs").values()
     assert any(line.startswith("[microjobs] ClientError: s3://bucket/in/a") for line in lines)
 
 
 def test_server_error_is_retried(parts: ServerParts, model: Model) -> None:
-    model.invoke = lambda asked: Reply(asked.body) if len(model.asked) > 2 else Reply(b"busy", 503)
+    model.invoke = lambda request: Reply(request.body) if len(model.requests) > 2 else Reply(b"busy", 503)
     parts.put("in/a", b"a")
     assert parts.transform()["TransformJobStatus"] == "Completed"
-    assert len(model.asked) == 3
+    assert len(model.requests) == 3
 
 
 def test_respects_max_retries(parts: ServerParts, model: Model) -> None:
@@ -189,18 +191,18 @@ def test_respects_max_retries(parts: ServerParts, model: Model) -> None:
     parts.put("in/a", b"a")
     reason = parts.transform(ModelClientConfig={"InvocationsMaxRetries": 1})["FailureReason"]
     assert reason == 'AlgorithmError: s3://bucket/in/a: bad HTTP status received from algorithm: 500, "broken"'
-    assert len(model.asked) == 2
+    assert len(model.requests) == 2
 
 
 def test_client_error_is_not_retried(parts: ServerParts, model: Model) -> None:
     model.invoke = lambda _: Reply(b"no", 400)
     parts.put("in/a", b"a")
     parts.transform()
-    assert len(model.asked) == 1
+    assert len(model.requests) == 1
 
 
 def test_invocation_timeout_fails_its_object(parts: ServerParts, model: Model) -> None:
-    def slow(_: Asked) -> Reply:
+    def slow(_: ReceivedRequest) -> Reply:
         time.sleep(0.3)
         return Reply()
 
@@ -215,7 +217,7 @@ def test_oversized_record_reports_line(parts: ServerParts) -> None:
     parts.put("in/a", b"short\n" + b"x" * MB + b"\n")
     reason = parts.transform(SplitType="Line", MaxPayloadInMB=1)["FailureReason"]
     assert reason == "ClientError: s3://bucket/in/a: line 2 is larger than a request may be: MaxPayloadInMB is 1"
-    assert parts.outputs() == {}
+    assert parts.read_outputs() == {}
 
 
 @pytest.mark.usefixtures("model")
@@ -223,7 +225,7 @@ def test_unstorable_output_fails_only_its_object(parts: ServerParts) -> None:
     parts.put("in/a", b"a")
     parts.put(f"in/{'n' * 252}", b"b")
     assert "its output cannot be stored" in parts.transform()["FailureReason"]
-    assert parts.outputs() == {"a.out": b"a"}
+    assert parts.read_outputs() == {"a.out": b"a"}
 
 
 @pytest.mark.usefixtures("model")
@@ -238,16 +240,16 @@ def test_max_payload_zero_sends_objects_in_chunks(parts: ServerParts, model: Mod
     content = bytes(3 * MB)
     parts.put("in/a", content)
     assert parts.transform(MaxPayloadInMB=0)["TransformJobStatus"] == "Completed"
-    (asked,) = model.asked
-    assert asked.chunked
-    assert parts.outputs() == {"a.out": content}
+    (request,) = model.requests
+    assert request.chunked
+    assert parts.read_outputs() == {"a.out": content}
 
 
 def test_empty_objects_become_empty_objects(parts: ServerParts, model: Model) -> None:
     parts.put("in/a", b"")
     assert parts.transform(SplitType="Line")["TransformJobStatus"] == "Completed"
-    assert parts.outputs() == {"a.out": b""}
-    assert model.asked == []
+    assert parts.read_outputs() == {"a.out": b""}
+    assert model.requests == []
 
 
 def test_objects_are_split_across_hosts(parts: ServerParts, model: Model) -> None:
@@ -255,24 +257,27 @@ def test_objects_are_split_across_hosts(parts: ServerParts, model: Model) -> Non
         parts.put(f"in/{name}", name.encode())
     parts.transform(hosts=2)
     bodies_by_host = {
-        host: {asked.body for asked in model.asked if asked.host == host} for host in ("algo-1", "algo-2")
+        host: {request.body for request in model.requests if request.host == host} for host in ("algo-1", "algo-2")
     }
     assert bodies_by_host == {"algo-1": {b"a", b"c"}, "algo-2": {b"b", b"d"}}
-    assert len(parts.outputs()) == 4
-    assert {name.rpartition("-")[0] for name in parts.log("/aws/sagemaker/TransformJobs")} == {"t/algo-1", "t/algo-2"}
+    assert len(parts.read_outputs()) == 4
+    assert {name.rpartition("-")[0] for name in parts.read_log("/aws/sagemaker/TransformJobs")} == {
+        "t/algo-1",
+        "t/algo-2",
+    }
 
 
 def test_ended_container_fails_the_job(parts: ServerParts, model: Model) -> None:
-    def end_container(_: Asked) -> Reply:
-        parts.running[0].end(Exit(9, "it ran out of memory"))
+    def end_container(_: ReceivedRequest) -> Reply:
+        parts.running_hosts[0].end(Exit(9, "it ran out of memory"))
         return Reply()
 
     model.invoke = end_container
     parts.put("in/a", b"a")
     parts.start_transform()
-    job = parts.transformed()
+    job = parts.wait_for_transform()
     assert job["FailureReason"] == "AlgorithmError: it ran out of memory, exit code: 9"
-    assert parts.outputs() == {}
+    assert parts.read_outputs() == {}
 
 
 def test_unhealthy_container_fails_the_job(parts: ServerParts, model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -285,12 +290,12 @@ def test_unhealthy_container_fails_the_job(parts: ServerParts, model: Model, mon
 def test_unhealthy_container_stops_other_hosts(
     parts: ServerParts, model: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def slow(asked: Asked) -> Reply:
+    def slow(request: ReceivedRequest) -> Reply:
         time.sleep(0.05)
-        return Reply(asked.body)
+        return Reply(request.body)
 
     monkeypatch.setattr("microjobs_orchestrator.local.resources.models.serving.STARTUP_TIMEOUT", 0.2)
-    model.unhealthy, model.invoke = {"algo-2"}, slow
+    model.unhealthy_hosts, model.invoke = {"algo-2"}, slow
     parts.put("in/a", b"x\n" * 1000)
     start_time = time.monotonic()
     job = parts.transform(hosts=2, SplitType="Line", BatchStrategy="SingleRecord")
@@ -299,19 +304,19 @@ def test_unhealthy_container_stops_other_hosts(
 
 
 def test_stopped_job_stores_nothing(parts: ServerParts, model: Model) -> None:
-    def slow_second(asked: Asked) -> Reply:
-        if asked.body == b"b":
-            parts.running[0]._over.wait(10)
-        return Reply(asked.body)
+    def slow_second(request: ReceivedRequest) -> Reply:
+        if request.body == b"b":
+            parts.running_hosts[0]._ended.wait(10)
+        return Reply(request.body)
 
     model.invoke = slow_second
     parts.put("in/a", b"a")
     parts.put("in/b", b"b")
     parts.start_transform()
-    wait_until(lambda: len(model.asked) == 2)
+    wait_until(lambda: len(model.requests) == 2)
     parts.registry.stop("transform-job/t")
-    assert parts.transformed()["TransformJobStatus"] == "Stopped"
-    assert parts.outputs() == {}
+    assert parts.wait_for_transform()["TransformJobStatus"] == "Stopped"
+    assert parts.read_outputs() == {}
     assert list(parts.home.work.iterdir()) == []
 
 
@@ -320,9 +325,9 @@ def test_restarted_server_resumes_job(parts: ServerParts) -> None:
     parts.put("in/a", b"a")
     job = TransformJob(parts.context, parts.transform_jobs.add(transform_request()))
     parts.runtime.start(job.attempt.make_plan(parts.context.new_work_folder(job.plan_name)))
-    restarted_parts = parts.restarted()
-    assert restarted_parts.transformed()["TransformJobStatus"] == "Completed"
-    assert parts.outputs() == {"a.out": b"a"}
+    restarted_parts = parts.restart()
+    assert restarted_parts.wait_for_transform()["TransformJobStatus"] == "Completed"
+    assert parts.read_outputs() == {"a.out": b"a"}
     restarted_parts.close()
 
 
@@ -375,12 +380,12 @@ def test_restarted_server_restarts_job(parts: ServerParts, old_container: str) -
     job = TransformJob(parts.context, parts.transform_jobs.add(transform_request()))
     parts.runtime.start(job.attempt.make_plan(parts.context.new_work_folder(job.plan_name)))
     if old_container == "ended":
-        parts.running[0].end(Exit(0))
+        parts.running_hosts[0].end(Exit(0))
     elif old_container == "none":
         parts.runtime.remove(job.plan_name)
-    restarted_parts = parts.restarted()
-    assert restarted_parts.transformed()["TransformJobStatus"] == "Completed"
-    assert restarted_parts.outputs() == {"a.out": b"a"}
-    assert len(restarted_parts.runtime.ever) == 2
+    restarted_parts = parts.restart()
+    assert restarted_parts.wait_for_transform()["TransformJobStatus"] == "Completed"
+    assert restarted_parts.read_outputs() == {"a.out": b"a"}
+    assert len(restarted_parts.runtime.started_hosts) == 2
     assert restarted_parts.runtime.hosts == {}
     restarted_parts.close()

@@ -34,7 +34,7 @@ class Server:
     def __init__(self, home: Home) -> None:
         self.runtime = FakeRuntime()
         self.runtime.models |= {IMAGE: Model(), TEMPLATE_IMAGE: Model()}
-        self.parts = ServerParts.over(home, self.runtime)
+        self.parts = ServerParts.from_home(home, self.runtime)
         self._kinds = load_operations(self.parts.context, self.parts.registry)
         self.operations = SageMaker(self.parts.context.state, self._kinds).operations()
 
@@ -98,14 +98,14 @@ def test_resource_is_described_listed_and_tagged(server: Server, kind: Kind) -> 
 
 
 @every_kind
-def test_name_is_taken_once(server: Server, kind: Kind) -> None:
+def test_duplicate_name_is_refused(server: Server, kind: Kind) -> None:
     server.create(kind, "one")
     with pytest.raises(ServiceError, match="already exist"):
         server.create(kind, "one")
 
 
 @every_kind
-def test_list_comes_in_pages(server: Server, kind: Kind) -> None:
+def test_list_has_pages(server: Server, kind: Kind) -> None:
     for number in range(3):
         server.create(kind, f"page-{number}")
     names: list[str] = []
@@ -120,7 +120,7 @@ def test_list_comes_in_pages(server: Server, kind: Kind) -> None:
 
 
 @every_kind
-def test_absent_resource_is_not_found(server: Server, kind: Kind) -> None:
+def test_missing_resource_is_refused(server: Server, kind: Kind) -> None:
     for verb in ("Describe", *(verb for verb in kind.verbs if verb in ("Stop", "Delete"))):
         with pytest.raises(ServiceError, match="Could not find"):
             server.call(kind, verb, **{kind.name_member: "absent"})
@@ -141,7 +141,7 @@ def test_resource_is_stopped_and_deleted(server: Server, kind: Kind) -> None:
 
 
 @every_running_kind
-def test_server_that_is_killed_leaves_nothing_unsettled(home: Home, server: Server, kind: Kind) -> None:
+def test_restarted_server_settles_every_resource(home: Home, server: Server, kind: Kind) -> None:
     """The hosts are lost, too: what runs fails with a reason, or runs again and can be stopped."""
     assert kind.life is not None
     transitional = kind.life.transitional

@@ -1,4 +1,4 @@
-"""A home that an earlier version wrote: nothing of it is lost, and a server continues with it.
+"""A home that an earlier version wrote: its state is migrated completely, and a server resumes its jobs.
 
 `home_version_1.sql` is the state of a server of commit 2daa2d7 that was killed while jobs of all kinds ran.
 """
@@ -50,7 +50,7 @@ def dump(path: Path) -> list[str]:
         return list(database.iterdump())
 
 
-def test_migrated_state_has_everything(home: Home) -> None:
+def test_migrated_state_keeps_all_values(home: Home) -> None:
     old = rows(home.state)
     State(home.state).close()
     new = rows(home.state)
@@ -77,7 +77,7 @@ def test_migrated_resources_have_owners_and_tags(home: Home) -> None:
     state.close()
 
 
-def test_migration_that_is_killed_starts_over(home: Home) -> None:
+def test_killed_migration_is_repeated(home: Home) -> None:
     before = dump(home.state)
     program = (
         "import os, sys\nfrom pathlib import Path\nfrom microjobs_orchestrator.local import schema, state\n"
@@ -93,7 +93,7 @@ def test_migration_that_is_killed_starts_over(home: Home) -> None:
     state.close()
 
 
-def test_rows_that_cannot_be_read_are_migrated_as_they_are(home: Home) -> None:
+def test_damaged_rows_are_migrated_unchanged(home: Home) -> None:
     with closing(sqlite3.connect(home.state)) as database, database:
         database.execute("INSERT INTO broken SELECT * FROM resources WHERE name = 'failed'")
         database.execute("UPDATE resources SET description = '{\"a\": ' WHERE name = 'trained'")
@@ -109,7 +109,7 @@ def test_rows_that_cannot_be_read_are_migrated_as_they_are(home: Home) -> None:
     assert broken[1][1] == b"{\xff"
 
 
-def test_state_of_a_later_version_is_not_opened(tmp_path: Path) -> None:
+def test_state_of_a_later_version_raises(tmp_path: Path) -> None:
     path = tmp_path / "state.db"
     State(path).close()
     with closing(sqlite3.connect(path)) as database:
@@ -135,14 +135,14 @@ def server(home: Home) -> Iterator[ServerParts]:
     (home.buckets / "bucket" / "in" / "a").write_text("1,2\n")
     runtime = FakeRuntime()
     runtime.models |= {"slow": Model(), "forever": Model()}
-    parts = ServerParts.over(home, runtime)
+    parts = ServerParts.from_home(home, runtime)
     parts.registry.recover(list_makers(load_operations(parts.context, parts.registry)))
     yield parts
     parts.close()
     runtime.close()
 
 
-def test_server_continues_with_an_old_home(server: ServerParts) -> None:
+def test_server_resumes_jobs_of_an_old_home(server: ServerParts) -> None:
     def status(kind: str, name: str) -> str:
         record = server.context.state.get(kind, name)
         return record.status if record else ""

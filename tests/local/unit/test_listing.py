@@ -1,4 +1,4 @@
-"""List requests, over the state alone."""
+"""List requests without a server."""
 
 from pathlib import Path
 from typing import Any
@@ -47,7 +47,7 @@ def test_status_filters_the_page_of_training_jobs(state: State) -> None:
 @pytest.mark.parametrize(
     ("kind", "request_members"), [(TRAINING_JOB, {}), (PROCESSING_JOB, {"MaxResults": 3}), (PROCESSING_JOB, {})]
 )
-def test_status_filters_all_jobs_otherwise(state: State, kind: Kind, request_members: dict[str, int]) -> None:
+def test_status_filters_all_jobs(state: State, kind: Kind, request_members: dict[str, int]) -> None:
     assert listed(state, kind, StatusEquals="Failed", **request_members) == (["job-1", "job-3"], None)
     state.close()
 

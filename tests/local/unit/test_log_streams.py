@@ -1,4 +1,4 @@
-"""A log stream's file over restarts of the server and of its host: nothing twice, nothing lost, no half line."""
+"""The file of a log stream after restarts of the server and the host: each line is complete and stored once."""
 
 import os
 import socket
@@ -21,8 +21,8 @@ from tests.local.log_lines import append_line
 NOW = 1_700_000_000.0
 
 
-class Said:
-    """A host that has said something and ended."""
+class EndedHost:
+    """A host that has printed lines and ended."""
 
     name = "algo-1"
 
@@ -39,22 +39,22 @@ class Said:
         return Exit(0)
 
     def stop(self, grace: float) -> None:
-        """It has ended."""
+        """Do nothing: the host has ended."""
 
     def copy(self, path: str, to: Path) -> None:
-        """It leaves no files."""
+        """Return None: the host has no files."""
 
     def connect(self, timeout: float) -> socket.socket:  # noqa: ARG002
         raise ConnectionRefusedError
 
 
 def follow(stream: LogStream, *lines: Line, pause: float = 0.0) -> None:
-    host = Said(*lines, pause=pause)
+    host = EndedHost(*lines, pause=pause)
     attempt = Attempt("plan", "image", make_plan=cast("Any", None), open_stream=lambda _: stream)
     hosts.HostGroup(attempt, [host], EventQueue()).run()
 
 
-def numbered(count: int, when: float = NOW) -> list[Line]:
+def make_lines(count: int, when: float = NOW) -> list[Line]:
     return [Line(when, b"line %d" % number) for number in range(count)]
 
 
@@ -71,40 +71,40 @@ def stream(tmp_path: Path) -> LogStream:
 
 @pytest.mark.parametrize("written", [0, 1, 150, 200])
 def test_following_continues_within_a_millisecond(stream: LogStream, written: int) -> None:
-    follow(stream, *numbered(200)[:written])
-    follow(stream, *numbered(200))
+    follow(stream, *make_lines(200)[:written])
+    follow(stream, *make_lines(200))
     assert messages(stream) == [f"line {number}" for number in range(200)]
 
 
-def test_following_continues_after_the_clock_is_set_back(stream: LogStream) -> None:
-    lines = [*numbered(5), *numbered(5, NOW - 3600)]
+def test_following_continues_after_clock_is_set_back(stream: LogStream) -> None:
+    lines = [*make_lines(5), *make_lines(5, NOW - 3600)]
     follow(stream, *lines[:6])
     follow(stream, *lines)
     assert messages(stream) == [f"line {number}" for number in (*range(5), *range(5))]
 
 
-def test_half_a_record_of_a_killed_server_is_written_again(stream: LogStream) -> None:
-    follow(stream, *numbered(2))
+def test_incomplete_record_of_a_killed_server_is_replaced(stream: LogStream) -> None:
+    follow(stream, *make_lines(2))
     with stream.path.open("ab") as file:
         file.write(b"1700000000000 lin")
-    follow(stream, *numbered(4))
+    follow(stream, *make_lines(4))
     assert messages(stream) == ["line 0", "line 1", "line 2", "line 3"]
 
 
-def test_half_a_first_record_is_written_again(stream: LogStream) -> None:
+def test_incomplete_first_record_is_replaced(stream: LogStream) -> None:
     stream.path.write_bytes(b"17000000000" + b"x" * 100_000)
-    follow(stream, *numbered(1))
+    follow(stream, *make_lines(1))
     assert messages(stream) == ["line 0"]
 
 
-def test_sentences_of_the_server_are_not_the_hosts_lines(stream: LogStream) -> None:
-    follow(stream, *numbered(2))
+def test_lines_of_the_server_do_not_count_as_lines_of_the_host(stream: LogStream) -> None:
+    follow(stream, *make_lines(2))
     stream.note("a sentence\nof two lines")
-    follow(stream, *numbered(3))
+    follow(stream, *make_lines(3))
     assert messages(stream) == ["line 0", "line 1", "[microjobs] a sentence of two lines", "line 2"]
 
 
-def test_another_host_starts_from_its_own_first_line(stream: LogStream) -> None:
+def test_next_host_starts_with_its_first_line(stream: LogStream) -> None:
     follow(stream, Line(NOW, f"[microjobs] {logs.BEGIN}".encode()), Line(NOW, b"first"))
     stream.begin()
     stream.note("and more")
@@ -113,25 +113,25 @@ def test_another_host_starts_from_its_own_first_line(stream: LogStream) -> None:
     assert [text for text in messages(stream) if "[" not in text] == ["first", "second", "third"]
 
 
-def test_first_host_is_not_announced(stream: LogStream) -> None:
+def test_first_host_has_no_mark(stream: LogStream) -> None:
     stream.begin()
     assert stream.size() == 0
 
 
-def test_lines_that_come_late_are_waited_for(stream: LogStream, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_following_waits_for_late_lines(stream: LogStream, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hosts, "LINE_TIMEOUT", 1.5)
-    follow(stream, *numbered(8), pause=0.3)
+    follow(stream, *make_lines(8), pause=0.3)
     assert len(messages(stream)) == 8
 
 
-def test_log_that_never_ends_does_not_hold_the_job(stream: LogStream, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_endless_log_does_not_block_the_job(stream: LogStream, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hosts, "LINE_TIMEOUT", 0.1)
     began = time.monotonic()
-    follow(stream, *numbered(2), pause=3)
+    follow(stream, *make_lines(2), pause=3)
     assert time.monotonic() - began < 2
 
 
-def test_writing_waits_for_space(stream: LogStream, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_writing_waits_for_free_space(stream: LogStream, monkeypatch: pytest.MonkeyPatch) -> None:
     full, write = threading.Event(), os.write
 
     def write_a_little(file: int, content: bytes) -> int:
@@ -145,11 +145,11 @@ def test_writing_waits_for_space(stream: LogStream, monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(logs, "RETRY_DELAY", 0.01)
     monkeypatch.setattr(os, "write", write_a_little)
-    follow(stream, *numbered(2, NOW), Line(NOW, b"x" * 50))
+    follow(stream, *make_lines(2, NOW), Line(NOW, b"x" * 50))
     assert messages(stream) == ["line 0", "line 1", "x" * 50]
 
 
-def test_line_of_another_waits_for_one_that_waits_for_space(stream: LogStream, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_second_writer_waits_while_a_line_waits_for_space(stream: LogStream, monkeypatch: pytest.MonkeyPatch) -> None:
     waits, write = threading.Event(), os.write
 
     def full_for_a_while(file: int, content: bytes) -> int:
@@ -170,7 +170,7 @@ def test_line_of_another_waits_for_one_that_waits_for_space(stream: LogStream, m
     assert messages(stream) == ["x" * 30, "[microjobs] between"]
 
 
-def test_line_without_a_time_gets_the_time_of_the_line_before(stream: LogStream) -> None:
+def test_line_without_time_has_time_of_previous_line(stream: LogStream) -> None:
     """As earlier servers wrote them on a full disk."""
     stream.path.write_bytes(b"17 half of 017 [microjobs] note\nthe line\n18 next\n")
     assert [(event.time, event.message) for event in stream.events()][1:] == [(17, "the line"), (18, "next")]

@@ -1,4 +1,4 @@
-"""CloudWatch Logs over the jobs' log files."""
+"""The operations of CloudWatch Logs, with the log files of jobs."""
 
 from pathlib import Path
 from typing import Any
@@ -40,7 +40,7 @@ def test_lines_are_read_from_the_head_in_pages(logs: Logs) -> None:
     assert get(logs, nextToken=last) == ([], last, last.replace("f/", "b/"))
 
 
-def test_newer_lines_follow_the_last_token(logs: Logs, stream: LogStream) -> None:
+def test_last_token_returns_newer_lines(logs: Logs, stream: LogStream) -> None:
     _, token, _ = get(logs, startFromHead=True)
     append_line(stream, 9, b"late")
     assert get(logs, nextToken=token)[0] == ["late"]
@@ -56,7 +56,7 @@ def test_start_and_end_time_filter_events(logs: Logs) -> None:
     assert get(logs, startFromHead=True, startTime=1000, endTime=3000)[0] == ["line 1", "line 2"]
 
 
-def test_last_lines_before_a_time_are_found(logs: Logs) -> None:
+def test_end_time_limits_last_lines(logs: Logs) -> None:
     assert get(logs, endTime=2000, limit=1)[0] == ["line 1"]
 
 
@@ -72,13 +72,13 @@ def test_reading_backwards_returns_each_line_once(stream: LogStream, logs: Logs,
     assert found == [event.message for event in stream.events()]
 
 
-def test_half_a_record_is_not_shown(logs: Logs, stream: LogStream) -> None:
+def test_incomplete_record_is_not_returned(logs: Logs, stream: LogStream) -> None:
     with stream.path.open("ab") as file:
         file.write(b"6000 half a li")
     assert get(logs, startFromHead=True)[0][-1] == "line 4"
 
 
-def test_any_byte_may_be_printed(stream: LogStream) -> None:
+def test_log_keeps_all_bytes_of_a_line(stream: LogStream) -> None:
     append_line(stream, 1, b"\xff progress\r50%\r")
     (event,) = stream.events()
     assert event.text == b"\xff progress\r50%\r"
@@ -86,7 +86,7 @@ def test_any_byte_may_be_printed(stream: LogStream) -> None:
 
 
 @pytest.mark.parametrize("length", [1, 5_000, 100_000])
-def test_last_time_is_found_behind_lines_of_any_length(stream: LogStream, length: int) -> None:
+def test_last_time_is_found_after_lines_of_any_length(stream: LogStream, length: int) -> None:
     append_line(stream, 1, b"short")
     append_line(stream, 2.5, b"x" * length)
     assert stream.last_time() == 2500
@@ -125,12 +125,12 @@ def test_streams_merge_by_time_in_pages(logs: Logs, tmp_path: Path) -> None:
     ("pattern", "found"),
     [("3", ["line 3"]), ('"line 2"', ["line 2"]), ("?1 ?2", ["line 1", "line 2"]), ("line -0 -1 -2 -3", ["line 4"])],
 )
-def test_terms_filter(logs: Logs, pattern: str, found: list[str]) -> None:
+def test_terms_filter_events(logs: Logs, pattern: str, found: list[str]) -> None:
     answer = logs.filter_log_events({"logGroupName": GROUP, "filterPattern": pattern})
     assert [event["message"] for event in answer["events"]] == found
 
 
-def test_pattern_that_is_not_understood_is_refused(logs: Logs) -> None:
+def test_unsupported_filter_pattern_is_refused(logs: Logs) -> None:
     with pytest.raises(ServiceError, match="only terms"):
         logs.filter_log_events({"logGroupName": GROUP, "filterPattern": "{ $.a = 1 }"})
 
@@ -147,7 +147,7 @@ def test_pattern_that_is_not_understood_is_refused(logs: Logs) -> None:
         ({"logGroupIdentifiers": ["other"]}, []),
     ],
 )
-def test_groups_are_chosen(logs: Logs, request_members: dict[str, Any], found: list[str]) -> None:
+def test_request_filters_groups(logs: Logs, request_members: dict[str, Any], found: list[str]) -> None:
     groups = logs.describe_log_groups(request_members)["logGroups"]
     assert [group["logGroupName"] for group in groups] == found
 
@@ -165,7 +165,7 @@ def test_groups_are_chosen(logs: Logs, request_members: dict[str, Any], found: l
         ),
     ],
 )
-def test_members_that_exclude_each_other_are_refused(
+def test_contradicting_members_are_refused(
     logs: Logs, operation: str, request_members: dict[str, Any], reason: str
 ) -> None:
     with pytest.raises(ServiceError, match=reason):
@@ -181,13 +181,13 @@ def test_members_that_exclude_each_other_are_refused(
         ("FilterLogEvents", {"logGroupName": GROUP, "startFromHead": False}),
     ],
 )
-def test_members_that_are_not_supported_are_refused(operation: str, request_members: dict[str, Any]) -> None:
+def test_unsupported_members_are_refused(operation: str, request_members: dict[str, Any]) -> None:
     with pytest.raises(ServiceError, match=r"^Not supported here: ") as caught:
         refuse("logs", operation, request_members)
     assert caught.value.code == "InvalidParameterException"
 
 
-def test_filter_reads_a_part_of_a_large_log_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_filter_request_limits_scanned_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(service, "MAX_SCANNED_BYTES", 1000)
     store = LogStore(tmp_path)
     stream = store.create(GROUP, "job/algo-1-1")
@@ -203,7 +203,7 @@ def test_filter_reads_a_part_of_a_large_log_at_a_time(tmp_path: Path, monkeypatc
     assert len(answer["events"]) == 1
 
 
-def test_answer_reads_a_part_of_a_large_log_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_get_request_limits_scanned_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(service, "MAX_SCANNED_BYTES", 10_000)
     store = LogStore(tmp_path)
     stream = store.create(GROUP, "job/algo-1-1")
@@ -228,6 +228,6 @@ def test_event_larger_than_a_response_is_returned_alone(tmp_path: Path, monkeypa
     assert pages == [["a"], ["b"], ["c"]]
 
 
-def test_group_is_found_by_the_arn_that_lists_have(logs: Logs) -> None:
+def test_group_is_found_by_arn(logs: Logs) -> None:
     arn = f"arn:aws:logs:us-east-1:000000000000:log-group:{GROUP}:*"
     assert logs.describe_log_streams({"logGroupIdentifier": arn})["logStreams"]

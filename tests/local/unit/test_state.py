@@ -1,4 +1,4 @@
-"""What the server remembers."""
+"""The store of resources and their tags."""
 
 import sqlite3
 from collections.abc import Iterator
@@ -26,7 +26,7 @@ def add(state: State, name: str, status: str = "InProgress", owner: Owner | None
     state.add(KIND, name, f"arn:{name}", status, {"a": 1}, {"b": 2}, owner=owner)
 
 
-def test_name_is_taken_once(state: State) -> None:
+def test_duplicate_name_raises(state: State) -> None:
     add(state, "a")
     with pytest.raises(NameTakenError):
         add(state, "a")
@@ -40,7 +40,7 @@ def test_update_merges_and_changes_the_status(state: State) -> None:
     assert (record.status, record.description, record.request) == ("Completed", {"b": 2, "c": 3}, {"a": 1})
 
 
-def test_update_may_depend_on_the_status(state: State) -> None:
+def test_update_can_require_a_status(state: State) -> None:
     add(state, "a", "Completed")
     assert state.update(KIND, "a", {}, "Stopping", only_if=("InProgress",)) is None
     assert state.get(KIND, "a").status == "Completed"  # type: ignore[union-attr]
@@ -77,7 +77,7 @@ def test_ended_job_has_no_transitions(kind: Kind, end: str, after: str) -> None:
     assert kind.life.allows(end, after) == (end == after)
 
 
-def test_another_resource_of_the_name_is_not_deleted(state: State) -> None:
+def test_delete_ignores_recreated_resource(state: State) -> None:
     add(state, "a")
     first = state.get(KIND, "a")
     assert first is not None
@@ -87,7 +87,7 @@ def test_another_resource_of_the_name_is_not_deleted(state: State) -> None:
     assert state.get(KIND, "a") is not None
 
 
-def test_failed_change_leaves_nothing(state: State) -> None:
+def test_failed_change_is_rolled_back(state: State) -> None:
     with pytest.raises(KeyError):
         state.add(KIND, "a", "arn", "", {}, {}, tags=[{"Key": "no value"}])
     assert state.get(KIND, "a") is None
@@ -95,7 +95,7 @@ def test_failed_change_leaves_nothing(state: State) -> None:
 
 @pytest.mark.parametrize("order_by", ["name", "created", "status"])
 @pytest.mark.parametrize("descending", [True, False])
-def test_pages_give_each_once_in_order(state: State, order_by: str, descending: bool) -> None:
+def test_pages_have_each_resource_once_in_order(state: State, order_by: str, descending: bool) -> None:
     for number in range(7):
         add(state, f"job-{number}", "Completed" if number % 2 else "Failed")
     found: list[str] = []
@@ -111,7 +111,7 @@ def test_pages_give_each_once_in_order(state: State, order_by: str, descending: 
     assert keys == sorted(keys, reverse=descending)
 
 
-def test_filters_go_together(state: State) -> None:
+def test_filters_combine(state: State) -> None:
     add(state, "x-1", "Completed", owner=TUNING)
     add(state, "x-2", "Failed", owner=TUNING)
     add(state, "y-1", "Completed", owner=TUNING)
@@ -143,18 +143,18 @@ def test_versions_of_a_name_are_separate(state: State) -> None:
     assert state.get("package", "a", 1) is None
 
 
-def test_wildcards_of_sql_are_plain_letters(state: State) -> None:
+def test_sql_wildcards_match_themselves(state: State) -> None:
     add(state, "abc")
     assert state.find(Query(KIND, name_contains="%")) == []
 
 
-def test_deleted_resource_takes_its_tags_along(state: State) -> None:
+def test_delete_removes_tags(state: State) -> None:
     state.add(KIND, "a", "arn:a", "", {}, {}, tags=[{"Key": "k", "Value": "v"}])
     assert state.delete(KIND, "a")
     assert (state.tags("arn:a"), state.get_by_arn("arn:a"), state.delete(KIND, "a")) == ([], None, False)
 
 
-def test_everything_is_there_after_reopening(tmp_path: Path) -> None:
+def test_reopened_state_has_all_resources(tmp_path: Path) -> None:
     first = State(tmp_path / "state.db")
     add(first, "a")
     second = State(tmp_path / "state.db")  # the first one was killed
@@ -163,7 +163,7 @@ def test_everything_is_there_after_reopening(tmp_path: Path) -> None:
     second.close()
 
 
-def test_reserve_of_a_killed_server_is_dropped(tmp_path: Path) -> None:
+def test_reserve_of_a_killed_server_is_removed(tmp_path: Path) -> None:
     path = tmp_path / "state.db"
     State(path).close()
     with closing(sqlite3.connect(path)) as database:
@@ -178,34 +178,34 @@ def test_every_list_has_an_index_in_its_order(tmp_path: Path, order_by: str) -> 
     state = State(tmp_path / "state.db")
     for number in range(30):
         state.add("job", f"job-{number % 7}-{number}", f"arn-{number}", str(number % 3), {}, {}, owner=TUNING)
-    narrowings: list[dict[str, Any]] = [{}, {"status": "1"}, {"owner": TUNING}, {"name_contains": "-1"}]
-    for narrower in narrowings:
-        found = state.find(Query("job", order_by=order_by, limit=1000, **narrower))
+    filters: list[dict[str, Any]] = [{}, {"status": "1"}, {"owner": TUNING}, {"name_contains": "-1"}]
+    for members in filters:
+        found = state.find(Query("job", order_by=order_by, limit=1000, **members))
         keys = [(getattr(record, order_by), record.name) for record in found]
         assert keys == sorted(keys, reverse=True)
     state.close()
 
 
-def put(state_path: Path, column: str, value: object) -> None:
+def set_column(state_path: Path, column: str, value: object) -> None:
     with closing(sqlite3.connect(state_path)) as database, database:
-        database.execute(f"UPDATE resources SET {column} = ? WHERE name = 'bad'", (value,))  # noqa: S608  a test's own
+        database.execute(f"UPDATE resources SET {column} = ? WHERE name = 'bad'", (value,))  # noqa: S608
 
 
 METRIC = '{"MetricName": "loss", "Value": %s, "Timestamp": 1.0}'
 
 
 @pytest.mark.parametrize("value", ["NaN", "Infinity", "-Infinity"])
-def test_number_that_an_earlier_version_stored_is_left_out(tmp_path: Path, state: State, value: str) -> None:
+def test_invalid_number_of_an_earlier_version_is_removed(tmp_path: Path, state: State, value: str) -> None:
     add(state, "bad", "Completed")
     described = f'{{"FinalMetricDataList": [{METRIC % value}, {METRIC % 0.5}], "Other": {value}, "b": "\\ud83d"}}'
-    put(tmp_path / "state.db", "description", described)
+    set_column(tmp_path / "state.db", "description", described)
     record = state.get(KIND, "bad")
     assert record is not None
     kept = {"MetricName": "loss", "Value": 0.5, "Timestamp": 1.0}
     assert record.description == {"FinalMetricDataList": [kept], "b": "\\ud83d"}
 
 
-def test_value_that_json_does_not_have_is_not_stored(tmp_path: Path, state: State) -> None:
+def test_value_without_json_form_is_removed(tmp_path: Path, state: State) -> None:
     add(state, "a")
     state.update(KIND, "a", {"c": float("nan"), "d": "caf\udce9", "e": [1.0, float("inf")]})
     with closing(sqlite3.connect(tmp_path / "state.db")) as database:
@@ -214,25 +214,23 @@ def test_value_that_json_does_not_have_is_not_stored(tmp_path: Path, state: Stat
 
 
 BROKEN = {
-    "no JSON": ("description", '{"a": '),
-    "no object": ("description", "[]"),
-    "too deep": ("request", "[" * 100_000),
+    "invalid JSON": ("description", '{"a": '),
+    "array": ("description", "[]"),
+    "deep nesting": ("request", "[" * 100_000),
     "bytes": ("request", b"\xff\xfe\x00"),
     "null": ("description", b""),
     "text for a time": ("created", "yesterday"),
     "bytes for a name": ("arn", b"\xff"),
-    "time before all": ("created", -1e300),
-    "time after all": ("modified", float("inf")),
+    "time before 1970": ("created", -1e300),
+    "infinite time": ("modified", float("inf")),
 }
 
 
 @pytest.mark.parametrize(("column", "value"), BROKEN.values(), ids=BROKEN.keys())
-def test_broken_row_is_set_aside_and_the_others_are_found(
-    tmp_path: Path, state: State, column: str, value: object
-) -> None:
+def test_broken_row_does_not_hide_other_rows(tmp_path: Path, state: State, column: str, value: object) -> None:
     for name in ("a", "bad", "z"):
         add(state, name)
-    put(tmp_path / "state.db", column, value)
+    set_column(tmp_path / "state.db", column, value)
     assert [record.name for record in state.find(Query(KIND, descending=False))] == ["a", "z"]
     assert [record.name for record in state.unfinished(KIND, ["InProgress"])] == ["a", "z"]
     assert state.get(KIND, "bad") is None
@@ -242,7 +240,7 @@ def test_broken_row_is_set_aside_and_the_others_are_found(
 
 
 @pytest.mark.parametrize("column", ["name", "arn", "status", "request", "description"])
-def test_row_with_damaged_text_is_set_aside(tmp_path: Path, state: State, column: str) -> None:
+def test_row_with_damaged_text_does_not_hide_other_rows(tmp_path: Path, state: State, column: str) -> None:
     for name in ("a", "bad", "z"):
         add(state, name)
     with closing(sqlite3.connect(tmp_path / "state.db")) as database, database:
