@@ -12,39 +12,39 @@ VARIANT: Rows = {
     "ModelName": Honoured(required=True),
     "InitialInstanceCount": ONE_CONTAINER,
     "InstanceType": INSTANCE_TYPE,
-    "InstancePools": Refused("one instance type: give InstanceType"),
+    "InstancePools": Refused("a variant has one instance type: set InstanceType"),
     "VariantInstanceProvisionTimeoutInSeconds": NoEffect("there are no instances to wait for"),
     "InitialVariantWeight": Honoured("the share of the requests"),
-    "AcceleratorType": Refused("there is no Elastic Inference: choose a GPU type"),
-    "CoreDumpConfig": Refused("set it up in the engine"),
-    "ServerlessConfig": Refused("give InstanceType and InitialInstanceCount"),
+    "AcceleratorType": Refused("Elastic Inference is not available: choose a GPU type"),
+    "CoreDumpConfig": Refused("configure core dumps in the engine"),
+    "ServerlessConfig": Refused("set InstanceType and InitialInstanceCount"),
     "VolumeSizeInGB": VOLUME,
     "ModelDataDownloadTimeoutInSeconds": NoEffect("nothing is downloaded"),
     "ContainerStartupHealthCheckTimeoutInSeconds": Honoured("how long `/ping` may take to answer 200"),
     "EnableSSMAccess": Refused("use the engine: docker exec into the endpoint's container"),
     "ManagedInstanceScaling": ONE_CONTAINER,
     "RoutingConfig": ONE_CONTAINER,
-    "InferenceAmiVersion": NoEffect("the machine is this one"),
+    "InferenceAmiVersion": NoEffect("hosts run on this machine"),
     "CapacityReservationConfig": NoEffect("there is no capacity to reserve"),
     "AcceleratorPartitionLayouts": Refused("GPUs are not divided"),
 }
 
 NOT_CAPTURED = NoEffect("nothing is captured")
 
-NO_TOPICS = Refused("there is no SNS: look for the output's object, or the failure's")
+NO_TOPICS = Refused("SNS is not available: wait for the object of the result or of the failure")
 
 ASYNC: Rows = {
     "ClientConfig": Members(
-        {"MaxConcurrentInvocationsPerInstance": Honoured("of the endpoint, 4 if it is not said; the others wait")}
+        {"MaxConcurrentInvocationsPerInstance": Honoured("per endpoint, by default 4; further requests wait")}
     ),
     "OutputConfig": Members(
         {
             "KmsKeyId": KMS,
-            "S3OutputPath": Honoured("answers, each `.out` of a name of its own", required=True),
+            "S3OutputPath": Honoured("results, one file `<id>.out` per request", required=True),
             "NotificationConfig": Members(
                 {"SuccessTopic": NO_TOPICS, "ErrorTopic": NO_TOPICS, "IncludeInferenceResponseIn": NO_TOPICS}
             ),
-            "S3FailurePath": Honoured("`-error.out`: the model's error, or why there is none"),
+            "S3FailurePath": Honoured("files `<id>-error.out`: the model's error, or the reason of the failure"),
         }
     ),
 }
@@ -68,11 +68,11 @@ CREATE_CONFIG: Rows = {
     "Tags": TAGS,
     "KmsKeyId": KMS,
     "AsyncInferenceConfig": Members(ASYNC),
-    "ExplainerConfig": Refused("there is no Clarify"),
-    "ShadowProductionVariants": Refused("make a second endpoint, and send it the requests too"),
+    "ExplainerConfig": Refused("Clarify is not available"),
+    "ShadowProductionVariants": Refused("create a second endpoint, and send the requests to both"),
     "ExecutionRoleArn": ROLE,
     "VpcConfig": VPC,
-    "EnableNetworkIsolation": Refused("it is for inference components: set it in CreateModel"),
+    "EnableNetworkIsolation": Refused("only inference components use it: set it in CreateModel"),
     "MetricsConfig": NoEffect("metrics are not collected; request them from the container"),
     "CrossRegionTrafficConfig": Refused("there is one region"),
 }

@@ -5,19 +5,19 @@ from collections.abc import Mapping
 from microjobs_orchestrator.local.parity.common import ACCESS, ENVIRONMENT, HUB, ISOLATION, ROLE, TAGS, VPC
 from microjobs_orchestrator.local.parity.rows import Honoured, Members, NoEffect, Refused, Rows
 
-PACKAGE = Refused("there is no model registry: give Image and ModelDataUrl")
+PACKAGE = Refused("there is no model registry: set Image and ModelDataUrl")
 
 MODEL_SOURCE: Rows = {
     "S3DataSource": Members(
         {
             "S3Uri": Honoured(),
             "S3DataType": Honoured("one archive, or the files below a prefix"),
-            "CompressionType": Honoured("extracted, or taken as they are"),
+            "CompressionType": Honoured("extracted, or used unchanged"),
             "ModelAccessConfig": ACCESS,
             "HubAccessConfig": HUB,
-            "ManifestS3Uri": Refused("put the files under one prefix"),
-            "ETag": Refused("the bucket's present objects are taken"),
-            "ManifestEtag": Refused("the bucket's present objects are taken"),
+            "ManifestS3Uri": Refused("store the files below one prefix"),
+            "ETag": Refused("the present objects of the bucket are used"),
+            "ManifestEtag": Refused("the present objects of the bucket are used"),
         }
     )
 }
@@ -25,22 +25,24 @@ MODEL_SOURCE: Rows = {
 CONTAINER: Rows = {
     "ContainerHostname": NoEffect("there is one container"),
     "Image": Honoured("an image of the engine, after the aliases of the configuration", required=True),
-    "ImageConfig": NoEffect("the engine's own logins are used"),
-    "Mode": Honoured("one model", values=("SingleModel",), reason="make a model and an endpoint for each"),
+    "ImageConfig": NoEffect("the engine uses its own logins"),
+    "Mode": Honoured("one model", values=("SingleModel",), reason="create one endpoint per model"),
     "ModelDataUrl": Honoured("a `.tar.gz`, extracted before the container starts"),
     "ModelDataSource": Members(MODEL_SOURCE),
     "AdditionalModelDataSources": Refused("put all files into one model archive"),
     "Environment": ENVIRONMENT,
     "ModelPackageName": PACKAGE,
     "InferenceSpecificationName": PACKAGE,
-    "MultiModelConfig": Refused("make a model and an endpoint for each"),
+    "MultiModelConfig": Refused("create one endpoint per model"),
     "ContainerMetricsConfig": NoEffect("metrics are not collected; request them from the container"),
 }
 
 CREATE: Rows = {
     "ModelName": Honoured(),
     "PrimaryContainer": Members(CONTAINER),
-    "Containers": Members(CONTAINER, maximum=1, reason="inference pipelines are not run: put the steps into one image"),
+    "Containers": Members(
+        CONTAINER, maximum=1, reason="there are no inference pipelines: put the steps into one image"
+    ),
     "InferenceExecutionConfig": NoEffect("there is one container"),
     "ExecutionRoleArn": ROLE,
     "Tags": TAGS,

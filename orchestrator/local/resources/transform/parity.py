@@ -16,7 +16,7 @@ from microjobs_orchestrator.local.parity.rows import Honoured, Members, NoEffect
 CREATE: Rows = {
     "TransformJobName": Honoured(),
     "ModelName": Honoured(),
-    "MaxConcurrentTransforms": Honoured("requests at once"),
+    "MaxConcurrentTransforms": Honoured("parallel requests"),
     "ModelClientConfig": Members({"InvocationsTimeoutInSeconds": Honoured(), "InvocationsMaxRetries": Honoured()}),
     "MaxPayloadInMB": Honoured(),
     "BatchStrategy": Honoured(),
@@ -31,26 +31,26 @@ CREATE: Rows = {
     ),
     "TransformOutput": Members(
         {
-            "S3OutputPath": Honoured("`.out` is added to an input's name"),
+            "S3OutputPath": Honoured("an output has the name of its input and `.out`"),
             "Accept": Honoured(),
             "AssembleWith": Honoured(),
             "KmsKeyId": KMS,
         }
     ),
-    "DataCaptureConfig": Refused("inputs and outputs are in their buckets already"),
+    "DataCaptureConfig": Refused("buckets contain all inputs and outputs"),
     "TransformResources": Members(
         {
             "InstanceType": INSTANCE_TYPE,
-            "InstanceCount": Honoured("as many containers, which share the objects", maximum=100, reason=ONE_MACHINE),
+            "InstanceCount": Honoured("containers that share the objects", maximum=100, reason=ONE_MACHINE),
             "VolumeKmsKeyId": KMS,
-            "TransformAmiVersion": NoEffect("the machine is this one"),
+            "TransformAmiVersion": NoEffect("hosts run on this machine"),
         }
     ),
     "DataProcessing": Members(
         {
             "InputFilter": Honoured("AWS's part of JSONPath; `[a:b]` ends before `b`"),
             "OutputFilter": Honoured("AWS's part of JSONPath; `[a:b]` ends before `b`"),
-            "JoinSource": Honoured("of CSV, JSON and JSON lines"),
+            "JoinSource": Honoured("for CSV, JSON and JSON Lines"),
         }
     ),
     "Tags": TAGS,
