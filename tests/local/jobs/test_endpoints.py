@@ -37,9 +37,7 @@ def test_describe_returns_members_of_sagemaker(parts: ServerParts) -> None:
     }
 
 
-def test_container_has_files_and_environment_of_sagemaker(
-    parts: ServerParts, archive: Callable[..., str]
-) -> None:
+def test_container_has_files_and_environment_of_sagemaker(parts: ServerParts, archive: Callable[..., str]) -> None:
     parts.make_model(ModelDataUrl=archive(weights="1 2 3"), Environment={"COLOUR": "blue"})
     parts.serve()
     (host,) = parts.running_hosts
