@@ -18,5 +18,4 @@ class JobFailedError(LauncherError):
 
     def __init__(self, step: str, name: str, status: str, reason: str, tail: tuple[str, ...] = ()) -> None:
         super().__init__(f"{step} ({name}) is {status}: {reason}")
-        self.name = name
         self.tail = tail

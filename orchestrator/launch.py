@@ -100,11 +100,7 @@ def launch(request: LaunchRequest) -> None:
 
 
 def resume_journal(runs: Path, request: LaunchRequest) -> Journal:
-    """Return the journal of the run to resume, with the next attempt.
-
-    Raises:
-        UsageError: the run does not exist, or has other options or another backend.
-    """
+    """Return the journal of the run to resume. Raise UsageError if it has other options or another backend."""
     path = runs / f"{request.resume}.json" if request.resume else last_unfinished(runs, request.workflow)
     journal = Journal.read(path)
     _check_options(journal, request)

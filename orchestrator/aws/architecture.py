@@ -16,11 +16,7 @@ TYPES = [
 
 
 def list_platforms(ecr: "ECRClient", repository: str, digest: str) -> list[str]:
-    """Return the platforms of an image, such as `linux/amd64`; none if the image does not exist.
-
-    Args:
-        digest: the digest of a manifest or an index.
-    """
+    """Return the platforms of an image, such as `linux/amd64`; none if the registry does not have the digest."""
     try:
         answer = ecr.batch_get_image(
             repositoryName=repository, imageIds=[{"imageDigest": digest}], acceptedMediaTypes=TYPES

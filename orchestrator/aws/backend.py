@@ -29,11 +29,7 @@ CLIENT = Config(
 
 
 def open_session(settings: Settings) -> boto3.Session:
-    """Return boto3's session, which finds credentials in the environment, a profile, SSO or the instance's role.
-
-    Raises:
-        UsageError: the profile does not exist.
-    """
+    """Return boto3's session, with credentials that boto3 finds. Raise UsageError if the profile does not exist."""
     try:
         return _open(settings)
     except BotoCoreError as error:

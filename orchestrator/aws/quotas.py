@@ -4,22 +4,18 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from microjobs_orchestrator.aws.costs import estimate
+from microjobs_orchestrator.runs.kinds import TRAINING
 from microjobs_orchestrator.runs.planned import PlannedRequest
 
 if TYPE_CHECKING:
     from mypy_boto3_service_quotas import ServiceQuotasClient
 
-TRAINING_USE = "training job"
-
 
 def compute_needed_quotas(requests: Iterable[PlannedRequest], *, spot: bool) -> dict[str, int]:
-    """Return the instances that requests need at the same time, by quota. Their steps run one after the other.
-
-    If `spot` is set, training jobs run on spot instances.
-    """
+    """Return the instances that requests need at the same time, by quota. Their steps run one after the other."""
     needed: dict[str, int] = {}
     for item in estimate(requests, max_endpoint_seconds=0):
-        use = f"spot {item.use}" if spot and item.use == TRAINING_USE else item.use
+        use = f"spot {item.use}" if spot and item.use == TRAINING.words else item.use
         quota = f"{item.instance_type} for {use} usage"
         needed[quota] = max(needed.get(quota, 0), item.concurrent)
     return needed

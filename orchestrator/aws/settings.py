@@ -100,11 +100,7 @@ class Settings:
 
 
 def load(path: Path = FILE) -> Settings:
-    """Load the settings of the file, with defaults for those that it does not have.
-
-    Raises:
-        ConfigError: the file is not TOML, or has an unknown setting, or a value of the wrong type.
-    """
+    """Load the settings of the file. Raise ConfigError for a wrong file, name or type."""
     table = load_section(path, "aws")
     return Settings(**{name: _typed(path, name, value) for name, value in table.items()})
 

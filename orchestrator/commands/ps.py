@@ -40,7 +40,7 @@ def call(options: argparse.Namespace) -> int:
 
 
 def _parse_status(text: str) -> str:
-    """Return a status in AWS's spelling; the case of the text is ignored."""
+    """Return a status in AWS's spelling. The case of the text is ignored."""
     statuses: list[str] = [status for kind in KINDS for status in (*kind.life.secondary, *kind.life.statuses)]
     spellings = {status.lower(): status for status in statuses}
     if text.lower() not in spellings:

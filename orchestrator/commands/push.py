@@ -45,11 +45,7 @@ def call(options: argparse.Namespace) -> int:
 
 
 def read_options(options: argparse.Namespace) -> PushOptions:
-    """Complete the flags from [aws] of microjobs.toml, so that `microjobs run --on aws` finds the images.
-
-    Raises:
-        UsageError: there is no such job; or ECR needs a region or credentials, and there are none.
-    """
+    """Complete the flags from [aws] of microjobs.toml, so that `microjobs run --on aws` finds the images."""
     defaults = settings.load()
     images.select_jobs(options.jobs, options.variant)  # reports a wrong name even without an account
     registry = options.registry or defaults.registry or None

@@ -101,11 +101,7 @@ class HomeView(View):
 
     @contextmanager
     def _database(self) -> Iterator[sqlite3.Connection]:
-        """Open the state without creating or changing a file. If there is no state, yield an empty database.
-
-        Raises:
-            LauncherError: the file is damaged.
-        """
+        """Open the state without creating or changing a file. If there is no state, yield an empty database."""
         path = self._home.state
         try:
             with closing(sqlite3.connect(_address(self._home), uri=True)) as database:

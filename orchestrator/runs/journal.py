@@ -54,11 +54,7 @@ class Journal:
     def new(
         cls, folder: Path, workflow: str, options: Mapping[str, Any], on: str = "here", base: str = ""
     ) -> "Journal":
-        """Create a journal for a new run. The id of the run consists of the workflow and the time.
-
-        Raises:
-            UsageError: too many runs of the workflow started in this second.
-        """
+        """Create a journal for a new run. The id of the run consists of the workflow and the time."""
         stem = f"{workflow}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
         folder.mkdir(parents=True, exist_ok=True)
         for suffix in SUFFIXES:
@@ -113,11 +109,7 @@ class Journal:
 
 
 def last_unfinished(folder: Path, workflow: str) -> Path:
-    """Return the path of a workflow's newest journal whose run has not finished. Damaged journals are skipped.
-
-    Raises:
-        UsageError: the workflow has no unfinished run.
-    """
+    """Return the path of a workflow's newest journal whose run has not finished. Raise UsageError if there is none."""
     for path in sorted(folder.glob(f"{workflow}-*.json"), key=lambda path: path.stem, reverse=True):
         try:
             finished = not path.stat().st_size or Journal.read(path).finished

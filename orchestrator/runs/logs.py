@@ -60,7 +60,7 @@ class Tail(ABC):
     def read(self) -> list[Event]:
         """Return the lines since the last call, at most one page per stream, sorted by time.
 
-        A log can grow faster than it is read; with pages, the caller can check the job's status in between.
+        Pages let the caller check the job's status in between: a log can grow faster than it is read.
         """
         events = [event for stream in self._streams() for event in self._page(stream)]
         return sorted(events, key=lambda event: event.time)

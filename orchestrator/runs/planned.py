@@ -8,11 +8,7 @@ from microjobs_orchestrator.runs.kinds import Kind, Members
 
 
 class RunContext:
-    """The values that a run's requests contain: those of the backend, and the names and URIs of the run's own data.
-
-    Args:
-        id: the run's name, and the folder of its data.
-    """
+    """The values that a run's requests contain. `id` is the run's name, and the folder of its data."""
 
     def __init__(self, backend: RequestContext, id: str) -> None:
         self.backend = backend

@@ -29,6 +29,11 @@ def make_s3_input(name: str, uri: str, **members: str) -> dict[str, Any]:
     return {"InputName": name, "S3Input": {**source, **members}}
 
 
+def _make_s3_output(name: str, uri: str, folder: str) -> dict[str, Any]:
+    target = {"S3Uri": uri, "LocalPath": _local_path(folder), "S3UploadMode": "EndOfJob"}
+    return {"OutputName": name, "S3Output": target}
+
+
 def plan_processing(
     context: RunContext,
     step: str,
@@ -51,17 +56,7 @@ def plan_processing(
         "AppSpecification": application,
         "ProcessingInputs": inputs,
         "ProcessingOutputConfig": {
-            "Outputs": [
-                {
-                    "OutputName": name,
-                    "S3Output": {
-                        "S3Uri": context.uri(name),
-                        "LocalPath": _local_path(folder),
-                        "S3UploadMode": "EndOfJob",
-                    },
-                }
-                for name, folder in outputs.items()
-            ]
+            "Outputs": [_make_s3_output(name, context.uri(name), folder) for name, folder in outputs.items()]
         },
         "ProcessingResources": {
             "ClusterConfig": {**context.backend.instances(step, instance_count), "VolumeSizeInGB": 30}
@@ -145,10 +140,7 @@ def plan_endpoint(context: RunContext, model: str) -> list[PlannedRequest]:
 
 
 def serve_and_predict(run: Run, model: str, rows: list[list[float]]) -> list[float]:
-    """Create an endpoint, predict one number per row of features, and delete the endpoint.
-
-    The journal stores the predictions: a resumed run only reads them.
-    """
+    """Create an endpoint, predict one number per row of features, and delete it. A resumed run reads the journal."""
 
     def compute() -> list[float]:
         with run.endpoint(plan_endpoint(run, model)) as name:

@@ -84,11 +84,7 @@ class View(ABC):
     def tail(self, kind: Kind, name: str) -> Tail: ...
 
     def warning(self, *, shows_running: bool) -> str:  # noqa: ARG002  overridden methods use it
-        """Return a warning for the user, or an empty text.
-
-        Args:
-            shows_running: the listing contains a resource that has not ended.
-        """
+        """Return a warning for the user, or an empty text."""
         return ""
 
     @property

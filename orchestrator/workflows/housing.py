@@ -20,7 +20,7 @@ from microjobs_orchestrator.report.blocks import (
 )
 from microjobs_orchestrator.runs import outputs, steps
 from microjobs_orchestrator.runs.backend import Backend
-from microjobs_orchestrator.runs.kinds import TUNING, Members
+from microjobs_orchestrator.runs.kinds import TRAINING, TUNING, Members
 from microjobs_orchestrator.runs.planned import PlannedRequest, RunContext
 from microjobs_orchestrator.runs.run import Run
 from microjobs_orchestrator.runs.trials import Trial, list_trials, sort_trials
@@ -93,7 +93,8 @@ def housing(run: Run, options: Options, folder: Path) -> RunResults:
     if options.tuning:
         tuning = run.job(plan_tuning(run, options))
         trials = sort_trials(list_trials(run.backend, tuning["HyperParameterTuningJobName"]))
-        models["tuned"] = read_best_model(run.backend, tuning)
+        best = tuning["BestTrainingJob"]["TrainingJobName"]
+        models["tuned"] = read_model(run.backend, TRAINING.describe(run.backend.sagemaker, best) or {})
     return apply_best_model(run, options, folder, models, trials)
 
 
@@ -132,12 +133,6 @@ def read_model(backend: Backend, training: Members) -> Model:
     uri = training["ModelArtifacts"]["S3ModelArtifacts"]
     output = outputs.read_training_output(backend, uri)
     return Model(uri, outputs.read_metrics(output)["test_mse"], output)
-
-
-def read_best_model(backend: Backend, tuning: Members) -> Model:
-    """Return the model of a tuning job's best training job."""
-    name = tuning["BestTrainingJob"]["TrainingJobName"]
-    return read_model(backend, backend.sagemaker.describe_training_job(TrainingJobName=name))
 
 
 # --- requests ---

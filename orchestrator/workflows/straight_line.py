@@ -1,14 +1,12 @@
 """The PyTorch notebook: y = 0.3 x + 0.9, learned as one weight and one bias."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from microjobs.hyperparameters import parameter
 from microjobs_orchestrator.report.blocks import Figures, Metrics, Picture, PredictionPlot, Predictions, Score
 from microjobs_orchestrator.runs import outputs, steps
-from microjobs_orchestrator.runs.backend import Backend
-from microjobs_orchestrator.runs.kinds import TRAINING, Members
+from microjobs_orchestrator.runs.kinds import TRAINING
 from microjobs_orchestrator.runs.logs import LogTail
 from microjobs_orchestrator.runs.planned import PlannedRequest, RunContext
 from microjobs_orchestrator.runs.run import Run
@@ -50,9 +48,13 @@ def straight_line(run: Run, options: Options, folder: Path) -> RunResults:
     report, scored = steps.score_test_data(run, model, raw, folder)
     output = outputs.read_training_output(run.backend, model)
     test_loss = outputs.read_metrics(output)["test_loss"]
+    pictures = [Picture(title, output[name]) for name, title in PICTURES.items() if name in output]
+    # The notebook prints these lines.
+    log = [event.text for event in LogTail(TRAINING, training["TrainingJobName"], run.backend.logs).rest()]
+    epochs = [line for line in log if line.startswith("Epoch: ")]
     blocks: list[Block] = [
         Metrics([("weight", at_one - at_zero), ("bias", at_zero), ("test loss (L1)", test_loss)]),
-        Figures([PredictionPlot(y_test, scored), *read_pictures(output)]),
+        Figures([PredictionPlot(y_test, scored), *pictures]),
         Predictions(predictions, y_test[: steps.ROWS]),
         Score(report),
     ]
@@ -61,17 +63,7 @@ def straight_line(run: Run, options: Options, folder: Path) -> RunResults:
         Location("model", model, in_summary=True),
         Location("scores", run.uri("batch")),
     ]
-    return RunResults("straight-line, pytorch", blocks, locations, read_epochs(run.backend, training))
-
-
-def read_pictures(output: Mapping[str, bytes]) -> list[Picture]:
-    return [Picture(title, output[name]) for name, title in PICTURES.items() if name in output]
-
-
-def read_epochs(backend: Backend, training: Members) -> list[str]:
-    """Return the lines of the training job's log that the notebook prints."""
-    lines = LogTail(TRAINING, training["TrainingJobName"], backend.logs).rest()
-    return [line.text for line in lines if line.text.startswith("Epoch: ")]
+    return RunResults("straight-line, pytorch", blocks, locations, epochs)
 
 
 def plan_requests(context: RunContext, options: Options) -> list[PlannedRequest]:

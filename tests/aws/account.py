@@ -22,7 +22,7 @@ URIS = {job: f"{REGISTRY}/{job}@{DIGEST}" for job in JOBS}
 MICROJOBS = str(Path(sys.executable).with_name("microjobs"))
 
 
-def write_record(home: Path) -> None:
+def write_pushed_images(home: Path) -> None:
     """Write the file that `microjobs push` writes after it has pushed all images."""
     home.mkdir(exist_ok=True)
     rest = {"tag": "t", "revision": "r", "image": "i", "time": "2026-11-22T10:00:00+00:00"}
@@ -42,8 +42,8 @@ class Account:
         return self.folder / ".microjobs"
 
     def environment(self) -> dict[str, str]:
-        cleared = {key: value for key, value in os.environ.items() if not key.startswith("AWS_") and key != HOME}
-        return {**cleared, **control.make_environment(self.local.home, self.local.address), "PYTHONUNBUFFERED": "1"}
+        variables = {key: value for key, value in os.environ.items() if not key.startswith("AWS_") and key != HOME}
+        return {**variables, **control.make_environment(self.local.home, self.local.address), "PYTHONUNBUFFERED": "1"}
 
     def start(self, *words: str) -> subprocess.Popen[str]:
         return subprocess.Popen(
@@ -65,31 +65,31 @@ class Account:
                 running.kill()
         return subprocess.CompletedProcess(words, running.returncode, out, err)
 
-    def running(self) -> list[str]:
-        """What costs money: jobs that go on, and endpoints, with all that belongs to them."""
+    def list_running(self) -> list[str]:
+        """Return the names of unfinished jobs, and of all endpoints, endpoint configurations and models."""
         sagemaker = self.local.sagemaker
         names: list[str] = []
         for word in ("ProcessingJob", "TrainingJob", "HyperParameterTuningJob"):
-            lister = getattr(sagemaker, f"list_{snake(word)}s")
+            lister = getattr(sagemaker, f"list_{to_snake_case(word)}s")
             for status in ("InProgress", "Stopping"):
                 summaries = lister(StatusEquals=status)[f"{word}Summaries"]
                 names += [summary[f"{word}Name"] for summary in summaries]
         for word in ("Endpoint", "EndpointConfig", "Model"):
-            rows: list[dict[str, Any]] = getattr(sagemaker, f"list_{snake(word)}s")()[f"{word}s"]
+            rows: list[dict[str, Any]] = getattr(sagemaker, f"list_{to_snake_case(word)}s")()[f"{word}s"]
             names += [row[f"{word}Name"] for row in rows]
         return names
 
 
-def snake(word: str) -> str:
+def to_snake_case(word: str) -> str:
     return "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in word).lstrip("_")
 
 
 @contextmanager
-def opened(folder: Path) -> Iterator[Account]:
+def open_account(folder: Path) -> Iterator[Account]:
     """Start an account whose registry has this machine's images, and write its settings."""
     with started(folder / "aws", runtime="docker", images={uri: image_name(job) for job, uri in URIS.items()}) as local:
         account = Account(local, folder)
-        write_record(account.home)
+        write_pushed_images(account.home)
         (folder / "microjobs.toml").write_text(
             f'[aws]\nregion = "{REGION}"\nrole = "{local.address.role_arn}"\nbucket = "{local.address.bucket}"\n'
         )

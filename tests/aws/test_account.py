@@ -20,7 +20,7 @@ ENDLESS = ("run", "straight-line", "--on", "aws", "--yes", "--epochs", "10000000
 
 @pytest.fixture(scope="module")
 def account(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Account]:
-    with accounts.opened(tmp_path_factory.mktemp("account")) as account:
+    with accounts.open_account(tmp_path_factory.mktemp("account")) as account:
         yield account
 
 
@@ -28,7 +28,7 @@ def last_run(account: Account) -> str:
     return max((account.home / "runs").glob("*.json"), key=lambda path: path.stat().st_mtime).stem
 
 
-def until_training(running: subprocess.Popen[str]) -> None:
+def wait_for_training(running: subprocess.Popen[str]) -> None:
     assert running.stdout is not None
     assert any("InProgress: Training" in line for line in running.stdout)
 
@@ -38,7 +38,7 @@ def test_finished_workflow_leaves_nothing_running(account: Account) -> None:
     assert (done.returncode, done.stderr) == (0, "")
     assert STRAIGHT_LINE_TABLE in done.stdout
     assert re.search(r"^cost +\$0\.\d+ for instances, by the price table$", done.stdout, re.MULTILINE)
-    assert account.running() == []
+    assert account.list_running() == []
     job = account.local.sagemaker.describe_training_job(TrainingJobName=f"{last_run(account)}-train")
     tags = account.local.sagemaker.list_tags(ResourceArn=job["TrainingJobArn"])["Tags"]
     assert {tag["Key"]: tag["Value"] for tag in tags} == {"team": "lines", RUN_TAG: last_run(account)}
@@ -56,13 +56,13 @@ def test_nothing_starts_without_consent(account: Account) -> None:
 
 def test_ctrl_c_leaves_nothing_and_resumes_on_aws(account: Account) -> None:
     with account.start(*ENDLESS) as running:
-        until_training(running)
+        wait_for_training(running)
         running.send_signal(signal.SIGINT)
         output, _ = running.communicate(timeout=200)
     assert running.returncode == 130
     assert "microjobs run straight-line --resume --on aws" in output
     assert "Cost so far: $" in output
-    assert account.running() == []
+    assert account.list_running() == []
     here = account.microjobs("run", "straight-line", "--resume")
     assert here.returncode == 2
     assert "was started with --on aws" in here.stderr
@@ -72,17 +72,17 @@ def test_failed_step_leaves_nothing(account: Account) -> None:
     done = account.microjobs("run", "straight-line", "--on", "aws", "--yes", "--learning-rate", "-1")
     assert done.returncode == 1
     assert "learning_rate" in done.stderr
-    assert account.running() == []
+    assert account.list_running() == []
 
 
 def test_run_of_a_killed_launcher_is_stopped_by_its_name(account: Account) -> None:
     with account.start(*ENDLESS) as running:
-        until_training(running)
+        wait_for_training(running)
         running.kill()
-    assert account.running() == [f"{last_run(account)}-train"]
+    assert account.list_running() == [f"{last_run(account)}-train"]
     done = account.microjobs("stop", "--run", last_run(account), "--on", "aws")
     assert (done.returncode, done.stderr) == (0, "")
-    assert account.running() == []
+    assert account.list_running() == []
     again = account.microjobs("stop", "--run", last_run(account), "--on", "aws")
     assert "was running" in again.stdout
 

@@ -112,13 +112,13 @@ def test_trust_policies_are_parsed_in_all_forms(statement: dict[str, Any], trust
     assert trusts_sagemaker({"Statement": [statement]}) == trusted
 
 
-def simulated(monkeypatch: pytest.MonkeyPatch, denied: str) -> list[dict[str, Any]]:
-    """IAM's simulation denies one action; the requests that it got."""
-    asked: list[dict[str, Any]] = []
+def simulate_policy(monkeypatch: pytest.MonkeyPatch, denied: str) -> list[dict[str, Any]]:
+    """Let IAM's simulation deny one action, and return the list of its requests."""
+    requests: list[dict[str, Any]] = []
 
     class Iam:
         def simulate_principal_policy(self, **request: Any) -> dict[str, Any]:
-            asked.append(request)
+            requests.append(request)
             decisions = {action: "implicitDeny" if action == denied else "allowed" for action in request["ActionNames"]}
             return {
                 "EvaluationResults": [
@@ -127,22 +127,22 @@ def simulated(monkeypatch: pytest.MonkeyPatch, denied: str) -> list[dict[str, An
             }
 
     monkeypatch.setattr(Account, "client", lambda *_: Iam())
-    return asked
+    return requests
 
 
 def test_denied_permissions_are_listed(account: Account, monkeypatch: pytest.MonkeyPatch) -> None:
-    simulated(monkeypatch, "s3:PutObject")
+    simulate_policy(monkeypatch, "s3:PutObject")
     finding = run(checks.check_permissions, account)
     assert finding.message.endswith("may not: s3:PutObject on arn:aws:s3:::data/microjobs/run/object")
 
 
 def test_simulation_requests_are_valid(account: Account, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = simulated(monkeypatch, "")
+    requests = simulate_policy(monkeypatch, "")
     assert run(checks.check_permissions, account).level == "ok"
     monkeypatch.undo()
     iam = account.session.client("iam", aws_access_key_id="k", aws_secret_access_key="s")  # noqa: S106
     model = iam.meta.service_model.operation_model("SimulatePrincipalPolicy")
-    for request in asked:
+    for request in requests:
         iam._serializer.serialize_to_request(request, model)  # type: ignore[attr-defined]
 
 
@@ -174,8 +174,8 @@ def quota(name: str, value: float) -> dict[str, Any]:
 
 
 def test_quotas_are_compared_with_concurrent_instances(account: Account, monkeypatch: pytest.MonkeyPatch) -> None:
-    known = {"ml.m5.large for processing job usage": 4.0, "ml.m5.large for training job usage": 2.0}
-    monkeypatch.setattr(quotas, "read_quotas", lambda _client: known)
+    limits = {"ml.m5.large for processing job usage": 4.0, "ml.m5.large for training job usage": 2.0}
+    monkeypatch.setattr(quotas, "read_quotas", lambda _client: limits)
     findings = {item.message: item.level for item in checks.check_quotas(account)}
     assert findings == {
         "quota 'ml.m5.large for processing job usage' is 4": "ok",

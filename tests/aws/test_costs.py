@@ -24,13 +24,13 @@ from tests.launcher.cloud import Cloud
 START = datetime(2026, 11, 22, tzinfo=UTC)
 
 
-def estimates(settings: Settings) -> list[costs.Estimate]:
+def make_estimates(settings: Settings) -> list[costs.Estimate]:
     context = make_request_context(settings, URIS.__getitem__)
     requests = housing.plan_requests(RunContext(context, "run"), housing.Options())
     return list(costs.estimate(requests, 60 * settings.max_minutes))
 
 
-def shown(settings: Settings) -> str:
+def render_estimates(settings: Settings) -> str:
     screen = io.StringIO()
     context = make_request_context(settings, URIS.__getitem__)
     requests = housing.plan_requests(RunContext(context, "run"), housing.Options())
@@ -39,7 +39,7 @@ def shown(settings: Settings) -> str:
 
 
 def test_estimate_has_every_step_that_starts_instances(settings: Settings) -> None:
-    assert [(item.title, item.total) for item in estimates(settings)] == [
+    assert [(item.title, item.total) for item in make_estimates(settings)] == [
         ("Raw data", 1),
         ("Scaling on 4 hosts", 4),
         ("Training", 1),
@@ -50,25 +50,25 @@ def test_estimate_has_every_step_that_starts_instances(settings: Settings) -> No
 
 
 def test_maximum_is_the_cost_until_the_time_limit(settings: Settings) -> None:
-    tuning = estimates(replace(settings, max_minutes=30))[3]
+    tuning = make_estimates(replace(settings, max_minutes=30))[3]
     assert tuning.maximum({"ml.m5.large": 0.2}) == pytest.approx(6 * 0.5 * 0.2)
     assert tuning.expected({"ml.m5.large": 0.2}) == pytest.approx(6 * 5 / 60 * 0.2)
     assert tuning.maximum({}) is None
 
 
 def test_expected_cost_is_at_most_the_maximum(settings: Settings) -> None:
-    for item in estimates(replace(settings, max_minutes=1)):
+    for item in make_estimates(replace(settings, max_minutes=1)):
         assert item.expected({"ml.m5.large": 1.0}) == item.maximum({"ml.m5.large": 1.0})
 
 
 def test_table_shows_steps_and_their_sum(settings: Settings) -> None:
-    text = shown(replace(settings, prices={"ml.m5.large": 1.0}))
+    text = render_estimates(replace(settings, prices={"ml.m5.large": 1.0}))
     assert "6 x ml.m5.large" in text
     assert text.splitlines()[7].split() == ["all", "$1.17", "$14.00"]
 
 
 def test_unknown_price_is_reported(settings: Settings) -> None:
-    text = shown(replace(settings, instance_types={"train": "ml.x9.large"}))
+    text = render_estimates(replace(settings, instance_types={"train": "ml.x9.large"}))
     assert "The price of ml.x9.large in us-east-1 is unknown" in text
     assert "+ ?" in text
 
@@ -80,36 +80,38 @@ def test_other_region_has_only_prices_of_the_settings(settings: Settings) -> Non
     assert load_prices(replace(settings, prices={"ml.m5.large": 0.2}))["ml.m5.xlarge"] == 0.23
 
 
-# --- what was used ---
+# --- usage ---
 
-NOBODY: Any = None
+NO_CLIENT: Any = None
 
 
-def training(**members: Any) -> dict[str, Any]:
+def describe_training(**members: Any) -> dict[str, Any]:
     resources = {"InstanceType": "ml.m5.large", "InstanceCount": 2}
     return {"ResourceConfig": resources, "TrainingStartTime": START, **members}
 
 
 def test_training_costs_billable_time_times_hosts() -> None:
-    ended = training(BillableTimeInSeconds=30, TrainingEndTime=START + timedelta(seconds=100))
-    assert measure_usage(NOBODY, TRAINING, ended) == Usage("ml.m5.large", 60)
+    ended = describe_training(BillableTimeInSeconds=30, TrainingEndTime=START + timedelta(seconds=100))
+    assert measure_usage(NO_CLIENT, TRAINING, ended) == Usage("ml.m5.large", 60)
 
 
 def test_job_without_billable_time_costs_wall_time() -> None:
-    ended = training(TrainingEndTime=START + timedelta(seconds=100))
-    assert measure_usage(NOBODY, TRAINING, ended) == Usage("ml.m5.large", 200)
+    ended = describe_training(TrainingEndTime=START + timedelta(seconds=100))
+    assert measure_usage(NO_CLIENT, TRAINING, ended) == Usage("ml.m5.large", 200)
 
 
 def test_processing_counts_from_start_to_end() -> None:
     cluster = {"InstanceType": "ml.c5.large", "InstanceCount": 4}
     job = {"ProcessingResources": {"ClusterConfig": cluster}}
-    assert measure_usage(NOBODY, PROCESSING, job) == Usage("ml.c5.large", 0)
+    assert measure_usage(NO_CLIENT, PROCESSING, job) == Usage("ml.c5.large", 0)
     times = {"ProcessingStartTime": START, "ProcessingEndTime": START + timedelta(seconds=9)}
-    assert measure_usage(NOBODY, PROCESSING, {**job, **times}) == Usage("ml.c5.large", 36)
+    assert measure_usage(NO_CLIENT, PROCESSING, {**job, **times}) == Usage("ml.c5.large", 36)
 
 
 def test_running_job_costs_until_now() -> None:
-    used = measure_usage(NOBODY, TRAINING, training(TrainingStartTime=datetime.now(UTC) - timedelta(seconds=50)))
+    used = measure_usage(
+        NO_CLIENT, TRAINING, describe_training(TrainingStartTime=datetime.now(UTC) - timedelta(seconds=50))
+    )
     assert used is not None
     assert 100 <= used.seconds < 110
 
@@ -132,7 +134,7 @@ def test_tuning_costs_the_sum_of_its_trials(cloud: Cloud, status: str, seconds: 
 
 
 def test_endpoint_has_no_usage() -> None:
-    assert measure_usage(NOBODY, ENDPOINT, {}) is None
+    assert measure_usage(NO_CLIENT, ENDPOINT, {}) is None
 
 
 def test_usage_costs_per_hour() -> None:
@@ -142,25 +144,25 @@ def test_usage_costs_per_hour() -> None:
 
 def test_job_that_ends_before_its_start_costs_nothing() -> None:
     """The clocks of two machines can differ."""
-    ended = training(TrainingEndTime=START - timedelta(seconds=100))
-    assert measure_usage(NOBODY, TRAINING, ended) == Usage("ml.m5.large", 0)
+    ended = describe_training(TrainingEndTime=START - timedelta(seconds=100))
+    assert measure_usage(NO_CLIENT, TRAINING, ended) == Usage("ml.m5.large", 0)
 
 
-def meter(cloud: Cloud, folder: Path, price: Price | None) -> CostMeter:
+def make_meter(cloud: Cloud, folder: Path, price: Price | None) -> CostMeter:
     backend = replace(cloud.backend(), price=price)
     return CostMeter(backend, Journal(folder / "run.json", "run", "housing", {}))
 
 
 def test_endpoint_costs_for_each_instance(cloud: Cloud, tmp_path: Path) -> None:
-    costs_of_run = meter(cloud, tmp_path, {"ml.m5.large": 0.5}.get)
+    costs_of_run = make_meter(cloud, tmp_path, {"ml.m5.large": 0.5}.get)
     variant = {"InstanceType": "ml.m5.large", "InitialInstanceCount": 3}
     costs_of_run.add_endpoint({"ProductionVariants": [variant]}, 1800)
     assert costs_of_run.summarize() == "$0.75 for instances, by the price table"
 
 
 def test_total_has_the_running_job_and_names_types_without_a_price(cloud: Cloud, tmp_path: Path) -> None:
-    costs_of_run = meter(cloud, tmp_path, {"ml.m5.large": 0.5}.get)
-    ended = training(TrainingEndTime=START + timedelta(seconds=1800))
+    costs_of_run = make_meter(cloud, tmp_path, {"ml.m5.large": 0.5}.get)
+    ended = describe_training(TrainingEndTime=START + timedelta(seconds=1800))
     costs_of_run.add_job(TRAINING, ended)
     assert costs_of_run.format_total(TRAINING, ended) == "$1.00 so far"
     assert costs_of_run.format_total(ENDPOINT, {}) == "$0.50 so far"
@@ -171,10 +173,10 @@ def test_total_has_the_running_job_and_names_types_without_a_price(cloud: Cloud,
 
 
 def test_nothing_costs_without_prices(cloud: Cloud, tmp_path: Path) -> None:
-    costs_of_run = meter(cloud, tmp_path, None)
-    costs_of_run.add_job(TRAINING, training())
+    costs_of_run = make_meter(cloud, tmp_path, None)
+    costs_of_run.add_job(TRAINING, describe_training())
     costs_of_run.add_endpoint({"ProductionVariants": []}, 1800)
-    assert (costs_of_run.summarize(), costs_of_run.format_total(TRAINING, training())) == ("", "")
+    assert (costs_of_run.summarize(), costs_of_run.format_total(TRAINING, describe_training())) == ("", "")
 
 
 @pytest.mark.parametrize(("amount", "text"), [(0, "$0.00"), (0.0042, "$0.0042"), (0.00001, "$0.00"), (12.3, "$12.30")])

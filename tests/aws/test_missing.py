@@ -9,7 +9,7 @@ import pytest
 from microjobs_orchestrator.cli import main
 from microjobs_orchestrator.local.home import HOME
 
-ASKING = {
+COMMANDS = {
     "ps": ("ps", "--on", "aws"),
     "logs": ("logs", "job", "--on", "aws"),
     "stop": ("stop", "job", "--on", "aws"),
@@ -18,8 +18,8 @@ ASKING = {
     "run": ("run", "housing", "--on", "aws"),
     "doctor": ("doctor", "--on", "aws"),
 }
-REQUESTING = ("run", "doctor")
-"""These need a role and a bucket."""
+COMMANDS_WITH_JOBS = ("run", "doctor")
+"""Commands that need a role and a bucket."""
 
 REGION = ("no region is set", "AWS_DEFAULT_REGION")
 CREDENTIALS = ("no credentials for AWS are found", "aws sso login", "aws configure")
@@ -41,43 +41,43 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def said(capsys: pytest.CaptureFixture[str]) -> str:
+def read_output(capsys: pytest.CaptureFixture[str]) -> str:
     captured = capsys.readouterr()
     assert "Traceback" not in captured.err
     return captured.out + captured.err
 
 
-@pytest.mark.parametrize("command", ASKING)
+@pytest.mark.parametrize("command", COMMANDS)
 def test_all_missing_settings_are_named_at_once(command: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(ASKING[command]) in (1, 2)
-    text = said(capsys)
-    for wanted in (*REGION, *CREDENTIALS, *((*ROLE, *BUCKET) if command in REQUESTING else ())):
-        assert wanted in text
+    assert main(COMMANDS[command]) in (1, 2)
+    text = read_output(capsys)
+    for expected in (*REGION, *CREDENTIALS, *((*ROLE, *BUCKET) if command in COMMANDS_WITH_JOBS else ())):
+        assert expected in text
 
 
-@pytest.mark.parametrize("command", ASKING)
+@pytest.mark.parametrize("command", COMMANDS)
 def test_only_missing_settings_are_named(
     command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    assert main(ASKING[command]) in (1, 2)
-    text = said(capsys)
-    assert all(wanted in text for wanted in CREDENTIALS)
+    assert main(COMMANDS[command]) in (1, 2)
+    text = read_output(capsys)
+    assert all(expected in text for expected in CREDENTIALS)
     assert REGION[0] not in text
 
 
-@pytest.mark.parametrize("command", ASKING)
+@pytest.mark.parametrize("command", COMMANDS)
 def test_profile_of_the_file_that_does_not_exist_is_named(
     command: str, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (folder / "microjobs.toml").write_text('[aws]\nprofile = "nobody"\nregion = "us-east-1"\n')
-    assert main(ASKING[command]) in (1, 2)
-    text = said(capsys)
-    assert all(wanted in text for wanted in PROFILE)
+    assert main(COMMANDS[command]) in (1, 2)
+    text = read_output(capsys)
+    assert all(expected in text for expected in PROFILE)
 
 
 @pytest.mark.parametrize(
-    ("content", "wanted"),
+    ("content", "expected"),
     [
         (b"[aws\n", "microjobs.toml is not valid TOML"),
         (b"[aws]\nregion = '\xff'\n", "microjobs.toml is not valid TOML"),
@@ -90,24 +90,24 @@ def test_profile_of_the_file_that_does_not_exist_is_named(
         (b"[aws.prices]\n'ml.m5.large' = 'cheap'\n", "prices must hold numbers, not 'cheap'"),
     ],
 )
-@pytest.mark.parametrize("command", ASKING)
+@pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_refuses_an_invalid_file(
-    command: str, content: bytes, wanted: str, folder: Path, capsys: pytest.CaptureFixture[str]
+    command: str, content: bytes, expected: str, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (folder / "microjobs.toml").write_bytes(content)
-    assert main(ASKING[command]) == 2
-    assert wanted in said(capsys)
+    assert main(COMMANDS[command]) == 2
+    assert expected in read_output(capsys)
 
 
-@pytest.mark.parametrize("command", ASKING)
+@pytest.mark.parametrize("command", COMMANDS)
 def test_incomplete_credentials_have_a_remedy(
     command: str, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (folder / "credentials").write_text("[work]\naws_access_key_id = AKIA\n")  # half of them
     monkeypatch.setenv("AWS_PROFILE", "work")
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    assert main(ASKING[command]) in (1, 2)
-    text = said(capsys)
+    assert main(COMMANDS[command]) in (1, 2)
+    text = read_output(capsys)
     assert "Partial credentials found" in text
     assert "aws configure" in text
 
@@ -120,13 +120,13 @@ def test_invalid_aws_configuration_has_a_remedy(
 ) -> None:
     (folder / "config").write_text(content)
     monkeypatch.setenv("AWS_PROFILE", "work" if "work" in content else "default")
-    assert main(ASKING["ps"]) == 2
-    assert "correct ~/.aws/config" in said(capsys)
+    assert main(COMMANDS["ps"]) == 2
+    assert "correct ~/.aws/config" in read_output(capsys)
 
 
 def test_unknown_job_is_reported_without_an_account(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["push", "nope"]) == 2
-    assert "no job nope: there are batch-score" in said(capsys)
+    assert "no job nope: there are batch-score" in read_output(capsys)
 
 
 def test_unreachable_network_has_a_remedy(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -137,8 +137,8 @@ def test_unreachable_network_has_a_remedy(monkeypatch: pytest.MonkeyPatch, capsy
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         monkeypatch.setenv("AWS_ENDPOINT_URL_STS", f"http://127.0.0.1:{closed.getsockname()[1]}")
-        assert main(ASKING["doctor"]) == 1
-    assert "check the network" in said(capsys)
+        assert main(COMMANDS["doctor"]) == 1
+    assert "check the network" in read_output(capsys)
 
 
 @pytest.mark.parametrize("workflow", ["housing", "straight-line"])
@@ -166,6 +166,6 @@ def test_dry_run_uses_the_settings(folder: Path, capsys: pytest.CaptureFixture[s
 def test_dry_run_reports_all_wrong_settings_at_once(capsys: pytest.CaptureFixture[str]) -> None:
     words = ("--role", "microjobs", "--instance-type", "large", "--max-minutes", "0", "--subnets", "s-1")
     assert main(["run", "housing", "--on", "aws", "--dry-run", *words]) == 2
-    text = said(capsys)
+    text = read_output(capsys)
     wrong = ("'microjobs' is not the ARN", "'large' is not an instance type", "max_minutes must be", "a VPC needs both")
-    assert all(wanted in text for wanted in wrong)
+    assert all(expected in text for expected in wrong)

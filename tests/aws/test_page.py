@@ -1,4 +1,4 @@
-"""docs/using/aws.md: every command of it is tried, in its order, from an empty account to an empty account.
+"""docs/using/aws.md: a test runs every command, in order, from an empty account to an empty account.
 
 CloudFormation, IAM, S3 and logs are moto's; SageMaker is the local server. Runs are dry here; `test_account` runs them.
 """
@@ -25,33 +25,37 @@ from tests.clients.environments import client_programs
 from tests.conftest import REPOSITORY
 from tests.local.clients import LocalServer, started
 
-# moto does not make bucket policies, and says so.
+# moto warns that it does not create bucket policies.
 pytestmark = pytest.mark.filterwarnings("ignore:Tried to parse AWS..S3..BucketPolicy")
 
 PAGE = (REPOSITORY / "docs" / "using" / "aws.md").read_text(encoding="utf-8")
 COMMANDS = re.findall(r"^ {4}((?:microjobs|aws) .*)$", PAGE, re.MULTILINE)
 TABLES = re.findall(r"^```toml\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
-HERE = re.compile(r"microjobs (ps|logs|stop)|aws sagemaker ")
+SAGEMAKER_COMMANDS = re.compile(r"microjobs (ps|logs|stop)|aws sagemaker ")
 """Commands that SageMaker answers."""
 
 
-class World:
-    """The folder in which the page's commands are called."""
+class PageFolder:
+    """The folder in which the tests run the commands of the page."""
 
     def __init__(self, folder: Path, local: LocalServer, moto: str) -> None:
         self.folder = folder
         programs = [str(Path(sys.executable).parent), str(client_programs("aws"))]
-        kept = {key: value for key, value in os.environ.items() if not key.startswith(("AWS_", "MICROJOBS"))}
-        self.plain = {**kept, "PATH": os.pathsep.join([*programs, kept["PATH"]]), "AWS_DEFAULT_REGION": "us-east-1"}
+        variables = {key: value for key, value in os.environ.items() if not key.startswith(("AWS_", "MICROJOBS"))}
+        self.plain = {
+            **variables,
+            "PATH": os.pathsep.join([*programs, variables["PATH"]]),
+            "AWS_DEFAULT_REGION": "us-east-1",
+        }
         self.sagemaker = {**self.plain, **control.make_environment(local.home, local.address)}
         account = {"AWS_ENDPOINT_URL": moto, "AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret"}
         self.rest = {**self.plain, **account}
 
-    def type(self, command: str) -> subprocess.CompletedProcess[str]:
+    def run(self, command: str) -> subprocess.CompletedProcess[str]:
         if command.startswith("microjobs run"):  # with neither credentials nor a network
             command, environment = f"{command} --dry-run", self.plain
         else:
-            environment = self.sagemaker if HERE.match(command) else self.rest
+            environment = self.sagemaker if SAGEMAKER_COMMANDS.match(command) else self.rest
         return subprocess.run(
             ["bash", "-c", command], cwd=self.folder, env=environment, capture_output=True, text=True, check=False
         )
@@ -63,17 +67,17 @@ def moto() -> Iterator[str]:
     running.start()
     host, port = running.get_host_and_port()
     url = f"http://{host}:{port}"
-    with urllib.request.urlopen(f"{url}/moto-api/reset", data=b""):  # it is one cloud in this process
+    with urllib.request.urlopen(f"{url}/moto-api/reset", data=b""):  # all tests of this process share moto's account
         yield url
     running.stop()
 
 
 @pytest.fixture
-def world(tmp_path: Path, moto: str) -> Iterator[World]:
+def page_folder(tmp_path: Path, moto: str) -> Iterator[PageFolder]:
     (tmp_path / "microjobs.toml").write_text(TABLES[0])
     with started(tmp_path / "local", runtime="process") as local:
         (local.home.buckets / settings.load(tmp_path / "microjobs.toml").bucket).mkdir()
-        yield World(tmp_path, local, moto)
+        yield PageFolder(tmp_path, local, moto)
 
 
 IMAGES = ("microjobs build", "microjobs push")
@@ -92,15 +96,15 @@ EXPECTED: dict[str, tuple[int, list[str]]] = {
 """Exit code and output of the commands whose exit code is not 0, or whose output is checked."""
 
 
-def test_commands_of_the_page_work_and_clean_up(world: World, moto: str) -> None:
+def test_commands_of_the_page_work_and_clean_up(page_folder: PageFolder, moto: str) -> None:
     for group in ("TrainingJobs", "ProcessingJobs"):  # SageMaker would have made them
         client(moto, "logs").create_log_group(logGroupName=f"/aws/sagemaker/{group}")
     for command in (command for command in COMMANDS if not command.startswith(IMAGES)):
-        done = world.type(command)
+        done = page_folder.run(command)
         code, texts = next((found for start, found in EXPECTED.items() if command.startswith(start)), (0, []))
         assert done.returncode == code, f"{command}: {done.stdout}{done.stderr}"
         assert [text for text in texts if text not in done.stdout] == []
-    assert left(moto) == []
+    assert list_resources(moto) == []
 
 
 def client(moto: str, service: str) -> Any:
@@ -108,7 +112,7 @@ def client(moto: str, service: str) -> Any:
     return session.client(service, endpoint_url=moto)
 
 
-def left(moto: str) -> list[str]:
+def list_resources(moto: str) -> list[str]:
     """Return the resources of the account."""
     buckets = client(moto, "s3").list_buckets()["Buckets"]
     repositories = client(moto, "ecr").describe_repositories()["repositories"]

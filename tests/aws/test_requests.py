@@ -37,33 +37,33 @@ AWS_ONLY = ("EnableManagedSpotTraining",)
 """Honoured by AWS and refused by the local server, which has no spot instances."""
 
 
-def completed(settings: Settings, workflow: str) -> dict[str, list[dict[str, Any]]]:
+def complete_requests(settings: Settings, workflow: str) -> dict[str, list[dict[str, Any]]]:
     """Return the completed requests of a workflow, by operation."""
     context = make_request_context(settings, URIS.__getitem__)
-    found: dict[str, list[dict[str, Any]]] = {}
+    requests: dict[str, list[dict[str, Any]]] = {}
     for planned in REQUESTS[workflow](RunContext(context, "run")):
-        found.setdefault(planned.operation, []).append(dict(context.complete("run", planned.kind, planned.members)))
-    return found
+        requests.setdefault(planned.operation, []).append(dict(context.complete("run", planned.kind, planned.members)))
+    return requests
 
 
-def without(value: Any, names: tuple[str, ...]) -> Any:
+def remove_members(value: Any, names: tuple[str, ...]) -> Any:
     if isinstance(value, dict):
-        return {key: without(item, names) for key, item in value.items() if key not in names}
-    return [without(item, names) for item in value] if isinstance(value, list) else value
+        return {key: remove_members(item, names) for key, item in value.items() if key not in names}
+    return [remove_members(item, names) for item in value] if isinstance(value, list) else value
 
 
 @pytest.mark.parametrize("workflow", REQUESTS)
-@pytest.mark.parametrize("which", ["settings", "full"])
-def test_dry_run_prints_valid_requests(workflow: str, which: str, request: pytest.FixtureRequest) -> None:
-    context = RunContext(make_request_context(request.getfixturevalue(which), URIS.__getitem__), "run")
+@pytest.mark.parametrize("fixture_name", ["settings", "full"])
+def test_dry_run_prints_valid_requests(workflow: str, fixture_name: str, request: pytest.FixtureRequest) -> None:
+    context = RunContext(make_request_context(request.getfixturevalue(fixture_name), URIS.__getitem__), "run")
     for command, line in format_requests(context, REQUESTS[workflow](context)):
         verb = command.removeprefix("aws sagemaker ").removesuffix(" --cli-input-json")
         operation = {xform_name(name, "-"): name for name in SAGEMAKER.meta.service_model.operation_names}[verb]
-        asked = json.loads(line)
+        members = json.loads(line)
         model = SAGEMAKER.meta.service_model.operation_model(operation)
-        SAGEMAKER._serializer.serialize_to_request(asked, model)  # botocore's own validator
-        validate(model, asked)
-        refuse("sagemaker", operation, without(asked, AWS_ONLY))
+        SAGEMAKER._serializer.serialize_to_request(members, model)  # botocore's own validator
+        validate(model, members)
+        refuse("sagemaker", operation, remove_members(members, AWS_ONLY))
 
 
 @pytest.mark.parametrize("tuning", [True, False])
@@ -71,7 +71,7 @@ def test_plan_matches_sent_requests(cloud: Cloud, start: StartRun, tmp_path: Pat
     run, options = start(), housing.Options(tuning=tuning)
     housing.housing(run, options, tmp_path)
     planned = housing.plan_requests(RunContext(run.backend, run.id), options)
-    assert [sent(cloud, item, number, planned) for number, item in enumerate(planned)] == wire(planned)
+    assert [find_sent_request(cloud, item, number, planned) for number, item in enumerate(planned)] == to_json(planned)
 
 
 def test_plan_with_user_data_matches_sent_requests(cloud: Cloud, start: StartRun, tmp_path: Path) -> None:
@@ -79,7 +79,7 @@ def test_plan_with_user_data_matches_sent_requests(cloud: Cloud, start: StartRun
     run, options = start(), housing.Options(data=str(tmp_path / "own.npz"), tuning=False)
     housing.WORKFLOW.execute(run, options, tmp_path)
     raw = housing.plan_requests(RunContext(run.backend, run.id), options)[0]
-    assert cloud.requests_of("CreateProcessingJob")[0] == raw.members
+    assert cloud.find_requests("CreateProcessingJob")[0] == raw.members
     assert raw.members["ProcessingInputs"][0]["S3Input"]["S3Uri"] in cloud.objects
 
 
@@ -87,64 +87,64 @@ def test_plan_of_straight_line_matches_sent_requests(cloud: Cloud, start: StartR
     run = start("straight-line")
     straight_line.straight_line(run, straight_line.Options(), tmp_path)
     planned = straight_line.plan_requests(RunContext(run.backend, run.id), straight_line.Options())
-    assert [sent(cloud, item, number, planned) for number, item in enumerate(planned)] == wire(planned)
+    assert [find_sent_request(cloud, item, number, planned) for number, item in enumerate(planned)] == to_json(planned)
 
 
-def wire(planned: list[PlannedRequest]) -> Any:
+def to_json(planned: list[PlannedRequest]) -> Any:
     return json.loads(json.dumps([item.members for item in planned]))
 
 
-def sent(cloud: Cloud, item: PlannedRequest, number: int, planned: list[PlannedRequest]) -> Any:
+def find_sent_request(cloud: Cloud, item: PlannedRequest, number: int, planned: list[PlannedRequest]) -> Any:
     """Return the request that was sent for a planned one, with the planned model in the place of the best model."""
     before = sum(other.operation == item.operation for other in planned[:number])
-    text = json.dumps(cloud.requests_of(item.operation)[before])
+    text = json.dumps(cloud.find_requests(item.operation)[before])
     return json.loads(text.replace("-tune-001-abcd1234/output", "-train/output"))
 
 
 def test_all_resources_are_tagged_with_their_run(full: Settings) -> None:
-    for requests in completed(full, "housing").values():
-        for asked in requests:
-            assert asked["Tags"] == [{"Key": "team", "Value": "houses"}, {"Key": complete.RUN_TAG, "Value": "run"}]
+    for requests in complete_requests(full, "housing").values():
+        for request in requests:
+            assert request["Tags"] == [{"Key": "team", "Value": "houses"}, {"Key": complete.RUN_TAG, "Value": "run"}]
 
 
 def test_all_data_is_below_the_prefix(full: Settings) -> None:
-    text = json.dumps(completed(full, "own data"))
+    text = json.dumps(complete_requests(full, "own data"))
     assert text.count("s3://bucket/") == text.count("s3://bucket/team/houses/run/") > 10
 
 
 def test_spot_training_has_additional_wait_time(full: Settings) -> None:
-    requests = completed(full, "housing")
+    requests = complete_requests(full, "housing")
     [training] = requests["CreateTrainingJob"]
     definition = requests["CreateHyperParameterTuningJob"][0]["TrainingJobDefinition"]
-    for asked in (training, definition):
-        assert asked["EnableManagedSpotTraining"] is True
-        assert asked["StoppingCondition"] == {"MaxRuntimeInSeconds": 3600, "MaxWaitTimeInSeconds": 7200}
+    for request in (training, definition):
+        assert request["EnableManagedSpotTraining"] is True
+        assert request["StoppingCondition"] == {"MaxRuntimeInSeconds": 3600, "MaxWaitTimeInSeconds": 7200}
 
 
 def test_jobs_and_models_are_in_the_vpc(full: Settings) -> None:
     vpc = {"Subnets": ["subnet-1", "subnet-2"], "SecurityGroupIds": ["sg-1"]}
-    requests = completed(full, "housing")
-    assert [asked["NetworkConfig"]["VpcConfig"] for asked in requests["CreateProcessingJob"]] == [vpc] * 3
+    requests = complete_requests(full, "housing")
+    assert [request["NetworkConfig"]["VpcConfig"] for request in requests["CreateProcessingJob"]] == [vpc] * 3
     assert requests["CreateTrainingJob"][0]["VpcConfig"] == vpc
     assert requests["CreateHyperParameterTuningJob"][0]["TrainingJobDefinition"]["VpcConfig"] == vpc
     assert requests["CreateModel"][0]["VpcConfig"] == vpc
 
 
 def test_outputs_and_volumes_are_encrypted(full: Settings) -> None:
-    requests = completed(full, "housing")
-    for asked in requests["CreateProcessingJob"]:
-        assert asked["ProcessingOutputConfig"]["KmsKeyId"] == full.kms_key
-        assert asked["ProcessingResources"]["ClusterConfig"]["VolumeKmsKeyId"] == full.kms_key
+    requests = complete_requests(full, "housing")
+    for request in requests["CreateProcessingJob"]:
+        assert request["ProcessingOutputConfig"]["KmsKeyId"] == full.kms_key
+        assert request["ProcessingResources"]["ClusterConfig"]["VolumeKmsKeyId"] == full.kms_key
     assert requests["CreateTrainingJob"][0]["OutputDataConfig"]["KmsKeyId"] == full.kms_key
     assert requests["CreateEndpointConfig"][0]["KmsKeyId"] == full.kms_key
 
 
 def test_encrypted_local_disks_get_no_key(full: Settings) -> None:
-    assert "VolumeKmsKeyId" not in completed(full, "housing")["CreateTrainingJob"][0]["ResourceConfig"]
+    assert "VolumeKmsKeyId" not in complete_requests(full, "housing")["CreateTrainingJob"][0]["ResourceConfig"]
 
 
 @pytest.mark.parametrize(
-    ("instance_type", "own"),
+    ("instance_type", "has_local_disks"),
     [
         ("ml.m5.large", False),
         ("ml.c6i.large", False),
@@ -156,12 +156,12 @@ def test_encrypted_local_disks_get_no_key(full: Settings) -> None:
         ("ml.p4d.24xlarge", True),
     ],
 )
-def test_types_with_local_disks_are_recognised(instance_type: str, own: bool) -> None:
-    assert (complete.LOCAL_DISKS.match(instance_type) is not None) == own
+def test_types_with_local_disks_are_recognised(instance_type: str, has_local_disks: bool) -> None:
+    assert (complete.LOCAL_DISKS.match(instance_type) is not None) == has_local_disks
 
 
 def test_steps_can_have_different_instance_types(full: Settings) -> None:
-    requests = completed(full, "housing")
+    requests = complete_requests(full, "housing")
     assert requests["CreateTrainingJob"][0]["ResourceConfig"]["InstanceType"] == "ml.g5.xlarge"
     tuning = requests["CreateHyperParameterTuningJob"][0]["TrainingJobDefinition"]
     assert tuning["ResourceConfig"]["InstanceType"] == "ml.m5.large"
@@ -179,9 +179,9 @@ def test_completing_does_not_change_the_request(full: Settings) -> None:
 
 
 def test_requests_name_images_by_digest(settings: Settings) -> None:
-    asked = completed(settings, "straight-line")
-    assert asked["CreateTrainingJob"][0]["AlgorithmSpecification"]["TrainingImage"] == URIS["train-pytorch"]
-    assert asked["CreateModel"][0]["PrimaryContainer"]["Image"].endswith("@sha256:" + "0" * 64)
+    requests = complete_requests(settings, "straight-line")
+    assert requests["CreateTrainingJob"][0]["AlgorithmSpecification"]["TrainingImage"] == URIS["train-pytorch"]
+    assert requests["CreateModel"][0]["PrimaryContainer"]["Image"].endswith("@sha256:" + "0" * 64)
 
 
 @pytest.mark.parametrize("kind", all_kinds(), ids=lambda kind: kind.arn_type)

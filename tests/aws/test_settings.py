@@ -28,7 +28,7 @@ team = "houses"
 """
 
 
-def parsed(*words: str) -> argparse.Namespace:
+def parse(*words: str) -> argparse.Namespace:
     parser = argparse.ArgumentParser()
     flags.add(parser, requests=True)
     return parser.parse_args(words)
@@ -68,15 +68,17 @@ def test_invalid_file_names_the_setting(tmp_path: Path, line: str, output: str) 
 
 
 def test_flags_override_the_file(file: Path) -> None:
-    given = flags.parse_settings(parsed("--on", "aws", "--region", "us-west-2", "--subnets", "subnet-2, subnet-3"))
-    settings = override(load(file), given)
+    flag_settings = flags.parse_settings(
+        parse("--on", "aws", "--region", "us-west-2", "--subnets", "subnet-2, subnet-3")
+    )
+    settings = override(load(file), flag_settings)
     assert (settings.region, settings.subnets) == ("us-west-2", ("subnet-2", "subnet-3"))
     assert settings.instance_type == "ml.m5.xlarge"
 
 
 def test_flags_extend_tables_of_the_file(file: Path) -> None:
     words = ["--instance-type", "ml.m5.large", "--instance-type", "tune=ml.c5.large", "--tag", "run=a=b"]
-    settings = override(load(file), flags.parse_settings(parsed("--on", "aws", *words)))
+    settings = override(load(file), flags.parse_settings(parse("--on", "aws", *words)))
     assert settings.instance_type == "ml.m5.large"
     assert settings.instance_types == {"train": "ml.c5.xlarge", "tune": "ml.c5.large"}
     assert settings.tags == {"team": "houses", "run": "a=b"}
@@ -84,19 +86,19 @@ def test_flags_extend_tables_of_the_file(file: Path) -> None:
 
 def test_flags_for_aws_need_on_aws_option() -> None:
     with pytest.raises(UsageError, match="--spot, --tag can be used only with --on aws"):
-        flags.on_aws(parsed("--spot", "--tag", "a=b"))
-    assert flags.on_aws(parsed()) is False
+        flags.on_aws(parse("--spot", "--tag", "a=b"))
+    assert flags.on_aws(parse()) is False
 
 
 def test_every_flag_is_a_setting() -> None:
-    valued = "profile region role bucket prefix registry instance-type subnets security-groups kms-key"
-    numbers = "endpoint-instances max-minutes spot-wait-minutes"
-    words = [word for name in valued.split() for word in (f"--{name}", "x")]
-    words += [word for name in numbers.split() for word in (f"--{name}", "7")]
+    text_flags = "profile region role bucket prefix registry instance-type subnets security-groups kms-key"
+    number_flags = "endpoint-instances max-minutes spot-wait-minutes"
+    words = [word for name in text_flags.split() for word in (f"--{name}", "x")]
+    words += [word for name in number_flags.split() for word in (f"--{name}", "7")]
     words += ["--spot", "--tag", "a=b"]
-    settings = override(Settings(), flags.parse_settings(parsed("--on", "aws", *words)))
-    same = [name for name, value in vars(settings).items() if value == getattr(Settings(), name)]
-    assert same == ["instance_types", "instance_count", "prices"]
+    settings = override(Settings(), flags.parse_settings(parse("--on", "aws", *words)))
+    unchanged = [name for name, value in vars(settings).items() if value == getattr(Settings(), name)]
+    assert unchanged == ["instance_types", "instance_count", "prices"]
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from tests.conftest import REPOSITORY, tracked_files
 OWNER = 12345
 
 
-def _hear_interrupts() -> None:
+def _enable_interrupts() -> None:
     """Enable SIGINT as in a terminal: processes in the background ignore it, and a shell cannot change that."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
@@ -49,7 +49,7 @@ class Pipeline:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            preexec_fn=_hear_interrupts,
+            preexec_fn=_enable_interrupts,
         )
 
     def run(self, *overrides: str, expect: int = 0) -> str:
@@ -138,8 +138,8 @@ def checkout(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def pipeline(checkout: Path) -> Iterator[Pipeline]:
-    made = Pipeline(checkout, f"microjobs-test-{uuid.uuid4().hex[:8]}", free_port(), {"EPOCHS": "3"})
+    pipeline = Pipeline(checkout, f"microjobs-test-{uuid.uuid4().hex[:8]}", free_port(), {"EPOCHS": "3"})
     try:
-        yield made
+        yield pipeline
     finally:
-        made.down()
+        pipeline.down()

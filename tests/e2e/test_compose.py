@@ -45,8 +45,8 @@ def readme_curl(port: int) -> list[str]:
 @pytest.mark.parametrize("path", sorted(REPOSITORY.glob("docker-compose.*.yml")), ids=lambda path: path.name)
 def test_override_is_valid(path: Path) -> None:
     files = ["--file", str(REPOSITORY / "docker-compose.yml"), "--file", str(path)]
-    done = subprocess.run(["docker", "compose", *files, "config"], capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stderr) == (0, "")
+    result = subprocess.run(["docker", "compose", *files, "config"], capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stderr) == (0, "")
 
 
 def test_housing_runs_to_its_report_and_the_endpoint_answers(pipeline: Pipeline) -> None:

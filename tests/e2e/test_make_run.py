@@ -40,33 +40,33 @@ def make_run(checkout: Path, target: str, options: str, **settings: str) -> subp
     )
 
 
-def assert_ran_as_processes(done: subprocess.CompletedProcess[str]) -> None:
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    assert "jobs run by process on this machine" in done.stdout
-    assert "Test MSE, trained" in done.stdout
-    assert "report.html" in done.stdout
+def assert_ran_as_processes(result: subprocess.CompletedProcess[str]) -> None:
+    assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
+    assert "jobs run by process on this machine" in result.stdout
+    assert "Test MSE, trained" in result.stdout
+    assert "report.html" in result.stdout
 
 
-def test_without_an_engine_the_jobs_run_as_processes(checkout: Path) -> None:
+def test_jobs_run_as_processes_without_an_engine(checkout: Path) -> None:
     assert_ran_as_processes(make_run(checkout, "run", FAST, **NO_ENGINE))
 
 
 @pytest.mark.engine
-def test_without_a_registry_one_line_says_so_and_the_jobs_run_as_processes(checkout: Path) -> None:
-    done = make_run(checkout, "run", FAST, **NO_REGISTRY)
-    assert_ran_as_processes(done)
-    (line,) = [line for line in done.stdout.splitlines() if "cannot pull registry.invalid/python:3.11" in line]
+def test_jobs_run_as_processes_without_a_registry(checkout: Path) -> None:
+    result = make_run(checkout, "run", FAST, **NO_REGISTRY)
+    assert_ran_as_processes(result)
+    (line,) = [line for line in result.stdout.splitlines() if "cannot pull registry.invalid/python:3.11" in line]
     assert "the jobs run as processes" in line
     assert "docs/maintaining/building.md" in line
 
 
 @pytest.mark.engine
-def test_without_a_registry_docker_is_refused_with_the_remedy(checkout: Path) -> None:
-    done = make_run(checkout, "run", "--runtime docker", **NO_REGISTRY)
-    assert done.returncode != 0
-    assert "microjobs: The Docker engine cannot pull registry.invalid/python:3.11" in done.stderr
-    assert "--runtime process needs no images" in done.stderr
-    assert "Traceback" not in done.stderr
+def test_docker_runtime_without_a_registry_is_refused_with_a_remedy(checkout: Path) -> None:
+    result = make_run(checkout, "run", "--runtime docker", **NO_REGISTRY)
+    assert result.returncode != 0
+    assert "microjobs: The Docker engine cannot pull registry.invalid/python:3.11" in result.stderr
+    assert "--runtime process needs no images" in result.stderr
+    assert "Traceback" not in result.stderr
 
 
 @pytest.fixture
@@ -78,11 +78,9 @@ def build_settings() -> Iterator[dict[str, str]]:
 
 
 @pytest.mark.engine
-def test_with_an_engine_only_the_images_of_the_workflow_are_built(
-    checkout: Path, build_settings: dict[str, str]
-) -> None:
-    done = make_run(checkout, "run", FAST, **build_settings)
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    assert "jobs run by docker on this machine" in done.stdout
-    assert "Test MSE, trained" in done.stdout
-    assert f"microjobs/train-pytorch:{build_settings['TAG']}" not in done.stdout
+def test_run_builds_only_the_images_of_the_workflow(checkout: Path, build_settings: dict[str, str]) -> None:
+    result = make_run(checkout, "run", FAST, **build_settings)
+    assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
+    assert "jobs run by docker on this machine" in result.stdout
+    assert "Test MSE, trained" in result.stdout
+    assert f"microjobs/train-pytorch:{build_settings['TAG']}" not in result.stdout

@@ -18,7 +18,7 @@ def test_every_user_may_read_the_image(checkout: Path, monkeypatch: pytest.Monke
     try:
         subprocess.run(["make", "build/preprocess"], cwd=checkout, env=os.environ, check=True, capture_output=True)
         command = ["docker", "run", "--rm", "--user", "12345", image, "dataset", "straight-line", "--output", "/tmp"]
-        done = subprocess.run(command, check=False, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
+        result = subprocess.run(command, check=False, capture_output=True, text=True)
+        assert result.returncode == 0, result.stderr
     finally:
         subprocess.run(["docker", "image", "rm", image], capture_output=True, check=False)

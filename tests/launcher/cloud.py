@@ -47,14 +47,14 @@ def tar_gz(files: dict[str, bytes]) -> bytes:
 
 
 class Cloud:
-    """Set `failing`, `hanging` or `on_describe` to a step's name, or a function, to make something go wrong."""
+    """SageMaker, S3 and logs in memory. `failures` has reasons by step; the jobs of `hanging_steps` do not end."""
 
     def __init__(self) -> None:
         self.objects: dict[str, bytes] = {}
         self.resources: dict[tuple[str, str], Members] = {}
         self.requests: list[tuple[str, Members]] = []
-        self.failing: dict[str, str] = {}
-        self.hanging: set[str] = set()
+        self.failures: dict[str, str] = {}
+        self.hanging_steps: set[str] = set()
         self.on_describe: Callable[[str], None] = lambda _name: None
         self.log = ["Epoch: 0 | Train loss: 0.757 | Test loss: 0.725", "done"]
 
@@ -76,14 +76,14 @@ class Cloud:
 
     def client(self, service: Any) -> Any:
         client = SESSION.client(service, "us-east-1", aws_access_key_id="key", aws_secret_access_key="secret")  # noqa: S106
-        client.meta.events.register("before-parameter-build", self._remember)
-        client.meta.events.register("before-call", self._answer)
+        client.meta.events.register("before-parameter-build", self._store_members)
+        client.meta.events.register("before-call", self._respond)
         return client
 
-    def _remember(self, params: Members, context: Members, **_: object) -> None:
+    def _store_members(self, params: Members, context: Members, **_: object) -> None:
         context["members"] = dict(params)
 
-    def _answer(self, model: Any, params: Members, context: Members, **_: object) -> tuple[Any, Members]:
+    def _respond(self, model: Any, params: Members, context: Members, **_: object) -> tuple[Any, Members]:
         members, name = context["members"], model.name
         try:
             if model.service_model.service_name == "sagemaker":
@@ -93,7 +93,7 @@ class Cloud:
         except ServiceError as error:
             return SimpleNamespace(status_code=400), {"Error": {"Code": error.code, "Message": error.message}}
 
-    def requests_of(self, operation: str) -> list[Members]:
+    def find_requests(self, operation: str) -> list[Members]:
         return [members for name, members in self.requests if name == operation]
 
     # --- operations ---
@@ -114,15 +114,15 @@ class Cloud:
         if (noun, name) in self.resources:
             raise ServiceError("ResourceInUse", f"{name} exists already")
         status = "Creating" if noun == "Endpoint" else "InProgress"
-        self.resources[noun, name] = {**members, f"{noun}Status": status, "CreationTime": self._now()}
+        self.resources[noun, name] = {**members, f"{noun}Status": status, "CreationTime": self.next_time()}
         return {}
 
-    def _now(self) -> datetime:
+    def next_time(self) -> datetime:
         """A second later for each resource."""
         return START + timedelta(seconds=len(self.resources))
 
-    def _describe(self, noun: str, name: str, _asked: Members) -> Members:
-        resource = self._thing(noun, name)
+    def _describe(self, noun: str, name: str, _members: Members) -> Members:
+        resource = self._get_resource(noun, name)
         self.on_describe(name)
         before = dict(resource)
         if resource[f"{noun}Status"] in ("InProgress", "Creating"):
@@ -130,24 +130,24 @@ class Cloud:
         return before
 
     def _advance(self, noun: str, name: str, resource: Members) -> None:
-        step = next((step for step in (*self.failing, *self.hanging) if step in name), "")
-        if step in self.failing:
-            resource |= {f"{noun}Status": "Failed", "FailureReason": self.failing[step]}
-        elif step not in self.hanging:
+        step = next((step for step in (*self.failures, *self.hanging_steps) if step in name), "")
+        if step in self.failures:
+            resource |= {f"{noun}Status": "Failed", "FailureReason": self.failures[step]}
+        elif step not in self.hanging_steps:
             getattr(self, f"_end_{noun}", lambda _name, _thing: None)(name, resource)
             resource[f"{noun}Status"] = "InService" if noun == "Endpoint" else "Completed"
 
-    def _thing(self, noun: str, name: str) -> Members:
+    def _get_resource(self, noun: str, name: str) -> Members:
         if (noun, name) not in self.resources:
             raise ServiceError("ValidationException", f"Could not find {noun} {name}")
         return self.resources[noun, name]
 
-    def _stop(self, noun: str, name: str, _asked: Members) -> Members:
-        self._thing(noun, name)[f"{noun}Status"] = "Stopped"
+    def _stop(self, noun: str, name: str, _members: Members) -> Members:
+        self._get_resource(noun, name)[f"{noun}Status"] = "Stopped"
         return {}
 
-    def _delete(self, noun: str, name: str, _asked: Members) -> Members:
-        self._thing(noun, name)
+    def _delete(self, noun: str, name: str, _members: Members) -> Members:
+        self._get_resource(noun, name)
         del self.resources[noun, name]
         return {}
 
@@ -193,7 +193,7 @@ class Cloud:
             own = {
                 "TrainingJobName": job,
                 "TrainingJobStatus": "Completed",
-                "CreationTime": self._now(),
+                "CreationTime": self.next_time(),
                 "number": number,
             }
             self.resources["TrainingJob", job] = {**resource["TrainingJobDefinition"], **own}
@@ -216,7 +216,7 @@ class Cloud:
         }
 
     def InvokeEndpoint(self, members: Members) -> Members:  # noqa: N802
-        self._thing("Endpoint", members["EndpointName"])
+        self._get_resource("Endpoint", members["EndpointName"])
         rows = json.loads(members["Body"])["instances"]
         body = json.dumps({"predictions": [[row[0] * 0.3 + 0.9] for row in rows]}).encode()
         return {"Body": StreamingBody(io.BytesIO(body), len(body))}

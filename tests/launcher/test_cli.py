@@ -32,12 +32,12 @@ def microjobs(cloud: Cloud, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     """Run `microjobs` with these arguments."""
 
     @contextmanager
-    def here(*_: object) -> Iterator[backend.Backend]:
+    def open_backend(*_: object) -> Iterator[backend.Backend]:
         yield cloud.backend()
 
     monkeypatch.setenv(HOME, str(tmp_path / "home"))
-    monkeypatch.setattr(backend, "open_local_backend", here)
-    monkeypatch.setattr(launch, "open_local_backend", here)
+    monkeypatch.setattr(backend, "open_local_backend", open_backend)
+    monkeypatch.setattr(launch, "open_local_backend", open_backend)
     monkeypatch.setattr(home_view, "HomeView", lambda _home: BackendView(cloud.backend(), "memory"))
     return lambda *words: main(words)
 
@@ -67,7 +67,7 @@ def test_straight_line_prints_its_table(microjobs: Microjobs, capsys: pytest.Cap
 def test_failed_step_reports_reason_and_how_to_resume(
     microjobs: Microjobs, cloud: Cloud, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    cloud.failing["scale"] = "x_train row 3 holds NaN"
+    cloud.failures["scale"] = "x_train row 3 holds NaN"
     assert microjobs("run", "housing") == 1
     captured = capsys.readouterr()
     assert "is Failed: x_train row 3 holds NaN\n  | Epoch: 0" in captured.err
@@ -75,18 +75,18 @@ def test_failed_step_reports_reason_and_how_to_resume(
 
 
 def test_resume_keeps_the_options_of_the_run(microjobs: Microjobs, cloud: Cloud) -> None:
-    cloud.failing["train"] = "no luck"
+    cloud.failures["train"] = "no luck"
     assert microjobs("run", "housing", "--no-tuning", "--instance-count", "2") == 1
-    cloud.failing.clear()
+    cloud.failures.clear()
     assert microjobs("run", "housing", "--resume") == 0
-    assert cloud.requests_of("CreateHyperParameterTuningJob") == []
-    assert len(cloud.requests_of("CreateProcessingJob")) == 3
+    assert cloud.find_requests("CreateHyperParameterTuningJob") == []
+    assert len(cloud.find_requests("CreateProcessingJob")) == 3
 
 
 def test_resume_with_other_options_fails(
     microjobs: Microjobs, cloud: Cloud, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    cloud.failing["train"] = "no luck"
+    cloud.failures["train"] = "no luck"
     microjobs("run", "housing", "--epochs", "5")
     assert microjobs("run", "housing", "--resume", "--epochs", "6") == 2
     assert "was started with epochs 5, not 6" in capsys.readouterr().err
@@ -118,8 +118,8 @@ def test_data_file_must_hold_x_and_y(microjobs: Microjobs, tmp_path: Path, capsy
 def test_missing_images_are_reported_before_the_first_job(
     microjobs: Microjobs, cloud: Cloud, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    needy = replace(cloud.backend(), needs_images=True)
-    monkeypatch.setattr(launch, "open_local_backend", lambda *_: nullcontext(needy))
+    backend_with_images = replace(cloud.backend(), needs_images=True)
+    monkeypatch.setattr(launch, "open_local_backend", lambda *_: nullcontext(backend_with_images))
     monkeypatch.setattr(images, "read_labels", lambda: {"microjobs/serve:dev": {}, "microjobs/preprocess:dev": {}})
     assert microjobs("run", "straight-line") == 1
     assert "`microjobs build train-pytorch batch-score` makes them" in capsys.readouterr().err
@@ -162,7 +162,7 @@ def test_ps_lists_all_kinds_newest_first(
 
 def test_logs_finds_a_job_by_its_name(microjobs: Microjobs, cloud: Cloud, capsys: pytest.CaptureFixture[str]) -> None:
     microjobs("run", "straight-line")
-    job = cloud.requests_of("CreateTrainingJob")[0]["TrainingJobName"]
+    job = cloud.find_requests("CreateTrainingJob")[0]["TrainingJobName"]
     capsys.readouterr()
     assert microjobs("logs", "-f", job) == 0
     assert capsys.readouterr().out == "algo-1  Epoch: 0 | Train loss: 0.757 | Test loss: 0.725\nalgo-1  done\n"
@@ -190,8 +190,8 @@ def test_stop_reports_the_status_of_a_job_that_ended_before_the_request(
 ) -> None:
     cloud.resources["TransformJob", "quick"] = {"TransformJobStatus": "InProgress"}
 
-    def refuse(word: str, name: str, _asked: object) -> Members:
-        cloud.resources[word, name][f"{word}Status"] = "Failed"
+    def refuse(noun: str, name: str, _members: object) -> Members:
+        cloud.resources[noun, name][f"{noun}Status"] = "Failed"
         raise ServiceError("ValidationException", "it is Failed")
 
     monkeypatch.setattr(cloud, "_stop", refuse)

@@ -41,7 +41,7 @@ def microjobs(home: Path, *words: str) -> subprocess.CompletedProcess[str]:
 
 
 @contextmanager
-def started(home: Path, *words: str) -> Iterator[subprocess.Popen[str]]:
+def start_microjobs(home: Path, *words: str) -> Iterator[subprocess.Popen[str]]:
     """Start the command as the leader of a process group, as shells do."""
     command = [sys.executable, "-m", "microjobs_orchestrator.cli", *words]
     with subprocess.Popen(
@@ -81,7 +81,7 @@ def test_straight_line_prints_the_table_of_the_notebook(home: Path) -> None:
 
 
 def test_ctrl_c_pressed_twice_leaves_nothing_running(home: Path) -> None:
-    with started(home, "run", "straight-line", "--epochs", "100000000", "--runtime", "docker") as running:
+    with start_microjobs(home, "run", "straight-line", "--epochs", "100000000", "--runtime", "docker") as running:
         assert running.stdout is not None
         assert any("InProgress: Training" in line for line in running.stdout)
         assert len(container_names(Home(home))) == 1
@@ -101,9 +101,9 @@ def test_failed_step_reports_reason_and_resumes(home: Path) -> None:
     assert failed.returncode == 1
     assert "learning_rate" in failed.stderr
     assert "\n  | " in failed.stderr
-    again = microjobs(home, "run", "housing", "--resume", "--runtime", "docker")
-    assert again.returncode == 1
-    assert "Raw data" in again.stdout
+    resumed = microjobs(home, "run", "housing", "--resume", "--runtime", "docker")
+    assert resumed.returncode == 1
+    assert "Raw data" in resumed.stdout
     names = re.findall(r"^(\w+) +housing-\d+-\d+-(\S+)", microjobs(home, "ps").stdout, re.MULTILINE)
     assert sorted(names) == [
         ("processing", "raw"),

@@ -73,10 +73,10 @@ def test_log_has_no_control_sequences(
         append_line(stream, 1.0, line)
     monkeypatch.setattr(sys.stdout, "isatty", lambda: is_terminal)
     assert main(["logs", "job"]) == 0
-    said = capsys.readouterr().out
-    kept = {"\n"} | ({"\x1b"} if is_terminal else set())
-    assert set(said) & set(map(chr, [*range(32), *range(127, 160)])) == kept
-    lines = said.splitlines()
+    output = capsys.readouterr().out
+    expected_controls = {"\n"} | ({"\x1b"} if is_terminal else set())
+    assert set(output) & set(map(chr, [*range(32), *range(127, 160)])) == expected_controls
+    lines = output.splitlines()
     assert lines[0] == f"algo-1 {expected}"
     assert all(line.startswith("algo-1  ") for line in lines)
     assert lines[-1] == "algo-1  100%"

@@ -117,4 +117,4 @@ def test_run_shows_the_results_as_they_declare(
     assert "<p>2 files on the page</p>" in page.read_text()
     (journal,) = (folder / "home" / "runs").glob("*.json")
     assert json.loads(journal.read_text())["options"] == {"shards": 3, "notes": str(folder / "notes.txt")}
-    assert len(cloud.requests_of("CreateProcessingJob")) == 1
+    assert len(cloud.find_requests("CreateProcessingJob")) == 1

@@ -67,7 +67,7 @@ RESULTS = RunResults(
     ],
     [Location("data", f"{BASE}/train"), Location("model", f"{BASE}/models/x/output/model.tar.gz", in_summary=True)],
 )
-PLACES = [
+LOCATIONS = [
     ("S3", BASE),
     ("disk", f".microjobs/s3/{BASE.removeprefix('s3://')}"),
     ("model", f"models/{TRIALS[0].name}/output/model.tar.gz"),
@@ -76,20 +76,20 @@ PLACES = [
 STEPS = [JournalEntry("train", "Training", "TrainingJob", "job", 4.2), JournalEntry("tune", "Tuning", "", "job", 61.0)]
 
 
-def shown(results: RunResults) -> list[str]:
+def render_summary(results: RunResults) -> list[str]:
     screen = io.StringIO()
-    Console(file=screen, width=80).print(make_summary(results, HEADING, PLACES))
+    Console(file=screen, width=80).print(make_summary(results, HEADING, LOCATIONS))
     return screen.getvalue().splitlines()
 
 
 def test_summary_fits_a_screen() -> None:
-    lines = shown(RESULTS)
+    lines = render_summary(RESULTS)
     assert len(lines) < 24
     assert max(map(len, lines)) <= 80
 
 
 def test_summary_shows_metrics_trials_and_locations() -> None:
-    text = "\n".join(shown(RESULTS))
+    text = "\n".join(render_summary(RESULTS))
     for wanted in (
         "3054.33",
         "2891.20",
@@ -103,13 +103,13 @@ def test_summary_shows_metrics_trials_and_locations() -> None:
     ):
         assert wanted in text
     assert "004-abcd1234" not in text
-    assert f"disk    {PLACES[1][1]}\n" in text
+    assert f"disk    {LOCATIONS[1][1]}\n" in text
     assert "…" not in text
 
 
 def test_summary_without_tuning_has_no_trials() -> None:
     assert "val_loss" not in "\n".join(
-        shown(replace(RESULTS, blocks=[item for item in RESULTS.blocks if not isinstance(item, Trials)]))
+        render_summary(replace(RESULTS, blocks=[item for item in RESULTS.blocks if not isinstance(item, Trials)]))
     )
 
 
@@ -159,7 +159,7 @@ class Links(HTMLParser):
 
 
 def test_page_has_no_external_resources() -> None:
-    text = make_page(RESULTS, HEADING, STEPS, PLACES)
+    text = make_page(RESULTS, HEADING, STEPS, LOCATIONS)
     links = Links()
     links.feed(text)
     assert links.open == []
@@ -171,12 +171,12 @@ def test_page_has_no_external_resources() -> None:
 def test_predictions_are_plotted_once(start: StartRun, tmp_path: Path) -> None:
     run = start()
     results = housing(run, Options(tuning=False), tmp_path)
-    captions = re.findall(r"<figcaption>(.*?)</figcaption>", make_page(results, HEADING, STEPS, PLACES))
+    captions = re.findall(r"<figcaption>(.*?)</figcaption>", make_page(results, HEADING, STEPS, LOCATIONS))
     assert [caption for caption in captions if "redict" in caption] == [captions[0]]
 
 
 def test_locations_are_texts_and_trials_are_numbers() -> None:
-    text = make_page(RESULTS, HEADING, STEPS, PLACES)
+    text = make_page(RESULTS, HEADING, STEPS, LOCATIONS)
     assert "<table class=texts><tr><th>data</th><th>location</th></tr>" in text
     assert "<table><tr><th>training job</th>" in text
 
@@ -201,7 +201,7 @@ def test_nothing_overflows_in_a_browser(width: int, tmp_path: Path) -> None:
     if chromium is None:
         pytest.skip("chromium is not installed")
     (tmp_path / "report.html").write_text(
-        make_page(RESULTS, HEADING, STEPS, PLACES).replace("</body>", f"{MEASURE}</body>")
+        make_page(RESULTS, HEADING, STEPS, LOCATIONS).replace("</body>", f"{MEASURE}</body>")
     )
     (tmp_path / "frame.html").write_text(FRAME.format(width=width))  # a window has at least 500 pixels
     command = [chromium, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}"]
@@ -214,17 +214,17 @@ def test_nothing_overflows_in_a_browser(width: int, tmp_path: Path) -> None:
 
 
 def test_page_supports_dark_mode() -> None:
-    assert "prefers-color-scheme: dark" in make_page(RESULTS, HEADING, STEPS, PLACES)
+    assert "prefers-color-scheme: dark" in make_page(RESULTS, HEADING, STEPS, LOCATIONS)
 
 
 def test_page_escapes_output_of_jobs() -> None:
-    text = make_page(RESULTS, HEADING, STEPS, PLACES)
+    text = make_page(RESULTS, HEADING, STEPS, LOCATIONS)
     assert "Test MSE : &lt;2891.2&gt;" in text
     assert "<2891.2>" not in text
 
 
 def test_page_shows_trials_predictions_and_times() -> None:
-    text = make_page(RESULTS, HEADING, STEPS, PLACES)
+    text = make_page(RESULTS, HEADING, STEPS, LOCATIONS)
     assert text.count("abcd1234") >= 6
     names = "begin with housing-20261122-013229-tune-."
     for wanted in ("1 min 01 s", "<td>134.0</td>", "3054.33", "learning rate", names, "report.html"):

@@ -25,8 +25,8 @@ QUICK = Options(tuning=False)
 
 
 def names(cloud: Cloud, operation: str) -> list[str]:
-    word = operation.removeprefix("Create").removeprefix("Stop")
-    return [asked[f"{word}Name"] for asked in cloud.requests_of(operation)]
+    noun = operation.removeprefix("Create").removeprefix("Stop")
+    return [request[f"{noun}Name"] for request in cloud.find_requests(operation)]
 
 
 def next_attempt(journal: Journal) -> Journal:
@@ -36,20 +36,20 @@ def next_attempt(journal: Journal) -> Journal:
 
 
 def test_failed_job_reports_reason_and_last_log_lines(cloud: Cloud, start: StartRun, tmp_path: Path) -> None:
-    cloud.failing["train"] = "the training diverged"
+    cloud.failures["train"] = "the training diverged"
     run = start()
     with pytest.raises(JobFailedError, match="is Failed: the training diverged") as failure:
         housing(run, QUICK, tmp_path)
     assert failure.value.tail == tuple(cloud.log)
-    assert cloud.requests_of("StopTrainingJob") == []
+    assert cloud.find_requests("StopTrainingJob") == []
 
 
 def test_resumed_run_skips_finished_steps(cloud: Cloud, start: StartRun, tmp_path: Path) -> None:
-    cloud.failing["train"] = "no luck"
+    cloud.failures["train"] = "no luck"
     run = start()
     with pytest.raises(JobFailedError):
         housing(run, QUICK, tmp_path)
-    cloud.failing.clear()
+    cloud.failures.clear()
     resumed = start(journal=next_attempt(run.journal))
     assert block(housing(resumed, QUICK, tmp_path), Score).report
     assert names(cloud, "CreateProcessingJob") == [f"{run.id}-raw", f"{run.id}-scale", f"{run.id}-batch-score-2"]
@@ -57,18 +57,18 @@ def test_resumed_run_skips_finished_steps(cloud: Cloud, start: StartRun, tmp_pat
 
 
 def test_resumed_run_reuses_stored_predictions(cloud: Cloud, start: StartRun, tmp_path: Path) -> None:
-    cloud.failing["batch-score"] = "no luck"
+    cloud.failures["batch-score"] = "no luck"
     run = start()
     with pytest.raises(JobFailedError):
         housing(run, QUICK, tmp_path)
-    cloud.failing.clear()
+    cloud.failures.clear()
     resumed = start(journal=next_attempt(run.journal))
     assert block(housing(resumed, QUICK, tmp_path), Predictions).predictions == pytest.approx([0.9] * 4 + [1.2] * 6)
-    assert len(cloud.requests_of("CreateEndpoint")) == 1
+    assert len(cloud.find_requests("CreateEndpoint")) == 1
 
 
 def test_resumed_run_follows_a_running_job(cloud: Cloud, start: StartRun, tmp_path: Path) -> None:
-    cloud.on_describe = killed_at("train")
+    cloud.on_describe = exit_at("train")
     run = start()
     with pytest.raises(SystemExit):
         housing(run, QUICK, tmp_path)
@@ -79,7 +79,7 @@ def test_resumed_run_follows_a_running_job(cloud: Cloud, start: StartRun, tmp_pa
     assert names(cloud, "CreateTrainingJob") == [f"{run.id}-train"]
 
 
-def killed_at(step: str) -> Any:
+def exit_at(step: str) -> Any:
     def on_describe(name: str) -> None:
         if step in name:
             raise SystemExit
@@ -88,11 +88,11 @@ def killed_at(step: str) -> Any:
 
 
 def test_steps_after_a_deleted_job_are_repeated(cloud: Cloud, start: StartRun, tmp_path: Path) -> None:
-    cloud.failing["batch-score"] = "no luck"
+    cloud.failures["batch-score"] = "no luck"
     run = start()
     with pytest.raises(JobFailedError):
         housing(run, QUICK, tmp_path)
-    cloud.failing.clear()
+    cloud.failures.clear()
     del cloud.resources["ProcessingJob", f"{run.id}-scale"]
     resumed = start(journal=next_attempt(run.journal))
     housing(resumed, QUICK, tmp_path)
@@ -109,21 +109,21 @@ def test_endpoint_left_by_a_killed_run_is_deleted(cloud: Cloud, start: StartRun)
     assert Journal.read(run.journal.path).endpoint is None
 
 
-@pytest.mark.parametrize(("step", "word"), [("raw", "ProcessingJob"), ("train", "TrainingJob")])
+@pytest.mark.parametrize(("step", "noun"), [("raw", "ProcessingJob"), ("train", "TrainingJob")])
 def test_ctrl_c_stops_the_running_job(
-    cloud: Cloud, start: StartRun, tmp_path: Path, step: str, word: str, screen: io.StringIO
+    cloud: Cloud, start: StartRun, tmp_path: Path, step: str, noun: str, screen: io.StringIO
 ) -> None:
-    cloud.hanging.add(step)
-    cloud.on_describe = pressing_ctrl_c(step)
+    cloud.hanging_steps.add(step)
+    cloud.on_describe = press_ctrl_c_at(step)
     run = start()
     with pytest.raises(KeyboardInterrupt), run.guard.interruptible():
         housing(run, QUICK, tmp_path)
-    assert names(cloud, f"Stop{word}") == [f"{run.id}-{step}"]
-    assert cloud.resources[word, f"{run.id}-{step}"][f"{word}Status"] == "Stopped"
+    assert names(cloud, f"Stop{noun}") == [f"{run.id}-{step}"]
+    assert cloud.resources[noun, f"{run.id}-{step}"][f"{noun}Status"] == "Stopped"
     assert f"stopping {run.id}-{step}" in screen.getvalue()
 
 
-def pressing_ctrl_c(step: str) -> Any:
+def press_ctrl_c_at(step: str) -> Any:
     """Press Ctrl-C at each Describe call for the step's job: once to interrupt it, then while it is stopped."""
 
     def on_describe(name: str) -> None:
@@ -134,17 +134,17 @@ def pressing_ctrl_c(step: str) -> Any:
 
 
 def test_ctrl_c_deletes_the_endpoint(cloud: Cloud, start: StartRun, tmp_path: Path) -> None:
-    cloud.hanging.add("endpoint")
-    cloud.on_describe = pressing_ctrl_c("endpoint")
+    cloud.hanging_steps.add("endpoint")
+    cloud.on_describe = press_ctrl_c_at("endpoint")
     run = start()
     with pytest.raises(KeyboardInterrupt), run.guard.interruptible():
         housing(run, QUICK, tmp_path)
-    assert [word for word, _ in cloud.resources if word in ("Endpoint", "EndpointConfig", "Model")] == []
+    assert [noun for noun, _ in cloud.resources if noun in ("Endpoint", "EndpointConfig", "Model")] == []
 
 
 def test_ctrl_c_during_deletion_deletes_the_endpoint(cloud: Cloud, start: StartRun, tmp_path: Path) -> None:
     def interrupt_deletion(name: str) -> None:
-        if name.endswith("-endpoint") and cloud.requests_of("InvokeEndpoint"):
+        if name.endswith("-endpoint") and cloud.find_requests("InvokeEndpoint"):
             cloud.on_describe = lambda _: None
             os.kill(os.getpid(), signal.SIGINT)
 
@@ -152,7 +152,7 @@ def test_ctrl_c_during_deletion_deletes_the_endpoint(cloud: Cloud, start: StartR
     run = start()
     with pytest.raises(KeyboardInterrupt), run.guard.interruptible():
         housing(run, QUICK, tmp_path)
-    assert [word for word, _ in cloud.resources if word in ("Endpoint", "EndpointConfig", "Model")] == []
+    assert [noun for noun, _ in cloud.resources if noun in ("Endpoint", "EndpointConfig", "Model")] == []
 
 
 def test_ctrl_c_during_a_create_call_stops_the_job(
@@ -161,20 +161,20 @@ def test_ctrl_c_during_a_create_call_stops_the_job(
     """An aborted request may still create the job on AWS, when it is too late to stop it."""
     create, later = cloud._create, threading.Event()
 
-    def created(word: str, name: str, asked: dict[str, Any]) -> None:
-        create(word, name, asked)
+    def created(noun: str, name: str, request: dict[str, Any]) -> None:
+        create(noun, name, request)
         later.set()
 
-    def interrupted(word: str, name: str, asked: dict[str, Any]) -> dict[str, Any]:
-        if word != "TrainingJob":
-            return create(word, name, asked)
-        threading.Timer(0.05, created, (word, name, asked)).start()
+    def interrupted(noun: str, name: str, request: dict[str, Any]) -> dict[str, Any]:
+        if noun != "TrainingJob":
+            return create(noun, name, request)
+        threading.Timer(0.05, created, (noun, name, request)).start()
         os.kill(os.getpid(), signal.SIGINT)
         assert later.wait(10)
         return {}
 
     monkeypatch.setattr(cloud, "_create", interrupted)
-    cloud.hanging.add("train")
+    cloud.hanging_steps.add("train")
     run = start()
     with pytest.raises(KeyboardInterrupt), run.guard.interruptible():
         housing(run, QUICK, tmp_path)
@@ -202,7 +202,7 @@ def test_job_is_stopped_although_output_cannot_be_written(cloud: Cloud, tmp_path
             screen.is_full = True
             os.kill(os.getpid(), signal.SIGINT)
 
-    cloud.hanging.add("train")
+    cloud.hanging_steps.add("train")
     cloud.on_describe = interrupt
     journal = Journal.new(tmp_path / "runs", "housing", {})
     run = Run(cloud.backend(), journal, Progress(Console(file=screen, width=80)))

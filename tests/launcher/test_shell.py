@@ -56,8 +56,8 @@ def home(tmp_path: Path) -> Home:
 )
 def test_words_are_completed(home: Home, line: str, words: list[str]) -> None:
     script = "microjobs 8>&1 9>/dev/null"
-    asked = {"_ARGCOMPLETE": "1", "COMP_LINE": line, "COMP_POINT": str(len(line)), "_ARGCOMPLETE_IFS": "|"}
-    assert run(["bash", "-c", script], **asked, **{HOME: str(home.root)}).split("|") == words
+    variables = {"_ARGCOMPLETE": "1", "COMP_LINE": line, "COMP_POINT": str(len(line)), "_ARGCOMPLETE_IFS": "|"}
+    assert run(["bash", "-c", script], **variables, **{HOME: str(home.root)}).split("|") == words
 
 
 SHELLS = {
@@ -73,14 +73,14 @@ SHELLS = {
 INTERACTIVE = {"bash": ["--noprofile", "--norc", "-i"], "zsh": ["-fis"]}
 
 
-def need(shell: str) -> None:
+def require_shell(shell: str) -> None:
     if shutil.which(shell) is None:
         pytest.skip(f"{shell} is not installed")
 
 
 @pytest.mark.parametrize("name", SHELLS)
 def test_shell_accepts_the_completion_script(name: str) -> None:
-    need(name)
+    require_shell(name)
     script, output = SHELLS[name]
     assert output in run([name, "-c", script])
 
@@ -98,7 +98,7 @@ PROGRAMS = {
 @pytest.mark.parametrize("name", ["sh", "bash", "zsh"])
 @pytest.mark.parametrize("times", [1, 2])
 def test_variables_are_restored(name: str, times: int, tmp_path: Path) -> None:
-    need(name)
+    require_shell(name)
     for file, program in PROGRAMS.items():
         (tmp_path / file).write_text(f"import os; {program}\n")
     change = 'eval "$(python change)"\n' * times
@@ -119,11 +119,11 @@ QUICK_START = Path("docs/using/quick-start.md")
 
 @pytest.mark.parametrize("name", ["bash", "zsh"])
 def test_first_steps_of_the_quick_start_work_when_pasted(name: str, tmp_path: Path) -> None:
-    need(name)
+    require_shell(name)
     (tmp_path / ".venv").symlink_to(BIN.parent)
     (tmp_path / "microjobs.toml").write_text('[local]\nport = 0\nruntime = "process"\n')
-    asked = 'python -c \'import boto3; print(boto3.client("sagemaker").list_models()["Models"])\''
-    lines = f'{FIRST_STEPS}\n{asked}\neval "$(microjobs local env --unset)"\nmicrojobs local down\n'
+    request = 'python -c \'import boto3; print(boto3.client("sagemaker").list_models()["Models"])\''
+    lines = f'{FIRST_STEPS}\n{request}\neval "$(microjobs local env --unset)"\nmicrojobs local down\n'
     environment = {"PATH": os.defpath, "HOME": str(tmp_path), "TERM": "dumb"}
     command = [shutil.which(name) or name, *INTERACTIVE[name]]
     done = subprocess.run(

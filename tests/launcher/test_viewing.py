@@ -54,7 +54,7 @@ def view(request: pytest.FixtureRequest, home: Home, cloud: Cloud) -> View:
     if request.param == "home":
         return HomeView(home)
     for kind, name, status, members in ROWS:
-        resource = {kind.name_member: name, kind.status_member: status, "CreationTime": cloud._now(), **members}
+        resource = {kind.name_member: name, kind.status_member: status, "CreationTime": cloud.next_time(), **members}
         cloud.resources[kind.noun, name] = resource
     return BackendView(cloud.backend(), "memory")
 

@@ -38,7 +38,7 @@ def test_housing_sends_the_requests_of_the_notebook(cloud: Cloud, start: StartRu
 def test_scaling_distributes_files_to_four_hosts(cloud: Cloud, start: StartRun, tmp_path: Path) -> None:
     run = start()
     housing(run, Options(tuning=False), tmp_path)
-    raw, scaling, _ = cloud.requests_of("CreateProcessingJob")
+    raw, scaling, _ = cloud.find_requests("CreateProcessingJob")
     assert raw["AppSpecification"]["ContainerArguments"] == ["dataset", "diabetes", "--shards", "4"]
     assert scaling["ProcessingResources"]["ClusterConfig"]["InstanceCount"] == 4
     assert scaling["ProcessingInputs"][0]["S3Input"]["S3DataDistributionType"] == "ShardedByS3Key"
@@ -47,7 +47,7 @@ def test_scaling_distributes_files_to_four_hosts(cloud: Cloud, start: StartRun, 
 def test_tuning_has_the_ranges_of_the_notebook(cloud: Cloud, start: StartRun, tmp_path: Path) -> None:
     run = start()
     results = housing(run, Options(), tmp_path)
-    config = cloud.requests_of("CreateHyperParameterTuningJob")[0]["HyperParameterTuningJobConfig"]
+    config = cloud.find_requests("CreateHyperParameterTuningJob")[0]["HyperParameterTuningJobConfig"]
     assert config["ResourceLimits"] == {"MaxNumberOfTrainingJobs": 6, "MaxParallelTrainingJobs": 3}
     ranges = {item["Name"]: item for items in config["ParameterRanges"].values() for item in items}
     assert {name: (item["MinValue"], item["MaxValue"]) for name, item in ranges.items()} == {
@@ -62,23 +62,26 @@ def test_best_model_is_served_and_scored(cloud: Cloud, start: StartRun, tmp_path
     run = start()
     housing(run, Options(), tmp_path)
     tuned = f"s3://bucket/{run.id}/models/{run.id}-tune-001-abcd1234/output/model.tar.gz"
-    assert cloud.requests_of("CreateModel")[0]["PrimaryContainer"]["ModelDataUrl"] == tuned
-    assert cloud.requests_of("CreateProcessingJob")[-1]["ProcessingInputs"][0]["S3Input"]["S3Uri"] == tuned
+    assert cloud.find_requests("CreateModel")[0]["PrimaryContainer"]["ModelDataUrl"] == tuned
+    assert cloud.find_requests("CreateProcessingJob")[-1]["ProcessingInputs"][0]["S3Input"]["S3Uri"] == tuned
 
 
 def test_worse_tuned_model_is_not_served(
     cloud: Cloud, start: StartRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        cloud, "_end_HyperParameterTuningJob", lambda name, thing: worse(cloud, name, thing), raising=True
+        cloud,
+        "_end_HyperParameterTuningJob",
+        lambda name, resource: make_tuned_model_worse(cloud, name, resource),
+        raising=True,
     )
     run = start()
     housing(run, Options(), tmp_path)
-    assert f"{run.id}-train/" in cloud.requests_of("CreateModel")[0]["PrimaryContainer"]["ModelDataUrl"]
+    assert f"{run.id}-train/" in cloud.find_requests("CreateModel")[0]["PrimaryContainer"]["ModelDataUrl"]
 
 
-def worse(cloud: Cloud, name: str, thing: dict[str, object]) -> None:
-    Cloud._end_HyperParameterTuningJob(cloud, name, thing)
+def make_tuned_model_worse(cloud: Cloud, name: str, resource: dict[str, object]) -> None:
+    Cloud._end_HyperParameterTuningJob(cloud, name, resource)
     cloud._end_TrainingJob(f"{name}-001-abcd1234", cloud.resources["TrainingJob", f"{name}-001-abcd1234"], mse=99.0)
 
 
@@ -95,14 +98,14 @@ def test_user_data_is_uploaded_and_split(cloud: Cloud, start: StartRun, tmp_path
     run = start()
     WORKFLOW.execute(run, Options(data=str(data), instance_count=2, tuning=False), tmp_path)
     assert cloud.objects[f"s3://bucket/{run.id}/source/data.npz"] == data.read_bytes()
-    raw = cloud.requests_of("CreateProcessingJob")[0]
+    raw = cloud.find_requests("CreateProcessingJob")[0]
     assert raw["AppSpecification"]["ContainerArguments"] == ["dataset", "boston", "--from", "data.npz", "--shards", "2"]
 
 
 def test_pytorch_metrics_match_its_log(cloud: Cloud, start: StartRun, tmp_path: Path) -> None:
     run = start()
     housing(run, Options(framework="pytorch"), tmp_path)
-    definition = cloud.requests_of("CreateHyperParameterTuningJob")[0]["TrainingJobDefinition"][
+    definition = cloud.find_requests("CreateHyperParameterTuningJob")[0]["TrainingJobDefinition"][
         "AlgorithmSpecification"
     ]
     assert definition["TrainingImage"] == "microjobs/train-pytorch:dev"
@@ -131,18 +134,19 @@ def test_plain_progress_names_steps_and_trials(start: StartRun, tmp_path: Path, 
 def test_log_of_a_tuning_job_has_the_logs_of_its_trials(cloud: Cloud, start: StartRun, tmp_path: Path) -> None:
     run = start()
     housing(run, Options(), tmp_path)
-    looked = {
-        (asked["logGroupName"], asked.get("logStreamNamePrefix")) for asked in cloud.requests_of("DescribeLogStreams")
+    log_streams = {
+        (request["logGroupName"], request.get("logStreamNamePrefix"))
+        for request in cloud.find_requests("DescribeLogStreams")
     }
-    assert ("/aws/sagemaker/TrainingJobs", f"{run.id}-tune-") in looked
-    assert (f"/aws/sagemaker/Endpoints/{run.id}-endpoint", None) in looked
+    assert ("/aws/sagemaker/TrainingJobs", f"{run.id}-tune-") in log_streams
+    assert (f"/aws/sagemaker/Endpoints/{run.id}-endpoint", None) in log_streams
 
 
 def test_running_training_job_shows_its_log_and_running_tuning_job_does_not(
     cloud: Cloud, start: StartRun, tmp_path: Path
 ) -> None:
     reads: dict[str, list[int]] = {}
-    cloud.on_describe = lambda name: reads.setdefault(name, []).append(len(cloud.requests_of("GetLogEvents")))
+    cloud.on_describe = lambda name: reads.setdefault(name, []).append(len(cloud.find_requests("GetLogEvents")))
     run = start()
     housing(run, Options(), tmp_path)
     before, after, *_ = reads[f"{run.id}-train"]
