@@ -79,7 +79,7 @@ def test_unknown_operation_names_what_there_is(client: Client) -> None:
 def test_what_is_not_done_here_is_refused(client: Client) -> None:
     code, message, _ = error_of(client("sagemaker").list_training_jobs, WarmPoolStatusEquals="InUse")
     assert code == "ValidationException"
-    assert message == 'Not supported here: WarmPoolStatusEquals "InUse" (there are no warm pools)'
+    assert message == 'Not supported here: WarmPoolStatusEquals "InUse" (warm pools are not supported)'
 
 
 @pytest.mark.parametrize("service", ["cloudwatch", "kms", "rds"])
