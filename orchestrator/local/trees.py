@@ -80,10 +80,7 @@ def sort_names(tree: Tree) -> list[str]:
 
 
 def remove(folder: Path) -> None:
-    """Remove a tree of any depth, also with read-only folders. Do nothing if it does not exist.
-
-    Raises OSError if a part of the tree cannot be removed. All other parts have been removed.
-    """
+    """Remove a tree of any depth, if it exists. Raises OSError if a part cannot be removed; all others are removed."""
     process_shim.remove_tree(str(folder))
 
 

@@ -117,10 +117,7 @@ class ObjectStore(ObjectReader):
         return stored
 
     def delete(self, bucket: str, key: str, condition: Condition | None = None) -> bool:
-        """Remove an object and its empty folders; return False if the object did not exist.
-
-        Raises ServiceError NoSuchBucket 404, and the errors of the condition.
-        """
+        """Remove an object and its empty folders. Return False if the object did not exist. Raises as `put`."""
         self.check_bucket(bucket)
         with self._lock:
             if condition is not None:

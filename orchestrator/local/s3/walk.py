@@ -1,4 +1,4 @@
-"""The keys of a bucket in sorted order, read from its folder only as far as they are needed.
+"""Iteration over the keys of a bucket in sorted order. It reads only the folders that it needs.
 
 Keys are bytes in this module: S3 sorts keys by their UTF-8, and file names are bytes.
 """
@@ -33,7 +33,7 @@ class Walk:
     root: bytes
     folders: FolderCache
     is_folder: Callable[[bytes], bool]
-    """Returns whether a prefix such as `a/b/` is a folder. It must not contain links, and the case must match."""
+    """Returns whether a prefix such as `a/b/` is a folder. It must not contain links."""
     find_marker: Callable[[bytes], int | None]
     """Returns the modification time of a folder marker; None if the key has no marker."""
     prefix: bytes

@@ -204,6 +204,13 @@ def test_failed_put_changes_nothing(store: ObjectStore, home: Home) -> None:
     assert store.get(BUCKET, "a").path.read_bytes() == b"old"
 
 
+def test_put_that_cannot_move_the_file_removes_new_folders(store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store._files, "replace", MagicMock(side_effect=PermissionError))
+    with pytest.raises(PermissionError):
+        put(store, "a/b/c")
+    assert not list((store.home.buckets / BUCKET).iterdir())
+
+
 @pytest.mark.parametrize("change", [put, lambda store, condition: store.delete(BUCKET, "a", condition)])
 def test_condition_is_checked_after_the_earlier_write(store: ObjectStore, change: Callable[..., object]) -> None:
     found: list[Details | None] = []

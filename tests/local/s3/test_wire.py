@@ -82,6 +82,7 @@ def test_aws_chunked_body_is_decoded(
         (aws_chunked(CONTENT), TRAILER, "MalformedTrailerError"),
         (aws_chunked(CONTENT, trailer="x-amz-checksum-crc32:AAAAAA==\r\n"), TRAILER, "BadDigest"),
         (aws_chunked(CONTENT), {"x_amz_decoded_content_length": "x"}, "MissingContentLength"),
+        (aws_chunked(CONTENT, trailer=f"a:{'b' * 20_000}\r\n"), {}, "IncompleteBody"),
     ],
 )
 def test_malformed_chunks_raise(
