@@ -61,8 +61,10 @@ def standardise(task: Task, hosts: Hosts) -> None:
     files = inventory.merge(surveys)
     inventory.require(files, "train")
     inventory.check(files)
-    names, is_first = inventory.assign(surveys)[hosts.resources.current_host], hosts.resources.is_first
-    logger.info("%s has %s", hosts.resources.current_host, ", ".join(names) or "no files")
+    work, is_first = inventory.assign(surveys), hosts.resources.is_first
+    for host, files_of_host in work.items() if is_first else ():
+        logger.info("%s has %s", host, ", ".join(files_of_host) or "no files")
+    names = work[hosts.resources.current_host]
     measured = hosts.gather(measure_files(task, names))
     # In the order of names, so that the sum does not depend on which host has which file.
     parts = sorted((name, moments) for part in measured.values() for name, moments in part.items())
