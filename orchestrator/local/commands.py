@@ -5,7 +5,7 @@ import logging
 import os
 import re
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from microjobs_orchestrator.local import config
@@ -27,39 +27,21 @@ def add_parser(subparsers: "Subparsers") -> None:
     up.add_argument("--port", type=_port, help=f"default: {config.PORT}; 0: any that is free")
     up.add_argument("--runtime", choices=config.RUNTIMES, help="where jobs run; auto: docker if an engine answers")
     up.add_argument("--region", help="region in ARNs and in the default bucket's name; default: us-east-1")
-    up.add_argument(
-        "--limits",
-        action="store_true",
-        default=None,
-        help="limit jobs to the processors and memory of their instance type",
-    )
-    up.add_argument(
-        "--image-alias",
-        type=_alias,
-        action="append",
-        metavar="URI=LOCAL",
-        help="run the local image for an image URI, which may contain *; repeatable",
-    )
-    up.add_argument(
-        "--guard-image",
-        metavar="IMAGE",
-        help="image with Python 3 for the guards of endpoints and isolated jobs; none: no guards",
-    )
-    up.add_argument(
-        "--service",
-        type=_service,
-        action="append",
-        metavar="NAME=URL",
-        help="forward requests for another AWS service to an emulator; repeatable",
-    )
-    up.add_argument("--tied", action="store_true", help=argparse.SUPPRESS)  # stops with its users
+    limits = "limit jobs to the processors and memory of their instance type"
+    up.add_argument("--limits", action="store_true", default=None, help=limits)
+    aliases = "run the local image for an image URI, which may contain *; repeatable"
+    up.add_argument("--image-alias", type=_split, action="append", metavar="URI=LOCAL", help=aliases)
+    guards = "image with Python 3 for the guards of endpoints and isolated jobs; none: no guards"
+    up.add_argument("--guard-image", metavar="IMAGE", help=guards)
+    services = "forward requests for another AWS service to an emulator; repeatable"
+    up.add_argument("--service", type=_split, action="append", metavar="NAME=URL", help=services)
+    up.add_argument("--tied", action="store_true", help=argparse.SUPPRESS)  # stop the server after its last user
     up.set_defaults(call=_up)
-    verbs.add_parser("down", help="stop the server and all that runs on it").set_defaults(call=_down)
+    verbs.add_parser("down", help="stop the server, its jobs and endpoints").set_defaults(call=_down)
     verbs.add_parser("status", help="show whether the server runs, and its address").set_defaults(call=_status)
     env = verbs.add_parser("env", help='print variables for clients: eval "$(microjobs local env)"')
-    env.add_argument(
-        "--unset", action="store_true", help='restore the earlier values: eval "$(microjobs local env --unset)"'
-    )
+    unset = 'restore the earlier values: eval "$(microjobs local env --unset)"'
+    env.add_argument("--unset", action="store_true", help=unset)
     env.set_defaults(call=_env)
 
 
@@ -69,39 +51,23 @@ def _port(text: str) -> int:
     return int(text)
 
 
-def _alias(text: str) -> tuple[str, str]:
-    uri, equals, local = text.partition("=")
-    if not (uri and equals and local):
-        raise argparse.ArgumentTypeError(f"{text!r} is not an alias: use URI=LOCAL")
-    return uri, local
+def _split(text: str) -> tuple[str, str]:
+    key, _, value = text.partition("=")
+    if not (key and value):
+        raise argparse.ArgumentTypeError(f"{text!r} has no key or no value: use KEY=VALUE")
+    return key, value
 
 
 class SafeFormatter(logging.Formatter):
-    """Removes control sequences: records may contain file names and texts of jobs."""
+    """Removes control sequences: records may contain names of files and output of jobs."""
 
     def format(self, record: logging.LogRecord) -> str:
         return strip_controls(super().format(record))
 
 
-def _service(text: str) -> tuple[str, str]:
-    name, _, url = text.partition("=")
-    try:
-        config.check_service("--service", name, url)
-    except config.ConfigError as error:
-        raise argparse.ArgumentTypeError(str(error)) from error
-    return name, url
-
-
 def _config(options: argparse.Namespace) -> config.Config:
-    flags: dict[str, Any] = {
-        name: getattr(options, name) for name in ("port", "runtime", "region", "limits", "guard_image")
-    }
-    return config.merge_flags(
-        config.load(),
-        **flags,
-        images=dict(options.image_alias or ()) or None,
-        services=dict(options.service or ()) or None,
-    )
+    tables = {"images": dict(options.image_alias or ()) or None, "services": dict(options.service or ()) or None}
+    return config.merge_flags(config.load(), **vars(options) | tables)
 
 
 def _up(options: argparse.Namespace) -> int:
@@ -112,12 +78,11 @@ def _up(options: argparse.Namespace) -> int:
         if (address := control.await_server(home)) is None:
             address = control.start(home, chosen)
         elif ignored := _list_ignored_flags(options, address):
-            raise control.ServerError(
-                f"a server runs already for {home.root}, at {address.url} with runtime {address.runtime}, and cannot "
-                f"take over {', '.join(ignored)}: end it with `microjobs local down`, or leave that out"
-            )
+            problem = f"a server runs for {home.root}, at {address.url} with runtime {address.runtime}"
+            remedy = f"stop it with `microjobs local down`, or remove {', '.join(ignored)}"
+            raise control.ServerError(f"{problem}, and cannot change its settings: {remedy}")
         print(f"{address.url} answers, runtime {address.runtime} ({address.why}); buckets are in {home.buckets}")
-        print('For clients: `eval "$(microjobs local env)"`. To end it: `microjobs local down`')
+        print('For clients: `eval "$(microjobs local env)"`. To stop it: `microjobs local down`')
         return 0
     from microjobs_orchestrator.local.server import serve  # the import takes a second, and only the server needs it
 
@@ -129,21 +94,21 @@ def _up(options: argparse.Namespace) -> int:
 
 
 def _list_ignored_flags(options: argparse.Namespace, address: "Address") -> list[str]:
-    """Return the flags that a running server does not follow, or may not follow."""
-    same = {
+    """Return the flags that differ, or could differ, from the settings of a running server."""
+    equal = {
         "port": options.port in (None, 0, urlsplit(address.url).port),
         "runtime": options.runtime in (None, "auto", address.runtime),
         "region": options.region in (None, address.region),
     }
-    same |= {name: not getattr(options, name) for name in ("limits", "image_alias", "guard_image", "service")}
-    return [f"--{name.replace('_', '-')}" for name, follows in same.items() if not follows]
+    equal |= {name: not getattr(options, name) for name in ("limits", "image_alias", "guard_image", "service")}
+    return [f"--{name.replace('_', '-')}" for name, is_equal in equal.items() if not is_equal]
 
 
 def _down(_: argparse.Namespace) -> int:
     from microjobs_orchestrator.local import control
 
     home = Home.from_environment()
-    print("ended" if control.stop(home) else f"no server runs for {home.root}")
+    print("stopped" if control.stop(home) else f"no server runs for {home.root}")
     return 0
 
 
@@ -151,12 +116,11 @@ def _status(_: argparse.Namespace) -> int:
     from microjobs_orchestrator.local import control
 
     home = Home.from_environment()
-    address = control.find_server(home)
-    if address is None:
+    if (address := control.find_server(home)) is None:
         print(control.explain_missing_server(home))
         return 1
-    where = f"runtime {address.runtime} ({address.why}), region {address.region}"
-    print(f"{address.url} answers, process {address.pid}, {where}")
+    settings = f"runtime {address.runtime} ({address.why}), region {address.region}"
+    print(f"{address.url} answers, process {address.pid}, {settings}")
     print(f"bucket s3://{address.bucket} is the folder {home.buckets / address.bucket}")
     return 0
 

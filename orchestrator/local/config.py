@@ -28,10 +28,12 @@ SECTIONS = ("local", "aws")
 PORT = 4577
 MAX_PORT = 65_535
 RUNTIMES = ("auto", "docker", "process")
+URL = re.compile(r"https?://[^/?#\s@]+(/[^?#\s]*)?")
+"""Address of another emulator."""
 
 
 class ConfigError(UsageError):
-    """The file or a flag is invalid. The message says what to do."""
+    """The file or a flag is invalid. The message states the remedy."""
 
 
 @dataclass(frozen=True)
@@ -73,29 +75,10 @@ def load(path: Path = FILE) -> Config:
             raise ConfigError(f"{path}: [local] has no setting {name!r}; the settings are {', '.join(defaults)}")
         if type(value) is not type(defaults[name]):
             raise ConfigError(f"{path}: {name} must be like {defaults[name]!r}, not {value!r}")
-    _check_tables(path, table)
     try:
         return merge_flags(Config(**table))
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error
-
-
-def _check_tables(path: Path, table: Mapping[str, Any]) -> None:
-    for uri, image in table.get("images", {}).items():
-        if not isinstance(image, str):
-            raise ConfigError(f"{path}: [local.images] must give {uri!r} the name of an image, not {image!r}")
-    for service, url in table.get("services", {}).items():
-        check_service(f"{path}: [local.services]", service, url)
-
-
-def check_service(where: str, service: str, url: object) -> None:
-    """Check the address of another emulator.
-
-    Raises:
-        ConfigError: the value is not an address.
-    """
-    if not isinstance(url, str) or not re.fullmatch(r"https?://[^/?#\s@]+(/[^?#\s]*)?", url):
-        raise ConfigError(f"{where} must give {service!r} an address such as http://127.0.0.1:5000, not {url!r}")
 
 
 def load_section(path: Path, name: str) -> dict[str, Any]:
@@ -125,15 +108,25 @@ def merge_flags(config: Config, **flags: Any) -> Config:
     """Return a config with those flags that are not None. Aliases and services are merged.
 
     Raises:
-        ConfigError: the runtime or the port is invalid.
+        ConfigError: a value is invalid.
     """
     values = {item.name: flags[item.name] for item in fields(Config) if flags.get(item.name) is not None}
     for tables in ("images", "services"):
         if tables in values:
             values[tables] = {**getattr(config, tables), **values[tables]}
     result = replace(config, **values)
-    if result.runtime not in RUNTIMES:
-        raise ConfigError(f"runtime {result.runtime!r} is unknown: choose one of {', '.join(RUNTIMES)}")
-    if not 0 <= result.port <= MAX_PORT:
-        raise ConfigError(f"port {result.port} must be a number from 0 to {MAX_PORT}")
+    _check(result)
     return result
+
+
+def _check(config: Config) -> None:
+    if config.runtime not in RUNTIMES:
+        raise ConfigError(f"runtime {config.runtime!r} is unknown: choose one of {', '.join(RUNTIMES)}")
+    if not 0 <= config.port <= MAX_PORT:
+        raise ConfigError(f"port {config.port} must be a number from 0 to {MAX_PORT}")
+    for uri, image in config.images.items():
+        if not isinstance(image, str):
+            raise ConfigError(f"images must map {uri!r} to the name of an image, not to {image!r}")
+    for service, url in config.services.items():
+        if not isinstance(url, str) or not URL.fullmatch(url):
+            raise ConfigError(f"services must give {service!r} an address such as http://127.0.0.1:5000, not {url!r}")

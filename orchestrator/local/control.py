@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from http.client import HTTPConnection, HTTPException
 from typing import Any
 from urllib.parse import urlsplit
@@ -29,7 +29,7 @@ START_TIMEOUT = 60.0
 STOP_TIMEOUT = 60.0
 RESPONSE_TIMEOUT = 5.0
 HANG_TIMEOUT = 15.0
-"""A server that has served and does not answer for this long is stopped when another one is needed."""
+"""A server that was ready and does not answer for this long is replaced by the next start."""
 TERM_TIMEOUT = 10.0
 """Time between SIGTERM and SIGKILL for a server that does not answer."""
 POLL_INTERVAL = 0.05
@@ -38,8 +38,8 @@ MAX_RESPONSE_BYTES = 4096
 MEMBERS = {"url": str, "region": str, "runtime": str, "why": str, "pid": int}
 """Members of `server.json`, and their types."""
 
-_started: dict[int, subprocess.Popen[bytes]] = {}
-"""Servers that this process started. They are its children, so that only it can wait for them."""
+_children: dict[int, subprocess.Popen[bytes]] = {}
+"""Servers that this process started, by process id: only the parent of a process can wait for it."""
 
 
 class ServerError(LauncherError):
@@ -63,55 +63,46 @@ class Address:
 
 
 def find_server(home: Home) -> Address | None:
-    """Return the server of a home; None if there is none, or it does not answer.
+    """Return the address of a home's server; None if no server runs or it does not answer.
 
     Raises:
         HomeError: other users could have written the server's address.
         ServerError: another program answers at the address.
     """
-    known = _read_known(home)
-    if known is None or known["pid"] != home_lock.find_holder(home):
+    settings = _read_settings(home)
+    if settings is None or settings["pid"] != home_lock.find_holder(home):
         return None
     nonce = proof.make_nonce()
-    answer = _ask(known["url"], nonce)
-    if answer is None:
+    response = _check_health(settings["url"], nonce)
+    if response is None:
         return None
-    port = known["url"].rpartition(":")[2]
-    expected = proof.prove(home.server_key(), home.root, known["pid"], nonce, port)
-    if not hmac.compare_digest(expected.encode(), str(answer.get("proof")).encode()):
+    port = settings["url"].rpartition(":")[2]
+    expected = proof.prove(home.server_key(), home.root, settings["pid"], nonce, port)
+    if not hmac.compare_digest(expected.encode(), str(response.get("proof")).encode()):
         raise ServerError(
-            f"the program at {known['url']} does not know the secret of {home.root}: it is another program, or a "
+            f"the program at {settings['url']} does not know the secret of {home.root}: it is another program, or a "
             "server of an older version; run `microjobs local down`, then `microjobs local up`"
         )
-    return _make_address(home, known)
+    bucket, role_arn = get_default_bucket(settings["region"]), f"arn:aws:iam::{ACCOUNT}:role/{ROLE}"
+    return Address(**settings, **asdict(home.credentials()), bucket=bucket, role_arn=role_arn)
 
 
-def _make_address(home: Home, known: dict[str, Any]) -> Address:
-    credentials = home.credentials()
-    return Address(
-        **known,
-        access_key_id=credentials.access_key_id,
-        secret_access_key=credentials.secret_access_key,
-        bucket=get_default_bucket(known["region"]),
-        role_arn=f"arn:aws:iam::{ACCOUNT}:role/{ROLE}",
-    )
-
-
-def _read_known(home: Home) -> dict[str, Any] | None:
+def _read_settings(home: Home) -> dict[str, Any] | None:
     """Return the content of `server.json`; None if it is missing or damaged."""
     if not os.path.lexists(home.root):
         return None
     home.check()
     try:
-        known = json.loads(read_file(home.server))
-    except (OSError, ValueError, RecursionError):  # there is no server, or it stops right now
+        settings = json.loads(read_file(home.server))
+    except (OSError, ValueError, RecursionError):  # no server runs, or it is stopping
         return None
-    if not isinstance(known, dict) or not all(isinstance(known.get(name), kind) for name, kind in MEMBERS.items()):
-        return None
-    return {name: known[name] for name in MEMBERS}
+    is_valid = isinstance(settings, dict) and all(
+        isinstance(settings.get(key), type_) for key, type_ in MEMBERS.items()
+    )
+    return {key: settings[key] for key in MEMBERS} if is_valid else None
 
 
-def _ask(url: str, nonce: str) -> dict[str, Any] | None:
+def _check_health(url: str, nonce: str) -> dict[str, Any] | None:
     """Return the response to a health check; empty if it is not JSON, None if there is none."""
     connection = HTTPConnection(urlsplit(url).netloc, timeout=RESPONSE_TIMEOUT)  # without a proxy
     with closing(connection):
@@ -126,19 +117,19 @@ def _ask(url: str, nonce: str) -> dict[str, Any] | None:
 
 
 def await_server(home: Home) -> Address | None:
-    """Return the server of a home; None if there is none.
+    """Return the address of a home's server; None if no server runs.
 
-    Wait for a server that starts or stops, and stop one that does not answer.
+    Wait for a server that is starting or stopping, and stop a server that does not answer.
 
     Raises:
         HomeError, ServerError: as `find_server`.
     """
-    began = time.monotonic()
+    start_time = time.monotonic()
     while (address := find_server(home)) is None and (pid := home_lock.find_holder(home)) is not None:
-        known = _read_known(home)
-        patience = HANG_TIMEOUT if known and known["pid"] == pid else START_TIMEOUT
-        if time.monotonic() - began > patience:
-            logger.warning("the server, process %d, has not answered for %g s and is stopped", pid, patience)
+        settings = _read_settings(home)
+        timeout = HANG_TIMEOUT if settings and settings["pid"] == pid else START_TIMEOUT
+        if time.monotonic() - start_time > timeout:
+            logger.warning("the server, process %d, has not answered for %g s and is stopped", pid, timeout)
             _stop_process(home, pid, TERM_TIMEOUT)
             return None
         time.sleep(POLL_INTERVAL)
@@ -149,10 +140,8 @@ def explain_missing_server(home: Home) -> str:
     """Return the error message for a command that needs a server, when `find_server` found none."""
     if (pid := home_lock.find_holder(home)) is None:
         return f"no server runs for {home.root}: `microjobs local up --detach` starts one"
-    return (
-        f"the server of {home.root}, process {pid}, does not answer: it starts, stops or hangs; try again, or stop "
-        "it with `microjobs local down`"
-    )
+    problem = f"the server of {home.root}, process {pid}, does not answer: it is starting, stopping or hanging"
+    return f"{problem}; try again, or stop it with `microjobs local down`"
 
 
 def start(home: Home, config: Config, *, tied: bool = False) -> Address:
@@ -164,15 +153,15 @@ def start(home: Home, config: Config, *, tied: bool = False) -> Address:
     Raises:
         ServerError: the server stopped; the message has the last line of its log.
     """
-    for earlier in _started.values():  # a killed server is a zombie of this process until it is polled
-        earlier.poll()
+    for child in _children.values():  # a killed server is a zombie of this process until it is polled
+        child.poll()
     home.create()
     log_size = home.server_log.stat().st_size if home.server_log.exists() else 0
     process = _spawn(home, config, tied=tied)
-    _started[process.pid] = process
-    if (address := _wait_until_ready(home, process)) is not None:
+    _children[process.pid] = process
+    if address := _wait_until_ready(home, process):
         return address
-    _kill(process)
+    _stop_process(home, process.pid, TERM_TIMEOUT)
     lines = home.server_log.read_bytes()[log_size:].decode(errors="replace").strip().splitlines()
     reason = lines[-1] if lines else f"its log is empty after {START_TIMEOUT:g} s"
     raise ServerError(f"the server did not start: {reason} (see {home.server_log})")
@@ -205,59 +194,45 @@ def _wait_until_ready(home: Home, process: subprocess.Popen[bytes]) -> Address |
     return None
 
 
-def _kill(process: subprocess.Popen[bytes]) -> None:
-    process.terminate()
-    try:
-        process.wait(TERM_TIMEOUT)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
-
-
 def stop(home: Home) -> bool:
-    """Stop the server of a home and all that runs on it; return False if there is none.
+    """Stop the server of a home, its jobs and endpoints; return False if no server runs.
 
     A server that does not answer, or does not stop, is killed.
 
     Raises:
         ServerError: the server cannot be killed.
     """
-    known = _read_known(home)
+    settings = _read_settings(home)
     if (pid := home_lock.find_holder(home)) is None:
-        if known is not None:
+        if settings is not None:
             home.server.unlink(missing_ok=True)  # left by a killed server
         return False
     try:
-        answers = find_server(home) is not None
+        timeout = STOP_TIMEOUT if find_server(home) else TERM_TIMEOUT
     except LauncherError:  # another program answers, but the process that holds the lock is the server
-        answers = False
-    _stop_process(home, pid, STOP_TIMEOUT if answers else TERM_TIMEOUT)
+        timeout = TERM_TIMEOUT
+    _stop_process(home, pid, timeout)
     return True
 
 
 def _stop_process(home: Home, pid: int, seconds: float) -> None:
-    """Stop the process that holds the lock; kill it after some seconds."""
-    _signal(pid, signal.SIGTERM)
-    if _wait_for_exit(home, pid, seconds):
+    """Stop the process of a server; kill it after some seconds."""
+    if _signal(home, pid, signal.SIGTERM, seconds):
         return
-    logger.warning(
-        "the server, process %d, did not stop within %g s and was killed; the next one resumes what ran on it",
-        *(pid, seconds),
-    )
-    _signal(pid, signal.SIGKILL)
-    if not _wait_for_exit(home, pid, TERM_TIMEOUT):
+    message = "the server, process %d, did not stop within %g s and is killed; the next server resumes its jobs"
+    logger.warning(message, pid, seconds)
+    if not _signal(home, pid, signal.SIGKILL, TERM_TIMEOUT):
         raise ServerError(f"the server, process {pid}, cannot be killed: its disk or engine may hang; see `ps {pid}`")
 
 
-def _signal(pid: int, number: signal.Signals) -> None:
+def _signal(home: Home, pid: int, number: signal.Signals, seconds: float) -> bool:
+    """Send a signal to a server, and return whether it exits within some seconds. Reap it if it is a child."""
+    deadline, child = time.monotonic() + seconds, _children.get(pid)
     with suppress(ProcessLookupError):
-        os.kill(pid, number)
-
-
-def _wait_for_exit(home: Home, pid: int, seconds: float) -> bool:
-    """Wait until a server has exited, at most some seconds; return False if it has not. Reap it if it is a child."""
-    deadline = time.monotonic() + seconds
-    child = _started.get(pid)
+        if child:
+            child.send_signal(number)  # has no effect on another process that has the id by now
+        else:
+            os.kill(pid, number)
     while (child.poll() is None) if child else (home_lock.find_holder(home) == pid):
         if time.monotonic() > deadline:
             return False
@@ -267,12 +242,14 @@ def _wait_for_exit(home: Home, pid: int, seconds: float) -> bool:
 
 @contextmanager
 def use_server(home: Home, config: Config) -> Iterator[Address]:
-    """Yield the server of a home. If none runs, start one that stops after this block and those of other processes."""
+    """Yield the address of a home's server. If no server runs, start one.
+
+    A started server stops when no process is in such a block.
+    """
     home.create()
     with home.users.open("w") as users:
         fcntl.flock(users, fcntl.LOCK_SH)
-        address = await_server(home)
-        if address is not None:
+        if address := await_server(home):
             yield address
             return
         address = start(home, config, tied=True)
@@ -285,10 +262,10 @@ def use_server(home: Home, config: Config) -> Iterator[Address]:
 
 
 def make_environment(home: Home, address: Address) -> dict[str, str]:
-    """Return the variables with which AWS clients, the SageMaker SDK included, use the server.
+    """Return the environment variables with which AWS clients and the SageMaker SDK use the server.
 
-    The SDK's own settings are a file: its default bucket, no telemetry to AWS, and the role, because the SDK's
-    `get_execution_role` always asks AWS's own STS.
+    The SDK's own settings are in a file: its default bucket, no telemetry, and the role, because the SDK's
+    `get_execution_role` always calls AWS's own STS.
     """
     modules = {"Session": {"DefaultS3Bucket": address.bucket}, "TelemetryOptOut": True}
     settings = {

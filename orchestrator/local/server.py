@@ -1,4 +1,4 @@
-"""The server process: it creates the parts, serves, and stops."""
+"""The server process: creates the server's parts, answers requests until a signal, and stops."""
 
 import ctypes
 import fcntl
@@ -9,7 +9,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, suppress
 from functools import partial
 
 from microjobs.files import write_text
@@ -44,7 +44,7 @@ logger = logging.getLogger(__name__)
 
 LOOPBACK = "127.0.0.1"
 THREADS = 64
-"""Requests that are answered at the same time. An invocation occupies a thread until the model responds."""
+"""Number of requests that are answered at the same time. An invocation occupies a thread until the model responds."""
 
 _M_MMAP_THRESHOLD = -3
 _MMAP_BYTES = 1 << 20
@@ -56,18 +56,18 @@ Choose = Callable[[str, Home], tuple[Runtime, str]]
 """Takes the configured name; returns the runtime and the reason for it."""
 
 NAMES = (LOOPBACK, "localhost", "host.docker.internal")
-"""Names of this machine in requests of clients. Hosts of jobs may use another one."""
+"""Names of this machine in the requests of clients. Hosts of jobs may use another address."""
 
 
 def serve(home: Home, config: Config, *, tied: bool = False, choose: Choose | None = None) -> None:
-    """Serve until SIGTERM or SIGINT, then stop all that runs.
+    """Serve until SIGTERM or SIGINT, then stop all jobs and endpoints.
 
     Args:
         tied: also stop when no process holds a lock on the home's `users` file.
         choose: returns the runtime; tests replace it.
 
     Raises:
-        ServerError: another server has this home, the port is in use, or the configured engine does not answer.
+        ServerError: another server uses this home, the port is in use, or the configured engine does not answer.
     """
     _return_large_blocks()
     stop = threading.Event()
@@ -76,19 +76,26 @@ def serve(home: Home, config: Config, *, tied: bool = False, choose: Choose | No
     if tied:
         threading.Thread(target=_stop_with_users, args=(home, stop), daemon=True).start()
     with ExitStack() as cleanup:
-        cleanup.enter_context(_lock(home))
-        runtime, why = _choose_runtime(choose or partial(runtimes.choose, guard_image=config.guard_image), config, home)
+        choose = choose or partial(runtimes.choose, guard_image=config.guard_image)
+        try:
+            cleanup.enter_context(home_lock.hold(home))
+            runtime, why = choose(config.runtime, home)
+        except home_lock.HeldError as error:
+            remedy = "`microjobs local status` shows its address, `microjobs local down` stops it"
+            raise ServerError(f"another server uses {home.root}: {remedy}") from error
+        except CannotRunError as error:
+            raise ServerError(str(error)) from error
         cleanup.callback(runtime.close)
         logger.info("runtime %s: %s", runtime.name, why)
         port = _start(home, config, runtime, cleanup)
         url = f"http://{LOOPBACK}:{port}"
-        known = {"url": url, "region": config.region, "runtime": runtime.name, "why": why, "pid": os.getpid()}
+        settings = {"url": url, "region": config.region, "runtime": runtime.name, "why": why, "pid": os.getpid()}
         cleanup.callback(home.server.unlink, missing_ok=True)
-        write_text(home.server, json.dumps(known))
+        write_text(home.server, json.dumps(settings))
         logger.info("serving %s at %s; buckets are in %s", home.root, url, home.buckets)
         while not stop.wait(POLL_INTERVAL):
             pass
-        logger.info("stopping all that runs")
+        logger.info("stopping jobs and endpoints")
 
 
 def _stop_on_signals(stop: threading.Event) -> None:
@@ -107,13 +114,6 @@ def _return_large_blocks() -> None:
         mallopt(_M_MMAP_THRESHOLD, _MMAP_BYTES)
 
 
-def _choose_runtime(choose: Choose, config: Config, home: Home) -> tuple[Runtime, str]:
-    try:
-        return choose(config.runtime, home)
-    except CannotRunError as error:
-        raise ServerError(str(error)) from error
-
-
 def _stop_with_users(home: Home, stop: threading.Event) -> None:
     with home.users.open("w") as users:
         while True:
@@ -122,50 +122,39 @@ def _stop_with_users(home: Home, stop: threading.Event) -> None:
                 break
             time.sleep(POLL_INTERVAL)
         stop.set()
-        threading.Event().wait()  # keep the lock until the process ends: later users start another server
-
-
-@contextmanager
-def _lock(home: Home) -> Iterator[None]:
-    """Keep other servers from using the home."""
-    try:
-        with home_lock.hold(home):
-            yield
-    except home_lock.HeldError as error:
-        raise ServerError(
-            f"another server has {home.root}: `microjobs local status` shows it, `microjobs local down` stops it"
-        ) from error
+        threading.Event().wait()  # keeps the lock until the process ends, so that the next user starts a server
 
 
 def _start(home: Home, config: Config, runtime: Runtime, cleanup: ExitStack) -> int:
-    """Create the parts and start to serve; return the port."""
-    first = _listen(LOOPBACK, config.port)
-    port: int = first.bind_addr[1]
-    cleanup.callback(first.stop)
+    """Create the server's parts and start to serve; return the port."""
+    client_listener = _listen(LOOPBACK, config.port)
+    port: int = client_listener.bind_addr[1]
+    cleanup.callback(client_listener.stop)
     settings = Settings(f"http://{runtime.machine}:{port}", config.region, config.images, config.limits)
     state, store = State(home.state), ObjectStore(home)
     cleanup.callback(state.close)
     cleanup.callback(store.close)
-    if not store.has_bucket(get_default_bucket(config.region)):
-        store.create_bucket(get_default_bucket(config.region))
+    bucket = get_default_bucket(config.region)
+    if not store.has_bucket(bucket):
+        store.create_bucket(bucket)
     context = Context(home, state, store, LogStore(home.logs), runtime, settings)
     registry = Registry(context)
     gateway = _create_gateway(context, registry, Forwarder(config.services))
     registry.recover(list_makers(load_operations(context, registry)))
     cleanup.callback(registry.shut_down)
-    for listener in [first, *_listen_for_jobs(runtime, port, cleanup)]:
+    for listener in [client_listener, *_listen_for_jobs(runtime, port, cleanup)]:
         listener.wsgi_app = gateway
         threading.Thread(target=listener.serve, daemon=True).start()
     return port
 
 
 def _listen_for_jobs(runtime: Runtime, port: int, cleanup: ExitStack) -> Iterator[Server]:
-    """Listen on the address that hosts of jobs use, if that is another one."""
+    """Listen on the address that hosts of jobs use, unless clients use it, too."""
     if runtime.machine in NAMES:
         return
     try:
         listener = _listen(runtime.machine, port)
-    except ServerError as error:  # clients do not need it, and jobs that do report it
+    except ServerError as error:  # clients do not need it, and jobs that need it report the error
         logger.warning("jobs cannot reach this server: %s", error)
         return
     cleanup.callback(listener.stop)
@@ -178,7 +167,7 @@ def _listen(address: str, port: int) -> Server:
         server.prepare()
     except OSError as error:
         reason = str(error).rpartition("] ")[2].rstrip(") ")  # cheroot gives a list of addresses and errors
-        raise ServerError(f"cannot listen on {address}:{port}: {reason}; take another --port") from error
+        raise ServerError(f"cannot listen on {address}:{port}: {reason}; use another --port") from error
     return server
 
 

@@ -1,7 +1,8 @@
 """Temporary credentials, which STS issues. They are valid only for the home that issued them.
 
 Nothing is stored. A session token contains the caller and the expiry, authenticated with the home's secret, and the
-secret access key is derived from the token. So sessions survive restarts, and end when the home's credentials change.
+secret access key is derived from the token. Therefore, sessions survive restarts, and end when the home's credentials
+change.
 """
 
 import base64
@@ -10,13 +11,14 @@ import json
 import secrets
 import string
 import time
-from collections.abc import Mapping
 from contextvars import ContextVar
 from dataclasses import asdict, dataclass
+from typing import Any
 
 from microjobs_orchestrator.local.identity import ACCOUNT, Credentials
 
 USER = "microjobs"
+DIGEST_BYTES = 32
 
 
 class SessionError(Exception):
@@ -42,23 +44,17 @@ caller: ContextVar[Caller] = ContextVar("caller", default=OWNER)
 """Sender of the request that this thread answers."""
 
 
-@dataclass(frozen=True)
-class Session:
-    """Temporary credentials."""
-
-    credentials: Credentials
-    token: str
-    expiry: float
-    """Seconds since 1970."""
-
-
-def issue(home: Credentials, who: Caller, seconds: int) -> Session:
-    """Create temporary credentials for a caller."""
+def issue(home: Credentials, who: Caller, seconds: int) -> dict[str, Any]:
+    """Create temporary credentials for a caller. Return them as members of STS's results."""
     key = "ASIA" + "".join(secrets.choice(string.ascii_uppercase + string.digits) for _ in range(16))
     expiry = float(int(time.time()) + seconds)
     content = json.dumps({"key": key, "expiry": expiry, "caller": asdict(who)}, separators=(",", ":")).encode()
-    token = _encode(content + _digest(home, "token", content))
-    return Session(Credentials(key, _encode(_digest(home, "secret", content))), token, expiry)
+    return {
+        "AccessKeyId": key,
+        "SecretAccessKey": _encode(_digest(home, "secret", content)),
+        "SessionToken": _encode(content + _digest(home, "token", content)),
+        "Expiration": expiry,
+    }
 
 
 def parse_token(home: Credentials, access_key_id: str, token: str, now: float) -> tuple[Credentials, Caller]:
@@ -75,15 +71,12 @@ def parse_token(home: Credentials, access_key_id: str, token: str, now: float) -
     content, signature = decoded[:-DIGEST_BYTES], decoded[-DIGEST_BYTES:]
     if not hmac.compare_digest(signature, _digest(home, "token", content)):
         raise SessionError("this server did not issue it")
-    known = json.loads(content)
-    if known["key"] != access_key_id:
+    session = json.loads(content)
+    if session["key"] != access_key_id:
         raise SessionError("it belongs to another access key")
-    if now >= known["expiry"]:
-        raise SessionExpiredError(time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(known["expiry"])))
-    return Credentials(access_key_id, _encode(_digest(home, "secret", content))), Caller(**known["caller"])
-
-
-DIGEST_BYTES = 32
+    if now >= session["expiry"]:
+        raise SessionExpiredError(time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(session["expiry"])))
+    return Credentials(access_key_id, _encode(_digest(home, "secret", content))), Caller(**session["caller"])
 
 
 def _digest(home: Credentials, purpose: str, content: bytes) -> bytes:
@@ -93,13 +86,3 @@ def _digest(home: Credentials, purpose: str, content: bytes) -> bytes:
 
 def _encode(content: bytes) -> str:
     return base64.b64encode(content).decode()
-
-
-def format_credentials(session: Session) -> Mapping[str, object]:
-    """Return the credentials as members of STS's results."""
-    return {
-        "AccessKeyId": session.credentials.access_key_id,
-        "SecretAccessKey": session.credentials.secret_access_key,
-        "SessionToken": session.token,
-        "Expiration": session.expiry,
-    }

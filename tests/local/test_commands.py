@@ -35,7 +35,7 @@ def test_server_is_started_found_and_ended(folder: Path) -> None:
     assert "answers, runtime process (it was asked for)" in up.stdout
     assert microjobs(folder, *UP).stdout == up.stdout  # it runs already
     assert "answers, process" in microjobs(folder, "status").stdout
-    assert microjobs(folder, "down").stdout == "ended\n"
+    assert microjobs(folder, "down").stdout == "stopped\n"
     status = microjobs(folder, "status")
     assert (status.returncode, "no server runs" in status.stdout) == (1, True)
     assert microjobs(folder, "down").stdout == f"no server runs for {folder / '.microjobs'}\n"
@@ -56,7 +56,7 @@ def test_server_that_runs_refuses_flags_that_it_cannot_follow(folder: Path) -> N
     ):
         again = microjobs(folder, "up", "--detach", *flags)
         assert (again.returncode, again.stdout) == (1, ""), flags
-        assert f"cannot take over {flags[0]}: end it with `microjobs local down`" in again.stderr
+        assert f"stop it with `microjobs local down`, or remove {flags[0]}" in again.stderr
 
 
 def test_variables_can_be_evaluated_by_a_shell(folder: Path) -> None:

@@ -21,7 +21,10 @@ from microjobs_orchestrator.local.config import Config, ConfigError, load
 from microjobs_orchestrator.local.control import ServerError
 from microjobs_orchestrator.local.errors import ServiceError
 from microjobs_orchestrator.local.gateway import forward
+from microjobs_orchestrator.local.gateway.claims import Claim
+from microjobs_orchestrator.local.gateway.exchange import Exchange
 from microjobs_orchestrator.local.gateway.forward import Forwarder
+from microjobs_orchestrator.local.protocols.protocol import get_protocol
 from tests.local.clients import LocalServer, started
 
 
@@ -205,8 +208,10 @@ def test_answer_that_cannot_be_passed_on_is_an_error(
     with emulator(answer) as (url, _):
         request = Request.from_values("/", method="POST", data=b"{}")
         request.environ["REQUEST_URI"] = "/"
+        exchange = Exchange(request, get_protocol("json"))
+        exchange.claim = Claim("", "us-east-1", "kms", "", (), "")
         with pytest.raises(ServiceError, match="ans") as caught:
-            Forwarder({"kms": url}).send(request, "kms", "us-east-1")
+            Forwarder({"kms": url}).forward(exchange)
     assert caught.value.code == "ServiceUnavailable"
 
 

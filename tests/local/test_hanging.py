@@ -41,7 +41,7 @@ def test_server_that_hangs_is_killed(home: Home, caplog: pytest.LogCaptureFixtur
     pid = hang(home)
     assert control.stop(home)
     assert (home_lock.find_holder(home), control.find_server(home)) == (None, None)
-    assert f"process {pid}, did not stop within 1 s and was killed" in caplog.text
+    assert f"process {pid}, did not stop within 1 s and is killed" in caplog.text
     assert not control.stop(home)
     assert not home.server.exists()
 

@@ -28,13 +28,13 @@ def crash(local: LocalServer) -> None:
 def test_second_server_on_one_folder_is_refused(tmp_path: Path) -> None:
     with started(tmp_path / "home", runtime="process") as local, pytest.raises(control.ServerError) as refused:
         control.start(local.home, Config(port=0, runtime="process"))
-    assert "another server has" in str(refused.value)
+    assert "another server uses" in str(refused.value)
 
 
 def test_taken_port_is_told(tmp_path: Path) -> None:
     with started(tmp_path / "one", runtime="process") as local, pytest.raises(control.ServerError) as refused:
         control.start(Home(tmp_path / "two"), Config(port=int(local.address.url.rpartition(":")[2]), runtime="process"))
-    assert "Address already in use; take another --port" in str(refused.value)
+    assert "Address already in use; use another --port" in str(refused.value)
 
 
 def test_env_is_all_that_a_client_needs(tmp_path: Path) -> None:
@@ -78,7 +78,7 @@ def test_start_that_is_interrupted_leaves_no_server(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(control, "find_server", interrupted)
     with pytest.raises(KeyboardInterrupt):
         control.start(home, Config(port=0, runtime="process"))
-    *_, process = control._started.values()
+    *_, process = control._children.values()
     assert process.wait(30) in (0, -signal.SIGTERM)
     assert not home.server.exists()
 

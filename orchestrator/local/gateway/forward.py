@@ -4,8 +4,8 @@ Only authenticated requests are forwarded. They are signed again with dummy cred
 receives a signature that this server would accept.
 """
 
-from collections.abc import Iterator, Mapping
-from urllib.parse import urlsplit
+from collections.abc import Iterable, Mapping
+from functools import partial
 
 import requests
 from botocore import credentials as botocore_credentials
@@ -13,43 +13,33 @@ from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.exceptions import UnknownServiceError
 from urllib3.exceptions import HTTPError
-from werkzeug import Request, Response
+from werkzeug import Response
+from werkzeug.http import is_hop_by_hop_header
 
 from microjobs_orchestrator.local.config import ConfigError
 from microjobs_orchestrator.local.errors import ServiceError
 from microjobs_orchestrator.local.gateway.exchange import Exchange
 from microjobs_orchestrator.local.parity.table import TABLE
+from microjobs_orchestrator.local.protocols.http import get_target
 from microjobs_orchestrator.local.protocols.models import service_model, signing_name
 
 CONNECT_TIMEOUT = 5.0
 RESPONSE_TIMEOUT = 60.0
 MAX_RESPONSE_BYTES = 64 << 20
-BLOCK_BYTES = 64 << 10
+BLOCK_BYTES = 1 << 20
 
 ALL_OTHERS = "*"
-"""Key of the setting for all services without one of their own."""
+"""Key of the setting for all services that have no setting."""
 
 DUMMY = botocore_credentials.Credentials("test", "test")
 
-HOP_BY_HOP = frozenset(
+SIGNED_HEADERS = frozenset(
     {
-        "connection",
-        "keep-alive",
-        "proxy-authenticate",
-        "proxy-authorization",
-        "proxy-connection",
-        "te",
-        "trailer",
-        "transfer-encoding",
-        "upgrade",
+        *("authorization", "host", "content-length", "expect", "proxy-connection"),
+        *("x-amz-date", "x-amz-security-token", "x-amz-content-sha256"),
     }
 )
-"""Headers about one connection."""
-
-REPLACED_HEADERS = frozenset(
-    {"authorization", "host", "content-length", "expect", "x-amz-date", "x-amz-security-token", "x-amz-content-sha256"}
-)
-"""Headers that the new signature replaces."""
+"""Headers that the new signature replaces, or that are about the connection."""
 
 
 class Forwarder:
@@ -63,18 +53,13 @@ class Forwarder:
     """
 
     def __init__(self, services: Mapping[str, str]) -> None:
-        own = {signing_name(service) for service in TABLE}
-        self._names: dict[str, str] = {}
-        self._urls: dict[str, str] = {}
+        self._own = {signing_name(service) for service in TABLE}
         self._default_url = services.get(ALL_OTHERS)
-        for name, url in services.items():
-            if name != ALL_OTHERS:
-                signed = _check_service(name, own)
-                self._names[signed], self._urls[signed] = name, url
-        self._own = own
+        self._names = {_check_service(name, self._own): name for name in services if name != ALL_OTHERS}
+        self._urls = {signed: services[name] for signed, name in self._names.items()}
 
     def find_url(self, service: str) -> str | None:
-        """Return the address of the emulator for a signing name; None if this server answers, or nothing does."""
+        """Return the address of the emulator for a signing name; None if there is none."""
         return None if service in self._own else self._urls.get(service, self._default_url)
 
     def find_protocol(self, service: str) -> str | None:
@@ -90,21 +75,16 @@ class Forwarder:
         """
         if exchange.service:
             return None
-        return self.send(exchange.request, exchange.claim.service, exchange.claim.region)
-
-    def send(self, request: Request, service: str, region: str) -> Response:
+        service = exchange.claim.service
         base = self.find_url(service) or ""
-        sent = _sign_again(request, base, service, region)
+        signed = _sign(exchange, base)
+        prepared = requests.Request(signed.method, signed.url, dict(signed.headers), data=signed.body).prepare()
         try:
             with requests.Session() as session:
                 session.trust_env = False  # no proxy: the user has set the address
-                answer = session.send(
-                    requests.Request(sent.method, sent.url, dict(sent.headers), data=sent.body).prepare(),
-                    stream=True,
-                    timeout=(CONNECT_TIMEOUT, RESPONSE_TIMEOUT),
-                    allow_redirects=False,
-                )
-                return _convert_response(answer, service, base)
+                timeout = (CONNECT_TIMEOUT, RESPONSE_TIMEOUT)
+                response = session.send(prepared, stream=True, timeout=timeout, allow_redirects=False)
+                return _convert_response(response)
         except (requests.RequestException, HTTPError) as error:
             message = f"{base}, which answers for {service} by [local.services], does not answer: {error}"
             raise ServiceError("ServiceUnavailable", f"{message}. Start it, or remove the setting.", 503) from error
@@ -117,48 +97,37 @@ def _check_service(name: str, own: set[str]) -> str:
         message = f"[local.services] has {name!r}, which is not a service: use boto3's names, such as secretsmanager"
         raise ConfigError(message) from error
     if signed in own:
-        raise ConfigError(
-            f"[local.services] has {name!r}, but requests for {signed} are answered by this server itself"
-        )
+        raise ConfigError(f"[local.services] has {name!r}, but this server itself answers requests for {signed}")
     return signed
 
 
-def _sign_again(request: Request, base: str, service: str, region: str) -> AWSRequest:
-    path, _, query = str(request.environ["REQUEST_URI"]).partition("?")
-    if not path.startswith("/"):  # the absolute form of a request's target
-        path = urlsplit(path).path or "/"
-    kept = "&".join(part for part in query.split("&") if not part.startswith("X-Amz-"))
-    url = f"{base.rstrip('/')}{path}{'?' if kept else ''}{kept}"
-    dropped = HOP_BY_HOP | REPLACED_HEADERS | _parse_connection(request.headers.get("Connection", ""))
-    headers = {name: value for name, value in request.headers.items() if name.lower() not in dropped}
+def _sign(exchange: Exchange, base: str) -> AWSRequest:
+    request, claim = exchange.request, exchange.claim
+    path, query = get_target(request)
+    unsigned_query = "&".join(part for part in query.split("&") if not part.startswith("X-Amz-"))
+    url = f"{base.rstrip('/')}{path}{'?' if unsigned_query else ''}{unsigned_query}"
+    headers = _drop_headers(dict(request.headers), SIGNED_HEADERS)
     signed = AWSRequest(method=request.method, url=url, data=request.get_data(), headers=headers)
-    SigV4Auth(DUMMY, service, region).add_auth(signed)
+    SigV4Auth(DUMMY, claim.service, claim.region).add_auth(signed)
     return signed
 
 
-def _parse_connection(header: str) -> set[str]:
-    return {name.strip().lower() for name in header.split(",")}
+def _drop_headers(headers: Mapping[str, str], names: Iterable[str]) -> dict[str, str]:
+    """Return the headers without some names, and without those about one connection."""
+    dropped = {*names, *(name.strip().lower() for name in headers.get("Connection", "").split(","))}
+    items = headers.items()
+    return {name: value for name, value in items if not (name.lower() in dropped or is_hop_by_hop_header(name))}
 
 
-def _convert_response(answer: requests.Response, service: str, base: str) -> Response:
-    content = b"".join(_read_blocks(answer, service, base))
-    dropped = (
-        HOP_BY_HOP | {"content-length", "date", "server"} | _parse_connection(answer.headers.get("Connection", ""))
-    )
-    headers = [(name, value) for name, value in answer.headers.items() if name.lower() not in dropped]
-    response = Response(content, answer.status_code)
-    response.headers.clear()
-    response.headers.extend(headers)
-    response.headers["Content-Length"] = str(len(content))
-    return response
-
-
-def _read_blocks(answer: requests.Response, service: str, base: str) -> Iterator[bytes]:
-    """Yield the content of a response as it is sent, up to the limit."""
-    size = 0
-    while block := answer.raw.read(BLOCK_BYTES, decode_content=False):
-        size += len(block)
-        if size > MAX_RESPONSE_BYTES:
-            message = f"{base} answered for {service} with more than {MAX_RESPONSE_BYTES} bytes"
+def _convert_response(response: requests.Response) -> Response:
+    content = bytearray()
+    for block in iter(partial(response.raw.read, BLOCK_BYTES, decode_content=False), b""):
+        content += block
+        if len(content) > MAX_RESPONSE_BYTES:
+            message = f"{response.url} answered with more than {MAX_RESPONSE_BYTES} bytes"
             raise ServiceError("ServiceUnavailable", message, 502)
-        yield block
+    headers = _drop_headers(response.headers, {"content-length", "date", "server", "proxy-connection"})
+    converted = Response(bytes(content), response.status_code, headers)
+    if "Content-Type" not in response.headers:
+        del converted.headers["Content-Type"]  # werkzeug's default
+    return converted

@@ -38,14 +38,13 @@ def operations(credentials: Credentials, role_id: Callable[[str], str]) -> Servi
         issued = sessions.issue(credentials, Caller(arn, user_id), request.get("DurationSeconds", ROLE_LIFETIME))
         source = {"SourceIdentity": request["SourceIdentity"]} if "SourceIdentity" in request else {}
         user = {"AssumedRoleId": user_id, "Arn": arn}
-        return {"Credentials": sessions.format_credentials(issued), "AssumedRoleUser": user, **source}
+        return {"Credentials": issued, "AssumedRoleUser": user, **source}
 
     def get_session_token(request: Mapping[str, Any]) -> Mapping[str, Any]:
         caller = sessions.caller.get()
         if caller != sessions.OWNER:
             raise ServiceError("AccessDenied", "Cannot call GetSessionToken with session credentials", 403)
-        issued = sessions.issue(credentials, caller, request.get("DurationSeconds", TOKEN_LIFETIME))
-        return {"Credentials": sessions.format_credentials(issued)}
+        return {"Credentials": sessions.issue(credentials, caller, request.get("DurationSeconds", TOKEN_LIFETIME))}
 
     return {
         "GetCallerIdentity": _get_caller_identity,

@@ -70,24 +70,23 @@ def _config(version: str) -> Any:
 
 
 def _forged() -> dict[str, Any]:
-    issued = sessions.issue(Credentials("other", "home"), Caller(ROLE, "x"), 900)
-    return {"Credentials": sessions.format_credentials(issued)}
+    return {"Credentials": sessions.issue(Credentials("other", "home"), Caller(ROLE, "x"), 900)}
 
 
 def _expired() -> dict[str, Any]:
-    return {"Credentials": sessions.format_credentials(sessions.issue(CREDENTIALS, Caller(ROLE, "x"), -1))}
+    return {"Credentials": sessions.issue(CREDENTIALS, Caller(ROLE, "x"), -1)}
 
 
 def _extended() -> dict[str, Any]:
     """A token whose holder made it longer-lived and its caller another one."""
-    known = dict(sessions.format_credentials(sessions.issue(CREDENTIALS, Caller(ROLE, "x"), -1)))
+    known = dict(sessions.issue(CREDENTIALS, Caller(ROLE, "x"), -1))
     content = base64.b64decode(str(known["SessionToken"]))
     changed = content[:-32].replace(b'"expiry":1', b'"expiry":9') + content[-32:]
     return {"Credentials": {**known, "SessionToken": base64.b64encode(changed).decode()}}
 
 
 def _issued() -> dict[str, Any]:
-    return {"Credentials": sessions.format_credentials(sessions.issue(CREDENTIALS, Caller(ROLE, "x"), 900))}
+    return {"Credentials": sessions.issue(CREDENTIALS, Caller(ROLE, "x"), 900)}
 
 
 @pytest.mark.parametrize(

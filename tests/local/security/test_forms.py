@@ -251,9 +251,9 @@ def test_policy_may_not_outlive_its_session(guarded: LocalServer) -> None:
     issued = sessions.issue(guarded.home.credentials(), sessions.OWNER, -1)
     client = s3(
         guarded,
-        aws_access_key_id=issued.credentials.access_key_id,
-        aws_secret_access_key=issued.credentials.secret_access_key,
-        aws_session_token=issued.token,
+        aws_access_key_id=issued["AccessKeyId"],
+        aws_secret_access_key=issued["SecretAccessKey"],
+        aws_session_token=issued["SessionToken"],
     )
     answer = send(client.generate_presigned_post(guarded.address.bucket, "late", ExpiresIn=86_400))
     assert "<Code>ExpiredToken</Code>" in answer.text
