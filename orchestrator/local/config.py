@@ -128,5 +128,5 @@ def _check(config: Config) -> None:
         if not isinstance(image, str):
             raise ConfigError(f"images must map {uri!r} to the name of an image, not to {image!r}")
     for service, url in config.services.items():
-        if not isinstance(url, str) or not URL.fullmatch(url):
+        if not URL.fullmatch(str(url)):
             raise ConfigError(f"services must give {service!r} an address such as http://127.0.0.1:5000, not {url!r}")

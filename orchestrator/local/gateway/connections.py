@@ -1,8 +1,8 @@
 """Connections that wait: for a request, or for the client to read the last response.
 
-Cheroot passes each new connection to a worker thread, which then waits for the request, so as many silent clients as
-there are threads stop the server. This module replaces that: one thread watches all waiting connections, receives the
-first line, the headers and a small body, and passes a connection to a worker when these are complete.
+Cheroot passes each new connection to a worker thread, which then waits for the request. Therefore, silent clients can
+occupy all threads. This module replaces that: one thread watches all waiting connections, receives the first line, the
+headers and a small body, and then passes the connection to a worker.
 """
 
 import logging
@@ -15,14 +15,16 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Protocol
+from typing import Any
 
-from microjobs_orchestrator.local.gateway.streams import BLOCK_BYTES, Reader
+from cheroot.server import HTTPConnection, HTTPRequest
+
+from microjobs_orchestrator.local.gateway.streams import BLOCK_BYTES, Reader, Writer
 
 logger = logging.getLogger(__name__)
 
 MAX_CONNECTIONS = 512
-"""Limit of one listener. It is lower where the process may open fewer than four times as many files."""
+"""Limit of one listener. A quarter of the files that the process may open is another limit."""
 
 HEAD_TIMEOUT = 10.0
 """Time for a request's first line, headers and small body together."""
@@ -32,7 +34,7 @@ IDLE_TIMEOUT = 60.0
 
 LINGER_TIMEOUT = 1.0
 LINGER_BYTES = 1 << 20
-"""Limits for what is received after a refusal. Without it, a client that still sends would lose the response."""
+"""Limits for data that are received after a refusal. Without it, a client that still sends would lose the response."""
 
 CHECK_INTERVAL = 0.25
 """Interval between two checks for connections that have timed out."""
@@ -48,21 +50,43 @@ _BUSY = b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nRetry-After: 
 _LATE = b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 
 
-class Connection(Protocol):
-    """The attributes of cheroot's connections that this module uses."""
+class Connection(HTTPConnection):
+    """A client's connection.
 
-    rfile: Reader
-    socket: socket.socket
-    has_served: bool
-    """Whether a request of it has been answered."""
-    deadline: float
-    needed_bytes: int | None
-    """Bytes of the first line, the headers and a small body; None before the headers are complete."""
-    linger_bytes: int | None
-    """Bytes that may still be received after the last response; None while requests are expected."""
+    Args:
+        parse: class of the parser of requests.
+    """
+
+    def __init__(
+        self, server: Any, parse: type[HTTPRequest], accepted: socket.socket, address: tuple[str, int]
+    ) -> None:
+        super().__init__(server, accepted, _open)
+        self.RequestHandlerClass = parse
+        self.remote_addr, self.remote_port = address
+        self.deadline = 0.0
+        self.has_served = False
+        """Whether the server has answered one of its requests."""
+        self.lingers = False
+        self.needed_bytes: int | None = None
+        """Bytes of the first line, the headers and a small body; None before the headers are complete."""
+        self.linger_bytes: int | None = None
+        """Bytes that may still be received after the last response; None while requests are expected."""
+
+    def close(self) -> None:
+        connections: Connections = self.server._connections
+        if self.lingers:
+            connections.linger(self)
+        else:
+            connections.close_connection(self)
 
     def release(self) -> None:
-        """Close the socket."""
+        self.rfile.close()
+        self.socket.close()
+
+
+def _open(accepted: socket.socket, mode: str, _: int) -> Reader | Writer:
+    """Create the two streams of a connection, for cheroot."""
+    return Reader(accepted) if "r" in mode else Writer(accepted)
 
 
 def _count_small_body(head: bytes) -> int:
@@ -79,7 +103,7 @@ def _is_writable(connected: socket.socket) -> bool:
 
 
 class Connections:
-    """Replaces cheroot's `ConnectionManager`. `put` may be called from any thread.
+    """Replaces cheroot's `ConnectionManager`. Any thread may call `put`.
 
     Args:
         listener: accepts connections.
@@ -117,18 +141,18 @@ class Connections:
         connection.has_served = True
         connection.needed_bytes = None
         if not self._is_complete(connection, 0):
-            self._wait_or_close(connection, HEAD_TIMEOUT if connection.rfile.buffered else IDLE_TIMEOUT)
+            self._wait(connection, HEAD_TIMEOUT if connection.rfile.buffered else IDLE_TIMEOUT)
         elif _is_writable(connection.socket):
             self._serve(connection)
         else:  # a worker would have to wait for a client that sends requests and reads no responses
-            self._wait_or_close(connection, HEAD_TIMEOUT, selectors.EVENT_WRITE)
+            self._wait(connection, HEAD_TIMEOUT, selectors.EVENT_WRITE)
 
     def linger(self, connection: Connection) -> None:
         """Receive the rest of a refused request for a short time, then close the connection."""
         connection.linger_bytes = LINGER_BYTES
-        with suppress(OSError):  # the client is gone
+        with suppress(OSError):  # the client has closed the connection
             connection.socket.shutdown(socket.SHUT_WR)
-        self._wait_or_close(connection, LINGER_TIMEOUT)
+        self._wait(connection, LINGER_TIMEOUT)
 
     def close_connection(self, connection: Connection) -> None:
         with self._lock:
@@ -138,7 +162,6 @@ class Connections:
     # --- called by the server ---
 
     def run(self, _: float) -> None:
-        """Serve until `stop`."""
         self._is_running = True
         try:
             next_check = time.monotonic() + CHECK_INTERVAL
@@ -169,13 +192,10 @@ class Connections:
     def _wait(self, connection: Connection, seconds: float, event: int = selectors.EVENT_READ) -> None:
         connection.deadline = time.monotonic() + seconds
         connection.socket.settimeout(0)
-        with self._lock:
-            self._waiting[connection.socket.fileno()] = connection
-            self._selector.register(connection.socket, event, connection)
-
-    def _wait_or_close(self, connection: Connection, seconds: float, event: int = selectors.EVENT_READ) -> None:
         try:
-            self._wait(connection, seconds, event)
+            with self._lock:
+                self._waiting[connection.socket.fileno()] = connection
+                self._selector.register(connection.socket, event, connection)
         except (OSError, ValueError, KeyError):  # the server stops, and its selector is closed
             self.close_connection(connection)
 
@@ -187,7 +207,7 @@ class Connections:
     def _advance(self, key: selectors.SelectorKey) -> None:
         connection: Connection | None = key.data
         if connection is not None and self._waiting.get(key.fd) is not connection:
-            return  # it was closed for a new one
+            return  # it was closed to make room for a new one
         try:
             if connection is None:
                 self._accept()
@@ -222,17 +242,14 @@ class Connections:
             self._open_count += 1
         connection = self._connect(accepted, address)
         connection.socket.settimeout(0)
-        try:
-            self._receive_first(connection)
+        is_open = True
+        try:  # most clients have sent their request by now, so most connections need not wait
+            is_open = connection.rfile.fill()
         except BlockingIOError:
-            self._wait(connection, HEAD_TIMEOUT)
+            pass
         except OSError:
-            self.close_connection(connection)
-
-    def _receive_first(self, connection: Connection) -> None:
-        """Receive from a new connection. Most clients have sent their request by now, so it need not be registered."""
-        connection.rfile.fill()
-        if not connection.rfile.buffered:
+            is_open = False
+        if not is_open:
             self.close_connection(connection)
         elif self._is_complete(connection, 0):
             self._serve(connection)
@@ -240,7 +257,7 @@ class Connections:
             self._wait(connection, HEAD_TIMEOUT)
 
     def _make_room(self) -> bool:
-        """Close the connection that has waited longest, preferably one without any request so far."""
+        """Close the connection that has waited longest, preferably one that has sent no request."""
         with self._lock:
             waiting = list(self._waiting.values())
         if not waiting:

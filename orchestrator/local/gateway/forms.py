@@ -1,6 +1,6 @@
-"""HTML forms that upload an object to S3 (presigned POST): their fields, and the file that follows them.
+"""HTML forms that upload an object to S3 (presigned POST): their fields, and the file after the fields.
 
-The policy in the fields is signed, so its signature is verified before any of the file is read.
+The policy in the fields is signed. Its signature is verified before the file is read.
 https://docs.aws.amazon.com/AmazonS3/latest/API/sigv4-HTTPPOSTConstructPolicy.html
 """
 
@@ -44,15 +44,14 @@ class Form:
         self._stream = stream
         self._decoder = MultipartDecoder(boundary.encode(), max_parts=MAX_PARTS)
         self._received = 0
-        self._has_file = False
+        self._has_file = self._has_ended = False
         self.fields: dict[str, str] = {}
         """Values by the fields' names in lower case."""
         self.file_name = ""
-        self._blocks = self._content()
+        self._events = self._parse()
         self._read_fields()
 
-    def _events(self) -> Iterator[Event]:
-        """Yield the parts of the form."""
+    def _parse(self) -> Iterator[Event]:
         while True:
             try:
                 event = self._decoder.next_event()
@@ -66,7 +65,7 @@ class Form:
                 return
 
     def _receive(self) -> None:
-        """Receive a block. The decoder keeps all that comes before the first boundary, so its size is limited."""
+        """Receive a block. The decoder keeps everything before the first boundary in memory, so its size is limited."""
         if not self._has_file and self._received > MAX_FIELD_BYTES + BLOCK_BYTES:
             raise _too_long()
         block = self._stream.read(BLOCK_BYTES)
@@ -74,9 +73,8 @@ class Form:
         self._decoder.receive_data(block or None)
 
     def _read_fields(self) -> None:
-        self._pending = self._events()
         name = ""
-        for event in self._pending:
+        for event in self._events:
             if isinstance(event, File) or (isinstance(event, Field) and event.name.lower() == "file"):
                 self.file_name = event.filename if isinstance(event, File) else ""
                 self._has_file = True
@@ -84,7 +82,7 @@ class Form:
             if isinstance(event, Field):
                 name = event.name.lower()
                 if name in self.fields:
-                    raise _malformed(f"the field {name!r} came more than once")
+                    raise _malformed(f"the field {name!r} is repeated")
                 self.fields[name] = ""
             elif isinstance(event, Data):
                 self.fields[name] += event.data.decode(errors="replace")
@@ -92,19 +90,15 @@ class Form:
                 raise _too_long()
         raise ServiceError("InvalidArgument", "POST requires exactly one file upload per request.")
 
-    def _content(self) -> Iterator[bytes]:
-        for event in self._pending:
-            if not isinstance(event, Data):
-                raise _malformed("it ends within the file")
-            yield event.data
-            if not event.more_data:
-                return
-
     def read(self, size: int, /) -> bytes:  # noqa: ARG002  a block has the size in which it was received
         """Return the next block of the file; empty at its end."""
-        for block in self._blocks:
-            if block:
-                return block
+        while not self._has_ended:
+            event = next(self._events, None)
+            if not isinstance(event, Data):
+                raise _malformed("it ends within the file")
+            self._has_ended = not event.more_data
+            if event.data:
+                return event.data
         return b""
 
     def field(self, name: str) -> str:

@@ -1,12 +1,11 @@
 """Strict parser of header fields: each name has one meaning and one value.
 
-WSGI turns `X-Amz-Target` and `X_Amz_Target` into the same variable, and a header that is sent twice has two values.
-In both cases a header without a signature could replace the signed one.
+WSGI has one variable for `X-Amz-Target` and `X_Amz_Target`, and a repeated header has two values. In both cases, a
+header without a signature could replace the signed one.
 """
 
 import re
-from collections.abc import Mapping, MutableMapping
-from typing import Protocol
+from collections.abc import Callable, Mapping, MutableMapping
 
 _TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _BAD_VALUE = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
@@ -14,21 +13,8 @@ _LENGTH = re.compile(rb"[0-9]{1,18}")
 
 _SINGLE = frozenset(
     {
-        "authorization",
-        "date",
-        "expect",
-        "expires",
-        "from",
-        "host",
-        "if-modified-since",
-        "if-range",
-        "if-unmodified-since",
-        "max-forwards",
-        "origin",
-        "range",
-        "referer",
-        "transfer-encoding",
-        "user-agent",
+        *("authorization", "date", "expect", "expires", "from", "host", "if-modified-since", "if-range"),
+        *("if-unmodified-since", "max-forwards", "origin", "range", "referer", "transfer-encoding", "user-agent"),
     }
 )
 _SINGLE_PREFIXES = ("content-", "sec-", "x-amz-", "x-amzn-")
@@ -36,38 +22,29 @@ _LISTS = ("x-amz-meta-", "x-amz-object-attributes", "x-amz-optional-object-attri
 """Headers of Amazon that may be repeated: some SDKs send one header per item."""
 
 
-class Lines(Protocol):
-    def readline(self) -> bytes: ...
-
-
-def read_headers(lines: Lines, headers: MutableMapping[bytes, bytes]) -> None:
+def read_headers(read_line: Callable[[], bytes], headers: MutableMapping[bytes, bytes]) -> None:
     """Read the fields up to the empty line into `headers`, with names in title case, as cheroot expects them.
 
     Repeated fields are joined by commas, as for signatures of version 4, unless the field can have only one value.
 
     Raises:
-        ValueError: a field is malformed, ambiguous or sent twice; the message says which.
+        ValueError: a field is malformed, ambiguous or repeated; the message names it.
     """
-    while line := _line(lines):
-        name, value = _field(line)
+    while (line := read_line()) != b"\r\n":
+        if not line.endswith(b"\r\n"):
+            raise ValueError("Headers must end with an empty line, and each line with CR LF.")
+        name, value = _parse_field(line[:-2])
         key = name.title()
         if key in headers:
             if _is_single(name.decode().lower()):
-                raise ValueError(f"The header {name.decode()} came more than once; send it once.")
+                raise ValueError(f"The header {name.decode()} is repeated; send it once.")
             value = headers[key] + b"," + value
         headers[key] = value
 
 
-def _line(lines: Lines) -> bytes:
-    line = lines.readline()
-    if not line.endswith(b"\r\n"):
-        raise ValueError("Headers must end with an empty line, and each line with CR LF.")
-    return line[:-2]
-
-
-def _field(line: bytes) -> tuple[bytes, bytes]:
+def _parse_field(line: bytes) -> tuple[bytes, bytes]:
     name, colon, value = line.partition(b":")
-    if not colon or not _TOKEN.fullmatch(name):  # also folded lines, and blanks before the colon
+    if not colon or not _TOKEN.fullmatch(name):  # also folded lines, and spaces before the colon
         raise ValueError(f"The header line {_quote(line)} must start with a name of ASCII letters and a colon.")
     value = value.strip(b" \t")
     if _BAD_VALUE.search(value):

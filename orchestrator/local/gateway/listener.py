@@ -3,19 +3,17 @@
 import contextlib
 import logging
 import re
-import socket
 from functools import partial
 from typing import Any
 from xml.etree import ElementTree
 
 from cheroot import wsgi
-from cheroot.server import HTTPConnection, HTTPRequest
+from cheroot.server import HTTPRequest
 from cheroot.wsgi import Gateway_10
 
-from microjobs_orchestrator.local.gateway.connections import Connection as Waiting
-from microjobs_orchestrator.local.gateway.connections import Connections
+from microjobs_orchestrator.local.gateway.connections import Connection, Connections
 from microjobs_orchestrator.local.gateway.headers import check_framing, read_headers
-from microjobs_orchestrator.local.gateway.streams import Body, Reader, Writer
+from microjobs_orchestrator.local.gateway.streams import Body
 from microjobs_orchestrator.local.protocols.http import HEADERS
 
 logger = logging.getLogger(__name__)
@@ -45,7 +43,7 @@ class Parser(HTTPRequest):
     def read_request_headers(self) -> bool:
         """Replace cheroot's reader, which uses the last of several values and accepts `+5` as a length."""
         try:
-            read_headers(self.rfile, self.inheaders)
+            read_headers(self.rfile.readline, self.inheaders)
             check_framing(self.request_protocol, self.inheaders)
         except ValueError as error:
             self.simple_response("400 Bad Request", str(error))
@@ -53,7 +51,7 @@ class Parser(HTTPRequest):
         return self._read_connection_headers()
 
     def _read_connection_headers(self) -> bool:
-        """Find out how the body is sent and whether the connection is kept. Nothing is read from the body."""
+        """Check the coding of the body, and find out whether the connection is kept. Do not read the body."""
         coding = self.inheaders.get(b"Transfer-Encoding", b"chunked").lower()
         expected = self.inheaders.get(b"Expect", b"100-continue").lower()
         if coding != b"chunked":
@@ -83,7 +81,7 @@ class Parser(HTTPRequest):
         super().send_headers()
 
     def simple_response(self, status: str | int, msg: str = "") -> None:
-        """Answer invalid HTTP, and close the connection, since the start of the next request is unknown."""
+        """Send an error for invalid HTTP. Close the connection: the start of the next request is unknown."""
         reason = str(status).partition(" ")[2]
         root = ElementTree.Element("Error")
         for name, text in (("Code", reason.title().replace(" ", "")), ("Message", msg or reason)):
@@ -111,37 +109,6 @@ def _variable(header: str) -> str:
     return name if name in ("CONTENT_TYPE", "CONTENT_LENGTH") else f"HTTP_{name}"
 
 
-class Connection(HTTPConnection):
-    """A client's connection."""
-
-    RequestHandlerClass = Parser
-
-    def __init__(self, server: "Server", accepted: socket.socket, address: tuple[str, int]) -> None:
-        super().__init__(server, accepted, _open)
-        self.remote_addr, self.remote_port = address
-        self.deadline = 0.0
-        self.has_served = False
-        self.lingers = False
-        self.needed_bytes: int | None = None
-        self.linger_bytes: int | None = None
-
-    def close(self) -> None:
-        connections: Connections = self.server._connections
-        if self.lingers:
-            connections.linger(self)
-        else:
-            connections.close_connection(self)
-
-    def release(self) -> None:
-        self.rfile.close()
-        self.socket.close()
-
-
-def _open(accepted: socket.socket, mode: str, _: int) -> Reader | Writer:
-    """Create the two streams of a connection, for cheroot."""
-    return Reader(accepted) if "r" in mode else Writer(accepted)
-
-
 class Server(wsgi.Server):
     """Listener on one address. Set its `wsgi_app` before it serves."""
 
@@ -156,10 +123,9 @@ class Server(wsgi.Server):
     def prepare(self) -> None:
         super().prepare()
         self._connections.close()
-        self._connections = Connections(self.socket, partial(Connection, self), self._enqueue, MAX_HEAD_BYTES)
+        self._connections = Connections(self.socket, partial(Connection, self, Parser), self._enqueue, MAX_HEAD_BYTES)
 
-    def _enqueue(self, connection: Waiting) -> None:
-        """Pass a connection with a complete request to a worker."""
+    def _enqueue(self, connection: Connection) -> None:
         connection.socket.settimeout(self.timeout)
         self.requests.put(connection)
 

@@ -36,14 +36,14 @@ class Reader:
         return bool(received)
 
     def readline(self, size: int) -> bytes:
-        """Return the next line with its end, or its first `size` bytes; less at the end of the stream."""
+        """Return the next line with its line end, at most `size` bytes; less at the end of the stream."""
         end = self._buffer.find(b"\n", 0, size)
         while end < 0 and len(self._buffer) < size and self.fill():
             end = self._buffer.find(b"\n", 0, size)
         return self._take(size if end < 0 else end + 1)
 
     def readinto(self, buffer: memoryview) -> int:
-        """Read what has arrived, or wait for more; return 0 at the end of the stream."""
+        """Read received bytes, or wait for some; return 0 at the end of the stream."""
         if not self._buffer:
             return self._socket.recv_into(buffer)
         data = self._take(len(buffer))
@@ -149,7 +149,7 @@ class Body(io.RawIOBase):
             self._connection.socket.settimeout(min(seconds, self._timeout))
 
     def _read_chunk_size(self) -> int:
-        """Return the size of the next chunk; 0 after the last one, when the trailers have been read, too."""
+        """Return the size of the next chunk. If it is 0, the body has ended, and its trailers have been read."""
         size = self._read_line().partition(b";")[0].strip(b" \t")
         if not _CHUNK_SIZE.fullmatch(size):
             raise ValueError(f"{size[:20]!r} is not the size of a chunk")

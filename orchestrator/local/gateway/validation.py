@@ -1,12 +1,13 @@
 """Validation of requests by botocore's models, with AWS's error messages.
 
-AWS ignores unknown members. This server refuses them, because it ignores nothing silently.
+AWS ignores unknown members. This server refuses them: it ignores nothing silently.
 """
 
 import json
 from collections.abc import Callable, Iterator, Mapping
 from difflib import get_close_matches
 from functools import cache
+from math import inf
 from typing import Any
 
 import regex
@@ -17,17 +18,14 @@ from microjobs_orchestrator.local.errors import ServiceError, ValidationError
 MAX_QUOTED_CHARACTERS = 256
 """Characters of a value that an error message repeats."""
 
-INTEGERS: Mapping[str, int] = {"integer": 1 << 31, "long": 1 << 63}
-"""Limits of whole numbers: they are smaller than this, and at least its negative."""
-
-MAX_TIME = 253_402_300_799
-"""Limit of times, in seconds before or since 1970: the end of the year 9999."""
+LIMITS: Mapping[str, int] = {"integer": 1 << 31, "long": 1 << 63, "timestamp": 253_402_300_800}
+"""Limits of numbers: they are smaller than this, and at least its negative. Times end with the year 9999."""
 
 MATCH_TIMEOUT = 2.0
 """CPU seconds for matching one pattern with one value."""
 
 SURROGATES = r"\uD800\uDC00-\uDBFF\uDFFF"
-"""The spelling, in Java's patterns, of all characters beyond 16 bits."""
+"""Part of Java's patterns that matches all characters above U+FFFF."""
 
 
 def validate(operation: OperationModel, params: Mapping[str, Any]) -> None:
@@ -52,7 +50,7 @@ def _describe(value: object, path: str, constraint: str) -> str:
 
 
 def _extend_path(path: str, member: str) -> str:
-    """Return the path of a member, in which names have a small first letter, such as `resourceConfig.instanceCount`."""
+    """Return the path of a member, such as `resourceConfig.instanceCount`: names start in lower case."""
     return f"{path}.{member[:1].lower()}{member[1:]}".lstrip(".")
 
 
@@ -95,24 +93,23 @@ def _list(shape: ListShape, value: list[Any], path: str) -> Iterator[str]:
 def _map(shape: MapShape, value: dict[str, Any], path: str) -> Iterator[str]:
     yield from _length(shape, value, path)
     for key, item in value.items():
-        for wrong in _string(shape.key, key, path):
-            yield f"Map keys must be valid: {wrong}"
+        yield from (f"Map keys must be valid: {error}" for error in _string(shape.key, key, path))
         yield from _any(shape.value, item, f"{path}.{key[:MAX_QUOTED_CHARACTERS]}")
 
 
 def _string(shape: Shape, value: str, path: str) -> Iterator[str]:
-    wrong_length = list(_length(shape, value, path))
-    yield from wrong_length
+    length_errors = list(_length(shape, value, path))
+    yield from length_errors
     if shape.metadata.get("enum") and value not in shape.metadata["enum"]:
         yield _describe(value, path, f"Member must satisfy enum value set: [{', '.join(shape.metadata['enum'])}]")
-    # One error is enough, and patterns are slow on very long values.
-    pattern = None if wrong_length else shape.metadata.get("pattern")
+    # Patterns are slow on very long values.
+    pattern = None if length_errors else shape.metadata.get("pattern")
     if pattern and not _matches(pattern, value):
         yield _describe(value, path, f"Member must satisfy regular expression pattern: {pattern}")
 
 
 def _matches(pattern: str, value: str) -> bool:
-    """Return whether a value matches a pattern; False if that takes too long. Other requests do not wait for it."""
+    """Return whether a value matches a pattern; False after a timeout. Other threads run at the same time."""
     try:
         return compile_pattern(pattern).fullmatch(value, timeout=MATCH_TIMEOUT, concurrent=True) is not None
     except TimeoutError:
@@ -120,50 +117,38 @@ def _matches(pattern: str, value: str) -> bool:
 
 
 def _length(shape: Shape, value: Any, path: str) -> Iterator[str]:
-    least, most = shape.metadata.get("min"), shape.metadata.get("max")
-    if least is not None and len(value) < least:
-        yield _describe(value, path, f"Member must have length greater than or equal to {least}")
-    if most is not None and len(value) > most:
-        yield _describe(value, path, f"Member must have length less than or equal to {most}")
+    return _range(shape, len(value), value, path, "length")
+
+
+def _range(shape: Shape, size: float, value: Any, path: str, quantity: str) -> Iterator[str]:
+    minimum, maximum = shape.metadata.get("min"), shape.metadata.get("max")
+    if minimum is not None and size < minimum:
+        yield _describe(value, path, f"Member must have {quantity} greater than or equal to {minimum}")
+    if maximum is not None and size > maximum:
+        yield _describe(value, path, f"Member must have {quantity} less than or equal to {maximum}")
 
 
 def _blob(shape: Shape, value: str | bytes, path: str) -> Iterator[str]:
-    """Check the content of a payload. A blob of a document is base64, and its length is not checked."""
-    most = shape.metadata.get("max")
-    if isinstance(value, bytes) and most is not None and len(value) > most:
-        yield f"Member {path} must have length less than or equal to {most}"
-
-
-def _integer(shape: Shape, value: int, path: str) -> Iterator[str]:
-    beyond = INTEGERS[shape.type_name]
-    if not -beyond <= value < beyond:
-        raise ServiceError("SerializationException", f"{value} is too large for {_name(shape)} at '{path}'")
-    yield from _number(shape, value, path)
-
-
-def _timestamp(shape: Shape, value: float, path: str) -> Iterator[str]:
-    if abs(value) > MAX_TIME:
-        raise ServiceError("SerializationException", f"{value} is too large for {_name(shape)} at '{path}'")
-    yield from ()
-
-
-def _name(shape: Shape) -> str:
-    return PYTHON_TYPES[shape.type_name][1]
+    """Check the size of a payload. A blob of a document is in base64, and its size is not checked."""
+    maximum = shape.metadata.get("max")
+    if isinstance(value, bytes) and maximum is not None and len(value) > maximum:
+        yield f"Member {path} must have length less than or equal to {maximum}"
 
 
 def _number(shape: Shape, value: float, path: str) -> Iterator[str]:
-    least, most = shape.metadata.get("min"), shape.metadata.get("max")
-    if least is not None and value < least:
-        yield _describe(value, path, f"Member must have value greater than or equal to {least}")
-    if most is not None and value > most:
-        yield _describe(value, path, f"Member must have value less than or equal to {most}")
+    limit = LIMITS.get(shape.type_name, inf)
+    # A timestamp may be before 1970; both of its limits are excluded.
+    if not -limit <= value < limit or (shape.type_name == "timestamp" and value == -limit):
+        name = PYTHON_TYPES[shape.type_name][1]
+        raise ServiceError("SerializationException", f"{value} is too large for {name} at '{path}'")
+    yield from _range(shape, value, value, path, "value")
 
 
 @cache
 def compile_pattern(pattern: str) -> regex.Pattern[str]:
-    """Compile a pattern of the model. It is Java's: `regex` has its character classes, and Python has no surrogates.
+    """Compile a pattern of the model. It is in Java's syntax, whose character classes only `regex` has.
 
-    Java's `\\w` and `\\d` match ASCII only, so that no name looks like another one; its `\\p{L}` matches Unicode.
+    Java's `\\w` and `\\d` match only ASCII, so that no name looks like another one; its `\\p{L}` matches Unicode.
     """
     alphabet = regex.UNICODE if r"\p{" in pattern else regex.ASCII
     return regex.compile(pattern.replace(SURROGATES, r"\U00010000-\U0010FFFF"), alphabet)
@@ -175,11 +160,7 @@ CHECKS: Mapping[str, Callable[[Any, Any, str], Iterator[str]]] = {
     "map": _map,
     "string": _string,
     "blob": _blob,
-    "integer": _integer,
-    "long": _integer,
-    "timestamp": _timestamp,
-    "float": _number,
-    "double": _number,
+    **dict.fromkeys(("integer", "long", "float", "double", "timestamp"), _number),
 }
 
 PYTHON_TYPES: Mapping[str, tuple[type | tuple[type, ...], str]] = {
@@ -198,7 +179,7 @@ PYTHON_TYPES: Mapping[str, tuple[type | tuple[type, ...], str]] = {
 
 
 def _name_type(value: Any) -> str:
-    """Return the type of a JSON value under the name that AWS's parser has for it."""
+    """Return the name of a JSON value's type in AWS's error messages."""
     if isinstance(value, bool):
         return f"{str(value).upper()}_VALUE"
     names = {str: "STRING_VALUE", dict: "START_OBJECT", list: "START_ARRAY", type(None): "NULL_VALUE"}
