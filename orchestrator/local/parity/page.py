@@ -20,16 +20,6 @@ A row covers all members below its member, unless these have their own rows. For
 `make parity` generates this page from `orchestrator/local/parity`.
 """
 
-TITLES: Mapping[str, str] = {
-    "sagemaker": "SageMaker",
-    "sagemaker-runtime": "SageMaker Runtime",
-    "s3": "S3",
-    "logs": "CloudWatch Logs",
-    "sts": "STS",
-    "iam": "IAM",
-    "ecr": "ECR",
-}
-
 
 def render(table: Mapping[str, Mapping[str, Rows]]) -> str:
     return "\n".join([HEAD, *(_service(service, operations) for service, operations in table.items())])
@@ -37,11 +27,12 @@ def render(table: Mapping[str, Mapping[str, Rows]]) -> str:
 
 def _service(service: str, operations: Mapping[str, Rows]) -> str:
     """Return the part about a service. Operations whose members are all as on AWS share one line."""
-    parts = [f"## {TITLES[service]}", ""]
+    model = service_model(service)
+    parts = [f"## {model.metadata['serviceId']}", ""]
     parts += [_operation(name, rows) for name, rows in operations.items() if not _is_plain(rows)]
     plain = [name for name, rows in operations.items() if _is_plain(rows)]
     parts += [f"Every member is honoured as on AWS in {_code(sorted(plain))}.\n"] if plain else []
-    absent = sorted(set(service_model(service).operation_names) - operations.keys())
+    absent = sorted(set(model.operation_names) - operations.keys())
     return "\n".join([*parts, f"Not supported: {_code(absent)}.\n"])
 
 

@@ -1,19 +1,33 @@
 """AWS JSON 1.1, botocore's "json": SageMaker, CloudWatch Logs, ECR. The operation is in a header, the members are a
-JSON object.
+JSON object. REST JSON has the same objects.
 """
 
 import json
+import logging
+import math
+import re
+from collections.abc import Mapping
 from typing import Any
 
-from botocore.model import OperationModel
+from botocore.model import ListShape, MapShape, OperationModel, Shape, StructureShape
 from werkzeug import Request, Response
 
 from microjobs_orchestrator.local.errors import ServiceError
-from microjobs_orchestrator.local.protocols.answer import Answer
-from microjobs_orchestrator.local.protocols.json_body import format_object, parse_object
+from microjobs_orchestrator.local.protocols.answer import Answer, select_members
+from microjobs_orchestrator.local.values import clean
+
+log = logging.getLogger(__name__)
 
 CONTENT_TYPE = "application/x-amz-json-1.1"
 UNKNOWN_OPERATION = ("UnknownOperationException", 404)
+
+MAX_DEPTH = 100
+"""Limit for nested lists and objects; AWS's requests have at most 20 levels."""
+
+MAX_DIGITS = 20
+"""Limit for an integer: 64 bits and a sign."""
+
+SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
 def find_operation(_: str, request: Request) -> str:
@@ -32,3 +46,92 @@ def format_answer(operation: OperationModel, answer: Answer, _: Request) -> Resp
 def format_error(error: ServiceError, _: Request) -> Response:
     content = json.dumps({"__type": error.code, "message": error.message})
     return Response(content, error.status, {"x-amzn-ErrorType": error.code}, content_type=CONTENT_TYPE)
+
+
+# --- objects ---
+
+
+def parse_object(operation: str, body: bytes) -> dict[str, Any]:
+    """Parse a JSON object without its members that are null; an empty body has no members.
+
+    Raises:
+        ServiceError: SerializationException, the body is not a JSON object, or a response could not contain it.
+    """
+    try:
+        content = _load(body or b"{}")
+        if isinstance(content, dict):
+            return content
+    except (ValueError, RecursionError) as error:
+        raise ServiceError("SerializationException", f"{operation} takes a JSON object: {error}") from error
+    raise ServiceError("SerializationException", f"{operation} takes a JSON object, not {content!r:.60}")
+
+
+def _load(body: bytes) -> Any:
+    content = json.loads(
+        body.decode(),
+        object_hook=_drop_nulls,
+        parse_constant=_refuse_constant,
+        parse_float=_parse_float,
+        parse_int=_parse_integer,
+    )
+    if SURROGATE.search(body):
+        json.dumps(content, ensure_ascii=False).encode()  # a lone surrogate raises ValueError
+    level = [content]
+    for _ in range(MAX_DEPTH + 1):
+        level = [inner for outer in level for inner in _list_items(outer)]
+    if level:
+        raise ValueError(f"it has more than {MAX_DEPTH} levels")
+    return content
+
+
+def _list_items(value: Any) -> list[Any]:
+    return list(value.values()) if isinstance(value, dict) else value if isinstance(value, list) else []
+
+
+def _drop_nulls(value: dict[str, Any]) -> dict[str, Any]:
+    return {name: content for name, content in value.items() if content is not None}
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _parse_float(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text:.40} is too large")
+    return value
+
+
+def _parse_integer(text: str) -> int:
+    if len(text) > MAX_DIGITS:
+        raise ValueError(f"{text:.40} is too large")
+    return int(text)
+
+
+def format_object(shape: Shape | None, result: Mapping[str, Any]) -> str:
+    """Format a result without its members that are None.
+
+    Raises:
+        ResultError: a member is unknown.
+    """
+    content = _select(shape, result, "") if shape else {}
+    try:
+        return json.dumps(content, separators=(",", ":"), allow_nan=False)
+    except ValueError:
+        # The client cannot repair the value, so it gets the others.
+        log.exception("a response has numbers that are not valid in JSON")
+        return json.dumps(clean(content), separators=(",", ":"))
+
+
+def _select(shape: Shape, value: Any, path: str) -> Any:
+    if isinstance(shape, StructureShape):
+        return {
+            shape.members[name].serialization.get("name", name): _select(shape.members[name], content, f"{path}.{name}")
+            for name, content in select_members(shape, value, path).items()
+        }
+    if isinstance(shape, ListShape):
+        return [_select(shape.member, item, f"{path}[]") for item in value]
+    if isinstance(shape, MapShape):
+        return {key: _select(shape.value, item, f"{path}.{key}") for key, item in value.items()}
+    return value

@@ -1,12 +1,13 @@
-"""Members of REST protocols: they are in the address, the headers, the status and the body. Botocore's models state
-which member is where.
+"""Members of REST protocols: they are in the address, the headers and the body. Botocore's models state which member is
+where. Locations that neither S3 nor SageMaker Runtime has are not supported.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from typing import Any
 
-from botocore.model import ListShape, MapShape, OperationModel, Shape, StructureShape
+from botocore.model import ListShape, OperationModel, Shape, StructureShape
 from werkzeug import Request, Response
 
 from microjobs_orchestrator.local.protocols import event_stream
@@ -19,12 +20,12 @@ UNBOUND = frozenset({"AWSAccessKeyId", "Expires", "Signature", "x-id"})
 """Parameters that belong to no operation: those of addresses presigned with version 2, and the operation's name, which
 newer SDKs send."""
 
-_BESIDE_BODY = frozenset({"uri", "querystring", "header", "headers", "statusCode"})
+_BESIDE_BODY = frozenset({"uri", "querystring", "header", "headers"})
 """Locations of members outside of the body."""
 
 
 def is_beside_body(member: Shape) -> bool:
-    """Return whether a member is in the address, the headers or the status."""
+    """Return whether a member is in the address or the headers."""
     return member.serialization.get("location") in _BESIDE_BODY
 
 
@@ -86,37 +87,16 @@ def _parse_header(name: str, shape: Shape, text: str, codes: Codes) -> Any:
 
 
 def _parse_parameters(route: Route, query: str, codes: Codes) -> dict[str, Any]:
-    values: dict[str, list[str]] = {}
-    for parameter, value in parse_query(query, codes):
-        values.setdefault(parameter, []).append(value)
-    members: dict[str, Any] = {}
-    places = route.places.get("querystring", {})
-    if not any(isinstance(shape, MapShape) for _, shape in places.values()):
-        _check_parameters(route, values, codes)
-    for wire, (name, shape) in places.items():
-        if isinstance(shape, MapShape):  # it holds all parameters
-            members[name] = {key: _parse_values(key, shape.value, texts, codes) for key, texts in values.items()}
-        elif wire in values:
-            members[name] = _parse_values(name, shape, values[wire], codes)
-    return members
-
-
-def _check_parameters(route: Route, values: Mapping[str, Sequence[str]], codes: Codes) -> None:
-    """Refuse parameters that are repeated, and unknown ones, which could change the meaning of the request."""
-    places = route.places.get("querystring", {})
+    """Parse parameters. Refuse those that are repeated, and unknown ones, which could change the request's meaning."""
+    places, parameters = route.places.get("querystring", {}), parse_query(query, codes)
     # An address that is presigned with version 2 has headers as parameters.
     known = {*dict(route.literals), *places, *route.places.get("header", {}), *UNBOUND}
-    for name, texts in values.items():
-        if len(texts) > 1 and not (name in places and isinstance(places[name][1], ListShape)):
+    for name, count in Counter(name for name, _ in parameters).items():
+        if count > 1:
             raise make_error(codes.malformed_value, f"The parameter {name!r} is repeated; send it once.")
         if name not in known and not name.lower().startswith("x-amz-"):
             raise make_error(codes.unknown_parameter, f"{route.operation.name} has no query parameter {name!r}.")
-
-
-def _parse_values(name: str, shape: Shape, texts: Sequence[str], codes: Codes) -> Any:
-    if isinstance(shape, ListShape):
-        return [_convert(name, shape.member, text, codes) for text in texts]
-    return _convert(name, shape, texts[0], codes)
+    return {places[wire][0]: _convert(*places[wire], text, codes) for wire, text in parameters if wire in places}
 
 
 def _convert(name: str, shape: Shape, text: str, codes: Codes) -> Any:
@@ -203,15 +183,7 @@ def _format_member(response: Response, member: Shape, value: Any) -> None:
     """Write a member that is not in the body."""
     match member.serialization.get("location"):
         case "header":
-            response.headers[member.serialization["name"]] = _format_header(member, value)
+            response.headers[member.serialization["name"]] = format_text(member, value, "http")
         case "headers":
             for name, text in value.items():
                 response.headers[member.serialization["name"] + name] = text
-        case "statusCode":
-            response.status_code = value
-
-
-def _format_header(member: Shape, value: Any) -> str:
-    if isinstance(member, ListShape):
-        return ",".join(format_text(member.member, item, "http") for item in value)
-    return format_text(member, value, "http")

@@ -6,13 +6,13 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from botocore.model import ListShape, MapShape, OperationModel, Shape, StructureShape
+from botocore.model import OperationModel, StructureShape
 from werkzeug import Request, Response
 
 from microjobs_orchestrator.local.errors import ServiceError
 from microjobs_orchestrator.local.protocols import rest
 from microjobs_orchestrator.local.protocols.answer import Answer
-from microjobs_orchestrator.local.protocols.json_body import format_object, parse_object
+from microjobs_orchestrator.local.protocols.aws_json import format_object, parse_object
 from microjobs_orchestrator.local.protocols.rest_routes import Codes, find_route
 
 CONTENT_TYPE = "application/json"
@@ -32,25 +32,7 @@ def find_operation(service: str, request: Request) -> str:
 
 
 def parse(operation: OperationModel, request: Request) -> dict[str, Any]:
-    return rest.parse_members(operation, request, CODES, _parse_document)
-
-
-def _parse_document(shape: StructureShape, body: bytes) -> dict[str, Any]:
-    members: dict[str, Any] = _rename(shape, parse_object(shape.name, body))
-    return members
-
-
-def _rename(shape: Shape, value: Any) -> Any:
-    """Replace the JSON names of members with the members' names."""
-    if isinstance(shape, StructureShape) and isinstance(value, dict):
-        names = {member.serialization.get("name", name): name for name, member in shape.members.items()}
-        known = {names[key]: _rename(shape.members[names[key]], item) for key, item in value.items() if key in names}
-        return known | {key: item for key, item in value.items() if key not in names}
-    if isinstance(shape, ListShape) and isinstance(value, list):
-        return [_rename(shape.member, item) for item in value]
-    if isinstance(shape, MapShape) and isinstance(value, dict):
-        return {key: _rename(shape.value, item) for key, item in value.items()}
-    return value
+    return rest.parse_members(operation, request, CODES, lambda shape, body: parse_object(shape.name, body))
 
 
 def format_answer(operation: OperationModel, answer: Answer, _: Request) -> Response:

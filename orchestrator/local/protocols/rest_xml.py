@@ -1,5 +1,5 @@
 """REST XML, botocore's "rest-xml": S3. The operation is in the address; the members are in the address, the headers
-and an XML document, unless the body is the payload.
+and an XML document, unless the body is the payload. S3 has no maps in documents.
 """
 
 from collections.abc import Mapping
@@ -7,7 +7,7 @@ from typing import Any
 from urllib.parse import quote
 from xml.etree import ElementTree
 
-from botocore.model import ListShape, MapShape, OperationModel, Shape, StructureShape
+from botocore.model import ListShape, OperationModel, Shape, StructureShape
 from werkzeug import Request, Response
 
 from microjobs_orchestrator.local.errors import ServiceError
@@ -102,8 +102,6 @@ def _parse_element(shape: Shape, element: ElementTree.Element) -> Any:
         return _parse_structure(shape, element)
     if isinstance(shape, ListShape):
         return [_parse_element(shape.member, child) for child in element]
-    if isinstance(shape, MapShape):
-        return dict(_parse_entry(shape, entry) for entry in element)
     text = element.text or ""
     try:
         return parse_text(shape, text)
@@ -111,13 +109,6 @@ def _parse_element(shape: Shape, element: ElementTree.Element) -> Any:
         raise ServiceError(
             "InvalidArgument", f"{_tag(element)} is {text!r}; its type must be {shape.type_name}."
         ) from None
-
-
-def _parse_entry(shape: MapShape, entry: ElementTree.Element) -> tuple[str, Any]:
-    """Parse an entry of a map: `<entry><key/><value/></entry>`."""
-    if len(entry) != 2:
-        raise malformed(f"<{_tag(entry)}> has {len(entry)} elements, not a key and a value")
-    return entry[0].text or "", _parse_element(shape.value, entry[1])
 
 
 def _parse_structure(shape: StructureShape, element: ElementTree.Element) -> dict[str, Any]:
@@ -128,21 +119,15 @@ def _parse_structure(shape: StructureShape, element: ElementTree.Element) -> dic
         name = names.get(_tag(child))
         if name is None:
             raise malformed(f"<{_tag(element)}> has no <{_tag(child)}>")
-        _add_value(values, name, inner[name], child)
+        member = inner[name]
+        if isinstance(member, ListShape) and member.serialization.get("flattened"):
+            values.setdefault(name, []).append(_parse_element(member.member, child))
+        else:
+            values[name] = _parse_element(member, child)
     for name in shape.required_members:
         if name in inner and name not in values:
             raise malformed(f"<{_tag(element)}> needs a <{name}>")
     return values
-
-
-def _add_value(values: dict[str, Any], name: str, member: Shape, child: ElementTree.Element) -> None:
-    if not member.serialization.get("flattened"):
-        values[name] = _parse_element(member, child)
-    elif isinstance(member, ListShape):
-        values.setdefault(name, []).append(_parse_element(member.member, child))
-    elif isinstance(member, MapShape):
-        key, value = _parse_entry(member, child)
-        values.setdefault(name, {})[key] = value
 
 
 def _element_name(name: str, member: Shape) -> str:
@@ -205,8 +190,6 @@ def _fill_structure(element: ElementTree.Element, shape: StructureShape, value: 
             element.set(f"{{{INSTANCE}}}{tag.rpartition(':')[2]}", str(item))
         elif isinstance(member, ListShape):
             _fill_list(element, tag, member, item)
-        elif isinstance(member, MapShape):
-            _fill_map(element, tag, member, item)
         else:
             _fill(ElementTree.SubElement(element, tag), member, item)
 
@@ -219,24 +202,11 @@ def _fill(element: ElementTree.Element, shape: Shape, value: Any) -> None:
 
 
 def _fill_list(element: ElementTree.Element, tag: str, shape: ListShape, items: Any) -> None:
-    parent, inner = _add_parent(element, tag, shape, shape.member.serialization.get("name", "member"))
+    flattened = shape.serialization.get("flattened")
+    parent = element if flattened else ElementTree.SubElement(element, tag)
+    inner = tag if flattened else shape.member.serialization.get("name", "member")
     for item in items:
         _fill(ElementTree.SubElement(parent, inner), shape.member, item)
-
-
-def _fill_map(element: ElementTree.Element, tag: str, shape: MapShape, items: Mapping[str, Any]) -> None:
-    parent, inner = _add_parent(element, tag, shape, "entry")
-    for key, item in items.items():
-        entry = ElementTree.SubElement(parent, inner)
-        ElementTree.SubElement(entry, shape.key.serialization.get("name", "key")).text = key
-        _fill(ElementTree.SubElement(entry, shape.value.serialization.get("name", "value")), shape.value, item)
-
-
-def _add_parent(element: ElementTree.Element, tag: str, shape: Shape, inner: str) -> tuple[ElementTree.Element, str]:
-    """Return the element that contains a collection's items, and the tag of each item."""
-    if shape.serialization.get("flattened"):
-        return element, tag
-    return ElementTree.SubElement(element, tag), inner
 
 
 def _format_text(shape: Shape, value: Any) -> str:
