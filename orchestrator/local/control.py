@@ -5,6 +5,7 @@ import hmac
 import json
 import logging
 import os
+import secrets
 import signal
 import subprocess
 import sys
@@ -18,10 +19,10 @@ from urllib.parse import urlsplit
 
 from microjobs.files import write_text
 from microjobs_orchestrator.failures import LauncherError
-from microjobs_orchestrator.local import home_lock, proof
+from microjobs_orchestrator.local import home_lock
 from microjobs_orchestrator.local.config import Config
 from microjobs_orchestrator.local.home import Home, read_file
-from microjobs_orchestrator.local.identity import ACCOUNT, ROLE, get_default_bucket
+from microjobs_orchestrator.local.identity import ACCOUNT, ROLE, get_default_bucket, prove
 
 logger = logging.getLogger(__name__)
 
@@ -72,12 +73,12 @@ def find_server(home: Home) -> Address | None:
     settings = _read_settings(home)
     if settings is None or settings["pid"] != home_lock.find_holder(home):
         return None
-    nonce = proof.make_nonce()
+    nonce = secrets.token_hex(32)
     response = _check_health(settings["url"], nonce)
     if response is None:
         return None
     port = settings["url"].rpartition(":")[2]
-    expected = proof.prove(home.server_key(), home.root, settings["pid"], nonce, port)
+    expected = prove(home.server_key(), home.root, settings["pid"], nonce, port)
     if not hmac.compare_digest(expected.encode(), str(response.get("proof")).encode()):
         raise ServerError(
             f"the program at {settings['url']} does not know the secret of {home.root}: it is another program, or a "

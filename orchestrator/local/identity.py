@@ -1,10 +1,24 @@
-"""The local server's account: its id, region, credentials, and the names that contain them."""
+"""Identity of the local server: its account, region and credentials, names that contain them, and its proof.
 
+After a crash, any user of the machine can listen on the server's port and answer `/health`. Therefore, a client sends a
+random nonce, and the server returns a MAC of it. The MAC includes the port, the process and the home, so that another
+program cannot forward the nonce to the real server and return its MAC.
+"""
+
+import hmac
+import re
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 ACCOUNT = "000000000000"
 REGION = "us-east-1"
 ROLE = "microjobs"
+
+NONCE = re.compile(r"[0-9a-f]{64}")
+
+Prover = Callable[[str, str], str]
+"""Takes a nonce and the port of the request; returns the proof."""
 
 
 @dataclass(frozen=True)
@@ -28,3 +42,9 @@ def format_registry(region: str = REGION, account: str = ACCOUNT) -> str:
 def format_arn(resource: str, region: str = REGION) -> str:
     """Return the ARN of a SageMaker resource such as `training-job/my-job`."""
     return f"arn:aws:sagemaker:{region}:{ACCOUNT}:{resource}"
+
+
+def prove(key: str, home: Path, pid: int, nonce: str, port: str) -> str:
+    """Return the MAC in hexadecimal digits."""
+    text = "\n".join(("microjobs server", nonce, port, str(pid), str(home.resolve())))
+    return hmac.new(key.encode(), text.encode(), "sha256").hexdigest()

@@ -21,11 +21,10 @@ from microjobs_orchestrator.local.gateway.exchange import AnyService
 from microjobs_orchestrator.local.gateway.forward import Forwarder
 from microjobs_orchestrator.local.gateway.listener import Server
 from microjobs_orchestrator.local.home import Home
-from microjobs_orchestrator.local.identity import get_default_bucket
+from microjobs_orchestrator.local.identity import get_default_bucket, prove
 from microjobs_orchestrator.local.lifecycle.context import Context, Settings
 from microjobs_orchestrator.local.lifecycle.registry import Registry
 from microjobs_orchestrator.local.logs import LogStore
-from microjobs_orchestrator.local.proof import prove
 from microjobs_orchestrator.local.resources.operations import list_makers, load_operations
 from microjobs_orchestrator.local.resources.training import interruptions
 from microjobs_orchestrator.local.runtimes import choose as runtimes

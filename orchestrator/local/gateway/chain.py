@@ -20,8 +20,7 @@ from microjobs_orchestrator.local.gateway.operations import (
 )
 from microjobs_orchestrator.local.gateway.origin import make_health_check, make_host_check, refuse_pages
 from microjobs_orchestrator.local.gateway.routing import make_service_choice
-from microjobs_orchestrator.local.identity import Credentials
-from microjobs_orchestrator.local.proof import Prover
+from microjobs_orchestrator.local.identity import Credentials, Prover
 from microjobs_orchestrator.local.protocols.http import REQUEST_ID
 from microjobs_orchestrator.local.protocols.protocol import error_style, guess_protocol
 

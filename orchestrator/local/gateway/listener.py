@@ -1,8 +1,13 @@
-"""Cheroot's WSGI server, with a strict parser of requests. Invalid HTTP gets an error in AWS's form."""
+"""Cheroot's WSGI server, with a strict parser of requests. Invalid HTTP gets an error in AWS's form.
+
+Each header has one meaning and one value. WSGI has one variable for `X-Amz-Target` and `X_Amz_Target`, and a repeated
+header has two values. In both cases, a header without a signature could replace the signed one.
+"""
 
 import contextlib
 import logging
 import re
+from collections.abc import Callable, Mapping, MutableMapping
 from functools import partial
 from typing import Any
 from xml.etree import ElementTree
@@ -12,7 +17,6 @@ from cheroot.server import HTTPRequest
 from cheroot.wsgi import Gateway_10
 
 from microjobs_orchestrator.local.gateway.connections import Connection, Connections
-from microjobs_orchestrator.local.gateway.headers import check_framing, read_headers
 from microjobs_orchestrator.local.gateway.streams import Body
 from microjobs_orchestrator.local.protocols.http import HEADERS
 
@@ -23,6 +27,21 @@ MAX_HEAD_BYTES = 64 << 10
 
 _TARGET = re.compile(rb"[!-~]+")
 _PROTOCOL = re.compile(rb"HTTP/[0-9]\.[0-9]")
+
+
+_TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_BAD_VALUE = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
+_LENGTH = re.compile(rb"[0-9]{1,18}")
+
+_SINGLE = frozenset(
+    {
+        *("authorization", "date", "expect", "expires", "from", "host", "if-modified-since", "if-range"),
+        *("if-unmodified-since", "max-forwards", "origin", "range", "referer", "transfer-encoding", "user-agent"),
+    }
+)
+_SINGLE_PREFIXES = ("content-", "sec-", "x-amz-", "x-amzn-")
+_LISTS = ("x-amz-meta-", "x-amz-object-attributes", "x-amz-optional-object-attributes")
+"""Headers of Amazon that may be repeated: some SDKs send one header per item."""
 
 
 class Parser(HTTPRequest):
@@ -131,3 +150,55 @@ class Server(wsgi.Server):
 
     def error_log(self, msg: str = "", level: int = logging.INFO, traceback: bool = False) -> None:
         logger.log(level, "%s", msg, exc_info=traceback)
+
+
+# --- headers ---
+
+
+def read_headers(read_line: Callable[[], bytes], headers: MutableMapping[bytes, bytes]) -> None:
+    """Read the fields up to the empty line into `headers`, with names in title case, as cheroot expects them.
+
+    Repeated fields are joined by commas, as for signatures of version 4, unless the field can have only one value.
+
+    Raises:
+        ValueError: a field is malformed, ambiguous or repeated; the message names it.
+    """
+    while (line := read_line()) != b"\r\n":
+        if not line.endswith(b"\r\n"):
+            raise ValueError("Headers must end with an empty line, and each line with CR LF.")
+        name, value = _parse_field(line[:-2])
+        key = name.title()
+        if key in headers:
+            if _is_single(name.decode().lower()):
+                raise ValueError(f"The header {name.decode()} is repeated; send it once.")
+            value = headers[key] + b"," + value
+        headers[key] = value
+
+
+def _parse_field(line: bytes) -> tuple[bytes, bytes]:
+    name, colon, value = line.partition(b":")
+    if not colon or not _TOKEN.fullmatch(name):  # also folded lines, and spaces before the colon
+        raise ValueError(f"The header line {_quote(line)} must start with a name of ASCII letters and a colon.")
+    value = value.strip(b" \t")
+    if _BAD_VALUE.search(value):
+        raise ValueError(f"The header {name.decode()} contains a control character.")
+    return name, value
+
+
+def _is_single(name: str) -> bool:
+    return name in _SINGLE or (name.startswith(_SINGLE_PREFIXES) and not name.startswith(_LISTS))
+
+
+def check_framing(protocol: bytes, headers: Mapping[bytes, bytes]) -> None:
+    """Raise ValueError if two readers could disagree about the end of the request, or about its host."""
+    length, coding = headers.get(b"Content-Length"), headers.get(b"Transfer-Encoding")
+    if length is not None and not _LENGTH.fullmatch(length):
+        raise ValueError(f"Content-Length is {_quote(length)}; it must be a number of bytes in decimal digits.")
+    if coding is not None and (length is not None or protocol != b"HTTP/1.1"):
+        raise ValueError("Transfer-Encoding cannot be combined with Content-Length or HTTP/1.0.")
+    if protocol == b"HTTP/1.1" and b"Host" not in headers:
+        raise ValueError("The header Host is missing.")
+
+
+def _quote(text: bytes) -> str:
+    return repr(text[:40].decode("latin-1"))

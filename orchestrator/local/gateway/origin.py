@@ -10,7 +10,7 @@ from werkzeug import Response
 
 from microjobs_orchestrator.local.errors import ServiceError
 from microjobs_orchestrator.local.gateway.exchange import Exchange, Interceptor
-from microjobs_orchestrator.local.proof import NONCE, Prover
+from microjobs_orchestrator.local.identity import NONCE, Prover
 
 HEALTH_PATHS = ("/health", "/_microjobs/health")
 

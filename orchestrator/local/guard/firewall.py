@@ -1,6 +1,6 @@
-"""A stateful firewall for the network namespace of this process, made with the kernel's nftables interface.
+"""A stateful firewall for the network namespace of this process, by the kernel's nftables interface.
 
-Images have no `nft` command, so this module builds the netlink messages. The names in comments are from
+Images have no `nft` command, so this module builds the netlink messages. Names in comments are from
 linux/netfilter/nf_tables.h.
 """
 
@@ -19,7 +19,7 @@ INPUT, OUTPUT = 1, 3
 """Hooks for packets: NF_INET_LOCAL_IN, NF_INET_LOCAL_OUT."""
 
 LOOPBACK_INDEX = 1
-"""The index of the interface `lo` in every network namespace."""
+"""Index of the interface `lo` in each network namespace."""
 
 _NETLINK_NETFILTER = 12
 _NFTABLES = 10  # NFNL_SUBSYS_NFTABLES
@@ -57,7 +57,7 @@ def make_chains(settings: Settings) -> list[Chain]:
     if settings.target:
         entering.append(tcp_port(RELAY_PORT))
     if not settings.isolated:
-        entering.append(_meta(_L4PROTO) + _equals(bytes([_ICMPV6])))  # IPv6 needs it to find neighbours
+        entering.append(_meta(_L4PROTO) + _equals(bytes([_ICMPV6])))  # IPv6 finds neighbours with it
         return [Chain("input", INPUT, entering)]
     if settings.peers:
         entering.append(ipv4_network(12, settings.peers))
@@ -73,10 +73,7 @@ def from_interface(direction: int) -> Rule:
 def established() -> Rule:
     """Match packets of accepted connections."""
     state = _expression("ct", _number(1, _REGISTER) + _number(2, 0))
-    mask = _attribute(4, _attribute(1, struct.pack("=I", _ESTABLISHED_OR_RELATED)), nested=True)
-    zero = _attribute(5, _attribute(1, bytes(4)), nested=True)
-    masked = _number(1, _REGISTER) + _number(2, _REGISTER) + _number(3, 4) + mask + zero
-    return state + _expression("bitwise", masked) + _equals(bytes(4), negated=True)
+    return state + _mask(struct.pack("=I", _ESTABLISHED_OR_RELATED)) + _equals(bytes(4), negated=True)
 
 
 def tcp_port(port: int) -> Rule:
@@ -88,10 +85,7 @@ def tcp_port(port: int) -> Rule:
 def ipv4_network(offset: int, network: str) -> Rule:
     """Match IPv4 packets whose source (offset 12) or destination (offset 16) is in a network."""
     parsed = ipaddress.IPv4Network(network)
-    mask = _attribute(4, _attribute(1, parsed.netmask.packed), nested=True)
-    zero = _attribute(5, _attribute(1, bytes(4)), nested=True)
-    masked = _number(1, _REGISTER) + _number(2, _REGISTER) + _number(3, 4) + mask + zero
-    address = _payload(base=1, offset=offset, length=4) + _expression("bitwise", masked)
+    address = _payload(base=1, offset=offset, length=4) + _mask(parsed.netmask.packed)
     return _meta(_NFPROTO) + _equals(bytes([2])) + address + _equals(parsed.network_address.packed)
 
 
@@ -101,20 +95,21 @@ def install(chains: Iterable[Chain]) -> None:
     Raises:
         OSError: the kernel refuses it.
     """
-    messages = [_message(_NEW_TABLE, _CREATE, _text(1, TABLE))]
+    messages = [_message(_NEW_TABLE, _CREATE | _ACK, _text(1, TABLE))]
     for chain in chains:
         hook = _attribute(4, _number(1, chain.hook) + _number(2, 0), nested=True)
         names = _text(1, TABLE) + _text(3, chain.name)
-        messages.append(_message(_NEW_CHAIN, _CREATE, names + hook + _number(5, _DROP) + _text(7, "filter")))
+        messages.append(_message(_NEW_CHAIN, _CREATE | _ACK, names + hook + _number(5, _DROP) + _text(7, "filter")))
         messages += [_rule(chain, rule) for rule in chain.rules]
-    _send([_batch(_BATCH_BEGIN), *messages, _batch(_BATCH_END)], expected=len(messages))
+    begin, end = (_message(kind, 0, family=0, resource=_NFTABLES) for kind in (_BATCH_BEGIN, _BATCH_END))
+    _send([begin, *messages, end], expected=len(messages))
 
 
 def _rule(chain: Chain, rule: Rule) -> bytes:
     code = _attribute(2, _number(1, _ACCEPT), nested=True)
     accept = _expression("immediate", _number(1, 0) + _attribute(2, code, nested=True))
     expressions = _attribute(4, rule + accept, nested=True)
-    return _message(_NEW_RULE, _CREATE | _APPEND, _text(1, TABLE) + _text(2, chain.name) + expressions)
+    return _message(_NEW_RULE, _CREATE | _ACK | _APPEND, _text(1, TABLE) + _text(2, chain.name) + expressions)
 
 
 def _send(messages: Sequence[bytes], expected: int) -> None:
@@ -138,13 +133,9 @@ def _check(replies: bytes) -> int:
     return count
 
 
-def _message(kind: int, flags: int, attributes: bytes) -> bytes:
-    body = struct.pack(">BBH", _INET, 0, 0) + attributes
-    return struct.pack("=IHHII", 16 + len(body), kind, _REQUEST | _ACK | flags, 0, 0) + body
-
-
-def _batch(kind: int) -> bytes:
-    return struct.pack("=IHHII", 20, kind, _REQUEST, 0, 0) + struct.pack(">BBH", 0, 0, _NFTABLES)
+def _message(kind: int, flags: int, attributes: bytes = b"", family: int = _INET, resource: int = 0) -> bytes:
+    body = struct.pack(">BBH", family, 0, resource) + attributes
+    return struct.pack("=IHHII", 16 + len(body), kind, _REQUEST | flags, 0, 0) + body
 
 
 def _attribute(kind: int, value: bytes, *, nested: bool = False) -> bytes:
@@ -170,6 +161,12 @@ def _meta(key: int) -> bytes:
 
 def _payload(*, base: int, offset: int, length: int) -> bytes:
     return _expression("payload", _number(1, _REGISTER) + _number(2, base) + _number(3, offset) + _number(4, length))
+
+
+def _mask(mask: bytes) -> bytes:
+    """Encode the bitwise AND of four bytes with a mask."""
+    operands = _attribute(4, _attribute(1, mask), nested=True) + _attribute(5, _attribute(1, bytes(4)), nested=True)
+    return _expression("bitwise", _number(1, _REGISTER) + _number(2, _REGISTER) + _number(3, 4) + operands)
 
 
 def _equals(value: bytes, *, negated: bool = False) -> bytes:

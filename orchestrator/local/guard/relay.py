@@ -11,9 +11,9 @@ from microjobs_orchestrator.local.guard import proof
 from microjobs_orchestrator.local.guard.settings import RELAY_PORT
 
 MAX_CONNECTIONS = 1024
-"""Callers that have proven the secret. The server sends fewer requests to a container at a time."""
+"""Limit of callers that have proven the secret. The server sends fewer requests to a container at a time."""
 MAX_UNPROVEN = 64
-"""Callers that have not proven the secret yet. A further caller replaces the oldest one."""
+"""Limit of callers that have not proven the secret yet. Another caller replaces the oldest one."""
 PROOF_TIMEOUT = 3.0
 CONNECT_TIMEOUT = 5.0
 RETRY_DELAY = 0.1
@@ -53,7 +53,7 @@ class Relay:
         self._unproven.append(caller)
         if len(self._unproven) > MAX_UNPROVEN:
             with contextlib.suppress(OSError, IndexError):
-                self._unproven.popleft().shutdown(socket.SHUT_RDWR)  # its thread closes it
+                self._unproven.popleft().shutdown(socket.SHUT_RDWR)  # its thread then closes it
         threading.Thread(target=self._handle, args=(caller,), daemon=True).start()
 
     def _handle(self, caller: socket.socket) -> None:
@@ -95,7 +95,7 @@ class Relay:
 
 
 def pump(source: socket.socket, sink: socket.socket) -> None:
-    """Copy until the source ends. The sink then ends, too, or breaks if the source broke."""
+    """Copy until the source ends. Then end the sink, or reset it if reading failed."""
     while True:
         try:
             chunk = source.recv(CHUNK_BYTES)
@@ -107,12 +107,12 @@ def pump(source: socket.socket, sink: socket.socket) -> None:
                 sink.shutdown(socket.SHUT_WR)
                 return
             sink.sendall(chunk)
-        except OSError:  # the other direction still copies what the sink sent
+        except OSError:  # the other direction still copies data from the sink
             return
 
 
 def _reset(end: socket.socket) -> None:
-    """Reset a connection. If it ended normally, a response without a length would look complete."""
+    """Reset a connection. After a normal end, a response without a length would look complete."""
     with contextlib.suppress(OSError):
         end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         end.shutdown(socket.SHUT_RD)

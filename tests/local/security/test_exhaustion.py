@@ -14,7 +14,7 @@ import pytest
 from botocore.credentials import Credentials
 from werkzeug import Request, Response
 
-from microjobs_orchestrator.local.gateway import connections, spool
+from microjobs_orchestrator.local.gateway import authentication, connections
 from microjobs_orchestrator.local.gateway.connections import SMALL_BODY_BYTES
 from microjobs_orchestrator.local.gateway.listener import Server
 from tests.local.clients import LocalServer, wait_until
@@ -310,7 +310,7 @@ def test_senders_that_know_the_key_alone_leave_threads_to_others(guarded: LocalS
         for connection in opened:
             connection.sendall(head({**headers, "Content-Length": str(MEGABYTE)}))
         deadline, answered = time.monotonic() + HANG_SECONDS, list[socket.socket]()
-        while len(answered) < len(opened) - spool.MAX_BODIES:
+        while len(answered) < len(opened) - authentication.MAX_BODIES:
             assert time.monotonic() < deadline
             answered, _, _ = select.select(opened, [], [], 0.1)
         assert {connection.recv(12) for connection in answered} == {b"HTTP/1.1 503"}
@@ -340,7 +340,7 @@ def test_forms_of_strangers_leave_threads_to_others(guarded: LocalServer, sender
         for connection in opened:
             connection.sendall(head(FORM, "POST /bucket HTTP/1.1") + PART)
         deadline, answered = time.monotonic() + HANG_SECONDS, list[socket.socket]()
-        while len(answered) < len(opened) - spool.MAX_FORMS:
+        while len(answered) < len(opened) - authentication.MAX_FORMS:
             assert time.monotonic() < deadline
             answered, _, _ = select.select(opened, [], [], 0.1)
         assert {connection.recv(12) for connection in answered} == {b"HTTP/1.1 503"}

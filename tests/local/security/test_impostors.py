@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from microjobs_orchestrator.local import control, home_lock, proof
+from microjobs_orchestrator.local import control, home_lock, identity
 from microjobs_orchestrator.local.config import Config
 from microjobs_orchestrator.local.home import Home, HomeError
 from tests.local.clients import LocalServer, started, wait_until
@@ -130,7 +130,7 @@ def test_proof_depends_on_all_that_it_proves(tmp_path: Path) -> None:
         {"nonce": "1" * 64},
         {"port": "2"},
     ]
-    assert len({proof.prove(**known | change) for change in [{}, *changes]}) == len(changes) + 1
+    assert len({identity.prove(**known | change) for change in [{}, *changes]}) == len(changes) + 1
 
 
 @pytest.mark.parametrize("nonce", ["", "0", "0" * 63, "0" * 65, "G" * 64, "0" * 63 + "%0A"])
