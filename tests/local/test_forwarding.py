@@ -39,11 +39,11 @@ def moto() -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def forwarding(moto: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServer]:
-    """A server that forwards most services to moto, and one to nobody."""
+    """A server that forwards most services to moto, and one to a closed port."""
     names = ("kms", "secretsmanager", "ssm", "sns", "sqs", "events", "lambda", "cloudwatch", "dynamodb")
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        nobody = f"http://127.0.0.1:{listener.getsockname()[1]}"
-    services = {**dict.fromkeys(names, moto), "stepfunctions": nobody}
+        closed_port_url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    services = {**dict.fromkeys(names, moto), "stepfunctions": closed_port_url}
     with started(tmp_path_factory.mktemp("forwarding"), runtime="process", services=services) as local:
         yield local
 
@@ -55,8 +55,8 @@ def error_of(call: Callable[..., Any], **members: Any) -> tuple[str, str]:
     return error["Code"], error["Message"]
 
 
-def test_other_emulator_answers(forwarding: LocalServer) -> None:
-    """One service of each protocol: JSON, CBOR or query, REST."""
+def test_requests_are_forwarded_in_each_protocol(forwarding: LocalServer) -> None:
+    """Use one service of each protocol: JSON, CBOR or query, REST."""
     secrets = forwarding.client("secretsmanager")
     secrets.create_secret(Name="name", SecretString="größe")
     assert secrets.get_secret_value(SecretId="name")["SecretString"] == "größe"
@@ -77,14 +77,14 @@ def test_other_emulator_answers(forwarding: LocalServer) -> None:
     assert parameter["Value"] == "x"
 
 
-def test_other_emulators_errors_come_through(forwarding: LocalServer) -> None:
+def test_errors_of_the_emulator_reach_the_client(forwarding: LocalServer) -> None:
     code, _ = error_of(forwarding.client("secretsmanager").get_secret_value, SecretId="absent")
     assert code == "ResourceNotFoundException"
     code, _ = error_of(forwarding.client("sns").get_topic_attributes, TopicArn="arn:aws:sns:us-east-1:1:x")
     assert code == "NotFound"
 
 
-def test_emulator_that_does_not_answer_is_named(forwarding: LocalServer) -> None:
+def test_error_names_an_emulator_that_does_not_answer(forwarding: LocalServer) -> None:
     code, message = error_of(forwarding.client("stepfunctions").list_state_machines)
     assert code == "ServiceUnavailable"
     assert re.match(
@@ -104,7 +104,7 @@ def test_service_without_an_address_names_the_setting(forwarding: LocalServer) -
 
 
 @pytest.mark.parametrize("key", ["right", "wrong"])
-def test_nothing_is_forwarded_without_a_right_signature(forwarding: LocalServer, key: str) -> None:
+def test_only_signed_requests_are_forwarded(forwarding: LocalServer, key: str) -> None:
     secret = forwarding.address.secret_access_key if key == "right" else "wrong"
     client = boto3.client(
         "kms",
@@ -120,23 +120,23 @@ def test_nothing_is_forwarded_without_a_right_signature(forwarding: LocalServer,
         assert error_of(client.list_keys)[0] == "InvalidSignatureException"
 
 
-# --- what reaches the emulator, and what comes back ---
+# --- forwarded requests and responses ---
 
 
 class Emulator(BaseHTTPRequestHandler):
-    """Notes requests, and answers as it is told."""
+    """Records requests, and answers with a given function."""
 
     protocol_version = "HTTP/1.1"
-    seen: list[tuple[str, dict[str, str], bytes]]
+    requests: list[tuple[str, dict[str, str], bytes]]
     answer: Callable[["Emulator"], None]
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))
-        self.seen.append((self.path, {name.lower(): value for name, value in self.headers.items()}, body))
+        self.requests.append((self.path, {name.lower(): value for name, value in self.headers.items()}, body))
         type(self).answer(self)
 
     def log_message(self, *_: object) -> None:
-        """Tests look at what came."""
+        """Do not log."""
 
     def reply(self, content: bytes, **headers: str) -> None:
         self.send_response(200)
@@ -149,45 +149,48 @@ class Emulator(BaseHTTPRequestHandler):
 
 @contextmanager
 def emulator(answer: Callable[[Emulator], None]) -> Iterator[tuple[str, list[tuple[str, dict[str, str], bytes]]]]:
-    handler: type[Emulator] = type("Handler", (Emulator,), {"seen": [], "answer": staticmethod(answer)})
+    handler: type[Emulator] = type("Handler", (Emulator,), {"requests": [], "answer": staticmethod(answer)})
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     thread = threading.Thread(target=server.serve_forever, args=(0.01,))
     thread.start()
     try:
-        yield f"http://127.0.0.1:{server.server_address[1]}/base", handler.seen
+        yield f"http://127.0.0.1:{server.server_address[1]}/base", handler.requests
     finally:
         server.shutdown()
         server.server_close()
         thread.join()
 
 
-def test_emulator_gets_no_credentials_of_this_server(tmp_path: Path) -> None:
+def test_emulator_receives_no_credentials_of_the_server(tmp_path: Path) -> None:
     def answer(request: Emulator) -> None:
         request.reply(b'{"Keys": []}', Keep_Alive="timeout=5", X_Thing="1", Connection="x-hop", X_Hop="2")
 
-    with emulator(answer) as (url, seen), started(tmp_path, runtime="process", services={"*": url}) as local:
-        known = local.client("sts").get_session_token()["Credentials"]
-        session = boto3.Session(known["AccessKeyId"], known["SecretAccessKey"], known["SessionToken"], "eu-west-1")
+    with emulator(answer) as (url, requests), started(tmp_path, runtime="process", services={"*": url}) as local:
+        credentials = local.client("sts").get_session_token()["Credentials"]
+        session = boto3.Session(
+            credentials["AccessKeyId"], credentials["SecretAccessKey"], credentials["SessionToken"], "eu-west-1"
+        )
         kms = session.client("kms", endpoint_url=local.address.url)
         headers = kms.list_keys(Limit=3)["ResponseMetadata"]["HTTPHeaders"]
-    ((path, sent, body),) = seen
+    ((path, sent, body),) = requests
     assert (path, json.loads(body), sent["x-amz-target"]) == ("/base/", {"Limit": 3}, "TrentService.ListKeys")
     assert "Credential=test/" in sent["authorization"]
     assert "/eu-west-1/kms/aws4_request" in sent["authorization"]
     assert not {"x-amz-security-token", "connection-of-the-client"} & sent.keys()
     text = repr(sent)
     assert not any(
-        secret in text for secret in (known["AccessKeyId"], known["SessionToken"], local.address.access_key_id)
+        secret in text
+        for secret in (credentials["AccessKeyId"], credentials["SessionToken"], local.address.access_key_id)
     )
     assert headers["x-thing"] == "1"
     assert not {"keep-alive", "x-hop"} & headers.keys()
 
 
-def _too_much(request: Emulator) -> None:
+def _send_too_much(request: Emulator) -> None:
     request.reply(b"x" * 2_000)
 
 
-def _half(request: Emulator) -> None:
+def _send_half(request: Emulator) -> None:
     request.send_response(200)
     request.send_header("Content-Length", "100")
     request.end_headers()
@@ -195,13 +198,13 @@ def _half(request: Emulator) -> None:
     request.close_connection = True
 
 
-def _no_http(request: Emulator) -> None:
+def _send_invalid_http(request: Emulator) -> None:
     request.wfile.write(b"this is no HTTP\r\n\r\n")
     request.close_connection = True
 
 
-@pytest.mark.parametrize("answer", [_too_much, _half, _no_http])
-def test_answer_that_cannot_be_passed_on_is_an_error(
+@pytest.mark.parametrize("answer", [_send_too_much, _send_half, _send_invalid_http])
+def test_invalid_response_of_the_emulator_raises(
     answer: Callable[[Emulator], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(forward, "MAX_RESPONSE_BYTES", 1_000)
@@ -227,7 +230,7 @@ def test_answer_that_cannot_be_passed_on_is_an_error(
         ('kms = "http://user:secret@host"', "must give 'kms' an address"),
     ],
 )
-def test_address_that_is_none_is_refused(tmp_path: Path, text: str, reason: str) -> None:
+def test_invalid_address_is_refused(tmp_path: Path, text: str, reason: str) -> None:
     path = tmp_path / "microjobs.toml"
     path.write_text(f"[local.services]\n{text}\n")
     with pytest.raises(ConfigError, match=re.escape(reason)):
@@ -243,7 +246,7 @@ def test_service_that_cannot_be_forwarded_is_refused(service: str, reason: str) 
         Forwarder({service: "http://127.0.0.1:1"})
 
 
-def test_server_says_which_setting_is_wrong(tmp_path: Path) -> None:
+def test_invalid_service_setting_is_reported_at_start(tmp_path: Path) -> None:
     with (
         pytest.raises(ServerError, match=r"has 'nonsense', which is not a service"),
         started(tmp_path, runtime="process", services={"nonsense": "http://127.0.0.1:1"}),
@@ -251,5 +254,5 @@ def test_server_says_which_setting_is_wrong(tmp_path: Path) -> None:
         pass
 
 
-def test_settings_become_flags() -> None:
+def test_forwarded_services_are_converted_to_flags() -> None:
     assert "--service=kms=http://127.0.0.1:1" in Config(services={"kms": "http://127.0.0.1:1"}).arguments()

@@ -1,4 +1,4 @@
-"""Servers that do not answer, and how they are ended."""
+"""Servers that do not answer, and how they are stopped."""
 
 import os
 import signal
@@ -20,7 +20,7 @@ CONFIG = Config(port=0, runtime="process")
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Home]:
-    """A home of which no server is left, whatever fails."""
+    """A home whose server is killed after the test."""
     for name, seconds in {"RESPONSE_TIMEOUT": 0.5, "HANG_TIMEOUT": 1.0, "TERM_TIMEOUT": 1.0}.items():
         monkeypatch.setattr(control, name, seconds)
     home = Home(tmp_path / "home")
@@ -30,14 +30,14 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Home]:
 
 
 def hang(home: Home) -> int:
-    """Start a server and let it hang; a stopped process, as one that holds the GIL, hears SIGKILL only."""
+    """Start a server and suspend it: a suspended process reacts only to SIGKILL, as one that holds the GIL."""
     pid = control.start(home, CONFIG).pid
     os.kill(pid, signal.SIGSTOP)
     wait_until(lambda: Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0], lambda state: state == "T")
     return pid
 
 
-def test_server_that_hangs_is_killed(home: Home, caplog: pytest.LogCaptureFixture) -> None:
+def test_hanging_server_is_killed(home: Home, caplog: pytest.LogCaptureFixture) -> None:
     pid = hang(home)
     assert control.stop(home)
     assert (home_lock.find_holder(home), control.find_server(home)) == (None, None)
@@ -46,14 +46,14 @@ def test_server_that_hangs_is_killed(home: Home, caplog: pytest.LogCaptureFixtur
     assert not home.server.exists()
 
 
-def test_server_that_hangs_is_replaced(home: Home, caplog: pytest.LogCaptureFixture) -> None:
+def test_hanging_server_is_replaced(home: Home, caplog: pytest.LogCaptureFixture) -> None:
     pid = hang(home)
     with control.use_server(home, CONFIG) as address:
         assert address.pid != pid
     assert f"process {pid}, has not answered for 1 s" in caplog.text
 
 
-def test_commands_tell_of_a_server_that_hangs(home: Home) -> None:
+def test_commands_report_a_hanging_server(home: Home) -> None:
     pid = hang(home)
     try:
         environment = {**os.environ, "MICROJOBS_HOME": str(home.root)}
@@ -67,7 +67,7 @@ def test_commands_tell_of_a_server_that_hangs(home: Home) -> None:
         control.stop(home)
 
 
-def test_server_that_ends_is_waited_for(home: Home) -> None:
+def test_start_waits_for_a_stopping_server(home: Home) -> None:
     first = control.start(home, CONFIG)
     os.kill(first.pid, signal.SIGTERM)
     wait_until(home.server.exists, lambda exists: not exists)  # its jobs would be ended now
@@ -75,7 +75,7 @@ def test_server_that_ends_is_waited_for(home: Home) -> None:
         assert address.pid != first.pid
 
 
-def test_start_that_hangs_is_given_up(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_start_fails_when_the_server_hangs(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(control, "START_TIMEOUT", 1.0)
     script = (
         "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('stuck', flush=True); time.sleep(99)"
@@ -92,7 +92,7 @@ def test_start_that_hangs_is_given_up(home: Home, monkeypatch: pytest.MonkeyPatc
     assert time.monotonic() - began < 60
 
 
-def test_process_that_took_the_id_of_a_server_is_left_alone(home: Home) -> None:
+def test_process_with_the_reused_id_of_a_server_is_not_stopped(home: Home) -> None:
     home.create()
     with subprocess.Popen(["sleep", "100"]) as other:
         home.lock.write_text(f"{other.pid} 0")
@@ -102,7 +102,7 @@ def test_process_that_took_the_id_of_a_server_is_left_alone(home: Home) -> None:
         other.terminate()
 
 
-def test_many_looks_keep_no_server_from_starting(home: Home) -> None:
+def test_frequent_status_checks_do_not_prevent_a_start(home: Home) -> None:
     home.create()
     look = f"""
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The server's life: started, found, restarted, ended, and what is left of it."""
+"""The life cycle of the server: start, restart, crash and stop."""
 
 import os
 import signal
@@ -25,21 +25,21 @@ def crash(local: LocalServer) -> None:
     wait_until(lambda: control.find_server(local.home), lambda address: address is None)
 
 
-def test_second_server_on_one_folder_is_refused(tmp_path: Path) -> None:
-    with started(tmp_path / "home", runtime="process") as local, pytest.raises(control.ServerError) as refused:
+def test_second_server_for_a_home_is_refused(tmp_path: Path) -> None:
+    with started(tmp_path / "home", runtime="process") as local, pytest.raises(control.ServerError) as caught:
         control.start(local.home, Config(port=0, runtime="process"))
-    assert "another server uses" in str(refused.value)
+    assert "another server uses" in str(caught.value)
 
 
-def test_taken_port_is_told(tmp_path: Path) -> None:
-    with started(tmp_path / "one", runtime="process") as local, pytest.raises(control.ServerError) as refused:
+def test_port_in_use_is_reported(tmp_path: Path) -> None:
+    with started(tmp_path / "one", runtime="process") as local, pytest.raises(control.ServerError) as caught:
         control.start(Home(tmp_path / "two"), Config(port=int(local.address.url.rpartition(":")[2]), runtime="process"))
-    assert "Address already in use; use another --port" in str(refused.value)
+    assert "Address already in use; use another --port" in str(caught.value)
 
 
-def test_env_is_all_that_a_client_needs(tmp_path: Path) -> None:
+def test_environment_is_sufficient_for_clients(tmp_path: Path) -> None:
     with started(tmp_path / "home", runtime="process") as local:
-        given = {
+        environment = {
             "PATH": os.environ["PATH"],
             "HOME": str(tmp_path),
             **control.make_environment(local.home, local.address),
@@ -48,11 +48,13 @@ def test_env_is_all_that_a_client_needs(tmp_path: Path) -> None:
             "import boto3; print(boto3.client('sts').get_caller_identity()['Account'])\n"
             "print(boto3.client('s3').list_buckets()['Buckets'][0]['Name'])"
         )
-        said = subprocess.run(["python", "-c", script], env=given, capture_output=True, text=True, check=True).stdout
-    assert said.split() == ["000000000000", local.address.bucket]
+        output = subprocess.run(
+            ["python", "-c", script], env=environment, capture_output=True, text=True, check=True
+        ).stdout
+    assert output.split() == ["000000000000", local.address.bucket]
 
 
-def test_server_of_a_killed_launcher_ends(tmp_path: Path) -> None:
+def test_server_stops_after_its_launcher_is_killed(tmp_path: Path) -> None:
     home = Home(tmp_path / "home")
     script = f"""
 import time
@@ -67,10 +69,10 @@ with use_server(Home(Path({str(home.root)!r})), Config(port=0, runtime="process"
     wait_until(lambda: control.find_server(home), lambda address: address is not None, seconds=30)
     launcher.kill()
     launcher.wait()
-    wait_until(home.server.exists, lambda there: not there, seconds=30)
+    wait_until(home.server.exists, lambda exists: not exists, seconds=30)
 
 
-def test_start_that_is_interrupted_leaves_no_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_interrupted_start_leaves_no_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(_: Home) -> None:
         raise KeyboardInterrupt
 
@@ -83,7 +85,7 @@ def test_start_that_is_interrupted_leaves_no_server(tmp_path: Path, monkeypatch:
     assert not home.server.exists()
 
 
-def test_server_of_several_runs_ends_with_the_last_one(tmp_path: Path) -> None:
+def test_shared_server_stops_with_its_last_user(tmp_path: Path) -> None:
     home, config = Home(tmp_path / "home"), Config(port=0, runtime="process")
     first, second = control.use_server(home, config), control.use_server(home, config)
     address = first.__enter__()
@@ -92,12 +94,23 @@ def test_server_of_several_runs_ends_with_the_last_one(tmp_path: Path) -> None:
     time.sleep(1)
     assert control.find_server(home) == address
     second.__exit__(None, None, None)
-    wait_until(home.server.exists, lambda there: not there, seconds=30)
+    wait_until(home.server.exists, lambda exists: not exists, seconds=30)
 
 
 FIFO = None
-"""Stands for a pipe in a file's place: who reads it waits for ever."""
-NO_OBJECTS = [FIFO, b"", b"[]", b"{}", b'"x"', b"5", b"\xff", b"[" * 100_000, b'{"pid": 1}', b'{"access_key_id": 5}']
+"""Stands for a named pipe in place of a file: a reader would block forever."""
+INVALID_CONTENTS = [
+    FIFO,
+    b"",
+    b"[]",
+    b"{}",
+    b'"x"',
+    b"5",
+    b"\xff",
+    b"[" * 100_000,
+    b'{"pid": 1}',
+    b'{"access_key_id": 5}',
+]
 
 
 def put(path: Path, content: bytes | None) -> None:
@@ -105,8 +118,8 @@ def put(path: Path, content: bytes | None) -> None:
     os.mkfifo(path, 0o600) if content is FIFO else path.write_bytes(content)
 
 
-@pytest.mark.parametrize("content", NO_OBJECTS)
-def test_damaged_address_is_none(tmp_path: Path, content: bytes | None) -> None:
+@pytest.mark.parametrize("content", INVALID_CONTENTS)
+def test_damaged_address_counts_as_no_server(tmp_path: Path, content: bytes | None) -> None:
     home = Home(tmp_path / "home")
     home.create()
     put(home.server, content)
@@ -115,9 +128,9 @@ def test_damaged_address_is_none(tmp_path: Path, content: bytes | None) -> None:
     assert not control.stop(home)
 
 
-@pytest.mark.parametrize("content", [*NO_OBJECTS, b'{"access_key_id": "", "secret_access_key": null}'])
+@pytest.mark.parametrize("content", [*INVALID_CONTENTS, b'{"access_key_id": "", "secret_access_key": null}'])
 @pytest.mark.parametrize("name", ["credentials.json", "server.key"])
-def test_damaged_secret_is_named_with_a_remedy(tmp_path: Path, name: str, content: bytes | None) -> None:
+def test_damaged_secret_error_names_the_remedy(tmp_path: Path, name: str, content: bytes | None) -> None:
     home = Home(tmp_path / "home")
     home.create()
     put(home.root / name, content)
@@ -126,76 +139,76 @@ def test_damaged_secret_is_named_with_a_remedy(tmp_path: Path, name: str, conten
 
 
 @pytest.mark.parametrize("name", ["s3", "logs", "work", "objects"])
-def test_file_in_place_of_a_folder_is_named_with_a_remedy(tmp_path: Path, name: str) -> None:
+def test_file_in_place_of_a_folder_error_names_the_remedy(tmp_path: Path, name: str) -> None:
     (tmp_path / name).touch()
     tmp_path.chmod(0o700)
     with pytest.raises(HomeError, match=f"{name} is not a folder: move it away"):
         Home(tmp_path).create()
 
 
-def test_folder_is_its_owners_alone(tmp_path: Path) -> None:
+def test_only_the_owner_can_access_the_home(tmp_path: Path) -> None:
     with started(tmp_path / "home", runtime="process") as local:
         assert local.home.root.stat().st_mode & 0o777 == 0o700
         assert (local.home.root / "credentials.json").stat().st_mode & 0o777 == 0o600
 
 
 @pytest.mark.engine
-def test_everything_survives_a_restart(tmp_path: Path) -> None:
+def test_resources_survive_a_restart(tmp_path: Path) -> None:
     home = tmp_path / "home"
     with started(home, runtime="docker") as local:
         job = local.train(f"echo hello; echo w > {ML.model}/weights", Tags=[{"Key": "a", "Value": "b"}])
-    with started(home, runtime="docker") as again:
+    with started(home, runtime="docker") as restarted:
         name = job["TrainingJobName"]
-        assert again.sagemaker.describe_training_job(TrainingJobName=name)["TrainingJobStatus"] == "Completed"
-        assert again.sagemaker.list_tags(ResourceArn=job["TrainingJobArn"])["Tags"] == [{"Key": "a", "Value": "b"}]
-        assert again.output("TrainingJobs", name) == {"algo-1": ["hello"]}
+        assert restarted.sagemaker.describe_training_job(TrainingJobName=name)["TrainingJobStatus"] == "Completed"
+        assert restarted.sagemaker.list_tags(ResourceArn=job["TrainingJobArn"])["Tags"] == [{"Key": "a", "Value": "b"}]
+        assert restarted.output("TrainingJobs", name) == {"algo-1": ["hello"]}
         key = f"models/{name}/output/model.tar.gz"
-        assert again.s3.head_object(Bucket=again.address.bucket, Key=key)["ContentLength"] > 0
+        assert restarted.s3.head_object(Bucket=restarted.address.bucket, Key=key)["ContentLength"] > 0
 
 
 COUNT = "for n in $(seq 80); do echo line $n; sleep 0.1; done; echo done > {}/end"
 
 
 @pytest.mark.engine
-def test_running_job_is_taken_up_after_a_crash(tmp_path: Path) -> None:
+def test_running_job_is_resumed_after_a_crash(tmp_path: Path) -> None:
     home = Home(tmp_path / "home")
     local = LocalServer(home, control.start(home, Config(port=0, runtime="docker")))
     name = local.start_training(COUNT.format(ML.model))
     wait_until(lambda: local.output("TrainingJobs", name), lambda lines: len(lines.get("algo-1", [])) > 20)
     crash(local)
     time.sleep(1)
-    with started(home.root, runtime="docker") as again:
-        assert again.ended(name)["TrainingJobStatus"] == "Completed"
-        assert again.output("TrainingJobs", name)["algo-1"] == [f"line {number}" for number in range(1, 81)]
+    with started(home.root, runtime="docker") as restarted:
+        assert restarted.ended(name)["TrainingJobStatus"] == "Completed"
+        assert restarted.output("TrainingJobs", name)["algo-1"] == [f"line {number}" for number in range(1, 81)]
     assert container_names(home) == []
 
 
 @pytest.mark.engine
-def test_job_that_vanished_during_a_crash_is_failed_with_the_reason(tmp_path: Path) -> None:
+def test_job_without_a_container_fails_after_a_crash(tmp_path: Path) -> None:
     home = Home(tmp_path / "home")
     local = LocalServer(home, control.start(home, Config(port=0, runtime="docker")))
     name = local.start_training("sleep 60")
     wait_until(lambda: container_names(home), lambda names: len(names) == 1)
     crash(local)
     subprocess.run(["docker", "rm", "-f", *container_names(home)], check=True, capture_output=True)
-    with started(home.root, runtime="docker") as again:
-        assert "the local server ended while the job ran" in again.ended(name)["FailureReason"]
+    with started(home.root, runtime="docker") as restarted:
+        assert "the local server ended while the job ran" in restarted.ended(name)["FailureReason"]
 
 
 @pytest.mark.engine
-def test_end_of_the_server_ends_jobs_and_leaves_nothing(tmp_path: Path) -> None:
+def test_stop_of_the_server_stops_jobs_and_removes_containers(tmp_path: Path) -> None:
     home = tmp_path / "home"
     with started(home, runtime="docker") as local:
         name = local.start_training("trap 'exit 0' TERM; echo ready; while :; do sleep 0.1; done", instances=2)
         wait_until(lambda: container_names(local.home), lambda names: len(names) == 2)
     assert container_names(local.home) == []
     assert list(local.home.work.iterdir()) == []
-    with started(home, runtime="docker") as again:
-        assert "was shut down" in again.ended(name)["FailureReason"]
+    with started(home, runtime="docker") as restarted:
+        assert "was shut down" in restarted.ended(name)["FailureReason"]
 
 
 @pytest.mark.engine
-def test_ten_jobs_run_at_once_and_the_server_answers(local: LocalServer) -> None:
+def test_server_answers_while_ten_jobs_run(local: LocalServer) -> None:
     names = [local.start_training("sleep 3") for _ in range(10)]
     slowest = 0.0
     while any(
@@ -209,14 +222,14 @@ def test_ten_jobs_run_at_once_and_the_server_answers(local: LocalServer) -> None
     assert slowest < 5
 
 
-def test_unknown_operation_says_what_there_is(tmp_path: Path) -> None:
-    with started(tmp_path / "home", runtime="process") as local, pytest.raises(ClientError) as refused:
+def test_unknown_operation_lists_supported_operations(tmp_path: Path) -> None:
+    with started(tmp_path / "home", runtime="process") as local, pytest.raises(ClientError) as caught:
         local.sagemaker.create_cluster(ClusterName="x")
-    assert "CreateTrainingJob" in str(refused.value)
+    assert "CreateTrainingJob" in str(caught.value)
 
 
 @pytest.mark.engine
-def test_container_that_nobody_knows_is_removed(tmp_path: Path) -> None:
+def test_container_without_a_job_is_removed(tmp_path: Path) -> None:
     home = Home(tmp_path / "home")
     local = LocalServer(home, control.start(home, Config(port=0, runtime="docker")))
     local.start_training("sleep 60")

@@ -1,4 +1,4 @@
-"""Real clients against the application behind a real server."""
+"""Requests of real clients to the gateway behind a real HTTP server."""
 
 import base64
 import http.client
@@ -21,15 +21,15 @@ from tests.local.gateway.conftest import Client
 
 
 def error_of(call: Any, **arguments: Any) -> tuple[str, str, int]:
-    """Code, message and status of a call that must fail."""
+    """Return code, message and status of a call that must fail."""
     with pytest.raises(ClientError) as caught:
         call(**arguments)
     response: Any = caught.value.response
     return response["Error"]["Code"], response["Error"]["Message"], response["ResponseMetadata"]["HTTPStatusCode"]
 
 
-def ask(address: str, path: str, method: str = "GET", body: bytes | None = None, **headers: str) -> tuple[int, bytes]:
-    """An answer to a request that no client library made."""
+def send(address: str, path: str, method: str = "GET", body: bytes | None = None, **headers: str) -> tuple[int, bytes]:
+    """Return status and body of the response to a raw request."""
     connection = http.client.HTTPConnection(urlsplit(address).netloc, timeout=10)
     try:
         connection.request(method, path, body, {name.replace("_", "-"): value for name, value in headers.items()})
@@ -42,7 +42,7 @@ def ask(address: str, path: str, method: str = "GET", body: bytes | None = None,
 # --- JSON ---
 
 
-def test_json_answer_reaches_client_as_its_model_says(client: Client) -> None:
+def test_json_response_has_the_types_of_the_model(client: Client) -> None:
     answer = client("sagemaker").describe_endpoint(EndpointName="here")
     assert answer["EndpointStatus"] == "InService"
     assert answer["CreationTime"] == datetime(1970, 1, 1, 0, 0, 1, 500_000, UTC)
@@ -50,7 +50,7 @@ def test_json_answer_reaches_client_as_its_model_says(client: Client) -> None:
     assert len(answer["ResponseMetadata"]["RequestId"]) == 36
 
 
-def test_handlers_error_keeps_its_code(client: Client) -> None:
+def test_error_of_a_handler_reaches_the_client(client: Client) -> None:
     error = error_of(client("sagemaker").describe_endpoint, EndpointName="absent")
     assert error == ("ValidationException", "Could not find endpoint absent", 400)
 
@@ -63,34 +63,34 @@ def test_bug_is_internal_failure_and_logged(client: Client, caplog: pytest.LogCa
     assert "Nonsense" in caplog.text
 
 
-def test_invalid_request_is_refused_before_its_handler(client: Client) -> None:
+def test_invalid_request_does_not_reach_the_handler(client: Client) -> None:
     code, message, _ = error_of(client("sagemaker").describe_endpoint, EndpointName="not_a_name")
     assert code == "ValidationException"
     assert message.startswith("1 validation error detected: Value 'not_a_name' at 'endpointName' failed")
 
 
-def test_unknown_operation_names_what_there_is(client: Client) -> None:
+def test_unknown_operation_error_lists_supported_operations(client: Client) -> None:
     code, message, _ = error_of(client("sagemaker").list_endpoint_configs)
     assert code == "UnknownOperationException"
     assert "'ListEndpointConfigs' of sagemaker is not supported (nearest: ListEndpoints)" in message
     assert "DescribeEndpoint, ListEndpoints" in message
 
 
-def test_what_is_not_done_here_is_refused(client: Client) -> None:
+def test_unsupported_member_is_refused(client: Client) -> None:
     code, message, _ = error_of(client("sagemaker").list_training_jobs, WarmPoolStatusEquals="InUse")
     assert code == "ValidationException"
     assert message == 'Not supported here: WarmPoolStatusEquals "InUse" (warm pools are not supported)'
 
 
 @pytest.mark.parametrize("service", ["cloudwatch", "kms", "rds"])
-def test_unknown_service_names_what_there_is(client: Client, service: str) -> None:
+def test_unknown_service_error_lists_supported_services(client: Client, service: str) -> None:
     calls = {"cloudwatch": "list_metrics", "kms": "list_keys", "rds": "describe_db_instances"}
     code, message, _ = error_of(getattr(client(service), calls[service]))
     assert code == "UnknownService"
     assert "supported: ecr, iam, s3, sagemaker, sagemaker-runtime, sts" in message
 
 
-def test_registry_token_is_one_that_docker_login_reads(client: Client) -> None:
+def test_registry_token_has_the_format_of_docker_login(client: Client) -> None:
     data = client("ecr").get_authorization_token(registryIds=["111122223333"])["authorizationData"][0]
     user, _, password = base64.b64decode(data["authorizationToken"]).decode().partition(":")
     assert (user, len(password) > 20) == ("AWS", True)
@@ -101,57 +101,57 @@ def test_registry_token_is_one_that_docker_login_reads(client: Client) -> None:
 # --- query ---
 
 
-def test_caller_is_the_servers_user(client: Client) -> None:
+def test_caller_identity_is_the_user_of_the_server(client: Client) -> None:
     answer = client("sts").get_caller_identity()
     assert answer["Account"] == "000000000000"
     assert answer["Arn"] == "arn:aws:iam::000000000000:user/microjobs"
 
 
-def test_any_role_has_its_arn(client: Client) -> None:
+def test_get_role_returns_any_role(client: Client) -> None:
     role = client("iam").get_role(RoleName="SageMakerRole")["Role"]
     assert trusts_sagemaker(role["AssumeRolePolicyDocument"])
     assert role["Arn"] == "arn:aws:iam::000000000000:role/SageMakerRole"
     assert role["CreateDate"] == datetime(1970, 1, 1, tzinfo=UTC)
 
 
-def test_query_error_is_readable(client: Client) -> None:
+def test_error_of_the_query_protocol_names_the_member(client: Client) -> None:
     code, message, status = error_of(client("iam").get_role, RoleName="not a role")
     assert (code, status) == ("ValidationException", 400)
     assert "at 'roleName'" in message
 
 
-# --- raw ---
+# --- streaming services ---
 
 
 @pytest.mark.parametrize("key", ["plain", "a b+c", "%2F/..//x", "größe/漢字", "q?uery&#a=b", "~'()*!"])
-def test_raw_service_sees_the_path_as_it_was_meant(client: Client, key: str) -> None:
+def test_streaming_service_receives_the_decoded_key(client: Client, key: str) -> None:
     answer = client("s3").get_object(Bucket="bucket", Key=key)
     assert bytes.fromhex(answer["ResponseMetadata"]["HTTPHeaders"]["x-path"]).decode() == f"/bucket/{key}"
 
 
-def test_raw_service_gets_the_body(client: Client) -> None:
+def test_service_receives_the_whole_body(client: Client) -> None:
     body = bytes(range(256)) * 4096 * 8
     answer = client("sagemaker-runtime").invoke_endpoint(EndpointName="e", Body=body)
     assert answer["Body"].read() == body
 
 
-def test_raw_services_error_is_in_its_protocol(client: Client) -> None:
+def test_error_of_a_streaming_service_reaches_the_client(client: Client) -> None:
     error = error_of(client("s3").get_object, Bucket="bucket", Key="refused")
     assert error == ("NoSuchKey", "refused is refused", 404)
 
 
-def test_headers_that_wsgi_takes_for_one_are_told_apart(client: Client) -> None:
+def test_metadata_names_may_differ_only_in_underscore_and_hyphen(client: Client) -> None:
     answer = client("s3").put_object(Bucket="bucket", Key="key", Metadata={"a_b": "1", "a-b": "2"})
     assert answer["ResponseMetadata"]["HTTPStatusCode"] == 200
 
 
-def test_connection_is_kept_after_a_refused_upload(client: Client) -> None:
+def test_connection_is_reused_after_a_refused_upload(client: Client) -> None:
     s3 = client("s3")
     error_of(s3.put_object, Bucket="bucket", Key="refused", Body=bytes(2**20))
     assert s3.get_object(Bucket="bucket", Key="k")["ResponseMetadata"]["HTTPStatusCode"] == 200
 
 
-def test_connection_is_kept_after_a_refused_upload_in_chunks(address: str) -> None:
+def test_connection_is_reused_after_a_refused_chunked_upload(address: str) -> None:
     connection = http.client.HTTPConnection(urlsplit(address).netloc, timeout=10)
     try:
         connection.request("PUT", "/bucket/key", iter([b"a" * 100_000, b"b"]), encode_chunked=True)
@@ -162,7 +162,7 @@ def test_connection_is_kept_after_a_refused_upload_in_chunks(address: str) -> No
         connection.close()
 
 
-# --- who may ask ---
+# --- authentication ---
 
 
 def test_wrong_secret_is_refused(client: Client) -> None:
@@ -179,12 +179,12 @@ def test_wrong_secret_is_refused(client: Client) -> None:
         ("s3", "list_buckets", "InvalidAccessKeyId"),
     ],
 )
-def test_foreign_key_is_refused_in_each_protocol(client: Client, service: str, call: str, code: str) -> None:
+def test_unknown_access_key_is_refused_in_each_protocol(client: Client, service: str, call: str, code: str) -> None:
     foreign = client(service, aws_access_key_id="AKIAFOREIGN")
     assert error_of(getattr(foreign, call))[0] == code
 
 
-def test_session_token_is_refused_with_the_remedy(client: Client) -> None:
+def test_invalid_session_token_error_names_the_remedy(client: Client) -> None:
     code, message, _ = error_of(client("sts", aws_session_token="-").get_caller_identity)  # noqa: S106
     assert code == "InvalidClientTokenId"
     assert "unset AWS_SESSION_TOKEN" in message
@@ -204,7 +204,7 @@ def test_unsigned_request_is_refused_in_each_protocol(client: Client, service: s
 
 
 @pytest.mark.parametrize("version", ["s3v4", "s3"])
-def test_presigned_address_needs_no_header(client: Client, version: str) -> None:
+def test_presigned_address_is_accepted_without_headers(client: Client, version: str) -> None:
     s3 = client("s3", config=Config(signature_version=version))
     signed = s3.generate_presigned_url("get_object", {"Bucket": "bucket", "Key": "a b/c%2Fd?"})
     with urllib.request.urlopen(signed, timeout=10) as answer:
@@ -235,33 +235,33 @@ def test_changed_presigned_address_is_refused(client: Client, version: str, old:
 def test_expired_presigned_address_is_refused(client: Client) -> None:
     s3 = client("s3", config=Config(signature_version="s3"))
     signed = urlsplit(s3.generate_presigned_url("get_object", {"Bucket": "b", "Key": "k"}, ExpiresIn=0))
-    time.sleep(1.1)  # the address counts in seconds
-    status, body = ask(f"http://{signed.netloc}", f"{signed.path}?{signed.query}")
+    time.sleep(1.1)  # expiry is in whole seconds
+    status, body = send(f"http://{signed.netloc}", f"{signed.path}?{signed.query}")
     assert (status, b"Request has expired" in body) == (403, True)
 
 
 @pytest.mark.parametrize("host", ["rebound.example", "rebound-localhost", "localhost.example", "[::1", ""])
-def test_foreign_host_is_refused(address: str, host: str) -> None:
-    status, body = ask(address, "/health", Host=host)
+def test_unknown_host_name_is_refused(address: str, host: str) -> None:
+    status, body = send(address, "/health", Host=host)
     assert status == 403
     assert f"host '{host}' is not this server's".encode() in body
 
 
 @pytest.mark.parametrize("host", ["localhost:1", "LOCALHOST", "bucket.localhost:80", "127.0.0.1"])
-def test_own_names_are_taken_with_any_port(address: str, host: str) -> None:
-    assert ask(address, "/health", Host=host)[0] == 200
+def test_own_host_names_are_accepted_with_any_port(address: str, host: str) -> None:
+    assert send(address, "/health", Host=host)[0] == 200
 
 
-def test_browsers_page_may_not_ask_for_health(address: str) -> None:
-    assert ask(address, "/health", Origin="http://page.example")[0] == 403
+def test_health_check_of_a_web_page_is_refused(address: str) -> None:
+    assert send(address, "/health", Origin="http://page.example")[0] == 403
 
 
-def test_health_says_which_process_serves(address: str) -> None:
-    status, body = ask(address, "/_microjobs/health")
+def test_health_check_succeeds(address: str) -> None:
+    status, body = send(address, "/_microjobs/health")
     assert (status, json.loads(body)["status"]) == (200, "ok")
 
 
-def test_too_large_a_body_is_refused(client: Client) -> None:
+def test_body_above_the_limit_is_refused(client: Client) -> None:
     runtime = client("sagemaker-runtime")
     code, message, status = error_of(runtime.invoke_endpoint, EndpointName="e", Body=bytes(25 * 2**20 + 1))
     assert (code, status) == ("RequestEntityTooLarge", 413)

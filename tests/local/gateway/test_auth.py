@@ -1,4 +1,4 @@
-"""Signatures that were made by botocore, and what somebody did to the requests afterwards."""
+"""Signatures of botocore, of unchanged and changed requests."""
 
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
@@ -20,8 +20,8 @@ BODY = b'{"a": 1}'
 OWNER = Credentials(CREDENTIALS.access_key_id, CREDENTIALS.secret_access_key)
 
 
-def signed(service: str = "sagemaker", **headers: str) -> dict[str, Any]:
-    """A request as botocore sends it: what `received` takes."""
+def sign(service: str = "sagemaker", **headers: str) -> dict[str, Any]:
+    """Sign a request with botocore. Return the arguments of `make_request`."""
     own = {"Host": "localhost:1", "X-Amz-Target": "SageMaker.ListModels", **headers}
     request = AWSRequest("POST", "http://localhost:1/a%2Fb?x=1", own, BODY)
     signer = S3SigV4Auth if service == "s3" else SigV4Auth
@@ -29,7 +29,7 @@ def signed(service: str = "sagemaker", **headers: str) -> dict[str, Any]:
     return {"path": "/a%2Fb?x=1", "headers": dict(request.headers.items()), "body": BODY}
 
 
-def received(path: str, headers: dict[str, str], body: bytes) -> Request:
+def make_request(path: str, headers: dict[str, str], body: bytes) -> Request:
     return Request(EnvironBuilder(path, method="POST", headers=Headers(headers), data=body).get_environ())
 
 
@@ -39,15 +39,15 @@ def verify(request: Request, now: datetime | None = None) -> None:
     )
 
 
-def fault(request: Request, now: datetime | None = None) -> Fault:
+def get_fault(request: Request, now: datetime | None = None) -> Fault:
     with pytest.raises(AuthError) as caught:
         verify(request, now)
     return caught.value.fault
 
 
 @pytest.mark.parametrize("service", ["sagemaker", "s3", "sts"])
-def test_what_botocore_signs_is_taken(service: str) -> None:
-    verify(received(**signed(service)))
+def test_signature_of_botocore_is_accepted(service: str) -> None:
+    verify(make_request(**sign(service)))
 
 
 @pytest.mark.parametrize(
@@ -60,81 +60,81 @@ def test_what_botocore_signs_is_taken(service: str) -> None:
     ],
 )
 def test_changed_request_is_refused(part: str, changed: object) -> None:
-    assert fault(received(**signed() | {part: changed})) == "signature"
+    assert get_fault(make_request(**sign() | {part: changed})) == "signature"
 
 
 @pytest.mark.parametrize(("name", "value"), [("X-Amz-Target", "SageMaker.DeleteModel"), ("Host", "other:1")])
 def test_changed_header_is_refused(name: str, value: str) -> None:
-    sent = signed()
+    sent = sign()
     sent["headers"][name] = value
-    assert fault(received(**sent)) == "signature"
+    assert get_fault(make_request(**sent)) == "signature"
 
 
 @pytest.mark.parametrize("name", ["X-Amz-Meta-Added", "x-amz-copy-source"])
 def test_added_amazon_header_is_refused(name: str) -> None:
-    sent = signed("s3")
+    sent = sign("s3")
     sent["headers"][name] = "value"
-    assert fault(received(**sent)) == "signature"
+    assert get_fault(make_request(**sent)) == "signature"
 
 
-def test_added_foreign_header_is_taken() -> None:
-    sent = signed()
+def test_added_header_of_a_proxy_is_accepted() -> None:
+    sent = sign()
     sent["headers"]["X-Forwarded-For"] = "proxy"
-    verify(received(**sent))
+    verify(make_request(**sent))
 
 
-def test_body_that_is_not_its_header_is_refused() -> None:
-    sent = signed(**{"X-Amz-Content-SHA256": "0" * 64})
-    assert fault(received(**sent)) == "payload"
+def test_body_with_another_sha256_is_refused() -> None:
+    sent = sign(**{"X-Amz-Content-SHA256": "0" * 64})
+    assert get_fault(make_request(**sent)) == "payload"
 
 
-def test_s3_body_is_left_to_s3() -> None:
-    request = received(**signed("s3") | {"body": b"other"})
+def test_verification_does_not_read_the_body_of_s3() -> None:
+    request = make_request(**sign("s3") | {"body": b"other"})
     verify(request)
     assert request.stream.read() == b"other"
 
 
-@pytest.mark.parametrize(("minutes", "taken"), [(-16, False), (-14, True), (14, True), (16, False)])
-def test_clocks_may_differ_by_fifteen_minutes(minutes: int, taken: bool) -> None:
-    request, now = received(**signed()), datetime.now(UTC) + timedelta(minutes=minutes)
-    if taken:
+@pytest.mark.parametrize(("minutes", "is_accepted"), [(-16, False), (-14, True), (14, True), (16, False)])
+def test_clocks_may_differ_by_fifteen_minutes(minutes: int, is_accepted: bool) -> None:
+    request, now = make_request(**sign()), datetime.now(UTC) + timedelta(minutes=minutes)
+    if is_accepted:
         verify(request, now)
     else:
-        assert fault(request, now) == "time"
+        assert get_fault(request, now) == "time"
 
 
-def presigned(expires: int) -> Request:
+def presign(expires: int) -> Request:
     request = AWSRequest("POST", "http://localhost:1/?Action=GetCallerIdentity", {"Host": "localhost:1"})
     SigV4QueryAuth(OWNER, "sts", "us-east-1", expires).add_auth(request)
-    return received(str(request.url).removeprefix("http://localhost:1"), {"Host": "localhost:1"}, b"")
+    return make_request(str(request.url).removeprefix("http://localhost:1"), {"Host": "localhost:1"}, b"")
 
 
-@pytest.mark.parametrize(("seconds", "taken"), [(50, True), (70, False), (-1200, False)])
-def test_presigned_address_is_good_for_its_time(seconds: int, taken: bool) -> None:
-    request, now = presigned(60), datetime.now(UTC) + timedelta(seconds=seconds)
-    if taken:
+@pytest.mark.parametrize(("seconds", "is_accepted"), [(50, True), (70, False), (-1200, False)])
+def test_presigned_address_expires(seconds: int, is_accepted: bool) -> None:
+    request, now = presign(60), datetime.now(UTC) + timedelta(seconds=seconds)
+    if is_accepted:
         verify(request, now)
     else:
-        assert fault(request, now) == "expired"
+        assert get_fault(request, now) == "expired"
 
 
-def test_presigned_address_is_good_for_a_week_at_most() -> None:
-    assert fault(presigned(604_801)) == "malformed"
+def test_presigned_address_is_valid_for_at_most_a_week() -> None:
+    assert get_fault(presign(604_801)) == "malformed"
 
 
 @pytest.mark.parametrize(
     "header",
     ["Basic dTpw", "AWS4-HMAC-SHA256 Credential=a/b, SignedHeaders=host, Signature=0", "AWS4-HMAC-SHA256", "AWS a:b"],
 )
-def test_other_authorization_is_malformed(header: str) -> None:
-    assert fault(received("/", {"Authorization": header}, b"")) == "malformed"
+def test_authorization_of_another_scheme_is_malformed(header: str) -> None:
+    assert get_fault(make_request("/", {"Authorization": header}, b"")) == "malformed"
 
 
 @pytest.mark.parametrize("date", ["", "yesterday", "20261399T999999Z"])
-def test_date_that_is_none_is_malformed(date: str) -> None:
-    sent = signed()
+def test_invalid_date_is_malformed(date: str) -> None:
+    sent = sign()
     sent["headers"]["X-Amz-Date"] = date
-    assert fault(received(**sent)) == "malformed"
+    assert get_fault(make_request(**sent)) == "malformed"
 
 
 def test_each_fault_has_a_code_for_each_protocol() -> None:
@@ -144,10 +144,10 @@ def test_each_fault_has_a_code_for_each_protocol() -> None:
 
 @pytest.mark.parametrize("query", ["X-Amz-Signature=a", "Signature=a", "X-Amz-Date=a&x-amz-date=b"])
 def test_second_signature_or_repeated_parameter_is_malformed(query: str) -> None:
-    request = signed()
-    assert fault(received(f"/?{query}", request["headers"], request["body"])) == "malformed"
+    request = sign()
+    assert get_fault(make_request(f"/?{query}", request["headers"], request["body"])) == "malformed"
 
 
 def test_trace_id_of_a_proxy_needs_no_signature() -> None:
-    request = signed()
-    verify(received(request["path"], {**request["headers"], "X-Amzn-Trace-Id": "Root=1"}, request["body"]))
+    request = sign()
+    verify(make_request(request["path"], {**request["headers"], "X-Amzn-Trace-Id": "Root=1"}, request["body"]))

@@ -12,7 +12,7 @@ from microjobs_orchestrator.local import sessions
 from microjobs_orchestrator.local.identity import Credentials
 from microjobs_orchestrator.local.sessions import Caller
 from tests.local.gateway.conftest import CREDENTIALS, Client
-from tests.local.gateway.test_application import ask, error_of
+from tests.local.gateway.test_application import error_of, send
 
 ROLE = "arn:aws:iam::000000000000:role/microjobs"
 TRUST = json.dumps({"Statement": [{"Effect": "Allow", "Action": "sts:AssumeRole"}]})
@@ -20,7 +20,7 @@ MANAGED = "arn:aws:iam::aws:policy/AmazonSageMakerFullAccess"
 
 
 def session_of(answer: dict[str, Any], **changes: str) -> dict[str, str]:
-    """Arguments of a client that uses temporary credentials."""
+    """Return the arguments of a client that uses temporary credentials."""
     known = answer["Credentials"]
     return {
         "aws_access_key_id": known["AccessKeyId"],
@@ -40,11 +40,11 @@ def test_assumed_role_is_the_caller(client: Client) -> None:
     assert who["Arn"] == answer["AssumedRoleUser"]["Arn"] == "arn:aws:sts::000000000000:assumed-role/microjobs/abc"
     assert who["UserId"] == f"{client('iam').get_role(RoleName='microjobs')['Role']['RoleId']}:abc"
     assert 890 < answer["Credentials"]["Expiration"].timestamp() - time.time() <= 900
-    assert sts.get_caller_identity()["Arn"].endswith(":user/microjobs")  # nothing of the session is left
+    assert sts.get_caller_identity()["Arn"].endswith(":user/microjobs")  # the session has no effect on other requests
 
 
 @pytest.mark.parametrize("service", ["sagemaker", "s3", "ecr"])
-def test_session_credentials_are_accepted_by_every_protocol(client: Client, service: str) -> None:
+def test_session_credentials_are_accepted_in_each_protocol(client: Client, service: str) -> None:
     calls: dict[str, Callable[[Any], Any]] = {
         "sagemaker": lambda made: made.list_endpoints(),
         "s3": lambda made: made.get_object(Bucket="bucket", Key="key"),
@@ -55,12 +55,12 @@ def test_session_credentials_are_accepted_by_every_protocol(client: Client, serv
 
 
 @pytest.mark.parametrize("version", ["s3", "s3v4"])
-def test_session_credentials_presign(client: Client, address: str, version: str) -> None:
+def test_address_presigned_with_session_credentials_is_accepted(client: Client, address: str, version: str) -> None:
     session = session_of(client("sts").get_session_token())
     for token in ({}, {"aws_session_token": session["aws_session_token"][:-8] + "AAAAAAA="}):
         made = client("s3", **session | token, config=_config(version))
         url = made.generate_presigned_url("get_object", Params={"Bucket": "bucket", "Key": "key"})
-        assert ask(address, url.removeprefix(address))[0] == (403 if token else 200)
+        assert send(address, url.removeprefix(address))[0] == (403 if token else 200)
 
 
 def _config(version: str) -> Any:
@@ -78,7 +78,7 @@ def _expired() -> dict[str, Any]:
 
 
 def _extended() -> dict[str, Any]:
-    """A token whose holder made it longer-lived and its caller another one."""
+    """Return credentials whose token has a changed expiry."""
     known = dict(sessions.issue(CREDENTIALS, Caller(ROLE, "x"), -1))
     content = base64.b64decode(str(known["SessionToken"]))
     changed = content[:-32].replace(b'"expiry":1', b'"expiry":9') + content[-32:]
@@ -103,25 +103,25 @@ def _issued() -> dict[str, Any]:
         (_issued, {"aws_secret_access_key": CREDENTIALS.secret_access_key}, "InvalidSignatureException"),
     ],
 )
-def test_session_that_was_not_issued_like_this_is_refused(
+def test_forged_or_expired_session_is_refused(
     client: Client, made: Callable[[], dict[str, Any]], changes: dict[str, str], code: str
 ) -> None:
     session = session_of(made(), **changes)
     assert error_of(client("sagemaker", **session).list_endpoints)[0] == code
 
 
-def test_session_token_is_not_given_to_a_session(client: Client) -> None:
+def test_session_cannot_create_a_session_token(client: Client) -> None:
     session = session_of(client("sts").assume_role(RoleArn=ROLE, RoleSessionName="abc"))
     assert error_of(client("sts", **session).get_session_token)[0] == "AccessDenied"
 
 
-def test_deleted_role_is_not_assumed(client: Client) -> None:
+def test_deleted_role_cannot_be_assumed(client: Client) -> None:
     client("iam").delete_role(RoleName="gone")
     arn = "arn:aws:iam::000000000000:role/gone"
     assert error_of(client("sts").assume_role, RoleArn=arn, RoleSessionName="abc")[0] == "AccessDenied"
 
 
-def test_account_of_an_access_key_is_the_servers(client: Client) -> None:
+def test_access_key_belongs_to_the_account_of_the_server(client: Client) -> None:
     assert client("sts").get_access_key_info(AccessKeyId="AKIAIOSFODNN7EXAMPLE")["Account"] == "000000000000"
 
 
@@ -183,7 +183,7 @@ def test_policies_of_a_role_are_stored(client: Client) -> None:
         ("list_role_policies", {"Marker": "x"}, "ValidationError"),
     ],
 )
-def test_policy_that_cannot_be_is_refused(client: Client, operation: str, members: dict[str, str], code: str) -> None:
+def test_invalid_policy_request_is_refused(client: Client, operation: str, members: dict[str, str], code: str) -> None:
     assert error_of(getattr(client("iam"), operation), RoleName="some", **members)[0] == code
 
 
@@ -203,7 +203,7 @@ def test_every_action_is_simulated_as_allowed(client: Client) -> None:
 # --- ECR ---
 
 
-def test_engines_images_are_in_repositories(client: Client) -> None:
+def test_repositories_list_images_of_the_engine(client: Client) -> None:
     ecr = client("ecr")
     found = {item["repositoryName"]: item for item in ecr.describe_repositories()["repositories"]}
     assert {"microjobs/serve", "tagged"} <= found.keys()
@@ -242,7 +242,7 @@ def test_repository_is_stored_until_it_is_deleted(client: Client) -> None:
         ("get_lifecycle_policy", {}, "LifecyclePolicyNotFoundException"),
     ],
 )
-def test_wrong_request_for_a_repository_is_refused(
+def test_invalid_repository_request_is_refused(
     client: Client, operation: str, members: dict[str, Any], code: str
 ) -> None:
     assert error_of(getattr(client("ecr"), operation), repositoryName="microjobs/serve", **members)[0] == code

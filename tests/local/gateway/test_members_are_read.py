@@ -1,7 +1,7 @@
-"""Every member that the table accepts is read by the code that answers the request, or has no meaning.
+"""Each member with a row `Honoured` is read by the code that performs the operation.
 
-Requests are mappings that record which of their members are read, down to each structure. What headers carry and the
-code reads from there is listed, with the tests that prove it.
+Requests are mappings that record which of their members are read, at all levels. Members that the code reads from
+headers are listed, with the tests of them.
 """
 
 import json
@@ -47,7 +47,7 @@ GROUP, STREAM = "/aws/sagemaker/TrainingJobs", "job/algo-1-5"
 
 
 class Recorder(dict[str, Any]):
-    """A request that notes which of its members are read, and by which path."""
+    """A request that records the paths of its members that are read."""
 
     def __init__(self, members: Mapping[str, Any], read: set[str], path: str = "") -> None:
         self._read, self._path = read, path
@@ -71,11 +71,11 @@ class Recorder(dict[str, Any]):
         return super().get(name, default)
 
 
-def accepted(rows: Rows, path: str = "") -> Iterator[str]:
-    """The members that must be read: honoured, and with more than one value."""
+def list_honoured_members(rows: Rows, path: str = "") -> Iterator[str]:
+    """Yield the members that must be read: honoured ones with more than one possible value."""
     for name, row in rows.items():
         if isinstance(row, Members):
-            yield from accepted(row.rows, f"{path}{name}.")
+            yield from list_honoured_members(row.rows, f"{path}{name}.")
         elif isinstance(row, Honoured) and len(row.values) != 1:
             yield path + name
 
@@ -97,16 +97,18 @@ def context(tmp_path: Path) -> Iterator[Context]:
     runtime.close()
 
 
-def unread(service: str, operation: str, call: Callable[[Recorder], object], *requests: dict[str, Any]) -> set[str]:
-    """The accepted members of an operation that no call with these requests reads."""
+def list_unread_members(
+    service: str, operation: str, call: Callable[[Recorder], object], *requests: dict[str, Any]
+) -> set[str]:
+    """Return the honoured members of an operation that no call with these requests reads."""
     read: set[str] = set()
     for request in requests:
         with suppress(ServiceError):  # the resource does not exist: it has been looked for
             call(Recorder(request, read))
-    return set(accepted(TABLE[service][operation])) - read
+    return set(list_honoured_members(TABLE[service][operation])) - read
 
 
-# --- CloudWatch Logs, STS, IAM, ECR, and what SageMaker reads, lists, stops and deletes ---
+# --- CloudWatch Logs, STS, IAM, ECR, and SageMaker except Create and Update ---
 
 OF_REPOSITORY = {"repositoryName": "repository", "filter": {"tagStatus": "ANY"}}
 OF_GROUP = {"logGroupName": GROUP, "logStreamName": STREAM}
@@ -126,7 +128,7 @@ REQUESTS: Mapping[str, list[dict[str, Any]]] = {
     "CreateRepository": [{"repositoryName": "new", "tags": [{"Key": "k", "Value": "v"}]}],
     "CreateRole": [{"RoleName": "new", "AssumeRolePolicyDocument": "{}", "Tags": [{"Key": "k", "Value": "v"}]}],
 }
-"""Requests that get past the checks of an operation, if an empty one does not."""
+"""Requests that pass the checks of an operation, where an empty request does not."""
 
 OBJECTIVE = {"Type": "Minimize", "MetricName": "loss"}
 
@@ -140,14 +142,14 @@ VALUES: Mapping[str, Any] = {
 }
 
 
-def sample(service: str, operation: str) -> dict[str, Any]:
-    """A request with the members that the model requires."""
+def make_minimal_request(service: str, operation: str) -> dict[str, Any]:
+    """Return a request with the members that the model requires."""
     shape = operation_model(service, operation).input_shape
     required = shape.required_members if shape else []
     return {name: VALUES.get(name, "x") for name in required}
 
 
-SMALL = [
+SIMPLE_OPERATIONS = [
     (service, operation)
     for service in TABLE
     for operation in TABLE[service]
@@ -156,8 +158,8 @@ SMALL = [
 ]
 
 
-@pytest.mark.parametrize(("service", "operation"), SMALL)
-def test_members_of_small_requests_are_read(context: Context, service: str, operation: str) -> None:
+@pytest.mark.parametrize(("service", "operation"), SIMPLE_OPERATIONS)
+def test_members_of_simple_requests_are_read(context: Context, service: str, operation: str) -> None:
     tuning: dict[str, Any] = {
         "HyperParameterTuningJobName": "t",
         "HyperParameterTuningJobConfig": {
@@ -178,10 +180,15 @@ def test_members_of_small_requests_are_read(context: Context, service: str, oper
     iam = create_services(context, Registry(context))["iam"]
     iam["TagRole"]({"RoleName": "tagged", "Tags": [{"Key": "k", "Value": "v"}]})
     handler = create_services(context, Registry(context))[service][operation]
-    assert unread(service, operation, handler, *REQUESTS.get(operation, [sample(service, operation)])) == set()
+    assert (
+        list_unread_members(
+            service, operation, handler, *REQUESTS.get(operation, [make_minimal_request(service, operation)])
+        )
+        == set()
+    )
 
 
-# --- requests that start something: read by it, too, from the state ---
+# --- Create and Update: jobs and endpoints also read members from the state ---
 
 CLUSTER = {"InstanceType": "ml.m5.large", "InstanceCount": 2, "VolumeSizeInGB": 1}
 TAGS = [{"Key": "k", "Value": "v"}]
@@ -252,10 +259,11 @@ VARIANT = {
     "ContainerStartupHealthCheckTimeoutInSeconds": 60,
 }
 
-STARTING: Mapping[str, list[dict[str, Any]]] = {
+CREATE_REQUESTS: Mapping[str, list[dict[str, Any]]] = {
     **{
         operation: [
-            sample("sagemaker", operation) | ({"Tags": TAGS} if "Tags" in TABLE["sagemaker"][operation] else {})
+            make_minimal_request("sagemaker", operation)
+            | ({"Tags": TAGS} if "Tags" in TABLE["sagemaker"][operation] else {})
         ]
         for operation in (kind.operations["Create"] for kind in all_kinds())
     },
@@ -396,16 +404,16 @@ STARTING: Mapping[str, list[dict[str, Any]]] = {
         }
     ],
 }
-"""Requests that together have every member of the table that is not refused and has a meaning."""
+"""Requests that together contain each honoured member."""
 
-PASSING = ("InProgress", "Stopping", "Creating", "Updating")
+TRANSITIONAL_STATUSES = ("InProgress", "Stopping", "Creating", "Updating")
 RUNNING = [kind.arn_type for kind in all_kinds() if kind.life]
 
 
-def settle(context: Context) -> None:
-    """Wait until every job has ended and every endpoint serves."""
+def wait_for_all(context: Context) -> None:
+    """Wait until all jobs have ended and all endpoints are in service."""
     deadline = time.monotonic() + 60
-    while any(context.state.unfinished(kind, PASSING) for kind in RUNNING):
+    while any(context.state.unfinished(kind, TRANSITIONAL_STATUSES) for kind in RUNNING):
         assert time.monotonic() < deadline
         time.sleep(0.01)
 
@@ -419,15 +427,15 @@ def handlers(context: Context) -> Iterator[Service]:
     for name in ("config", "other"):
         made["CreateEndpointConfig"]({"EndpointConfigName": name, "ProductionVariants": [VARIANT]})
     made["CreateEndpoint"]({"EndpointName": "e", "EndpointConfigName": "config"})
-    parent = STARTING["CreateHyperParameterTuningJob"][0] | {"HyperParameterTuningJobName": "parent"}
+    parent = CREATE_REQUESTS["CreateHyperParameterTuningJob"][0] | {"HyperParameterTuningJobName": "parent"}
     context.state.add("hyper-parameter-tuning-job", "parent", "arn:p", "Completed", parent, {})
-    made["CreateTrainingJob"](STARTING["CreateTrainingJob"][0] | {"TrainingJobName": "trained"})
-    settle(context)
+    made["CreateTrainingJob"](CREATE_REQUESTS["CreateTrainingJob"][0] | {"TrainingJobName": "trained"})
+    wait_for_all(context)
     yield made
     registry.shut_down()
 
 
-USED: Mapping[str, list[tuple[str, dict[str, Any]]]] = {
+USING_REQUESTS: Mapping[str, list[tuple[str, dict[str, Any]]]] = {
     "CreateModel": [
         (
             "CreateEndpointConfig",
@@ -437,10 +445,10 @@ USED: Mapping[str, list[tuple[str, dict[str, Any]]]] = {
     ],
     "CreateEndpointConfig": [("CreateEndpoint", {"EndpointName": "of-{}", "EndpointConfigName": "{}"})],
 }
-"""What makes use of what a request creates, with its name for `{}`."""
+"""Requests that use a created resource; `{}` stands for its name."""
 
 
-@pytest.mark.parametrize("operation", STARTING)
+@pytest.mark.parametrize("operation", CREATE_REQUESTS)
 def test_members_of_jobs_are_read(
     context: Context, handlers: Service, monkeypatch: pytest.MonkeyPatch, operation: str
 ) -> None:
@@ -453,13 +461,13 @@ def test_members_of_jobs_are_read(
     monkeypatch.setattr(state, "json", recorded)
     monkeypatch.setattr(State, "add", _stored(State.add))
     name = f"{operation.removeprefix('Create')}Name"
-    for number, request in enumerate(STARTING[operation]):
+    for number, request in enumerate(CREATE_REQUESTS[operation]):
         named = request | ({name: f"n{number}"} if name in request else {})
         handlers[operation](Recorder(named, read))
-        for user, members in USED.get(operation, []):
+        for user, members in USING_REQUESTS.get(operation, []):
             handlers[user](json.loads(json.dumps(members).replace("{}", f"n{number}")))
-        settle(context)
-    assert {path for path in accepted(TABLE["sagemaker"][operation]) if not _is_read(path, read)} <= {name}
+        wait_for_all(context)
+    assert {path for path in list_honoured_members(TABLE["sagemaker"][operation]) if not _is_read(path, read)} <= {name}
 
 
 COPIES = {
@@ -467,7 +475,7 @@ COPIES = {
     "HyperParameterTuningResource": "Resource",
     "ProductionVariants.": "Deployment.Variants.",
 }
-"""Where a member is copied to before it is read."""
+"""Parts of paths, and the parts to which members are copied before they are read."""
 
 
 def _is_read(path: str, read: set[str]) -> bool:
@@ -478,7 +486,7 @@ def _is_read(path: str, read: set[str]) -> bool:
 
 
 def _stored(add: Callable[..., object]) -> Callable[..., object]:
-    """`State.add` whose record is read from the database, so that its request records what is read."""
+    """Let `State.add` return the record from the database, so that its request records reads."""
 
     def stored(self: State, kind: str, name: str, *arguments: Any, **options: Any) -> object:
         add(self, kind, name, *arguments, **options)
@@ -487,17 +495,17 @@ def _stored(add: Callable[..., object]) -> Callable[..., object]:
     return stored
 
 
-def test_every_operation_is_tried() -> None:
-    assert {operation for service, operation in SMALL if service == "sagemaker"} | STARTING.keys() == set(
-        TABLE["sagemaker"]
-    )
+def test_each_operation_has_a_request() -> None:
+    assert {
+        operation for service, operation in SIMPLE_OPERATIONS if service == "sagemaker"
+    } | CREATE_REQUESTS.keys() == set(TABLE["sagemaker"])
 
 
 # --- S3 ---
 
-ELSEWHERE = re.compile("Content(Length|MD5)|Checksum[A-Z0-9]+|Expected(Source)?BucketOwner|Body|Bucket|Key|ACL")
+READ_EARLIER = re.compile("Content(Length|MD5)|Checksum[A-Z0-9]+|Expected(Source)?BucketOwner|Body|Bucket|Key|ACL")
 """Read before an operation, or from the headers while the body is read: see `tests/local/s3`. All ACLs that are
-accepted mean the same."""
+honoured mean the same."""
 
 S3_MEMBERS: Mapping[str, Any] = {
     "Delete": {"Objects": [{"Key": "in/a"}]},
@@ -541,5 +549,5 @@ def test_members_of_s3_requests_are_read(context: Context, operation: str) -> No
         run(members | {"PartNumber": 1}, "UploadPart")
         members["MultipartUpload"] = {"Parts": [{"PartNumber": 1, "ETag": md5(b"").hexdigest()}]}  # noqa: S324
 
-    left = unread("s3", operation, run, members, {"Range": "bytes=0-0"} | members)
-    assert {path for path in left if not ELSEWHERE.fullmatch(path.rpartition(".")[2])} == set()
+    left = list_unread_members("s3", operation, run, members, {"Range": "bytes=0-0"} | members)
+    assert {path for path in left if not READ_EARLIER.fullmatch(path.rpartition(".")[2])} == set()

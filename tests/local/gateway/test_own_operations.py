@@ -1,4 +1,4 @@
-"""Requests of the project's own command line: signed like all others, and answered before any service."""
+"""Requests of the project's own command line: signed like all others, but for no AWS service."""
 
 from typing import Any
 
@@ -17,14 +17,14 @@ URL = "http://localhost/_microjobs/x"
 Response = tuple[int, Any]
 
 
-class Own:
-    """A gateway without services, whose own operation keeps what it receives."""
+class OwnGateway:
+    """A gateway without AWS services, whose own operation records the received values."""
 
     def __init__(self) -> None:
         self.received: list[Any] = []
-        own = {"/_microjobs/x": self._receive}
+        gateway = {"/_microjobs/x": self._receive}
         self._client = WsgiClient(
-            Gateway(list_interceptors(CREDENTIALS, {}, ["localhost"], lambda *_: "", Forwarder({}), own))
+            Gateway(list_interceptors(CREDENTIALS, {}, ["localhost"], lambda *_: "", Forwarder({}), gateway))
         )
 
     def _receive(self, content: Any) -> None:
@@ -32,12 +32,14 @@ class Own:
         if content == "refused":
             raise ServiceError("Refused", "it is refused")
 
-    def post(self, body: str, secret: str = CREDENTIALS.secret_access_key, sent: str | None = None) -> Response:
-        """Send a request that is signed for a body; `sent` replaces the body."""
+    def post(
+        self, body: str, secret: str = CREDENTIALS.secret_access_key, replaced_body: str | None = None
+    ) -> Response:
+        """Send a request that is signed for a body; `replaced_body` is sent instead."""
         request = AWSRequest("POST", URL, {"Content-Type": "application/json"}, body)
         SigV4Auth(BotocoreCredentials(CREDENTIALS.access_key_id, secret), "sagemaker", "us-east-1").add_auth(request)
         response = self._client.post(
-            "/_microjobs/x", data=body if sent is None else sent, headers=[*request.headers.items()]
+            "/_microjobs/x", data=body if replaced_body is None else replaced_body, headers=[*request.headers.items()]
         )
         return response.status_code, response.get_json(force=True)
 
@@ -47,30 +49,30 @@ class Own:
 
 
 @pytest.fixture
-def own() -> Own:
-    return Own()
+def gateway() -> OwnGateway:
+    return OwnGateway()
 
 
-def test_signed_request_reaches_its_operation(own: Own) -> None:
-    assert own.post('{"a": 1}') == (200, {})
-    assert own.received == [{"a": 1}]
+def test_signed_request_reaches_the_operation(gateway: OwnGateway) -> None:
+    assert gateway.post('{"a": 1}') == (200, {})
+    assert gateway.received == [{"a": 1}]
 
 
-def test_request_that_is_not_signed_is_refused(own: Own) -> None:
-    assert own.post_unsigned()[0] == 403
-    assert own.post("{}", secret="another")[0] == 403  # noqa: S106
-    assert own.post("{}", sent='{"a": 1}')[0] == 403
-    assert own.received == []
+def test_request_without_a_valid_signature_is_refused(gateway: OwnGateway) -> None:
+    assert gateway.post_unsigned()[0] == 403
+    assert gateway.post("{}", secret="another")[0] == 403  # noqa: S106
+    assert gateway.post("{}", replaced_body='{"a": 1}')[0] == 403
+    assert gateway.received == []
 
 
-def test_refusal_is_returned(own: Own) -> None:
-    status, answer = own.post('"refused"')
+def test_error_of_an_operation_is_returned(gateway: OwnGateway) -> None:
+    status, answer = gateway.post('"refused"')
     assert (status, answer["message"]) == (400, "it is refused")
 
 
 @pytest.mark.parametrize("body", ["", "{", "[" * 50_000])
-def test_body_that_is_not_json_is_refused(own: Own, body: str) -> None:
-    status, answer = own.post(body)
+def test_body_that_is_not_json_is_refused(gateway: OwnGateway, body: str) -> None:
+    status, answer = gateway.post(body)
     assert status == 400
     assert answer["message"].startswith("The body is not JSON: ")
-    assert own.received == []
+    assert gateway.received == []

@@ -1,4 +1,4 @@
-"""The table of what becomes of each member, against botocore's model and against requests."""
+"""The table of parity rows: compared with botocore's models, and applied to requests."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -19,33 +19,33 @@ from tests.conftest import REPOSITORY
 OPERATIONS = [(service, operation) for service, operations in TABLE.items() for operation in operations]
 
 
-def request_of(service: str, operation: str) -> StructureShape:
+def get_input_shape(service: str, operation: str) -> StructureShape:
     return operation_model(service, operation).input_shape or StructureShape("Empty", {"members": {}})
 
 
-def structure_of(shape: Shape) -> StructureShape | None:
-    """The structure that a member is, or that a list's items are."""
+def find_structure(shape: Shape) -> StructureShape | None:
+    """Return the structure of a member, or of a list's items."""
     inner = shape.member if isinstance(shape, ListShape) else shape
     return inner if isinstance(inner, StructureShape) else None
 
 
-def differences(rows: Rows, shape: StructureShape, path: str) -> Iterator[str]:
+def list_differences(rows: Rows, shape: StructureShape, path: str) -> Iterator[str]:
     yield from (f"{path}.{name} has no row" for name in shape.members.keys() - rows.keys())
     yield from (f"{path}.{name} is not in the model" for name in rows.keys() - shape.members.keys())
     for name in rows.keys() & shape.members.keys():
-        row, inner = rows[name], structure_of(shape.members[name])
+        row, inner = rows[name], find_structure(shape.members[name])
         if isinstance(row, Members) and inner:
-            yield from differences(row.rows, inner, f"{path}.{name}")
+            yield from list_differences(row.rows, inner, f"{path}.{name}")
         elif isinstance(row, Members) or (isinstance(row, Honoured) and inner):
             yield f"{path}.{name} is honoured, so each of its members needs a row"
 
 
 @pytest.mark.parametrize(("service", "operation"), OPERATIONS)
-def test_every_member_of_the_model_has_a_row(service: str, operation: str) -> None:
-    assert list(differences(TABLE[service][operation], request_of(service, operation), operation)) == []
+def test_each_member_of_the_model_has_a_row(service: str, operation: str) -> None:
+    assert list(list_differences(TABLE[service][operation], get_input_shape(service, operation), operation)) == []
 
 
-def test_server_has_the_operations_of_the_table() -> None:
+def test_services_have_the_operations_of_the_table() -> None:
     context = Mock()
     context.settings.region = "us-east-1"
     supported = {service: set(handlers) for service, handlers in create_services(context, Mock()).items()}
@@ -53,23 +53,23 @@ def test_server_has_the_operations_of_the_table() -> None:
     assert supported == {service: set(operations) for service, operations in TABLE.items()}
 
 
-def test_member_that_is_newer_than_the_table_is_refused() -> None:
+def test_member_without_a_row_is_refused() -> None:
     with pytest.raises(ServiceError, match=r'^Not supported here: fresh "x" \(unknown to this version\)$'):
         refuse("logs", "GetLogEvents", {"logGroupName": "g", "logStreamName": "s", "fresh": "x"})
 
 
-def honoured_values(rows: Rows, shape: StructureShape, path: str) -> Iterator[tuple[str, object, Shape]]:
+def list_honoured_values(rows: Rows, shape: StructureShape, path: str) -> Iterator[tuple[str, object, Shape]]:
     for name, row in rows.items():
         member = shape.members[name]
-        if isinstance(row, Members) and (inner := structure_of(member)):
-            yield from honoured_values(row.rows, inner, f"{path}.{name}")
+        if isinstance(row, Members) and (inner := find_structure(member)):
+            yield from list_honoured_values(row.rows, inner, f"{path}.{name}")
         elif isinstance(row, Honoured):
             yield from ((f"{path}.{name}", value, member) for value in row.values)
 
 
 @pytest.mark.parametrize(("service", "operation"), OPERATIONS)
-def test_honoured_values_are_the_models(service: str, operation: str) -> None:
-    values = honoured_values(TABLE[service][operation], request_of(service, operation), operation)
+def test_honoured_values_are_valid_in_the_model(service: str, operation: str) -> None:
+    values = list_honoured_values(TABLE[service][operation], get_input_shape(service, operation), operation)
     assert [path for path, value, member in values if value not in member.metadata.get("enum", [value])] == []
 
 
@@ -80,8 +80,8 @@ def test_page_is_up_to_date() -> None:
 # --- requests ---
 
 
-def training(**changes: Any) -> dict[str, Any]:
-    """A CreateTrainingJob request as the SageMaker SDK makes it."""
+def make_training_request(**changes: Any) -> dict[str, Any]:
+    """Return a CreateTrainingJob request of the SageMaker SDK."""
     return {
         "TrainingJobName": "job",
         "RoleArn": "arn:aws:iam::000000000000:role/microjobs",
@@ -99,8 +99,8 @@ def training(**changes: Any) -> dict[str, Any]:
     }
 
 
-def profiler_rule(rule: str) -> dict[str, Any]:
-    """A rule as the SageMaker SDK 2.90 sends one."""
+def make_profiler_rule(rule: str) -> dict[str, Any]:
+    """Return a rule of the SageMaker SDK 2.90."""
     return {
         "RuleConfigurationName": f"{rule}-1653307017",
         "RuleEvaluatorImage": "503895931360.dkr.ecr.us-east-1.amazonaws.com/sagemaker-debugger-rules:latest",
@@ -108,26 +108,30 @@ def profiler_rule(rule: str) -> dict[str, Any]:
     }
 
 
-def refusal(operation: str, params: dict[str, Any]) -> str:
+def get_refusal(operation: str, params: dict[str, Any]) -> str:
     with pytest.raises(ServiceError) as caught:
         refuse("sagemaker", operation, params)
     return caught.value.message
 
 
-def test_what_sdks_send_unasked_is_taken() -> None:
-    refuse("sagemaker", "CreateTrainingJob", training())
-    refuse("sagemaker", "CreateTrainingJob", training(ProfilerRuleConfigurations=[profiler_rule("ProfilerReport")]))
+def test_default_members_of_the_sdk_are_accepted() -> None:
+    refuse("sagemaker", "CreateTrainingJob", make_training_request())
+    refuse(
+        "sagemaker",
+        "CreateTrainingJob",
+        make_training_request(ProfilerRuleConfigurations=[make_profiler_rule("ProfilerReport")]),
+    )
 
 
-def test_profiler_rule_that_somebody_chose_is_refused() -> None:
-    rules = [profiler_rule("ProfilerReport"), profiler_rule("LowGPUUtilization")]
-    message = refusal("CreateTrainingJob", training(ProfilerRuleConfigurations=rules))
+def test_added_profiler_rule_is_refused() -> None:
+    rules = [make_profiler_rule("ProfilerReport"), make_profiler_rule("LowGPUUtilization")]
+    message = get_refusal("CreateTrainingJob", make_training_request(ProfilerRuleConfigurations=rules))
     assert 'ProfilerRuleConfigurations[1].RuleParameters {"rule_to_invoke": "LowGPUUtilization"}' in message
     assert "ProfilerRuleConfigurations[0]" not in message
 
 
 def test_refusal_names_member_value_and_remedy() -> None:
-    message = refusal("CreateTrainingJob", training(MlflowConfig={"MlflowResourceArn": "arn"}))
+    message = get_refusal("CreateTrainingJob", make_training_request(MlflowConfig={"MlflowResourceArn": "arn"}))
     assert message == (
         'Not supported here: MlflowConfig {"MlflowResourceArn": "arn"} '
         "(MLflow servers are not supported: set MLFLOW_TRACKING_URI in Environment)"
@@ -140,36 +144,38 @@ def test_refusal_names_items_of_lists_by_index() -> None:
         {"ChannelName": "a", "DataSource": source},
         {"ChannelName": "b", "DataSource": {"FileSystemDataSource": {"FileSystemId": "fs-1"}}},
     ]
-    message = refusal("CreateTrainingJob", training(InputDataConfig=channels))
+    message = get_refusal("CreateTrainingJob", make_training_request(InputDataConfig=channels))
     assert "InputDataConfig[1].DataSource.FileSystemDataSource {" in message
     assert "InputDataConfig[0]" not in message
 
 
-def test_everything_refused_is_named_at_once() -> None:
-    message = refusal("CreateTrainingJob", training(DebugRuleConfigurations=[{"a": "b"}], MlflowConfig={"a": "b"}))
+def test_refusal_names_all_unsupported_members() -> None:
+    message = get_refusal(
+        "CreateTrainingJob", make_training_request(DebugRuleConfigurations=[{"a": "b"}], MlflowConfig={"a": "b"})
+    )
     assert "DebugRuleConfigurations [" in message
     assert "MlflowConfig {" in message
 
 
-def test_member_without_which_nothing_runs_is_asked_for() -> None:
-    message = refusal("CreateTrainingJob", training(AlgorithmSpecification={"AlgorithmName": "arn"}))
+def test_missing_required_member_is_refused() -> None:
+    message = get_refusal("CreateTrainingJob", make_training_request(AlgorithmSpecification={"AlgorithmName": "arn"}))
     assert "AlgorithmSpecification.TrainingImage is missing, and is required" in message
     assert "AlgorithmSpecification.AlgorithmName" in message
 
 
 def test_second_container_of_a_model_is_refused() -> None:
     refuse("sagemaker", "CreateModel", {"ModelName": "m", "Containers": [{"Image": "a"}]})
-    message = refusal("CreateModel", {"ModelName": "m", "Containers": [{"Image": "a"}, {"Image": "b"}]})
+    message = get_refusal("CreateModel", {"ModelName": "m", "Containers": [{"Image": "a"}, {"Image": "b"}]})
     assert message.startswith("Not supported here: Containers with 2 items, more than 1")
 
 
 @pytest.mark.parametrize(
-    ("capture", "taken"), [({"EnableCapture": False}, True), ({"EnableCapture": True}, False), ({}, False)]
+    ("capture", "is_accepted"), [({"EnableCapture": False}, True), ({"EnableCapture": True}, False), ({}, False)]
 )
-def test_data_capture_must_be_off_and_say_so(capture: dict[str, bool], taken: bool) -> None:
+def test_data_capture_must_be_disabled_explicitly(capture: dict[str, bool], is_accepted: bool) -> None:
     variants = [{"VariantName": "v", "ModelName": "m", "InstanceType": "ml.m5.large"}]
     config = {"EndpointConfigName": "c", "ProductionVariants": variants, "DataCaptureConfig": capture}
-    if taken:
+    if is_accepted:
         refuse("sagemaker", "CreateEndpointConfig", config)
     else:
-        assert "DataCaptureConfig.EnableCapture" in refusal("CreateEndpointConfig", config)
+        assert "DataCaptureConfig.EnableCapture" in get_refusal("CreateEndpointConfig", config)

@@ -1,4 +1,4 @@
-"""Requests against botocore's model, and AWS's words for what is wrong with them."""
+"""Validation of requests by botocore's models, and AWS's error messages."""
 
 from typing import Any
 
@@ -15,47 +15,49 @@ TRAINING = operation_model("sagemaker", "CreateTrainingJob")
 LIST = operation_model("sagemaker", "ListModels")
 
 
-def wrong(operation: Any, **params: Any) -> str:
+def get_error(operation: Any, **params: Any) -> str:
     with pytest.raises(ValidationError) as caught:
         validate(operation, params)
     return caught.value.message
 
 
-def not_read(operation: Any, **params: Any) -> str:
+def get_serialization_error(operation: Any, **params: Any) -> str:
     with pytest.raises(ServiceError) as caught:
         validate(operation, params)
     assert caught.value.code == "SerializationException"
     return caught.value.message
 
 
-def one(rest: str) -> str:
+def format_error(rest: str) -> str:
     return f"1 validation error detected: {rest}"
 
 
-def test_valid_request_is_taken() -> None:
+def test_valid_request_is_accepted() -> None:
     validate(MODEL, {"ModelName": "m", "Tags": [{"Key": "größe", "Value": ""}], "EnableNetworkIsolation": False})
 
 
 def test_missing_member_must_not_be_null() -> None:
-    assert wrong(MODEL) == one("Value null at 'modelName' failed to satisfy constraint: Member must not be null")
+    assert get_error(MODEL) == format_error(
+        "Value null at 'modelName' failed to satisfy constraint: Member must not be null"
+    )
 
 
 def test_pattern_covers_the_whole_value() -> None:
-    message = wrong(MODEL, ModelName="a_b")
-    assert message == one(
+    message = get_error(MODEL, ModelName="a_b")
+    assert message == format_error(
         "Value 'a_b' at 'modelName' failed to satisfy constraint: "
         "Member must satisfy regular expression pattern: [a-zA-Z0-9]([\\-a-zA-Z0-9]*[a-zA-Z0-9])?"
     )
 
 
-def test_too_long_is_said_once() -> None:
-    message = wrong(MODEL, ModelName="_" * 64)
+def test_value_above_maximum_length_gives_one_error() -> None:
+    message = get_error(MODEL, ModelName="_" * 64)
     assert message.endswith("failed to satisfy constraint: Member must have length less than or equal to 63")
     assert message.startswith("1 ")
 
 
-def test_enumeration_is_listed() -> None:
-    message = wrong(LIST, SortOrder="Up")
+def test_error_lists_values_of_the_enumeration() -> None:
+    message = get_error(LIST, SortOrder="Up")
     assert message.endswith(
         "Value 'Up' at 'sortOrder' failed to satisfy constraint: "
         "Member must satisfy enum value set: [Ascending, Descending]"
@@ -63,46 +65,50 @@ def test_enumeration_is_listed() -> None:
 
 
 @pytest.mark.parametrize(("number", "bound"), [(0, "greater than or equal to 1"), (101, "less than or equal to 100")])
-def test_numbers_are_bounded(number: int, bound: str) -> None:
-    message = wrong(LIST, MaxResults=number)
-    assert message == one(
+def test_numbers_have_limits(number: int, bound: str) -> None:
+    message = get_error(LIST, MaxResults=number)
+    assert message == format_error(
         f"Value '{number}' at 'maxResults' failed to satisfy constraint: Member must have value {bound}"
     )
 
 
-def test_items_are_counted_from_one() -> None:
-    message = wrong(MODEL, ModelName="m", Tags=[{"Key": "a", "Value": "b"}, {"Key": "a"}])
-    assert message == one("Value null at 'tags.2.member.value' failed to satisfy constraint: Member must not be null")
+def test_path_of_an_item_counts_from_one() -> None:
+    message = get_error(MODEL, ModelName="m", Tags=[{"Key": "a", "Value": "b"}, {"Key": "a"}])
+    assert message == format_error(
+        "Value null at 'tags.2.member.value' failed to satisfy constraint: Member must not be null"
+    )
 
 
-def test_maps_are_checked_by_key() -> None:
-    message = wrong(MODEL, ModelName="m", PrimaryContainer={"Environment": {"1x": "y", "OK": "z" * 1025}})
+def test_keys_and_values_of_maps_are_checked() -> None:
+    message = get_error(MODEL, ModelName="m", PrimaryContainer={"Environment": {"1x": "y", "OK": "z" * 1025}})
     assert "Value '1x' at 'primaryContainer.environment' failed" in message
     assert "at 'primaryContainer.environment.OK' failed to satisfy constraint: Member must have length less" in message
 
 
 def test_all_errors_are_counted_and_listed() -> None:
-    message = wrong(MODEL, ModelName="_", ExecutionRoleArn="x")
+    message = get_error(MODEL, ModelName="_", ExecutionRoleArn="x")
     assert message.startswith("2 validation errors detected: Value '_' at 'modelName' failed")
     assert "; Value 'x' at 'executionRoleArn' failed" in message
 
 
-def test_unknown_member_is_refused_with_nearest() -> None:
-    message = wrong(MODEL, ModelName="m", PrimaryContainer={"ModelDataURL": "s3://b/k"})
-    assert message == one(
+def test_unknown_member_error_names_the_nearest_member() -> None:
+    message = get_error(MODEL, ModelName="m", PrimaryContainer={"ModelDataURL": "s3://b/k"})
+    assert message == format_error(
         "Value 's3://b/k' at 'primaryContainer.modelDataURL' failed to satisfy constraint: "
         "Member ModelDataURL is not known (did you mean ModelDataUrl?)"
     )
 
 
-def test_long_value_is_cut_in_the_message() -> None:
-    assert len(wrong(MODEL, ModelName="x" * 10_000)) < 500
+def test_error_shortens_long_values() -> None:
+    assert len(get_error(MODEL, ModelName="x" * 10_000)) < 500
 
 
 def test_union_has_exactly_one_member() -> None:
     operation = operation_model("sagemaker", "CreateAutoMLJobV2")
     kinds: dict[str, Any] = {"TabularJobConfig": {"TargetAttributeName": "y"}, "TextClassificationJobConfig": {}}
-    assert "Member must have exactly one member set of: [" in wrong(operation, AutoMLProblemTypeConfig=kinds)
+    assert "Member must have exactly one member set of: [" in get_error(
+        operation, AutoMLProblemTypeConfig=kinds
+    )
 
 
 @pytest.mark.parametrize(
@@ -124,46 +130,46 @@ def test_union_has_exactly_one_member() -> None:
         ({"Tags": [None]}, "NULL_VALUE can not be converted to a structure at 'tags.1.member'"),
     ],
 )
-def test_wrong_type_is_not_read(params: dict[str, Any], message: str) -> None:
+def test_wrong_type_raises_serialization_error(params: dict[str, Any], message: str) -> None:
     name = {
         "TrainingJobName": "j",
         "RoleArn": "arn:aws:iam::000000000000:role/x",
         "OutputDataConfig": {"S3OutputPath": "s3://b/"},
     }
-    assert not_read(TRAINING, **name, **params) == message
+    assert get_serialization_error(TRAINING, **name, **params) == message
 
 
 @pytest.mark.parametrize("service", ["sagemaker", "sagemaker-runtime", "logs", "ecr", "sts", "iam"])
-def test_every_pattern_compiles(service: str) -> None:
+def test_each_pattern_of_the_models_compiles(service: str) -> None:
     shapes = (service_model(service).shape_for(name) for name in service_model(service).shape_names)
     patterns = {shape.metadata["pattern"] for shape in shapes if "pattern" in shape.metadata}
     assert all(compile_pattern(pattern) for pattern in patterns)
 
 
-def test_characters_beyond_javas_are_matched() -> None:
+def test_pattern_matches_characters_above_16_bits() -> None:
     assert compile_pattern(r"[\u0020-\uD7FF\uE000-\uFFFD\uD800\uDC00-\uDBFF\uDFFF\t]*").fullmatch("a🙂")
 
 
-def test_no_name_takes_long_to_refuse() -> None:
+def test_long_invalid_names_are_refused_quickly() -> None:
     for operation in SAGEMAKER:
         for name in ("-" * 2_000_000, "a-" * 1_000_000):
             with pytest.raises(ServiceError):
                 validate(operation_model("sagemaker", operation), {"EndpointName": name, "Nonsense": name})
 
 
-def test_pattern_that_takes_too_long_does_not_match(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pattern_timeout_counts_as_mismatch(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(validation, "MATCH_TIMEOUT", 0.05)
     assert not validation._matches(r"(a+)+b", "a" * 5000)
     assert validation._matches(r"(a+)+b", "aab")
 
 
 @pytest.mark.parametrize("number", [1 << 31, -(1 << 31) - 1])
-def test_number_beyond_its_bits_is_refused(number: int) -> None:
+def test_integer_overflow_is_refused(number: int) -> None:
     with pytest.raises(ServiceError, match="is too large for an Integer"):
         validate(operation_model("sagemaker", "ListModels"), {"MaxResults": number})
 
 
 @pytest.mark.parametrize("seconds", [253_402_300_800, -253_402_300_801])
-def test_time_beyond_the_year_9999_is_refused(seconds: int) -> None:
+def test_time_after_the_year_9999_is_refused(seconds: int) -> None:
     with pytest.raises(ServiceError, match="is too large for a Timestamp"):
         validate(operation_model("sagemaker", "ListModels"), {"CreationTimeAfter": seconds})

@@ -1,4 +1,4 @@
-"""REST protocols against botocore: it serializes requests that we parse, and parses results that we format."""
+"""REST protocols: the server parses requests that botocore serializes, and botocore parses the server's results."""
 
 import json
 from collections.abc import Mapping
@@ -51,7 +51,7 @@ def receive(service: str, operation: str, response: Response) -> dict[str, Any]:
     return parsed
 
 
-def id_of(value: object) -> str:
+def make_id(value: object) -> str:
     return value if isinstance(value, str) else ""
 
 
@@ -77,7 +77,7 @@ REQUESTS: list[tuple[str, str, dict[str, Any]]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("service", "operation", "members"), REQUESTS, ids=id_of)
+@pytest.mark.parametrize(("service", "operation", "members"), REQUESTS, ids=make_id)
 def test_request_of_botocore_is_parsed(service: str, operation: str, members: dict[str, Any]) -> None:
     request, protocol = send(service, operation, members), protocol_of(service)
     assert protocol.find_operation(service, request) == operation
@@ -106,7 +106,7 @@ RESULTS: list[tuple[str, str, dict[str, Any]]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("service", "operation", "members"), RESULTS, ids=id_of)
+@pytest.mark.parametrize(("service", "operation", "members"), RESULTS, ids=make_id)
 def test_result_is_parsed_by_botocore(service: str, operation: str, members: dict[str, Any]) -> None:
     request = Request({**EnvironBuilder("/").get_environ(), REQUEST_ID: "an-id"})
     response = protocol_of(service).format_answer(operation_model(service, operation), Answer(members), request)

@@ -63,7 +63,7 @@ def read(operation: OperationModel, events: Iterator[Event] | list[Event]) -> It
     yield from EventStream(Raw(iter(response.response)), stream, parser._event_stream_parser, operation.name)
 
 
-def test_endpoint_streams_parts_of_its_response() -> None:
+def test_payload_parts_reach_the_client() -> None:
     operation = operation_model("sagemaker-runtime", "InvokeEndpointWithResponseStream")
     parts: list[Event] = [("PayloadPart", {"Bytes": bytes([number] * number)}) for number in range(4)]
     assert list(read(operation, parts)) == [{name: dict(members)} for name, members in parts]
@@ -75,7 +75,7 @@ def test_event_without_a_payload_member_is_a_document(protocol: str) -> None:
     assert list(read(make_operation(protocol), events)) == [dict(events[:1]), {"document": {"size": 4}}]
 
 
-def test_events_are_sent_as_they_happen() -> None:
+def test_events_are_sent_one_by_one() -> None:
     consumed: list[int] = []
 
     def produce() -> Iterator[Event]:
@@ -111,7 +111,7 @@ def test_error_ends_the_stream(error: ServiceError) -> None:
 
 
 @pytest.mark.parametrize("event", [("Nonsense", {}), ("PayloadPart", {"Nonsense": 1})])
-def test_unknown_event_or_member_is_a_bug(event: Event) -> None:
+def test_unknown_event_or_member_raises(event: Event) -> None:
     with pytest.raises(ResultError, match="Nonsense"):
         list(read(operation_model("sagemaker-runtime", "InvokeEndpointWithResponseStream"), [event]))
 

@@ -1,4 +1,4 @@
-"""Bodies as the protocols have them, both ways."""
+"""Requests and responses in the json and query protocols."""
 
 import json
 from typing import Any
@@ -17,40 +17,40 @@ from microjobs_orchestrator.local.protocols.models import operation_model
 LIST = operation_model("sagemaker", "ListModels")
 
 
-def post(body: bytes) -> Request:
+def make_request(body: bytes) -> Request:
     return Request({**EnvironBuilder("/", method="POST", data=body).get_environ(), REQUEST_ID: "id"})
 
 
-def code_of(operation: Any, body: bytes) -> str:
+def get_error_code(operation: Any, body: bytes) -> str:
     wire = query if operation.service_model.metadata["protocol"] == "query" else aws_json
     with pytest.raises(ServiceError) as caught:
-        wire.parse(operation, post(body))
+        wire.parse(operation, make_request(body))
     return caught.value.code
 
 
 @pytest.mark.parametrize("body", [b"[]", b"{", b"\xff", b'{"a": NaN}', b"[" * 100_000, b"1"])
-def test_what_is_no_json_object_is_refused(body: bytes) -> None:
-    assert code_of(LIST, body) == "SerializationException"
+def test_body_that_is_not_a_json_object_is_refused(body: bytes) -> None:
+    assert get_error_code(LIST, body) == "SerializationException"
 
 
-def test_null_is_absent() -> None:
-    assert aws_json.parse(LIST, post(b'{"NameContains": null, "MaxResults": 1}')) == {"MaxResults": 1}
+def test_null_members_are_dropped() -> None:
+    assert aws_json.parse(LIST, make_request(b'{"NameContains": null, "MaxResults": 1}')) == {"MaxResults": 1}
 
 
 def test_empty_body_has_no_members() -> None:
-    assert aws_json.parse(LIST, post(b"")) == {}
+    assert aws_json.parse(LIST, make_request(b"")) == {}
 
 
-def test_answer_leaves_out_none_at_every_depth() -> None:
+def test_result_drops_none_at_each_level() -> None:
     summary = {"ModelName": "m", "ModelArn": None, "CreationTime": 1.5}
-    answer = aws_json.format_answer(LIST, Answer({"Models": [summary], "NextToken": None}), post(b""))
+    answer = aws_json.format_answer(LIST, Answer({"Models": [summary], "NextToken": None}), make_request(b""))
     assert json.loads(answer.data) == {"Models": [{"ModelName": "m", "CreationTime": 1.5}]}
 
 
 @pytest.mark.parametrize("result", [{"Model": []}, {"Models": [{"Name": "m"}]}])
-def test_answer_with_an_unknown_member_is_a_bug(result: dict[str, Any]) -> None:
+def test_result_with_an_unknown_member_raises(result: dict[str, Any]) -> None:
     with pytest.raises(ResultError, match=r"has no (Model|Name)$"):
-        aws_json.format_answer(LIST, Answer(result), post(b""))
+        aws_json.format_answer(LIST, Answer(result), make_request(b""))
 
 
 def test_query_form_becomes_typed_members() -> None:
@@ -59,8 +59,8 @@ def test_query_form_becomes_typed_members() -> None:
         b"Action=AssumeRole&Version=2011-06-15&RoleArn=a%2Fb&DurationSeconds=900"
         b"&Tags.member.2.Key=k2&Tags.member.1.Key=k1&Tags.member.1.Value=v+1&Unknown=x"
     )
-    assert query.find_operation("sts", post(body)) == "AssumeRole"
-    assert query.parse(operation, post(body)) == {
+    assert query.find_operation("sts", make_request(body)) == "AssumeRole"
+    assert query.parse(operation, make_request(body)) == {
         "RoleArn": "a/b",
         "DurationSeconds": 900,
         "Tags": [{"Key": "k1", "Value": "v 1"}, {"Key": "k2"}],
@@ -71,38 +71,38 @@ def test_query_form_becomes_typed_members() -> None:
 @pytest.mark.parametrize(
     "form", [b"DurationSeconds=soon", b"Tags=x", b"Tags.member=x", b"Tags.member.x.Key=k", b"A=1&A.b=2"]
 )
-def test_query_form_of_another_shape_is_malformed(form: bytes) -> None:
-    assert code_of(operation_model("sts", "AssumeRole"), form) == "MalformedInput"
+def test_query_form_with_wrong_types_is_malformed(form: bytes) -> None:
+    assert get_error_code(operation_model("sts", "AssumeRole"), form) == "MalformedInput"
 
 
-def test_query_answer_writes_lists_times_and_truths() -> None:
+def test_query_result_contains_lists_times_and_booleans() -> None:
     operation = operation_model("iam", "ListRoles")
     role = {"RoleName": "r", "CreateDate": 60}
-    response = query.format_answer(operation, Answer({"Roles": [role], "IsTruncated": False}), post(b""))
+    response = query.format_answer(operation, Answer({"Roles": [role], "IsTruncated": False}), make_request(b""))
     tree = ElementTree.fromstring(response.data)  # noqa: S314
     texts = [element.text for element in tree.iter() if element.text]
     assert texts == ["r", "1970-01-01T00:01:00Z", "false", "id"]
 
 
-def test_query_error_is_xml_whatever_its_message_holds() -> None:
-    failure = query.format_error(ServiceError("Code", "a < b \x00", 418), post(b""))
+def test_query_error_escapes_its_message() -> None:
+    failure = query.format_error(ServiceError("Code", "a < b \x00", 418), make_request(b""))
     assert failure.status_code == 418
     assert "a < b \ufffd" in ElementTree.fromstring(failure.data).itertext()  # noqa: S314
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
-def test_answer_leaves_out_numbers_that_json_does_not_have(value: float) -> None:
+def test_result_drops_numbers_that_json_lacks(value: float) -> None:
     operation = operation_model("sagemaker", "DescribeTrainingJob")
     metrics = [{"MetricName": "loss", "Value": value}, {"MetricName": "accuracy", "Value": 0.5}]
     response = aws_json.format_answer(
-        operation, Answer({"TrainingJobName": "j", "FinalMetricDataList": metrics}), post(b"")
+        operation, Answer({"TrainingJobName": "j", "FinalMetricDataList": metrics}), make_request(b"")
     )
     assert response.get_json(force=True)["FinalMetricDataList"] == metrics[1:]
 
 
 @pytest.mark.parametrize("body", [rb'{"a": "\ud800"}', b'{"a":' * 101 + b"1" + b"}" * 101])
-def test_json_that_cannot_be_sent_back_is_refused(body: bytes) -> None:
-    assert code_of(LIST, body) == "SerializationException"
+def test_lone_surrogates_and_deep_nesting_are_refused(body: bytes) -> None:
+    assert get_error_code(LIST, body) == "SerializationException"
 
 
 @pytest.mark.parametrize(
@@ -110,4 +110,4 @@ def test_json_that_cannot_be_sent_back_is_refused(body: bytes) -> None:
     [(b"RoleArn=a&RoleArn=b", "MalformedQueryString"), (b"a." * 101 + b"a=1", "MalformedInput")],
 )
 def test_form_that_is_ambiguous_or_too_deep_is_refused(form: bytes, code: str) -> None:
-    assert code_of(operation_model("sts", "AssumeRole"), form) == code
+    assert get_error_code(operation_model("sts", "AssumeRole"), form) == code

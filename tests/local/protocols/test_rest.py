@@ -72,7 +72,7 @@ def test_malformed_address_is_refused(target: str, code: str) -> None:
         ("string", "1", "1"),
     ],
 )
-def test_text_has_the_type_of_its_shape(kind: str, text: str, value: object) -> None:
+def test_text_is_parsed_by_the_type_of_its_shape(kind: str, text: str, value: object) -> None:
     assert parse_text(Shape("S", {"type": kind}), text) == value
 
 

@@ -1,4 +1,4 @@
-"""A server as users have it, for those who may not use it."""
+"""Fixtures of the security tests: a local server with its default settings, and a sender of raw requests."""
 
 from collections.abc import Iterator
 
@@ -10,7 +10,7 @@ from tests.local.security.wire import Sender
 
 @pytest.fixture(scope="package")
 def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServer]:
-    """A server that needs no engine."""
+    """A server on the process runtime."""
     with started(tmp_path_factory.mktemp("guarded"), runtime="process") as running:
         yield running
 

@@ -1,4 +1,4 @@
-"""The families of operations, and requests of each that are right."""
+"""Families of operations, with valid requests for each family."""
 
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -14,7 +14,7 @@ from microjobs_orchestrator.local.resources.endpoints.kinds import ENDPOINT, END
 from microjobs_orchestrator.local.resources.models.kinds import MODEL
 from microjobs_orchestrator.local.s3.service import OPERATIONS as S3
 from tests.local.security.requests import NAMES, Request, json_requests, query_requests, rest_requests
-from tests.local.security.shapes import odd_texts
+from tests.local.security.shapes import unusual_texts
 
 ROLE = "arn:aws:iam::000000000000:role/microjobs"
 IMAGE = "nobody/nothing:0"
@@ -86,7 +86,7 @@ BASES: Mapping[str, Any] = {
 
 
 def _about(*kinds: Kind, more: tuple[str, ...] = ()) -> list[str]:
-    """Operations on kinds of resources; Create operations more often than others."""
+    """Return operations on kinds of resources; Create operations are repeated."""
     common = [operation for kind in kinds for operation in kind.operations.values()]
     return [*common, *(kind.operations["Create"] for kind in kinds for _ in range(2)), *more]
 
@@ -96,11 +96,11 @@ def _of_kind(kind: Kind) -> st.SearchStrategy[Request]:
 
 
 HOSTED = (MODEL, ENDPOINT_CONFIG, ENDPOINT)
-"""Kinds that are used together."""
+"""Kinds whose requests refer to each other."""
 LISTS = [*(kind.operations["List"] for kind in all_kinds()), "ListTrainingJobsForHyperParameterTuningJob"]
 TOKENS = ["", "x", "WzEsICJhIl0=", "W10=", "MQ==", "WyJhIl0=", "W1tdLCBbXV0=", "WzFlOTk5LCAiYSJd", "bnVsbA==", "é"]
 
-encodable = odd_texts.map(lambda text: text.encode(errors="replace").decode())
+encodable = unusual_texts.map(lambda text: text.encode(errors="replace").decode())
 KEYS = st.sampled_from(["in/a.csv", "in/b", "out/x", "new", "in", "folder/"]) | encodable
 OBJECTS: Mapping[str, st.SearchStrategy[Any]] = {
     "Bucket": st.sampled_from(["fuzz"] * 8 + ["absent", "other-bucket", "..", "A", "x" * 70]),

@@ -1,4 +1,4 @@
-"""Requests that are generated: right ones, nearly right ones, and broken ones, each signed as it should be."""
+"""Strategies for generated requests: valid, nearly valid and damaged ones. All have a valid signature."""
 
 import copy
 import json
@@ -13,7 +13,7 @@ from botocore.serialize import create_serializer
 from hypothesis import strategies as st
 
 from microjobs_orchestrator.local.protocols.models import operation_model, service_model
-from tests.local.security.shapes import DEEP, fitting, junk, odd_texts
+from tests.local.security.shapes import DEEP, unusual_texts, valid_values, wrong_values
 
 JSON = "application/x-amz-json-1.1"
 NAMES = st.sampled_from(["a", "b", "A", "a-b", "absent", "x" * 63]) | st.integers(0, 60).map("n{}".format)
@@ -35,51 +35,51 @@ Draw = Callable[[st.SearchStrategy[Any]], Any]
 
 
 def members(operation: OperationModel, bases: Mapping[str, Any]) -> st.SearchStrategy[Any]:
-    """A request's members: by the model, by hand, or one of these with something wrong."""
+    """Return members of a request: from the model or from a base, with or without errors."""
     shape = operation.input_shape
     if shape is None:
-        return st.just({}) | junk
-    given = [fitting(shape)]
+        return st.just({}) | wrong_values
+    given = [valid_values(shape)]
     if operation.name in bases:
-        given += [_named(bases[operation.name], operation)] * 4
+        given += [_replace_name(bases[operation.name], operation)] * 4
     right = st.one_of(*given)
-    return right | right | _spoilt(right, shape) | _spoilt(right, shape) | junk
+    return right | right | _add_errors(right, shape) | _add_errors(right, shape) | wrong_values
 
 
-def _named(base: Mapping[str, Any], operation: OperationModel) -> st.SearchStrategy[Any]:
+def _replace_name(base: Mapping[str, Any], operation: OperationModel) -> st.SearchStrategy[Any]:
     name = f"{operation.name.removeprefix('Create').removeprefix('Update')}Name"
     return NAMES.map(lambda value: {**copy.deepcopy(base), name: value})
 
 
 @st.composite
-def _spoilt(draw: Draw, right: st.SearchStrategy[Any], shape: Shape) -> Any:
-    """Members with up to three changes, each somewhere in them."""
+def _add_errors(draw: Draw, right: st.SearchStrategy[Any], shape: Shape) -> Any:
+    """Change one to three values in valid members."""
     value = copy.deepcopy(draw(right))
     for _ in range(draw(st.integers(1, 3))):
-        holder, key, below = _place(draw, value, shape)
-        match draw(st.sampled_from(["remove", "junk", "junk", "odd", "fitting", "unknown"])):
+        holder, key, below = _choose_place(draw, value, shape)
+        match draw(st.sampled_from(["remove", "wrong_values", "wrong_values", "odd", "valid_values", "unknown"])):
             case "remove" if isinstance(holder, dict):
                 holder.pop(key, None)
-            case "fitting" if below is not None:
-                holder[key] = draw(fitting(below, 2))
+            case "valid_values" if below is not None:
+                holder[key] = draw(valid_values(below, 2))
             case "unknown" if isinstance(holder, dict):
-                holder[draw(odd_texts)] = draw(junk)
+                holder[draw(unusual_texts)] = draw(wrong_values)
             case "odd":
-                holder[key] = draw(odd_texts)
+                holder[key] = draw(unusual_texts)
             case _:
-                holder[key] = draw(junk)
+                holder[key] = draw(wrong_values)
     return value
 
 
-def _place(draw: Draw, value: Any, shape: Shape | None) -> tuple[Any, Any, Shape | None]:
-    """A dict or list somewhere in a value, a key of it, and the shape of what is there."""
+def _choose_place(draw: Draw, value: Any, shape: Shape | None) -> tuple[Any, Any, Shape | None]:
+    """Return a dict or list in a value, one of its keys, and the shape of the value at this key."""
     holder, key, below = {"": value}, "", shape
     for _ in range(draw(st.integers(1, 6))):
         inner = holder[key]
         if isinstance(inner, dict) and (inner or isinstance(below, StructureShape)):
             known = list(below.members) if isinstance(below, StructureShape) else []
             chosen = draw(st.sampled_from([*inner, *inner, *known]))
-            holder, key, below = inner, chosen, _below(below, chosen)
+            holder, key, below = inner, chosen, _get_member(below, chosen)
             if key not in holder:
                 break
         elif isinstance(inner, list) and inner:
@@ -90,7 +90,7 @@ def _place(draw: Draw, value: Any, shape: Shape | None) -> tuple[Any, Any, Shape
     return (value, key, below) if key == "" and isinstance(value, dict) else (holder, key, below)
 
 
-def _below(shape: Shape | None, name: str) -> Shape | None:
+def _get_member(shape: Shape | None, name: str) -> Shape | None:
     if isinstance(shape, StructureShape):
         return shape.members.get(name)
     return shape.value if isinstance(shape, MapShape) else None
@@ -108,7 +108,7 @@ def json_requests(service: str, names: list[str], bases: Mapping[str, Any]) -> s
         return members(operation, bases).map(lambda value: replace(whole, body=_json(value)))
 
     right = st.sampled_from(names).flatmap(lambda name: made(operation_model(service, name)))
-    return right | right | right | mangled(right)
+    return right | right | right | damaged_requests(right)
 
 
 def _json(value: Any) -> bytes:
@@ -128,16 +128,18 @@ def query_requests(service: str, names: list[str]) -> st.SearchStrategy[Request]
         fixed = {"Action": operation.name, "Version": version}
         headers = {"Content-Type": "application/x-www-form-urlencoded; charset=utf-8"}
         whole = Request(service, operation, "POST", "/", headers)
-        keys = st.sampled_from(["RoleName", "Tags.member.1.Key", "Action", ".".join("a" * 3000)]) | odd_texts
+        keys = st.sampled_from(["RoleName", "Tags.member.1.Key", "Action", ".".join("a" * 3000)]) | unusual_texts
         keys |= st.sampled_from(["RoleName.member.²", "RoleName.x", "X-Amz-Signature", "RoleName."])
-        forms = st.dictionaries(keys, odd_texts, max_size=3) | fitting(operation.input_shape or _nothing())
+        forms = st.dictionaries(keys, unusual_texts, max_size=3) | valid_values(
+            operation.input_shape or _make_empty_structure()
+        )
         return forms.map(lambda form: replace(whole, body=_form({**fixed, **form})))
 
     right = st.sampled_from(names).flatmap(lambda name: made(operation_model(service, name)))
-    return right | right | mangled(right)
+    return right | right | damaged_requests(right)
 
 
-def _nothing() -> Shape:
+def _make_empty_structure() -> Shape:
     return StructureShape("Nothing", {"type": "structure", "members": {}})
 
 
@@ -148,10 +150,10 @@ def _form(form: Mapping[str, Any]) -> bytes:
 def rest_requests(
     service: str, names: list[str], known: Mapping[str, st.SearchStrategy[Any]]
 ) -> st.SearchStrategy[Request]:
-    """Requests whose members are in the address and the headers, too.
+    """Return requests of REST protocols.
 
     Args:
-        known: values for members that would hardly be hit, by their names.
+        known: values of members that generated values would rarely match, by name.
     """
     model = service_model(service)
     serializer = create_serializer(model.metadata["protocol"], include_validation=False)
@@ -160,7 +162,7 @@ def rest_requests(
     def made(draw: Draw, operation: OperationModel) -> Request:
         shape = operation.input_shape
         assert isinstance(shape, StructureShape)
-        given = draw(fitting(shape))
+        given = draw(valid_values(shape))
         for name, values in known.items():
             if name in shape.members and (name in shape.required_members or draw(st.integers(0, 3)) == 0):
                 given[name] = draw(values)
@@ -177,11 +179,11 @@ def rest_requests(
         return Request(signing(service), operation, sent["method"], path, headers, _bytes(sent["body"]))
 
     right = st.sampled_from(names).flatmap(lambda name: made(model.operation_model(name)))
-    return right | right | mangled(right)
+    return right | right | damaged_requests(right)
 
 
 def _header(value: str) -> str:
-    """As clients send what is not of Latin-1: its UTF-8."""
+    """Encode text beyond Latin-1 as UTF-8, as clients do."""
     return re.sub("[\r\n\0]", "", value.encode(errors="replace").decode("latin-1")).strip()
 
 
@@ -280,8 +282,8 @@ PATHS = [
 
 
 @st.composite
-def mangled(draw: Draw, right: st.SearchStrategy[Request]) -> Request:
-    """A request with up to three things wrong that no client library would send."""
+def damaged_requests(draw: Draw, right: st.SearchStrategy[Request]) -> Request:
+    """Return requests with one to three errors that no client library sends."""
     request: Request = draw(right)
     for _ in range(draw(st.integers(1, 3))):
         match draw(st.sampled_from(["header", "header", "drop", "method", "target", "query", "body", "cut", "odd"])):
@@ -299,7 +301,7 @@ def mangled(draw: Draw, right: st.SearchStrategy[Request]) -> Request:
             case "target":
                 request = replace(request, target=draw(st.sampled_from(PATHS)))
             case "query":
-                pair = f"{draw(st.sampled_from(QUERIES))}={quote(draw(odd_texts), errors='surrogatepass')}"
+                pair = f"{draw(st.sampled_from(QUERIES))}={quote(draw(unusual_texts), errors='surrogatepass')}"
                 request = replace(request, target=f"{request.target}{'&' if '?' in request.target else '?'}{pair}")
             case "cut":
                 request = replace(request, body=request.body[: draw(st.integers(0, 40))])

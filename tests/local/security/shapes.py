@@ -1,4 +1,4 @@
-"""Values for botocore's shapes: as the model has them, and as it does not."""
+"""Strategies for values of botocore's shapes: valid and invalid ones."""
 
 import copy
 import re
@@ -10,10 +10,10 @@ from botocore.model import ListShape, MapShape, Shape, StructureShape
 from hypothesis import strategies as st
 
 DEPTH = 4
-"""Below it, structures have only what they need."""
+"""Level below which structures have only their required members."""
 
 URIS = ["s3://fuzz/in", "s3://fuzz/in/", "s3://fuzz/model.tar.gz", "s3://fuzz/out", "s3://absent/x", "s3://fuzz"]
-ODD_TEXTS = [
+UNUSUAL_TEXTS = [
     *("", ".", "..", "../..", "/", "//", "/etc/passwd", "a/../../b", "%2e%2e%2f", "\0", "a\0b", "\r\n", "a\nb"),
     *(
         "\ud800",
@@ -34,46 +34,61 @@ ODD_TEXTS = [
     ),
     *("x" * 300, "x" * 5000, "é" * 300, "{", "<a>", "'; --", "*", "?", "s3://", "s3://fuzz/../x", "-1", "1e999", "NaN"),
 ]
-ODD_NUMBERS = [0, -1, 1 << 31, -(1 << 31), 1 << 63, 1 << 64, 10**30, 10**400, 1e308, float("inf"), float("nan"), -0.0]
+UNUSUAL_NUMBERS = [
+    0,
+    -1,
+    1 << 31,
+    -(1 << 31),
+    1 << 63,
+    1 << 64,
+    10**30,
+    10**400,
+    1e308,
+    float("inf"),
+    float("nan"),
+    -0.0,
+]
 
-odd_texts = st.sampled_from(ODD_TEXTS) | st.text(max_size=20)
-odd_numbers = st.sampled_from(ODD_NUMBERS) | st.integers() | st.floats()
+unusual_texts = st.sampled_from(UNUSUAL_TEXTS) | st.text(max_size=20)
+unusual_numbers = st.sampled_from(UNUSUAL_NUMBERS) | st.integers() | st.floats()
 
 
 DEEP = "@deep {}@"
-"""Stands for so many lists in each other, which Python could not write down."""
+"""Placeholder for a number of nested lists, which Python's encoder could not format."""
 
-junk = st.one_of(
+wrong_values = st.one_of(
     st.none(),
     st.booleans(),
-    odd_numbers,
-    odd_texts,
+    unusual_numbers,
+    unusual_texts,
     st.sampled_from([[], {}, [[]], [None], {"": ""}, {"A": None}, {"\ud800": 1}, ["x"] * 1001]).map(copy.deepcopy),
     st.sampled_from([20, 90, 400, 900, 990, 5000, 100_000]).map(DEEP.format),
 )
-"""What is of the wrong type almost everywhere."""
+"""Values with a wrong type for almost all members."""
 
 
 @cache
-def fitting(shape: Shape, depth: int = DEPTH) -> st.SearchStrategy[Any]:
-    """Values that the model allows, as JSON has them but for times and blobs."""
+def valid_values(shape: Shape, depth: int = DEPTH) -> st.SearchStrategy[Any]:
+    """Return values that the model allows, in JSON's types, except times and blobs."""
     match shape:
         case StructureShape():
             return _structures(shape, depth)
         case ListShape():
-            return st.lists(fitting(shape.member, depth - 1), min_size=_least(shape), max_size=_most(shape, 3))
+            return st.lists(
+                valid_values(shape.member, depth - 1), min_size=_get_minimum(shape), max_size=_get_maximum(shape, 3)
+            )
         case MapShape():
-            keys, values = fitting(shape.key, depth - 1), fitting(shape.value, depth - 1)
-            return st.dictionaries(keys, values, min_size=_least(shape), max_size=_most(shape, 3))
+            keys, values = valid_values(shape.key, depth - 1), valid_values(shape.value, depth - 1)
+            return st.dictionaries(keys, values, min_size=_get_minimum(shape), max_size=_get_maximum(shape, 3))
     return _scalars(shape)
 
 
 def _structures(shape: StructureShape, depth: int) -> st.SearchStrategy[Any]:
     if shape.is_tagged_union:
         return st.sampled_from(sorted(shape.members)).flatmap(
-            lambda name: fitting(shape.members[name], depth - 1).map(lambda value: {name: value})
+            lambda name: valid_values(shape.members[name], depth - 1).map(lambda value: {name: value})
         )
-    members = {name: _later(member, depth) for name, member in shape.members.items()}
+    members = {name: _defer(member, depth) for name, member in shape.members.items()}
     needed = {name: members.pop(name) for name in shape.required_members}
     if depth <= 0 or not members:
         return st.fixed_dictionaries(needed)
@@ -85,9 +100,9 @@ def _structures(shape: StructureShape, depth: int) -> st.SearchStrategy[Any]:
     )
 
 
-def _later(member: Shape, depth: int) -> st.SearchStrategy[Any]:
-    """Shapes have cycles."""
-    return st.deferred(lambda: fitting(member, depth - 1))
+def _defer(member: Shape, depth: int) -> st.SearchStrategy[Any]:
+    """Create the strategy of a member only when it is needed: shapes contain cycles."""
+    return st.deferred(lambda: valid_values(member, depth - 1))
 
 
 def _scalars(shape: Shape) -> st.SearchStrategy[Any]:
@@ -107,7 +122,7 @@ def _scalars(shape: Shape) -> st.SearchStrategy[Any]:
 def _texts(shape: Shape) -> st.SearchStrategy[str]:
     if allowed := shape.metadata.get("enum"):
         return st.sampled_from(allowed)
-    least, most = _least(shape), min(_most(shape, 60), 60)
+    least, most = _get_minimum(shape), min(_get_maximum(shape, 60), 60)
     plain = st.text("abcXYZ019-", min_size=least, max_size=max(least, most))
     if "Uri" in shape.name or "Url" in shape.name or "S3" in shape.name:
         plain = st.sampled_from(URIS)
@@ -120,9 +135,9 @@ def _texts(shape: Shape) -> st.SearchStrategy[str]:
     return plain | fits.filter(lambda text: least <= len(text))
 
 
-def _least(shape: Shape) -> int:
+def _get_minimum(shape: Shape) -> int:
     return int(shape.metadata.get("min", 0))
 
 
-def _most(shape: Shape, usual: int) -> int:
-    return max(_least(shape), min(int(shape.metadata.get("max", usual)), usual))
+def _get_maximum(shape: Shape, usual: int) -> int:
+    return max(_get_minimum(shape), min(int(shape.metadata.get("max", usual)), usual))

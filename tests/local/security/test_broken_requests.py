@@ -1,4 +1,4 @@
-"""Requests that generated ones have found to fail the server, or to get more than they may, each by itself."""
+"""Regression tests for invalid requests that the fuzz test has found."""
 
 import base64
 import json
@@ -21,7 +21,7 @@ TRAINING = "/aws/sagemaker/TrainingJobs"
 
 @pytest.fixture(autouse=True)
 def log(guarded: LocalServer) -> Iterator[None]:
-    """No request leaves a traceback in the server's log."""
+    """Check that the server's log has no traceback."""
     stream = guarded.home.logs / "aws" / "sagemaker" / "TrainingJobs" / "job" / "algo-1"
     stream.parent.mkdir(parents=True, exist_ok=True)
     stream.write_text("1700000000000 first\n1700000000001 second\n")
@@ -48,11 +48,11 @@ def code_of(sender: Sender, operation: str, body: bytes, target: str = "SageMake
         b"\xff\xfe{\0}\0",
     ],
 )
-def test_json_that_cannot_be_kept_is_refused(sender: Sender, body: bytes) -> None:
+def test_invalid_json_is_refused(sender: Sender, body: bytes) -> None:
     assert code_of(sender, "ListModels", body) == "SerializationException"
 
 
-def test_number_that_is_infinite_is_refused(sender: Sender) -> None:
+def test_infinite_number_is_refused(sender: Sender) -> None:
     variant = b'{"VariantName": "v", "ModelName": "m", "InstanceType": "ml.m5.large", "InitialVariantWeight": 1e999}'
     body = b'{"EndpointConfigName": "c", "ProductionVariants": [' + variant + b"]}"
     assert code_of(sender, "CreateEndpointConfig", body) == "SerializationException"
@@ -63,7 +63,7 @@ def token(value: Any) -> str:
 
 
 @pytest.mark.parametrize("value", [1, None, [], [1], [[], "a"], [1, 2], [{}, "a"], [float("inf"), "a"], [None, "a"]])
-def test_token_of_a_list_that_it_did_not_give_is_refused(sender: Sender, value: Any) -> None:
+def test_forged_page_token_of_a_list_is_refused(sender: Sender, value: Any) -> None:
     assert code_of(sender, "ListModels", json.dumps({"NextToken": token(value)}).encode()) == "ValidationException"
 
 
@@ -78,7 +78,7 @@ def test_token_of_a_list_that_it_did_not_give_is_refused(sender: Sender, value: 
         ("FilterLogEvents", {"logGroupName": TRAINING, "nextToken": token({"job/algo-1": None})}),
     ],
 )
-def test_token_of_a_log_that_it_did_not_give_is_refused(sender: Sender, operation: str, members: Any) -> None:
+def test_forged_page_token_of_a_log_is_refused(sender: Sender, operation: str, members: Any) -> None:
     body = json.dumps(members).encode()
     assert code_of(sender, operation, body, "Logs_20140328", "logs") == "InvalidParameterException"
 
@@ -86,7 +86,7 @@ def test_token_of_a_log_that_it_did_not_give_is_refused(sender: Sender, operatio
 @pytest.mark.parametrize(
     "name", ["{file}", "job/../../../../../{file}", "job//{file}", "./job/algo-1", "job/" + "x" * 300]
 )
-def test_log_stream_is_no_way_to_other_files(guarded: LocalServer, sender: Sender, name: str) -> None:
+def test_log_stream_name_cannot_reach_other_files(guarded: LocalServer, sender: Sender, name: str) -> None:
     file = guarded.home.root.parent / "secret"
     file.write_text("1 secret\n")
     members = {"logGroupName": TRAINING, "logStreamName": name.format(file=file), "startFromHead": True}
@@ -96,13 +96,13 @@ def test_log_stream_is_no_way_to_other_files(guarded: LocalServer, sender: Sende
 
 
 @pytest.mark.parametrize("prefix", ["//", "/etc/", "../", "job/../../", "/" * 200, "job//"])
-def test_prefix_of_log_streams_is_no_way_to_other_folders(guarded: LocalServer, prefix: str) -> None:
+def test_log_stream_prefix_cannot_reach_other_folders(guarded: LocalServer, prefix: str) -> None:
     found = guarded.logs.describe_log_streams(logGroupName=TRAINING, logStreamNamePrefix=prefix)
     assert found["logStreams"] == []
 
 
 @pytest.mark.parametrize("group", ["/", "//", "..", "/aws/../..", "/aws//sagemaker"])
-def test_log_group_is_no_way_to_other_folders(guarded: LocalServer, group: str) -> None:
+def test_log_group_name_cannot_reach_other_folders(guarded: LocalServer, group: str) -> None:
     with pytest.raises(ClientError, match=r"does not exist|failed to satisfy"):
         guarded.logs.describe_log_streams(logGroupName=group)
 
@@ -114,13 +114,13 @@ def test_deep_form_is_refused(sender: Sender) -> None:
 
 
 @pytest.mark.parametrize("name", ["\uff41dmin", "r\xf4le", "role\u200b", "\u0661"])
-def test_name_that_only_looks_like_one_is_refused(guarded: LocalServer, name: str) -> None:
+def test_name_with_other_scripts_is_refused(guarded: LocalServer, name: str) -> None:
     with pytest.raises(ClientError, match="regular expression pattern"):
         guarded.client("iam").get_role(RoleName=name)
 
 
 @pytest.mark.parametrize("date", ["Mon, 01 Jan 0999 00:00:00 GMT", "Fri, 31 Dec 9999 23:59:59 -2359"])
-def test_date_beyond_the_calendar_is_refused(sender: Sender, date: str) -> None:
+def test_date_out_of_range_is_refused(sender: Sender, date: str) -> None:
     headers = sender.sign("s3", "GET", "/")
     del headers["X-Amz-Date"]
     answer = sender.raw("GET", "/", {**headers, "Date": date})
@@ -141,7 +141,7 @@ def test_date_beyond_the_calendar_is_refused(sender: Sender, date: str) -> None:
         ("POST", "?delete", {}, DOCUMENT.encode("utf-16")),
     ],
 )
-def test_s3_request_that_cannot_be_right_is_refused(
+def test_invalid_s3_request_is_refused(
     guarded: LocalServer, sender: Sender, method: str, target: str, headers: dict[str, str], body: bytes
 ) -> None:
     (guarded.bucket / "key").write_text("content")
@@ -149,7 +149,7 @@ def test_s3_request_that_cannot_be_right_is_refused(
     assert (answer.status, b"<Error><Code>" in answer.body, "x-injected" in answer.headers) == (400, True, False)
 
 
-def test_prefix_that_no_folder_can_have_lists_nothing(guarded: LocalServer) -> None:
+def test_prefix_that_is_no_folder_name_lists_nothing(guarded: LocalServer) -> None:
     assert guarded.s3.list_objects_v2(Bucket=BUCKET, Prefix="a" * 300 + "/")["KeyCount"] == 0
 
 
@@ -172,7 +172,7 @@ def test_prefix_that_no_folder_can_have_lists_nothing(guarded: LocalServer) -> N
         (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", "BadRequest"),
     ],
 )
-def test_what_is_no_http_has_an_answer_all_the_same(sender: Sender, line: bytes, code: str) -> None:
+def test_invalid_http_gets_an_error_response(sender: Sender, line: bytes, code: str) -> None:
     name, _, port = sender.host.partition(":")
     with closing(socket.create_connection((name, int(port)), timeout=10)) as connection:
         connection.sendall(line + b"\r\nHost: localhost\r\n\r\n")

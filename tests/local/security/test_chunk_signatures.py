@@ -1,4 +1,4 @@
-"""Signatures of the chunks of an upload (`aws-chunked`): each covers its chunk, and the signature before."""
+"""Signatures of the chunks of an upload (`aws-chunked`): each covers its chunk and the previous signature."""
 
 import base64
 import zlib
@@ -50,17 +50,17 @@ def proof(credentials: Credentials, seed: str, timestamp: str) -> Proof:
 
 
 @pytest.mark.parametrize("signatures", [PLAIN, WITH_TRAILER])
-def test_chunks_of_awss_examples_are_signed_right(signatures: tuple[str, ...]) -> None:
+def test_chunk_signatures_match_the_examples_of_aws(signatures: tuple[str, ...]) -> None:
     chain = example(signatures[0])
     for chunk, signature in zip(CHUNKS, signatures[1:], strict=True):
         chain.check_chunk(sha256(chunk).digest(), signature)
 
 
-def test_trailer_of_awss_example_is_signed_right() -> None:
+def test_trailer_signature_matches_the_example_of_aws() -> None:
     example(WITH_TRAILER[-1]).check_trailers(TRAILER, TRAILER_SIGNATURE)
 
 
-def test_chunks_of_awss_example_have_their_order() -> None:
+def test_chunks_in_another_order_are_refused() -> None:
     with pytest.raises(ServiceError, match="signature of a chunk"):
         example(PLAIN[0]).check_chunk(sha256(CHUNKS[1]).digest(), PLAIN[2])
 
@@ -70,13 +70,13 @@ def test_chunks_of_awss_example_have_their_order() -> None:
 
 @dataclass
 class Upload:
-    """A PUT of chunks, each signed as it should be; a test changes what is sent."""
+    """A PUT request with signed chunks, which tests change."""
 
     sender: Sender
     kind: str = SIGNED
     credentials: Credentials | None = None
     forge: Callable[[int, str], str] = lambda _, signature: signature
-    """What to send in place of the signature of a chunk, or of the trailer, by its number."""
+    """Replacements for the signatures of chunks and of the trailer, by number."""
     sent: Callable[[bytes], bytes] = lambda chunk: chunk
 
     def put(self, key: str = "chunks", size: int = 50_000) -> Answer:
@@ -112,7 +112,7 @@ KINDS = pytest.mark.parametrize("kind", [SIGNED, SIGNED_WITH_TRAILER])
 
 @KINDS
 @pytest.mark.parametrize("size", [1000, 50_000, len(CONTENT)])
-def test_signed_chunks_become_the_object(guarded: LocalServer, sender: Sender, kind: str, size: int) -> None:
+def test_signed_chunks_are_stored(guarded: LocalServer, sender: Sender, kind: str, size: int) -> None:
     assert Upload(sender, kind).put("whole", size).status == 200
     assert (guarded.bucket / "whole").read_bytes() == CONTENT
 
@@ -136,7 +136,7 @@ def test_changed_chunk_is_refused(guarded: LocalServer, sender: Sender) -> None:
     assert not (guarded.bucket / "changed").exists()
 
 
-def test_chunks_signed_by_another_are_refused(sender: Sender) -> None:
+def test_chunks_signed_with_another_key_are_refused(sender: Sender) -> None:
     assert Upload(sender, credentials=Credentials("key", "other")).put("other").status == 403
 
 
@@ -144,7 +144,7 @@ def test_chunks_without_signatures_are_refused(sender: Sender) -> None:
     assert Upload(sender, forge=lambda *_: "").put("bare").status == 403
 
 
-def test_unsigned_trailer_behind_signed_chunks_is_refused(sender: Sender) -> None:
+def test_unsigned_trailer_after_signed_chunks_is_refused(sender: Sender) -> None:
     upload = Upload(sender)
     headers = {"X-Amz-Decoded-Content-Length": "0"}
     target = "/sagemaker-us-east-1-000000000000/trailer"

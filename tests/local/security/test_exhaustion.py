@@ -1,4 +1,4 @@
-"""Clients that nobody knows and that occupy connections, threads, memory or time of the server."""
+"""Unknown clients that try to occupy all connections, threads or memory of the server."""
 
 import select
 import socket
@@ -18,12 +18,12 @@ from microjobs_orchestrator.local.gateway import authentication, connections
 from microjobs_orchestrator.local.gateway.connections import SMALL_BODY_BYTES
 from microjobs_orchestrator.local.gateway.listener import Server
 from tests.local.clients import LocalServer, wait_until
-from tests.local.security.test_who_may_ask import ASKED, Asked
+from tests.local.security.test_authentication import REQUESTS, SignedRequest
 from tests.local.security.wire import Sender
 
 MEGABYTE = 1 << 20
 HANG_SECONDS = 30.0
-"""Half of the time that an idle connection is kept: only a request that waits for one of those takes as long."""
+"""Half of the timeout of idle connections: a slower response waited for an idle connection to close."""
 
 
 def connect(host: str) -> socket.socket:
@@ -38,7 +38,7 @@ def head(fields: Mapping[str, str], first: str = "POST / HTTP/1.1") -> bytes:
 
 
 def is_closed(connection: socket.socket) -> bool:
-    """Whether the server closes a connection before the client gives up, with or without an answer."""
+    """Return whether the server closes a connection within HANG_SECONDS."""
     connection.settimeout(HANG_SECONDS)
     try:
         while connection.recv(MEGABYTE):
@@ -63,7 +63,7 @@ def receive_until(connection: socket.socket, end: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("sent", [b"", b"\r\n", b"GET", b"GET / HTTP/1.1\r\nHost: localhost\r\n"])
-def test_silent_connections_block_nobody(guarded: LocalServer, sender: Sender, sent: bytes) -> None:
+def test_silent_connections_do_not_block_others(guarded: LocalServer, sender: Sender, sent: bytes) -> None:
     with ExitStack() as silent:
         for _ in range(200):
             connection = silent.enter_context(closing(connect(sender.host)))
@@ -74,7 +74,7 @@ def test_silent_connections_block_nobody(guarded: LocalServer, sender: Sender, s
         assert time.monotonic() - began < HANG_SECONDS
 
 
-def test_answered_connections_block_nobody(sender: Sender) -> None:
+def test_idle_connections_do_not_block_others(sender: Sender) -> None:
     with ExitStack() as idle:
         for _ in range(100):
             connection = idle.enter_context(closing(connect(sender.host)))
@@ -101,7 +101,7 @@ def serving(**options: Any) -> Iterator[str]:
         thread.join()
 
 
-def test_headers_have_a_deadline_however_slowly_they_come(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_slow_headers_time_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connections, "HEAD_TIMEOUT", 0.5)
     with serving() as host, closing(connect(host)) as slow:
         began, is_open = time.monotonic(), True
@@ -114,14 +114,14 @@ def test_headers_have_a_deadline_however_slowly_they_come(monkeypatch: pytest.Mo
         assert not is_open
 
 
-def test_late_request_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_slow_request_gets_status_408(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connections, "HEAD_TIMEOUT", 0.5)
     with serving() as host, closing(connect(host)) as slow:
         slow.sendall(b"GET / HTTP/1.1\r\n")
         assert slow.recv(MEGABYTE).startswith(b"HTTP/1.1 408")
 
 
-def test_connections_are_limited_and_silent_ones_make_room(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_silent_connections_are_closed_at_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connections, "MAX_CONNECTIONS", 8)
     with serving() as host, ExitStack() as silent:
         opened = [silent.enter_context(closing(connect(host))) for _ in range(12)]
@@ -134,7 +134,7 @@ def test_connections_are_limited_and_silent_ones_make_room(monkeypatch: pytest.M
         assert all(is_closed(connection) for connection in opened[:24])
 
 
-def test_requests_that_came_together_are_answered_in_order() -> None:
+def test_pipelined_requests_are_answered_in_order() -> None:
     with serving() as host, closing(connect(host)) as connection:
         sent = [f"POST /{number} HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc" for number in range(50)]
         connection.sendall("".join(sent).encode())
@@ -167,7 +167,7 @@ def test_chunks_are_parsed_strictly(chunks: bytes, status: int) -> None:
     assert (int(received.split()[1]), b"for /next" in received) == (status, status == 200)
 
 
-def test_clients_that_read_no_answers_occupy_no_workers() -> None:
+def test_clients_that_read_no_responses_occupy_no_workers() -> None:
     request = b"GET /" + b"x" * 900 + b" HTTP/1.1\r\nHost: a\r\n\r\n"
     with serving(timeout=4 * HANG_SECONDS) as host, ExitStack() as silent:
         for _ in range(4):  # twice the workers
@@ -181,7 +181,7 @@ def test_clients_that_read_no_answers_occupy_no_workers() -> None:
             receive_until(other, b"for /other")
 
 
-def test_client_that_reads_late_gets_all_answers() -> None:
+def test_slow_reader_receives_all_responses() -> None:
     request = b"GET /" + b"x" * 9000 + b" HTTP/1.1\r\nHost: a\r\n\r\n"
     with serving() as host, closing(connect(host)) as late:
         sender = threading.Thread(target=late.sendall, args=(request * 1000,))
@@ -193,7 +193,7 @@ def test_client_that_reads_late_gets_all_answers() -> None:
         sender.join()
 
 
-# --- bodies of senders who are not proven ---
+# --- bodies before the sender is proven ---
 
 REFUSED: dict[str, tuple[dict[str, Any], dict[str, str]]] = {
     "unsigned": ({}, {"Authorization": ""}),
@@ -204,39 +204,53 @@ REFUSED: dict[str, tuple[dict[str, Any], dict[str, str]]] = {
     "of a page": ({}, {"Origin": "http://page.example"}),
     "changed": ({}, {"X-Amz-Content-SHA256": "1" * 64}),
 }
-"""By reason: how the request is signed, and the headers that replace the signed ones."""
+"""Arguments of `sign`, and headers that replace the signed ones, by the reason of the refusal."""
 
 
 @pytest.mark.parametrize("why", REFUSED)
 @pytest.mark.parametrize("expect", [{}, {"Expect": "100-continue"}], ids=["", "expect"])
-@pytest.mark.parametrize("asked", [asked for asked in ASKED if asked.body], ids=lambda asked: asked.service)
-def test_request_is_refused_before_its_body_comes(
-    sender: Sender, asked: Asked, why: str, expect: Mapping[str, str]
+@pytest.mark.parametrize(
+    "signed_request",
+    [signed_request for signed_request in REQUESTS if signed_request.body],
+    ids=lambda signed_request: signed_request.service,
+)
+def test_invalid_request_is_refused_before_its_body(
+    sender: Sender, signed_request: SignedRequest, why: str, expect: Mapping[str, str]
 ) -> None:
-    how, later = REFUSED[why]
-    signed = {"X-Amz-Content-SHA256": "0" * 64, **asked.headers}
-    headers = sender.sign(asked.service, asked.method, asked.target, signed, **how)
-    fields = {**headers, "Content-Length": str(24 * MEGABYTE), **expect, **later}
+    signing, added_headers = REFUSED[why]
+    signed = {"X-Amz-Content-SHA256": "0" * 64, **signed_request.headers}
+    headers = sender.sign(signed_request.service, signed_request.method, signed_request.target, signed, **signing)
+    fields = {**headers, "Content-Length": str(24 * MEGABYTE), **expect, **added_headers}
     with closing(connect(sender.host)) as connection:
-        connection.sendall(head(fields, f"{asked.method} {asked.target} HTTP/1.1"))
+        connection.sendall(head(fields, f"{signed_request.method} {signed_request.target} HTTP/1.1"))
         assert connection.recv(MEGABYTE).startswith(b"HTTP/1.1 403 ")
         assert is_closed(connection)
 
 
-@pytest.mark.parametrize("asked", [asked for asked in ASKED if asked.body], ids=lambda asked: asked.service)
-def test_signed_request_is_told_to_continue(sender: Sender, asked: Asked) -> None:
-    headers = sender.sign(asked.service, asked.method, asked.target, asked.headers, asked.body)
-    fields = {**headers, "Content-Length": str(len(asked.body)), "Expect": "100-continue"}
+@pytest.mark.parametrize(
+    "signed_request",
+    [signed_request for signed_request in REQUESTS if signed_request.body],
+    ids=lambda signed_request: signed_request.service,
+)
+def test_signed_request_gets_status_100(sender: Sender, signed_request: SignedRequest) -> None:
+    headers = sender.sign(
+        signed_request.service,
+        signed_request.method,
+        signed_request.target,
+        signed_request.headers,
+        signed_request.body,
+    )
+    fields = {**headers, "Content-Length": str(len(signed_request.body)), "Expect": "100-continue"}
     with closing(connect(sender.host)) as connection:
-        connection.sendall(head(fields, f"{asked.method} {asked.target} HTTP/1.1"))
+        connection.sendall(head(fields, f"{signed_request.method} {signed_request.target} HTTP/1.1"))
         assert connection.recv(MEGABYTE) == b"HTTP/1.1 100 Continue\r\n\r\n"
-        connection.sendall(asked.body)
+        connection.sendall(signed_request.body)
         connection.shutdown(socket.SHUT_WR)
         answer = b"".join(iter(lambda: connection.recv(MEGABYTE), b""))
         assert answer.startswith(b"HTTP/1.1 200") or b"Endpoint e of account" in answer
 
 
-def test_signed_upload_that_must_fail_is_not_asked_for(sender: Sender) -> None:
+def test_failing_upload_gets_its_error_before_its_body(sender: Sender) -> None:
     headers = sender.sign("s3", "PUT", "/no-such-bucket/key", payload="UNSIGNED-PAYLOAD")
     fields = {**headers, "Content-Length": str(24 * MEGABYTE), "Expect": "100-continue"}
     with closing(connect(sender.host)) as connection:
@@ -244,9 +258,9 @@ def test_signed_upload_that_must_fail_is_not_asked_for(sender: Sender) -> None:
         assert connection.recv(MEGABYTE).startswith(b"HTTP/1.1 404 ")
 
 
-def test_body_that_is_too_large_is_refused_before_it_comes(sender: Sender) -> None:
-    asked = ASKED[0]
-    headers = sender.sign(asked.service, asked.method, asked.target, asked.headers)
+def test_large_body_is_refused_before_it_is_sent(sender: Sender) -> None:
+    signed_request = REQUESTS[0]
+    headers = sender.sign(signed_request.service, signed_request.method, signed_request.target, signed_request.headers)
     with closing(connect(sender.host)) as connection:
         connection.sendall(head({**headers, "Content-Length": str(10**15)}))
         assert connection.recv(MEGABYTE).startswith(b"HTTP/1.1 413 ")
@@ -276,12 +290,12 @@ def send_large_bodies(sender: Sender, signed: Mapping[str, str]) -> list[threadi
 
 
 READS_MEMORY = pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads memory from /proc")
-INVOKE = ASKED[-1]
+INVOKE = REQUESTS[-1]
 
 
 @READS_MEMORY
 @pytest.mark.parametrize("credentials", [None, Credentials("AKIAOTHER", "another")], ids=["own key", "other key"])
-def test_bodies_of_strangers_take_no_memory(
+def test_unproven_bodies_use_little_memory(
     guarded: LocalServer, sender: Sender, credentials: Credentials | None
 ) -> None:
     signed = sender.sign(INVOKE.service, "POST", INVOKE.target, INVOKE.headers, b"other", credentials=credentials)
@@ -302,9 +316,9 @@ def test_memory_of_large_requests_is_returned(guarded: LocalServer, sender: Send
     wait_until(lambda: resident_megabytes(guarded) - before, lambda megabytes: megabytes < 100, seconds=HANG_SECONDS)
 
 
-def test_senders_that_know_the_key_alone_leave_threads_to_others(guarded: LocalServer, sender: Sender) -> None:
-    asked = ASKED[0]
-    headers = sender.sign(asked.service, asked.method, asked.target, asked.headers)
+def test_slow_unproven_bodies_do_not_occupy_all_threads(guarded: LocalServer, sender: Sender) -> None:
+    signed_request = REQUESTS[0]
+    headers = sender.sign(signed_request.service, signed_request.method, signed_request.target, signed_request.headers)
     with ExitStack() as slow:
         opened = [slow.enter_context(closing(connect(sender.host))) for _ in range(100)]
         for connection in opened:
@@ -325,7 +339,7 @@ PART = b'--b\r\nContent-Disposition: form-data; name="'
 @pytest.mark.parametrize(
     "before", [b"", PART, PART + b'policy"\r\n\r\n'], ids=["before the first part", "header", "field"]
 )
-def test_form_of_a_stranger_is_refused_before_most_of_it_comes(sender: Sender, before: bytes) -> None:
+def test_unsigned_form_is_refused_before_its_file(sender: Sender, before: bytes) -> None:
     with closing(connect(sender.host)) as connection:
         connection.sendall(head(FORM, "POST /bucket HTTP/1.1") + before)
         with suppress(OSError):  # refused before all was sent
@@ -334,7 +348,7 @@ def test_form_of_a_stranger_is_refused_before_most_of_it_comes(sender: Sender, b
         assert is_closed(connection)
 
 
-def test_forms_of_strangers_leave_threads_to_others(guarded: LocalServer, sender: Sender) -> None:
+def test_slow_unsigned_forms_do_not_occupy_all_threads(guarded: LocalServer, sender: Sender) -> None:
     with ExitStack() as slow:
         opened = [slow.enter_context(closing(connect(sender.host))) for _ in range(100)]
         for connection in opened:
@@ -350,9 +364,9 @@ def test_forms_of_strangers_leave_threads_to_others(guarded: LocalServer, sender
         assert sender.raw("POST", INVOKE.target, headers, sent).status != 503
 
 
-def test_small_bodies_that_do_not_come_occupy_no_threads(guarded: LocalServer, sender: Sender) -> None:
-    asked = ASKED[0]
-    headers = sender.sign(asked.service, asked.method, asked.target, asked.headers)
+def test_missing_small_bodies_occupy_no_threads(guarded: LocalServer, sender: Sender) -> None:
+    signed_request = REQUESTS[0]
+    headers = sender.sign(signed_request.service, signed_request.method, signed_request.target, signed_request.headers)
     with ExitStack() as slow:
         for _ in range(200):
             connection = slow.enter_context(closing(connect(sender.host)))
@@ -363,7 +377,7 @@ def test_small_bodies_that_do_not_come_occupy_no_threads(guarded: LocalServer, s
 
 
 @pytest.mark.parametrize("size", [0, 1, 65_535, 65_536, 65_537, 99_999, 100_000, 300_000])
-def test_body_of_each_size_comes_in_pieces(size: int) -> None:
+def test_bodies_are_received_in_parts(size: int) -> None:
     with serving() as host, closing(connect(host)) as connection:
         connection.sendall(f"POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: {size}\r\n\r\n".encode())
         for start in range(0, size, 40_000):

@@ -1,4 +1,4 @@
-"""Uploads by forms (presigned POST), and addresses that are presigned the old way, against a server with its gate."""
+"""Uploads with forms (presigned POST), and addresses that are presigned with version 2."""
 
 import base64
 import json
@@ -33,7 +33,7 @@ def send(form: Mapping[str, Any], content: bytes = b"content", name: str = "name
 
 
 @pytest.mark.parametrize("version", ["s3", "s3v4"])
-def test_form_uploads_what_its_policy_allows(guarded: LocalServer, version: str) -> None:
+def test_form_uploads_a_file(guarded: LocalServer, version: str) -> None:
     fields = {"Content-Type": "text/x", "x-amz-meta-who": "me", "success_action_status": "201", "acl": "private"}
     conditions = [
         {"Content-Type": "text/x"},
@@ -73,7 +73,7 @@ def _other_signature(form: dict[str, Any]) -> None:
 
 
 def _other_policy(form: dict[str, Any]) -> None:
-    """The attack: a policy that allows more, with the signature of another one."""
+    """Replace the policy by one that allows more, and keep the signature."""
     allowed = {"expiration": "2100-01-01T00:00:00Z", "conditions": [["starts-with", "$key", ""]]}
     form["fields"]["policy"] = base64.b64encode(json.dumps(allowed).encode()).decode()
 
@@ -107,9 +107,7 @@ def _without(name: str) -> Changes:
         (_without("policy"), "SignatureDoesNotMatch"),
     ],
 )
-def test_form_that_its_policy_does_not_allow_is_refused(
-    guarded: LocalServer, version: str, change: Changes, code: str
-) -> None:
+def test_form_against_its_policy_is_refused(guarded: LocalServer, version: str, change: Changes, code: str) -> None:
     form = s3(guarded, version).generate_presigned_post(guarded.address.bucket, "refused")
     change(form)
     answer = send(form)
@@ -119,7 +117,7 @@ def test_form_that_its_policy_does_not_allow_is_refused(
 
 
 @pytest.mark.parametrize(("size", "code"), [(2, "EntityTooSmall"), (101, "EntityTooLarge"), (100, None)])
-def test_policy_bounds_the_size(guarded: LocalServer, size: int, code: str | None) -> None:
+def test_policy_limits_the_size(guarded: LocalServer, size: int, code: str | None) -> None:
     conditions = [["content-length-range", 3, 100]]
     form = s3(guarded).generate_presigned_post(guarded.address.bucket, f"sized-{size}", Conditions=conditions)
     answer = send(form, b"x" * size)
@@ -146,7 +144,7 @@ def test_form_without_a_signature_is_refused(guarded: LocalServer, fields: dict[
     assert f"<Code>{code}</Code>" in answer.text, answer.text
 
 
-def test_file_that_ends_early_leaves_nothing(guarded: LocalServer) -> None:
+def test_incomplete_file_is_not_stored(guarded: LocalServer) -> None:
     form = s3(guarded).generate_presigned_post(guarded.address.bucket, "cut")
     request = requests.Request("POST", form["url"], data=form["fields"], files={"file": b"x" * 1000}).prepare()
     assert isinstance(request.body, bytes)
@@ -158,7 +156,7 @@ def test_file_that_ends_early_leaves_nothing(guarded: LocalServer) -> None:
     assert not (guarded.bucket / "cut").exists()
 
 
-def test_redirect_says_what_was_uploaded(guarded: LocalServer) -> None:
+def test_redirect_names_the_uploaded_object(guarded: LocalServer) -> None:
     target = "https://example.com/done?a=b"
     form = s3(guarded).generate_presigned_post(
         guarded.address.bucket,
@@ -204,7 +202,7 @@ def test_presigned_address_is_accepted_until_it_expires(
     assert requests.request(other, url, timeout=30).status_code == 403
 
 
-def test_bucket_in_the_host_is_signed_as_one_in_the_path(guarded: LocalServer) -> None:
+def test_presigned_address_may_have_the_bucket_in_the_host(guarded: LocalServer) -> None:
     guarded.put({"hosted": "x"})
     config = Config(signature_version="s3", s3={"addressing_style": "virtual"})
     port = guarded.address.url.rpartition(":")[2]
@@ -225,7 +223,7 @@ def test_bucket_in_the_host_is_signed_as_one_in_the_path(guarded: LocalServer) -
 
 
 @pytest.mark.parametrize("version", ["s3", "s3v4"])
-def test_presigned_upload_must_be_as_it_was_signed(guarded: LocalServer, version: str) -> None:
+def test_presigned_upload_cannot_be_changed(guarded: LocalServer, version: str) -> None:
     members = {"Bucket": guarded.address.bucket, "Key": "put", "ContentType": "text/z", "Metadata": {"a": "b"}}
     url = s3(guarded, version).generate_presigned_url("put_object", Params=members)
     headers = {"Content-Type": "text/z", "x-amz-meta-a": "b"}
@@ -238,8 +236,8 @@ def test_presigned_upload_must_be_as_it_was_signed(guarded: LocalServer, version
 @pytest.mark.parametrize(
     "added", ["attributes", "renameObject", "%72enameObject", "encryption", "retention", "publicAccessBlock", "session"]
 )
-def test_address_of_version_2_becomes_no_other_operation(guarded: LocalServer, operation: str, added: str) -> None:
-    """The attack: version 2 does not sign the parameters by which newer operations are chosen."""
+def test_presigned_address_cannot_change_its_operation(guarded: LocalServer, operation: str, added: str) -> None:
+    """Version 2 does not sign the parameters that select newer operations."""
     key = {"Key": "a"} if operation.endswith("_object") else {}
     url = s3(guarded, "s3").generate_presigned_url(operation, Params={"Bucket": guarded.address.bucket, **key})
     method = "GET" if operation.startswith(("get", "list")) else "PUT"
@@ -247,7 +245,7 @@ def test_address_of_version_2_becomes_no_other_operation(guarded: LocalServer, o
     assert (answer.status_code, "<Code>SignatureDoesNotMatch</Code>" in answer.text) == (403, True), answer.text
 
 
-def test_policy_may_not_outlive_its_session(guarded: LocalServer) -> None:
+def test_policy_expires_with_its_session(guarded: LocalServer) -> None:
     issued = sessions.issue(guarded.home.credentials(), sessions.OWNER, -1)
     client = s3(
         guarded,

@@ -1,4 +1,4 @@
-"""Generated requests at the real server, over the wire: whatever comes, the answer is one of AWS's.
+"""Generated requests to a real server: each response must be one that AWS could send.
 
 FUZZ_REQUESTS: requests for each family of operations. FUZZ_SEED: to have others.
 """
@@ -27,12 +27,12 @@ REQUESTS = int(os.environ.get("FUZZ_REQUESTS", "200"))
 SEED = int(os.environ.get("FUZZ_SEED", "20261122"))
 
 MOST_FINDINGS = 15
-"""After so many different ones it goes on no further."""
+"""Number of different failures after which the test stops."""
 
 
 @pytest.fixture(scope="module")
 def stub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServer]:
-    """One server for all families."""
+    """Return one server for all families."""
     with stubbed(tmp_path_factory.mktemp("fuzz") / "home") as local:
         local.sagemaker.create_model(ModelName="a", **BASES["CreateModel"])
         local.sagemaker.create_endpoint_config(EndpointConfigName="a", **BASES["CreateEndpointConfig"])
@@ -44,7 +44,7 @@ def stub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServer]:
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.timeout(3600)
-def test_generated_request_has_an_answer_of_awss(stub: LocalServer, family: str) -> None:
+def test_generated_request_gets_a_response_of_aws(stub: LocalServer, family: str) -> None:
     print(f"FUZZ_SEED={SEED} FUZZ_REQUESTS={REQUESTS}")
     sender, findings, seen = Sender(stub.address), dict[str, Request](), Counter[str]()
 
@@ -80,7 +80,7 @@ def test_generated_request_has_an_answer_of_awss(stub: LocalServer, family: str)
 
 
 def wrong(request: Request, answer: Answer) -> str:
-    """What AWS would not answer so; empty if nothing."""
+    """Return the differences between a response and those of AWS; empty if there are none."""
     is_bare = request.method == "HEAD"
     if answer.status >= 500 and code(answer) not in ("NotImplemented", "ServiceUnavailable") and not is_bare:
         return f"{request.operation.name}: status {answer.status}: {answer.body[:150]!r}"
@@ -93,7 +93,7 @@ def wrong(request: Request, answer: Answer) -> str:
 
 
 def code(answer: Answer) -> str:
-    """The code of an error with a code and a message, in JSON, XML of S3, or XML of the query protocol."""
+    """Return the code of an error with a message, in JSON, or in the XML of S3 or of the query protocol."""
     if answer.status < 400:
         return "ok"
     try:
@@ -110,7 +110,7 @@ def code(answer: Answer) -> str:
 
 
 def _is_readable(request: Request, answer: Answer) -> bool:
-    """Whether botocore can read it as an answer to the operation that the request was made for, if it still is."""
+    """Return whether botocore can parse the response for the operation of the request."""
     service, shape = request.operation.service_model, request.operation.output_shape
     protocol = service.metadata["protocol"]
     if protocol == "json":

@@ -1,4 +1,4 @@
-"""Requests with ambiguous headers: names that WSGI folds together, headers sent twice, and malformed lines."""
+"""Requests with ambiguous headers: names that are equal in WSGI, repeated headers, and malformed lines."""
 
 import json
 import socket
@@ -20,14 +20,14 @@ Lines = Sequence[tuple[str, str]]
 
 
 def signed(sender: Sender, target: str = "SageMaker.ListModels") -> list[tuple[str, str]]:
-    """The header fields of a signed request to SageMaker whose body is `{}`."""
+    """Return the header fields of a signed request to SageMaker with the body `{}`."""
     headers = {TARGET: target, "Content-Type": JSON}
     fields = sender.sign("sagemaker", "POST", "/", headers, b"{}")
     return [*fields.items(), ("Content-Length", "2")]
 
 
 def send(sender: Sender, fields: Lines, first: str = "POST / HTTP/1.1", body: bytes = b"{}") -> tuple[int, bytes]:
-    """Send exactly these fields; the status and the body of the answer, after which the connection is closed."""
+    """Send only these fields. Return the status and the body of the response. Check that the connection closes."""
     text = "".join(f"{line}\r\n" for line in (first, *(f"{name}: {value}" for name, value in fields), ""))
     return exchange(sender, text.encode("latin-1") + body)
 
@@ -46,7 +46,7 @@ def exchange(sender: Sender, sent: bytes) -> tuple[int, bytes]:
 
 @pytest.mark.parametrize("name", ["X_Amz_Target", "X-Amz_Target", "x_amz-target", "X_AMZ_TARGET"])
 @pytest.mark.parametrize("is_first", [True, False])
-def test_unsigned_name_with_underscores_does_not_replace_a_signed_header(
+def test_header_with_underscores_does_not_replace_a_signed_header(
     guarded: LocalServer, sender: Sender, name: str, is_first: bool
 ) -> None:
     guarded.sagemaker.create_model(ModelName="kept", PrimaryContainer={"Image": "i"})
@@ -73,7 +73,7 @@ def test_unsigned_name_with_underscores_does_not_replace_a_signed_header(
         ("Sec_Fetch_Site", "cross-site"),
     ],
 )
-def test_names_with_underscores_mean_nothing(sender: Sender, name: str, value: str) -> None:
+def test_headers_with_underscores_are_ignored(sender: Sender, name: str, value: str) -> None:
     status, body = send(sender, [*signed(sender), (name, value)])
     assert (status, json.loads(body)) == (200, {"Models": []})
 
@@ -93,14 +93,14 @@ ONCE = [
 
 @pytest.mark.parametrize("name", ONCE)
 @pytest.mark.parametrize("spelled", [str.lower, str.upper, str.title])
-def test_header_with_one_value_may_come_once(sender: Sender, name: str, spelled: type[str]) -> None:
+def test_repeated_single_header_is_refused(sender: Sender, name: str, spelled: type[str]) -> None:
     known = {known.lower(): value for known, value in signed(sender)}
     fields = [*signed(sender), *([] if name.lower() in known else [(name, "x")])]
     status, body = send(sender, [*fields, (spelled(name), known.get(name.lower(), "x"))])
     assert (status, b"is repeated; send it once" in body) == (400, True), body
 
 
-def test_lists_may_come_in_several_headers(guarded: LocalServer, sender: Sender) -> None:
+def test_list_headers_may_be_repeated(guarded: LocalServer, sender: Sender) -> None:
     (guarded.bucket / "listed").write_text("content")
     joined = {"X-Amz-Object-Attributes": "ETag,ObjectSize"}  # as the signature has it, whoever joins them
     fields = dict(sender.sign("s3", "GET", f"/{BUCKET}/listed?attributes", joined))
@@ -155,7 +155,7 @@ def test_malformed_header_line_is_refused(sender: Sender, line: bytes) -> None:
         ("POST /\t HTTP/1.1", [("Content-Length", "2")]),
     ],
 )
-def test_request_whose_end_is_ambiguous_is_refused(sender: Sender, first: str, fields: Lines) -> None:
+def test_request_with_ambiguous_length_is_refused(sender: Sender, first: str, fields: Lines) -> None:
     status, _ = send(sender, [("Host", "localhost"), *fields], first)
     assert status == 400
 
@@ -167,12 +167,12 @@ def test_request_without_a_host_is_refused(sender: Sender) -> None:
 @pytest.mark.parametrize(
     "name", ["X-Amz-Added", "x-amz-meta-a_b", "X-Amzn-SageMaker-Target-Variant", "X-Amzn-SageMaker-Custom-Attributes"]
 )
-def test_amazons_headers_must_be_signed(sender: Sender, name: str) -> None:
+def test_headers_of_amazon_must_be_signed(sender: Sender, name: str) -> None:
     status, body = send(sender, [*signed(sender), (name, "x")])
     assert (status, b"headers that must be signed are not" in body) == (403, True)
 
 
-def test_trace_of_a_proxy_need_not_be_signed(sender: Sender) -> None:
+def test_trace_header_of_a_proxy_needs_no_signature(sender: Sender) -> None:
     assert send(sender, [*signed(sender), ("X-Amzn-Trace-Id", "Root=1")])[0] == 200
 
 
@@ -181,7 +181,7 @@ def test_trace_of_a_proxy_need_not_be_signed(sender: Sender) -> None:
     ["X-Amz-Signature=0", "X-Amz-Date=19990101T000000Z", "X-Amz-Expires=1", "X-Amz-Credential=x", "x-id=a&x-id=b"],
 )
 @pytest.mark.parametrize("is_first", [True, False])
-def test_parameter_of_a_presigned_address_may_come_once(sender: Sender, added: str, is_first: bool) -> None:
+def test_repeated_parameter_of_a_presigned_address_is_refused(sender: Sender, added: str, is_first: bool) -> None:
     request = AWSRequest("GET", f"http://{sender.host}/{BUCKET}/key", {"Host": sender.host})
     S3SigV4QueryAuth(sender.credentials, "s3", "us-east-1", 60).add_auth(request)
     query = urlsplit(str(request.url)).query
@@ -190,19 +190,19 @@ def test_parameter_of_a_presigned_address_may_come_once(sender: Sender, added: s
     assert status in (400, 403)
 
 
-def test_request_has_one_signature(sender: Sender) -> None:
+def test_request_with_two_signatures_is_refused(sender: Sender) -> None:
     target = f"/{BUCKET}?X-Amz-Signature=0"
     fields = sender.sign("s3", "GET", target)
     status, body = send(sender, list(fields.items()), f"GET {target} HTTP/1.1", b"")
     assert (status, b"send only one" in body) == (403, True)
 
 
-def test_parameter_of_a_query_may_come_once(sender: Sender) -> None:
+def test_repeated_parameter_is_refused(sender: Sender) -> None:
     target = f"/{BUCKET}?list-type=2&prefix=a&prefix=b"
     fields = sender.sign("s3", "GET", target)
     status, body = send(sender, list(fields.items()), f"GET {target} HTTP/1.1", b"")
-    assert (status, b"more than once" in body) == (400, True)
+    assert (status, b"is repeated" in body) == (400, True)
     form = b"Action=GetRole&RoleName=a&RoleName=b&Version=2010-05-08"
     fields = sender.sign("iam", "POST", "/", {"Content-Type": "application/x-www-form-urlencoded"}, form)
     status, body = send(sender, [*fields.items(), ("Content-Length", str(len(form)))], body=form)
-    assert (status, b"more than once" in body) == (400, True)
+    assert (status, b"is repeated" in body) == (400, True)

@@ -1,4 +1,4 @@
-"""Jobs on several hosts while somebody else on this machine listens on every usual port, or calls their hosts first."""
+"""Jobs on several hosts while an attacker on this machine listens on all default ports, or connects to hosts first."""
 
 import contextlib
 import io
@@ -34,11 +34,11 @@ USUAL_PORTS = (8785, 8786, WATCH_PORT, TORCH_PORT, TENSORFLOW_PORT)
 HOSTS = 3
 IS_FIRST = f"""grep -q '"current_host": "algo-1"' {ROOT}/config/resourceconfig.json"""
 FIRST_HOST_FIRST = f"{IS_FIRST} || sleep 2; exec python -m microjobs"
-"""The other hosts are late, so that somebody else can call the first one before they do."""
+"""A program that delays the other hosts, so that an attacker can connect to the first one earlier."""
 
 
 class Payload:
-    """Unpickled, it connects to an address: whoever unpickles it runs the attacker's code."""
+    """Connects to an address when it is unpickled."""
 
     def __init__(self, address: Address) -> None:
         self._address = address
@@ -48,7 +48,7 @@ class Payload:
 
 
 class Attacker:
-    """Calls everything that listens for the hosts of a server's jobs, as soon as it does, and claims to be algo-2."""
+    """Connects to all ports of a job's hosts as soon as they listen, and claims to be algo-2."""
 
     def __init__(self, local: LocalServer) -> None:
         self._local = local
@@ -90,7 +90,7 @@ class Attacker:
         return _addresses_of_containers(self._local)
 
     def _attack(self, connected: socket.socket) -> None:
-        """Greet as hosts did before there was a secret, and answer the first call with a pickle."""
+        """Greet without a secret, and answer the first message with a pickle."""
         content = pickle.dumps(Payload((connected.getsockname()[0], self._trap.getsockname()[1])))
         with contextlib.suppress(OSError):
             connected.sendall(b"algo-2")
@@ -110,7 +110,7 @@ def _addresses_of_containers(local: LocalServer) -> set[Address]:
 
 @pytest.fixture
 def occupied() -> Iterator[None]:
-    """Another program listens on all the usual ports of this machine."""
+    """Listen on all default ports of this machine."""
     with contextlib.ExitStack() as stack:
         for port in USUAL_PORTS:
             with contextlib.suppress(OSError):  # then another program does
@@ -119,7 +119,7 @@ def occupied() -> Iterator[None]:
 
 
 def scale(local: LocalServer) -> tuple[dict[str, Any], str]:
-    """Scale arrays on several hosts; returns the job's description, and where its output is."""
+    """Scale arrays on several hosts. Return the job's description and the folder of its output."""
     name = unique("scale")
     x = np.arange(60.0).reshape(20, 3)
     for kind, values in (("x", x), ("y", x[:, 0])):
@@ -161,11 +161,11 @@ def assert_scaled(local: LocalServer, job: dict[str, Any], name: str) -> None:
 
 
 @pytest.mark.usefixtures("occupied")
-def test_job_does_not_need_the_usual_ports(processes: LocalServer) -> None:
+def test_job_succeeds_when_default_ports_are_occupied(processes: LocalServer) -> None:
     assert_scaled(processes, *scale(processes))
 
 
-def test_stranger_who_calls_first_gets_nothing(anywhere: LocalServer) -> None:
+def test_attacker_that_connects_first_gets_nothing(anywhere: LocalServer) -> None:
     with contextlib.closing(Attacker(anywhere)) as attacker:
         job, name = scale(anywhere)
         assert attacker.called
@@ -173,8 +173,8 @@ def test_stranger_who_calls_first_gets_nothing(anywhere: LocalServer) -> None:
     assert_scaled(anywhere, job, name)
 
 
-def test_secret_is_new_for_each_job_and_only_its_hosts_have_it(anywhere: LocalServer) -> None:
-    """Neither a description nor a log shows it, not even the log of a job that prints its environment."""
+def test_secret_of_a_job_is_new_and_not_logged(anywhere: LocalServer) -> None:
+    """Neither descriptions nor logs contain it, also if a job prints its environment."""
     show = f"cat {ROOT}/secret/job > {ROOT}/model/$(hostname)"
     jobs = [anywhere.train(show + "; env", instances=2) for _ in range(2)]
     names = [job["TrainingJobName"] for job in jobs]
@@ -185,7 +185,7 @@ def test_secret_is_new_for_each_job_and_only_its_hosts_have_it(anywhere: LocalSe
     assert not any(secret in told for one in secrets for secret in one)
 
 
-def test_secret_is_readable_by_its_owner_only(processes: LocalServer) -> None:
+def test_only_the_owner_can_read_the_secret(processes: LocalServer) -> None:
     name = processes.start_training("echo up; sleep 60", instances=2)
     processes.said(name, "up")
     files = list(processes.home.work.rglob("secret/job"))

@@ -1,4 +1,4 @@
-"""Programs of other users that take the place of the server, and folders that other users can read or replace."""
+"""Programs of other users that impersonate the server, and folders that other users can read or replace."""
 
 import fcntl
 import json
@@ -25,7 +25,7 @@ AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="gives files to another u
 
 @contextmanager
 def impostor(answer: Mapping[str, Any] | str, port: int = 0) -> Iterator[str]:
-    """A program that answers everything alike, or (a text) with what another server answers."""
+    """Run a program that answers each request alike, or (a text) with the response of another server."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -38,7 +38,7 @@ def impostor(answer: Mapping[str, Any] | str, port: int = 0) -> Iterator[str]:
                 self.wfile.write(json.dumps(answer).encode())
 
         def log_message(self, *_: object) -> None:
-            """Nobody reads it."""
+            """Do not log."""
 
     listener = ThreadingHTTPServer(("127.0.0.1", port), Handler)
     threading.Thread(target=listener.serve_forever, daemon=True).start()
@@ -61,7 +61,7 @@ def point_to(local: LocalServer, url: str) -> None:
 
 @pytest.fixture
 def crashed(tmp_path: Path) -> Iterator[tuple[Home, str]]:
-    """A home whose server was killed, with an impostor at the server's port."""
+    """Yield a home whose server was killed, while an impostor listens on the server's port."""
     with started(tmp_path / "home", runtime="process") as local:
         os.kill(local.address.pid, 9)
         wait_until(lambda: home_lock.find_holder(local.home), lambda pid: pid is None)
@@ -71,9 +71,7 @@ def crashed(tmp_path: Path) -> Iterator[tuple[Home, str]]:
 
 
 @pytest.mark.parametrize("command", [("status",), ("env",)])
-def test_commands_do_not_believe_who_took_the_port_after_a_crash(
-    crashed: tuple[Home, str], command: tuple[str, ...]
-) -> None:
+def test_commands_detect_an_impostor_after_a_crash(crashed: tuple[Home, str], command: tuple[str, ...]) -> None:
     home, url = crashed
     done = microjobs(home, "local", *command)
     assert done.returncode == 1
@@ -81,7 +79,7 @@ def test_commands_do_not_believe_who_took_the_port_after_a_crash(
     assert url not in done.stdout
 
 
-def test_run_does_not_use_who_took_the_port_after_a_crash(crashed: tuple[Home, str]) -> None:
+def test_run_detects_an_impostor_after_a_crash(crashed: tuple[Home, str]) -> None:
     home, url = crashed
     with control.use_server(home, Config(port=0, runtime="process")) as address:
         assert address.url != url
@@ -97,7 +95,7 @@ def test_run_does_not_use_who_took_the_port_after_a_crash(crashed: tuple[Home, s
         {"status": "ok", "proof": "0" * 64},
     ],
 )
-def test_answer_without_proof_is_refused(guarded: LocalServer, answer: Mapping[str, Any]) -> None:
+def test_health_response_without_proof_is_refused(guarded: LocalServer, answer: Mapping[str, Any]) -> None:
     with impostor({**answer, "pid": guarded.address.pid}) as url:
         point_to(guarded, url)
         try:
@@ -121,7 +119,7 @@ def test_relayed_proof_is_refused(guarded: LocalServer) -> None:
     assert control.find_server(guarded.home) == guarded.address
 
 
-def test_proof_depends_on_all_that_it_proves(tmp_path: Path) -> None:
+def test_proof_depends_on_each_argument(tmp_path: Path) -> None:
     known: dict[str, Any] = {"key": "k", "home": tmp_path, "pid": 1, "nonce": "0" * 64, "port": "1"}
     changes: list[dict[str, Any]] = [
         {"key": "l"},
@@ -134,12 +132,12 @@ def test_proof_depends_on_all_that_it_proves(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("nonce", ["", "0", "0" * 63, "0" * 65, "G" * 64, "0" * 63 + "%0A"])
-def test_server_proves_nothing_but_nonces(guarded: LocalServer, nonce: str) -> None:
+def test_server_proves_only_nonces(guarded: LocalServer, nonce: str) -> None:
     with urllib.request.urlopen(f"{guarded.address.url}/health?nonce={nonce}") as answer:
         assert "proof" not in json.load(answer)
 
 
-def test_locked_file_names_the_server_alone(tmp_path: Path) -> None:
+def test_only_a_locked_file_names_the_server(tmp_path: Path) -> None:
     home = Home(tmp_path / "home")
     home.create()
     home.lock.write_text(f"{os.getpid()} 1")
@@ -154,7 +152,7 @@ def test_locked_file_names_the_server_alone(tmp_path: Path) -> None:
 # --- the folder ---
 
 
-def test_open_folder_is_closed_to_others(tmp_path: Path) -> None:
+def test_permissions_of_an_open_home_are_restricted(tmp_path: Path) -> None:
     home = Home(tmp_path / "home")
     home.create()
     home.credentials()
@@ -174,7 +172,7 @@ def test_open_folder_is_closed_to_others(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("mode", [0o777, 0o757])
-def test_folder_that_others_can_replace_is_refused(tmp_path: Path, mode: int) -> None:
+def test_home_that_others_can_replace_is_refused(tmp_path: Path, mode: int) -> None:
     home = Home(tmp_path / "open" / "project" / "home")
     home.root.mkdir(parents=True, mode=0o700)
     (tmp_path / "open").chmod(mode)
@@ -186,7 +184,7 @@ def test_folder_that_others_can_replace_is_refused(tmp_path: Path, mode: int) ->
 
 
 @AS_ROOT
-def test_folder_of_another_user_is_refused(tmp_path: Path) -> None:
+def test_home_of_another_user_is_refused(tmp_path: Path) -> None:
     home = Home(tmp_path / "home")
     home.create()
     os.chown(home.root, NOBODY, NOBODY)
@@ -205,7 +203,7 @@ def test_link_of_another_user_is_refused(tmp_path: Path) -> None:
         home.create()
 
 
-def test_own_link_is_followed(tmp_path: Path) -> None:
+def test_link_of_the_same_user_is_followed(tmp_path: Path) -> None:
     (tmp_path / "real").mkdir(mode=0o755)
     home = Home(tmp_path / "link")
     home.root.symlink_to(tmp_path / "real")
@@ -214,7 +212,7 @@ def test_own_link_is_followed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("target", ["nowhere", "file"])
-def test_what_is_no_folder_is_refused(tmp_path: Path, target: str) -> None:
+def test_home_that_is_not_a_folder_is_refused(tmp_path: Path, target: str) -> None:
     (tmp_path / "file").touch()
     home = Home(tmp_path / "link")
     home.root.symlink_to(tmp_path / target)
@@ -223,7 +221,7 @@ def test_what_is_no_folder_is_refused(tmp_path: Path, target: str) -> None:
 
 
 @pytest.mark.parametrize(("mode", "file"), [(0o1777, "lock"), (0o755, "thesis.tex")])
-def test_folder_of_other_things_is_not_closed(tmp_path: Path, mode: int, file: str) -> None:
+def test_permissions_of_a_folder_with_other_files_are_kept(tmp_path: Path, mode: int, file: str) -> None:
     (tmp_path / "shared").mkdir()
     (tmp_path / "shared" / file).touch()
     (tmp_path / "shared").chmod(mode)
@@ -234,7 +232,7 @@ def test_folder_of_other_things_is_not_closed(tmp_path: Path, mode: int, file: s
 
 @AS_ROOT
 @pytest.mark.parametrize("file", ["credentials.json", "server.key"])
-def test_secret_that_another_user_made_is_refused(tmp_path: Path, file: str) -> None:
+def test_secret_of_another_user_is_refused(tmp_path: Path, file: str) -> None:
     home = Home(tmp_path / "home")
     home.create()
     (home.root / file).write_text("planted")

@@ -1,4 +1,4 @@
-"""Attacks over the network: on containers that serve, and from containers that must not reach out."""
+"""Attacks over the network: on serving containers, and from isolated containers."""
 
 import json
 import socket
@@ -112,7 +112,7 @@ def answer_to_a_stranger(address: tuple[str, int]) -> bytes:
 
 
 @pytest.mark.parametrize("isolated", [False, True])
-def test_only_the_server_reaches_a_container_that_serves(
+def test_only_the_server_reaches_a_serving_container(
     tmp_path: Path, docker_runtime: DockerRuntime, isolated: bool
 ) -> None:
     plan, other = (serving(tmp_path, name, isolated=isolated) for name in ("victim", "other"))
@@ -173,8 +173,8 @@ def test_isolated_hosts_reach_each_other_and_nothing_else(tmp_path: Path, docker
         assert heard == []
 
 
-def test_attack_works_where_nothing_is_isolated(tmp_path: Path, docker_runtime: DockerRuntime) -> None:
-    """Else the attacks of the other tests would prove nothing."""
+def test_attack_succeeds_without_isolation(tmp_path: Path, docker_runtime: DockerRuntime) -> None:
+    """Check that the attacks of the other tests can succeed."""
     with listener() as (port, heard):
         attack = ["python3", "-c", ATTACK, json.dumps(own_addresses()), json.dumps([port])]
         for host in docker_runtime.start(talking(tmp_path, attack, isolated=False)):
@@ -183,7 +183,7 @@ def test_attack_works_where_nothing_is_isolated(tmp_path: Path, docker_runtime: 
 
 
 def talking(tmp_path: Path, attack: list[str], *, isolated: bool) -> Plan:
-    """Two hosts that greet each other and then run an attack."""
+    """Return a job with two hosts that connect to each other and then run an attack."""
     talk = f"""
 import socket, subprocess, sys, time
 me, peer = sys.argv[1:]
@@ -207,7 +207,7 @@ with socket.create_server(("", 5000)) as server:
 
 
 def own_addresses() -> list[str]:
-    """All IPv4 addresses of this machine, but for loopback's."""
+    """Return all IPv4 addresses of this machine except loopback."""
     with open_engine() as client:
         gateways = [
             config.get("Gateway", "") for net in client.networks.list() for config in net.attrs["IPAM"]["Config"] or []
@@ -219,7 +219,7 @@ def own_addresses() -> list[str]:
 
 @contextmanager
 def listener() -> Iterator[tuple[int, list[str]]]:
-    """A service of this machine on all addresses, by TCP and UDP on one port, and what came to it."""
+    """Listen on all addresses of this machine, for TCP and UDP on one port. Yield the port and the received data."""
     heard: list[str] = []
     with socket.create_server(("", 0)) as stream, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as datagrams:
         port = stream.getsockname()[1]
@@ -248,8 +248,8 @@ def repeat(task: Callable[[], None]) -> None:
         return
 
 
-def test_host_that_lost_its_guard_is_started_anew(tmp_path: Path, docker_runtime: DockerRuntime) -> None:
-    """A server that comes later could not reach it."""
+def test_host_without_a_guard_is_restarted(tmp_path: Path, docker_runtime: DockerRuntime) -> None:
+    """A new server could not reach such a host."""
     plan = serving(tmp_path, "lost", isolated=False)
     (host,) = docker_runtime.start(plan)
     assert len(docker_runtime.running()[plan.name]) == 1
@@ -266,7 +266,7 @@ def test_missing_image_of_guards_is_reported(tmp_path: Path) -> None:
         assert runtime.running() == {}
 
 
-def test_guards_can_be_done_without(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_guards_can_be_disabled(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     plan = serving(tmp_path, "open", isolated=True)
     with closing(DockerRuntime(Home(tmp_path / "home"), guard_image="none")) as runtime:
         assert "any local user and container can use endpoints" in caplog.text

@@ -1,4 +1,4 @@
-"""Numbers that Python refuses, overflows at or reads too generously, wherever a request has one."""
+"""Numbers that Python refuses, that overflow, or that Python parses too leniently, in each place of a request."""
 
 import base64
 import json
@@ -53,7 +53,7 @@ DATES = [
 
 @pytest.fixture(autouse=True)
 def log(guarded: LocalServer) -> Iterator[None]:
-    """No request leaves a traceback in the server's log."""
+    """Check that the server's log has no traceback."""
     (guarded.bucket / "object").write_bytes(bytes(10))
     known = guarded.home.server_log.stat().st_size
     yield
@@ -61,7 +61,7 @@ def log(guarded: LocalServer) -> Iterator[None]:
 
 
 def s3(method: str, target: str, header: str = "", **how: Any) -> Callable[[Sender, str], Answer]:
-    """Sends a request to S3 with a number in its query or in a header."""
+    """Return a function that sends a number to S3, in a parameter or a header."""
 
     def send(sender: Sender, number: str) -> Answer:
         quoted = "".join(f"%{byte:02X}" for byte in number.encode())
@@ -85,7 +85,7 @@ def chunk(sender: Sender, number: str) -> Answer:
 
 
 def presigned(name: str) -> Callable[[Sender, str], Answer]:
-    """Sends a presigned request with a number in place of a parameter of version 4 or 2."""
+    """Return a function that sends a presigned request with a number in a parameter of version 4 or 2."""
 
     def send(sender: Sender, number: str) -> Answer:
         quoted = "".join(f"%{byte:02X}" for byte in number.encode())
@@ -102,7 +102,7 @@ def presigned(name: str) -> Callable[[Sender, str], Answer]:
 
 
 def member(service: str, target: str, name: str, **others: Any) -> Callable[[Sender, str], Answer]:
-    """Sends a JSON request with a number as it is, and again as a string."""
+    """Return a function that sends a number in JSON, as a number and as a string."""
 
     def send(sender: Sender, number: str) -> Answer:
         answers = []
@@ -143,7 +143,7 @@ def invoke(header: str) -> Callable[[Sender, str], Answer]:
 
 
 def token(service: str, target: str, name: str, form: str, **others: Any) -> Callable[[Sender, str], Answer]:
-    """Sends a page's token that is made of a number."""
+    """Return a function that sends a page token with a number in it."""
 
     def send(sender: Sender, number: str) -> Answer:
         text = form.format(number)
@@ -202,7 +202,7 @@ PLACES: Mapping[str, Callable[[Sender, str], Answer]] = {
 
 
 @pytest.mark.parametrize("place", PLACES)
-def test_no_number_fails_the_server(sender: Sender, place: str) -> None:
+def test_invalid_number_does_not_fail_the_server(sender: Sender, place: str) -> None:
     for number in NUMBERS:
         in_header = number.encode().decode("latin-1") if "x-amz" in place or "Range" in place else number
         answer = PLACES[place](sender, in_header)
@@ -210,7 +210,7 @@ def test_no_number_fails_the_server(sender: Sender, place: str) -> None:
 
 
 @pytest.mark.parametrize("header", ["If-Modified-Since", "If-Unmodified-Since", "Date", "X-Amz-Date"])
-def test_no_date_fails_the_server(sender: Sender, header: str) -> None:
+def test_invalid_date_does_not_fail_the_server(sender: Sender, header: str) -> None:
     chaotic = random.Random(1)  # noqa: S311  the same dates in every run
     made = ["".join(chaotic.choices("MonJan 0123456789,:+-()TZ", k=chaotic.randrange(40))) for _ in range(100)]
     for date in [*DATES, *made]:
@@ -235,13 +235,15 @@ def test_no_date_fails_the_server(sender: Sender, header: str) -> None:
         ("bytes=-", 200, None),
     ],
 )
-def test_range_of_any_length_is_understood(sender: Sender, range_: str, status: int, content_range: str | None) -> None:
+def test_range_with_many_digits_is_accepted(
+    sender: Sender, range_: str, status: int, content_range: str | None
+) -> None:
     answer = sender.signed("s3", "GET", f"/{BUCKET}/object", {"Range": range_})
     assert (answer.status, answer.headers.get("content-range")) == (status, content_range)
 
 
 @pytest.mark.parametrize("range_", [f"bytes=0-{LONG}", f"bytes={LONG}-{LONG}", f"bytes=-{LONG}"])
-def test_range_of_a_copied_part_of_any_length_is_understood(guarded: LocalServer, sender: Sender, range_: str) -> None:
+def test_range_of_a_copied_part_with_many_digits_is_accepted(guarded: LocalServer, sender: Sender, range_: str) -> None:
     upload = guarded.s3.create_multipart_upload(Bucket=BUCKET, Key="copied")["UploadId"]
     headers = {"X-Amz-Copy-Source": f"{BUCKET}/object", "X-Amz-Copy-Source-Range": range_}
     answer = sender.signed("s3", "PUT", f"/{BUCKET}/copied?partNumber=1&uploadId={upload}", headers)
@@ -278,7 +280,7 @@ def test_index_of_a_filter_is_limited(sender: Sender, index: str, member: str) -
         "\xff",
     ],
 )
-def test_settings_that_make_no_sense_are_told(tmp_path: Path, text: str) -> None:
+def test_invalid_numbers_in_settings_are_reported(tmp_path: Path, text: str) -> None:
     path = tmp_path / "microjobs.toml"
     path.write_bytes(text.encode("latin-1"))
     with pytest.raises(ConfigError, match=str(path)):

@@ -1,4 +1,4 @@
-"""Names that lead elsewhere: in keys, buckets, jobs, images, and in the archives that containers leave."""
+"""Names that could leave their folder: of keys, buckets, jobs, images, and members of archives."""
 
 import io
 import os
@@ -78,7 +78,7 @@ SETTINGS = settings(max_examples=100, suppress_health_check=list(HealthCheck))
 
 
 def tree(folder: Path) -> dict[str, tuple[int, bytes]]:
-    """All that is below a folder, links not followed."""
+    """Return all files in a folder. Do not follow links."""
     found = {}
     for parent, folders, files in os.walk(folder):
         for name in folders + files:
@@ -90,7 +90,7 @@ def tree(folder: Path) -> dict[str, tuple[int, bytes]]:
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectStore]:
-    """A store beside files that are nobody's business."""
+    """Return a store, with secret files next to its folder."""
     home = Home(tmp_path_factory.mktemp("outer") / "home")
     home.create()
     store = ObjectStore(home)
@@ -121,7 +121,7 @@ def test_key_stays_in_its_bucket(store: ObjectStore, key: str) -> None:
 @given(
     paths.map(lambda text: text.encode(errors="replace").decode()), st.sampled_from(["GET", "PUT", "DELETE", "COPY"])
 )
-def test_key_on_the_wire_stays_in_its_bucket(guarded: LocalServer, sender: Sender, key: str, method: str) -> None:
+def test_key_of_a_request_stays_in_its_bucket(guarded: LocalServer, sender: Sender, key: str, method: str) -> None:
     secret = guarded.home.buckets.parent / "secret"
     secret.write_text("secret")
     target = f"/{guarded.address.bucket}/{quote(key, safe='/%.')}"
@@ -139,7 +139,7 @@ def test_key_on_the_wire_stays_in_its_bucket(guarded: LocalServer, sender: Sende
     paths
     | st.sampled_from(["..", "a..b", "bucket\0", "\u0430bc", "bu\u200bcket", "BUCKET", "x" * 64, "127.0.0.1", "abc\n"])
 )
-def test_bucket_name_is_a_plain_folders(name: str) -> None:
+def test_accepted_bucket_name_is_a_plain_folder_name(name: str) -> None:
     if is_bucket_name(name):
         assert name.isascii()
         assert name == name.lower()
@@ -160,7 +160,7 @@ NAMED = [
 @pytest.mark.parametrize(("operation", "member"), NAMED)
 @SETTINGS
 @given(name=paths | st.sampled_from(["\u0430", "a\n", "a\0", "\uff41", "x" * 64, "a/b", "a.b", "-a", "\u0661"]))
-def test_name_of_a_resource_is_a_plain_files(operation: str, member: str, name: str) -> None:
+def test_accepted_resource_name_is_a_plain_file_name(operation: str, member: str, name: str) -> None:
     try:
         validate(operation_model("sagemaker", operation), {member: name})
     except ServiceError:
@@ -171,7 +171,7 @@ def test_name_of_a_resource_is_a_plain_files(operation: str, member: str, name: 
 
 @SETTINGS
 @given(paths)
-def test_image_name_is_no_path_for_processes(tmp_path_factory: pytest.TempPathFactory, image: str) -> None:
+def test_image_name_cannot_be_a_path(tmp_path_factory: pytest.TempPathFactory, image: str) -> None:
     root = tmp_path_factory.getbasetemp() / "images"
     (root / "jobs" / "real").mkdir(parents=True, exist_ok=True)
     for folder in (root, root / "jobs"):  # what a way out of the jobs' folder would find
@@ -182,7 +182,7 @@ def test_image_name_is_no_path_for_processes(tmp_path_factory: pytest.TempPathFa
 
 
 @pytest.mark.parametrize("channel", [".", ".."])
-def test_channel_is_a_folder_of_its_own(guarded: LocalServer, channel: str) -> None:
+def test_invalid_channel_name_is_refused(guarded: LocalServer, channel: str) -> None:
     guarded.put({"in/a": "a"})
     source = {"S3DataSource": {"S3DataType": "S3Prefix", "S3Uri": guarded.uri("in")}}
     with pytest.raises(ClientError, match="ChannelName"):
@@ -219,7 +219,7 @@ members = st.lists(st.builds(member, names.map("top/".__add__), st.sampled_from(
 
 
 def too_long(depth: int = 16) -> list[tuple[tarfile.TarInfo, bytes]]:
-    """Links whose real path is longer than a path may be, and one that climbs out of it (CVE-2025-4517)."""
+    """Return links whose real path is longer than PATH_MAX, and one that leaves it (CVE-2025-4517)."""
     long, found, path = "d" * 247, [], "top"
     for letter in "abcdefghijklmnop"[:depth]:
         found += [member(f"{path}/{long}", tarfile.DIRTYPE), member(f"{path}/{letter}", tarfile.SYMTYPE, long)]
@@ -231,7 +231,7 @@ def too_long(depth: int = 16) -> list[tuple[tarfile.TarInfo, bytes]]:
 
 
 def check_nothing_left(folder: Path) -> None:
-    """Whatever is in the folder, nothing is beside it, and no link in it leads out."""
+    """Check that no file is outside of the folder, and that no link in it leads out."""
     assert sorted(path.name for path in folder.parent.iterdir()) == ["outside", folder.name]
     assert list((folder.parent / "outside").iterdir()) == []
     for _, folders, files, at in os.fwalk(folder):  # paths may be longer than Python can follow
@@ -243,7 +243,7 @@ def check_nothing_left(folder: Path) -> None:
 
 
 def _real(name: str, at: int) -> str:
-    """Where the kernel finds a name in a folder; empty if it is nowhere."""
+    """Return the path to which the kernel resolves a name; empty if it does not exist."""
     try:
         found = os.open(name, os.O_PATH, dir_fd=at)
     except OSError:
@@ -267,7 +267,7 @@ def _real(name: str, at: int) -> str:
     [member("top/s", tarfile.SYMTYPE, "../outside"), member("top/t", tarfile.LNKTYPE, "top/s"), member("top/t/evil")]
 )
 @given(members)
-def test_what_a_container_left_stays_in_its_folder(
+def test_archive_of_a_container_stays_in_its_folder(
     tmp_path_factory: pytest.TempPathFactory, members: list[tuple[tarfile.TarInfo, bytes]]
 ) -> None:
     outer = tmp_path_factory.mktemp("left")
@@ -302,7 +302,7 @@ def test_model_archive_stays_in_its_folder(
     check_nothing_left(outer / "to")
 
 
-def test_zip_is_no_model_archive(tmp_path: Path) -> None:
+def test_zip_as_model_archive_is_refused(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "model.tar.gz", "w") as file:
         file.writestr("../evil", "evil")
     with pytest.raises(UserError, match="is not a complete tar archive"):

@@ -1,4 +1,4 @@
-"""Secrets of the user, in the environment of whoever starts the server: they are found nowhere afterwards."""
+"""Secrets in the environment of the user who starts the server must not reach containers, files or logs."""
 
 import base64
 import json
@@ -38,12 +38,12 @@ PLANTED += [b"planted-engine"]
 
 LOOK = "env; tr '\\0' '\\n' < /proc/self/environ"
 LOOK_IN_CONTAINER = f"{LOOK}; tr '\\0' '\\n' < /proc/1/environ; cat /proc/mounts; ls -R /run /var/run"
-"""A job that tells all that it has."""
+"""A job that prints its environment and its files."""
 
 
 @dataclass
 class Run:
-    """A server that was started among secrets, and all that can be seen of what it has run."""
+    """A server whose environment contains secrets, and the visible data of its jobs."""
 
     local: LocalServer
     containers: list[Mapping[str, Any]]
@@ -57,7 +57,7 @@ class Run:
         self.told += [job, self.local.output("TrainingJobs", name)]
 
     def serve(self) -> None:
-        """An endpoint, whose image finds no model."""
+        """Create an endpoint whose image finds no model."""
         name, sagemaker = unique("endpoint"), self.local.sagemaker
         sagemaker.create_model(ModelName=name, PrimaryContainer={"Image": image_name(SHELL)})
         variant = {"VariantName": "v", "ModelName": name, "InstanceType": "ml.m5.large", "InitialInstanceCount": 1}
@@ -74,7 +74,7 @@ class Run:
             self.containers += [container.attrs for container in list_containers(self.local.home)]
 
     def everything(self) -> Iterator[tuple[str, bytes]]:
-        """What can be seen, by where."""
+        """Return all visible data by source."""
         for path in self.local.home.root.rglob("*"):
             in_packages = "site-packages" in path.parts
             if path.is_file() and not path.is_symlink() and not in_packages:
@@ -85,7 +85,7 @@ class Run:
 
 @pytest.fixture(scope="module", params=["docker", "process"])
 def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
-    """One of each kind: a job that tells what it has, one that fails, one without an image, an endpoint."""
+    """Run a job that prints its environment, a job that fails, a job without an image, and an endpoint."""
     folder: Path = tmp_path_factory.mktemp("secrets")
     (folder / "config.json").write_text(json.dumps({"auths": {"registry.invalid": {"auth": LOGIN}}}))
     with pytest.MonkeyPatch.context() as patch:
@@ -103,12 +103,12 @@ def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
             yield run
 
 
-def test_secrets_are_found_nowhere(run: Run) -> None:
+def test_secrets_do_not_leak(run: Run) -> None:
     assert [(where, secret) for where, content in run.everything() for secret in PLANTED if secret in content] == []
 
 
-def test_jobs_have_told_what_they_have(run: Run) -> None:
-    """Else there would have been nothing to find."""
+def test_jobs_print_their_environment(run: Run) -> None:
+    """Check that the search could have found secrets."""
     told = json.dumps(run.told, default=str)
     assert f"AWS_ACCESS_KEY_ID={run.local.home.credentials().access_key_id}" in told
     assert "exit code: 3" in told
@@ -116,13 +116,13 @@ def test_jobs_have_told_what_they_have(run: Run) -> None:
     assert run.local.home.server_log.name in {Path(where).name for where, _ in run.everything()}
 
 
-def test_engine_is_given_to_no_job(run: Run) -> None:
+def test_jobs_cannot_access_the_engine(run: Run) -> None:
     told = json.dumps(run.told, default=str)
     for word in ("docker.sock", "DOCKER_", "containerd.sock", "podman.sock"):
         assert word not in told
 
 
-def test_containers_have_nothing_of_this_machine(run: Run) -> None:
+def test_containers_have_no_privileges(run: Run) -> None:
     assert bool(run.containers) == (run.local.address.runtime == "docker")
     for container in run.containers:
         host = container["HostConfig"]

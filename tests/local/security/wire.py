@@ -1,4 +1,4 @@
-"""Requests as no client library would send them: signed by hand, over a connection that is kept."""
+"""Raw requests that no client library sends: signed by the test, over a persistent connection."""
 
 import http.client
 from collections.abc import Mapping
@@ -13,8 +13,7 @@ from botocore.credentials import Credentials
 
 from microjobs_orchestrator.local.control import Address
 
-SECONDS = 20.0
-"""An answer that takes longer is none."""
+TIMEOUT_SECONDS = 20.0
 
 
 @dataclass(frozen=True)
@@ -26,18 +25,18 @@ class Answer:
 
 
 class Sender:
-    """Sends to one server, over one connection as long as the server keeps it."""
+    """Sends requests to one server, over a persistent connection."""
 
     def __init__(self, address: Address) -> None:
         self.host = urlsplit(address.url).netloc
         self.credentials = Credentials(address.access_key_id, address.secret_access_key)
-        self._connection = http.client.HTTPConnection(self.host, timeout=SECONDS)
+        self._connection = http.client.HTTPConnection(self.host, timeout=TIMEOUT_SECONDS)
 
     def close(self) -> None:
         self._connection.close()
 
     def raw(self, method: str, target: str, headers: Mapping[str, Any], body: bytes | None = None) -> Answer:
-        """Send these headers and no others; Content-Length is put to a body."""
+        """Send only these headers, and Content-Length if there is a body."""
         connection = self._connection
         connection.putrequest(method, target, skip_host=True, skip_accept_encoding=True)
         given = {"Host": self.host, **headers}
@@ -57,10 +56,10 @@ class Sender:
         target: str,
         headers: Mapping[str, str] | None = None,
         body: bytes | None = None,
-        **how: Any,
+        **options: Any,
     ) -> Answer:
-        """Send a request that is signed as it should be, but for what `how` says (see `sign`)."""
-        return self.raw(method, target, self.sign(service, method, target, headers, body, **how), body)
+        """Send a signed request. `options` are arguments of `sign`."""
+        return self.raw(method, target, self.sign(service, method, target, headers, body, **options), body)
 
     def sign(
         self,
@@ -74,7 +73,7 @@ class Sender:
         payload: str | None = None,
         credentials: Credentials | None = None,
     ) -> dict[str, str]:
-        """The headers with a signature in them.
+        """Return the headers and a signature.
 
         Args:
             at: when it says that it was signed; else now.
@@ -94,7 +93,7 @@ class Sender:
 
 
 class Signer(S3SigV4Auth):
-    """Takes the SHA-256 of the body from its header: it may say something else."""
+    """Uses the SHA-256 in the header of the request, which may differ from that of the body."""
 
     def payload(self, request: AWSRequest) -> str:
         given: str | None = request.headers.get("X-Amz-Content-SHA256")

@@ -20,7 +20,7 @@ Address = tuple[str, int]
 
 @contextmanager
 def listening(service: Service) -> Iterator[Address]:
-    """A program that does what it is told with each connection."""
+    """Listen, and call a function with each connection."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
         def accept() -> None:
@@ -39,7 +39,7 @@ def listening(service: Service) -> Iterator[Address]:
 
 @contextmanager
 def relayed(service: Service) -> Iterator[Address]:
-    """The relay's address, before a host that does what it is told."""
+    """Yield the address of a relay to a host that calls a function with each connection."""
     with listening(service) as (_, port), socket.create_server(("127.0.0.1", 0)) as listener:
         threading.Thread(target=Relay(SECRET, port).serve, args=(listener,), daemon=True).start()
         yield listener.getsockname()
@@ -61,7 +61,7 @@ def send(connection: socket.socket, content: bytes) -> None:
 
 
 def read(connection: socket.socket) -> bytes:
-    """All that comes until the end."""
+    """Receive until the end of the connection."""
     return b"".join(iter(lambda: connection.recv(1 << 16), b""))
 
 
@@ -86,7 +86,7 @@ def test_caller_with_the_secret_reaches_the_host() -> None:
     ],
     ids=["HTTP", "almost the protocol", "no proof", "TLS"],
 )
-def test_stranger_is_refused_and_the_host_does_not_hear_of_it(attack: bytes) -> None:
+def test_caller_without_the_secret_does_not_reach_the_host(attack: bytes) -> None:
     reached: list[socket.socket] = []
     with relayed(reached.append) as address, socket.create_connection(address, 5) as stranger:
         stranger.sendall(attack)
@@ -95,7 +95,7 @@ def test_stranger_is_refused_and_the_host_does_not_hear_of_it(attack: bytes) -> 
     assert reached == []
 
 
-def test_proof_of_one_connection_is_worth_nothing_on_another() -> None:
+def test_proof_is_valid_for_one_connection() -> None:
     reached: list[socket.socket] = []
     with relayed(reached.append) as address:
         nonce = bytes(proof.NONCE_BYTES)
@@ -112,8 +112,8 @@ def test_proof_of_one_connection_is_worth_nothing_on_another() -> None:
     assert reached == []
 
 
-def test_guards_proof_is_not_accepted_from_a_caller() -> None:
-    """Else a stranger could have the guard prove for it."""
+def test_proof_of_the_guard_is_refused_from_a_caller() -> None:
+    """A caller could otherwise return the proof of the guard."""
     with relayed(echo) as address, socket.create_connection(address, 5) as stranger:
         stranger.sendall(proof.MAGIC + bytes(proof.NONCE_BYTES))
         proof.receive(stranger, proof.NONCE_BYTES)
@@ -121,7 +121,7 @@ def test_guards_proof_is_not_accepted_from_a_caller() -> None:
         assert read(stranger) == relay.FORBIDDEN
 
 
-def test_program_that_took_the_port_gets_neither_secret_nor_request() -> None:
+def test_impostor_on_the_port_receives_no_secret_and_no_request() -> None:
     heard = []
 
     def impostor(connection: socket.socket) -> None:
@@ -138,7 +138,7 @@ def test_program_that_took_the_port_gets_neither_secret_nor_request() -> None:
     assert (len(heard), heard[1], SECRET.encode() in heard[0]) == (2, b"", False)
 
 
-def test_host_that_does_not_listen_refuses() -> None:
+def test_host_that_does_not_listen_refuses_the_connection() -> None:
     with socket.socket() as unheard, socket.create_server(("127.0.0.1", 0)) as listener:
         unheard.bind(("127.0.0.1", 0))
         threading.Thread(target=Relay(SECRET, unheard.getsockname()[1]).serve, args=(listener,), daemon=True).start()
@@ -156,7 +156,7 @@ def test_silent_callers_do_not_block_others() -> None:
             stranger.close()
 
 
-def test_answer_that_ends_with_the_connection_is_whole() -> None:
+def test_response_that_ends_with_the_connection_is_complete() -> None:
     with (
         relayed(lambda connection: connection.sendall(b"HTTP/1.0 200 OK\r\n\r\nall of it")) as address,
         call(address) as connection,
@@ -164,7 +164,7 @@ def test_answer_that_ends_with_the_connection_is_whole() -> None:
         assert read(connection) == b"HTTP/1.0 200 OK\r\n\r\nall of it"
 
 
-def test_broken_answer_does_not_look_whole() -> None:
+def test_broken_response_resets_the_connection() -> None:
     def reset(connection: socket.socket) -> None:
         connection.sendall(b"HTTP/1.0 200 OK\r\n\r\nsome of it")
         time.sleep(0.2)
@@ -174,7 +174,7 @@ def test_broken_answer_does_not_look_whole() -> None:
         read(connection)
 
 
-def test_answer_before_the_end_of_a_request_arrives() -> None:
+def test_early_response_reaches_the_caller() -> None:
     def refuse(connection: socket.socket) -> None:
         connection.recv(1)
         connection.sendall(b"HTTP/1.1 413 Too Large\r\n\r\n")
@@ -185,7 +185,7 @@ def test_answer_before_the_end_of_a_request_arrives() -> None:
         assert connection.recv(100).startswith(b"HTTP/1.1 413")
 
 
-def test_settings_travel_as_variables() -> None:
+def test_settings_are_converted_to_environment_variables() -> None:
     settings = Settings("secret", 8080, isolated=True, peers="172.18.0.0/16")
     assert Settings.from_environment(settings.to_environment()) == settings
     assert Settings.from_environment(Settings().to_environment()) == Settings()

@@ -1,0 +1,271 @@
+"""Requests without valid credentials, to a server with its default settings."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+from botocore.auth import S3SigV4QueryAuth, SigV4QueryAuth
+from botocore.awsrequest import AWSRequest
+from botocore.credentials import Credentials
+
+from microjobs_orchestrator.local.gateway.claims import CODES, Fault
+from microjobs_orchestrator.local.protocols.protocol import ErrorStyle
+from tests.local.clients import LocalServer
+from tests.local.security.wire import Answer, Sender
+
+BUCKET = "sagemaker-us-east-1-000000000000"
+JSON = "application/x-amz-json-1.1"
+FORM = "application/x-www-form-urlencoded"
+
+
+@dataclass(frozen=True)
+class SignedRequest:
+    """A request that succeeds if it is signed."""
+
+    service: str
+    kind: ErrorStyle
+    method: str = "POST"
+    target: str = "/"
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: bytes = b""
+
+
+REQUESTS = [
+    SignedRequest(
+        "sagemaker", "json", headers={"X-Amz-Target": "SageMaker.ListModels", "Content-Type": JSON}, body=b"{}"
+    ),
+    SignedRequest("logs", "json", headers={"X-Amz-Target": "Logs.DescribeLogGroups", "Content-Type": JSON}, body=b"{}"),
+    SignedRequest("ecr", "json", headers={"X-Amz-Target": "E.GetAuthorizationToken", "Content-Type": JSON}, body=b"{}"),
+    SignedRequest("sts", "query", headers={"Content-Type": FORM}, body=b"Action=GetCallerIdentity&Version=2011-06-15"),
+    SignedRequest(
+        "iam", "query", headers={"Content-Type": FORM}, body=b"Action=GetRole&RoleName=role&Version=2010-05-08"
+    ),
+    SignedRequest("s3", "s3", "GET"),
+    SignedRequest("s3", "s3", "PUT", f"/{BUCKET}/key", body=b"content"),
+    SignedRequest("s3", "s3", "DELETE", f"/{BUCKET}/stored"),
+    SignedRequest(
+        "sagemaker", "json", target="/endpoints/e/invocations", headers={"Content-Type": "text/csv"}, body=b"1"
+    ),
+]
+EACH = pytest.mark.parametrize(
+    "signed_request", REQUESTS, ids=lambda signed_request: f"{signed_request.service} {signed_request.method}"
+)
+
+
+def send(
+    sender: Sender, signed_request: SignedRequest, added_headers: Mapping[str, str] | None = None, **signing: Any
+) -> Answer:
+    """Sign and send a request. The added headers have no signature."""
+    headers = sender.sign(
+        signed_request.service,
+        signed_request.method,
+        signed_request.target,
+        signed_request.headers,
+        signed_request.body,
+        **signing,
+    )
+    return sender.raw(
+        signed_request.method, signed_request.target, {**headers, **(added_headers or {})}, signed_request.body
+    )
+
+
+def check_refused(answer: Answer, signed_request: SignedRequest, fault: Fault) -> None:
+    assert (answer.status, getattr(CODES[fault], signed_request.kind) in answer.body.decode()) == (403, True), answer
+
+
+@pytest.fixture(autouse=True)
+def stored_object(guarded: LocalServer) -> Path:
+    path = guarded.bucket / "kept"
+    path.write_text("stored")
+    return path
+
+
+@EACH
+def test_signed_request_is_answered(sender: Sender, signed_request: SignedRequest) -> None:
+    answer = send(sender, signed_request)
+    assert answer.status in (200, 204) or b"Endpoint e of account" in answer.body
+
+
+@EACH
+def test_unsigned_request_is_refused(
+    guarded: LocalServer, sender: Sender, signed_request: SignedRequest, stored_object: Path
+) -> None:
+    (guarded.bucket / "key").unlink(missing_ok=True)
+    check_refused(
+        sender.raw(signed_request.method, signed_request.target, signed_request.headers, signed_request.body),
+        signed_request,
+        "missing",
+    )
+    assert stored_object.exists() and not (guarded.bucket / "key").exists()  # noqa: PT018
+
+
+@EACH
+def test_request_signed_with_another_secret_is_refused(
+    sender: Sender, signed_request: SignedRequest, stored_object: Path
+) -> None:
+    foreign = Credentials(sender.credentials.access_key, "another")
+    check_refused(send(sender, signed_request, credentials=foreign), signed_request, "signature")
+    assert stored_object.exists()
+
+
+@EACH
+def test_request_signed_with_another_key_is_refused(
+    sender: Sender, signed_request: SignedRequest, stored_object: Path
+) -> None:
+    check_refused(send(sender, signed_request, credentials=Credentials("AKIAOTHER", "another")), signed_request, "key")
+    assert stored_object.exists()
+
+
+@EACH
+@pytest.mark.parametrize("minutes", [-16, 16, -(60 * 24 * 365)])
+def test_request_with_an_old_or_future_date_is_refused(
+    sender: Sender, signed_request: SignedRequest, minutes: int, stored_object: Path
+) -> None:
+    check_refused(
+        send(sender, signed_request, at=datetime.now(UTC) + timedelta(minutes=minutes)), signed_request, "time"
+    )
+    assert stored_object.exists()
+
+
+@EACH
+def test_date_changed_after_signing_is_refused(sender: Sender, signed_request: SignedRequest) -> None:
+    now = datetime.now(UTC)
+    answer = send(sender, signed_request, {"X-Amz-Date": f"{now:%Y%m%dT%H%M%SZ}"}, at=now - timedelta(minutes=16))
+    check_refused(answer, signed_request, "signature")
+
+
+@EACH
+@pytest.mark.parametrize(
+    "added_headers", [{"X-Amz-Added": "x"}, {"Host": "localhost"}, {"X-Amz-Target": "SageMaker.DeleteModel"}]
+)
+def test_header_added_after_signing_is_refused(
+    sender: Sender, signed_request: SignedRequest, added_headers: Mapping[str, str]
+) -> None:
+    check_refused(send(sender, signed_request, added_headers), signed_request, "signature")
+
+
+@pytest.mark.parametrize(
+    "signed_request",
+    [signed_request for signed_request in REQUESTS if signed_request.body],
+    ids=lambda signed_request: signed_request.service,
+)
+def test_body_changed_after_signing_is_refused(
+    sender: Sender, signed_request: SignedRequest, guarded: LocalServer
+) -> None:
+    headers = sender.sign(
+        signed_request.service,
+        signed_request.method,
+        signed_request.target,
+        signed_request.headers,
+        signed_request.body,
+    )
+    answer = sender.raw(signed_request.method, signed_request.target, headers, signed_request.body + b" ")
+    assert answer.status in (400, 403)
+    assert any(word in answer.body for word in (b"InvalidSignature", b"DoesNotMatch", b"SHA256Mismatch"))
+    assert not (guarded.bucket / "key").exists() or (guarded.bucket / "key").read_bytes() == b"content"
+
+
+@EACH
+def test_path_changed_after_signing_is_refused(sender: Sender, signed_request: SignedRequest) -> None:
+    headers = sender.sign(
+        signed_request.service,
+        signed_request.method,
+        signed_request.target,
+        signed_request.headers,
+        signed_request.body,
+    )
+    answer = sender.raw(
+        signed_request.method, signed_request.target.replace("key", "other") + "?x=y", headers, signed_request.body
+    )
+    check_refused(answer, signed_request, "signature")
+
+
+@pytest.mark.parametrize(("seconds", "status"), [(-30, 200), (-90, 403), (20 * 60, 403)])
+@pytest.mark.parametrize("signer", [SigV4QueryAuth, S3SigV4QueryAuth])
+def test_presigned_address_is_valid_for_its_lifetime(
+    sender: Sender, monkeypatch: pytest.MonkeyPatch, signer: Any, seconds: int, status: int
+) -> None:
+    then = datetime.now(UTC) + timedelta(seconds=seconds)
+    monkeypatch.setattr("botocore.auth.get_current_datetime", lambda: then)
+    service, target = (
+        ("s3", f"/{BUCKET}/stored") if signer is S3SigV4QueryAuth else ("sts", "/?Action=GetCallerIdentity")
+    )
+    request = AWSRequest("GET", f"http://{sender.host}{target}", {"Host": sender.host})
+    signer(sender.credentials, service, "us-east-1", 60).add_auth(request)
+    assert sender.raw("GET", str(request.url).removeprefix(f"http://{sender.host}"), {}).status == status
+
+
+# --- host names ---
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        *("rebound.example", "localhost.example", "evil-localhost", "127.0.0.1.example", "0.0.0.0", "[::1]", "127.1"),
+        *("user@localhost", "localhost@evil.example", "localhost/evil", "localhost#evil", "localhost?evil"),
+        *("localhost:80:evil", "localhost:evil", "localhost,evil.example", "evil.example localhost", "localhost."),
+        *("\uff4cocalhost".encode().decode("latin-1"), "2130706433", "0x7f.1", "", "évil.localhost"),
+    ],
+)
+def test_signed_request_for_an_unknown_host_is_refused(sender: Sender, host: str) -> None:
+    answer = sender.signed("s3", "GET", "/", {"Host": host})
+    assert (answer.status, b"is not this server" in answer.body) == (403, True)
+
+
+# --- web pages ---
+
+CROSS = {"Origin": "http://page.example", "Sec-Fetch-Site": "cross-site", "User-Agent": "Mozilla/5.0"}
+
+
+def check_page_refused(answer: Answer) -> None:
+    assert answer.status == 403, answer
+    assert not [name for name in answer.headers if name.startswith("access-control-")]
+
+
+@EACH
+def test_preflight_is_refused(sender: Sender, signed_request: SignedRequest) -> None:
+    wanted = {"Access-Control-Request-Method": signed_request.method, "Access-Control-Request-Private-Network": "true"}
+    wanted["Access-Control-Request-Headers"] = "authorization,x-amz-date,x-amz-target"
+    check_page_refused(sender.raw("OPTIONS", signed_request.target, {**CROSS, **wanted}))
+
+
+@pytest.mark.parametrize("content_type", ["text/plain", FORM, "multipart/form-data; boundary=x", JSON])
+@pytest.mark.parametrize("origin", ["http://page.example", "null", "http://127.0.0.1", "http://localhost:4577", None])
+@EACH
+def test_form_of_a_web_page_is_refused(
+    sender: Sender, signed_request: SignedRequest, content_type: str, origin: str | None
+) -> None:
+    headers = {**signed_request.headers, "Content-Type": content_type, "Sec-Fetch-Mode": "no-cors"}
+    check_page_refused(
+        sender.raw("POST", signed_request.target, headers | ({"Origin": origin} if origin else {}), signed_request.body)
+    )
+
+
+@EACH
+def test_signed_request_of_a_web_page_is_refused(
+    sender: Sender, signed_request: SignedRequest, stored_object: Path
+) -> None:
+    check_page_refused(send(sender, signed_request, CROSS))
+    assert stored_object.exists()
+
+
+@pytest.mark.parametrize("site", ["cross-site", "same-site", "same-origin"])
+@pytest.mark.parametrize("path", ["/health", "/_microjobs/health"])
+def test_health_check_embedded_in_a_web_page_is_refused(sender: Sender, path: str, site: str) -> None:
+    loaded = {"Sec-Fetch-Site": site, "Sec-Fetch-Mode": "no-cors", "Sec-Fetch-Dest": "image"}
+    check_page_refused(sender.raw("GET", path, loaded))
+
+
+def test_websocket_of_a_web_page_is_refused(sender: Sender) -> None:
+    upgrade = {"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Key": "AA==", "Origin": "http://x"}
+    check_page_refused(sender.raw("GET", "/health", upgrade))
+
+
+def test_presigned_address_can_be_opened_in_a_browser(guarded: LocalServer, sender: Sender) -> None:
+    address = urlsplit(guarded.s3.generate_presigned_url("get_object", {"Bucket": BUCKET, "Key": "stored"}))
+    headers = {"Host": address.netloc, "Sec-Fetch-Site": "none", "Sec-Fetch-Mode": "navigate"}
+    assert sender.raw("GET", f"{address.path}?{address.query}", headers).body == b"kept"
