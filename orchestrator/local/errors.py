@@ -44,13 +44,13 @@ class ResourceNotFoundError(ServiceError):
         super().__init__("ResourceNotFoundException", message)
 
 
-def is_full(error: Exception) -> bool:
+def is_disk_full(error: Exception) -> bool:
     """Return whether an error means that the device has no space left."""
     if isinstance(error, sqlite3.Error):
         return getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
     return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
-def full() -> ServiceError:
+def make_disk_full_error() -> ServiceError:
     """Return the error for a request that needs more space. HTTP has a status for it, AWS has no name."""
     return ServiceError("InsufficientStorage", "no space left on the device of the server's folder: free some", 507)

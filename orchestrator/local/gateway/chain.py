@@ -1,4 +1,4 @@
-"""The gateway: everything that a request passes through, from its bytes to its operation."""
+"""The gateway: all steps of a request, from its bytes to its operation."""
 
 import logging
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -7,7 +7,7 @@ from uuid import uuid4
 
 from werkzeug import Request, Response
 
-from microjobs_orchestrator.local.errors import ServiceError, full, is_full
+from microjobs_orchestrator.local.errors import ServiceError, is_disk_full, make_disk_full_error
 from microjobs_orchestrator.local.gateway.authentication import make_authenticator, make_signature_reader
 from microjobs_orchestrator.local.gateway.claims import AuthError
 from microjobs_orchestrator.local.gateway.exchange import AnyService, Exchange, Interceptor, OwnOperations
@@ -36,19 +36,18 @@ def list_interceptors(
     hosts: Collection[str],
     prove: Prover,
     forwarder: Forwarder,
-    own_operations: OwnOperations | None = None,
+    own_operations: OwnOperations,
 ) -> Sequence[Interceptor]:
     """Return the interceptors in their order.
 
     Args:
         credentials: the home's; requests must be signed with them.
         services: handlers by botocore's name of the service.
-        hosts: names and addresses of this server without a port. Requests may also come to their subdomains.
+        hosts: names and addresses of this server without a port. Their subdomains are accepted, too.
         prove: proves to the command line that this is the server of the home.
         forwarder: other emulators, which answer for further services.
         own_operations: operations of the command line, by path.
     """
-    own_operations = own_operations or {}
     return (
         make_host_check(hosts),
         refuse_pages,
@@ -99,9 +98,8 @@ def _describe_failure(error: Exception, exchange: Exchange) -> ServiceError:
         return error
     if isinstance(error, AuthError):
         return error.to_service_error(error_style(exchange.protocol))
-    if is_full(error):
-        return full()
+    if is_disk_full(error):
+        return make_disk_full_error()
     request, request_id = exchange.request, exchange.request.environ[REQUEST_ID]
     log.exception("%s %s failed, request %s", request.method, request.path, request_id, exc_info=error)
-    hint = f"the server failed; its log says why at request {request_id}"
-    return ServiceError("InternalFailure", hint, 500)
+    return ServiceError("InternalFailure", f"the server failed; see request {request_id} in its log", 500)

@@ -30,7 +30,7 @@ HEAD_TIMEOUT = 10.0
 """Time for a request's first line, headers and small body together."""
 
 IDLE_TIMEOUT = 60.0
-"""Time for which a connection is kept between two requests."""
+"""Time after which a connection without a new request is closed."""
 
 LINGER_TIMEOUT = 1.0
 LINGER_BYTES = 1 << 20

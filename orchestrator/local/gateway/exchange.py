@@ -1,4 +1,4 @@
-"""One request on its way through the gateway."""
+"""The state of one request in the gateway, and the interfaces of interceptors and services."""
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
@@ -23,7 +23,7 @@ the request."""
 
 @dataclass
 class Exchange:
-    """A request, and the findings of the interceptors. One interceptor sets each attribute, and later ones read it."""
+    """A request, and its attributes that interceptors set and later interceptors read."""
 
     request: Request
     protocol: WireProtocol

@@ -70,7 +70,7 @@ class Parser(HTTPRequest):
         return self._read_connection_headers()
 
     def _read_connection_headers(self) -> bool:
-        """Check the coding of the body, and find out whether the connection is kept. Do not read the body."""
+        """Check the coding of the body, and find out whether the connection is persistent. Do not read the body."""
         coding = self.inheaders.get(b"Transfer-Encoding", b"chunked").lower()
         expected = self.inheaders.get(b"Expect", b"100-continue").lower()
         if coding != b"chunked":

@@ -10,7 +10,7 @@ from microjobs_orchestrator.local.protocols.protocol import get_protocol, protoc
 from microjobs_orchestrator.local.protocols.rest_routes import has_path
 
 
-def make_service_choice(services: Collection[str], forwarder: Forwarder, own_paths: Container[str] = ()) -> Interceptor:
+def make_service_choice(services: Collection[str], forwarder: Forwarder, own_paths: Container[str]) -> Interceptor:
     """Return an interceptor that finds the service, and with it the protocol of the response.
 
     Args:

@@ -194,7 +194,7 @@ def _check_signed_headers(request: Request, claim: Claim) -> None:
 
 
 def _rebuild(request: Request, claim: Claim, payload: str) -> AWSRequest:
-    """Return the request as the sender's botocore had it when it was signed."""
+    """Return the request as it was when the sender's client signed it."""
     # WSGI's own path is decoded, and decoding `%2F` cannot be undone.
     path, query = get_target(request)
     signed_query = "&".join(part for part in query.split("&") if not part.startswith("X-Amz-Signature="))

@@ -115,14 +115,14 @@ class Body(io.RawIOBase):
         return self._is_read or (is_buffered and not self._is_chunked)
 
     def is_consumed(self) -> bool:
-        """Return whether the connection is at the end of the body. Drops the rest of the body if it has arrived."""
+        """Return whether the connection is at the end of the body. Drop the rest of the body if it has arrived."""
         if not self._is_read and self.has_arrived():
             del self._connection.rfile.buffered[: self._bytes_left]
             self._is_read = True
         return self._is_read
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]  # any writable buffer
-        """Raise OSError if the client is slow or gone, ValueError if the body is malformed or incomplete."""
+        """Raise OSError if the client is slow or disconnected, ValueError if the body is malformed or incomplete."""
         if self._is_read or not len(buffer):
             return 0
         self._prepare()
@@ -185,7 +185,7 @@ class Input:
     """Reads the input of a request. After an error, it is at its end.
 
     Args:
-        late_status: HTTP status of the error for a client that is slow or gone.
+        late_status: HTTP status of the error for a client that is slow or disconnected.
     """
 
     def __init__(self, stream: Stream, late_status: int = 400) -> None:
@@ -197,7 +197,7 @@ class Input:
         """Read a block; empty at the end.
 
         Raises:
-            ServiceError: RequestTimeout, the client is slow or gone; IncompleteBody, the body is malformed.
+            ServiceError: RequestTimeout, the client is slow or disconnected; IncompleteBody, the body is malformed.
         """
         try:
             return b"" if self._has_ended else self._stream.read(size)

@@ -137,8 +137,7 @@ def _blob(shape: Shape, value: str | bytes, path: str) -> Iterator[str]:
 
 def _number(shape: Shape, value: float, path: str) -> Iterator[str]:
     limit = LIMITS.get(shape.type_name, inf)
-    # A timestamp may be before 1970; both of its limits are excluded.
-    if not -limit <= value < limit or (shape.type_name == "timestamp" and value == -limit):
+    if not -limit <= value < limit:
         name = PYTHON_TYPES[shape.type_name][1]
         raise ServiceError("SerializationException", f"{value} is too large for {name} at '{path}'")
     yield from _range(shape, value, value, path, "value")

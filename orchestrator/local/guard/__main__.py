@@ -14,7 +14,7 @@ def main() -> None:
     try:
         firewall.install(firewall.make_chains(settings))
     except OSError as error:
-        sys.exit(f"the kernel accepts no nftables firewall: {error}")
+        sys.exit(f"the kernel refuses the nftables firewall: {error}")
     if settings.target:
         relay.start(settings.secret, settings.target)
     print(READY, flush=True)

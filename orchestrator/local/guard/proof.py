@@ -18,7 +18,7 @@ CONNECTED, REFUSED = b"+", b"-"
 
 
 class StrangerError(ConnectionError):
-    """The other end does not know the secret."""
+    """The other end of the connection does not know the secret."""
 
 
 def prove(secret: str, role: bytes, caller_nonce: bytes, guard_nonce: bytes) -> bytes:
@@ -53,7 +53,7 @@ def answer(connection: socket.socket, secret: str) -> None:
     """
     for expected in MAGIC:
         if receive(connection, 1)[0] != expected:
-            raise StrangerError("the caller speaks another protocol")
+            raise StrangerError("the caller uses another protocol")
     nonce, guard_nonce = receive(connection, NONCE_BYTES), secrets.token_bytes(NONCE_BYTES)
     connection.sendall(guard_nonce + prove(secret, b"guard", nonce, guard_nonce))
     if not hmac.compare_digest(receive(connection, PROOF_BYTES), prove(secret, b"caller", nonce, guard_nonce)):

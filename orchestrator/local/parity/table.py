@@ -41,16 +41,13 @@ TABLE: Mapping[str, Mapping[str, Rows]] = {
 }
 """Rows for each member of each supported operation, by botocore's name of the service."""
 
-CODES: Mapping[str, tuple[str, int]] = {
-    "sagemaker": ("ValidationException", 400),
-    "sagemaker-runtime": ("ValidationError", 400),
-    "s3": ("NotImplemented", 501),
-    "logs": ("InvalidParameterException", 400),
-    "sts": ("ValidationError", 400),
-    "iam": ("ValidationError", 400),
-    "ecr": ("InvalidParameterException", 400),
+CODES: Mapping[str, str] = {
+    "sagemaker": "ValidationException",
+    "s3": "NotImplemented",
+    "logs": "InvalidParameterException",
+    "ecr": "InvalidParameterException",
 }
-"""Error code and HTTP status for a request that is not supported, by service."""
+"""Error codes for a request that is not supported, by service; `ValidationError` for other services."""
 
 
 def refuse(service: str, operation: str, params: Mapping[str, Any]) -> None:
@@ -60,5 +57,5 @@ def refuse(service: str, operation: str, params: Mapping[str, Any]) -> None:
         ServiceError: names each of these members, its value, and the reason or a remedy.
     """
     if found := "; ".join(list_refusals(TABLE[service][operation], params)):
-        code, status = CODES[service]
+        code, status = CODES.get(service, "ValidationError"), 501 if service == "s3" else 400
         raise ServiceError(code, f"Not supported here: {found}", status)

@@ -21,7 +21,8 @@ _STRING = 7
 """Type of a header's value."""
 
 FormatDocument = Callable[[StructureShape, Mapping[str, Any], str], bytes]
-"""Formats a structure in the protocol of the service. The name is that of the event."""
+"""Formats the members of a structure that are in the body. The name is that of the member or event that the structure
+is; empty for the whole result."""
 
 
 def encode_events(

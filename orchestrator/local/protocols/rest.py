@@ -12,6 +12,7 @@ from werkzeug import Request, Response
 
 from microjobs_orchestrator.local.protocols import event_stream
 from microjobs_orchestrator.local.protocols.answer import Answer, select_members
+from microjobs_orchestrator.local.protocols.event_stream import FormatDocument
 from microjobs_orchestrator.local.protocols.http import get_headers, get_target
 from microjobs_orchestrator.local.protocols.rest_routes import Codes, Route, decode, get_route, make_error, parse_query
 from microjobs_orchestrator.local.protocols.text import format_text, parse_text
@@ -124,10 +125,6 @@ def _parse_payload(
 
 
 # --- results ---
-
-FormatDocument = Callable[[StructureShape, Mapping[str, Any], str], bytes]
-"""Formats the members of a structure that are in the body. The name is that of the member or event that the structure
-is; empty for the whole result."""
 
 
 def format_answer(

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Mapping
 
-from microjobs_orchestrator.local.errors import ServiceError, is_full
+from microjobs_orchestrator.local.errors import ServiceError, is_disk_full
 from microjobs_orchestrator.local.gateway.exchange import Exchange
 from microjobs_orchestrator.local.gateway.streams import Input
 from microjobs_orchestrator.local.protocols.answer import Answer
@@ -54,7 +54,7 @@ class S3:
             message = f"The server has no permission to access {error.filename}: change the owner or mode of the file."
             raise ServiceError("AccessDenied", message, 403) from error
         except OSError as error:
-            if is_full(error):
+            if is_disk_full(error):
                 raise
             message = f"We encountered an internal error: {error.strerror}: {error.filename}."
             raise ServiceError("InternalError", message, 500) from error

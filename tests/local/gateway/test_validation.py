@@ -106,9 +106,7 @@ def test_error_shortens_long_values() -> None:
 def test_union_has_exactly_one_member() -> None:
     operation = operation_model("sagemaker", "CreateAutoMLJobV2")
     kinds: dict[str, Any] = {"TabularJobConfig": {"TargetAttributeName": "y"}, "TextClassificationJobConfig": {}}
-    assert "Member must have exactly one member set of: [" in get_error(
-        operation, AutoMLProblemTypeConfig=kinds
-    )
+    assert "Member must have exactly one member set of: [" in get_error(operation, AutoMLProblemTypeConfig=kinds)
 
 
 @pytest.mark.parametrize(
