@@ -130,9 +130,8 @@ class Connections:
         self._selector.register(listener, selectors.EVENT_READ)
         self._waiting: dict[int, Connection] = {}
         self._open_count = 0
-        self._lock = threading.Lock()
+        self._lock, self._run_lock = threading.Lock(), threading.Lock()
         self._is_stopping = False
-        self._is_running = False
 
     # --- called by workers ---
 
@@ -162,22 +161,19 @@ class Connections:
     # --- called by the server ---
 
     def run(self, _: float) -> None:
-        self._is_running = True
-        try:
-            next_check = time.monotonic() + CHECK_INTERVAL
+        next_check = time.monotonic() + CHECK_INTERVAL
+        with self._run_lock:
             while not self._is_stopping:
                 for key, _events in self._selector.select(CHECK_INTERVAL):
                     self._advance(key)
                 if time.monotonic() >= next_check:
                     self._close_late_connections()
                     next_check = time.monotonic() + CHECK_INTERVAL
-        finally:
-            self._is_running = False
 
     def stop(self) -> None:
         self._is_stopping = True
-        while self._is_running:
-            time.sleep(0.01)
+        with self._run_lock:  # wait until `run` has returned
+            pass
 
     def close(self) -> None:
         with self._lock:

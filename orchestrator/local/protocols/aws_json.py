@@ -4,7 +4,6 @@ JSON object. REST JSON has the same objects.
 
 import json
 import logging
-import math
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -14,6 +13,7 @@ from werkzeug import Request, Response
 
 from microjobs_orchestrator.local.errors import ServiceError
 from microjobs_orchestrator.local.protocols.answer import Answer, select_members
+from microjobs_orchestrator.local.protocols.text import parse_float
 from microjobs_orchestrator.local.values import clean
 
 log = logging.getLogger(__name__)
@@ -70,8 +70,8 @@ def _load(body: bytes) -> Any:
     content = json.loads(
         body.decode(),
         object_hook=_drop_nulls,
-        parse_constant=_refuse_constant,
-        parse_float=_parse_float,
+        parse_constant=parse_float,
+        parse_float=parse_float,
         parse_int=_parse_integer,
     )
     if SURROGATE.search(body):
@@ -90,17 +90,6 @@ def _list_items(value: Any) -> list[Any]:
 
 def _drop_nulls(value: dict[str, Any]) -> dict[str, Any]:
     return {name: content for name, content in value.items() if content is not None}
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is not JSON")
-
-
-def _parse_float(text: str) -> float:
-    value = float(text)
-    if not math.isfinite(value):
-        raise ValueError(f"{text:.40} is too large")
-    return value
 
 
 def _parse_integer(text: str) -> int:

@@ -71,7 +71,7 @@ def _parse_path(route: Route, path: str, codes: Codes) -> dict[str, Any]:
 
 def _parse_headers(route: Route, headers: Mapping[str, str], codes: Codes) -> dict[str, Any]:
     members = {
-        name: _parse_header(name, shape, headers[wire], codes)
+        name: _convert(name, shape, headers[wire], codes)
         for wire, (name, shape) in route.places.get("header", {}).items()
         if wire in headers
     }
@@ -79,12 +79,6 @@ def _parse_headers(route: Route, headers: Mapping[str, str], codes: Codes) -> di
         if found := {key.removeprefix(prefix): text for key, text in headers.items() if key.startswith(prefix)}:
             members[name] = found
     return members
-
-
-def _parse_header(name: str, shape: Shape, text: str, codes: Codes) -> Any:
-    if isinstance(shape, ListShape):
-        return [_convert(name, shape.member, item.strip(), codes) for item in text.split(",")]
-    return _convert(name, shape, text, codes)
 
 
 def _parse_parameters(route: Route, query: str, codes: Codes) -> dict[str, Any]:
@@ -101,6 +95,8 @@ def _parse_parameters(route: Route, query: str, codes: Codes) -> dict[str, Any]:
 
 
 def _convert(name: str, shape: Shape, text: str, codes: Codes) -> Any:
+    if isinstance(shape, ListShape):
+        return [_convert(name, shape.member, item.strip(), codes) for item in text.split(",")]
     try:
         return parse_text(shape, text)
     except ValueError:

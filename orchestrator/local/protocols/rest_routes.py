@@ -95,17 +95,11 @@ def _get_address(route: Route) -> tuple[object, ...]:
     return route.method, route.path, route.literals
 
 
-@cache
-def _list_first_segments(service: str) -> frozenset[str]:
-    model = service_model(service)
-    return frozenset(
-        re.split("[/?]", model.operation_model(name).http["requestUri"])[1] for name in model.operation_names
-    )
-
-
 def has_path(service: str, path: str) -> bool:
     """Return whether a service has paths with the first segment of this one."""
-    return path.split("/")[1] in _list_first_segments(service)
+    model = service_model(service)
+    uris = (model.operation_model(name).http["requestUri"] for name in model.operation_names)
+    return any(uri.split("/")[1] == path.split("/")[1] for uri in uris)
 
 
 def wire_name(name: str, member: Shape) -> str:

@@ -44,10 +44,10 @@ def _parse_boolean(text: str) -> bool:
     return text.lower() == "true"
 
 
-def _parse_float(text: str) -> float:
+def parse_float(text: str) -> float:
     value = float(text)
     if not math.isfinite(value):
-        raise ValueError(text)
+        raise ValueError(f"{text:.40} is not a finite number")
     return value
 
 
@@ -66,8 +66,8 @@ def _parse_timestamp(text: str) -> float:
 PARSERS: Mapping[str, Callable[[str], Any]] = {
     "integer": parse_integer,
     "long": parse_integer,
-    "float": _parse_float,
-    "double": _parse_float,
+    "float": parse_float,
+    "double": parse_float,
     "boolean": _parse_boolean,
     "timestamp": _parse_timestamp,
 }

@@ -79,7 +79,7 @@ def check_refused(answer: Answer, signed_request: SignedRequest, fault: Fault) -
 
 @pytest.fixture(autouse=True)
 def stored_object(guarded: LocalServer) -> Path:
-    path = guarded.bucket / "kept"
+    path = guarded.bucket / "stored"
     path.write_text("stored")
     return path
 
@@ -268,4 +268,4 @@ def test_websocket_of_a_web_page_is_refused(sender: Sender) -> None:
 def test_presigned_address_can_be_opened_in_a_browser(guarded: LocalServer, sender: Sender) -> None:
     address = urlsplit(guarded.s3.generate_presigned_url("get_object", {"Bucket": BUCKET, "Key": "stored"}))
     headers = {"Host": address.netloc, "Sec-Fetch-Site": "none", "Sec-Fetch-Mode": "navigate"}
-    assert sender.raw("GET", f"{address.path}?{address.query}", headers).body == b"kept"
+    assert sender.raw("GET", f"{address.path}?{address.query}", headers).body == b"stored"
