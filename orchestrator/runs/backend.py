@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 SERVICES = ("sagemaker", "sagemaker-runtime", "s3", "logs")
 LOCAL_POLL_INTERVAL = 0.25
-DAY_SECONDS = 86_400
 
 Complete = Callable[[str, Kind, Members], Members]
 """Returns the request to send for a run, a kind and a request: with tags, a network and keys if necessary."""
@@ -44,7 +43,7 @@ class RequestContext:
     instance_types: Mapping[str, str] = field(default_factory=dict)
     """Instance types of single steps, by step."""
     endpoint_instances: int = 1
-    max_seconds: int = DAY_SECONDS
+    max_seconds: int = 86_400
     """The time limit of a job, and of an endpoint's creation."""
     complete: Complete = lambda _run, _kind, request: request
 

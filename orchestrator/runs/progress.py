@@ -18,7 +18,6 @@ from microjobs_orchestrator.runs.trials import Trial, format_value, make_trial_t
 from microjobs_orchestrator.terminal import strip_controls
 
 TAIL_LINES = 15
-REFRESHES_PER_SECOND = 8
 RUNNING = ("InProgress", "Stopping")
 """Statuses of a trial that has not ended."""
 
@@ -81,7 +80,7 @@ class Progress:
     def _live(self, display: StepDisplay) -> AbstractContextManager[object]:
         if not self.console.is_terminal:
             return nullcontext()
-        return Live(display, console=self.console, transient=True, refresh_per_second=REFRESHES_PER_SECOND)
+        return Live(display, console=self.console, transient=True, refresh_per_second=8)
 
     def _print_end(self, symbol: str, style: str, display: StepDisplay) -> None:
         times = f"{format_duration(display.seconds)}  {display.cost}".rstrip()
