@@ -36,7 +36,8 @@ def test_job_reads_inputs_and_configuration(local: LocalServer) -> None:
     found = model(local, job["TrainingJobName"])
     assert '{"epochs": "3"}' in found["config"]
     assert '"current_host": "algo-1", "current_instance_type": "ml.m5.large"' in found["config"]
-    assert '"train": {"ContentType": "text/csv", "TrainingInputMode": "File"' in found["config"]
+    assert '"train": {"TrainingInputMode": "File"' in found["config"]
+    assert '"ContentType": "text/csv"' in found["config"]
     assert {f"TRAINING_JOB_NAME={job['TrainingJobName']}", "COLOUR=blue"} <= set(found["env"].splitlines())
     assert sorted(found["data"].split()) == ["input/data/train/deep/y.csv", "input/data/train/x.csv"]
 
