@@ -9,7 +9,7 @@ from microjobs_orchestrator.local.errors import ServiceError
 from microjobs_orchestrator.local.s3.checksums import Digest
 from microjobs_orchestrator.local.s3.details import BLOCK_BYTES
 
-_RANGE = re.compile("bytes=([0-9]{0,4000})-([0-9]{0,4000})")  # Python does not convert numbers over 4,300 digits
+_RANGE = re.compile("bytes=([0-9]*)-([0-9]*)")
 
 
 @dataclass(frozen=True)
@@ -31,18 +31,23 @@ def parse_range(text: str | None, size: int) -> Span | None:
     match = _RANGE.fullmatch(text.strip()) if text else None
     if match is None or match.groups() == ("", ""):
         return None
-    first, last = match.groups()
-    if not first:  # `bytes=-N` is the last N bytes
-        length = min(int(last), size)
+    first, last = (_parse_number(digits) if digits else size for digits in match.groups())
+    if not match[1]:  # `bytes=-N` is the last N bytes
+        length = min(last, size)
         start = size - length
+    elif last < first and match[2]:
+        return None
     else:
-        start, end = int(first), int(last or size)
-        if end < start and last:
-            return None
-        length = min(end, size - 1) - start + 1
+        start, length = first, min(last, size - 1) - first + 1
     if length < 1:
         raise ServiceError("InvalidRange", f"The requested range {text!r} is not in an object of {size} bytes.", 416)
     return Span(start, length)
+
+
+def _parse_number(digits: str) -> int:
+    """Parse a number. A number with more than 18 digits becomes 10**18: Python refuses to convert very long ones."""
+    significant = digits.lstrip("0")
+    return int(significant or 0) if len(significant) <= 18 else 10**18
 
 
 def part_span(part_sizes: tuple[int, ...], size: int, number: int) -> Span:

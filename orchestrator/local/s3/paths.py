@@ -1,4 +1,4 @@
-"""Access to the files of buckets, which follows no links."""
+"""Access to the files of buckets, which follows no links and compares names exactly."""
 
 import errno
 import os
@@ -13,6 +13,7 @@ class BucketFiles:
 
     def __init__(self, root: Path) -> None:
         self._root = root
+        self._ignores_case = root.with_name(root.name.swapcase()).exists()  # as file systems of macOS do
 
     def stat(self, relative: Path) -> os.stat_result | None:
         """Return the status of a file, folder or link; None if it does not exist or a parent folder is a link."""
@@ -23,7 +24,7 @@ class BucketFiles:
                 return None
             path += f"/{name}"
             found = _lstat(path)
-            if found is None:
+            if found is None or not self._has_exact_name(path):
                 return None
         return found
 
@@ -42,10 +43,16 @@ class BucketFiles:
             found = _lstat(f"{self._root}/{part}")
             if found is None:
                 return None
+            if not self._has_exact_name(f"{self._root}/{part}"):
+                return "this file system ignores case, and a name exists already that differs only in case"
             reason = self._describe_conflict(part, found.st_mode, folder=folder or part != relative)
             if reason is not None:
                 return reason
         return None
+
+    def _has_exact_name(self, path: str) -> bool:
+        """Return whether an existing file has exactly this name."""
+        return not self._ignores_case or Path(path) in Path(path).parent.iterdir()
 
     def _describe_conflict(self, relative: Path, mode: int, *, folder: bool) -> str | None:
         key = "/".join(relative.parts[1:])

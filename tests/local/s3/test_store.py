@@ -324,3 +324,16 @@ def test_bucket_with_a_file_without_a_key_is_not_deleted(store: ObjectStore, hom
     path.unlink()
     store.delete_bucket(BUCKET)
     assert not store.has_bucket(BUCKET)
+
+
+def test_names_that_differ_only_in_case_are_refused(store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on macOS, where `A` opens `a`."""
+    put(store, "a")
+    monkeypatch.setattr(store._files, "_ignores_case", True)
+    real = os.stat
+    monkeypatch.setattr(os, "stat", lambda path, **options: real(str(path).replace("/A", "/a"), **options))
+    with pytest.raises(ServiceError, match="ignores case"):
+        store.check_writable(BUCKET, "A")
+    with pytest.raises(ServiceError, match="does not exist"):
+        store.get(BUCKET, "A")
+    assert store.get(BUCKET, "a").key == "a"
