@@ -81,7 +81,7 @@ def _print_summary(listers: Listers, age: str) -> int:
             continue
         note = f"  ({age})" if what == "runs" else ""
         print(f"{what:13} {len(found):4}  {_format_size(found)}{note}")
-    print("`microjobs clean runs`, for example, removes the runs, and asks first")
+    print("for example, `microjobs clean runs` lists the runs, asks, and then removes them")
     return 0
 
 

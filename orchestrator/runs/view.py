@@ -83,8 +83,12 @@ class View(ABC):
     @abstractmethod
     def tail(self, kind: Kind, name: str) -> Tail: ...
 
-    def warning(self, *, shows_running: bool) -> str:  # noqa: ARG002  overridden methods use it
-        """Return a warning for the user, or an empty text."""
+    def warning(self, *, shows_running: bool) -> str:  # noqa: ARG002  overriding methods use it
+        """Return a warning about the output of a command, or an empty text.
+
+        Args:
+            shows_running: whether the output has resources that have not ended.
+        """
         return ""
 
     @property

@@ -25,7 +25,7 @@ from microjobs.files import atomic_write
 Floats = NDArray[np.float64]
 
 BLOCK_BYTES = 1 << 20
-"""Size of a block. It fits into a core's cache, and is large enough that threads rarely wait for the interpreter."""
+"""Size of a block. It fits into a core's cache, and is large enough that threads rarely wait for Python's GIL."""
 PART_BLOCKS = 8
 """Number of blocks in a part. One core processes one part at a time."""
 MAX_THREADS = 32
@@ -74,7 +74,7 @@ class ArrayFile:
         return [range(start, min(start + rows, self.rows)) for start in range(0, self.rows, rows)]
 
     def blocks(self, part: range | None = None) -> Iterator[tuple[int, NDArray[Any]]]:
-        """Yield the number of each block's first row, and the block, for one part or for the whole array, in order.
+        """Yield the blocks of a part, or of the whole array, in order. The index of its first row precedes each block.
 
         A block has shape (≤ block_rows, width) and the dtype of the file. The caller may change it.
 
@@ -105,7 +105,7 @@ class ArrayFile:
         values = np.empty(shape, self.dtype)
         file.seek(self.offset + first * self.dtype.itemsize)
         if file.readinto(values.data) != values.nbytes:
-            raise UserError(f"{self.path.name} was truncated while it was read: let nothing write to the input")
+            raise UserError(f"{self.path.name} was truncated while it was read: make sure that no program writes to it")
         return values
 
 
@@ -155,7 +155,7 @@ def _check_type(array: ArrayFile) -> None:
 def map_parts(array: ArrayFile, function: Callable[[range], T]) -> list[T]:
     """Call the function with each part of the array's rows, on all cores. Return the results in the order of the parts.
 
-    The calls run in threads: numpy, ONNX Runtime, reads and writes release the interpreter.
+    The calls run in threads: numpy, ONNX Runtime, reads and writes release Python's GIL (global interpreter lock).
     """
     with ThreadPoolExecutor(min(len(os.sched_getaffinity(0)), MAX_THREADS)) as pool:
         return list(pool.map(function, array.parts()))
@@ -221,7 +221,9 @@ def check_shards(names: Iterator[str]) -> None:
     ordered = sorted(names)
     matches = [match for name in ordered if (match := NAME.fullmatch(name))]
     if len({match["shards"] for match in matches}) > 1:
-        raise UserError(f"{ordered[0]} and {ordered[-1]} do not belong together: keep the whole array or one set")
+        raise UserError(
+            f"{ordered[0]} and {ordered[-1]} do not belong together: keep either the whole array or one set of shards"
+        )
     shards = matches[0]["shards"] if matches else None
     if shards is None:
         return
@@ -259,7 +261,7 @@ def load_share(folder: Path, split: str) -> tuple[NDArray[np.float32], NDArray[n
         found_kind, missing_kind = ("x", "y") if unpaired_names[0] in x_names else ("y", "x")
         raise UserError(
             f"{found_kind}{unpaired_names[0]} is on this host and {missing_kind}{unpaired_names[0]} is not: "
-            "ShardedByS3Key deals out file by file, so make as many shards as hosts, or a multiple"
+            "ShardedByS3Key distributes single files, so make the number of shards a multiple of the number of hosts"
         )
     return _load_pair(folder, split, x_files, y_files)
 

@@ -125,10 +125,10 @@ def _check_names(program: str, module: ModuleType) -> None:
     expected = ", ".join(PARAMETERS)
     found = f"{program} defines {', '.join(functions) or 'no functions'}"
     if not present:
-        hint = "".join(f" (did you mean {intended} by {name}?)" for name, intended in typos[:1])
+        hint = "".join(f" (did you mean {intended} instead of {name}?)" for name, intended in typos[:1])
         if not hint and (other := [name for name in TENSORFLOW_SERVING_FUNCTIONS if name in functions]):
             hint = f" ({' and '.join(other)} are for TensorFlow Serving's image)"
-        raise UserError(f"{found}, and none that serve calls{hint}: {expected}")
+        raise UserError(f"{found}, but serve calls only {expected}{hint}")
     for name, intended in typos:
         if intended not in (*present, *replaced):
             raise UserError(f"{found}. serve does not call {name}: did you mean {intended}? It calls {expected}")
@@ -143,7 +143,7 @@ def _intended_name(name: str) -> str | None:
 
 
 def _adapt(where: str, handler: Function, names: tuple[str, ...]) -> Function:
-    """Return a function of the context and the convention's arguments.
+    """Return a handler that calls the user's function.
 
     Raises:
         UserError: the user's function does not accept the convention's arguments.
@@ -171,7 +171,7 @@ def _takes_context(where: str, handler: Function, names: tuple[str, ...]) -> boo
 
 
 def _has_context_parameter(signature: inspect.Signature, arguments: int) -> bool:
-    """Return whether one parameter follows the convention's. If several do, only one named `context` counts."""
+    """Return whether the first parameter after those of the convention is the last one, or is named `context`."""
     positional = [
         item.name
         for item in signature.parameters.values()

@@ -24,7 +24,7 @@ from microjobs_orchestrator.local.gateway.streams import BLOCK_BYTES, Reader, Wr
 logger = logging.getLogger(__name__)
 
 MAX_CONNECTIONS = 512
-"""Limit of one listener. A quarter of the files that the process may open is another limit."""
+"""Maximum number of connections of one listener. It is lower if the process may open fewer than 2048 files."""
 
 HEAD_TIMEOUT = 10.0
 """Time for a request's first line, headers and small body together."""
@@ -34,7 +34,8 @@ IDLE_TIMEOUT = 60.0
 
 LINGER_TIMEOUT = 1.0
 LINGER_BYTES = 1 << 20
-"""Limits for data that are received after a refusal. Without it, a client that still sends would lose the response."""
+"""Limits for receiving and discarding a refused request. A client that is still sending would lose the response if the
+server closed the connection at once."""
 
 CHECK_INTERVAL = 0.25
 """Interval between two checks for connections that have timed out."""
@@ -54,7 +55,7 @@ class Connection(HTTPConnection):
     """A client's connection.
 
     Args:
-        parse: class of the parser of requests.
+        parse: the class that parses the requests.
     """
 
     def __init__(
@@ -136,7 +137,7 @@ class Connections:
     # --- called by workers ---
 
     def put(self, connection: Connection) -> None:
-        """Accept a connection whose request was answered."""
+        """Take back a connection from a worker after a response, and wait for the next request."""
         connection.has_served = True
         connection.needed_bytes = None
         if not self._is_complete(connection, 0):

@@ -26,7 +26,7 @@ def prove(secret: str, role: bytes, caller_nonce: bytes, guard_nonce: bytes) -> 
 
 
 def call(connection: socket.socket, secret: str) -> None:
-    """Prove the secret to a guard, as the caller.
+    """Prove to a guard, as the caller, that this side knows the secret. The guard proves it as well.
 
     Raises:
         StrangerError: a program without the secret listens on the guard's port.
@@ -44,7 +44,9 @@ def call(connection: socket.socket, secret: str) -> None:
 
 
 def answer(connection: socket.socket, secret: str) -> None:
-    """Prove the secret to a caller, as the guard. The last byte, which reports the host, is not sent.
+    """Check that a caller knows the secret, and prove to it that the guard knows it as well.
+
+    The last byte of the protocol, which states whether the host is connected, is not sent.
 
     Raises:
         StrangerError: the caller does not know the secret.

@@ -1,4 +1,4 @@
-"""Relay of TCP connections from callers that know the secret to the host's port."""
+"""Relays TCP connections to the host's port, for callers that know the secret."""
 
 import contextlib
 import socket
@@ -11,9 +11,9 @@ from microjobs_orchestrator.local.guard import proof
 from microjobs_orchestrator.local.guard.settings import RELAY_PORT
 
 MAX_CONNECTIONS = 1024
-"""Limit of callers that have proven the secret. The server sends fewer requests to a container at a time."""
+"""Maximum number of callers that have proven that they know the secret. The server sends fewer concurrent requests."""
 MAX_UNPROVEN = 64
-"""Limit of callers that have not proven the secret yet. Another caller replaces the oldest one."""
+"""Maximum number of callers that have not yet proven that they know the secret. A further one replaces the oldest."""
 PROOF_TIMEOUT = 3.0
 CONNECT_TIMEOUT = 5.0
 RETRY_DELAY = 0.1
@@ -25,7 +25,7 @@ class Relay:
     """Connects callers to one port of this machine.
 
     Args:
-        secret: the secret that a caller must prove.
+        secret: a caller must prove that it knows this secret.
         target: the host's port.
     """
 
@@ -112,7 +112,7 @@ def pump(source: socket.socket, sink: socket.socket) -> None:
 
 
 def _reset(end: socket.socket) -> None:
-    """Reset a connection. After a normal end, a response without a length would look complete."""
+    """Reset a connection. If it ended normally, a truncated response without a length would look complete."""
     with contextlib.suppress(OSError):
         end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         end.shutdown(socket.SHUT_RD)

@@ -18,7 +18,7 @@ class Settings:
     """Settings of one guard."""
 
     secret: str = ""
-    """The secret that a caller of the relay must prove."""
+    """A caller of the relay must prove that it knows this secret."""
     target: int = 0
     """The host's port; 0 if the host does not serve and needs no relay."""
     isolated: bool = False

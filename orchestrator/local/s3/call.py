@@ -23,6 +23,7 @@ class Call:
     uploads: Uploads
     region: str
     members: Mapping[str, Any]
+    """Members of the request, as botocore's model names them."""
     body: Body
 
     @property
@@ -38,7 +39,7 @@ class Call:
         return quote(text, safe="/") if self.members.get("EncodingType") == "url" else text
 
     def limit(self, member: str, maximum: int = 1000) -> int:
-        """Return the maximum number of entries of a page. Raises ServiceError InvalidArgument."""
+        """Return the maximum number of entries of a page. Raises ServiceError InvalidArgument for a negative number."""
         requested: int = self.members.get(member, maximum)
         if requested < 0:
             raise ServiceError("InvalidArgument", f"{member} is {requested}; it cannot be negative.")
@@ -49,7 +50,7 @@ Operation = Callable[[Call], Answer]
 
 
 def check_owner(members: Mapping[str, Any]) -> None:
-    """Check the account that the client expects as the owner of the buckets. Raises ServiceError AccessDenied 403."""
+    """Raise ServiceError AccessDenied 403 if the client expects another account to own the buckets."""
     for member in ("ExpectedBucketOwner", "ExpectedSourceBucketOwner"):
         if members.get(member, ACCOUNT) != ACCOUNT:
             message = f"{member} is {members[member]!r}; the local server's buckets belong to {ACCOUNT}."

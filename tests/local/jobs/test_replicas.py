@@ -1,4 +1,4 @@
-"""Containers of endpoints that end or stop responding, and requests to them."""
+"""Endpoint containers that exit or no longer respond, and requests to them."""
 
 import time
 from itertools import pairwise
@@ -31,13 +31,13 @@ def test_silent_container_is_replaced(parts: ServerParts, model: Model) -> None:
     wait_until(lambda: parts.running_hosts)
     assert wait_until(lambda: _read_response(parts)) == b"x"
     (lines,) = parts.read_log(GROUP).values()
-    assert "[microjobs] the container answered neither GET /ping with 200 nor a request for 0.3 s" in "".join(lines)
+    assert "[microjobs] the container answered no request, and no GET /ping with 200, for 0.3 s" in "".join(lines)
 
 
 def test_container_that_responds_to_requests_is_not_replaced(
     parts: ServerParts, model: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    now = 0.0  # each response arrives in time, even on a slow machine
+    now = 0.0  # only the test moves this clock, so each response is in time even on a slow machine
     monkeypatch.setattr(replicas, "time", SimpleNamespace(monotonic=lambda: now))
     parts.serve()
     (busy,) = parts.running_hosts
@@ -45,7 +45,7 @@ def test_container_that_responds_to_requests_is_not_replaced(
     for _ in range(5):
         now += 0.2
         Invoker(parts)()
-        time.sleep(0.1)  # some pings of the replica
+        time.sleep(0.1)  # time for some pings
     assert parts.running_hosts == [busy]
 
 

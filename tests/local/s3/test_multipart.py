@@ -22,7 +22,7 @@ FIRST, LAST = bytes(range(256)) * (5 * MIB // 256), b"the end"
 
 @pytest.fixture
 def upload(s3: "S3Client") -> dict[str, Any]:
-    """Return the members that identify an upload in each request."""
+    """Create an upload. Return the members that identify it in each request."""
     upload_id = s3.create_multipart_upload(Bucket=BUCKET, Key="a/b", ContentType="text/x", Metadata={"k": "v"})[
         "UploadId"
     ]

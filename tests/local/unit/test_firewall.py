@@ -27,7 +27,7 @@ def connects(port):
 for line in sys.stdin:
     print(json.dumps([connects(port) for port in json.loads(line)]), flush=True)
 """
-"""A program on another machine of the network: it connects to the guarded host when it gets ports."""
+"""A program on another machine of the network. It reads lists of ports, and prints which ports accept a connection."""
 
 HOST = f"""
 import json, socket, subprocess, sys
@@ -45,7 +45,7 @@ with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, te
         return True
     inside = f"nsenter --net --target {{peer.pid}} ip"
     print("[]", file=peer.stdin, flush=True)
-    assert peer.stdout.readline() == "[]\\n"  # it is in its namespace
+    assert peer.stdout.readline() == "[]\\n"  # the peer's program runs, so its namespace exists
     run(f"ip link add host type veth peer name peer netns {{peer.pid}}")
     for text in ("ip addr add 10.0.0.1/24 dev host", "ip link set host up", "ip link set lo up",
                  f"{{inside}} addr add 10.0.0.2/24 dev peer", f"{{inside}} link set peer up"):

@@ -171,7 +171,7 @@ def test_excess_requests_are_503(root: Path) -> None:
         replies = invoke_in_parallel(server, ["0.05"] * 80)
     assert sorted({reply.status for reply in replies}) == [200, 503]
     refused = [reply for reply in replies if reply.status == 503]
-    assert len(refused) <= 48  # 32 may wait
+    assert len(refused) <= 48  # the queue of one worker holds 32 requests
     assert (refused[0].headers["retry-after"], "fewer" in refused[0].error) == ("1", True)
 
 
@@ -256,12 +256,12 @@ MODEL = "def model_fn(model_dir):\n    return 1\n"
 PREDICT = "def predict_fn(data, model):\n    return 1\n"
 HANDLER = "def input_handler(data, context):\n    pass\ndef output_handler(data, context):\n    pass\n"
 UNUSABLE = {
-    HANDLER: "and none that serve calls (input_handler and output_handler are for TensorFlow Serving",
-    HANDLER.replace("_handler", "_of_mine"): "defines input_of_mine, output_of_mine, and none",
-    "x = 1": "defines no functions, and none that serve calls: pre_model_fn",
+    HANDLER: "(input_handler and output_handler are for TensorFlow Serving's image)",
+    HANDLER.replace("_handler", "_of_mine"): "defines input_of_mine, output_of_mine, but serve calls only pre_model_fn",
+    "x = 1": "defines no functions, but serve calls only pre_model_fn",
     "def modle_fn(model_dir):\n    return 1\n"
     + PREDICT: "defines modle_fn, predict_fn. serve does not call modle_fn: did you mean model_fn? It",
-    "def modle_fn(model_dir):\n    return 1\n": "(did you mean model_fn by modle_fn?): pre_model_fn, model_fn",
+    "def modle_fn(model_dir):\n    return 1\n": "(did you mean model_fn instead of modle_fn?)",
     MODEL + "def Predict_fn(data, model):\n    return 1\n": "did you mean predict_fn",
     MODEL + PREDICT + "def ouput_fn(prediction, accept):\n    return 1\n": "did you mean output_fn",
     MODEL + "def predict_fn(data):\n    return 1\n": "predict_fn takes (data): it must take (data, model)",
@@ -348,7 +348,7 @@ def test_program_that_fails_at_start_ends_the_job(root: Path, program: str, reas
     (root / "model" / "code" / "inference.py").write_text(program)
     with running_server(root, SAGEMAKER_MODEL_SERVER_WORKERS=workers) as server:
         assert server.wait() == 2
-    assert (server.failure or "").count(reason) == 1  # and not by each worker
+    assert (server.failure or "").count(reason) == 1  # reported once, not by each worker
 
 
 def test_program_that_exits_on_a_request_is_500(root: Path) -> None:

@@ -24,7 +24,7 @@ Write = Callable[..., Layout]
 
 @pytest.fixture
 def write(tmp_path: Path) -> Write:
-    """Write both channels with the given number of features."""
+    """Return a function that writes both channels with these numbers of features."""
 
     def channels(train: int = 2, test: int = 2) -> Layout:
         layout = Layout(tmp_path)

@@ -203,7 +203,7 @@ class Replica:
             if time.monotonic() - self._last_answer > patience and not self._events.stopped.is_set():
                 self._close_client()
                 self._end(running)
-                return f"answered neither GET /ping with 200 nor a request for {patience:g} s"
+                return f"answered no request, and no GET /ping with 200, for {patience:g} s"
         self._close_client()
         return "ended by itself"
 

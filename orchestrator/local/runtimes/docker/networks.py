@@ -11,8 +11,8 @@ from microjobs_orchestrator.local.runtimes.base import HostPlan, Plan
 from microjobs_orchestrator.local.runtimes.docker.labels import Labels
 
 INHIBIT_ADDRESS_OPTION = "com.docker.network.bridge.inhibit_ipv4"
-"""With this option of a network, this machine has no address in it. A network that is only `internal` has one, so its
-containers reach every program of this machine that listens on all addresses."""
+"""With this option, the engine gives this machine no address in the network. Without it, even an `internal` network has
+such an address, and its containers can connect to each program of this machine that listens on all addresses."""
 TRAFFIC_OPTION = "com.docker.network.bridge.enable_icc"
 """The option of a network that allows traffic between its containers."""
 DESKTOP_HOST = "host.docker.internal"
@@ -32,7 +32,7 @@ class Networks:
             return self._served_network()
         if len(plan.hosts) == 1 and not plan.isolated:
             return None
-        # Without a guard, this machine reaches a host that serves by its address.
+        # Without a guard, this machine connects to the address of a serving host, and so needs an own address there.
         options = {INHIBIT_ADDRESS_OPTION: "true"} if plan.isolated and not plan.serves else {}
         return self._client.networks.create(
             self._labels.container_name(plan, "network"),
@@ -54,7 +54,7 @@ class Networks:
                 )
 
     def container_options(self, host: HostPlan, network: Network | None, machine: str) -> dict[str, Any]:
-        """Return the options with which a container joins a network and finds this machine by its name."""
+        """Return the options with which a container joins a network and can resolve this machine's name."""
         options: dict[str, Any] = {}
         if machine == DESKTOP_HOST:
             options["extra_hosts"] = {DESKTOP_HOST: "host-gateway"}
