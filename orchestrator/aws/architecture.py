@@ -16,7 +16,7 @@ TYPES = [
 
 
 def list_platforms(ecr: "ECRClient", repository: str, digest: str) -> list[str]:
-    """Return the platforms of an image, such as `linux/amd64`; none if the registry does not have the digest."""
+    """Return the platforms of an image, such as `linux/amd64`; an empty list if the registry does not have it."""
     try:
         answer = ecr.batch_get_image(
             repositoryName=repository, imageIds=[{"imageDigest": digest}], acceptedMediaTypes=TYPES
@@ -27,6 +27,7 @@ def list_platforms(ecr: "ECRClient", repository: str, digest: str) -> list[str]:
         return []
     manifest: dict[str, Any] = json.loads(answer["images"][0]["imageManifest"])
     if "manifests" in manifest:
+        # Attestations of a build are listed like images, with the operating system `unknown`.
         found = (item.get("platform", {}) for item in manifest["manifests"])
         return [_format(platform) for platform in found if platform.get("os") != "unknown"]
     url = ecr.get_download_url_for_layer(repositoryName=repository, layerDigest=manifest["config"]["digest"])

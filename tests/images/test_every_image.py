@@ -113,7 +113,7 @@ def test_stopped_job_ends_in_time(job: str, example: Example, prepared: Layout, 
 
 
 def test_train_and_serve_are_entrypoints(job: str, example: Example, prepared: Layout, start_job: StartJob) -> None:
-    """A request's ContainerEntrypoint replaces the image's. PATH has a program for each verb."""
+    """ContainerEntrypoint replaces the image's entry point, so PATH has the programs `train` and `serve`."""
     verb = example.arguments[:1]
     if verb in (["train"], ["serve"]):
         started = start_job(job, [], prepared.root, entrypoint=verb)

@@ -1,4 +1,4 @@
-"""The client of a registry's HTTP API, with a fake server, and logins."""
+"""Tests of the client of a registry's HTTP API, with a fake server, and of the credentials that it reads."""
 
 import base64
 import hashlib
@@ -91,7 +91,7 @@ def start_registry() -> Iterator[StartRegistry]:
 
 
 def answer_with_tokens(fake: FakeRegistry, request: Any, body: str) -> Response:
-    """Response as Docker Hub and GitHub do: with a token for one repository, from another address."""
+    """Respond as Docker Hub and GitHub do: they require a token for one repository, which another URL issues."""
     query = parse_qs(urlsplit(request.path).query or body)
     if request.path.startswith("/token"):
         is_valid = request.headers.get("Authorization") == BASIC or query.get("refresh_token") == ["long"]

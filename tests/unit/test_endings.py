@@ -1,4 +1,4 @@
-"""The ending of one host, from each kind of evidence."""
+"""Tests of the ending of a host: the exit code, reason and certainty that follow from each kind of evidence."""
 
 import pytest
 
@@ -17,7 +17,12 @@ NO_HINT = "without giving a reason: see the log above"
         (endings.from_report("a", 2, "row 5 is bad"), 2, "row 5 is bad", Certainty.CERTAIN),
         (endings.from_report("a", 3, "disk full"), 3, "disk full", Certainty.CERTAIN),
         (endings.from_report("a", 1, "KeyError"), 1, "KeyError", Certainty.DOUBTFUL),
-        (endings.from_report("a", 1, "Connection closed by peer"), 1, "Connection closed by peer", 0),
+        (
+            endings.from_report("a", 1, "Connection closed by peer"),
+            1,
+            "Connection closed by peer",
+            Certainty.LOST_CONNECTION,
+        ),
         (endings.from_report("a", 2, "broken pipe"), 2, "broken pipe", Certainty.CERTAIN),
         (Ending("a", 128 + 15), 143, "", Certainty.CERTAIN),
         (endings.from_script("a", 5, "script failed"), 1, "script failed", Certainty.DOUBTFUL),

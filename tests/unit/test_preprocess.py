@@ -1,4 +1,4 @@
-"""Preprocessing on one host: same results as scikit-learn, in blocks, and no output before all input is checked."""
+"""Tests of preprocessing on one host: it gives scikit-learn's results, and writes no output before it checks all input."""
 
 import json
 import os
@@ -174,7 +174,7 @@ def test_script_folder_of_the_sdk_is_ignored(layout: Layout) -> None:
 
 
 def test_raw_data_is_written_below_the_root(layout: Layout) -> None:
-    """The README's example writes raw data to the folder that scaling reads, also below another root."""
+    """`dataset` can write to the input folder of the next job, as in the README, and also below another SAGEMAKER_BASE_DIR."""
     folder = layout.processing("input")
     assert preprocess(layout, "dataset", "straight-line", "--output", layout.spell(folder)).returncode == 0
     assert preprocess(layout).returncode == 0
@@ -224,7 +224,7 @@ def test_feature_without_values_is_refused(layout: Layout) -> None:
 
 
 def test_memory_does_not_grow_with_the_input(layout: Layout) -> None:
-    """The job has less memory than the array has bytes."""
+    """The job may use less memory than the array needs."""
     np.save(layout.processing("input") / "x_train.npy", np.ones((2_000_000, 32)))  # 512 MB
     np.save(layout.processing("input") / "y_train.npy", np.zeros(2_000_000))
     done = preprocess(layout, limit=["prlimit", f"--data={256_000_000}"])

@@ -42,7 +42,7 @@ def copy_file(source: str, target: str) -> None:
 
 
 def _copy_content(reader: int, writer: int) -> None:
-    """Copy data but not holes. Some file systems share the content until one of the files is changed."""
+    """Copy a file's data, and leave its holes empty. Some file systems copy the data only when one file is changed."""
     size, position = os.fstat(reader).st_size, 0
     while (part := _next_data(reader, position, size)) is not None:
         start, position = part
@@ -63,7 +63,7 @@ def _next_data(file: int, position: int, size: int) -> tuple[int, int] | None:
 
 
 def _copy_range(reader: int, writer: int, start: int, end: int) -> None:
-    with contextlib.suppress(OSError):  # two file systems, or one without this call
+    with contextlib.suppress(OSError):  # the files are on different file systems, or theirs does not support this call
         while start < end and (
             copied := os.copy_file_range(reader, writer, min(end - start, COPY_BYTES), start, start)
         ):
@@ -87,7 +87,7 @@ def collect(source: Path, to: Path, *, link: bool) -> Tree | None:
     deleted meanwhile are left out, too.
 
     Args:
-        link: make hard links instead of copies, because no process writes to the files any more.
+        link: make hard links instead of copies. Set it only when no process writes to the files any more.
 
     Raises:
         CannotRunError: a file does not fit on this device, or cannot be read.

@@ -25,7 +25,7 @@ class Setting:
     """The name in operations, such as `BucketEncryption` in GetBucketEncryption."""
     verbs: tuple[str, ...]
     member: str = ""
-    """Member of requests and responses with the setting; empty: the response's members are those of the setting."""
+    """The member of requests and responses that contains the setting. Empty: the setting is the whole response."""
     initial: Mapping[str, Any] | None = None
     """The setting of a new bucket; None: Get returns the error `missing`."""
     missing: tuple[str, str] = ("", "")

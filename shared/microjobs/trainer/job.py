@@ -57,7 +57,7 @@ def train(
 
 @dataclass
 class Job:
-    """The part of one process in a training job."""
+    """The work of one process of a training job."""
 
     layout: Layout
     hyperparameters: TrainerHyperparameters
@@ -75,7 +75,7 @@ class Job:
         progress = self._resume(training, checkpoints)
         batches = self.data.batches(self.hyperparameters)
         Epochs(training, progress, batches, self.hyperparameters, checkpoints if group.is_first else None).run()
-        if progress.position == (0, 0):  # all processes stop, also those that have not received the signal yet
+        if progress.position == (0, 0):  # stopped early, also in processes without a signal
             raise Stopped(self.stop.signal_number or signal.SIGTERM)
         if group.is_first or self.data.data.sharded:
             self._save(training, progress, checkpoints)

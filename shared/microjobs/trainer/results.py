@@ -1,4 +1,4 @@
-"""Results of a training job: metrics, plots and the model bundle. Needs numpy; imports the rest when it is used."""
+"""Results of a training job: metrics, plots and the model bundle. Imports only numpy at once."""
 
 import json
 import logging

@@ -51,7 +51,7 @@ def create(context: Context, request: Mapping[str, Any], owner: Owner | None = N
 
 
 def check_request(context: Context, request: Mapping[str, Any]) -> None:
-    """Check the parts of a CreateTrainingJob request that a tuning job's definition of training jobs also has.
+    """Check the members that CreateTrainingJob and the TrainingJobDefinition of a tuning job have in common.
 
     Raises:
         ValidationError: a channel has no objects, the bucket of the output does not exist, the time limits contradict

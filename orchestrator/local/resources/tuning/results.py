@@ -17,18 +17,18 @@ ENDS = ("Completed", "Failed", "Stopped")
 FINAL = "FinalHyperParameterTuningJobObjectiveMetric"
 
 MIN_TRIALS_TO_COMPARE = 3
-"""Number of ended trials with enough values that a comparison with their median requires."""
+"""A trial is compared with the median only if at least this number of ended trials have enough values."""
 
 
 def find_parents(context: Context, request: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """Return the requests of the existing parents of a WarmStartConfig."""
+    """Return the Create requests of the parent tuning jobs in a WarmStartConfig, without those of deleted parents."""
     items = request.get("WarmStartConfig", {}).get("ParentHyperParameterTuningJobs", [])
     records = [context.state.get(TUNING_JOB.arn_type, item["HyperParameterTuningJobName"]) for item in items]
     return [record.request for record in records if record is not None]
 
 
 class Results:
-    """The training jobs of a tuning job, oldest first."""
+    """Results of a tuning job's trials. `jobs` are the training jobs of the trials, oldest first."""
 
     def __init__(self, context: Context, request: Mapping[str, Any]) -> None:
         self._context, self._request = context, request
@@ -109,7 +109,7 @@ class Results:
         }
 
     def _overall_best(self) -> dict[str, Any] | None:
-        """Return the best trial of this tuning job and its parents, if they are identical; None otherwise."""
+        """Return the best trial of this tuning job and its parents; None if WarmStartType does not declare them identical."""
         if self._request.get("WarmStartConfig", {}).get("WarmStartType") != "IdenticalDataAndAlgorithm":
             return None
         all_results = [self, *(Results(self._context, parent) for parent in find_parents(self._context, self._request))]
@@ -118,7 +118,9 @@ class Results:
 
 
 def is_worse_than_median(values: Sequence[float], ended: Collection[Sequence[float]], *, minimise: bool) -> bool:
-    """Return whether a trial is worse than the median of the averages of ended trials, over the same number of values.
+    """Return whether a trial's last value is worse than the median of the ended trials' averages.
+
+    Each average is over the first values of an ended trial, as many as the trial has.
 
     Source: https://docs.aws.amazon.com/sagemaker/latest/dg/automatic-model-tuning-early-stopping.html
 

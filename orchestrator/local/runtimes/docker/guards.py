@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 
 IMAGE_VARIABLE = "MICROJOBS_GUARD_IMAGE"
 NO_IMAGE = "none"
-"""The name of an image with which hosts get no guards."""
+"""The value of the image's name that disables guards."""
 DEFAULT_IMAGE = "python:3.11-slim-bookworm"
 JOB_LABEL = "org.microjobs.variant"
 """A label of all images that containers/Dockerfile builds. Each of them has Python."""
@@ -65,8 +65,8 @@ class Guards:
         self._image: Image | None = None
         if self._image_name == NO_IMAGE:
             logger.warning(
-                "guard image none: any local user and container can use endpoints without a signature, and an isolated "
-                "model reaches the services of this machine"
+                "guards are disabled: any local user and container can use endpoints without a signature, and an "
+                "isolated model can connect to the services of this machine"
             )
 
     def are_needed(self, plan: Plan) -> bool:
@@ -125,7 +125,7 @@ class Guards:
             named = [item for item in found if item["RepoTags"]]
             if not named:
                 return images.pull(self._client, base, NO_IMAGE_REMEDY)
-            # An image that a user derived from ours is newer, and may be as small.
+            # An image that a user derived from one of ours may have the same size. It is newer, so the older one is ours.
             return self._client.images.get(min(named, key=lambda item: (item["Size"], item["Created"]))["Id"])
 
 
@@ -134,7 +134,7 @@ def _await_ready(container: Container) -> None:
 
     Raises:
         CannotRunError: the guard ended.
-        MachineFailedError: the guard printed nothing within `START_TIMEOUT`.
+        MachineFailedError: the guard is not ready after `START_TIMEOUT`, or the engine does not answer.
     """
     output = []
     try:

@@ -1,7 +1,7 @@
 """Runs one program, and exits with the program's exit code: `python -I -S process_shim.py LOG SCRATCH CPUS COMMAND…`.
 
 Each line of output is written to the log, after the time when it was read, in microseconds. A `+` after the time marks
-a part of a line that was rewritten with carriage returns. After each write to the log the shim writes a byte to
+the beginning of a long line, of which the program writes a new version after each carriage return. After each write to the log the shim writes a byte to
 stdout, so that the server need not poll the log.
 
 A number on stdin ends the program: the shim sends SIGTERM, and SIGKILL after that many seconds. When stdin closes, the
@@ -26,14 +26,14 @@ from typing import IO
 ORPHAN_GRACE_SECONDS = 3.0
 """Time between SIGTERM and SIGKILL when the server is gone."""
 DRAIN_SECONDS = 2.0
-"""Time limit for reading output after the program's end. Without it, a process that keeps the pipe open would block."""
+"""Time limit for reading output after the program's end: a process that outlives the program may keep the pipe open."""
 MAX_LINE_BYTES = 1 << 20
 
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36  # linux/prctl.h
 
 
 class Log:
-    """Writes lines of output to a file, each with a later time than the line before, and calls `notify` then."""
+    """Writes lines of output to a file, each with a later time than the line before. Calls `notify` after each write."""
 
     def __init__(self, file: IO[bytes], notify: Callable[[], None] = lambda: None) -> None:
         self._file = file
@@ -54,7 +54,7 @@ class Log:
             self._write([self._partial_line])
 
     def _write(self, lines: Sequence[bytes], mark: bytes = b"") -> None:
-        # A full disk must not end the program, which may handle it.
+        # A full disk must not end the program: the program may react to it.
         with contextlib.suppress(OSError):
             for line in lines:
                 self._last_time = max(time.time_ns() // 1000, self._last_time + 1)
@@ -135,7 +135,7 @@ class Shim:
 
 
 def _end_descendants() -> None:
-    """Kill the processes that the program left. They are children of the shim, because it is a subreaper."""
+    """Kill the processes that the program left running. They are children of the shim, because it is a subreaper."""
     children = Path(f"/proc/self/task/{os.getpid()}/children")
     with contextlib.suppress(ChildProcessError, FileNotFoundError):
         while True:
