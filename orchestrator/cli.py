@@ -59,8 +59,8 @@ def _add_arguments(name: str, parser: argparse.ArgumentParser) -> None:
 class VersionAction(argparse.Action):
     """Prints the version, and the revision in a clone of the repository."""
 
-    def __init__(self, option_strings: list[str], **members: Any) -> None:
-        super().__init__(option_strings, **{**members, "dest": argparse.SUPPRESS, "nargs": 0})
+    def __init__(self, option_strings: list[str], **arguments: Any) -> None:
+        super().__init__(option_strings, **{**arguments, "dest": argparse.SUPPRESS, "nargs": 0})
 
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
         from importlib.metadata import version

@@ -10,7 +10,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from botocore.parsers import ResponseParserError
 
 from microjobs_orchestrator import images, workflows
-from microjobs_orchestrator.aws import architecture, quotas
+from microjobs_orchestrator.aws import image_platforms, quotas
 from microjobs_orchestrator.aws import images as aws_images
 from microjobs_orchestrator.aws.backend import CLIENT, find_credentials_problems, make_request_context, open_session
 from microjobs_orchestrator.aws.remedies import DENIED, find_remedy, make_login_command
@@ -215,7 +215,7 @@ def check_images(account: Account) -> Iterator[Finding]:
             yield Finding("problem", f"no image of {job} was pushed from this home", f"microjobs push {job}")
             continue
         digest = pushed[job].rpartition("@")[2]
-        platforms = architecture.list_platforms(account.client("ecr"), destination.name(job), digest)
+        platforms = image_platforms.list_platforms(account.client("ecr"), destination.name(job), digest)
         if not platforms:
             yield Finding("problem", f"{pushed[job]} is no longer in ECR", f"microjobs push {job}")
         elif images.PLATFORM not in platforms:

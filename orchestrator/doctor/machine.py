@@ -73,7 +73,7 @@ def check_engine(environ: Mapping[str, str]) -> Iterator[Finding]:
             version = client.version()["Version"]
             has_gpu_runtime = "nvidia" in client.info().get("Runtimes", {})
     except DockerException as error:
-        yield explain_silent_engine(str(error), address, from_variable=bool(environ.get("DOCKER_HOST")))
+        yield explain_unreachable_engine(str(error), address, from_variable=bool(environ.get("DOCKER_HOST")))
         return
     yield Finding("ok", f"Docker engine {version}" + (", with NVIDIA's runtime for GPUs" if has_gpu_runtime else ""))
     if address.startswith(REMOTE):
@@ -82,7 +82,7 @@ def check_engine(environ: Mapping[str, str]) -> Iterator[Finding]:
         yield Finding("problem", message, remedy)
 
 
-def explain_silent_engine(error: str, address: str, *, from_variable: bool) -> Finding:
+def explain_unreachable_engine(error: str, address: str, *, from_variable: bool) -> Finding:
     """Return the finding for an engine that does not answer.
 
     Args:
@@ -219,6 +219,6 @@ def check_local_server(home: Home) -> Finding:
         return Finding("problem", str(error))
     if address is not None:
         return Finding("ok", f"the local server answers at {address.url} (runtime {address.runtime})")
-    if home.server.exists():
-        return Finding("note", f"{home.server} exists, but its server does not answer", "microjobs local down")
+    if home.server_file.exists():
+        return Finding("note", f"{home.server_file} exists, but its server does not answer", "microjobs local down")
     return Finding("ok", "no local server is running: each run starts its own")

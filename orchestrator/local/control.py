@@ -94,7 +94,7 @@ def _read_settings(home: Home) -> dict[str, Any] | None:
         return None
     home.check()
     try:
-        settings = json.loads(read_file(home.server))
+        settings = json.loads(read_file(home.server_file))
     except (OSError, ValueError, RecursionError):  # no server runs, or it is stopping
         return None
     is_valid = isinstance(settings, dict) and all(
@@ -206,7 +206,7 @@ def stop(home: Home) -> bool:
     settings = _read_settings(home)
     if (pid := home_lock.find_holder(home)) is None:
         if settings is not None:
-            home.server.unlink(missing_ok=True)  # left by a killed server
+            home.server_file.unlink(missing_ok=True)  # left by a killed server
         return False
     try:
         timeout = STOP_TIMEOUT if find_server(home) else TERM_TIMEOUT

@@ -65,7 +65,7 @@ class Home:
         """Folders of running jobs. They share the buckets' file system, and are removed when the job ends."""
         self.environments = root / "environments"
         """Virtual environments of the process runtime, one per lock file of packages."""
-        self.server = root / "server.json"
+        self.server_file = root / "server.json"
         """Process and address of the server. The file exists while a server runs."""
         self.lock = root / "lock"
         self.users = root / "users"

@@ -89,8 +89,8 @@ def serve(home: Home, config: Config, *, tied: bool = False, choose: Choose | No
         port = _start(home, config, runtime, cleanup)
         url = f"http://{LOOPBACK}:{port}"
         settings = {"url": url, "region": config.region, "runtime": runtime.name, "why": why, "pid": os.getpid()}
-        cleanup.callback(home.server.unlink, missing_ok=True)
-        write_text(home.server, json.dumps(settings))
+        cleanup.callback(home.server_file.unlink, missing_ok=True)
+        write_text(home.server_file, json.dumps(settings))
         logger.info("serving %s at %s; buckets are in %s", home.root, url, home.buckets)
         while not stop.wait(POLL_INTERVAL):
             pass

@@ -57,7 +57,7 @@ def issue(home: Credentials, who: Caller, seconds: int) -> dict[str, Any]:
     }
 
 
-def parse_token(home: Credentials, access_key_id: str, token: str, now: float) -> tuple[Credentials, Caller]:
+def verify_token(home: Credentials, access_key_id: str, token: str, now: float) -> tuple[Credentials, Caller]:
     """Return the credentials and the caller of a session token.
 
     Raises:

@@ -109,15 +109,15 @@ class FolderItem:
     name: str
     """The name relative to the top folder, such as `a/b`."""
     status: os.stat_result
-    folder: int
-    """The descriptor of the item's folder. It is closed when the walk continues."""
+    folder_descriptor: int
+    """The open descriptor of the item's folder. It is closed when the walk continues."""
 
     @property
-    def base(self) -> str:
+    def base_name(self) -> str:
         return self.name.rpartition("/")[2]
 
     def read_link(self) -> str:
-        return os.readlink(self.base, dir_fd=self.folder)
+        return os.readlink(self.base_name, dir_fd=self.folder_descriptor)
 
     @property
     def type(self) -> FileType | None:

@@ -94,7 +94,7 @@ class HomeView(View):
     def can_change(self) -> bool:
         """Whether the process that server.json names is alive."""
         try:
-            os.kill(json.loads(self._home.server.read_text())["pid"], 0)
+            os.kill(json.loads(self._home.server_file.read_text())["pid"], 0)
         except (OSError, ValueError, KeyError, TypeError, OverflowError):
             return False
         return True

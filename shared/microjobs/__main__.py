@@ -20,13 +20,13 @@ GRACE_SECONDS, SERVE_GRACE_SECONDS = 110.0, 27.0
 
 def main() -> int:
     grace = SERVE_GRACE_SECONDS if sys.argv[1:2] == ["serve"] else GRACE_SECONDS
-    return supervise(run, Layout.from_environment().or_default(), grace)
+    return supervise(run, Layout.from_environment().existing_or_default(), grace)
 
 
 def run() -> NoReturn:
-    from microjobs.run import end, main  # only the job's process imports it: PID 1 needs none of it
+    from microjobs.run import exit_process, main  # only the job's process imports it: PID 1 needs none of it
 
-    end(main(sys.argv[1:]))
+    exit_process(main(sys.argv[1:]))
 
 
 if __name__ == "__main__":

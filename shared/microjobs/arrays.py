@@ -37,7 +37,7 @@ FOLD_ROWS, FOLD_WIDTH = 64, 256
 HEADER_BYTES = 12 + 10_000
 """Maximum size of a header. numpy parses at most 10,000 characters, for safety."""
 
-NAME = re.compile(r"(?P<kind>[xy])_(?P<split>train|test)(?:-(?P<shard>\d{5})-of-(?P<shards>\d{5}))?\.npy")
+FILE_NAME = re.compile(r"(?P<kind>[xy])_(?P<split>train|test)(?:-(?P<shard>\d{5})-of-(?P<shards>\d{5}))?\.npy")
 """Name of an array file, such as `x_train.npy`, or of one shard, such as `x_train-00000-of-00004.npy`."""
 
 T = TypeVar("T")
@@ -208,7 +208,7 @@ def array_files(folder: Path, kind: str, split: str) -> list[Path]:
 
 
 def _find_files(folder: Path, kind: str, split: str) -> list[Path]:
-    found = [(match, path) for path in sorted(folder.glob("*.npy")) if (match := NAME.fullmatch(path.name))]
+    found = [(match, path) for path in sorted(folder.glob("*.npy")) if (match := FILE_NAME.fullmatch(path.name))]
     return [path for match, path in found if match["kind"] == kind and match["split"] == split]
 
 
@@ -219,7 +219,7 @@ def check_shards(names: Iterator[str]) -> None:
         UserError: a shard is missing, or two files belong to different sets. The message names them.
     """
     ordered = sorted(names)
-    matches = [match for name in ordered if (match := NAME.fullmatch(name))]
+    matches = [match for name in ordered if (match := FILE_NAME.fullmatch(name))]
     if len({match["shards"] for match in matches}) > 1:
         raise UserError(
             f"{ordered[0]} and {ordered[-1]} do not belong together: keep either the whole array or one set of shards"

@@ -71,7 +71,7 @@ def run(resources: ResourceConfig, work: Callable[[Cluster], None], types: tuple
         verdict = watch.end(ending)
     if error is not None and verdict == ending and ending.certainty == Certainty.CERTAIN:
         raise error  # unlike a new error, this one has the traceback
-    verdict.conclude()
+    verdict.raise_error()
 
 
 class _JobEnded(BaseException):

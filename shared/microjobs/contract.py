@@ -46,7 +46,7 @@ class Layout:
     def from_environment(cls, environ: Mapping[str, str] = os.environ) -> "Layout":
         return cls(Path(environ.get(BASE_DIR) or DEFAULT_ROOT))
 
-    def or_default(self) -> "Layout":
+    def existing_or_default(self) -> "Layout":
         """Return the default layout if this root is not a folder: the platform reads a failure file only there."""
         return self if self.root.is_dir() else Layout()
 
@@ -63,7 +63,7 @@ class Layout:
         inside = PurePosixPath(path)
         return self.root / inside.relative_to(DEFAULT_ROOT) if inside.is_relative_to(DEFAULT_ROOT) else Path(path)
 
-    def spell(self, path: Path) -> str:
+    def format_local_path(self, path: Path) -> str:
         """Return the `LocalPath` in a request for a path below this root; the inverse of `local`."""
         return str(PurePosixPath(DEFAULT_ROOT) / path.relative_to(self.root))
 

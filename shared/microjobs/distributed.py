@@ -139,7 +139,7 @@ def launch(
                 # Workers stay until all hosts are done, because other workers may still read from them.
                 watch.end(_follow(workers, watch, stop))
     if watch.verdict is not None:
-        watch.verdict.conclude()
+        watch.verdict.raise_error()
 
 
 def _follow(workers: "_Workers", watch: Watch, stop: StopRequest) -> Ending:

@@ -25,7 +25,7 @@ class Certainty(IntEnum):
     """The error names a lost connection, so the cause is probably on another host."""
     DOUBTFUL = 1
     """A lost connection could explain the error."""
-    SILENT = 2
+    NO_REPORT = 2
     """A process died without a report."""
     CERTAIN = 3
     """The worker reported the cause, or the system killed it."""
@@ -47,7 +47,7 @@ class Ending:
     def __post_init__(self) -> None:
         object.__setattr__(self, "reason", self.reason[:MAX_REASON_CHARACTERS])
 
-    def conclude(self) -> None:
+    def raise_error(self) -> None:
         """Raise `Stopped` after a stop signal, or a `JobError` for any other code except 0. Do nothing for code 0."""
         if self.code > 128:
             raise Stopped(self.code - 128)
@@ -88,7 +88,7 @@ def from_exit_code(host: str, code: int, *, by_agent: bool = False) -> Ending:
 
 
 def _certainty_of_signal(number: int) -> Certainty:
-    return Certainty.CERTAIN if number == signal.SIGKILL else Certainty.SILENT
+    return Certainty.CERTAIN if number == signal.SIGKILL else Certainty.NO_REPORT
 
 
 def _make_failure(host: str, code: int, reason: str, certainty: Certainty) -> Ending:

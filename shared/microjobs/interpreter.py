@@ -20,11 +20,11 @@ FLAGS = "-IuBXutf8"
 IMAGE_VARIABLES = ("PYTHONUNBUFFERED", "PYTHONDONTWRITEBYTECODE")
 """Variables that the image itself sets for the user's programs."""
 
-EXECUTABLE = ("PYTHONEXECUTABLE", "__PYVENV_LAUNCHER__")
+EXECUTABLE_VARIABLES = ("PYTHONEXECUTABLE", "__PYVENV_LAUNCHER__")
 """Variables that replace Python's own path in spite of `FLAGS`, so that Python would not find its virtual environment.
 The Dockerfile, `containers/bin` and the runtime `process` remove them."""
 
-OTHER_INTERPRETERS = ("PYTHONHOME", "PYTHONPLATLIBDIR", *EXECUTABLE)
+OTHER_INTERPRETERS = ("PYTHONHOME", "PYTHONPLATLIBDIR", *EXECUTABLE_VARIABLES)
 """Variables that describe one installation of Python. Another interpreter would not find its library with them."""
 
 PYTHON = "MICROJOBS_PYTHON"

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from microjobs.arrays import NAME, ArrayFile, check_shards, open_array
+from microjobs.arrays import FILE_NAME, ArrayFile, check_shards, open_array
 from microjobs.errors import UserError
 
 CODE_FOLDER = "code"
@@ -51,7 +51,7 @@ def survey(folder: Path) -> list[Entry]:
     """
     entries = []
     for path in _find_data(folder):
-        if NAME.fullmatch(path.name) is None or not path.is_file():
+        if FILE_NAME.fullmatch(path.name) is None or not path.is_file():
             raise UserError(f"unexpected {path.name!r} in the input: it may contain {EXPECTED}")
         entries.append(_describe(open_array(path)))
     return entries

@@ -10,7 +10,7 @@ from microjobs.interpreter import PYTHON
 from microjobs.run import JOB
 
 if __name__ == "__main__":
-    layout, image = Layout.from_environment().or_default(), Path(os.environ.get(JOB, "")).name
+    layout, image = Layout.from_environment().existing_or_default(), Path(os.environ.get(JOB, "")).name
     cause = f"image {image} has no pip"
     if PYTHON in os.environ:
         cause = f"without a container engine, all jobs share the packages of {image}"

@@ -60,7 +60,9 @@ def main(arguments: Sequence[str]) -> int:
         _ignore_stop_signals()
         if received_signals:  # during an import, native code may convert `Stopped` to another error
             return _end_stopped(Stopped(received_signals[0]), is_training=arguments[:1] == ["train"])
-        return _end_failed(error, layout.or_default(), is_processing=arguments[:1] not in (["train"], ["serve"]))
+        return _end_failed(
+            error, layout.existing_or_default(), is_processing=arguments[:1] not in (["train"], ["serve"])
+        )
     finally:
         _ignore_stop_signals()
 
@@ -213,7 +215,7 @@ def _end_failed(error: Exception, layout: Layout, *, is_processing: bool) -> int
     return code
 
 
-def end(code: int) -> NoReturn:
+def exit_process(code: int) -> NoReturn:
     """End the process. Training skips the shutdown of its framework, which takes half a second."""
     if sys.argv[1:] == ["train"]:
         logging.shutdown()
@@ -224,4 +226,4 @@ def end(code: int) -> NoReturn:
 
 
 if __name__ == "__main__":
-    end(main(sys.argv[1:]))
+    exit_process(main(sys.argv[1:]))

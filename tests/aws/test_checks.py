@@ -16,7 +16,7 @@ from moto import mock_aws
 
 from microjobs_orchestrator import images as project_images
 from microjobs_orchestrator import workflows
-from microjobs_orchestrator.aws import architecture, images, quotas
+from microjobs_orchestrator.aws import image_platforms, images, quotas
 from microjobs_orchestrator.aws.backend import make_request_context
 from microjobs_orchestrator.aws.settings import Settings
 from microjobs_orchestrator.doctor import account as checks
@@ -230,7 +230,7 @@ def test_image_needs_the_platform_of_sagemaker(
 ) -> None:
     monkeypatch.setattr(project_images, "list_jobs", lambda: ["serve"])
     monkeypatch.setattr(images, "load_pushed_images", lambda *_: {"serve": "host/microjobs/serve@sha256:1"})
-    monkeypatch.setattr(architecture, "list_platforms", lambda *_: platforms)
+    monkeypatch.setattr(image_platforms, "list_platforms", lambda *_: platforms)
     assert run(checks.check_images, account).level == level
 
 
@@ -262,7 +262,7 @@ def platforms_of(manifest: dict[str, Any], url: str = "") -> list[str]:
         if url:
             expected = {"repositoryName": "microjobs/serve", "layerDigest": "sha256:c"}
             stub.add_response("get_download_url_for_layer", {"downloadUrl": url}, expected)
-        return architecture.list_platforms(client, "microjobs/serve", "sha256:m")
+        return image_platforms.list_platforms(client, "microjobs/serve", "sha256:m")
 
 
 def test_architecture_of_a_single_image_is_in_its_config(blobs: str) -> None:

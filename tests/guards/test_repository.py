@@ -53,7 +53,7 @@ def _uncommented(path: Path) -> list[str]:
 def test_compose_mounts_only_paths_of_the_contract(compose: Path) -> None:
     layout = Layout()
     allowed = {
-        layout.spell(path)
+        layout.format_local_path(path)
         for path in (
             layout.model,
             layout.output,

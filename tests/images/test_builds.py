@@ -15,7 +15,7 @@ from tests.images.conftest import RunJob
 
 pytestmark = pytest.mark.engine
 
-Attributes = Callable[[str], dict[str, Any]]
+GetImageAttributes = Callable[[str], dict[str, Any]]
 
 LIST_PACKAGES = "import importlib.metadata as m; print(*sorted(f'{d.name}=={d.version}' for d in m.distributions()))"
 
@@ -38,7 +38,7 @@ def test_image_contains_exactly_the_packages_of_its_locks(job: str, root: Path, 
     assert installed == pins(CONTAINERS / job / "cpu.lock") | pins(REPOSITORY / "shared" / "requirements.lock")
 
 
-def test_same_locks_build_the_same_layers(image_attributes: Attributes) -> None:
+def test_same_locks_build_the_same_layers(image_attributes: GetImageAttributes) -> None:
     """Build an image without a cache, and compare its layers byte by byte."""
     job = "serve"
     config = subprocess.run(

@@ -12,7 +12,7 @@ from docker.types import Mount
 
 from microjobs.contract import FAILURE_LIMIT, Layout
 from microjobs.hyperparameters import describe
-from microjobs.interpreter import EXECUTABLE, FLAGS
+from microjobs.interpreter import EXECUTABLE_VARIABLES, FLAGS
 from microjobs.run import package_name
 from tests.conftest import CONTAINERS, JOBS
 from tests.images.conftest import Job, RunJob, StartJob
@@ -20,7 +20,7 @@ from tests.images.example import Example, load_example
 
 pytestmark = [pytest.mark.engine, pytest.mark.parametrize("job", JOBS)]
 
-Attributes = Callable[[str], dict[str, Any]]
+GetImageAttributes = Callable[[str], dict[str, Any]]
 
 AS_SAGEMAKER: dict[str, Any] = {}
 HARDENED: dict[str, Any] = {
@@ -141,7 +141,7 @@ def declared_hyperparameters(job: str) -> list[dict[str, Any]]:
     return as_json
 
 
-def test_labels_describe_the_image(job: str, image_attributes: Attributes) -> None:
+def test_labels_describe_the_image(job: str, image_attributes: GetImageAttributes) -> None:
     labels = image_attributes(job)["Config"]["Labels"]
     assert labels["org.opencontainers.image.title"] == f"microjobs/{job}"
     assert labels["org.opencontainers.image.licenses"] == "Apache-2.0"
@@ -162,14 +162,16 @@ def test_image_has_no_build_tools_caches_tests_or_locks(job: str, root: Path, ru
     assert run.log.split() == []
 
 
-def test_entrypoint_is_in_exec_form_and_no_user_is_set(job: str, image_attributes: Attributes) -> None:
+def test_entrypoint_is_in_exec_form_and_no_user_is_set(job: str, image_attributes: GetImageAttributes) -> None:
     config = image_attributes(job)["Config"]
-    unset = [argument for name in EXECUTABLE for argument in ("-u", name)]
+    unset = [argument for name in EXECUTABLE_VARIABLES for argument in ("-u", name)]
     assert config["Entrypoint"] == ["/usr/bin/env", *unset, "/opt/venv/bin/python", FLAGS, "-m", "microjobs"]
     assert not config["User"]  # SageMaker runs containers as root
 
 
-def test_no_secret_or_index_address_is_in_the_history(job: str, image_attributes: Attributes, engine: Any) -> None:
+def test_no_secret_or_index_address_is_in_the_history(
+    job: str, image_attributes: GetImageAttributes, engine: Any
+) -> None:
     history = json.dumps(engine.images.get(image_attributes(job)["Id"]).history())
     environment = " ".join(image_attributes(job)["Config"]["Env"])
     for word in ("INDEX_URL", "simple", "SECRET", "TOKEN", "PASSWORD"):
@@ -177,13 +179,13 @@ def test_no_secret_or_index_address_is_in_the_history(job: str, image_attributes
         assert word not in environment
 
 
-def test_image_size_is_limited(job: str, example: Example, image_attributes: Attributes) -> None:
+def test_image_size_is_limited(job: str, example: Example, image_attributes: GetImageAttributes) -> None:
     if example.max_megabytes is None:
         pytest.skip("the example has no limit")
     assert image_attributes(job)["Size"] / 1e6 <= example.max_megabytes
 
 
-def test_images_share_layers(job: str, image_attributes: Attributes) -> None:
+def test_images_share_layers(job: str, image_attributes: GetImageAttributes) -> None:
     layers = {name: image_attributes(name)["RootFS"]["Layers"] for name in JOBS}
     common = set.intersection(*(set(digests) for digests in layers.values()))
     base, packages, *_ = layers[job]

@@ -254,5 +254,5 @@ def submit(layout: Layout, switch: str, script: str) -> None:
     code = layout.input_data / "code"
     code.mkdir()
     (code / "train.py").write_text(script)
-    source = layout.spell(code)
+    source = layout.format_local_path(code)
     write_hyperparameters(layout, {switch: True, "sagemaker_program": "train.py", "sagemaker_submit_directory": source})

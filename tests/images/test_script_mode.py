@@ -43,7 +43,7 @@ def submit(root: Path) -> Submit:
         write_request(
             layout,
             sagemaker_program="train.py",
-            sagemaker_submit_directory=layout.spell(root / SOURCE),
+            sagemaker_submit_directory=layout.format_local_path(root / SOURCE),
             epochs=3,
             name="a b",
         )
@@ -60,7 +60,7 @@ def test_script_gets_arguments_and_environment(job: str, submit: Submit, run_job
     run = run_job(job, ["train"], layout.root)
     assert json.loads((layout.model / "result.json").read_text()) == {
         "argv": ["--epochs", "3", "--name", "a b"],
-        "train": layout.spell(layout.channel("train")),
+        "train": layout.format_local_path(layout.channel("train")),
         "epochs": "3",
     }
     assert run.warnings() == []
@@ -72,7 +72,11 @@ def test_code_can_be_an_archive(job: str, submit: Submit, run_job: RunJob) -> No
     with tarfile.open(archive, "w:gz") as tar:
         tar.add(layout.root / SOURCE / "train.py", "train.py")
     write_request(
-        layout, sagemaker_program="train.py", sagemaker_submit_directory=layout.spell(archive), epochs=3, name="a b"
+        layout,
+        sagemaker_program="train.py",
+        sagemaker_submit_directory=layout.format_local_path(archive),
+        epochs=3,
+        name="a b",
     )
     run_job(job, ["train"], layout.root)
     assert (layout.model / "result.json").exists()
@@ -101,7 +105,9 @@ def test_requirements_are_installed_first(job: str, submit: Submit, run_job: Run
 
 def test_missing_program_error_lists_the_files(job: str, submit: Submit, run_job: RunJob) -> None:
     layout = submit("")
-    write_request(layout, sagemaker_program="other.py", sagemaker_submit_directory=layout.spell(layout.root / SOURCE))
+    write_request(
+        layout, sagemaker_program="other.py", sagemaker_submit_directory=layout.format_local_path(layout.root / SOURCE)
+    )
     run = run_job(job, ["train"], layout.root, expect=2)
     assert run.failure == "sagemaker_program 'other.py' is not in the code, which contains train.py"
 

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from microjobs.contract import DEFAULT_ROOT, Layout
-from microjobs.interpreter import EXECUTABLE
+from microjobs.interpreter import EXECUTABLE_VARIABLES
 from tests.conftest import CONTAINERS, JOBS
 from tests.images.conftest import RunJob, StartJob
 from tests.images.example import load_example
-from tests.images.test_every_image import Attributes, answers_ping, give_to_another_user, run_until_exit
+from tests.images.test_every_image import GetImageAttributes, answers_ping, give_to_another_user, run_until_exit
 from tests.images.training import write_request
 
 pytestmark = pytest.mark.engine
@@ -23,7 +23,7 @@ NOWHERE = "/nonexistent"
 VARIABLES = {
     "PYTHONPATH": f"{CODE}:{NOWHERE}",
     "PYTHONHOME": NOWHERE,
-    **dict.fromkeys(EXECUTABLE, NOWHERE),
+    **dict.fromkeys(EXECUTABLE_VARIABLES, NOWHERE),
     "PYTHONSTARTUP": f"{CODE}/json.py",
     "PYTHONUSERBASE": CODE,
     "PYTHONSAFEPATH": "1",
@@ -71,7 +71,7 @@ def write_shadows(folder: Path) -> None:
 @pytest.mark.parametrize("job", JOBS)
 @pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
 def test_settings_do_not_break_the_images(
-    job: str, settings: Settings, root: Path, start_job: StartJob, image_attributes: Attributes
+    job: str, settings: Settings, root: Path, start_job: StartJob, image_attributes: GetImageAttributes
 ) -> None:
     example, layout, options = load_example(CONTAINERS / job), Layout(root), dict(settings.options)
     example.prepare(layout)
@@ -97,7 +97,7 @@ pathlib.Path(os.environ["SM_MODEL_DIR"], "result.json").write_text(json.dumps(re
 def test_script_gets_the_python_path_and_the_user(job: str, root: Path, run_job: RunJob) -> None:
     """Requirements are installed although the code has a module `queue`, which pip would import."""
     layout, source = Layout(root), root / "input" / "data" / "code"
-    write_request(layout, sagemaker_program="train.py", sagemaker_submit_directory=layout.spell(source))
+    write_request(layout, sagemaker_program="train.py", sagemaker_submit_directory=layout.format_local_path(source))
     (source / "lib").mkdir(parents=True)
     (source / "lib" / "mylib.py").touch()
     (source / "train.py").write_text(WRITE_RESULT)

@@ -36,13 +36,15 @@ def test_unsupported_python_is_a_problem() -> None:
         ("No such file", DEFAULT_SOCKET, False, "note", "install"),
     ],
 )
-def test_silent_engine_has_a_remedy(error: str, address: str, from_variable: bool, level: str, remedy: str) -> None:
-    finding = machine.explain_silent_engine(error, address, from_variable=from_variable)
+def test_unreachable_engine_has_a_remedy(
+    error: str, address: str, from_variable: bool, level: str, remedy: str
+) -> None:
+    finding = machine.explain_unreachable_engine(error, address, from_variable=from_variable)
     assert finding.level == level
     assert remedy in finding.remedy
 
 
-def test_silent_engine_of_docker_host_is_a_problem() -> None:
+def test_unreachable_engine_of_docker_host_is_a_problem() -> None:
     (finding,) = machine.check_engine({"DOCKER_HOST": "tcp://127.0.0.1:9"})
     assert finding.level == "problem"
     assert "tcp://127.0.0.1:9" in finding.message
@@ -170,7 +172,7 @@ def test_tls_failure_has_a_remedy(index: str) -> None:
     assert "set SSL_CERT_FILE" in finding.remedy
 
 
-def test_silent_package_index_is_a_problem_and_its_password_is_hidden() -> None:
+def test_unreachable_package_index_is_a_problem_and_its_password_is_hidden() -> None:
     finding = machine.check_package_index({"PIP_INDEX_URL": "http://anna:secret@127.0.0.1:9/simple"})
     assert finding.level == "problem"
     assert "http://127.0.0.1:9/simple" in finding.message
@@ -191,9 +193,9 @@ def test_package_index_is_checked_without_an_engine(
     assert ("jobs can also run as processes" in messages) == (level == "ok")
 
 
-def test_file_of_a_dead_server_has_a_remedy(tmp_path: Path) -> None:
+def test_file_of_a_killed_server_has_a_remedy(tmp_path: Path) -> None:
     home = Home(tmp_path)
     assert machine.check_local_server(home).message.startswith("no local server is running")
-    home.server.write_text("{}")
+    home.server_file.write_text("{}")
     finding = machine.check_local_server(home)
     assert (finding.level, finding.remedy) == ("note", "microjobs local down")

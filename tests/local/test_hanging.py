@@ -43,7 +43,7 @@ def test_hanging_server_is_killed(home: Home, caplog: pytest.LogCaptureFixture) 
     assert (home_lock.find_holder(home), control.find_server(home)) == (None, None)
     assert f"process {pid}, did not stop within 1 s and is killed" in caplog.text
     assert not control.stop(home)
-    assert not home.server.exists()
+    assert not home.server_file.exists()
 
 
 def test_hanging_server_is_replaced(home: Home, caplog: pytest.LogCaptureFixture) -> None:
@@ -70,7 +70,7 @@ def test_commands_report_a_hanging_server(home: Home) -> None:
 def test_start_waits_for_a_stopping_server(home: Home) -> None:
     first = control.start(home, CONFIG)
     os.kill(first.pid, signal.SIGTERM)
-    wait_until(home.server.exists, lambda exists: not exists)  # its jobs would be ended now
+    wait_until(home.server_file.exists, lambda exists: not exists)  # its jobs would be ended now
     with control.use_server(home, CONFIG) as address:
         assert address.pid != first.pid
 
@@ -96,7 +96,7 @@ def test_process_with_the_reused_id_of_a_server_is_not_stopped(home: Home) -> No
     home.create()
     with subprocess.Popen(["sleep", "100"]) as other:
         home.lock.write_text(f"{other.pid} 0")
-        home.server.write_text(f'{{"url": "http://127.0.0.1:9", "pid": {other.pid}}}')
+        home.server_file.write_text(f'{{"url": "http://127.0.0.1:9", "pid": {other.pid}}}')
         assert not control.stop(home)
         assert other.poll() is None
         other.terminate()

@@ -69,7 +69,7 @@ with use_server(Home(Path({str(home.root)!r})), Config(port=0, runtime="process"
     wait_until(lambda: control.find_server(home), lambda address: address is not None, seconds=30)
     launcher.kill()
     launcher.wait()
-    wait_until(home.server.exists, lambda exists: not exists, seconds=30)
+    wait_until(home.server_file.exists, lambda exists: not exists, seconds=30)
 
 
 def test_interrupted_start_leaves_no_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -82,7 +82,7 @@ def test_interrupted_start_leaves_no_server(tmp_path: Path, monkeypatch: pytest.
         control.start(home, Config(port=0, runtime="process"))
     *_, process = control._children.values()
     assert process.wait(30) in (0, -signal.SIGTERM)
-    assert not home.server.exists()
+    assert not home.server_file.exists()
 
 
 def test_shared_server_stops_with_its_last_user(tmp_path: Path) -> None:
@@ -94,7 +94,7 @@ def test_shared_server_stops_with_its_last_user(tmp_path: Path) -> None:
     time.sleep(1)
     assert control.find_server(home) == address
     second.__exit__(None, None, None)
-    wait_until(home.server.exists, lambda exists: not exists, seconds=30)
+    wait_until(home.server_file.exists, lambda exists: not exists, seconds=30)
 
 
 FIFO = None
@@ -122,7 +122,7 @@ def put(path: Path, content: bytes | None) -> None:
 def test_damaged_address_counts_as_no_server(tmp_path: Path, content: bytes | None) -> None:
     home = Home(tmp_path / "home")
     home.create()
-    put(home.server, content)
+    put(home.server_file, content)
     with home_lock.hold(home):
         assert control.find_server(home) is None
     assert not control.stop(home)

@@ -20,11 +20,11 @@ def write_tree(tree: Tree, folder: Path) -> None:
             path.write_bytes(entry.content.read_bytes())
 
 
-def copy_from_host(host: Host, path: str, to: Path) -> bool:
-    """Copy from a host into the folder `to`; False if there is nothing."""
-    tree = host.copy(path, to.with_name(f"{to.name}.contents"))
+def copy_from_host(host: Host, path: str, target: Path) -> bool:
+    """Copy from a host into the folder `target`; False if there is nothing."""
+    tree = host.copy(path, target.with_name(f"{target.name}.contents"))
     if tree is not None:
-        write_tree(tree, to)
+        write_tree(tree, target)
     return tree is not None
 
 

@@ -22,12 +22,12 @@ from microjobs_orchestrator.push.registry import Manifest, Registry, is_loopback
 from microjobs_orchestrator.push.tags import TaggedImage
 from tests.push.conftest import image
 
-ANNA = Credentials("anna", "secret")
-BOB = Credentials("", "", "long")
-BASIC = "Basic " + base64.b64encode(b"anna:secret").decode()
-TYPE = "application/vnd.docker.distribution.manifest.v2+json"
-MANIFEST = json.dumps({"config": {"digest": "sha256:c0"}, "mediaType": TYPE}).encode()
-EXPECTED = Manifest(f"sha256:{hashlib.sha256(MANIFEST).hexdigest()}", "sha256:c0", TYPE)
+PASSWORD_LOGIN = Credentials("anna", "secret")
+TOKEN_LOGIN = Credentials("", "", "long")
+BASIC_HEADER = "Basic " + base64.b64encode(b"anna:secret").decode()
+MEDIA_TYPE = "application/vnd.docker.distribution.manifest.v2+json"
+MANIFEST = json.dumps({"config": {"digest": "sha256:c0"}, "mediaType": MEDIA_TYPE}).encode()
+EXPECTED_MANIFEST = Manifest(f"sha256:{hashlib.sha256(MANIFEST).hexdigest()}", "sha256:c0", MEDIA_TYPE)
 
 Response = tuple[int, dict[str, str], bytes]
 ReceivedRequests = list[tuple[str, str]]
@@ -69,7 +69,7 @@ class FakeRegistry:
         self.thread.join()
         self.server.server_close()
 
-    def get_manifest(self, login: Credentials | None = ANNA) -> Manifest | None:
+    def get_manifest(self, login: Credentials | None = PASSWORD_LOGIN) -> Manifest | None:
         with closing(Registry(Destination(self.host, "team"), login)) as registry:
             return registry.get_manifest("serve", "v1")
 
@@ -94,7 +94,7 @@ def answer_with_tokens(fake: FakeRegistry, request: Any, body: str) -> Response:
     """Respond as Docker Hub and GitHub do: they require a token for one repository, which another URL issues."""
     query = parse_qs(urlsplit(request.path).query or body)
     if request.path.startswith("/token"):
-        is_valid = request.headers.get("Authorization") == BASIC or query.get("refresh_token") == ["long"]
+        is_valid = request.headers.get("Authorization") == BASIC_HEADER or query.get("refresh_token") == ["long"]
         is_complete = query["scope"] == ["repository:team/serve:pull,push"] and query["service"] == ["registry"]
         return (200, {}, b'{"token": "short"}') if is_valid and is_complete else (401, {}, b"")
     if request.headers.get("Authorization") == "Bearer short":
@@ -110,24 +110,24 @@ def test_missing_tag_has_no_manifest(start_registry: StartRegistry) -> None:
 
 
 def test_digest_is_computed_from_the_content(start_registry: StartRegistry) -> None:
-    assert start_registry(lambda *_: (200, {}, MANIFEST)).get_manifest() == EXPECTED
+    assert start_registry(lambda *_: (200, {}, MANIFEST)).get_manifest() == EXPECTED_MANIFEST
 
 
 def test_password_is_sent_after_a_basic_challenge(start_registry: StartRegistry) -> None:
     def answer_with_password(_: FakeRegistry, request: Any, __: str) -> Response:
-        is_valid = request.headers.get("Authorization") == BASIC
+        is_valid = request.headers.get("Authorization") == BASIC_HEADER
         return (200, {}, MANIFEST) if is_valid else (401, {"WWW-Authenticate": 'Basic realm="x"'}, b"")
 
-    assert start_registry(answer_with_password).get_manifest() == EXPECTED
+    assert start_registry(answer_with_password).get_manifest() == EXPECTED_MANIFEST
 
 
-@pytest.mark.parametrize("login", [ANNA, BOB], ids=["password", "identity token"])
+@pytest.mark.parametrize("login", [PASSWORD_LOGIN, TOKEN_LOGIN], ids=["password", "identity token"])
 def test_token_is_fetched_after_a_bearer_challenge(start_registry: StartRegistry, login: Credentials) -> None:
     fake = start_registry(answer_with_tokens)
-    assert fake.get_manifest(login) == EXPECTED
+    assert fake.get_manifest(login) == EXPECTED_MANIFEST
 
 
-def test_refused_login_has_a_remedy(start_registry: StartRegistry) -> None:
+def test_missing_login_has_a_remedy(start_registry: StartRegistry) -> None:
     fake = start_registry(answer_with_tokens)
     with pytest.raises(LauncherError, match=rf"401 Unauthorized .*`docker login {fake.host}`, or set MICROJOBS_"):
         fake.get_manifest(None)
@@ -167,7 +167,7 @@ def test_manifest_describes_an_image_with_either_digest() -> None:
     ("media_type", "config", "message"),
     [
         (
-            TYPE,
+            MEDIA_TYPE,
             "sha256:other",
             f"is already another image, sha256:.*, not {image().name} of this machine: tags are never",
         ),
@@ -203,12 +203,15 @@ def test_plain_http_is_only_used_on_this_machine(host: str, is_local: bool) -> N
 
 def test_variables_override_the_settings_of_docker_login(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
-    auths = {"example.com": {"auth": BASIC.removeprefix("Basic ")}, "token.example.com": {"identitytoken": "long"}}
+    auths = {
+        "example.com": {"auth": BASIC_HEADER.removeprefix("Basic ")},
+        "token.example.com": {"identitytoken": "long"},
+    }
     (tmp_path / "config.json").write_text(json.dumps({"auths": auths}))
     variables = {credentials.USER: "otto", credentials.PASSWORD: "other"}
     assert credentials.read_credentials("example.com", variables) == Credentials("otto", "other")
-    assert credentials.read_credentials("example.com", {}) == ANNA
-    assert credentials.read_credentials("token.example.com", {}) == BOB
+    assert credentials.read_credentials("example.com", {}) == PASSWORD_LOGIN
+    assert credentials.read_credentials("token.example.com", {}) == TOKEN_LOGIN
     assert credentials.read_credentials("unknown.example.com", {}) is None
 
 
@@ -218,10 +221,10 @@ def test_user_without_password_raises() -> None:
 
 
 def test_identity_token_replaces_user_and_password() -> None:
-    assert BOB.auth_config() == {"identitytoken": "long"}
-    assert ANNA.auth_config() == {"username": "anna", "password": "secret"}
+    assert TOKEN_LOGIN.auth_config() == {"identitytoken": "long"}
+    assert PASSWORD_LOGIN.auth_config() == {"username": "anna", "password": "secret"}
 
 
 def test_repr_hides_credentials() -> None:
-    assert "secret" not in repr(ANNA)
-    assert "long" not in repr(BOB)
+    assert "secret" not in repr(PASSWORD_LOGIN)
+    assert "long" not in repr(TOKEN_LOGIN)

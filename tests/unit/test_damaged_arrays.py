@@ -126,7 +126,7 @@ def write_valid_arrays(folder: Path) -> None:
 
 def run_job(layout: Layout, missing: Literal["mean"] | None) -> bool:
     """Run the job and check its outputs, or that it reports an error and has no output. Return whether it succeeds."""
-    source, train, test = (layout.spell(layout.processing(name)) for name in ("input", "train", "test"))
+    source, train, test = (layout.format_local_path(layout.processing(name)) for name in ("input", "train", "test"))
     reason = None
     try:
         standardise.standardise(standardise.Task(source, train, test, missing), OneHost(ResourceConfig()))

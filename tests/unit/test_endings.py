@@ -6,7 +6,7 @@ from microjobs import endings
 from microjobs.endings import Certainty, Ending
 from microjobs.errors import JobError, PlatformError, Stopped, UserError
 
-MEMORY = "without giving a reason: most likely out of memory; see the log above"
+MEMORY_HINT = "without giving a reason: most likely out of memory; see the log above"
 NO_HINT = "without giving a reason: see the log above"
 
 
@@ -27,22 +27,22 @@ NO_HINT = "without giving a reason: see the log above"
         (Ending("a", 128 + 15), 143, "", Certainty.CERTAIN),
         (endings.from_script("a", 5, "script failed"), 1, "script failed", Certainty.DOUBTFUL),
         (endings.from_script("a", 5, "socket closed"), 1, "socket closed", Certainty.LOST_CONNECTION),
-        (endings.from_script("a", -11, "SIGSEGV"), 1, "SIGSEGV", Certainty.SILENT),
+        (endings.from_script("a", -11, "SIGSEGV"), 1, "SIGSEGV", Certainty.NO_REPORT),
         (endings.from_script("a", -9, "SIGKILL"), 1, "SIGKILL", Certainty.CERTAIN),
-        (endings.from_exit_code("a", -9), 3, f"the training was ended by SIGKILL {MEMORY}", Certainty.CERTAIN),
-        (endings.from_exit_code("a", -11), 1, f"the training was ended by SIGSEGV {NO_HINT}", Certainty.SILENT),
+        (endings.from_exit_code("a", -9), 3, f"the training was ended by SIGKILL {MEMORY_HINT}", Certainty.CERTAIN),
+        (endings.from_exit_code("a", -11), 1, f"the training was ended by SIGSEGV {NO_HINT}", Certainty.NO_REPORT),
         (
             endings.from_exit_code("a", -11, by_agent=True),
             1,
-            f"the training was ended by SIGSEGV {MEMORY}",
-            Certainty.SILENT,
+            f"the training was ended by SIGSEGV {MEMORY_HINT}",
+            Certainty.NO_REPORT,
         ),
-        (endings.from_exit_code("a", 9), 1, f"the training exited with code 9 {NO_HINT}", Certainty.SILENT),
+        (endings.from_exit_code("a", 9), 1, f"the training exited with code 9 {NO_HINT}", Certainty.NO_REPORT),
         (
             endings.from_exit_code("a", 9, by_agent=True),
             1,
-            f"the training exited with code 9 {MEMORY}",
-            Certainty.SILENT,
+            f"the training exited with code 9 {MEMORY_HINT}",
+            Certainty.NO_REPORT,
         ),
     ],
 )
@@ -51,11 +51,11 @@ def test_evidence_gives_code_reason_and_certainty(ending: Ending, code: int, rea
     assert ending == Ending("a", code, expected, certainty)
 
 
-def test_certainty_orders_the_candidates_for_the_cause() -> None:
+def test_more_certain_endings_sort_last() -> None:
     assert [*sorted(Certainty)] == [
         Certainty.LOST_CONNECTION,
         Certainty.DOUBTFUL,
-        Certainty.SILENT,
+        Certainty.NO_REPORT,
         Certainty.CERTAIN,
     ]
 
@@ -63,16 +63,16 @@ def test_certainty_orders_the_candidates_for_the_cause() -> None:
 @pytest.mark.parametrize(
     ("code", "error"), [(1, JobError), (2, UserError), (3, PlatformError), (128 + 15, Stopped), (128 + 2, Stopped)]
 )
-def test_conclusion_raises_the_error_of_the_code(code: int, error: type[Exception]) -> None:
+def test_failure_raises_the_error_of_its_code(code: int, error: type[Exception]) -> None:
     with pytest.raises(error) as raised:
-        Ending("a", code, "row 5 is bad").conclude()
+        Ending("a", code, "row 5 is bad").raise_error()
     assert type(raised.value) is error
     assert getattr(raised.value, "signal_number", code - 128) == code - 128
     assert issubclass(error, Stopped) or str(raised.value) == "row 5 is bad"
 
 
 def test_success_raises_nothing() -> None:
-    Ending("a").conclude()
+    Ending("a").raise_error()
 
 
 def test_long_reason_is_cut() -> None:

@@ -1,4 +1,4 @@
-"""Tests of preprocessing on one host: it gives scikit-learn's results, and writes no output before it checks all input."""
+"""Tests of preprocessing on one host: it gives scikit-learn's results, and checks all input before it writes output."""
 
 import json
 import os
@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from microjobs.arrays import NAME
+from microjobs.arrays import FILE_NAME
 from microjobs.contract import Layout, read_failure
 from microjobs.scaler import Scaler, read_scaler
 from microjobs_preprocess import datasets
@@ -50,7 +50,7 @@ def preprocess(
 
 
 def output(layout: Layout, name: str) -> NDArray[Any]:
-    match = NAME.fullmatch(name)
+    match = FILE_NAME.fullmatch(name)
     assert match is not None
     loaded: NDArray[Any] = np.load(layout.processing(match["split"]) / name)
     return loaded
@@ -173,10 +173,10 @@ def test_script_folder_of_the_sdk_is_ignored(layout: Layout) -> None:
     assert preprocess(layout, arrays=make_arrays(100)).returncode == 0
 
 
-def test_raw_data_is_written_below_the_root(layout: Layout) -> None:
-    """`dataset` can write to the input folder of the next job, as in the README, and also below another SAGEMAKER_BASE_DIR."""
+def test_raw_data_can_be_preprocessed(layout: Layout) -> None:
+    """As in the README, `dataset` writes to the input folder of the next job, also below another SAGEMAKER_BASE_DIR."""
     folder = layout.processing("input")
-    assert preprocess(layout, "dataset", "straight-line", "--output", layout.spell(folder)).returncode == 0
+    assert preprocess(layout, "dataset", "straight-line", "--output", layout.format_local_path(folder)).returncode == 0
     assert preprocess(layout).returncode == 0
     assert written_scaler(layout).count == [80]
 
@@ -239,14 +239,14 @@ def test_unknown_argument_is_reported(layout: Layout) -> None:
 # --- raw data ---
 
 
-def dataset(layout: Layout, *arguments: str) -> dict[str, NDArray[Any]]:
+def make_dataset(layout: Layout, *arguments: str) -> dict[str, NDArray[Any]]:
     done = preprocess(layout, "dataset", *arguments)
     assert done.returncode == 0, done.stderr
     return {path.stem: np.load(path) for path in sorted(layout.processing("output").iterdir())}
 
 
 def test_diabetes_data_has_442_patients_and_is_not_scaled(layout: Layout) -> None:
-    arrays = dataset(layout, "diabetes")
+    arrays = make_dataset(layout, "diabetes")
     assert {name: array.shape for name, array in arrays.items()} == {
         "x_train": (353, 10),
         "y_train": (353,),
@@ -256,8 +256,8 @@ def test_diabetes_data_has_442_patients_and_is_not_scaled(layout: Layout) -> Non
     assert arrays["x_train"][:, 0].min() >= 19  # years of age, not standardised
 
 
-def test_straight_line_matches_the_notebook(layout: Layout) -> None:
-    arrays = dataset(layout, "straight-line")
+def test_straight_line_has_the_equation_of_the_pytorch_notebook(layout: Layout) -> None:
+    arrays = make_dataset(layout, "straight-line")
     assert arrays["x_train"].dtype == np.float32
     assert (arrays["x_train"].shape, arrays["x_test"].shape) == ((80, 1), (20, 1))
     np.testing.assert_allclose(arrays["y_test"], 0.3 * arrays["x_test"] + 0.9, rtol=1e-6)
@@ -265,14 +265,14 @@ def test_straight_line_matches_the_notebook(layout: Layout) -> None:
 
 def test_boston_data_has_the_split_of_keras(layout: Layout, boston: Path) -> None:
     (layout.processing("input") / "boston.npz").write_bytes(boston.read_bytes())
-    arrays = dataset(layout, "boston", "--from", "boston.npz")
+    arrays = make_dataset(layout, "boston", "--from", "boston.npz")
     assert (arrays["x_train"].shape, arrays["x_test"].shape) == ((404, 13), (102, 13))
     assert arrays["x_train"][0, 0] == pytest.approx(1.23247)
     assert arrays["y_train"][0] == pytest.approx(15.2)
 
 
 def test_preprocess_reads_shards_of_a_dataset(layout: Layout) -> None:
-    arrays = dataset(layout, "diabetes", "--shards", "4")
+    arrays = make_dataset(layout, "diabetes", "--shards", "4")
     assert sorted(arrays)[:2] == ["x_test-00000-of-00004", "x_test-00001-of-00004"]
     assert preprocess(layout, arrays=arrays).returncode == 0
 

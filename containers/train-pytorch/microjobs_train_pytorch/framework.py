@@ -30,7 +30,7 @@ class PyTorch:
 
     def begin(self, data: ProcessData, stop: StopRequest) -> Training:
         torch.manual_seed(self.hyperparameters.seed)
-        network = build_network(self.hyperparameters.model, data.data.features)
+        network = build_network(self.hyperparameters.model, data.local_data.features)
         set_output_bias(network, data.mean_target)
         set_threads(network, self.hyperparameters.batch_size or data.rows)
         network.to(self.group.device)

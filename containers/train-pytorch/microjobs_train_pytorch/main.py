@@ -13,10 +13,10 @@ from .hyperparameters import Hyperparameters
 
 def train(hyperparameters: Hyperparameters) -> None:
     """Train, test and save; see `microjobs.trainer.job.train`."""
-    job.train(hyperparameters, _load_framework, _workers)
+    job.train(hyperparameters, _load_framework, _find_worker_program)
 
 
-def _workers(resources: ResourceConfig) -> Program | None:
+def _find_worker_program(resources: ResourceConfig) -> Program | None:
     """Return torchrun with one process per GPU, or one per host without GPUs; None if one process is enough."""
     processes = max(1, gpu_count())
     return torchrun(resources, processes) if must_launch(resources, processes) else None

@@ -48,7 +48,7 @@ class Training:
         self.best: dict[str, torch.Tensor] | None = None
         # bfloat16 has the range of single precision, so losses need no scaling.
         self._mixed_precision = hyperparameters.mixed_precision and group.has_gpu
-        self._train = self._to_device(data.data.x_train), self._to_device(data.data.y_train)
+        self._train = self._to_device(data.local_data.x_train), self._to_device(data.local_data.y_train)
         self._test = self._to_device(data.test[0]), self._to_device(data.test[1])
         # Sums, divided by the rows of all processes: the parts of a batch have different sizes, and may be empty.
         self._loss = LOSSES[hyperparameters.loss](reduction="sum")

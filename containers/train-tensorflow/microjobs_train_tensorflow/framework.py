@@ -29,6 +29,6 @@ class TensorFlow:
         is_mixed = self.hyperparameters.mixed_precision and self.group.has_gpu
         precision = "mixed_bfloat16" if is_mixed else "float32"
         with self.group.strategy.scope():
-            network = build_network(data.data.features, data.mean_target, precision)
+            network = build_network(data.local_data.features, data.mean_target, precision)
             optimizer = build_optimizer(network, self.hyperparameters)
         return Training(network, optimizer, data, self.hyperparameters, self.group, stop)

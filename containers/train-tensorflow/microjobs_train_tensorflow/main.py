@@ -17,10 +17,10 @@ from .hyperparameters import Hyperparameters
 
 def train(hyperparameters: Hyperparameters) -> None:
     """Train, test and save; see `microjobs.trainer.job.train`."""
-    job.train(hyperparameters, _load_framework, _workers)
+    job.train(hyperparameters, _load_framework, _find_worker_program)
 
 
-def _workers(resources: ResourceConfig) -> Program | None:
+def _find_worker_program(resources: ResourceConfig) -> Program | None:
     return make_tf_program(resources) if must_launch(resources) else None
 
 

@@ -42,7 +42,7 @@ class Training:
         self._test = data.test
         self._loss = LOSSES[hyperparameters.loss]
         with tf.device("CPU:0"):  # rows are selected on the CPU, so that only a step's rows go to the devices
-            self._x, self._y = tf.constant(data.data.x_train), tf.constant(data.data.y_train)
+            self._x, self._y = tf.constant(data.local_data.x_train), tf.constant(data.local_data.y_train)
         use_xla = hyperparameters.compile and group.has_gpu
         self._gradients = tf.function(self._compute_gradients, jit_compile=True) if use_xla else self._compute_gradients
         self._step = tf.function(self._step_everywhere, input_signature=STEP_SIGNATURE)

@@ -146,7 +146,7 @@ def _identify(access_key_id: str, token: str | None, home_credentials: Credentia
         credentials, caller = home_credentials, sessions.OWNER
     else:
         try:
-            credentials, caller = sessions.parse_token(home_credentials, access_key_id, token, now.timestamp())
+            credentials, caller = sessions.verify_token(home_credentials, access_key_id, token, now.timestamp())
         except sessions.SessionExpiredError as error:
             raise AuthError("session", f"the session token expired at {error}: request a new one from STS") from error
         except sessions.SessionError as error:

@@ -5,7 +5,7 @@ import sys
 import threading
 
 from microjobs_orchestrator.local.guard import firewall, relay
-from microjobs_orchestrator.local.guard.settings import READY, Settings
+from microjobs_orchestrator.local.guard.settings import READY_LINE, Settings
 
 
 def main() -> None:
@@ -17,7 +17,7 @@ def main() -> None:
         sys.exit(f"the kernel refuses the nftables firewall: {error}")
     if settings.target:
         relay.start(settings.secret, settings.target)
-    print(READY, flush=True)
+    print(READY_LINE, flush=True)
     threading.Event().wait()
 
 

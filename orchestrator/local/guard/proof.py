@@ -25,7 +25,7 @@ def prove(secret: str, role: bytes, caller_nonce: bytes, guard_nonce: bytes) -> 
     return hmac.digest(secret.encode(), role + caller_nonce + guard_nonce, "sha256")
 
 
-def call(connection: socket.socket, secret: str) -> None:
+def prove_to_guard(connection: socket.socket, secret: str) -> None:
     """Prove to a guard, as the caller, that this side knows the secret. The guard proves it as well.
 
     Raises:
@@ -43,7 +43,7 @@ def call(connection: socket.socket, secret: str) -> None:
         raise ConnectionRefusedError("the container does not listen on its port")
 
 
-def answer(connection: socket.socket, secret: str) -> None:
+def prove_to_caller(connection: socket.socket, secret: str) -> None:
     """Check that a caller knows the secret, and prove to it that the guard knows it as well.
 
     The last byte of the protocol, which states whether the host is connected, is not sent.

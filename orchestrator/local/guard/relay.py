@@ -68,7 +68,7 @@ class Relay:
         caller.settimeout(PROOF_TIMEOUT)
         caller.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         try:
-            proof.answer(caller, self._secret)
+            proof.prove_to_caller(caller, self._secret)
         except proof.StrangerError:
             caller.sendall(FORBIDDEN)
             return False

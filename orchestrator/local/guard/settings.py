@@ -4,9 +4,9 @@ import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
-PREFIX = "MICROJOBS_GUARD_"
+VARIABLE_PREFIX = "MICROJOBS_GUARD_"
 
-READY = "ready"
+READY_LINE = "ready"
 """The line that a guard prints when its firewall is set up."""
 
 RELAY_PORT = 61411
@@ -28,8 +28,10 @@ class Settings:
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] = os.environ) -> "Settings":
-        values = {name.lower(): environ.get(PREFIX + name, "") for name in ("SECRET", "TARGET", "ISOLATED", "PEERS")}
+        values = {
+            name.lower(): environ.get(VARIABLE_PREFIX + name, "") for name in ("SECRET", "TARGET", "ISOLATED", "PEERS")
+        }
         return cls(values["secret"], int(values["target"] or 0), values["isolated"] == "True", values["peers"])
 
     def to_environment(self) -> dict[str, str]:
-        return {PREFIX + name.upper(): str(value) for name, value in asdict(self).items()}
+        return {VARIABLE_PREFIX + name.upper(): str(value) for name, value in asdict(self).items()}

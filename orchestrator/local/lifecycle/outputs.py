@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO
 
 from microjobs_orchestrator.local.errors import ServiceError
-from microjobs_orchestrator.local.runtimes.archives import UPLOAD
+from microjobs_orchestrator.local.runtimes.archives import ARTIFACT_UPLOAD
 from microjobs_orchestrator.local.runtimes.base import Host
 from microjobs_orchestrator.local.s3.keys import parse_uri
 from microjobs_orchestrator.local.s3.store import ObjectStore
@@ -20,16 +20,16 @@ Note = Callable[[str], None]
 """Writes a sentence to the job's log."""
 
 
-def gather(hosts: Sequence[Host], path: str, to: Path, note: Note) -> Tree:
-    """Copy a path of the contract from all hosts to the folder `to`, and return one merged tree.
+def gather(hosts: Sequence[Host], path: str, target: Path, note: Note) -> Tree:
+    """Copy a path of the contract from all hosts to the folder `target`, and return one merged tree.
 
     If several hosts have a file of the same name, the first one is taken; differences are noted in the job's log.
     """
-    discard(to)  # a killed server may have left files
-    make_folders(to)
+    discard(target)  # a killed server may have left files
+    make_folders(target)
     merged = Tree()
     for host in hosts:
-        tree = host.copy(path, to / host.name)
+        tree = host.copy(path, target / host.name)
         if tree is not None and not merged:
             merged = tree
         elif tree is not None:
@@ -80,7 +80,7 @@ def check_key(store: ObjectStore, bucket: str, key: str) -> None:
     """Raise ServiceError if a file's name cannot be a key."""
     if key != escape_bytes(key):
         raise ServiceError(
-            "InvalidArgument", f"ClientError: {UPLOAD} failed: {escape_bytes(key)} is not a name in UTF-8"
+            "InvalidArgument", f"ClientError: {ARTIFACT_UPLOAD} failed: {escape_bytes(key)} is not a name in UTF-8"
         )
     store.check_writable(bucket, key)
 
@@ -89,7 +89,7 @@ def upload_archive(store: ObjectStore, tree: Tree, uri: str, work: Path) -> None
     """Store a tree as one tar.gz object. `work` is a folder for the unfinished archive."""
     bucket, key = parse_uri(uri)
     archive = work / PurePosixPath(key).name
-    with LimitedFile(archive, FreeSpace(work, UPLOAD)) as file:
+    with LimitedFile(archive, FreeSpace(work, ARTIFACT_UPLOAD)) as file:
         pack(tree, file)
     store.put(bucket, key, archive)
 

@@ -21,7 +21,7 @@ SPOOL_BYTES = 1 << 20
 """Archives up to this size stay in memory."""
 BLOCK_BYTES = 1 << 20
 ZEROS = bytes(BLOCK_BYTES)
-UPLOAD = "Artifact upload"
+ARTIFACT_UPLOAD = "Artifact upload"
 """SageMaker's name for the copy of a job's files, at the beginning of error messages."""
 MAX_ENGINE_PATH_BYTES = 4095 - 256
 """Maximum length of a path in a container: the system's limit for a path, less a slash and the longest name.
@@ -64,16 +64,16 @@ def _root_owned(info: tarfile.TarInfo) -> tarfile.TarInfo:
     return info
 
 
-def unpack(chunks: Iterable[bytes], to: Path, top: str = "") -> Tree:
-    """Read an archive of the folder (or file) `top` of a container, and put the content of files into the folder `to`.
+def unpack(chunks: Iterable[bytes], target: Path, top: str = "") -> Tree:
+    """Read an archive of the folder (or file) `top` of a container, and put the content of files into `target`.
 
     Devices and links that lead out of the folder are left out, with a warning.
 
     Raises:
         CannotRunError: a file does not fit on this device, or a path is too long for the engine.
     """
-    to.mkdir(parents=True, exist_ok=True)
-    space, tree = FreeSpace(to, UPLOAD), Tree()
+    target.mkdir(parents=True, exist_ok=True)
+    space, tree = FreeSpace(target, ARTIFACT_UPLOAD), Tree()
     with tarfile.open(fileobj=cast("Any", _ChunkReader(chunks)), mode="r|") as archive:
         for member in archive:
             vars(archive)["members"].clear()  # saves memory: the archive keeps all members
@@ -87,7 +87,7 @@ def unpack(chunks: Iterable[bytes], to: Path, top: str = "") -> Tree:
                 continue
             if member.islnk():  # the target's name begins with the same folder
                 member.linkname = member.linkname.removeprefix(root + "/")
-            entry = _extract(archive, member, name, tree, to / str(len(tree)), space)
+            entry = _extract(archive, member, name, tree, target / str(len(tree)), space)
             if entry is not None:
                 tree[name] = entry
     return tree
@@ -108,8 +108,8 @@ def _check_length(top: str, name: str) -> None:
     """Raise CannotRunError for a path that is too long. The engine leaves such paths out without an error."""
     if len(os.fsencode(f"{top}/{name}")) > MAX_ENGINE_PATH_BYTES:
         raise CannotRunError(
-            f"ClientError: {UPLOAD} failed: the engine cannot copy paths of more than {MAX_ENGINE_PATH_BYTES} bytes, "
-            f"such as {escape_bytes(name)[:100]}…: write fewer or shorter folders"
+            f"ClientError: {ARTIFACT_UPLOAD} failed: the engine cannot copy paths of more than "
+            f"{MAX_ENGINE_PATH_BYTES} bytes, such as {escape_bytes(name)[:100]}…: write fewer or shorter folders"
         )
 
 

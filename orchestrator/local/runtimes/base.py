@@ -99,7 +99,7 @@ class Plan:
     """EnableNetworkIsolation: the hosts can only connect to each other."""
 
     @property
-    def serves(self) -> bool:
+    def is_server(self) -> bool:
         """Whether a host of the plan has a port."""
         return any(host.port for host in self.hosts)
 
@@ -157,14 +157,14 @@ class Host(Protocol):
         The host may have ended before this call.
         """
 
-    def copy(self, path: str, to: Path) -> "Tree | None":
+    def copy(self, path: str, target: Path) -> "Tree | None":
         """Return a tree with copies of a file or a folder of the host; None if the path does not exist.
 
         This works during the run and after it, until the plan is removed.
 
         Args:
             path: a path of the contract.
-            to: the folder for the content of files. The copies belong to the caller.
+            target: the folder for the content of files. The copies belong to the caller.
 
         Raises:
             CannotRunError: a file does not fit on this device, or cannot be read.

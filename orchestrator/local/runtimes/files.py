@@ -8,7 +8,7 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from microjobs_orchestrator.local.runtimes.archives import UPLOAD
+from microjobs_orchestrator.local.runtimes.archives import ARTIFACT_UPLOAD
 from microjobs_orchestrator.local.runtimes.base import CannotRunError
 from microjobs_orchestrator.local.space import FreeSpace
 from microjobs_orchestrator.local.trees import Entry, FileType, FolderItem, Tree, make_folders, make_link_entry, walk
@@ -76,12 +76,12 @@ def make_read_only(folder: Path) -> None:
     """Remove all write permissions of a tree. Root ignores them."""
     for found in walk(folder):
         if found.type is not FileType.LINK:
-            os.chmod(found.base, stat.S_IMODE(found.status.st_mode) & ~0o222, dir_fd=found.folder)
+            os.chmod(found.base_name, stat.S_IMODE(found.status.st_mode) & ~0o222, dir_fd=found.folder_descriptor)
     folder.chmod(folder.stat().st_mode & ~0o222)
 
 
-def collect(source: Path, to: Path, *, link: bool) -> Tree | None:
-    """Copy a folder or a file of a host into the folder `to`. Return the tree; None if the source does not exist.
+def collect(source: Path, target: Path, *, link: bool) -> Tree | None:
+    """Copy a folder or a file of a host into the folder `target`. Return the tree; None if the source does not exist.
 
     Links that lead out of the folder and special files, such as pipes, are left out with a warning. Files that are
     deleted meanwhile are left out, too.
@@ -94,16 +94,16 @@ def collect(source: Path, to: Path, *, link: bool) -> Tree | None:
     """
     if not os.path.lexists(source):
         return None
-    to.mkdir(parents=True, exist_ok=True)
-    space, tree = FreeSpace(to, UPLOAD), Tree()
+    target.mkdir(parents=True, exist_ok=True)
+    space, tree = FreeSpace(target, ARTIFACT_UPLOAD), Tree()
     for found in _items(source, make_readable=link):
         try:
-            entry = _collect_item(found, to / str(len(tree)), space, link=link)
+            entry = _collect_item(found, target / str(len(tree)), space, link=link)
         except FileNotFoundError:  # deleted meanwhile
             continue
         except PermissionError as error:
             reason = f"{escape_bytes(found.name)} cannot be read: {error.strerror}"
-            raise CannotRunError(f"ClientError: {UPLOAD} failed: {reason}") from error
+            raise CannotRunError(f"ClientError: {ARTIFACT_UPLOAD} failed: {reason}") from error
         if entry is not None:
             tree[found.name] = entry
     return tree
@@ -139,7 +139,7 @@ def _collect_item(found: FolderItem, content: Path, space: FreeSpace, *, link: b
 
 def _make_hard_link(found: FolderItem, content: Path) -> bool:
     try:
-        os.link(found.base, content, src_dir_fd=found.folder, follow_symlinks=False)
+        os.link(found.base_name, content, src_dir_fd=found.folder_descriptor, follow_symlinks=False)
     except FileNotFoundError:
         raise
     except OSError:  # another file system
@@ -150,9 +150,9 @@ def _make_hard_link(found: FolderItem, content: Path) -> bool:
 def _copy_item(found: FolderItem, target: Path) -> None:
     mode = found.status.st_mode
     if not mode & 0o400 and os.getuid() == found.status.st_uid:
-        os.chmod(found.base, stat.S_IMODE(mode) | 0o400, dir_fd=found.folder)
+        os.chmod(found.base_name, stat.S_IMODE(mode) | 0o400, dir_fd=found.folder_descriptor)
     with (
-        open(os.open(found.base, os.O_RDONLY | os.O_NOFOLLOW, dir_fd=found.folder), "rb") as reader,  # noqa: PTH123
+        open(os.open(found.base_name, os.O_RDONLY | os.O_NOFOLLOW, dir_fd=found.folder_descriptor), "rb") as reader,  # noqa: PTH123
         target.open("wb") as writer,
     ):
         _copy_content(reader.fileno(), writer.fileno())

@@ -61,8 +61,8 @@ class FedHost:
     def stop(self, grace: float) -> None:
         self._host.stop(grace)
 
-    def copy(self, path: str, to: Path) -> Tree | None:
-        return self._host.copy(path, to)
+    def copy(self, path: str, target: Path) -> Tree | None:
+        return self._host.copy(path, target)
 
     def connect(self, timeout: float) -> socket.socket:
         return self._host.connect(timeout)

@@ -29,13 +29,14 @@ logger = logging.getLogger("microjobs")
 def train(
     hyperparameters: H,
     load_framework: Callable[[], Callable[[H], Framework]],
-    workers: Callable[[ResourceConfig], Program | None],
+    find_worker_program: Callable[[ResourceConfig], Program | None],
 ) -> None:
     """Train, test and save; resume from the newest checkpoint if there is one. After a stop signal, save and end.
 
     Args:
         load_framework: imports the framework, which takes seconds, and returns its class.
-        workers: returns the program that starts this host's worker processes; None if this process trains itself.
+        find_worker_program: returns the program that starts this host's worker processes; None if this process trains
+            the model itself.
 
     Raises:
         UserError: the data is invalid, the training diverged, or the checkpoint belongs to another training.
@@ -45,7 +46,7 @@ def train(
     """
     layout = Layout.from_environment()
     resources = read_training_resource_config(layout)
-    if (program := workers(resources)) is not None:
+    if (program := find_worker_program(resources)) is not None:
         launch(program, resources)
         return
     data = load_data(layout)  # before the framework, so that invalid data is reported at once
@@ -77,7 +78,7 @@ class Job:
         Epochs(training, progress, batches, self.hyperparameters, checkpoints if group.is_first else None).run()
         if progress.position == (0, 0):  # stopped early, also in processes without a signal
             raise Stopped(self.stop.signal_number or signal.SIGTERM)
-        if group.is_first or self.data.data.sharded:
+        if group.is_first or self.data.local_data.sharded:
             self._save(training, progress, checkpoints)
         group.leave()
 
@@ -108,7 +109,7 @@ class Job:
         """Write the model bundle in the first process, with the predictions of all processes."""
         best_epoch = None if training.best is None else progress.history.best_epoch
         training.finish()
-        local = self.data.data
+        local = self.data.local_data
         data, train_predictions, test_predictions = self.data.gather_results(
             training.predict(local.x_train), training.predict(local.x_test)
         )

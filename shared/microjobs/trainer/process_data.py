@@ -20,7 +20,8 @@ from microjobs.trainer.hyperparameters import TrainerHyperparameters
 class ProcessData:
     """The data as one process sees it.
 
-    data: this process's rows of sharded channels, all rows of other channels; x has the same width in every process.
+    local_data: this process's rows of sharded channels, and all rows of other channels; x has the same width in every
+        process.
     rows: number of training rows in all processes.
 
     Raises:
@@ -29,8 +30,8 @@ class ProcessData:
 
     def __init__(self, data: TrainingData, group: Group) -> None:
         self.group = group
-        self.data = _share_scaler_and_width(_take_local_rows(data, group), group)
-        local_rows = len(self.data.x_train)
+        self.local_data = _share_scaler_and_width(_take_local_rows(data, group), group)
+        local_rows = len(self.local_data.x_train)
         self._shard_sizes = _gather_int(local_rows, group) if "train" in data.sharded else None
         self.rows = local_rows if self._shard_sizes is None else sum(self._shard_sizes)
         test_rows = sum(_gather_int(len(self.test[0]), group))
@@ -41,7 +42,7 @@ class ProcessData:
     @property
     def mean_target(self) -> float:
         """Mean target of the training rows of all processes."""
-        y = self.data.y_train
+        y = self.local_data.y_train
         if self._shard_sizes is None:
             return float(y.mean())
         return float(np.sum(self.group.gather(y.sum(axis=0, dtype=np.float64)))) / self.rows
@@ -55,18 +56,18 @@ class ProcessData:
     @property
     def test(self) -> tuple[Array, Array]:
         """The test rows of this process; each test row belongs to one process."""
-        x, y = self.data.x_test, self.data.y_test
-        if "test" in self.data.sharded:
+        x, y = self.local_data.x_test, self.local_data.y_test
+        if "test" in self.local_data.sharded:
             return x, y
         return x[self.group.rank :: self.group.world_size], y[self.group.rank :: self.group.world_size]
 
     def fingerprint(self) -> dict[str, str]:
         """Return `TrainingData.fingerprint` of the rows of all processes."""
-        local = self.data.fingerprint()
-        if not self.data.sharded:
+        local = self.local_data.fingerprint()
+        if not self.local_data.sharded:
             return local
         gathered = [json.loads(text) for text in _gather_text(json.dumps(local), self.group)]
-        sharded = {name for name in local if name.partition("_")[2] in self.data.sharded}
+        sharded = {name for name in local if name.partition("_")[2] in self.local_data.sharded}
         return {
             name: ", ".join(dict.fromkeys(item[name] for item in gathered)) if name in sharded else local[name]
             for name in local
@@ -77,7 +78,7 @@ class ProcessData:
 
         Training x is only gathered for single-feature models, for the plot.
         """
-        data = self.data
+        data = self.local_data
         x_train, y_train, x_test, y_test = data.x_train, data.y_train, data.x_test, data.y_test
         if "train" in data.sharded:
             y_train, train_predictions = self._gather(y_train), self._gather(train_predictions)

@@ -35,13 +35,13 @@ LOSSES: Mapping[str, Callable[[NDArray[np.float64]], NDArray[np.float64]]] = {
 class TrainingResult:
     """A finished training; predictions have shape (rows, 1).
 
-    model_format: `framework` of the bundle's manifest.
+    framework: the framework's name in the bundle's manifest.
     epochs: passes over the training rows, with the fraction of a stopped epoch.
     seconds: training time of all attempts of the job.
     best_epoch: epoch whose weights the model has; None for the last one.
     """
 
-    model_format: str
+    framework: str
     epochs: float
     seconds: float
     history: History
@@ -67,9 +67,11 @@ def write_results(
     _draw(layout.output_data, data, result)
     if data.scaler is not None:
         write_scaler(layout.model, data.scaler)
-    manifest = Manifest(result.model_format, data.features, metrics=metrics, hyperparameters=asdict(hyperparameters))
+    manifest = Manifest(result.framework, data.features, metrics=metrics, hyperparameters=asdict(hyperparameters))
     write_manifest(layout.model, manifest)
-    logger.info("%.10g epochs in %.1f s | model in %s", result.epochs, result.seconds, layout.spell(layout.model))
+    logger.info(
+        "%.10g epochs in %.1f s | model in %s", result.epochs, result.seconds, layout.format_local_path(layout.model)
+    )
     logger.info("Test MSE: %.4g | Test MAE: %.4g", metrics["test_mse"], metrics["test_mae"])
 
 

@@ -13,7 +13,7 @@ import pytest
 from requests.exceptions import RequestException
 
 from microjobs.contract import Layout
-from microjobs_orchestrator.local.runtimes.docker.engine import EngineAwayError, retry_while_away
+from microjobs_orchestrator.local.runtimes.docker.engine import EngineUnreachableError, retry_while_unreachable
 from microjobs_orchestrator.local.runtimes.docker.host import DockerHost
 from microjobs_orchestrator.local.runtimes.docker.labels import HOST_LABEL
 from tests.local.clients import LocalServer, started, wait_until
@@ -108,7 +108,7 @@ def test_jobs_get_through_while_the_engine_comes_and_goes(behind: LocalServer, b
 
 def test_timeout_starts_when_the_engine_goes_away(monkeypatch: pytest.MonkeyPatch) -> None:
     """A job may have run for hours before."""
-    monkeypatch.setattr("microjobs_orchestrator.local.runtimes.docker.engine.AWAY_TIMEOUT", 0.5)
+    monkeypatch.setattr("microjobs_orchestrator.local.runtimes.docker.engine.UNREACHABLE_TIMEOUT", 0.5)
     tries = iter((1.0, 0.0))
 
     def ask() -> str:
@@ -117,7 +117,7 @@ def test_timeout_starts_when_the_engine_goes_away(monkeypatch: pytest.MonkeyPatc
             raise RequestException("connection reset")
         return "ended"
 
-    assert retry_while_away(ask) == "ended"
+    assert retry_while_unreachable(ask) == "ended"
 
 
 class Breaking:
@@ -151,10 +151,10 @@ def test_copy_that_breaks_off_is_repeated(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_engine_that_stays_away_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("microjobs_orchestrator.local.runtimes.docker.engine.AWAY_TIMEOUT", 0.3)
+    monkeypatch.setattr("microjobs_orchestrator.local.runtimes.docker.engine.UNREACHABLE_TIMEOUT", 0.3)
 
     def ask() -> str:
         raise RequestException("refused")
 
-    with pytest.raises(EngineAwayError, match="the engine does not answer: refused"):
-        retry_while_away(ask)
+    with pytest.raises(EngineUnreachableError, match="the engine does not answer: refused"):
+        retry_while_unreachable(ask)

@@ -128,7 +128,7 @@ class FakeHost:
         self.graces.append(grace)
         self.end(Exit(0))
 
-    def copy(self, path: str, to: Path) -> None:
+    def copy(self, path: str, target: Path) -> None:
         """Return None: the host has no files."""
 
     def connect(self, timeout: float) -> socket.socket:

@@ -51,7 +51,7 @@ class Working:
         self.was_stopped = True
         self._ended.set()
 
-    def copy(self, path: str, to: Path) -> None:
+    def copy(self, path: str, target: Path) -> None:
         """It leaves no files."""
 
     def connect(self, timeout: float) -> socket.socket:  # noqa: ARG002

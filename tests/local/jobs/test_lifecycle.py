@@ -263,11 +263,11 @@ class LeavingHost(WaitingHost):
         self._folder = folder
         self.end()
 
-    def copy(self, path: str, to: Path) -> Tree | None:  # type: ignore[override]
+    def copy(self, path: str, target: Path) -> Tree | None:  # type: ignore[override]
         if path == self._folder:
-            to.mkdir(parents=True)
-            (to / "file").write_text("content")
-            return read_tree(to)
+            target.mkdir(parents=True)
+            (target / "file").write_text("content")
+            return read_tree(target)
         if "/output" in path and "message" not in path:
             raise CannotRunError(f"{path} does not fit on this device")
         return None

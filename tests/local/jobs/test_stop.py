@@ -66,7 +66,7 @@ class Container:
     def stop(self, grace: float) -> None:  # noqa: ARG002
         self._ended.set()
 
-    def copy(self, path: str, to: Path) -> Tree | None:  # noqa: ARG002
+    def copy(self, path: str, target: Path) -> Tree | None:  # noqa: ARG002
         self._gates.step("collecting")
         return None
 
@@ -229,13 +229,13 @@ def test_job_that_starts_during_a_shutdown_is_stopped(make_server: Callable[[str
 class CheckpointContainer(Container):
     """A host whose last checkpoint has a name that is not a valid key."""
 
-    def copy(self, path: str, to: Path) -> Tree | None:
+    def copy(self, path: str, target: Path) -> Tree | None:
         if Path(path).name not in ("checkpoints", "model"):
             return None
-        to.mkdir(parents=True)
+        target.mkdir(parents=True)
         name = os.fsdecode(b"caf\xe9") if Path(path).name == "checkpoints" else "weights"
-        (to / name).write_text("w")
-        return read_tree(to)
+        (target / name).write_text("w")
+        return read_tree(target)
 
 
 def test_model_is_stored_after_a_failed_checkpoint_upload(make_server: Callable[[str], Server]) -> None:

@@ -43,7 +43,7 @@ class WaitingHost:
         self.graces.append(grace)
         self.end()
 
-    def copy(self, path: str, to: Path) -> None:
+    def copy(self, path: str, target: Path) -> None:
         """It leaves no files."""
 
 

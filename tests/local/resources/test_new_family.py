@@ -17,7 +17,7 @@ from tests.local.resources.greeting import Copy
 
 FAMILY = Path("orchestrator/local/resources/greeting")
 EXAMPLE = Path("tests/local/resources/examples/greeting.py")
-ENDS = ("Completed", "Failed", "Stopped")
+ENDED_STATUSES = ("Completed", "Failed", "Stopped")
 
 
 class Server:
@@ -51,7 +51,7 @@ class Server:
 
     def wait(self, name: str, *statuses: str) -> dict[str, Any]:
         found: dict[str, Any] = wait_until(
-            lambda: self.describe(name), lambda greeting: greeting["GreetingStatus"] in (statuses or ENDS)
+            lambda: self.describe(name), lambda greeting: greeting["GreetingStatus"] in (statuses or ENDED_STATUSES)
         )
         return found
 

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from microjobs.contract import Layout, read_failure
-from microjobs.interpreter import EXECUTABLE
+from microjobs.interpreter import EXECUTABLE_VARIABLES
 from microjobs_orchestrator.local import trees
 from microjobs_orchestrator.local.home import Home
 from microjobs_orchestrator.local.runtimes.base import (
@@ -174,7 +174,7 @@ def test_host_does_not_inherit_secrets(start: Start, tmp_path: Path, monkeypatch
     assert not Path(said[-1]).exists(), "its home is gone with it"
 
 
-HOSTILE = dict.fromkeys(("PYTHONHOME", *EXECUTABLE, "PATH", "MICROJOBS_JOB"), "/nonexistent")
+HOSTILE = dict.fromkeys(("PYTHONHOME", *EXECUTABLE_VARIABLES, "PATH", "MICROJOBS_JOB"), "/nonexistent")
 
 
 @pytest.mark.parametrize(

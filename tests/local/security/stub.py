@@ -68,7 +68,7 @@ class StubHost:
     def stop(self, grace: float) -> None:  # noqa: ARG002
         self._over.set()
 
-    def copy(self, path: str, to: Path) -> None:
+    def copy(self, path: str, target: Path) -> None:
         """It leaves no files."""
 
     def connect(self, timeout: float) -> socket.socket:

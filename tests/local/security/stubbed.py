@@ -31,7 +31,7 @@ def stubbed(folder: Path) -> Iterator[LocalServer]:
     ):
         fcntl.flock(users, fcntl.LOCK_SH)  # the server ends when no process has this lock
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-        wait_until(home.server.exists, bool, seconds=30)
+        wait_until(home.server_file.exists, bool, seconds=30)
         address = control.find_server(home)
         assert address is not None
         yield LocalServer(home, address)

@@ -55,8 +55,8 @@ def microjobs(home: Home, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def point_to(local: LocalServer, url: str) -> None:
-    known = json.loads(local.home.server.read_text())
-    local.home.server.write_text(json.dumps({**known, "url": url}))
+    known = json.loads(local.home.server_file.read_text())
+    local.home.server_file.write_text(json.dumps({**known, "url": url}))
 
 
 @pytest.fixture

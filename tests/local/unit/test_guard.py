@@ -48,7 +48,7 @@ def relayed(service: Service) -> Iterator[Address]:
 def call(address: Address, secret: str = SECRET) -> socket.socket:
     connection = socket.create_connection(address, 5)
     try:
-        proof.call(connection, secret)
+        proof.prove_to_guard(connection, secret)
     except BaseException:
         connection.close()
         raise

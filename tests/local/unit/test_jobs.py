@@ -65,11 +65,11 @@ class Left:
         self.name = name
         self.files = files
 
-    def copy(self, path: str, to: Path) -> Tree:  # noqa: ARG002  it has one folder
+    def copy(self, path: str, target: Path) -> Tree:  # noqa: ARG002  it has one folder
         for name, content in self.files.items():
-            (to / name).parent.mkdir(parents=True, exist_ok=True)
-            (to / name).write_text(content)
-        return read_tree(to)
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            (target / name).write_text(content)
+        return read_tree(target)
 
 
 def gather(tmp_path: Path, *hosts: Left) -> tuple[dict[str, str], list[str]]:
@@ -107,11 +107,11 @@ class Leading:
         self._left = Left(name, files)
         self._links = links
 
-    def copy(self, path: str, to: Path) -> Tree:
-        for name, target in self._links.items():
-            (to / name).parent.mkdir(parents=True, exist_ok=True)
-            (to / name).symlink_to(target)
-        return self._left.copy(path, to)
+    def copy(self, path: str, target: Path) -> Tree:
+        for name, destination in self._links.items():
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            (target / name).symlink_to(destination)
+        return self._left.copy(path, target)
 
 
 def test_links_of_two_hosts_do_not_lead_out_together(tmp_path: Path) -> None:

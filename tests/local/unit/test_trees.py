@@ -145,8 +145,8 @@ def remove_as_user(folder: Path, *, keep_owner: str = "") -> subprocess.Complete
     """Give a tree to a user who is not root, except for one folder, and remove it as this user."""
     user = os.getuid() or 65534
     for found in walk(folder.parent):
-        if found.base != keep_owner:
-            os.chown(found.base, user, -1, dir_fd=found.folder, follow_symlinks=False)
+        if found.base_name != keep_owner:
+            os.chown(found.base_name, user, -1, dir_fd=found.folder_descriptor, follow_symlinks=False)
     os.chown(folder.parent, user, -1)
     command = [sys.executable, "-c", REMOVE_AS_USER, str(folder), str(user)]
     environment = {"PYTHONPATH": os.pathsep.join(sys.path)}

@@ -34,9 +34,9 @@ class LinearTraining:
     epochs: list[tuple[int, float, float]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.weights = np.zeros(self.data.data.features + 1)
+        self.weights = np.zeros(self.data.local_data.features + 1)
         self.weights[-1] = self.data.mean_target
-        self._x, self._y = _with_ones(self.data.data.x_train), self.data.data.y_train[:, 0]
+        self._x, self._y = _with_ones(self.data.local_data.x_train), self.data.local_data.y_train[:, 0]
 
     def write(self, folder: Path) -> None:
         content = {"weights": self.weights.tolist(), "best": self.best}

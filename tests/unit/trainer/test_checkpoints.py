@@ -236,7 +236,7 @@ def test_killed_process_leaves_a_good_checkpoint(tmp_path: Path) -> None:
 
 def test_folder_of_the_request_is_used_and_kept(tmp_path: Path) -> None:
     layout = Layout(tmp_path)
-    write_checkpoint_config(layout, layout.spell(layout.checkpoints / "mine"))
+    write_checkpoint_config(layout, layout.format_local_path(layout.checkpoints / "mine"))
     store = job_checkpoints(layout, IDENTITY, 3)
     store.save(1, write(""), {})
     store.close()

@@ -34,7 +34,7 @@ def make_data(*sharded: str) -> TrainingData:
 @pytest.fixture
 def layout(tmp_path: Path) -> Layout:
     layout = Layout(tmp_path)
-    write_checkpoint_config(layout, layout.spell(layout.checkpoints))
+    write_checkpoint_config(layout, layout.format_local_path(layout.checkpoints))
     return layout
 
 

@@ -28,7 +28,7 @@ def make_data(
 def targets_of_steps(data: ProcessData, epoch: int) -> list[list[float]]:
     batches = data.batches(TrainerHyperparameters(batch_size=4))
     order = batches.order(epoch)
-    return [[*data.data.y_train[order[step.first : step.last], 0].tolist()] for step in batches.steps()]
+    return [[*data.local_data.y_train[order[step.first : step.last], 0].tolist()] for step in batches.steps()]
 
 
 @pytest.mark.parametrize("world_size", [2, 3])
@@ -62,7 +62,7 @@ def test_each_epoch_takes_all_rows_of_uneven_shards() -> None:
 def test_all_processes_have_row_count_and_mean_target() -> None:
     def work(group: ThreadGroup) -> tuple[int, float, int]:
         process = ProcessData(make_data(FILES[group.rank], range(4), "train"), group)
-        return process.rows, process.mean_target, process.data.features
+        return process.rows, process.mean_target, process.local_data.features
 
     assert run_processes(work, 3) == [(9, 4.0, 2)] * 3
 
@@ -71,7 +71,7 @@ def test_processes_of_one_host_divide_its_rows() -> None:
     def work(group: ThreadGroup) -> list[float]:
         process = ProcessData(make_data(range(5), range(4), "train"), group)
         assert process.rows == 5
-        return [float(row) for row in process.data.y_train[:, 0]]
+        return [float(row) for row in process.local_data.y_train[:, 0]]
 
     assert run_processes(work, 2, local_world_size=2) == [[0, 2, 4], [1, 3]]
 
@@ -81,7 +81,9 @@ def test_all_processes_get_the_scaler_of_one_host() -> None:
 
     def work(group: ThreadGroup) -> Scaler | None:
         data = make_data(FILES[group.rank], range(4), "train")
-        return ProcessData(dataclasses.replace(data, scaler=scaler if group.rank == 1 else None), group).data.scaler
+        return ProcessData(
+            dataclasses.replace(data, scaler=scaler if group.rank == 1 else None), group
+        ).local_data.scaler
 
     assert run_processes(work, 3) == [scaler] * 3
 
@@ -91,7 +93,9 @@ def test_predictions_are_gathered_with_their_targets() -> None:
 
     def predict(group: ThreadGroup) -> list[list[float]]:
         process = ProcessData(make_data(FILES[group.rank], tests[group.rank], "train", "test", features=1), group)
-        whole, on_train, on_test = process.gather_results(process.data.y_train * 10, process.data.y_test * 10)
+        whole, on_train, on_test = process.gather_results(
+            process.local_data.y_train * 10, process.local_data.y_test * 10
+        )
         arrays = (whole.x_train, whole.y_train, on_train, whole.x_test, whole.y_test, on_test)
         return [array[:, 0].tolist() for array in arrays]
 

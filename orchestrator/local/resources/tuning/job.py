@@ -16,7 +16,7 @@ from microjobs_orchestrator.local.resources.training.create import CREATED
 from microjobs_orchestrator.local.resources.tuning import warm_start
 from microjobs_orchestrator.local.resources.tuning.kinds import TUNING_JOB
 from microjobs_orchestrator.local.resources.tuning.ranges import MAX_TRAINING_JOBS, list_combinations, read_ranges
-from microjobs_orchestrator.local.resources.tuning.results import ENDS, Results, is_worse_than_median
+from microjobs_orchestrator.local.resources.tuning.results import ENDED_STATUSES, TrialResults, is_worse_than_median
 from microjobs_orchestrator.local.resources.tuning.search import GRID, HYPERBAND, Search, read_resources
 from microjobs_orchestrator.local.resources.tuning.trials import Trials
 from microjobs_orchestrator.local.runtimes.base import Host
@@ -100,7 +100,7 @@ class TuningJob:
             return (JobStatus.FAILED, ALL_FAILED) if all_failed else (JobStatus.COMPLETED, None)
         return None
 
-    def _find_end(self, results: Results) -> End | None:
+    def _find_end(self, results: TrialResults) -> End | None:
         """Return how the tuning job ended: stopped, out of time, or with a criterion met; None if it continues."""
         if self.events.stop_reason is StopReason.SHUTDOWN:
             return JobStatus.FAILED, SHUT_DOWN
@@ -118,13 +118,13 @@ class TuningJob:
         limit: int = self._limits.get("MaxNumberOfTrainingJobs", MAX_TRAINING_JOBS)
         return min(limit, len(list_combinations(self._ranges))) if self._config["Strategy"] == GRID else limit
 
-    def _report_ended_trials(self, search: Search, results: Results) -> list[str]:
+    def _report_ended_trials(self, search: Search, results: TrialResults) -> list[str]:
         """Report newly ended trials to the search. Return the names of the running trials."""
         running = []
         for trial in results.jobs:
             if trial.name in self._ended_values:
                 continue
-            if trial.status in ENDS:
+            if trial.status in ENDED_STATUSES:
                 value = None if trial.status == JobStatus.FAILED else results.objective_value(trial)
                 stopped = trial.status == JobStatus.STOPPED and self._uses_hyperband
                 search.add_result(trial.name, trial.description["HyperParameters"], value, stopped=stopped)

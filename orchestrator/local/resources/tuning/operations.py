@@ -9,7 +9,7 @@ from microjobs_orchestrator.local.resources.operations import Answer, Handler, R
 from microjobs_orchestrator.local.resources.tuning.create import create
 from microjobs_orchestrator.local.resources.tuning.job import TuningJob
 from microjobs_orchestrator.local.resources.tuning.kinds import TUNING_JOB
-from microjobs_orchestrator.local.resources.tuning.results import FINAL, Results
+from microjobs_orchestrator.local.resources.tuning.results import FINAL_METRIC, TrialResults
 from microjobs_orchestrator.local.state import Record
 
 
@@ -25,13 +25,13 @@ class TuningJobOperations(RunningOperations):
     def compute_members(self, record: Record) -> Mapping[str, Any]:
         """Return the members that depend on the request and on the training jobs."""
         config = record.request["HyperParameterTuningJobConfig"]
-        return {**config, **Results(self.context, record.request).describe()}
+        return {**config, **TrialResults(self.context, record.request).describe()}
 
     def more(self) -> Mapping[str, Handler]:
         return {"ListTrainingJobsForHyperParameterTuningJob": self.list_training_jobs}
 
     def list_training_jobs(self, request: Request) -> Answer:
-        results = Results(self.context, self.find(request).request)
+        results = TrialResults(self.context, self.find(request).request)
         status, sort_by = request.get("StatusEquals"), request.get("SortBy", "Name")
         summaries = [results.summary(job) for job in results.jobs]
         summaries = [item for item in summaries if status in (None, item["TrainingJobStatus"])]
@@ -44,5 +44,5 @@ _SORT_KEYS: dict[str, Callable[[Mapping[str, Any]], Any]] = {
     "Name": lambda item: item["TrainingJobName"],
     "CreationTime": lambda item: item["CreationTime"],
     "Status": lambda item: item["TrainingJobStatus"],
-    "FinalObjectiveMetricValue": lambda item: item[FINAL]["Value"] if FINAL in item else float("inf"),
+    "FinalObjectiveMetricValue": lambda item: item[FINAL_METRIC]["Value"] if FINAL_METRIC in item else float("inf"),
 }

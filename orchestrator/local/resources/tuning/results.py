@@ -11,23 +11,23 @@ from microjobs_orchestrator.local.resources.tuning.kinds import TUNING_JOB
 from microjobs_orchestrator.local.resources.tuning.ranges import MAX_TRAINING_JOBS, tuned_names
 from microjobs_orchestrator.local.state import Owner, Query, Record
 
-ENDS = ("Completed", "Failed", "Stopped")
+ENDED_STATUSES = ("Completed", "Failed", "Stopped")
 """The statuses of ended jobs."""
 
-FINAL = "FinalHyperParameterTuningJobObjectiveMetric"
+FINAL_METRIC = "FinalHyperParameterTuningJobObjectiveMetric"
 
 MIN_TRIALS_TO_COMPARE = 3
 """A trial is compared with the median only if at least this number of ended trials have enough values."""
 
 
-def find_parents(context: Context, request: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+def find_parent_requests(context: Context, request: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """Return the Create requests of the parent tuning jobs in a WarmStartConfig, without those of deleted parents."""
     items = request.get("WarmStartConfig", {}).get("ParentHyperParameterTuningJobs", [])
     records = [context.state.get(TUNING_JOB.arn_type, item["HyperParameterTuningJobName"]) for item in items]
     return [record.request for record in records if record is not None]
 
 
-class Results:
+class TrialResults:
     """Results of a tuning job's trials. `jobs` are the training jobs of the trials, oldest first."""
 
     def __init__(self, context: Context, request: Mapping[str, Any]) -> None:
@@ -72,7 +72,7 @@ class Results:
 
     def summary(self, job: Record) -> dict[str, Any]:
         """Return a HyperParameterTrainingJobSummary."""
-        described, value, has_ended = job.description, self.objective_value(job), job.status in ENDS
+        described, value, has_ended = job.description, self.objective_value(job), job.status in ENDED_STATUSES
         copied = ("TrainingStartTime", "TrainingEndTime", "FailureReason")
         tuned = tuned_names(self._config["ParameterRanges"])
         summary = {
@@ -86,7 +86,7 @@ class Results:
             **{name: described[name] for name in copied if name in described},
         }
         if summary["ObjectiveStatus"] == "Succeeded":
-            summary[FINAL] = {**self._objective, "Value": value}
+            summary[FINAL_METRIC] = {**self._objective, "Value": value}
         return summary
 
     def describe(self) -> dict[str, Any]:
@@ -109,12 +109,15 @@ class Results:
         }
 
     def _overall_best(self) -> dict[str, Any] | None:
-        """Return the best trial of this tuning job and its parents; None if WarmStartType does not declare them identical."""
+        """Return the best trial of this job and its parents; None if WarmStartType does not declare them identical."""
         if self._request.get("WarmStartConfig", {}).get("WarmStartType") != "IdenticalDataAndAlgorithm":
             return None
-        all_results = [self, *(Results(self._context, parent) for parent in find_parents(self._context, self._request))]
+        all_results = [
+            self,
+            *(TrialResults(self._context, parent) for parent in find_parent_requests(self._context, self._request)),
+        ]
         best = [results.summary(job) for results in all_results if (job := results.best()) is not None]
-        return self._better(best, key=lambda item: item[FINAL]["Value"], default=None)
+        return self._better(best, key=lambda item: item[FINAL_METRIC]["Value"], default=None)
 
 
 def is_worse_than_median(values: Sequence[float], ended: Collection[Sequence[float]], *, minimise: bool) -> bool:

@@ -14,7 +14,7 @@ from microjobs_orchestrator.local.resources.training.job import TrainingJob
 from microjobs_orchestrator.local.resources.training.kinds import TRAINING_JOB
 from microjobs_orchestrator.local.resources.tuning.create import OBJECTIVE, RESOURCES
 from microjobs_orchestrator.local.resources.tuning.kinds import TUNING_JOB
-from microjobs_orchestrator.local.resources.tuning.results import Results
+from microjobs_orchestrator.local.resources.tuning.results import TrialResults
 from microjobs_orchestrator.local.state import Owner
 
 STOP_TIMEOUT = 130.0
@@ -41,9 +41,9 @@ class Trials:
         self._reports_metrics = reports_metrics
         self._running: dict[str, TrainingJob] = {}
 
-    def read(self) -> Results:
+    def read(self) -> TrialResults:
         """Read all trials from the state."""
-        return Results(self._job.context, self._job.request)
+        return TrialResults(self._job.context, self._job.request)
 
     def start(self, name: str, hyperparameters: Mapping[str, str]) -> None:
         request, owner = self._make_request(name, hyperparameters), Owner(TUNING_JOB.arn_type, self._job.name)

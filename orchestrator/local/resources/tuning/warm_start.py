@@ -11,7 +11,7 @@ from microjobs_orchestrator.local.lifecycle.context import Context
 from microjobs_orchestrator.local.resources.operations import find_resource
 from microjobs_orchestrator.local.resources.tuning.kinds import TUNING_JOB
 from microjobs_orchestrator.local.resources.tuning.ranges import tuned_names
-from microjobs_orchestrator.local.resources.tuning.results import ENDS, Results, find_parents
+from microjobs_orchestrator.local.resources.tuning.results import ENDED_STATUSES, TrialResults, find_parent_requests
 from microjobs_orchestrator.local.resources.tuning.search import GRID, Search
 from microjobs_orchestrator.local.state import Record
 
@@ -25,7 +25,7 @@ def check(context: Context, request: Mapping[str, Any]) -> None:
         raise ValidationError("WarmStartConfig cannot be used with the strategy Grid, which tries every combination.")
     for item in config["ParentHyperParameterTuningJobs"]:
         parent = find_resource(context, TUNING_JOB, item["HyperParameterTuningJobName"])
-        if parent.status not in ENDS:
+        if parent.status not in ENDED_STATUSES:
             raise ValidationError(f"Parent tuning job {parent.name} is {parent.status}: it must have ended.")
         _check_parent(request, parent, is_identical=config["WarmStartType"] == "IdenticalDataAndAlgorithm")
 
@@ -64,8 +64,8 @@ EQUAL_IF_IDENTICAL: Mapping[str, Callable[[Mapping[str, Any]], Any]] = {
 
 def inherit_results(context: Context, request: Mapping[str, Any], search: Search) -> None:
     """Add the results of the parents' trials to a search."""
-    for parent in find_parents(context, request):
-        results = Results(context, parent)
+    for parent in find_parent_requests(context, request):
+        results = TrialResults(context, parent)
         for job in results.jobs:
             if (value := results.objective_value(job)) is not None:
                 search.inherit_result(job.description["HyperParameters"], value)

@@ -12,29 +12,29 @@ from requests import HTTPError as HTTPStatusError
 from requests import RequestException
 from urllib3.exceptions import HTTPError
 
-AWAY_TIMEOUT = 120
+UNREACHABLE_TIMEOUT = 120
 """Seconds for which requests are repeated while the engine does not answer. It may be restarting."""
 RETRY_DELAY = 0.2
 READ_BYTES = 1 << 16
 
-AWAY_ERRORS = (RequestException, HTTPError)
+UNREACHABLE_ERRORS = (RequestException, HTTPError)
 """Errors of a request that the engine did not answer, or not to the end."""
-AWAY_STATUS = (HTTPStatus.BAD_GATEWAY, HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.GATEWAY_TIMEOUT)
+UNREACHABLE_STATUSES = (HTTPStatus.BAD_GATEWAY, HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.GATEWAY_TIMEOUT)
 
 T = TypeVar("T")
 
 
-class EngineAwayError(DockerException):
+class EngineUnreachableError(DockerException):
     """The engine did not answer in time."""
 
 
-def retry_while_away(request: Callable[[], T]) -> T | None:
+def retry_while_unreachable(request: Callable[[], T]) -> T | None:
     """Send a request to the engine, and repeat it while the engine does not answer.
 
     Return the result; None if the object of the request does not exist.
 
     Raises:
-        EngineAwayError: the engine did not answer within `AWAY_TIMEOUT`.
+        EngineUnreachableError: the engine did not answer within `UNREACHABLE_TIMEOUT`.
         APIError: the engine refuses the request.
     """
     deadline = None
@@ -43,12 +43,12 @@ def retry_while_away(request: Callable[[], T]) -> T | None:
             return request()
         except NotFound:
             return None
-        except (*AWAY_ERRORS, APIError) as error:
-            if isinstance(error, APIError) and error.status_code not in AWAY_STATUS:
+        except (*UNREACHABLE_ERRORS, APIError) as error:
+            if isinstance(error, APIError) and error.status_code not in UNREACHABLE_STATUSES:
                 raise
-            deadline = deadline or time.monotonic() + AWAY_TIMEOUT
+            deadline = deadline or time.monotonic() + UNREACHABLE_TIMEOUT
             if time.monotonic() > deadline:
-                raise EngineAwayError(f"the engine does not answer: {error}") from error
+                raise EngineUnreachableError(f"the engine does not answer: {error}") from error
             time.sleep(RETRY_DELAY)
 
 
@@ -56,7 +56,7 @@ def follow_log(container: Container, timeout: float | None = None) -> Iterator[b
     """Yield a container's log from its start as `log_frames` describes it, until the container or the engine ends.
 
     Args:
-        timeout: seconds to wait for more; then one of `AWAY_ERRORS` is raised.
+        timeout: seconds to wait for more; then one of `UNREACHABLE_ERRORS` is raised.
     """
     options = {"stdout": 1, "stderr": 1, "follow": 1, "timestamps": 1}
     with stream(container, "logs", timeout, options) as response:

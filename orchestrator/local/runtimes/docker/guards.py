@@ -20,29 +20,29 @@ from docker.types import LogConfig
 
 from microjobs_orchestrator.local import guard
 from microjobs_orchestrator.local.guard import proof
-from microjobs_orchestrator.local.guard.settings import PREFIX, READY, RELAY_PORT, Settings
+from microjobs_orchestrator.local.guard.settings import READY_LINE, RELAY_PORT, VARIABLE_PREFIX, Settings
 from microjobs_orchestrator.local.runtimes.archives import packed
 from microjobs_orchestrator.local.runtimes.base import CannotRunError, HostPlan, MachineFailedError, Plan
 from microjobs_orchestrator.local.runtimes.docker import images
-from microjobs_orchestrator.local.runtimes.docker.engine import AWAY_ERRORS, follow_log
+from microjobs_orchestrator.local.runtimes.docker.engine import UNREACHABLE_ERRORS, follow_log
 from microjobs_orchestrator.local.runtimes.docker.log_frames import Lines
 
 logger = logging.getLogger(__name__)
 
 IMAGE_VARIABLE = "MICROJOBS_GUARD_IMAGE"
-NO_IMAGE = "none"
+GUARDS_DISABLED = "none"
 """The value of the image's name that disables guards."""
 DEFAULT_IMAGE = "python:3.11-slim-bookworm"
-JOB_LABEL = "org.microjobs.variant"
+JOB_IMAGE_LABEL = "org.microjobs.variant"
 """A label of all images that containers/Dockerfile builds. Each of them has Python."""
 
-ANOTHER_IMAGE = (
+ANOTHER_IMAGE_REMEDY = (
     f"name another image: guard_image in [local] of microjobs.toml, or {IMAGE_VARIABLE}. "
-    f'"{NO_IMAGE}" disables guards: networks are then unprotected'
+    f'"{GUARDS_DISABLED}" disables guards: networks are then unprotected'
 )
-NO_IMAGE_REMEDY = (
+MISSING_IMAGE_REMEDY = (
     "endpoints, transform jobs and isolated jobs need an image with Python 3 for the container that guards their "
-    f"network. Build the image `serve` (`microjobs build serve`), or {ANOTHER_IMAGE}"
+    f"network. Build the image `serve` (`microjobs build serve`), or {ANOTHER_IMAGE_REMEDY}"
 )
 
 MEMORY_BYTES = 256 << 20
@@ -63,7 +63,7 @@ class Guards:
         self._client = client
         self._image_name = image or os.environ.get(IMAGE_VARIABLE, "")
         self._image: Image | None = None
-        if self._image_name == NO_IMAGE:
+        if self._image_name == GUARDS_DISABLED:
             logger.warning(
                 "guards are disabled: any local user and container can use endpoints without a signature, and an "
                 "isolated model can connect to the services of this machine"
@@ -71,7 +71,7 @@ class Guards:
 
     def are_needed(self, plan: Plan) -> bool:
         """Return whether the hosts of a plan get guards."""
-        return self._image_name != NO_IMAGE and (plan.isolated or plan.serves)
+        return self._image_name != GUARDS_DISABLED and (plan.isolated or plan.is_server)
 
     def create(self, plan: Plan, host: HostPlan, peers: str, **options: Any) -> Container:
         """Start a host's guard and wait until it is ready.
@@ -121,11 +121,11 @@ class Guards:
         try:
             return self._client.images.get(base)
         except ImageNotFound:
-            found = [] if self._image_name else self._client.api.images(filters={"label": JOB_LABEL})
+            found = [] if self._image_name else self._client.api.images(filters={"label": JOB_IMAGE_LABEL})
             named = [item for item in found if item["RepoTags"]]
             if not named:
-                return images.pull(self._client, base, NO_IMAGE_REMEDY)
-            # An image that a user derived from one of ours may have the same size. It is newer, so the older one is ours.
+                return images.pull(self._client, base, MISSING_IMAGE_REMEDY)
+            # An image that a user derived from one of ours may have the same size, but it is newer.
             return self._client.images.get(min(named, key=lambda item: (item["Size"], item["Created"]))["Id"])
 
 
@@ -139,13 +139,13 @@ def _await_ready(container: Container) -> None:
     output = []
     try:
         for line in Lines().read(follow_log(container, START_TIMEOUT)):
-            if line.text == READY.encode():
+            if line.text == READY_LINE.encode():
                 return
             output.append(line.text.decode(errors="replace").strip())
-    except AWAY_ERRORS as error:
+    except UNREACHABLE_ERRORS as error:
         message = f"the container that guards the network is not ready after {START_TIMEOUT} s: {error}"
         raise MachineFailedError(message) from error
-    raise CannotRunError(f"the container that guards the network ended: {' '.join(output)}: {ANOTHER_IMAGE}")
+    raise CannotRunError(f"the container that guards the network ended: {' '.join(output)}: {ANOTHER_IMAGE_REMEDY}")
 
 
 def join_options(container: Container) -> dict[str, Any]:
@@ -178,7 +178,7 @@ class GuardedPort:
         try:
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             connection.settimeout(timeout)
-            proof.call(connection, self._secret())
+            proof.prove_to_guard(connection, self._secret())
         except BaseException:
             connection.close()
             raise
@@ -187,7 +187,7 @@ class GuardedPort:
 
     def _secret(self) -> str:
         variables = dict(item.split("=", 1) for item in self._container.attrs["Config"]["Env"])
-        return str(variables[f"{PREFIX}SECRET"])
+        return str(variables[f"{VARIABLE_PREFIX}SECRET"])
 
 
 def connect_unguarded(container: Container, port: int, timeout: float) -> socket.socket:

@@ -15,11 +15,11 @@ from docker.models.containers import Container
 from microjobs_orchestrator.local.runtimes.archives import unpack
 from microjobs_orchestrator.local.runtimes.base import Exit, Line
 from microjobs_orchestrator.local.runtimes.docker.engine import (
-    AWAY_ERRORS,
     RETRY_DELAY,
-    EngineAwayError,
+    UNREACHABLE_ERRORS,
+    EngineUnreachableError,
     follow_log,
-    retry_while_away,
+    retry_while_unreachable,
     stream,
 )
 from microjobs_orchestrator.local.runtimes.docker.labels import HOST_LABEL
@@ -61,14 +61,14 @@ class DockerHost:
                 if not self._is_running():
                     yield from log.rest()  # no more can follow an incomplete line
                     return
-            except AWAY_ERRORS as error:
+            except UNREACHABLE_ERRORS as error:
                 logger.info("the log of %s broke off: %s", self.name, error)
-                if retry_while_away(self._state) is None:
+                if retry_while_unreachable(self._state) is None:
                     return
             time.sleep(RETRY_DELAY)
 
     def _is_running(self) -> bool:
-        state = retry_while_away(self._state)
+        state = retry_while_unreachable(self._state)
         return state is not None and state["Running"]
 
     def _state(self) -> Mapping[str, Any]:
@@ -78,9 +78,9 @@ class DockerHost:
 
     def wait(self) -> Exit:
         try:
-            result = retry_while_away(lambda: self._container.wait(timeout=None))
-            state = retry_while_away(self._state)
-        except EngineAwayError as error:
+            result = retry_while_unreachable(lambda: self._container.wait(timeout=None))
+            state = retry_while_unreachable(self._state)
+        except EngineUnreachableError as error:
             return Exit(KILLED, str(error), has_external_cause=True)
         if result is None or state is None or state["Status"] in REMOVED:
             return Exit(KILLED, "its container was removed from outside", has_external_cause=True)
@@ -90,18 +90,18 @@ class DockerHost:
 
     def stop(self, grace: float) -> None:
         time.sleep(max(0.0, self._handles_signals_at - time.monotonic()))
-        retry_while_away(lambda: self._container.stop(timeout=round(grace)))
+        retry_while_unreachable(lambda: self._container.stop(timeout=round(grace)))
 
-    def copy(self, path: str, to: Path) -> Tree | None:
+    def copy(self, path: str, target: Path) -> Tree | None:
         def copy_again() -> Tree:
-            discard(to)  # an earlier request may have broken off
+            discard(target)  # an earlier request may have broken off
             with closing(self._archive(path)) as chunks:
-                return unpack(chunks, to, path)
+                return unpack(chunks, target, path)
 
         try:
-            return retry_while_away(copy_again)
+            return retry_while_unreachable(copy_again)
         except APIError:
-            state = retry_while_away(self._state)
+            state = retry_while_unreachable(self._state)
             if state is None or state["Status"] in REMOVED:
                 return None
             raise
@@ -114,5 +114,5 @@ class DockerHost:
     def connect(self, timeout: float) -> socket.socket:
         try:
             return self._connect(timeout)
-        except (*AWAY_ERRORS, APIError) as error:
+        except (*UNREACHABLE_ERRORS, APIError) as error:
             raise ConnectionAbortedError(f"the engine does not report the container's address: {error}") from error

@@ -12,7 +12,7 @@ from docker.models.images import Image as EngineImage
 from requests.exceptions import RequestException
 
 from microjobs_orchestrator.local.runtimes.base import CannotRunError, Image, MachineFailedError
-from microjobs_orchestrator.local.runtimes.docker.engine import EngineAwayError, retry_while_away
+from microjobs_orchestrator.local.runtimes.docker.engine import EngineUnreachableError, retry_while_unreachable
 
 logger = logging.getLogger(__name__)
 
@@ -28,19 +28,19 @@ def prepare(client: docker.DockerClient, name: str) -> None:
         MachineFailedError: the engine does not answer.
     """
     try:
-        if retry_while_away(lambda: client.images.get(name)) is None:
+        if retry_while_unreachable(lambda: client.images.get(name)) is None:
             pull(client, name, missing_image_remedy(name))
     except APIError as error:
         raise CannotRunError(f"image name {name!r} is not valid: {error.explanation}") from error
-    except EngineAwayError as error:
+    except EngineUnreachableError as error:
         raise MachineFailedError(str(error)) from error
 
 
 def list_images(client: docker.DockerClient) -> Sequence[Image]:
     """Return the images that have a name; none if the engine does not answer."""
     try:
-        found = retry_while_away(client.api.images) or ()
-    except EngineAwayError:
+        found = retry_while_unreachable(client.api.images) or ()
+    except EngineUnreachableError:
         return ()
     return [
         Image(tuple(item["RepoTags"]), _digest(item), item["Size"], float(item["Created"]))

@@ -28,12 +28,12 @@ class Networks:
 
     def create(self, plan: Plan, labels: dict[str, str], *, guarded: bool) -> Network | None:
         """Return the network of a plan's hosts; None if they use the engine's default bridge."""
-        if guarded and plan.serves:
+        if guarded and plan.is_server:
             return self._served_network()
         if len(plan.hosts) == 1 and not plan.isolated:
             return None
         # Without a guard, this machine connects to the address of a serving host, and so needs an own address there.
-        options = {INHIBIT_ADDRESS_OPTION: "true"} if plan.isolated and not plan.serves else {}
+        options = {INHIBIT_ADDRESS_OPTION: "true"} if plan.isolated and not plan.is_server else {}
         return self._client.networks.create(
             self._labels.container_name(plan, "network"),
             internal=plan.isolated,

@@ -34,10 +34,10 @@ from microjobs_orchestrator.local.runtimes.base import (
 )
 from microjobs_orchestrator.local.runtimes.docker import container_pipes, images
 from microjobs_orchestrator.local.runtimes.docker.engine import (
-    AWAY_ERRORS,
     RETRY_DELAY,
-    EngineAwayError,
-    retry_while_away,
+    UNREACHABLE_ERRORS,
+    EngineUnreachableError,
+    retry_while_unreachable,
 )
 from microjobs_orchestrator.local.runtimes.docker.guards import GuardedPort, Guards, connect_unguarded, join_options
 from microjobs_orchestrator.local.runtimes.docker.host import Connect, DockerHost
@@ -91,8 +91,8 @@ class DockerRuntime:
         deadline = time.monotonic() + REMOVE_TIMEOUT
         while True:
             try:
-                return retry_while_away(lambda: self._start_all(plan)) or ()
-            except EngineAwayError as error:
+                return retry_while_unreachable(lambda: self._start_all(plan)) or ()
+            except EngineUnreachableError as error:
                 raise MachineFailedError(f"{plan.name} could not be started: {error}") from error
             except NameConflictError as error:
                 # The engine completes a request whose connection broke, maybe after the plan was removed.
@@ -130,7 +130,7 @@ class DockerRuntime:
         guard = self._guards.create(
             plan,
             host,
-            peers=ipv4_subnet(network) if len(plan.hosts) > 1 and not plan.serves else "",
+            peers=ipv4_subnet(network) if len(plan.hosts) > 1 and not plan.is_server else "",
             name=self._labels.guard_name(plan, host.name),
             labels={**self._plan_labels(plan), GUARD_LABEL: host.name},
             **options,
@@ -197,9 +197,9 @@ class DockerRuntime:
 
     def remove(self, plan_name: str) -> None:
         deadline = time.monotonic() + REMOVE_TIMEOUT
-        while not retry_while_away(lambda: self._is_removed(plan_name)):
+        while not retry_while_unreachable(lambda: self._is_removed(plan_name)):
             if time.monotonic() > deadline:
-                raise EngineAwayError(f"the engine did not remove {plan_name} within {REMOVE_TIMEOUT:g} s")
+                raise EngineUnreachableError(f"the engine did not remove {plan_name} within {REMOVE_TIMEOUT:g} s")
             time.sleep(RETRY_DELAY)
 
     def _is_removed(self, plan_name: str) -> bool:
@@ -212,7 +212,7 @@ class DockerRuntime:
         return all(list(map(_remove, removals)))  # a list, so that each removal is tried
 
     def close(self) -> None:
-        with contextlib.suppress(APIError, *AWAY_ERRORS):  # plans that keep running use it
+        with contextlib.suppress(APIError, *UNREACHABLE_ERRORS):  # plans that keep running use it
             self._networks.remove_served()
         self._client.close()
 

@@ -50,10 +50,10 @@ class ProcessHost:
         self._is_stopped = True
         self._process.release()
 
-    def copy(self, path: str, to: Path) -> Tree | None:
+    def copy(self, path: str, target: Path) -> Tree | None:
         code = self._process.exit_code
         no_writer = code is not None and code >= 0  # a killed shim may leave processes
-        return files.collect(commands.local_path(self._layout, path), to, link=no_writer)
+        return files.collect(commands.local_path(self._layout, path), target, link=no_writer)
 
     def connect(self, timeout: float) -> socket.socket:
         connection = socket.socket(socket.AF_UNIX)

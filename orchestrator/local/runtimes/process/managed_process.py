@@ -69,7 +69,7 @@ class ManagedProcess:
                 start_new_session=True,
             )
         except BaseException:
-            process_shim.remove(folder)
+            process_shim.remove_scratch(folder)
             raise
         threading.Thread(target=self._watch, name=f"watch process {self.pid}", daemon=True).start()
 
@@ -83,7 +83,7 @@ class ManagedProcess:
                     self._changed.notify_all()
         code = self._shim.wait()
         if code < 0:  # a shim that is not killed removes the folder
-            process_shim.remove(self.scratch)
+            process_shim.remove_scratch(self.scratch)
         self.release()
         with self._changed:
             self.exit_code = code

@@ -1,8 +1,8 @@
 """Runs one program, and exits with the program's exit code: `python -I -S process_shim.py LOG SCRATCH CPUS COMMAND…`.
 
 Each line of output is written to the log, after the time when it was read, in microseconds. A `+` after the time marks
-the beginning of a long line, of which the program writes a new version after each carriage return. After each write to the log the shim writes a byte to
-stdout, so that the server need not poll the log.
+the beginning of a very long line, which continues after a carriage return in the next line of the log. After each write
+to the log the shim writes a byte to stdout, so that the server need not poll the log.
 
 A number on stdin ends the program: the shim sends SIGTERM, and SIGKILL after that many seconds. When stdin closes, the
 server is gone, so the program ends too. As in a container, no process that the program started outlives it.
@@ -33,7 +33,7 @@ _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36  # linux/prctl.h
 
 
 class Log:
-    """Writes lines of output to a file, each with a later time than the line before. Calls `notify` after each write."""
+    """Writes lines of output to a file, with strictly increasing times. Calls `notify` after each write."""
 
     def __init__(self, file: IO[bytes], notify: Callable[[], None] = lambda: None) -> None:
         self._file = file
@@ -176,7 +176,7 @@ def _run_command(*command: str) -> str:
     return (ended.stderr.strip() or f"{command[0]} failed") if ended.returncode else ""
 
 
-def remove(scratch: str) -> None:
+def remove_scratch(scratch: str) -> None:
     """Remove the scratch folder of a program as far as possible."""
     with contextlib.suppress(OSError):
         remove_tree(scratch)
@@ -195,7 +195,7 @@ def main(log_path: str, scratch: str, cpus: str, *command: str) -> int:
     finally:
         with contextlib.suppress(OSError):  # a full disk must not change the exit code
             file.close()
-        remove(scratch)
+        remove_scratch(scratch)
 
 
 def _notify_server() -> None:

@@ -25,7 +25,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from microjobs.contract import BASE_DIR, Layout
-from microjobs.interpreter import EXECUTABLE, PYTHON
+from microjobs.interpreter import EXECUTABLE_VARIABLES, PYTHON
 from microjobs.network import SOCKET_FOLDER, Network
 from microjobs.run import JOB
 from microjobs_orchestrator.local import trees
@@ -216,7 +216,7 @@ def _is_free(lock: int) -> bool:
 def _variables(host: HostPlan, environment: Environment, layout: Layout, network: Network) -> dict[str, str]:
     """Return a host's variables: the image's (see containers/Dockerfile), the request's, and the paths of the host."""
     inherited = inherited_environment()
-    request = {name: value for name, value in host.environment.items() if name not in EXECUTABLE}
+    request = {name: value for name, value in host.environment.items() if name not in EXECUTABLE_VARIABLES}
     if host.entrypoint is not None:
         request = {name: commands.translate_paths(value, layout) for name, value in request.items()}
     return {

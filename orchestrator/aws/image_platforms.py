@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from mypy_boto3_ecr import ECRClient
 
-TYPES = [
+MANIFEST_TYPES = [
     "application/vnd.docker.distribution.manifest.v2+json",
     "application/vnd.docker.distribution.manifest.list.v2+json",
     "application/vnd.oci.image.manifest.v1+json",
@@ -19,7 +19,7 @@ def list_platforms(ecr: "ECRClient", repository: str, digest: str) -> list[str]:
     """Return the platforms of an image, such as `linux/amd64`; an empty list if the registry does not have it."""
     try:
         answer = ecr.batch_get_image(
-            repositoryName=repository, imageIds=[{"imageDigest": digest}], acceptedMediaTypes=TYPES
+            repositoryName=repository, imageIds=[{"imageDigest": digest}], acceptedMediaTypes=MANIFEST_TYPES
         )
     except ecr.exceptions.RepositoryNotFoundException:
         return []
