@@ -229,6 +229,7 @@ def test_page_shows_trials_predictions_and_times() -> None:
     names = "begin with housing-20261122-013229-tune-."
     for wanted in ("1 min 01 s", "<td>134.0</td>", "3054.33", "learning rate", names, "report.html"):
         assert wanted in text, wanted
+    assert re.findall(r'width="([\d.]+)" height="16"', text) == ["13.8", "200.0"]  # 4.2 s and 61 s
 
 
 def test_scatter_places_points_inside_its_frame() -> None:
@@ -237,13 +238,17 @@ def test_scatter_places_points_inside_its_frame() -> None:
     assert points[0][0] < points[1][0]
     assert points[0][1] > points[1][1]
     assert all(svg.LEFT <= x <= svg.WIDTH and 0 <= y <= svg.HEIGHT - svg.BOTTOM for x, y in points)
+    left, right = map(float, re.findall(r'<line class="grid" x1="([\d.]+)" y1="[\d.]+" x2="([\d.]+)"', text)[0])
+    assert f'<text x="{(left + right) / 2}" y="{svg.HEIGHT - 8}" text-anchor="middle">x</text>' in text
 
 
-@pytest.mark.parametrize("values", [[0.0], [5.0, 5.0], [-1e-9, 1e-9], [1e6, 2e6], [0.0, 0.7]])
+@pytest.mark.parametrize("values", [[0.0], [5.0, 5.0], [-1e-9, 1e-9], [1e6, 2e6], [0.0, 0.7], [0.0, 40.0]])
 def test_axis_has_round_ticks_within_its_range(values: list[float]) -> None:
     axis = svg.make_axis(values, 0, 100)
-    assert 2 <= len(axis.ticks()) <= 12
-    assert all(0 <= axis.at(tick) <= 100 for tick in axis.ticks())
+    ticks = axis.ticks()
+    assert 2 <= len(ticks) <= 12
+    assert all(0 <= axis.at(tick) <= 100 for tick in ticks)
+    assert f"{ticks[1] - ticks[0]:.3e}".partition("e")[0] in ("1.000", "2.000", "5.000")
 
 
 def test_paths_below_the_current_folder_are__relative(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

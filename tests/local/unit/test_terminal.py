@@ -57,6 +57,7 @@ def test_bytes_that_are_not_utf8_are_spelled_out() -> None:
         ("longer\r\x1b[Ktwo", "two"),
         ("\r50%\r      \r", ""),
         ("a\x1b[2Jb\x1b]52;c;aGk=\x07", " b"),
+        ("longer\x1b[3GNG", "loNGer"),
         ("upper\x1b[Bx", "upper\n     x"),
     ],
 )
