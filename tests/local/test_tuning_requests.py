@@ -1,12 +1,12 @@
-"""Tests that invalid searches of tuning jobs are refused when the job is created. No job runs."""
+"""Tests that invalid searches of tuning jobs are refused when the job is created."""
 
 from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
 
-from tests.local.clients import LocalServer, training_request, unique
-from tests.local.test_tuning import ALL_TYPES, CHOICES, hyperband
+from tests.local.clients import FINAL_STATUSES, LocalServer, training_request, unique, wait_until
+from tests.local.test_tuning import ALL_TYPES, CHOICES, hyperband, warm_start
 
 
 def tuning_request(local: LocalServer, ranges: dict[str, Any], config: dict[str, Any]) -> dict[str, Any]:
@@ -91,3 +91,27 @@ def test_invalid_search_raises(
         processes.sagemaker.create_hyper_parameter_tuning_job(**tuning_request(processes, ranges, config))
     assert refused.value.response["Error"]["Code"] == "ValidationException"
     assert message in str(refused.value)
+
+
+def test_identical_warm_start_requires_the_image_and_data_of_its_parent(processes: LocalServer) -> None:
+    client = processes.sagemaker
+    parent = tuning_request(processes, integers("1", "9"), {})
+    name = {"HyperParameterTuningJobName": parent["HyperParameterTuningJobName"]}
+    client.create_hyper_parameter_tuning_job(**parent)
+    client.stop_hyper_parameter_tuning_job(**name)
+    wait_until(
+        lambda: client.describe_hyper_parameter_tuning_job(**name)["HyperParameterTuningJobStatus"],
+        lambda status: status in FINAL_STATUSES,
+    )
+    definition = parent["TrainingJobDefinition"]
+    image = {"AlgorithmSpecification": {**definition["AlgorithmSpecification"], "TrainingImage": "other"}}
+    processes.s3.put_object(Bucket=processes.address.bucket, Key="other/x.npy", Body=b"x")
+    source = {"S3DataSource": {"S3DataType": "S3Prefix", "S3Uri": f"s3://{processes.address.bucket}/other"}}
+    data = {"InputDataConfig": [{"ChannelName": "train", "DataSource": source}]}
+    for change, message in ((image, "training image must be the same"), (data, "input data must be the same")):
+        request = {**parent, "TrainingJobDefinition": {**definition, **change}}
+        request["HyperParameterTuningJobName"] = unique("tune")
+        with pytest.raises(ClientError, match=message):
+            client.create_hyper_parameter_tuning_job(**request, WarmStartConfig=warm_start(*name.values()))
+        transfer = warm_start(*name.values(), kind="TransferLearning")
+        client.create_hyper_parameter_tuning_job(**request, WarmStartConfig=transfer)

@@ -300,6 +300,23 @@ def test_slow_strangers_are_dropped(first: FirstHost, monkeypatch: pytest.Monkey
         assert time.monotonic() < deadline
 
 
+def test_slow_listener_times_out() -> None:
+    """A listener that sends single bytes would otherwise never time out."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def send_slowly() -> None:
+            with server.accept()[0] as connected, contextlib.suppress(ConnectionError):
+                for _ in range(CHALLENGE_BYTES):
+                    connected.sendall(b"x")
+                    time.sleep(0.05)
+
+        thread = threading.Thread(target=send_slowly)
+        thread.start()
+        with pytest.raises(TimeoutError):
+            peers.call(server.getsockname(), SECRET, CLAIM, seconds=0.3)
+        thread.join()
+
+
 def test_flood_of_connections_does_not_block_hosts_or_fill_memory(first: FirstHost) -> None:
     """Strangers open connections without end: some are silent, and some repeat a recorded hello."""
     recorded, is_ended = make_hello(), threading.Event()

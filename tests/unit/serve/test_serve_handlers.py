@@ -76,10 +76,10 @@ import os
 def model_fn(model_dir, context):
     return model_dir == context.system_properties["model_dir"] and os.path.isdir(model_dir)
 def transform_fn(model, body, content_type, accept, context):
-    return f"{model} {context.get_request_header(0, 'Content-Type')}"
+    return f"{model} {context.get_request_header(0, 'Content-Type')} {bool(context.get_request_id())}"
 """
     with server_with_program(root, program) as server:
-        assert server.invoke("x", "application/x-mine").body == b"True application/x-mine"
+        assert server.invoke("x", "application/x-mine").body == b"True application/x-mine True"
 
 
 @pytest.mark.parametrize("module", ["metrics", "main", "serve", "helper"])
