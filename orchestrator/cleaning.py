@@ -100,7 +100,8 @@ def _is_running(home: Home, name: str) -> bool:
 def _list_run(home: Home, name: str) -> Removable:
     pattern = glob.escape(name)
     paths = [home.root / "runs" / f"{name}.json", home.root / "runs" / name]
-    paths += [*home.buckets.glob(f"*/{pattern}"), *home.logs.glob(f"aws/sagemaker/*/{pattern}-*")]
+    paths += [path for path in home.buckets.glob(f"*/{pattern}") if not path.parent.is_symlink()]  # no user's folder
+    paths += home.logs.glob(f"aws/sagemaker/*/{pattern}-*")
 
     def remove() -> None:
         for path in reversed(paths):  # the record last: if the removal fails, the run is listed again

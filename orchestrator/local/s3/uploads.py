@@ -126,10 +126,12 @@ class Uploads:
 
     def _clean(self) -> None:
         """Remove the files of a killed server: those without a row in the database."""
-        known = {self._folder / row[0] for row in self._database.select("SELECT id FROM uploads")}
-        known |= {self._folder / row[0] / row[1] for row in self._database.select("SELECT upload, file FROM parts")}
-        for path in {*self._folder.iterdir(), *self._folder.glob("*/*")} - known:
-            discard(path)
+        uploads = {self._folder / row[0] for row in self._database.select("SELECT id FROM uploads")}
+        parts = {self._folder / row[0] / row[1] for row in self._database.select("SELECT upload, file FROM parts")}
+        for folder in self._folder.iterdir():
+            # Do not list the content of an unknown folder: it may be a link to files of the user.
+            for path in set(folder.iterdir()) - parts if folder in uploads else [folder]:
+                discard(path)
 
 
 def _upload(row: Row) -> Upload:

@@ -66,10 +66,23 @@ def test_malformed_record_fails_and_the_others_are_resumed(
     registry.shut_down()
 
 
+def make_users_folder(work: Path) -> Path:
+    """Create a folder outside of the server's folders, to which a link in one of them leads."""
+    folder = work.parent.parent / f"linked from {work.name}"
+    folder.mkdir()
+    for number in range(10):  # which of several files is removed first may depend on a hash
+        (folder / str(number)).touch()
+    return folder
+
+
+def check_users_folder(work: Path) -> None:
+    assert len(list((work.parent.parent / f"linked from {work.name}").iterdir())) == 10
+
+
 def garbage(work: Path) -> None:
     """Create files that a server does not expect in the folder of running jobs."""
     (work / "training-job-file").write_text("a file")
-    (work / "training-job-link").symlink_to("/etc")
+    (work / "training-job-link").symlink_to(make_users_folder(work))
     (work / "training-job-loop").symlink_to("training-job-loop")
     os.mkfifo(work / "training-job-pipe")
     (work / "not utf8-\udcff").mkdir()
@@ -90,6 +103,7 @@ def test_unknown_files_in_the_work_folder_are_removed(parts: ServerParts) -> Non
     garbage(parts.home.work)
     Registry(parts.context).recover({})
     assert [path.name for path in parts.home.work.iterdir()] == ["process"]
+    check_users_folder(parts.home.work)
 
 
 def test_plan_that_cannot_be_removed_does_not_end_the_start(
@@ -135,3 +149,5 @@ def test_deep_leftovers_of_uploads_are_removed(parts: ServerParts) -> None:
     with closing(ObjectStore(parts.home)) as store:
         Uploads(store)
     assert [list(folder.iterdir()) for folder in folders] == [[]] * len(folders)
+    for folder in folders:
+        check_users_folder(folder)

@@ -87,7 +87,8 @@ def odd(top: Path) -> None:
     (top / "in" / "weights").write_text("x")
     (top / "in" / "loop").symlink_to("../in")
     (top / "self").symlink_to("self")
-    (top / "out").symlink_to("/etc")
+    (top.parent / "linked").mkdir()
+    (top / "out").symlink_to("../linked")
     os.mkfifo(top / "pipe")
 
 
