@@ -246,7 +246,7 @@ def test_saved_journal_is_read_unchanged(start: StartRun, tmp_path: Path) -> Non
     housing(run, QUICK, tmp_path)
     assert Journal.read(run.journal.path) == run.journal
     assert [done.step for done in run.journal.steps] == ["raw", "scale", "train", "predictions", "batch-score"]
-    assert all(done.seconds is not None for done in run.journal.steps)
+    assert all(done.seconds is not None and 0 <= done.seconds < 100 for done in run.journal.steps)
 
 
 def test_last_unfinished_run_is_selected(tmp_path: Path) -> None:

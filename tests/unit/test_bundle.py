@@ -1,5 +1,7 @@
 """Model bundles: complete and valid, or an error."""
 
+import json
+import re
 import tarfile
 from pathlib import Path
 
@@ -34,6 +36,14 @@ def test_damaged_manifest_raises(content: str, tmp_path: Path) -> None:
     linear_bundle(tmp_path, [1.0], 0.0)
     (tmp_path / bundle.MANIFEST_FILE).write_text(content)
     with pytest.raises(UserError, match="is not a manifest"):
+        bundle.read_bundle(tmp_path)
+
+
+def test_manifest_without_features_raises(tmp_path: Path) -> None:
+    linear_bundle(tmp_path, [1.0], 0.0)
+    manifest = tmp_path / bundle.MANIFEST_FILE
+    manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "features": 0}))
+    with pytest.raises(UserError, match=re.escape(f"{manifest} has 0 features")):
         bundle.read_bundle(tmp_path)
 
 

@@ -169,10 +169,30 @@ def test_time_over_a_restart_of_the_machine_is_that_of_the_clock(clocks: Clock) 
     assert Moment.read(stored, 0.0).elapsed() == 0.0
 
 
+def test_metrics_are_read_from_lines_before_a_restart(parts: ServerParts) -> None:
+    metrics = [{"Name": "loss", "Regex": "loss: (.+)"}]
+    algorithm = {"TrainingImage": "image", "TrainingInputMode": "File", "MetricDefinitions": metrics}
+    create_training_job(parts.context, {**TRAINING, "AlgorithmSpecification": algorithm})
+    job = training_job(parts)
+    job.handle_start(())
+    with job.job.open_stream("algo-1").writer() as write:
+        write(Line(time.time(), b"loss: 0.5"))
+    training_job(parts).recover([Working("algo-1", 0.0)])
+    record = parts.context.state.get(TRAINING_JOB.arn_type, "job")
+    assert record is not None
+    assert [(item["MetricName"], item["Value"]) for item in record.description["FinalMetricDataList"]] == [
+        ("loss", 0.5)
+    ]
+
+
 def test_usage_of_an_earlier_version_is_read(clocks: Clock) -> None:
     usage = Usage.load({"Attempts": {"ran": 5.0, "since": time.time(), "retries": 1}})
     clocks.pass_(10)
     assert usage.seconds == pytest.approx(15, abs=1)
+
+
+def test_delay_doubles_with_each_retry() -> None:
+    assert [Usage(retries=number).retry_delay for number in (1, 2, 3, 4, 7)] == [1, 2, 4, 8, 60]
 
 
 REASONS: dict[Exception, str] = {
