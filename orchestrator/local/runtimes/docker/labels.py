@@ -17,7 +17,7 @@ HOST_LABEL = "org.microjobs.host"
 PORT_LABEL = "org.microjobs.port"
 GUARD_LABEL = "org.microjobs.guard"
 """Label of a guard, with the name of its host."""
-SERVED_LABEL = "org.microjobs.served"
+SERVING_LABEL = "org.microjobs.served"
 """Label of the network that all serving hosts share. This network belongs to no single plan."""
 
 
@@ -26,8 +26,8 @@ class Labels:
 
     def __init__(self, home: Home) -> None:
         self._home_id = _hash(str(home.root.resolve()))[:8]
-        self.served_network = f"microjobs-{self._home_id}-served"
-        self.served_labels = {SERVED_LABEL: self._home_id}
+        self.serving_network = f"microjobs-{self._home_id}-served"
+        self.serving_labels = {SERVING_LABEL: self._home_id}
 
     def plan_labels(self, plan: Plan, container_count: int) -> dict[str, str]:
         return {HOME_LABEL: self._home_id, PLAN_LABEL: plan.name, CONTAINERS_LABEL: str(container_count)}

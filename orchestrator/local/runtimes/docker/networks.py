@@ -29,7 +29,7 @@ class Networks:
     def create(self, plan: Plan, labels: dict[str, str], *, guarded: bool) -> Network | None:
         """Return the network of a plan's hosts; None if they use the engine's default bridge."""
         if guarded and plan.is_server:
-            return self._served_network()
+            return self._serving_network()
         if len(plan.hosts) == 1 and not plan.isolated:
             return None
         # Without a guard, this machine connects to the address of a serving host, and so needs an own address there.
@@ -42,30 +42,30 @@ class Networks:
             check_duplicate=True,
         )
 
-    def _served_network(self) -> Network:
-        name = self._labels.served_network
+    def _serving_network(self) -> Network:
+        name = self._labels.serving_network
         with self._lock:
             try:
                 return self._client.networks.get(name)
             except NotFound:
                 options = {TRAFFIC_OPTION: "false"}
                 return self._client.networks.create(
-                    name, options=options, labels=self._labels.served_labels, check_duplicate=True
+                    name, options=options, labels=self._labels.serving_labels, check_duplicate=True
                 )
 
-    def container_options(self, host: HostPlan, network: Network | None, machine: str) -> dict[str, Any]:
+    def container_options(self, host: HostPlan, network: Network | None, machine_name: str) -> dict[str, Any]:
         """Return the options with which a container joins a network and can resolve this machine's name."""
         options: dict[str, Any] = {}
-        if machine == DESKTOP_HOST:
+        if machine_name == DESKTOP_HOST:
             options["extra_hosts"] = {DESKTOP_HOST: "host-gateway"}
         if network is not None:
             alias = self._client.api.create_endpoint_config(aliases=[host.name])
             options |= {"network": network.name, "networking_config": {network.name: alias}}
         return options
 
-    def remove_served(self) -> None:
+    def remove_serving_network(self) -> None:
         """Remove the network of all hosts that serve. Raises APIError while hosts use it."""
-        self._client.networks.get(self._labels.served_network).remove()
+        self._client.networks.get(self._labels.serving_network).remove()
 
 
 def ipv4_subnet(network: Network | None) -> str:

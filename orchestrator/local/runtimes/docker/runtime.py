@@ -213,7 +213,7 @@ class DockerRuntime:
 
     def close(self) -> None:
         with contextlib.suppress(APIError, *UNREACHABLE_ERRORS):  # plans that keep running use it
-            self._networks.remove_served()
+            self._networks.remove_serving_network()
         self._client.close()
 
     def _plan_labels(self, plan: Plan) -> dict[str, str]:
