@@ -21,7 +21,7 @@ class StrangerError(ConnectionError):
     """The other end of the connection does not know the secret."""
 
 
-def prove(secret: str, role: bytes, caller_nonce: bytes, guard_nonce: bytes) -> bytes:
+def make_proof(secret: str, role: bytes, caller_nonce: bytes, guard_nonce: bytes) -> bytes:
     return hmac.digest(secret.encode(), role + caller_nonce + guard_nonce, "sha256")
 
 
@@ -36,9 +36,9 @@ def prove_to_guard(connection: socket.socket, secret: str) -> None:
     nonce = secrets.token_bytes(NONCE_BYTES)
     connection.sendall(MAGIC + nonce)
     guard_nonce = receive(connection, NONCE_BYTES)
-    if not hmac.compare_digest(receive(connection, PROOF_BYTES), prove(secret, b"guard", nonce, guard_nonce)):
+    if not hmac.compare_digest(receive(connection, PROOF_BYTES), make_proof(secret, b"guard", nonce, guard_nonce)):
         raise StrangerError("a program without the guard's secret answers on its port")
-    connection.sendall(prove(secret, b"caller", nonce, guard_nonce))
+    connection.sendall(make_proof(secret, b"caller", nonce, guard_nonce))
     if receive(connection, 1) != CONNECTED:
         raise ConnectionRefusedError("the container does not listen on its port")
 
@@ -57,8 +57,8 @@ def prove_to_caller(connection: socket.socket, secret: str) -> None:
         if receive(connection, 1)[0] != expected:
             raise StrangerError("the caller uses another protocol")
     nonce, guard_nonce = receive(connection, NONCE_BYTES), secrets.token_bytes(NONCE_BYTES)
-    connection.sendall(guard_nonce + prove(secret, b"guard", nonce, guard_nonce))
-    if not hmac.compare_digest(receive(connection, PROOF_BYTES), prove(secret, b"caller", nonce, guard_nonce)):
+    connection.sendall(guard_nonce + make_proof(secret, b"guard", nonce, guard_nonce))
+    if not hmac.compare_digest(receive(connection, PROOF_BYTES), make_proof(secret, b"caller", nonce, guard_nonce)):
         raise StrangerError("the caller does not know the secret")
 
 

@@ -26,12 +26,12 @@ class Relay:
 
     Args:
         secret: a caller must prove that it knows this secret.
-        target: the host's port.
+        target_port: the host's port.
     """
 
-    def __init__(self, secret: str, target: int) -> None:
+    def __init__(self, secret: str, target_port: int) -> None:
         self._secret = secret
-        self._target = target
+        self._target_port = target_port
         self._unproven: deque[socket.socket] = deque()
         self._connections = threading.BoundedSemaphore(MAX_CONNECTIONS)
 
@@ -79,7 +79,7 @@ class Relay:
 
     def _connect(self, caller: socket.socket) -> None:
         try:
-            host = socket.create_connection(("127.0.0.1", self._target), CONNECT_TIMEOUT)
+            host = socket.create_connection(("127.0.0.1", self._target_port), CONNECT_TIMEOUT)
         except OSError:
             caller.sendall(proof.REFUSED)
             return
@@ -118,8 +118,8 @@ def _reset(end: socket.socket) -> None:
         end.shutdown(socket.SHUT_RD)
 
 
-def start(secret: str, target: int) -> None:
+def start(secret: str, target_port: int) -> None:
     """Listen on the relay's port, and serve in the background."""
     listener = socket.create_server(("", RELAY_PORT), backlog=MAX_UNPROVEN)
     threading.stack_size(256 << 10)
-    threading.Thread(target=Relay(secret, target).serve, args=(listener,), daemon=True).start()
+    threading.Thread(target=Relay(secret, target_port).serve, args=(listener,), daemon=True).start()

@@ -105,7 +105,7 @@ def test_proof_is_valid_for_one_connection() -> None:
                 connection.sendall(proof.MAGIC + nonce)
                 guard_nonce = proof.receive(connection, proof.NONCE_BYTES)
                 proof.receive(connection, proof.PROOF_BYTES)
-                proofs.append(proof.prove(SECRET, b"caller", nonce, guard_nonce))
+                proofs.append(proof.make_proof(SECRET, b"caller", nonce, guard_nonce))
                 if len(proofs) == 2:
                     connection.sendall(proofs[0])
                     assert read(connection) == relay.FORBIDDEN
