@@ -55,14 +55,14 @@ class Connection(HTTPConnection):
     """A client's connection.
 
     Args:
-        parse: the class that parses the requests.
+        parser_class: the class that parses the requests.
     """
 
     def __init__(
-        self, server: Any, parse: type[HTTPRequest], accepted: socket.socket, address: tuple[str, int]
+        self, server: Any, parser_class: type[HTTPRequest], accepted: socket.socket, address: tuple[str, int]
     ) -> None:
         super().__init__(server, accepted, _open)
-        self.RequestHandlerClass = parse
+        self.RequestHandlerClass = parser_class
         self.remote_addr, self.remote_port = address
         self.deadline = 0.0
         self.has_served = False
@@ -90,7 +90,7 @@ def _open(accepted: socket.socket, mode: str, _: int) -> Reader | Writer:
     return Reader(accepted) if "r" in mode else Writer(accepted)
 
 
-def _count_small_body(head: bytes) -> int:
+def _small_body_size(head: bytes) -> int:
     """Return the size of a body that is received with the headers; 0 if a worker reads it later."""
     length = _SMALL_LENGTH.search(head)
     return 0 if length is None or _EXPECT.search(head) else min(int(length[1]), SMALL_BODY_BYTES)
@@ -108,7 +108,7 @@ class Connections:
 
     Args:
         listener: accepts connections.
-        connect: creates a connection from an accepted socket and its address.
+        make_connection: creates a connection from an accepted socket and its address.
         serve: passes a connection with a complete request to a worker.
         max_head_bytes: limit for the first line and the headers. A worker refuses longer ones.
     """
@@ -118,12 +118,12 @@ class Connections:
     def __init__(
         self,
         listener: socket.socket,
-        connect: Callable[[socket.socket, tuple[str, int]], Connection],
+        make_connection: Callable[[socket.socket, tuple[str, int]], Connection],
         serve: Callable[[Connection], None],
         max_head_bytes: int,
     ) -> None:
         self._listener = listener
-        self._connect = connect
+        self._make_connection = make_connection
         self._serve = serve
         self._max_head_bytes = max_head_bytes
         self._max_connections = min(MAX_CONNECTIONS, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 4)
@@ -166,7 +166,7 @@ class Connections:
         with self._run_lock:
             while not self._is_stopping:
                 for key, _events in self._selector.select(CHECK_INTERVAL):
-                    self._advance(key)
+                    self._handle_event(key)
                 if time.monotonic() >= next_check:
                     self._close_late_connections()
                     next_check = time.monotonic() + CHECK_INTERVAL
@@ -201,7 +201,7 @@ class Connections:
             del self._waiting[connection.socket.fileno()]
             self._selector.unregister(connection.socket)
 
-    def _advance(self, key: selectors.SelectorKey) -> None:
+    def _handle_event(self, key: selectors.SelectorKey) -> None:
         connection: Connection | None = key.data
         if connection is not None and self._waiting.get(key.fd) is not connection:
             return  # it was closed to make room for a new one
@@ -209,7 +209,7 @@ class Connections:
             if connection is None:
                 self._accept()
             else:
-                self._advance_connection(connection, key.events)
+                self._handle_connection_event(connection, key.events)
         except BlockingIOError:
             return
         except OSError as error:
@@ -219,7 +219,7 @@ class Connections:
             else:
                 self._drop(connection)
 
-    def _advance_connection(self, connection: Connection, event: int) -> None:
+    def _handle_connection_event(self, connection: Connection, event: int) -> None:
         if event == selectors.EVENT_WRITE:
             self._stop_waiting(connection)
             self._serve(connection)
@@ -237,7 +237,7 @@ class Connections:
             return
         with self._lock:
             self._open_count += 1
-        connection = self._connect(accepted, address)
+        connection = self._make_connection(accepted, address)
         connection.socket.settimeout(0)
         is_open = True
         try:  # most clients have sent their request by now, so most connections need not wait
@@ -277,7 +277,7 @@ class Connections:
         """Return whether a worker can read the first line, the headers and a small body without waiting."""
         buffered = connection.rfile.buffered
         if connection.needed_bytes is None and (end := _HEAD_END.search(buffered, max(old_size - 2, 0))):
-            connection.needed_bytes = end.end() + _count_small_body(bytes(buffered[: end.end()]))
+            connection.needed_bytes = end.end() + _small_body_size(bytes(buffered[: end.end()]))
         if connection.needed_bytes is None:
             return len(buffered) > self._max_head_bytes
         return len(buffered) >= connection.needed_bytes
