@@ -8,7 +8,7 @@ import contextlib
 import json
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from .media_types import JSON, parse_media_type
 from .responses import HttpError, HttpResponse, quote
 from .service import Invocation
 from .toolkit.content_types import UTF8_TYPES
-from .user_program import Function, load_handlers, summary
+from .user_program import Handler, load_handlers, summary
 
 logger = logging.getLogger("microjobs")
 
@@ -42,21 +42,21 @@ class HandlerModel:
 
     def __init__(self, program: Path, model_dir: Path, default_accept: str = "") -> None:
         self._program = program.name
-        self._functions = load_handlers(program)
+        self._handlers = load_handlers(program)
         self._model_dir = str(model_dir)
         self._default_accept = default_accept or JSON
         self._lock = threading.Lock()
-        has_predict_fn = "predict_fn" in self._functions
+        has_predict_fn = "predict_fn" in self._handlers
         decode = defaults.decode_array if has_predict_fn else defaults.decode_rows
         encode = defaults.encode_array if has_predict_fn else defaults.encode_predictions
-        self._input_fn = self._function("input_fn", decode)
-        self._predict_fn = self._function("predict_fn", defaults.predict_rows)
-        self._output_fn = self._function("output_fn", encode)
-        self._transform_fn: Function = self._functions.get("transform_fn", self._transform)
+        self._input_fn = self._handler("input_fn", decode)
+        self._predict_fn = self._handler("predict_fn", defaults.predict_rows)
+        self._output_fn = self._handler("output_fn", encode)
+        self._transform_fn: Handler = self._handlers.get("transform_fn", self._transform)
         self._model = self._load_model()
 
-    def _function(self, name: str, default: Function) -> Function:
-        return self._functions.get(name, lambda _context, *values: default(*values))
+    def _handler(self, name: str, default: Callable[..., Any]) -> Handler:
+        return self._handlers.get(name, lambda _context, *values: default(*values))
 
     def invoke(self, invocation: Invocation) -> HttpResponse:
         content_type = invocation.content_type or JSON
@@ -89,11 +89,11 @@ class HandlerModel:
     def _load_model(self) -> Any:
         context = Context(self._model_dir)
         self._run_at_start("pre_model_fn", context, self._model_dir)
-        if "model_fn" in self._functions:
+        if "model_fn" in self._handlers:
             model = self._run_at_start("model_fn", context, self._model_dir)
         else:
             model = self._load_bundle()
-        if not {"predict_fn", "transform_fn"} & self._functions.keys() and not defaults.can_predict(model):
+        if not {"predict_fn", "transform_fn"} & self._handlers.keys() and not defaults.can_predict(model):
             kind = type(model).__name__
             raise UserError(f"{self._program}: model_fn returned {kind}, which has no predict(): define predict_fn")
         self._run_at_start("model_warmup_fn", context, self._model_dir, model)
@@ -103,16 +103,16 @@ class HandlerModel:
         try:
             return Predictor(read_bundle(Path(self._model_dir)))
         except UserError as error:
-            defined = ", ".join(self._functions)
+            defined = ", ".join(self._handlers)
             raise UserError(
                 f"{self._program} defines {defined} and no model_fn, so that serve loads a bundle, but {error}"
             ) from error
 
     def _run_at_start(self, name: str, context: Context, *values: object) -> Any:
-        if name not in self._functions:
+        if name not in self._handlers:
             return None
         try:
-            return self._functions[name](context, *values)
+            return self._handlers[name](context, *values)
         except UserError:
             raise
         except Exception as error:

@@ -46,7 +46,7 @@ MAX_NAMES = 8
 MIN_TYPO_SIMILARITY = 0.85
 """Similarity from which a name counts as misspelt: modle_fn has 0.88, get_model_fn 0.80."""
 
-Function = Callable[..., Any]
+Handler = Callable[..., Any]
 """A handler that takes the context as its first argument, even if the user's function does not take it."""
 
 
@@ -82,7 +82,7 @@ def _code_folder(layout: Layout, model: Path, uri: str, cleanup: ExitStack) -> P
     return work / "code"
 
 
-def load_handlers(program: Path) -> dict[str, Function]:
+def load_handlers(program: Path) -> dict[str, Handler]:
     """Return the program's handlers by name.
 
     Raises:
@@ -90,13 +90,13 @@ def load_handlers(program: Path) -> dict[str, Function]:
     """
     module = _import(program)
     _check_names(program.name, module)
-    found = {name: handler for name in PARAMETERS if (handler := getattr(module, name, None))}
+    found = {name: item for name in PARAMETERS if (item := getattr(module, name, None))}
     parts = [name for name in TRANSFORM_PARTS if name in found]
     if "transform_fn" in found and parts:
         raise UserError(
             f"{program.name} has transform_fn and {parts[0]}: remove one, because transform_fn replaces {parts[0]}"
         )
-    return {name: _adapt(f"{program.name}: {name}", handler, PARAMETERS[name]) for name, handler in found.items()}
+    return {name: _make_handler(f"{program.name}: {name}", item, PARAMETERS[name]) for name, item in found.items()}
 
 
 def _import(program: Path) -> ModuleType:
@@ -142,42 +142,42 @@ def _intended_name(name: str) -> str | None:
     return next(iter(difflib.get_close_matches(name.lower(), PARAMETERS, 1, MIN_TYPO_SIMILARITY)), None)
 
 
-def _adapt(where: str, handler: Function, names: tuple[str, ...]) -> Function:
+def _make_handler(where: str, function: Callable[..., Any], parameters: tuple[str, ...]) -> Handler:
     """Return a handler that calls the user's function.
 
     Raises:
         UserError: the user's function does not accept the convention's arguments.
     """
-    if not callable(handler):
-        raise UserError(f"{where} is {type(handler).__name__}, not a function")
-    if _takes_context(where, handler, names):
-        return lambda context, *values: handler(*values, context)
-    return lambda _context, *values: handler(*values)
+    if not callable(function):
+        raise UserError(f"{where} is {type(function).__name__}, not a function")
+    if _takes_context(where, function, parameters):
+        return lambda context, *values: function(*values, context)
+    return lambda _context, *values: function(*values)
 
 
-def _takes_context(where: str, handler: Function, names: tuple[str, ...]) -> bool:
+def _takes_context(where: str, function: Callable[..., Any], parameters: tuple[str, ...]) -> bool:
     try:
-        signature = inspect.signature(handler)
+        signature = inspect.signature(function)
     except ValueError:  # some functions of extension modules have no signature
         return False
-    for arguments in (len(names) + 1, len(names)):
+    for count in (len(parameters) + 1, len(parameters)):
         try:
-            signature.bind(*range(arguments))
+            signature.bind(*range(count))
         except TypeError:
             continue
-        return arguments > len(names) and _has_context_parameter(signature, len(names))
-    called = ", ".join(names)
-    raise UserError(f"{where} takes {signature}: it must take ({called}), or ({called}, context)")
+        return count > len(parameters) and _has_context_parameter(signature, len(parameters))
+    expected = ", ".join(parameters)
+    raise UserError(f"{where} takes {signature}: it must take ({expected}), or ({expected}, context)")
 
 
-def _has_context_parameter(signature: inspect.Signature, arguments: int) -> bool:
-    """Return whether the first parameter after those of the convention is the last one, or is named `context`."""
+def _has_context_parameter(signature: inspect.Signature, count: int) -> bool:
+    """Return whether the parameter after the `count` ones of the convention is the last one, or is named `context`."""
     positional = [
         item.name
         for item in signature.parameters.values()
         if item.kind in (item.POSITIONAL_ONLY, item.POSITIONAL_OR_KEYWORD)
     ]
-    return len(positional) == arguments + 1 or "context" in positional[arguments : arguments + 1]
+    return len(positional) == count + 1 or "context" in positional[count : count + 1]
 
 
 def summary(error: BaseException) -> str:
