@@ -29,7 +29,7 @@ def upload(s3: "S3Client") -> dict[str, Any]:
     return {"Bucket": BUCKET, "Key": "a/b", "UploadId": upload_id}
 
 
-def put(s3: "S3Client", upload: dict[str, Any], *bodies: bytes) -> list[dict[str, Any]]:
+def upload_parts(s3: "S3Client", upload: dict[str, Any], *bodies: bytes) -> list[dict[str, Any]]:
     return [
         {"PartNumber": number, "ETag": s3.upload_part(**upload, PartNumber=number, Body=body)["ETag"]}
         for number, body in enumerate(bodies, 1)
@@ -42,7 +42,7 @@ def complete(s3: "S3Client", upload: dict[str, Any], parts: list[dict[str, Any]]
 
 
 def test_completed_upload_is_one_file(s3: "S3Client", upload: dict[str, Any], home: Home) -> None:
-    parts = put(s3, upload, FIRST, LAST)
+    parts = upload_parts(s3, upload, FIRST, LAST)
     assert s3.list_objects_v2(Bucket=BUCKET)["KeyCount"] == 0
     answer = complete(s3, upload, parts)
     md5s = b"".join(hashlib.md5(body).digest() for body in (FIRST, LAST))  # noqa: S324
@@ -54,15 +54,15 @@ def test_completed_upload_is_one_file(s3: "S3Client", upload: dict[str, Any], ho
 
 
 def test_second_upload_of_a_part_replaces_the_first(s3: "S3Client", upload: dict[str, Any], home: Home) -> None:
-    put(s3, upload, b"wrong")
-    parts = put(s3, upload, LAST)
+    upload_parts(s3, upload, b"wrong")
+    parts = upload_parts(s3, upload, LAST)
     assert len(list((home.objects / "uploads" / upload["UploadId"]).iterdir())) == 1
     complete(s3, upload, parts)
     assert (home.buckets / BUCKET / "a/b").read_bytes() == LAST
 
 
 def test_get_object_returns_one_part(s3: "S3Client", upload: dict[str, Any]) -> None:
-    complete(s3, upload, put(s3, upload, FIRST, LAST))
+    complete(s3, upload, upload_parts(s3, upload, FIRST, LAST))
     for number, content in ((1, FIRST), (2, LAST)):
         got = s3.get_object(Bucket=BUCKET, Key="a/b", PartNumber=number)
         assert (got["Body"].read(), got["PartsCount"]) == (content, 2)
@@ -81,7 +81,7 @@ def test_get_object_returns_one_part(s3: "S3Client", upload: dict[str, Any]) -> 
     ],
 )
 def test_invalid_list_of_parts_raises(s3: "S3Client", upload: dict[str, Any], parts: list[int], code: str) -> None:
-    sent = {part["PartNumber"]: part for part in put(s3, upload, LAST, LAST)}
+    sent = {part["PartNumber"]: part for part in upload_parts(s3, upload, LAST, LAST)}
     chosen = [sent.get(number, {"PartNumber": number, "ETag": "x"}) for number in parts]
     with pytest.raises(ClientError) as raised:
         complete(s3, upload, chosen)
@@ -91,13 +91,13 @@ def test_invalid_list_of_parts_raises(s3: "S3Client", upload: dict[str, Any], pa
 
 @pytest.mark.parametrize("change", [{"ETag": "x"}, {"ChecksumCRC32": "AAAAAA=="}])
 def test_wrong_etag_or_checksum_of_part_raises(s3: "S3Client", upload: dict[str, Any], change: dict[str, str]) -> None:
-    part = put(s3, upload, LAST)[0]
+    part = upload_parts(s3, upload, LAST)[0]
     with pytest.raises(ClientError, match="InvalidPart"):
         complete(s3, upload, [part | change])
 
 
 def test_completed_upload_no_longer_exists(s3: "S3Client", upload: dict[str, Any]) -> None:
-    parts = put(s3, upload, LAST)
+    parts = upload_parts(s3, upload, LAST)
     complete(s3, upload, parts)
     for end in (lambda: complete(s3, upload, parts), lambda: s3.abort_multipart_upload(**upload)):
         with pytest.raises(s3.exceptions.NoSuchUpload):
@@ -105,16 +105,16 @@ def test_completed_upload_no_longer_exists(s3: "S3Client", upload: dict[str, Any
 
 
 def test_abort_removes_all_parts(s3: "S3Client", upload: dict[str, Any], home: Home) -> None:
-    put(s3, upload, LAST)
+    upload_parts(s3, upload, LAST)
     s3.abort_multipart_upload(**upload)
     assert not list((home.objects / "uploads").iterdir())
     with pytest.raises(s3.exceptions.NoSuchUpload):
-        put(s3, upload, LAST)
+        upload_parts(s3, upload, LAST)
 
 
 def test_failed_condition_prevents_completion(s3: "S3Client", upload: dict[str, Any], home: Home) -> None:
     s3.put_object(Bucket=BUCKET, Key="a/b", Body=b"first")
-    parts = put(s3, upload, LAST)
+    parts = upload_parts(s3, upload, LAST)
     with pytest.raises(ClientError, match="PreconditionFailed"):
         complete(s3, upload, parts, IfNoneMatch="*")
     assert (home.buckets / BUCKET / "a/b").read_bytes() == b"first"
@@ -145,7 +145,7 @@ def test_checksum_of_the_object_has_the_requested_type(s3: "S3Client", algorithm
 def test_wrong_checksum_or_size_of_the_object_raises(s3: "S3Client") -> None:
     created = s3.create_multipart_upload(Bucket=BUCKET, Key="a", ChecksumAlgorithm="CRC32", ChecksumType="FULL_OBJECT")
     upload = {"Bucket": BUCKET, "Key": "a", "UploadId": created["UploadId"]}
-    parts = put(s3, upload, LAST)
+    parts = upload_parts(s3, upload, LAST)
     for wrong, code in (({"ChecksumCRC32": "AAAAAA=="}, "BadDigest"), ({"MpuObjectSize": 1}, "InvalidRequest")):
         with pytest.raises(ClientError, match=code):
             complete(s3, upload, parts, **wrong)
@@ -160,7 +160,7 @@ def test_parts_are_copied_from_objects(s3: "S3Client", upload: dict[str, Any], h
 
 
 def test_parts_are_listed_in_pages(s3: "S3Client", upload: dict[str, Any]) -> None:
-    put(s3, upload, b"1", b"22", b"333")
+    upload_parts(s3, upload, b"1", b"22", b"333")
     pages = s3.get_paginator("list_parts").paginate(**upload, PaginationConfig={"PageSize": 2})
     found = [(part["PartNumber"], part["Size"]) for page in pages for part in page["Parts"]]
     assert found == [(1, 1), (2, 2), (3, 3)]
@@ -177,7 +177,7 @@ def test_incomplete_uploads_are_listed_in_pages(s3: "S3Client") -> None:
 def test_restart_keeps_uploads_and_removes_unknown_files(
     s3: "S3Client", upload: dict[str, Any], store: ObjectStore
 ) -> None:
-    put(s3, upload, LAST)
+    upload_parts(s3, upload, LAST)
     folder = store.home.objects / "uploads"
     (folder / upload["UploadId"] / "half").touch()
     (folder / "forgotten").mkdir()

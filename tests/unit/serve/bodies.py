@@ -115,5 +115,5 @@ def damaged(draw: st.DrawFn, bodies: st.SearchStrategy[Body]) -> Body:
     return Body(body.media, bytes(content), None)
 
 
-whole_bodies = st.one_of(json_bodies(), csv_bodies(), lines_bodies(), npy_bodies())
-damaged_bodies = damaged(whole_bodies)
+undamaged_bodies = st.one_of(json_bodies(), csv_bodies(), lines_bodies(), npy_bodies())
+damaged_bodies = damaged(undamaged_bodies)

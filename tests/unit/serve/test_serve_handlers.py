@@ -41,7 +41,7 @@ def test_four_functions_make_a_response(root: Path) -> None:
     assert server.logged_problems() == []
 
 
-def test_defaults_load_and_run_a_bundle(root: Path) -> None:
+def test_default_functions_load_and_run_a_bundle(root: Path) -> None:
     program = "def output_fn(prediction, accept):\n    return f'{accept}: {prediction[0][0]:.2f}', 'text/plain'\n"
     with server_with_program(root, program) as server:
         reply = server.invoke("1,2,3", "text/csv", Accept="text/plain")
@@ -53,7 +53,7 @@ def test_defaults_load_and_run_a_bundle(root: Path) -> None:
 ANSWERS = {"application/json": b'{"predictions":[[6.0]]}', "text/csv": b"6.0\n", "application/jsonlines": b"[6.0]\n"}
 
 
-def test_default_formats_serve_a_users_model(root: Path) -> None:
+def test_default_input_and_output_functions_serve_a_users_model(root: Path) -> None:
     program = "def model_fn(model_dir):\n    return lambda rows: rows.sum(axis=1)\n"
     with server_with_program(root, program) as server:
         replies = {accept: server.invoke("1,2,3", "text/csv", Accept=accept) for accept in ANSWERS}
@@ -255,7 +255,7 @@ def test_labels_are_encoded_in_each_format(root: Path) -> None:
 MODEL = "def model_fn(model_dir):\n    return 1\n"
 PREDICT = "def predict_fn(data, model):\n    return 1\n"
 HANDLER = "def input_handler(data, context):\n    pass\ndef output_handler(data, context):\n    pass\n"
-UNUSABLE = {
+UNUSABLE_PROGRAMS = {
     HANDLER: "(input_handler and output_handler are for TensorFlow Serving's image)",
     HANDLER.replace("_handler", "_of_mine"): "defines input_of_mine, output_of_mine, but serve calls only pre_model_fn",
     "x = 1": "defines no functions, but serve calls only pre_model_fn",
@@ -271,8 +271,8 @@ UNUSABLE = {
 }
 
 
-@pytest.mark.parametrize(("program", "reason"), UNUSABLE.items())
-def test_error_explains_a_program_of_another_convention(root: Path, program: str, reason: str) -> None:
+@pytest.mark.parametrize(("program", "reason"), UNUSABLE_PROGRAMS.items())
+def test_error_explains_why_a_program_is_unusable(root: Path, program: str, reason: str) -> None:
     (root / "model" / "code").mkdir()
     (root / "model" / "code" / "inference.py").write_text(program)
     with running_server(root) as server:
@@ -300,7 +300,7 @@ def test_helpers_with_similar_names_are_accepted(root: Path) -> None:
         assert server.invoke("[1]").json == 1
 
 
-FOLDERS = {
+FILES_WITHOUT_MODEL = {
     "1/saved_model.pb": "It holds 1/",
     "model.joblib": "It holds model.joblib",
     "inference.py": "move inference.py into the folder code/",
@@ -308,7 +308,7 @@ FOLDERS = {
 }
 
 
-@pytest.mark.parametrize(("file", "reason"), FOLDERS.items())
+@pytest.mark.parametrize(("file", "reason"), FILES_WITHOUT_MODEL.items())
 def test_missing_model_error_names_the_files_found(tmp_path: Path, file: str, reason: str) -> None:
     path = tmp_path / "model" / file
     path.parent.mkdir(parents=True)

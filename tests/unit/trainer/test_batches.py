@@ -30,7 +30,7 @@ def test_full_batch_is_not_shuffled() -> None:
 
 @pytest.mark.parametrize("world_size", [2, 3, 4, 7])
 @pytest.mark.parametrize(("rows", "rows_per_step"), [(10, 4), (12, 4), (5, 5), (7, 2), (2, 1)])
-def test_processes_divide_the_batches_of_one_process(world_size: int, rows: int, rows_per_step: int) -> None:
+def test_processes_together_take_the_batches_of_one_process(world_size: int, rows: int, rows_per_step: int) -> None:
     expected = rows_of_steps(Batches(rows, rows_per_step, seed=3), epoch=2)
     processes = [Batches(rows, rows_per_step, 3, rank, world_size) for rank in range(world_size)]
     parts = zip(*(rows_of_steps(process, epoch=2) for process in processes), strict=True)

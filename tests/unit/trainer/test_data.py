@@ -19,14 +19,14 @@ from microjobs.errors import UserError
 from microjobs.scaler import Scaler, write_scaler
 from microjobs.trainer.data import load_data
 
-Write = Callable[..., Layout]
+WriteChannels = Callable[..., Layout]
 
 
 @pytest.fixture
-def write(tmp_path: Path) -> Write:
+def write_channels(tmp_path: Path) -> WriteChannels:
     """Return a function that writes both channels with these numbers of features."""
 
-    def channels(train: int = 2, test: int = 2) -> Layout:
+    def write(train: int = 2, test: int = 2) -> Layout:
         layout = Layout(tmp_path)
         for split, features in (("train", train), ("test", test)):
             layout.channel(split).mkdir(parents=True)
@@ -34,11 +34,11 @@ def write(tmp_path: Path) -> Write:
             np.save(layout.channel(split) / f"y_{split}.npy", np.ones(3))
         return layout
 
-    return channels
+    return write
 
 
-def test_channels_are_read_as_columns_of_float32(write: Write) -> None:
-    data = load_data(write())
+def test_channels_are_read_as_columns_of_float32(write_channels: WriteChannels) -> None:
+    data = load_data(write_channels())
     assert (data.x_train.shape, data.y_test.shape) == ((3, 2), (3, 1))
     assert data.x_train.dtype == data.y_train.dtype == np.float32
     assert data.scaler is None
@@ -49,28 +49,28 @@ def test_missing_channel_is_named(tmp_path: Path) -> None:
         load_data(Layout(tmp_path))
 
 
-def test_channels_of_different_width_raise(write: Write) -> None:
+def test_channels_of_different_width_raise(write_channels: WriteChannels) -> None:
     with pytest.raises(UserError, match="x_train has 2 values a row, x_test has 3"):
-        load_data(write(2, 3))
+        load_data(write_channels(2, 3))
 
 
-def test_scaler_feature_count_mismatch_raises(write: Write) -> None:
-    layout = write()
+def test_scaler_feature_count_mismatch_raises(write_channels: WriteChannels) -> None:
+    layout = write_channels()
     write_scaler(layout.channel("train"), Scaler([3], [0.0], [1.0]))
     with pytest.raises(UserError, match=r"scaler\.json of channel train has 1 features, x_train has 2"):
         load_data(layout)
 
 
-def test_fingerprint_depends_on_values_and_shapes(write: Write) -> None:
-    data = load_data(write())
+def test_fingerprint_depends_on_values_and_shapes(write_channels: WriteChannels) -> None:
+    data = load_data(write_channels())
     other = dataclasses.replace(data, y_test=data.y_test + 1)
     before, after = data.fingerprint(), other.fingerprint()
     assert {name for name in before if before[name] != after[name]} == {"y_test"}
     assert before["x_train"].startswith("(3, 2) sha256:")
 
 
-def test_sample_is_the_first_1024_test_rows(write: Write) -> None:
-    data = load_data(write())
+def test_sample_is_the_first_1024_test_rows(write_channels: WriteChannels) -> None:
+    data = load_data(write_channels())
     rows = np.arange(2000, dtype=np.float32)[:, np.newaxis]
     assert dataclasses.replace(data, x_test=rows).sample[:, 0].tolist() == list(range(1024))
 
@@ -94,7 +94,7 @@ def test_sharded_channel_needs_only_some_shards(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("distribution", "hosts"), [("FullyReplicated", ("algo-1", "algo-2")), ("ShardedByS3Key", ("algo-1",))]
 )
-def test_missing_shard_of_a_replicated_channel_raises(
+def test_missing_shard_raises_if_the_host_needs_all_shards(
     distribution: str, hosts: tuple[str, ...], tmp_path: Path
 ) -> None:
     write_shards(Layout(tmp_path), distribution, *hosts)
