@@ -81,16 +81,16 @@ def split_words(noun: str) -> list[str]:
 def write_kinds(family: Family) -> str:
     """Return the module that declares the kind."""
     names = [family.name, family.noun, family.name]
-    life = ""
+    lifecycle = ""
     if family.runs:
         ended = next((name for name in family.answer("Describe") if name.endswith("EndTime")), "")
-        life = f'life=Life(end_member="{ended}", statuses={tuple(family.statuses)!r}),'
-        life += f' logs=LogNames("/aws/sagemaker/{family.noun}s"),'
+        lifecycle = f'lifecycle=Lifecycle(end_member="{ended}", statuses={tuple(family.statuses)!r}),'
+        lifecycle += f' logs=LogNames("/aws/sagemaker/{family.noun}s"),'
     listed = next((name for name, shape in family.answer("List").items() if shape.type_name == "list"), "")
     return (
         f'"""The kind {family.name}."""\n\n'
-        f"from microjobs_orchestrator.local.kinds import Kind{', Life, LogNames' if life else ''}\n"
-        f"\n{family.constant} = Kind({json.dumps(names)[1:-1]}, {life} verbs={tuple(family.verbs)!r},"
+        f"from microjobs_orchestrator.local.kinds import Kind{', Lifecycle, LogNames' if lifecycle else ''}\n"
+        f"\n{family.constant} = Kind({json.dumps(names)[1:-1]}, {lifecycle} verbs={tuple(family.verbs)!r},"
         f' summaries="{listed}")\n'
     )
 

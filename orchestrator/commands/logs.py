@@ -52,7 +52,7 @@ def _print_failure(kind: Kind, description: Members, name: str) -> None:
 def _can_grow(view: View, kind: Kind, name: str) -> bool:
     """Return whether the log can get more lines. If only a missing server could write them, print a warning."""
     description = view.describe(kind, name)
-    if description is None or description[kind.status_member] not in kind.life.active:
+    if description is None or description[kind.status_member] not in kind.lifecycle.active:
         return False
     if not view.can_change:
         print(f"microjobs: {view.warning(shows_running=True)}", file=sys.stderr)

@@ -34,14 +34,14 @@ def call(options: argparse.Namespace) -> int:
     rows = view.newest(Filter(options.limit, kinds, options.name, status, options.running))
     for line in format_table(rows, datetime.now(UTC)):
         print(strip_controls(line))
-    if warning := view.warning(shows_running=any(row.status in row.kind.life.transitional for row in rows)):
+    if warning := view.warning(shows_running=any(row.status in row.kind.lifecycle.transitional for row in rows)):
         print(f"microjobs: {warning}", file=sys.stderr)
     return 0
 
 
 def _parse_status(text: str) -> str:
     """Return a status in AWS's spelling. The case of the text is ignored."""
-    statuses: list[str] = [status for kind in KINDS for status in (*kind.life.secondary, *kind.life.statuses)]
+    statuses: list[str] = [status for kind in KINDS for status in (*kind.lifecycle.secondary, *kind.lifecycle.statuses)]
     spellings = {status.lower(): status for status in statuses}
     if text.lower() not in spellings:
         names = ", ".join(sorted(spellings.values()))

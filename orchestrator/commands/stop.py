@@ -25,14 +25,14 @@ def call(options: argparse.Namespace) -> int:
 def _stop_resource(options: argparse.Namespace) -> int:
     name = options.job
     kind, description = backends.open_view(options).find(name)
-    if not kind.life.is_lasting and description[kind.status_member] not in kind.life.transitional:
+    if not kind.lifecycle.is_lasting and description[kind.status_member] not in kind.lifecycle.transitional:
         print(f"{kind.title} {name} is {description[kind.status_member]} already")
         return 0
     with backends.open_backend(options) as backend:  # it may start a server
         is_stopping = kind.stop(backend.sagemaker, name)
         current = None if is_stopping else kind.describe(backend.sagemaker, name)
     if is_stopping:
-        print(f"{kind.title} {name} is being {'deleted' if kind.life.is_lasting else 'stopped'}")
+        print(f"{kind.title} {name} is being {'deleted' if kind.lifecycle.is_lasting else 'stopped'}")
     else:  # it ended before the request
         print(f"{kind.title} {name} is {current[kind.status_member] if current else 'deleted'} already")
     return 0

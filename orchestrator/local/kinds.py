@@ -36,7 +36,7 @@ JOB_TRANSITIONS: Mapping[str, Collection[str]] = {
 
 
 @dataclass(frozen=True)
-class Life:
+class Lifecycle:
     """The statuses of a kind of resource that runs. The default values are those of jobs."""
 
     end_member: str = ""
@@ -114,7 +114,7 @@ class Kind:
     """The word in names of operations and members, such as `TrainingJob`."""
     title: str
     """The word in the output of commands, such as `training`."""
-    life: Life | None = None
+    lifecycle: Lifecycle | None = None
     """None if the kind does not run."""
     logs: LogNames | None = None
     verbs: tuple[str, ...] = ("Describe", "List", "Stop", "Delete")

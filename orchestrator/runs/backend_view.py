@@ -19,25 +19,27 @@ class BackendView(View):
         self.source = source
         self.poll_interval = backend.poll_interval
 
-    def newest(self, rows: Filter) -> list[ResourceRow]:
-        queries = ((kind, status) for kind in rows.matching_kinds() for status in rows.statuses(kind) or ("",))
-        return rows.newest(
+    def newest(self, row_filter: Filter) -> list[ResourceRow]:
+        queries = (
+            (kind, status) for kind in row_filter.matching_kinds() for status in row_filter.statuses(kind) or ("",)
+        )
+        return row_filter.newest(
             row
             for kind, status in queries
-            for row in islice(filter(rows.matches, self._list(kind, status, rows)), rows.limit)
+            for row in islice(filter(row_filter.matches, self._list(kind, status, row_filter)), row_filter.limit)
         )
 
-    def _list(self, kind: Kind, status: str, rows: Filter) -> Iterator[ResourceRow]:
+    def _list(self, kind: Kind, status: str, row_filter: Filter) -> Iterator[ResourceRow]:
         """Yield rows, newest first, page by page. A page can have few rows: AWS counts them before it filters them."""
-        filters = {"StatusEquals": status, "NameContains": rows.name}
+        filters = {"StatusEquals": status, "NameContains": row_filter.name}
         request: dict[str, Any] = {
             "SortBy": "CreationTime",
             "SortOrder": "Descending",
-            "MaxResults": min(rows.limit, MAX_PAGE_ROWS),
+            "MaxResults": min(row_filter.limit, MAX_PAGE_ROWS),
         }
         request |= {name: value for name, value in filters.items() if value}
         for row in kind.list_summaries(self._backend.sagemaker, **request):
-            created, ended = row["CreationTime"], row.get(kind.life.end_member)
+            created, ended = row["CreationTime"], row.get(kind.lifecycle.end_member)
             secondary = row.get("SecondaryStatus", "")
             yield ResourceRow(kind, row[kind.name_member], row[kind.status_member], created, ended, secondary)
 

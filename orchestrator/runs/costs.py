@@ -48,7 +48,7 @@ def _trial_seconds(sagemaker: "SageMakerClient", tuning: Members) -> Iterator[fl
     pages = sagemaker.get_paginator("list_training_jobs_for_hyper_parameter_tuning_job").paginate(
         HyperParameterTuningJobName=tuning["HyperParameterTuningJobName"]
     )
-    is_running = tuning["HyperParameterTuningJobStatus"] in TUNING.life.transitional
+    is_running = tuning["HyperParameterTuningJobStatus"] in TUNING.lifecycle.transitional
     for summary in (summary for page in pages for summary in page["TrainingJobSummaries"]):
         name = summary["TrainingJobName"]
         yield _billed_seconds(
@@ -64,9 +64,9 @@ def _billed_seconds(kind: Kind, description: Members) -> float:
     """
     if (billed := description.get("BillableTimeInSeconds")) is not None:
         return float(billed)
-    if (start := description.get(kind.life.start_member)) is None:
+    if (start := description.get(kind.lifecycle.start_member)) is None:
         return 0.0
-    end = description.get(kind.life.end_member) or datetime.now(UTC)
+    end = description.get(kind.lifecycle.end_member) or datetime.now(UTC)
     return max(float((end - start).total_seconds()), 0.0)
 
 

@@ -33,7 +33,7 @@ class Follower:
             description = kind.describe(self._backend.sagemaker, name)
             if description is None:
                 raise display.failure(name, "gone", "it was deleted")
-            has_ended = description[kind.status_member] not in kind.life.transitional
+            has_ended = description[kind.status_member] not in kind.lifecycle.transitional
             self._show(kind, name, description, display)
             self._show_log(kind, tail, display, has_ended=has_ended)
             if has_ended:
@@ -59,12 +59,12 @@ class Follower:
 
     def _check_time(self, kind: Kind, name: str, description: Members, display: StepDisplay) -> None:
         limit = self._backend.max_seconds
-        if kind.life.is_lasting and display.seconds > limit:
+        if kind.lifecycle.is_lasting and display.seconds > limit:
             raise display.failure(name, description[kind.status_member], f"not in service within {limit} s")
 
 
 def check_success(kind: Kind, name: str, description: Members, display: StepDisplay) -> None:
     """Raise JobFailedError if the final status of a resource is not its kind's status of success."""
     status = description[kind.status_member]
-    if status != kind.life.success:
+    if status != kind.lifecycle.success:
         raise display.failure(name, status, description.get("FailureReason") or "no reason is given")

@@ -50,9 +50,11 @@ class HomeView(View):
         self._home = home
         self.source = str(home.root)
 
-    def newest(self, rows: Filter) -> list[ResourceRow]:
+    def newest(self, row_filter: Filter) -> list[ResourceRow]:
         with self._database() as database:
-            return rows.newest(row for kind in rows.matching_kinds() for row in _select(database, kind, rows))
+            return row_filter.newest(
+                row for kind in row_filter.matching_kinds() for row in _select(database, kind, row_filter)
+            )
 
     def find(self, name: str) -> tuple[Kind, Members]:
         try:
@@ -122,9 +124,9 @@ def _address(home: Home) -> str:
     return f"{home.state.as_uri()}?immutable=1"  # no server writes; otherwise SQLite would create files beside it
 
 
-def _select(database: sqlite3.Connection, kind: Kind, rows: Filter) -> list[ResourceRow]:
+def _select(database: sqlite3.Connection, kind: Kind, row_filter: Filter) -> list[ResourceRow]:
     """Return the newest rows of one kind, without damaged ones."""
-    statuses = (rows.status,) if rows.status else rows.statuses(kind)
+    statuses = (row_filter.status,) if row_filter.status else row_filter.statuses(kind)
     marks = ", ".join("?" * len(statuses))
     content = "iif(json_valid(description), description, '{}')"
     condition = f"AND (status IN ({marks}) OR secondary IN ({marks}))" if statuses else ""
@@ -135,7 +137,8 @@ def _select(database: sqlite3.Connection, kind: Kind, rows: Filter) -> list[Reso
               AND created BETWEEN 0 AND {MAX_TIME}
         ORDER BY created DESC LIMIT ?
     """  # noqa: S608  the parts are constants
-    values = (f"$.{kind.life.end_member or 'none'}", kind.arn_type, rows.name, *statuses, *statuses, rows.limit)
+    end_member = kind.lifecycle.end_member or "none"
+    values = (f"$.{end_member}", kind.arn_type, row_filter.name, *statuses, *statuses, row_filter.limit)
     return [
         ResourceRow(kind, name, status, _to_time(created), _to_time(ended) if _is_time(ended) else None, secondary)
         for name, status, created, ended, secondary in database.execute(query, values)

@@ -20,7 +20,7 @@ ABSENT_CODES = ("ValidationException", "ResourceNotFound", "ResourceNotFoundExce
 class Kind(kinds.Kind):
     """A kind of resource, and the operations of a client on it."""
 
-    life: kinds.Life
+    lifecycle: kinds.Lifecycle
 
     def create(self, client: "SageMakerClient", request: Members) -> None:
         self._method(client, "Create")(**request)
@@ -31,7 +31,7 @@ class Kind(kinds.Kind):
 
     def stop(self, client: "SageMakerClient", name: str) -> bool:
         """Stop a job or delete another resource. Return False if it does not exist or has ended."""
-        return self._call_if_exists(client, "Delete" if self.life.is_lasting else "Stop", name) is not None
+        return self._call_if_exists(client, "Delete" if self.lifecycle.is_lasting else "Stop", name) is not None
 
     def list_summaries(self, client: "SageMakerClient", **request: Any) -> Iterator[Members]:
         """Yield the summaries of the List operation, page by page."""
@@ -79,11 +79,11 @@ def get_member(members: Members, path: str) -> Any:
 
 
 _BY_ARN_TYPE = {
-    kind.arn_type: Kind(**{**vars(kind), "life": kind.life or kinds.Life(is_lasting=True)})
+    kind.arn_type: Kind(**{**vars(kind), "lifecycle": kind.lifecycle or kinds.Lifecycle(is_lasting=True)})
     for kind in kinds.all_kinds()
 }
 
-KINDS = tuple(_BY_ARN_TYPE[kind.arn_type] for kind in kinds.all_kinds() if kind.life is not None)
+KINDS = tuple(_BY_ARN_TYPE[kind.arn_type] for kind in kinds.all_kinds() if kind.lifecycle is not None)
 """The kinds of resources that run."""
 
 PROCESSING = _BY_ARN_TYPE["processing-job"]

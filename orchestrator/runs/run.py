@@ -64,7 +64,7 @@ class Run(RunContext):
 
     def _is_usable(self, kind: Kind, name: str) -> bool:
         description = kind.describe(self.backend.sagemaker, name) or {}
-        return description.get(kind.status_member) in (kind.life.success, *kind.life.transitional)
+        return description.get(kind.status_member) in (kind.lifecycle.success, *kind.lifecycle.transitional)
 
     def name(self, step: str) -> str:
         """Return the name of a step's job, model or endpoint, which is unique and new in each attempt."""
@@ -175,7 +175,7 @@ class Run(RunContext):
         deadline = time.monotonic() + STOP_TIMEOUT
         while time.monotonic() < deadline:
             description = kind.describe(self.backend.sagemaker, name)
-            if description is None or description[kind.status_member] not in kind.life.transitional:
+            if description is None or description[kind.status_member] not in kind.lifecycle.transitional:
                 self._costs.add_job(kind, description)
                 return
             time.sleep(self.backend.poll_interval)

@@ -51,7 +51,7 @@ def _wait_until_stopped(backend: Backend, run: str) -> None:
 
 def _running_jobs(backend: Backend, run: str) -> Iterator[tuple[Kind, str]]:
     for kind in KINDS:
-        for status in () if kind.life.is_lasting else kind.life.transitional:
+        for status in () if kind.lifecycle.is_lasting else kind.lifecycle.transitional:
             yield from ((kind, name) for name in _names(backend, kind, run, StatusEquals=status))
 
 

@@ -44,9 +44,9 @@ class Filter:
     def statuses(self, kind: Kind) -> tuple[str, ...]:
         """Return the statuses to query for a kind; an empty tuple selects all statuses."""
         if self.status:
-            return (self.status,) if self.status in tuple(kind.life.statuses) else ()
+            return (self.status,) if self.status in tuple(kind.lifecycle.statuses) else ()
         if self.running:
-            return kind.life.active
+            return kind.lifecycle.active
         return ()
 
     def matches(self, row: ResourceRow) -> bool:
@@ -57,7 +57,9 @@ class Filter:
     def matching_kinds(self) -> list[Kind]:
         """Return the kinds that can have a matching row."""
         return [
-            kind for kind in self.kinds if not self.status or self.status in (*kind.life.statuses, *kind.life.secondary)
+            kind
+            for kind in self.kinds
+            if not self.status or self.status in (*kind.lifecycle.statuses, *kind.lifecycle.secondary)
         ]
 
     def newest(self, rows: Iterable[ResourceRow]) -> list[ResourceRow]:
@@ -73,7 +75,7 @@ class View(ABC):
     """Seconds between two polls."""
 
     @abstractmethod
-    def newest(self, rows: Filter) -> list[ResourceRow]:
+    def newest(self, row_filter: Filter) -> list[ResourceRow]:
         """Return the newest rows that the filter selects, newest first."""
 
     @abstractmethod
@@ -107,5 +109,7 @@ class View(ABC):
         found = [(kind, members) for kind in KINDS if (members := self.describe(kind, name)) is not None]
         if not found:
             raise UsageError(f"no job or endpoint in {self.source} is called {name}: `microjobs ps` lists them")
-        active = ((kind, members) for kind, members in found if members[kind.status_member] in kind.life.transitional)
-        return next(active, found[0])
+        unfinished = (
+            (kind, members) for kind, members in found if members[kind.status_member] in kind.lifecycle.transitional
+        )
+        return next(unfinished, found[0])

@@ -88,9 +88,11 @@ def test_both_statuses_are_shown_if_they_differ(view: View) -> None:
 def test_statuses_match_the_api() -> None:
     model: Any = get_session().get_service_model("sagemaker")
     assert {kind.title: set(model.shape_for(kind.status_member).enum) for kind in KINDS} == {
-        kind.title: set(kind.life.statuses) for kind in KINDS
+        kind.title: set(kind.lifecycle.statuses) for kind in KINDS
     }
-    assert set(model.shape_for("SecondaryStatus").enum) - set(TRAINING.life.statuses) == set(TRAINING.life.secondary)
+    assert set(model.shape_for("SecondaryStatus").enum) - set(TRAINING.lifecycle.statuses) == set(
+        TRAINING.lifecycle.secondary
+    )
 
 
 def test_log_of_all_hosts_is_read_from_the_files(home: Home, capsys: pytest.CaptureFixture[str]) -> None:

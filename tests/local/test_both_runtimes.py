@@ -182,13 +182,13 @@ def run_example(local: LocalServer, kind: Kind, name: str) -> dict[str, Any]:
     """Create the example of a kind, wait until it runs or has ended; return everything that a client sees."""
     create_example(local, kind, name)
     described = call(local, kind, "Describe", name)
-    if (life := kind.life) is not None:
+    if (lifecycle := kind.lifecycle) is not None:
         described = wait_until(
             lambda: call(local, kind, "Describe", name),
-            lambda resource: resource[kind.status_member] not in life.transitional,
+            lambda resource: resource[kind.status_member] not in lifecycle.transitional,
         )
-        assert described[kind.status_member] == life.success, described
-        if life.is_lasting:
+        assert described[kind.status_member] == lifecycle.success, described
+        if lifecycle.is_lasting:
             call(local, kind, "Delete", name)
     streams = local.log_streams(kind.log_group(name), kind.log_prefix(name)) if kind.logs else {}
     lines = {stream: [NOISE.sub("", line) for line in lines] for stream, lines in streams.items()}

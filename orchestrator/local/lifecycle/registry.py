@@ -190,4 +190,4 @@ def _plan_names(job: Runnable, names: Sequence[str]) -> list[str]:
 
 
 def _active_statuses(kind: Kind) -> tuple[str, ...]:
-    return kind.life.active if kind.life else ()
+    return kind.lifecycle.active if kind.lifecycle else ()

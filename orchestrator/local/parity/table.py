@@ -18,7 +18,7 @@ from microjobs_orchestrator.local.parity.services import ECR, IAM, LOGS, RUNTIME
 def _common_rows(kind: Kind) -> Iterator[tuple[str, Rows]]:
     """Yield the rows of the operations that are the same for all kinds: all except Create."""
     for verb in kind.verbs:
-        listing = LIST_WITH_STATUS if kind.life else LIST
+        listing = LIST_WITH_STATUS if kind.lifecycle else LIST
         yield kind.operations[verb], listing if verb == "List" else honoured(kind.name_member)
 
 

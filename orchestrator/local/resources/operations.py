@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 from microjobs_orchestrator.local.errors import ResourceInUseError, ValidationError
 from microjobs_orchestrator.local.identity import format_arn
-from microjobs_orchestrator.local.kinds import Kind, Life, all_kinds, load_modules
+from microjobs_orchestrator.local.kinds import Kind, Lifecycle, all_kinds, load_modules
 from microjobs_orchestrator.local.lifecycle.context import Context
 from microjobs_orchestrator.local.lifecycle.registry import Maker, Registry, Runnable
 from microjobs_orchestrator.local.resources.listing import describe_resource, list_resources
@@ -43,7 +43,7 @@ def add_resource(
     Raises:
         ServiceError: a resource with this kind and name exists.
     """
-    name, status = request[kind.name_member], kind.life.first if kind.life else ""
+    name, status = request[kind.name_member], kind.lifecycle.first if kind.lifecycle else ""
     arn = format_arn(f"{kind.arn_type}/{name}", context.settings.region)
     public = {member: value for member, value in request.items() if member != "Tags"}
     description = {**(defaults or {}), **public, **(members or {}), kind.arn_member: arn}
@@ -132,9 +132,9 @@ class RunningOperations(Operations, ABC):
     """The operations on the resources of a kind that runs."""
 
     @property
-    def life(self) -> Life:
-        assert self.kind.life is not None  # noqa: S101  as the class requires
-        return self.kind.life
+    def lifecycle(self) -> Lifecycle:
+        assert self.kind.lifecycle is not None  # noqa: S101  as the class requires
+        return self.kind.lifecycle
 
     @abstractmethod
     def make_runnable(self, record: Record) -> Runnable:
@@ -150,7 +150,7 @@ class RunningOperations(Operations, ABC):
         return {self.kind.arn_member: record.arn}
 
     def stop(self, request: Request) -> Answer:
-        record, statuses = self.find(request), self.life.transitional
+        record, statuses = self.find(request), self.lifecycle.transitional
         members = self.stopping_members()
         if not self.context.state.update(self.kind.arn_type, record.name, members, "Stopping", only_if=statuses):
             raise ValidationError(self._describe_refusal(self.find(request)))
@@ -159,7 +159,7 @@ class RunningOperations(Operations, ABC):
 
     def delete(self, request: Request) -> Answer:
         record = self.find(request)
-        if record.status in self.life.active:
+        if record.status in self.lifecycle.active:
             raise ValidationError(f"{self._describe_refusal(record)} Stop it first.")
         # A new job with this name, created earlier, would lose its containers when those of the old job are removed.
         if not self.registry.wait(f"{self.kind.arn_type}/{record.name}"):

@@ -5,7 +5,7 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-from microjobs_orchestrator.local.kinds import Kind, Life, all_kinds
+from microjobs_orchestrator.local.kinds import Kind, Lifecycle, all_kinds
 from tests.local.clients import LocalServer, wait_until
 from tests.local.resources.examples import call, create_example
 
@@ -26,20 +26,20 @@ class Examples:
 
     def check(self) -> None:
         """Check that each resource ended well, runs, or failed with a reason. Delete those that run forever."""
-        for kind, life, name in self._resources():
+        for kind, lifecycle, name in self._resources():
             if not self._exists(kind, name):
                 assert kind not in self._created, f"{kind.arn_type} {name} was lost"
                 continue
-            described = self._wait(kind, life, name)
+            described = self._wait(kind, lifecycle, name)
             status = described[kind.status_member]
-            assert status == life.success or described["FailureReason"], described
-            if life.is_lasting:
+            assert status == lifecycle.success or described["FailureReason"], described
+            if lifecycle.is_lasting:
                 call(self._local, kind, "Delete", name)
 
-    def _resources(self) -> Iterator[tuple[Kind, Life, str]]:
+    def _resources(self) -> Iterator[tuple[Kind, Lifecycle, str]]:
         for number, kind in enumerate(all_kinds()):
-            if kind.life is not None:
-                yield kind, kind.life, f"{self._prefix}-{number}"
+            if kind.lifecycle is not None:
+                yield kind, kind.lifecycle, f"{self._prefix}-{number}"
 
     def _exists(self, kind: Kind, name: str) -> bool:
         try:
@@ -50,9 +50,9 @@ class Examples:
             return False
         return True
 
-    def _wait(self, kind: Kind, life: Life, name: str) -> dict[str, Any]:
+    def _wait(self, kind: Kind, lifecycle: Lifecycle, name: str) -> dict[str, Any]:
         described: dict[str, Any] = wait_until(
             lambda: call(self._local, kind, "Describe", name),
-            lambda resource: resource[kind.status_member] not in life.transitional,
+            lambda resource: resource[kind.status_member] not in lifecycle.transitional,
         )
         return described

@@ -407,7 +407,7 @@ CREATE_REQUESTS: Mapping[str, list[dict[str, Any]]] = {
 """Requests that together contain each honoured member."""
 
 TRANSITIONAL_STATUSES = ("InProgress", "Stopping", "Creating", "Updating")
-RUNNING = [kind.arn_type for kind in all_kinds() if kind.life]
+RUNNING = [kind.arn_type for kind in all_kinds() if kind.lifecycle]
 
 
 def wait_for_all(context: Context) -> None:

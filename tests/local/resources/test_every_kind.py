@@ -20,7 +20,7 @@ from tests.local.resources.examples import find_example, required_members
 from tests.local.security.families import BASES, IMAGE
 
 KINDS = all_kinds()
-RUNNING = [kind for kind in KINDS if kind.life]
+RUNNING = [kind for kind in KINDS if kind.lifecycle]
 TAGS = [{"Key": "k", "Value": "v"}]
 TEMPLATE_IMAGE = "microjobs/serve:dev"
 
@@ -130,8 +130,8 @@ def test_missing_resource_is_refused(server: Server, kind: Kind) -> None:
 def test_resource_is_stopped_and_deleted(server: Server, kind: Kind) -> None:
     server.create(kind, "one")
     if "Stop" in kind.verbs:
-        assert kind.life is not None
-        active = kind.life.active
+        assert kind.lifecycle is not None
+        active = kind.lifecycle.active
         server.call(kind, "Stop", **{kind.name_member: "one"})
         wait_until(lambda: server.status(kind, "one") not in active)
         assert server.status(kind, "one") == "Stopped"
@@ -143,8 +143,8 @@ def test_resource_is_stopped_and_deleted(server: Server, kind: Kind) -> None:
 @every_running_kind
 def test_restarted_server_settles_every_resource(home: Home, server: Server, kind: Kind) -> None:
     """The hosts are lost, too: what runs fails with a reason, or runs again and can be stopped."""
-    assert kind.life is not None
-    transitional = kind.life.transitional
+    assert kind.lifecycle is not None
+    transitional = kind.lifecycle.transitional
     server.create(kind, "one")
     # The server of this process does not really die: it must have done what it does by itself.
     wait_until(lambda: server.runtime.hosts or server.status(kind, "one") not in transitional)
@@ -155,7 +155,7 @@ def test_restarted_server_settles_every_resource(home: Home, server: Server, kin
         after.call(kind, "Stop", **{kind.name_member: "one"})
     wait_until(lambda: after.status(kind, "one") not in transitional)
     described = after.call(kind, "Describe", **{kind.name_member: "one"})
-    assert described[kind.status_member] in (kind.life.success, "Stopped") or described["FailureReason"]
+    assert described[kind.status_member] in (kind.lifecycle.success, "Stopped") or described["FailureReason"]
     after.close()
 
 
@@ -164,10 +164,15 @@ def test_kind_is_complete(kind: Kind) -> None:
     for operation in kind.operations.values():
         assert operation_model("sagemaker", operation).input_shape
     assert {owned.arn_type for owned in kind.owns} <= {known.arn_type for known in KINDS[: KINDS.index(kind)]}
-    if kind.life is not None:
-        known = set(kind.life.statuses)
-        assert {kind.life.first, kind.life.success, *kind.life.transitional, *kind.life.transitions} <= known
-        assert {after for following in kind.life.transitions.values() for after in following} <= known
+    if kind.lifecycle is not None:
+        known = set(kind.lifecycle.statuses)
+        assert {
+            kind.lifecycle.first,
+            kind.lifecycle.success,
+            *kind.lifecycle.transitional,
+            *kind.lifecycle.transitions,
+        } <= known
+        assert {after for following in kind.lifecycle.transitions.values() for after in following} <= known
 
 
 @every_kind

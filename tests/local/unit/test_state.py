@@ -46,14 +46,14 @@ def test_update_can_require_a_status(state: State) -> None:
     assert state.get(KIND, "a").status == "Completed"  # type: ignore[union-attr]
 
 
-@pytest.mark.parametrize("kind", [kind for kind in all_kinds() if kind.life], ids=lambda kind: kind.arn_type)
+@pytest.mark.parametrize("kind", [kind for kind in all_kinds() if kind.lifecycle], ids=lambda kind: kind.arn_type)
 def test_impossible_transition_raises_and_changes_nothing(state: State, kind: Kind) -> None:
-    assert kind.life is not None
+    assert kind.lifecycle is not None
     refused = 0
-    for before in kind.life.statuses:
-        for after in kind.life.statuses:
+    for before in kind.lifecycle.statuses:
+        for after in kind.lifecycle.statuses:
             state.add(kind.arn_type, "a", "arn", before, {}, {})
-            if kind.life.allows(before, after):
+            if kind.lifecycle.allows(before, after):
                 state.update(kind.arn_type, "a", {"b": 1}, after)
             else:
                 refused += 1
@@ -61,20 +61,22 @@ def test_impossible_transition_raises_and_changes_nothing(state: State, kind: Ki
                     state.update(kind.arn_type, "a", {"b": 1}, after)
             record = state.get(kind.arn_type, "a")
             assert record is not None
-            expected = (after, {"b": 1}) if kind.life.allows(before, after) else (before, {})
+            expected = (after, {"b": 1}) if kind.lifecycle.allows(before, after) else (before, {})
             assert (record.status, record.description) == expected
             state.delete(kind.arn_type, "a")
     assert refused
 
 
 @pytest.mark.parametrize(
-    "kind", [kind for kind in all_kinds() if kind.life and not kind.life.is_lasting], ids=lambda kind: kind.arn_type
+    "kind",
+    [kind for kind in all_kinds() if kind.lifecycle and not kind.lifecycle.is_lasting],
+    ids=lambda kind: kind.arn_type,
 )
 @pytest.mark.parametrize("end", ["Completed", "Failed", "Stopped"])
 @pytest.mark.parametrize("after", ["InProgress", "Stopping", "Completed", "Failed", "Stopped"])
 def test_ended_job_has_no_transitions(kind: Kind, end: str, after: str) -> None:
-    assert kind.life is not None
-    assert kind.life.allows(end, after) == (end == after)
+    assert kind.lifecycle is not None
+    assert kind.lifecycle.allows(end, after) == (end == after)
 
 
 def test_delete_ignores_recreated_resource(state: State) -> None:

@@ -2,7 +2,7 @@
 
 from enum import StrEnum
 
-from microjobs_orchestrator.local.kinds import AwsMembers, Kind, Life, LogNames
+from microjobs_orchestrator.local.kinds import AwsMembers, Kind, Lifecycle, LogNames
 
 
 class EndpointStatus(StrEnum):
@@ -36,7 +36,7 @@ ENDPOINT = Kind(
     "endpoint",
     "Endpoint",
     "endpoint",
-    life=Life(
+    lifecycle=Lifecycle(
         statuses=tuple(EndpointStatus),
         first=EndpointStatus.CREATING,
         success=EndpointStatus.IN_SERVICE,

@@ -1,12 +1,12 @@
 """The kind of processing jobs."""
 
-from microjobs_orchestrator.local.kinds import AwsMembers, Kind, Life, LogNames
+from microjobs_orchestrator.local.kinds import AwsMembers, Kind, Lifecycle, LogNames
 
 PROCESSING_JOB = Kind(
     "processing-job",
     "ProcessingJob",
     "processing",
-    life=Life(end_member="ProcessingEndTime"),
+    lifecycle=Lifecycle(end_member="ProcessingEndTime"),
     logs=LogNames("/aws/sagemaker/ProcessingJobs"),
     aws=AwsMembers(
         instances="ProcessingResources.ClusterConfig",

@@ -1,6 +1,6 @@
 """The kind of training jobs."""
 
-from microjobs_orchestrator.local.kinds import AwsMembers, JobStatus, Kind, Life, LogNames
+from microjobs_orchestrator.local.kinds import AwsMembers, JobStatus, Kind, Lifecycle, LogNames
 
 LOG_GROUP = "/aws/sagemaker/TrainingJobs"
 
@@ -24,7 +24,7 @@ TRAINING_JOB = Kind(
     "training-job",
     "TrainingJob",
     "training",
-    life=Life(end_member="TrainingEndTime", statuses=(*JobStatus, "Deleting"), secondary=SECONDARY_STATUSES),
+    lifecycle=Lifecycle(end_member="TrainingEndTime", statuses=(*JobStatus, "Deleting"), secondary=SECONDARY_STATUSES),
     logs=LogNames(LOG_GROUP),
     filters_pages=True,
     aws=AwsMembers(

@@ -1,12 +1,12 @@
 """The kind of batch transform jobs."""
 
-from microjobs_orchestrator.local.kinds import AwsMembers, Kind, Life, LogNames
+from microjobs_orchestrator.local.kinds import AwsMembers, Kind, Lifecycle, LogNames
 
 TRANSFORM_JOB = Kind(
     "transform-job",
     "TransformJob",
     "transform",
-    life=Life(end_member="TransformEndTime"),
+    lifecycle=Lifecycle(end_member="TransformEndTime"),
     logs=LogNames("/aws/sagemaker/TransformJobs"),
     verbs=("Describe", "List", "Stop"),
     newest_first=True,

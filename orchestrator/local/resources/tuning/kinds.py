@@ -2,14 +2,14 @@
 
 from dataclasses import replace
 
-from microjobs_orchestrator.local.kinds import JobStatus, Kind, Life, LogNames
+from microjobs_orchestrator.local.kinds import JobStatus, Kind, Lifecycle, LogNames
 from microjobs_orchestrator.local.resources.training.kinds import LOG_GROUP, TRAINING_JOB
 
 TUNING_JOB = Kind(
     "hyper-parameter-tuning-job",
     "HyperParameterTuningJob",
     "tuning",
-    life=Life(end_member="HyperParameterTuningEndTime", statuses=(*JobStatus, "Deleting", "DeleteFailed")),
+    lifecycle=Lifecycle(end_member="HyperParameterTuningEndTime", statuses=(*JobStatus, "Deleting", "DeleteFailed")),
     logs=LogNames(LOG_GROUP, prefix="{name}-"),  # those of its training jobs
     sort_by="Name",
     owns=(TRAINING_JOB,),
