@@ -1,4 +1,4 @@
-"""Stands between a server and its engine, and can be away for a while, as an engine that is being restarted."""
+"""A proxy between a server and its engine. It can be disconnected, like an engine that is restarted."""
 
 import contextlib
 import socket
@@ -11,7 +11,7 @@ CHUNK = 1 << 16
 
 
 class Proxy:
-    """Passes connections on to the engine's socket."""
+    """Forwards connections to the engine's socket."""
 
     def __init__(self, path: Path, engine: str) -> None:
         self.path = path
@@ -20,14 +20,14 @@ class Proxy:
         self._lock = threading.Lock()
         self._listener: socket.socket | None = None
 
-    def come_back(self) -> None:
+    def listen(self) -> None:
         self._listener = listener = socket.socket(socket.AF_UNIX)
         listener.bind(str(self.path))
         listener.listen(128)
         threading.Thread(target=self._accept, args=(listener,), daemon=True).start()
 
-    def go_away(self) -> None:
-        """Break off every connection, and take no new ones."""
+    def disconnect(self) -> None:
+        """Close all connections, and accept no new ones."""
         self.path.unlink(missing_ok=True)
         if self._listener is not None:
             _close(self._listener)
@@ -63,8 +63,8 @@ def _close(end: socket.socket) -> None:
 @contextlib.contextmanager
 def proxy(path: Path, engine: str = ENGINE) -> Iterator[Proxy]:
     passing = Proxy(path, engine)
-    passing.come_back()
+    passing.listen()
     try:
         yield passing
     finally:
-        passing.go_away()
+        passing.disconnect()
