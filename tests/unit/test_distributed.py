@@ -64,6 +64,12 @@ def test_failing_worker_ends_all_hosts_with_its_reason(failing: str, code: int, 
     assert all(end.seconds < 10 for end in ends.values())
 
 
+def test_failing_worker_ends_other_workers_with_sigkill(hosts: Hosts) -> None:
+    failing = "import time; time.sleep(1); " + FAIL.format(code=2)
+    ends = hosts.run({name: failing if name == "algo-1" else WAIT_FOR_STOP for name in hosts.names})
+    assert not [end for end in ends.values() if "saved" in end.printed]
+
+
 def test_consequence_of_a_failure_is_not_the_reason(hosts: Hosts) -> None:
     echo = "from microjobs import worker; import sys; worker.report(1, 'connection lost'); sys.exit(1)"
     killed = "import os, time; time.sleep(0.5); os.kill(os.getpid(), 9)"

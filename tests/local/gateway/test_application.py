@@ -6,7 +6,7 @@ import json
 import logging
 import time
 import urllib.request
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.error import HTTPError
 from urllib.parse import urlsplit
@@ -95,7 +95,8 @@ def test_registry_token_has_the_format_of_docker_login(client: Client) -> None:
     user, _, password = base64.b64decode(data["authorizationToken"]).decode().partition(":")
     assert (user, len(password) > 20) == ("AWS", True)
     assert data["proxyEndpoint"] == "https://111122223333.dkr.ecr.us-east-1.amazonaws.com"
-    assert data["expiresAt"] > datetime.now(UTC)
+    lifetime = data["expiresAt"] - datetime.now(UTC)
+    assert timedelta(hours=11, minutes=59) < lifetime <= timedelta(hours=12)
 
 
 # --- query ---

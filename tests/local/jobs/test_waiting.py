@@ -14,6 +14,7 @@ from microjobs_orchestrator.local.logs import LogStore
 from microjobs_orchestrator.local.resources.training.job import TrainingJob
 from microjobs_orchestrator.local.resources.tuning.create import create as create_tuning_job
 from microjobs_orchestrator.local.resources.tuning.job import TuningJob
+from microjobs_orchestrator.local.resources.tuning.results import Results
 from microjobs_orchestrator.local.s3.store import ObjectStore
 from microjobs_orchestrator.local.state import Query, Record, State
 from tests.local.jobs.conftest import wait_until
@@ -127,15 +128,21 @@ def test_next_trial_starts_after_the_end_of_a_trial(tuning: Tuning) -> None:
     assert tuning.status() == "InProgress"
 
 
-def test_trial_below_the_median_is_stopped(tuning: Tuning) -> None:
-    tuning.start(5, TrainingJobEarlyStoppingType="Auto")
+MAXIMIZE = {"HyperParameterTuningJobObjective": {"Type": "Maximize", "MetricName": "loss"}}
+
+
+@pytest.mark.parametrize(("config", "better", "worse"), [({}, 0.5, 2.0), (MAXIMIZE, 2.0, 0.5)])
+def test_trial_worse_than_the_median_is_stopped(
+    tuning: Tuning, config: dict[str, Any], better: float, worse: float
+) -> None:
+    tuning.start(5, TrainingJobEarlyStoppingType="Auto", **config)
     *good, bad, last = tuning.trials()
     for number in range(3):
         end_trial(tuning, number, loss=1.0)
     wait_until(lambda: not any(tuning.registry.find(f"training-job/{trial.name}") for trial in good))
     time.sleep(0.2)  # until the tuning job has handled the ends of these trials
-    tuning.host(last).write("loss=0.5")
-    tuning.host(bad).write("loss=2.0")
+    tuning.host(last).write(f"loss={better}")
+    tuning.host(bad).write(f"loss={worse}")
     stopped = wait_until(lambda: [trial.name for trial in tuning.trials() if trial.status == "Stopped"])
     assert stopped == [bad.name]
     assert tuning.status() == "InProgress"
@@ -164,6 +171,15 @@ def test_completion_criteria_end_a_tuning_job(tuning: Tuning, criteria: dict[str
     wait_until(lambda: tuning.status() == "Completed")
     statuses = [trial.status for trial in tuning.trials()]
     assert statuses == ["Completed"] * len(losses) + ["Stopped"] * (4 - len(losses))
+
+
+def test_best_trial_has_the_largest_value_of_a_maximized_objective(tuning: Tuning) -> None:
+    tuning.start(3, **MAXIMIZE)
+    for number, value in enumerate([1.0, 3.0, 2.0]):
+        end_trial(tuning, number, value)
+    best = Results(tuning.context, request(3, **MAXIMIZE)).best()
+    assert best is not None
+    assert best.name == tuning.trials()[1].name
 
 
 def test_waiting_tuning_job_stops_after_max_runtime(tuning: Tuning) -> None:

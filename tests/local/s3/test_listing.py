@@ -137,8 +137,9 @@ def test_bucket_with_objects_is_not_deleted(s3: "S3Client") -> None:
 
 
 def test_duplicate_bucket_raises(s3: "S3Client") -> None:
-    with pytest.raises(s3.exceptions.BucketAlreadyOwnedByYou):
+    with pytest.raises(s3.exceptions.BucketAlreadyOwnedByYou) as caught:
         s3.create_bucket(Bucket=BUCKET)
+    assert caught.value.response["ResponseMetadata"]["HTTPStatusCode"] == 409
 
 
 def test_bucket_in_another_region_raises(s3: "S3Client") -> None:

@@ -123,6 +123,24 @@ def test_md5_of_an_old_file_is_computed_once(store: ObjectStore, home: Home, mon
     assert details(store, "a.txt") == first
 
 
+def test_md5_of_a_new_file_is_computed_each_time(store: ObjectStore, home: Home) -> None:
+    """The file can change again within one tick of the file system's clock."""
+    path, soon = home.buckets / BUCKET / "a.txt", time.time_ns() + 60 * 10**9
+    found = []
+    for content in (b"one", b"two"):
+        path.write_bytes(content)
+        os.utime(path, ns=(soon, soon))
+        found.append(details(store, "a.txt").etag)
+    assert found == ["f97c5d29941bfb1b2fdab0874906ab82", "b8a9f715dbb64fd5c56e7783c6820a61"]
+
+
+def test_objects_of_the_same_time_have_different_modification_times(
+    store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(time, "time_ns", lambda: 10**18)
+    assert put(store, "a").modified_ns < put(store, "a").modified_ns
+
+
 @pytest.mark.parametrize("key", ["out", "out/a"])
 def test_links_are_not_followed(store: ObjectStore, home: Home, tmp_path: Path, key: str) -> None:
     (tmp_path / "a").write_text("secret")

@@ -6,12 +6,15 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
 from microjobs_orchestrator.local.guard import proof, relay
 from microjobs_orchestrator.local.guard.relay import Relay
-from microjobs_orchestrator.local.guard.settings import Settings
+from microjobs_orchestrator.local.guard.settings import PREFIX, RELAY_PORT, Settings
+from microjobs_orchestrator.local.runtimes.docker.guards import GuardedPort
 
 SECRET = "the secret"  # noqa: S105
 Service = Callable[[socket.socket], None]
@@ -74,6 +77,21 @@ def test_caller_with_the_secret_reaches_the_host() -> None:
     with relayed(echo) as address, call(address) as connection:
         threading.Thread(target=send, args=(connection, sent)).start()
         assert read(connection) == sent
+
+
+def test_published_port_is_used_if_the_address_of_the_container_is_unreachable() -> None:
+    """Engines in a virtual machine have networks that this machine does not reach."""
+    with relayed(echo) as (ip, port):
+        settings = {
+            "Ports": {f"{RELAY_PORT}/tcp": [{"HostIp": ip, "HostPort": str(port)}]},
+            "Networks": {"n": {"IPAddress": "127.0.0.99"}},
+        }
+        attrs = {"NetworkSettings": settings, "Config": {"Env": [f"{PREFIX}SECRET={SECRET}"]}}
+        guarded = GuardedPort(cast("Any", SimpleNamespace(reload=lambda: None, attrs=attrs)))
+        for _ in range(2):
+            with guarded.connect(5) as connection:
+                send(connection, b"x")
+                assert read(connection) == b"x"
 
 
 @pytest.mark.parametrize(

@@ -222,11 +222,12 @@ def test_from_wire_reverses_to_wire() -> None:
     assert REVERSE.to_wire(0.25) == "0.75"
 
 
-def test_search_uses_results_from_before_a_restart() -> None:
-    search = Search("Bayesian", (CONTINUOUS,), minimise=True, seed=1)
+@pytest.mark.parametrize("minimise", [True, False])
+def test_search_uses_results_from_before_a_restart(minimise: bool) -> None:
+    search = Search("Bayesian", (CONTINUOUS,), minimise=minimise, seed=1)
     for number in range(12):  # good below 0.01
         rate = 0.002 + 0.015 * number
-        search.add_result(f"old-{number}", {"rate": str(rate)}, rate)
+        search.add_result(f"old-{number}", {"rate": str(rate)}, rate if minimise else -rate)
     proposed = [float(search.propose(str(number), number)["rate"]) for number in range(6)]
     assert sum(rate < 0.05 for rate in proposed) >= 5
 

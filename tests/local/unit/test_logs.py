@@ -78,6 +78,15 @@ def test_incomplete_record_is_not_returned(logs: Logs, stream: LogStream) -> Non
     assert get(logs, startFromHead=True)[0][-1] == "line 4"
 
 
+def test_line_without_its_beginning_has_the_time_of_the_line_before(stream: LogStream) -> None:
+    stream.path.write_bytes(b"end of a line\n")
+    append_line(stream, 2, b"whole")
+    with stream.path.open("ab") as file:
+        file.write(b"end of another line\n")
+    found = [(event.time, event.text) for event in stream.events()]
+    assert found == [(0, b"end of a line"), (2000, b"whole"), (2000, b"end of another line")]
+
+
 def test_log_keeps_all_bytes_of_a_line(stream: LogStream) -> None:
     append_line(stream, 1, b"\xff progress\r50%\r")
     (event,) = stream.events()

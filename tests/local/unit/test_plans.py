@@ -1,7 +1,7 @@
 """Tests of plans, which are made from requests without an engine."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -44,13 +44,16 @@ def read_command(plan: Plan) -> Arguments:
     return plan.hosts[0].entrypoint, plan.hosts[0].arguments
 
 
-def processing_plan(context: Context, folder: Path, **application: Any) -> Plan:
+def processing_plan(
+    context: Context, folder: Path, members: Mapping[str, Any] | None = None, **application: Any
+) -> Plan:
     cluster = {"InstanceCount": 2, "InstanceType": "ml.m5.large", "VolumeSizeInGB": 1}
     request = {
         "ProcessingJobName": "job",
         "AppSpecification": {"ImageUri": "a:1", **application},
         "ProcessingResources": {"ClusterConfig": cluster},
         "RoleArn": "role",
+        **(members or {}),
     }
     record = ProcessingJobOperations(context, Registry(context)).add(request)
     return processing.ProcessingJob(context, record).attempt.make_plan(folder)
@@ -140,6 +143,14 @@ def test_duplicate_paths_and_names_raise(
     }
     with pytest.raises(ValidationError, match=re.escape(reason)):
         ProcessingJobOperations(context, Registry(context)).add(request)
+
+
+def test_output_folder_can_contain_another_output(context: Context, tmp_path: Path) -> None:
+    outputs = [
+        processing_output(name, "s3://data/out", path) for name, path in (("inner", f"{OUT}/in"), ("outer", OUT))
+    ]
+    plan = processing_plan(context, tmp_path / "work", {"ProcessingOutputConfig": {"Outputs": outputs}})
+    assert all(Layout(host.files).local(f"{OUT}/in").is_dir() for host in plan.hosts)
 
 
 def test_duplicate_channel_name_raises(context: Context) -> None:
