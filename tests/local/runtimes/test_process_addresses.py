@@ -1,5 +1,6 @@
 """Tests of the addresses and ports that are reserved for the hosts of a job."""
 
+import ipaddress
 import os
 import socket
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import pytest
 
 from microjobs.network import TENSORFLOW_PORT, TORCH_PORT, WATCH_PORT, Network
-from microjobs_orchestrator.local.runtimes.process.addresses import reserve
+from microjobs_orchestrator.local.runtimes.process.addresses import _format_address, reserve
 
 NOBODY = 65534
 Address = tuple[str, int]
@@ -23,6 +24,12 @@ def can_listen(address: Address, **options: Any) -> bool:
     except OSError:
         return False
     return True
+
+
+def test_addresses_are_all_of_the_documented_network() -> None:
+    first, last = _format_address(0), _format_address((1 << 22) - 1)
+    network = ipaddress.ip_network("127.64.0.0/10")
+    assert (first, last) == (str(network.network_address), str(network.broadcast_address))
 
 
 def test_several_hosts_get_a_port_for_each_listener() -> None:
