@@ -14,7 +14,7 @@ from microjobs_orchestrator.local.logs import LogStore
 from microjobs_orchestrator.local.resources.training.job import TrainingJob
 from microjobs_orchestrator.local.resources.tuning.create import create as create_tuning_job
 from microjobs_orchestrator.local.resources.tuning.job import TuningJob
-from microjobs_orchestrator.local.resources.tuning.results import Results
+from microjobs_orchestrator.local.resources.tuning.results import TrialResults
 from microjobs_orchestrator.local.s3.store import ObjectStore
 from microjobs_orchestrator.local.state import Query, Record, State
 from tests.local.jobs.conftest import wait_until
@@ -177,7 +177,7 @@ def test_best_trial_has_the_largest_value_of_a_maximized_objective(tuning: Tunin
     tuning.start(3, **MAXIMIZE)
     for number, value in enumerate([1.0, 3.0, 2.0]):
         end_trial(tuning, number, value)
-    best = Results(tuning.context, request(3, **MAXIMIZE)).best()
+    best = TrialResults(tuning.context, request(3, **MAXIMIZE)).best()
     assert best is not None
     assert best.name == tuning.trials()[1].name
 

@@ -13,7 +13,7 @@ import pytest
 
 from microjobs_orchestrator.local.guard import proof, relay
 from microjobs_orchestrator.local.guard.relay import Relay
-from microjobs_orchestrator.local.guard.settings import PREFIX, RELAY_PORT, Settings
+from microjobs_orchestrator.local.guard.settings import RELAY_PORT, VARIABLE_PREFIX, Settings
 from microjobs_orchestrator.local.runtimes.docker.guards import GuardedPort
 
 SECRET = "the secret"  # noqa: S105
@@ -86,7 +86,7 @@ def test_published_port_is_used_if_the_address_of_the_container_is_unreachable()
             "Ports": {f"{RELAY_PORT}/tcp": [{"HostIp": ip, "HostPort": str(port)}]},
             "Networks": {"n": {"IPAddress": "127.0.0.99"}},
         }
-        attrs = {"NetworkSettings": settings, "Config": {"Env": [f"{PREFIX}SECRET={SECRET}"]}}
+        attrs = {"NetworkSettings": settings, "Config": {"Env": [f"{VARIABLE_PREFIX}SECRET={SECRET}"]}}
         guarded = GuardedPort(cast("Any", SimpleNamespace(reload=lambda: None, attrs=attrs)))
         for _ in range(2):
             with guarded.connect(5) as connection:
