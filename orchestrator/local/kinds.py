@@ -45,7 +45,6 @@ class Lifecycle:
     """All statuses that AWS documents."""
     first: str = JobStatus.IN_PROGRESS
     success: str = JobStatus.COMPLETED
-    """The status of success."""
     transitional: tuple[str, ...] = (JobStatus.IN_PROGRESS, JobStatus.STOPPING)
     """Transitional statuses: the server replaces them by another status without a further request."""
     secondary: tuple[str, ...] = ()

@@ -63,11 +63,7 @@ class NewerStateError(LauncherError):
 
 
 def prepare(database: sqlite3.Connection, path: Path) -> None:
-    """Make the tables of a new database, or migrate those of an earlier version. Call this in a transaction.
-
-    Raises:
-        NewerStateError: a later version wrote the database.
-    """
+    """Make or migrate the tables, in a transaction. Raise NewerStateError if a later version wrote the database."""
     (version,) = database.execute("PRAGMA user_version").fetchone()
     if version > VERSION:
         raise NewerStateError(f"{path} was written by a later version of Microjobs: update this one")

@@ -64,9 +64,7 @@ class Record:
     modified: float
     request: Mapping[str, Any]
     description: Mapping[str, Any]
-    """The public members."""
     internal: Mapping[str, Any] = field(default_factory=dict)
-    """The server's own values."""
     owner: Owner | None = None
     version: int = 0
     """The version of a resource that has several versions with one name; 0 for other resources."""
@@ -132,11 +130,7 @@ class State:
         owner: Owner | None = None,
         version: int = 0,
     ) -> Record:
-        """Store a new resource.
-
-        Raises:
-            NameTakenError: a resource of that kind, name and version exists.
-        """
+        """Store a new resource. Raise NameTakenError if a resource of that kind, name and version exists."""
         now = time.time()
         record = Record(kind, name, arn, status, now, now, request, description, internal or {}, owner, version)
         texts = map(_encode, (request, description, record.internal))
@@ -170,17 +164,10 @@ class State:
         only_if: Collection[str] | None = None,
         version: int = 0,
     ) -> Record | None:
-        """Merge changes into the description, and `internal` into the internal state.
+        """Merge changes into the description, and `internal` into the internal state, in one of the statuses `only_if`.
 
-        Args:
-            status: the new status; None keeps the present status.
-            only_if: the statuses in which the resource may be changed.
-
-        Returns:
-            The changed resource; None if it does not exist or has another status.
-
-        Raises:
-            TransitionError: the kind does not allow the change of the status.
+        Return the changed resource; None if it does not exist or has another status. Raise TransitionError if the kind
+        does not allow the change of the status.
         """
         with self._transaction() as database:
             record = self.get(kind, name, version)
@@ -196,11 +183,7 @@ class State:
             return self.get(kind, name, version)
 
     def delete(self, kind: str, name: str, created: float | None = None, version: int = 0) -> bool:
-        """Delete a resource and its tags; return False if it does not exist.
-
-        Args:
-            created: the creation time of the resource: a resource that was created again is not deleted.
-        """
+        """Delete a resource (only the one created at `created`) and its tags; return False if it does not exist."""
         with self._transaction() as database:
             record = self.get(kind, name, version)
             if record is None or created not in (None, record.created):
@@ -286,9 +269,8 @@ class State:
 
 
 def _check_transition(record: Record, status: str | None) -> None:
-    """Raise TransitionError if a resource cannot change to a status."""
-    lifecycle = next((kind.lifecycle for kind in all_kinds() if kind.arn_type == record.kind), None)
-    if lifecycle is not None and status is not None and not lifecycle.allows(record.status, status):
+    life = next((kind.life for kind in all_kinds() if kind.arn_type == record.kind), None)
+    if life is not None and status is not None and not life.allows(record.status, status):
         raise TransitionError(f"{record.kind} {record.name} is {record.status} and cannot become {status}")
 
 
@@ -326,7 +308,6 @@ def _decode(text: str) -> dict[str, Any]:
 
 
 def _conditions(query: Query) -> tuple[list[str], list[Any]]:
-    """Return the conditions of a query in SQL, and their values."""
     conditions, values = ["kind = ?"], list[Any]([query.kind])
     owner = query.owner or Owner("", "")
     for condition, value in (

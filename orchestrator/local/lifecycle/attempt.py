@@ -14,7 +14,6 @@ from microjobs_orchestrator.local.runtimes.base import Exit, Host, Line, Plan
 from microjobs_orchestrator.local.trees import discard
 
 SECRET_BYTES = 32
-"""Random bytes in the secret of a job."""
 
 
 def ignore_line(line: Line) -> None:
@@ -31,7 +30,6 @@ class Attempt:
     make_plan: Callable[[Path], Plan]
     """Makes the plan, with inputs and configuration files in a new folder."""
     open_stream: Callable[[str], LogStream]
-    """Returns the log stream of a host."""
     on_line: Callable[[Line], None] = ignore_line
     """Called with each line of output, from the hosts' threads."""
     on_interruption: Callable[[], None] = lambda: None
@@ -52,11 +50,7 @@ class Outcome:
 
 
 def prepare_plan(context: Context, attempt: Attempt) -> Plan:
-    """Make the plan of an attempt, in an empty work folder. Fetch the image.
-
-    Raises:
-        CannotRunError: the image or the inputs cannot be used.
-    """
+    """Fetch an attempt's image, and make its plan. Raise CannotRunError if the image or an input cannot be used."""
     context.runtime.prepare(attempt.image)
     plan = attempt.make_plan(context.new_work_folder(attempt.plan_name))
     _write_secret(plan)
@@ -64,11 +58,7 @@ def prepare_plan(context: Context, attempt: Attempt) -> Plan:
 
 
 def launch_plan(context: Context, attempt: Attempt, plan: Plan, events: EventQueue) -> Sequence[Host]:
-    """Start the hosts of a plan. Return none if the job was stopped.
-
-    Raises:
-        CannotRunError: the plan cannot be started; nothing was started.
-    """
+    """Start a plan's hosts, or none if the job was stopped. Raise CannotRunError if one of them cannot start."""
     for host in plan.hosts:
         attempt.open_stream(host.name).begin()
     return context.runtime.start(plan) if events.stop_reason is None else ()

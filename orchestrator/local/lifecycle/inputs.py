@@ -20,11 +20,9 @@ Item = TypeVar("Item")
 
 
 def find(store: ObjectStore, source: Mapping[str, Any], input_type: str) -> list[tuple[str, StoredObject]]:
-    """Return the objects of a data source, a prefix or a manifest, with their paths as `select` does.
+    """Return the objects of a data source with their paths, as `select` does.
 
-    Raises:
-        ValidationError: the prefix has no objects.
-        CannotRunError: the manifest is malformed, or names an object that does not exist.
+    Raise ValidationError for a prefix without objects, and CannotRunError for a malformed manifest or a missing object.
     """
     if source["S3DataType"] == MANIFEST:
         return manifests.objects(store, source["S3Uri"])
@@ -47,13 +45,7 @@ def select(store: ObjectStore, uri: str, input_type: str) -> list[tuple[str, Sto
 
     A prefix is a prefix of keys, as on AWS: `s3://b/train` has `train/x` and `train-01/x`. An object's path is the rest
     of its key after the prefix. If the prefix ends within a name, the path begins with that name, see
-    docs/maintaining/contract.md.
-
-    Args:
-        input_type: the type of input in an error message, such as `processing input`.
-
-    Raises:
-        ValidationError: there are no objects.
+    docs/maintaining/contract.md. Raise ValidationError, which names the `input_type`, if there are no objects.
     """
     _, prefix = parse_uri(uri)
     objects = [(_relative_path(prefix, item.key), item) for item in _list_objects(store, uri)]
@@ -97,9 +89,7 @@ def share(items: Sequence[Item], distribution: str, hosts: int, index: int) -> l
 def link(objects: Sequence[tuple[str, StoredObject]], folder: Path) -> Path:
     """Make a folder of hard links to objects. Hosts read it, and must not write through the links.
 
-    Raises:
-        CannotRunError: two objects have the same path, a path is below the path of another object, or an object was
-            deleted.
+    Raise CannotRunError if an object was deleted, or its path is the path of another object or below it.
     """
     folder.mkdir(parents=True, exist_ok=True)
     for path, item in objects:

@@ -128,11 +128,7 @@ class JobHandle:
     def run_attempt(
         self, attempt: Attempt, hosts: Sequence[Host], on_start: Callable[[Sequence[Host]], float]
     ) -> Outcome:
-        """Run one attempt, on hosts that are running already or on new ones.
-
-        Args:
-            on_start: called when the hosts run; returns the seconds that they may run.
-        """
+        """Run one attempt, on running or on new hosts. `on_start` returns the seconds that the hosts may run."""
         if not hosts and self.events.stop_reason is None:
             hosts = launch_plan(self.context, attempt, prepare_plan(self.context, attempt), self.events)
         if not hosts:

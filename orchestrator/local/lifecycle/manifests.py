@@ -21,11 +21,7 @@ Record = tuple[bytes | StoredObject, ...]
 
 
 def objects(store: ObjectStore, uri: str) -> list[tuple[str, StoredObject]]:
-    """Return the objects of a manifest, with their paths below the input's folder.
-
-    Raises:
-        CannotRunError: it is not a manifest, or an object does not exist.
-    """
+    """Return a manifest's objects with their paths. Raise CannotRunError if it is malformed or an object is missing."""
     content = _json(_read(store, uri), uri)
     match content:
         case [{"prefix": str(prefix), **others}, *paths] if not others and all(isinstance(path, str) for path in paths):
@@ -34,11 +30,7 @@ def objects(store: ObjectStore, uri: str) -> list[tuple[str, StoredObject]]:
 
 
 def records(store: ObjectStore, uri: str, attributes: Sequence[str]) -> list[Record]:
-    """Return the records of an augmented manifest, one per line.
-
-    Raises:
-        CannotRunError: a line is not a JSON object or has no such attribute, or an object does not exist.
-    """
+    """Return an augmented manifest's records, one per line. Raise CannotRunError for a bad line or a missing object."""
     lines = enumerate(_read(store, uri).splitlines(), start=1)
     return [tuple(_values(store, uri, number, line, attributes)) for number, line in lines if line.strip()]
 

@@ -23,7 +23,7 @@ Note = Callable[[str], None]
 def gather(hosts: Sequence[Host], path: str, target: Path, note: Note) -> Tree:
     """Copy a path of the contract from all hosts to the folder `target`, and return one merged tree.
 
-    If several hosts have a file of the same name, the first one is taken; differences are noted in the job's log.
+    Of several files with one name, the first is taken; differences are noted in the job's log.
     """
     discard(target)  # a killed server may have left files
     make_folders(target)

@@ -78,7 +78,6 @@ class Registry:
                 logger.exception("could not notify the owner of %s", job.plan_name)
 
     def _notify_owner(self, plan_name: str) -> None:
-        """Send the running owner of a resource the event that the resource has ended."""
         record = self._find_record(plan_name)
         owner = record and record.owner and self.find(f"{record.owner.kind}/{record.owner.name}")
         if owner:
@@ -114,8 +113,7 @@ class Registry:
     def recover(self, makers: Mapping[str, Maker]) -> None:
         """Resume the jobs and endpoints of an earlier server, and remove all other hosts and files.
 
-        Args:
-            makers: by kind, a function that makes a runnable of a record. Owners come after the resources they own.
+        `makers` make a runnable of a record, by kind. Owners come after the resources they own.
         """
         hosts = dict(self._context.runtime.running())
         self._remove_incomplete(hosts)

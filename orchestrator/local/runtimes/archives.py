@@ -24,10 +24,8 @@ ZEROS = bytes(BLOCK_BYTES)
 ARTIFACT_UPLOAD = "Artifact upload"
 """SageMaker's name for the copy of a job's files, at the beginning of error messages."""
 MAX_ENGINE_PATH_BYTES = 4095 - 256
-"""Maximum length of a path in a container: the system's limit for a path, less a slash and the longest name.
-
-The engine does not find all items of a folder with a longer path.
-"""
+"""Maximum bytes of a path in a container: the system's limit for a path, less a slash and the longest name. The engine
+does not find all items of a folder with a longer path."""
 
 
 @contextmanager
@@ -67,10 +65,8 @@ def _root_owned(info: tarfile.TarInfo) -> tarfile.TarInfo:
 def unpack(chunks: Iterable[bytes], target: Path, top: str = "") -> Tree:
     """Read an archive of the folder (or file) `top` of a container, and put the content of files into `target`.
 
-    Devices and links that lead out of the folder are left out, with a warning.
-
-    Raises:
-        CannotRunError: a file does not fit on this device, or a path is too long for the engine.
+    Devices and links that lead out of the folder are left out, with a warning. Raise CannotRunError if a file does not
+    fit on this device, or a path is too long for the engine.
     """
     target.mkdir(parents=True, exist_ok=True)
     space, tree = FreeSpace(target, ARTIFACT_UPLOAD), Tree()

@@ -143,39 +143,23 @@ class Host(Protocol):
     name: str
 
     def lines(self) -> Iterator[Line]:
-        """Yield each line of stdout and stderr from the first one, until the host has ended.
-
-        Each call yields the same lines, also on a later server. A very long line is split.
-        """
+        """Yield the same lines of output in each call, also on a later server, until the end. Splits very long ones."""
 
     def wait(self) -> Exit:
         """Wait until the host has ended."""
 
     def stop(self, grace: float) -> None:
-        """Send SIGTERM, and SIGKILL after `grace` seconds, and wait until the host has ended.
-
-        The host may have ended before this call.
-        """
+        """Send SIGTERM, and SIGKILL after `grace` seconds; wait until the host has ended. It may have ended before."""
 
     def copy(self, path: str, target: Path) -> "Tree | None":
         """Return a tree with copies of a file or a folder of the host; None if the path does not exist.
 
-        This works during the run and after it, until the plan is removed.
-
-        Args:
-            path: a path of the contract.
-            target: the folder for the content of files. The copies belong to the caller.
-
-        Raises:
-            CannotRunError: a file does not fit on this device, or cannot be read.
+        This works during the run and after it, until the plan is removed. The content of files is in the folder `target`,
+        and belongs to the caller. Raise CannotRunError if a file does not fit on this device, or cannot be read.
         """
 
     def connect(self, timeout: float) -> socket.socket:
-        """Open a connection to the host's port. Only this server can connect to the port.
-
-        Raises:
-            OSError: the host does not listen yet, or has ended.
-        """
+        """Open a connection to the host's port, which only this server can do. Raise OSError without a listener."""
 
 
 class Runtime(Protocol):
@@ -188,27 +172,16 @@ class Runtime(Protocol):
         """The name or address that the hosts use to connect to the local server on this machine."""
 
     def prepare(self, image: str) -> None:
-        """Pull an image or make its virtual environment, so that hosts can start. This may take minutes.
-
-        Raises:
-            CannotRunError: the image does not exist.
-        """
+        """Pull an image, or make its environment. Raise CannotRunError if the image does not exist."""
 
     def images(self) -> Sequence[Image]:
         """Return the engine's images that have a name. A runtime without an engine has no images."""
 
     def start(self, plan: Plan) -> Sequence[Host]:
-        """Start all hosts of a plan. If one of them cannot start, remove the others.
-
-        Raises:
-            CannotRunError: a host cannot start. The runtime has removed all parts of the plan.
-        """
+        """Start all hosts of a plan, or none. Raise CannotRunError if one of them cannot start."""
 
     def running(self) -> Mapping[str, Sequence[Host]]:
-        """Return the hosts that an earlier server started, also ended hosts. The keys are the names of the plans.
-
-        The value is empty if the earlier server did not start all hosts of the plan.
-        """
+        """Return an earlier server's hosts, also ended ones, by plan name; none for a plan that did not start fully."""
 
     def remove(self, plan_name: str) -> None:
         """End a plan's hosts and remove everything that belongs to the plan. Do nothing if the plan does not exist."""

@@ -10,13 +10,9 @@ from microjobs_orchestrator.local.runtimes.process.runtime import ProcessRuntime
 
 
 def choose(name: str, home: Home, *, guard_image: str = "") -> tuple[Runtime, str]:
-    """Return the runtime and the reason for choosing it.
+    """Return the runtime (`docker`, `process`, or `auto`: Docker if an engine answers) and the reason for choosing it.
 
-    Args:
-        name: `docker`, `process`, or `auto`: Docker if an engine answers, else `process`.
-
-    Raises:
-        CannotRunError: the name is `docker`, and no engine answers.
+    Raise CannotRunError if the name is `docker`, and no engine answers.
     """
     if name == "process":
         return ProcessRuntime(home, JOBS), "it was asked for"

@@ -84,13 +84,8 @@ def collect(source: Path, target: Path, *, link: bool) -> Tree | None:
     """Copy a folder or a file of a host into the folder `target`. Return the tree; None if the source does not exist.
 
     Links that lead out of the folder and special files, such as pipes, are left out with a warning. Files that are
-    deleted meanwhile are left out, too.
-
-    Args:
-        link: make hard links instead of copies. Set it only when no process writes to the files any more.
-
-    Raises:
-        CannotRunError: a file does not fit on this device, or cannot be read.
+    deleted meanwhile are left out, too. `link` makes hard links in place of copies, because no process writes to the
+    files any more. Raise CannotRunError if a file does not fit on this device, or cannot be read.
     """
     if not os.path.lexists(source):
         return None
@@ -110,7 +105,6 @@ def collect(source: Path, target: Path, *, link: bool) -> Tree | None:
 
 
 def _items(source: Path, *, make_readable: bool) -> Iterator[FolderItem]:
-    """Yield the items of a folder, or a file itself."""
     if source.is_dir() and not source.is_symlink():
         yield from walk(source, make_readable=make_readable)
         return

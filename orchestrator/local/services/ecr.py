@@ -67,7 +67,6 @@ class Ecr:
         return {"repositories": page, **token}
 
     def _repositories(self) -> dict[str, Mapping[str, Any]]:
-        """Return all repositories by name: those of the engine's images, and created ones."""
         newest_first = sorted(self._images(), key=lambda image: -image.created)
         names = {name: image.created for image in newest_first for name, _ in self._names(image)}
         created = self._state.find(Query(KIND, order_by="name", descending=False, limit=10_000))
@@ -126,7 +125,6 @@ class Ecr:
         return names
 
     def _details(self, request: Request) -> list[dict[str, Any]]:
-        """Return the images of a repository, the newest first."""
         name = request["repositoryName"]
         _find(self._repositories(), name)
         if request.get("filter", {}).get("tagStatus", "ANY") == "UNTAGGED":
@@ -195,7 +193,6 @@ class Ecr:
 
 
 def _check_registry(handler: Callable[[Request], Answer], request: Request) -> Answer:
-    """Handle a request of the server's account."""
     if request.get("registryId", ACCOUNT) != ACCOUNT:
         message = f"The registry with id '{request['registryId']}' does not exist: the only registry is '{ACCOUNT}'"
         raise ServiceError("InvalidParameterException", message)
@@ -210,7 +207,6 @@ def _find(known: Mapping[str, Mapping[str, Any]], name: str) -> Mapping[str, Any
 
 
 def _find_image(details: Sequence[Mapping[str, Any]], image_id: Mapping[str, str], request: Request) -> Answer:
-    """Return the image with a tag, a digest, or both."""
     digest, tag = image_id.get("imageDigest"), image_id.get("imageTag")
     for image in details:
         if digest in (None, image["imageDigest"]) and (tag is None or tag in image["imageTags"]):

@@ -52,11 +52,7 @@ class Iam:
         }
 
     def role(self, name: str) -> Role:
-        """Return the stored members of a role.
-
-        Raises:
-            ServiceError: NoSuchEntity 404, the role was deleted.
-        """
+        """Return a role's stored members. Raise ServiceError NoSuchEntity 404 if the role was deleted."""
         record = self._state.get(KIND, name)
         if record is None:
             return _implied_role(name)
@@ -72,7 +68,6 @@ class Iam:
         return {}
 
     def _update(self, change: Callable[[Role, Request], Role], request: Request) -> Role:
-        """Merge the result of `change` into a role, and store the role."""
         with self._lock:
             role = self.role(request["RoleName"])
             role = {**role, **change(role, request)}
@@ -207,7 +202,6 @@ def _implied_role(name: str, path: str = "/", identity: str = "") -> dict[str, A
 
 
 def _describe(role: Role) -> dict[str, Any]:
-    """Return a role as IAM describes it, with a percent-encoded document."""
     members = {name: value for name, value in role.items() if name[0].isupper() and value not in ("", [])}
     return {**members, "AssumeRolePolicyDocument": quote(role["AssumeRolePolicyDocument"])}
 

@@ -108,7 +108,6 @@ class Logs:
         return {"events": found, "searchedLogStreams": []}
 
     def _choose_streams(self, request: Mapping[str, Any]) -> Mapping[str, LogStream]:
-        """Return the streams that a FilterLogEvents request names, by name."""
         group, names = self._group(request), request.get("logStreamNames")
         if "logStreamNames" in request and "logStreamNamePrefix" in request:
             raise _invalid("logStreamNames and logStreamNamePrefix cannot be given together.")
@@ -141,7 +140,6 @@ GROUP_FILTERS: Mapping[str, Callable[[str, Any], bool]] = {
 
 
 def _position(request: Mapping[str, Any], stream: LogStream) -> tuple[str, int]:
-    """Return the direction of reading, forward or backward, and the offset."""
     token = request.get("nextToken")
     if token is None:
         return ("f", 0) if request.get("startFromHead") else ("b", stream.whole_size())
@@ -164,10 +162,7 @@ def _in_time(event: LogEvent, request: Mapping[str, Any]) -> bool:
 
 
 def _limit_size(events: Iterator[LogEvent], offset: int) -> Iterator[LogEvent]:
-    """Yield events until a response is full. The first one is always yielded, so that a reader never stalls.
-
-    A progress bar of a megabyte may be shown as one short line, so scanned bytes are limited, too.
-    """
+    """Yield events, at least one, until the response is full or MAX_SCANNED_BYTES of the file were read."""
     size = 0
     for event in events:
         size += len(event.message) + 26
@@ -181,7 +176,6 @@ def _format_event(event: LogEvent) -> dict[str, Any]:
 
 
 def _merge(streams: Mapping[str, LogStream], positions: Mapping[str, int]) -> Iterator[tuple[str, LogEvent]]:
-    """Yield the names of streams and their events, from these positions on, sorted by time."""
     named = [
         zip(itertools.repeat(name), stream.events(positions.get(name, 0)), strict=False)
         for name, stream in streams.items()

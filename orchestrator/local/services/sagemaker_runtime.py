@@ -91,7 +91,6 @@ class EndpointInvoker:
                     raise self._describe_failure(name, replica.variant, error) from error
 
     def _endpoint(self, name: str) -> Endpoint:
-        """Return an endpoint that is in service."""
         endpoint = self._registry.find(f"{ENDPOINT.arn_type}/{name}")
         if isinstance(endpoint, Endpoint) and endpoint.choose() is not None:
             return endpoint
@@ -129,7 +128,6 @@ class EndpointInvoker:
         return self._model_error(name, 500, message)
 
     def _model_error(self, name: str, status: int, text: str) -> ServiceError:
-        """Return the error for a response that the model failed to make."""
         group, region = ENDPOINT.log_group(name), self._context.settings.region
         source = "client" if HTTPStatus.BAD_REQUEST <= status < HTTPStatus.INTERNAL_SERVER_ERROR else "server"
         original = text[:MAX_ERROR_CHARACTERS]

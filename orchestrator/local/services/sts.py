@@ -18,12 +18,7 @@ ROLE_ARN = re.compile(r"arn:aws[a-z-]*:iam::(?P<account>\d{12}):role/(?:[^/]+/)*
 
 
 def operations(credentials: Credentials, role_id: Callable[[str], str]) -> Service:
-    """Return the handlers.
-
-    Args:
-        credentials: the home's.
-        role_id: returns the unique id of a role by its name; raises ServiceError NoSuchEntity.
-    """
+    """Return the handlers. `role_id` returns the unique id of a role, or raises ServiceError NoSuchEntity."""
 
     def assume_role(request: Mapping[str, Any]) -> Mapping[str, Any]:
         match = ROLE_ARN.fullmatch(request["RoleArn"])

@@ -52,7 +52,6 @@ class Invocation:
     name: str
     inference_id: str
     headers: Mapping[str, str]
-    """The headers of the container's request."""
     input: str
     """An S3 URI; empty if `body` is the input."""
     body: str
@@ -73,13 +72,9 @@ def check_buckets(context: Context, config: Mapping[str, Any]) -> None:
 
 
 def prepare(context: Context, config: Mapping[str, Any], members: Mapping[str, Any], body: bytes) -> Invocation:
-    """Return the invocation of a validated InvokeEndpointAsync request.
+    """Return the invocation of a validated InvokeEndpointAsync request to an endpoint with an AsyncInferenceConfig.
 
-    Args:
-        config: the endpoint's AsyncInferenceConfig.
-
-    Raises:
-        ValidationError: the request has both or neither of Body and InputLocation, or its output cannot be stored.
+    Raise ValidationError unless it has one of Body and InputLocation, and its output can be stored.
     """
     if bool(body) == ("InputLocation" in members):
         raise ValidationError(f"Provide exactly one of Body and InputLocation, not {'both' if body else 'neither'}.")
@@ -142,8 +137,7 @@ class _ClosedError(Exception):
 class Queue:
     """An endpoint's invocations, several of which run in parallel. Methods may be called from any thread.
 
-    Args:
-        choose: returns the replica for the next request, or None.
+    `choose` returns the replica for the next request, or None.
     """
 
     def __init__(self, context: Context, endpoint: str, choose: Callable[[], Replica | None]) -> None:
@@ -172,11 +166,7 @@ class Queue:
                 pool.submit(self._run, record.name)
 
     def put(self, invocation: Invocation) -> None:
-        """Store and enqueue an invocation.
-
-        Raises:
-            ServiceError: the endpoint or the server is ending.
-        """
+        """Store and enqueue an invocation. Raise ServiceError if the endpoint or the server is ending."""
         owner, queued = Owner(ENDPOINT.arn_type, self._endpoint), {QUEUED: Moment.now().stored()}
         with self._lock:
             if self._closing.is_set():
@@ -227,7 +217,6 @@ class Queue:
                 self._running.discard(name)
 
     def _store_result(self, invocation: Invocation, queued: Moment) -> None:
-        """Store the result of an invocation, or the reason of its failure."""
         with self._context.store.new_file() as file:
             try:
                 content_type = self._invoke(invocation, queued, file)
@@ -262,12 +251,7 @@ class Queue:
     # --- requests to the model ---
 
     def _invoke(self, invocation: Invocation, queued: Moment, file: Path) -> str:
-        """Write the model's response, or its error, to a file; return the content type of the response.
-
-        Raises:
-            FailedError: the model did not respond, or responded with an error.
-            ServiceError: the input does not exist.
-        """
+        """Write the model's response or error to a file; return its content type. Raise FailedError for an error."""
         while not self._closing.is_set():
             changes = self._changes
             if (left := invocation.lifetime - queued.elapsed()) < 0:
@@ -297,7 +281,6 @@ class Queue:
 
     @contextmanager
     def _open_input(self, invocation: Invocation) -> Iterator[tuple[Body, Mapping[str, str]]]:
-        """Yield the body of the container's request, and the headers that follow from the input object."""
         if not invocation.input:
             yield base64.b64decode(invocation.body), {}
             return
@@ -309,6 +292,5 @@ class Queue:
 
 
 def _read_blocks(file: IO[bytes]) -> Iterator[bytes]:
-    """Read a file from its beginning, in blocks."""
     file.seek(0)
     return iter(partial(file.read, BLOCK_BYTES), b"")

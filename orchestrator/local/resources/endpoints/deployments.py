@@ -22,11 +22,7 @@ PROPERTIES = {"DesiredInstanceCount": COUNT, "DesiredWeight": WEIGHT}
 
 
 def deploy(context: Context, config: str) -> Deployment:
-    """Return a deployment of an endpoint configuration, with new hosts.
-
-    Raises:
-        ValidationError: the configuration or one of its models does not exist.
-    """
+    """Deploy a configuration to new hosts. Raise ValidationError if it or one of its models does not exist."""
     description = find_resource(context, ENDPOINT_CONFIG, config).description
     variants = [
         {

@@ -44,10 +44,7 @@ def delete_record(context: Context, name: str) -> None:
 
 
 class Endpoint:
-    """An endpoint, from its creation or the server's start to its deletion or the server's end.
-
-    A stop request is a deletion: endpoints have no other stop.
-    """
+    """An endpoint, from its creation or the server's start to its deletion (a stop request) or the server's end."""
 
     def __init__(self, context: Context, record: Record) -> None:
         self.name = record.name
@@ -121,13 +118,7 @@ class Endpoint:
         self._deploy(deployment, hosts, "Updating" if is_updating else "InService", "Failed")
 
     def _deploy(self, deployment: Deployment, hosts: Mapping[str, Host], status: str, failure_status: str) -> None:
-        """Start the missing replicas of a deployment, let it serve, and stop the replicas of the earlier deployment.
-
-        Args:
-            hosts: running hosts, by their names.
-            status: the status of the endpoint when the deployment serves.
-            failure_status: the status of the endpoint if a replica does not start.
-        """
+        """Start a deployment's missing replicas, let it serve, and stop the replicas of the earlier deployment."""
         earlier, used = self._replicas, self._plan_names(deployment)
         kept = {name: replica for name, replica in earlier.items() if replica.plan_name in used}
         try:
@@ -185,12 +176,7 @@ class Endpoint:
     # --- replicas ---
 
     def _start(self, deployment: Deployment, hosts: Mapping[str, Host], kept: Collection[str]) -> Mapping[str, Replica]:
-        """Start replicas for all variants but those in `kept`, or start none.
-
-        Raises:
-            CannotRunError: a replica could not be started or is not healthy.
-            StoppedError: the endpoint is being deleted, or the server ends.
-        """
+        """Start replicas for all variants but those in `kept`, or start none."""
         variants = [variant for variant in deployment["Variants"] if variant["VariantName"] not in kept]
         replicas = [self._make_replica(variant) for variant in variants]
         with ThreadPoolExecutor(max(1, len(replicas))) as pool:
@@ -254,6 +240,5 @@ class Endpoint:
 
 
 def _stop(replicas: Collection[Replica], grace: float) -> None:
-    """Stop all replicas in parallel."""
     with ThreadPoolExecutor(max(1, len(replicas))) as pool:
         list(pool.map(lambda replica: replica.stop(grace), replicas))

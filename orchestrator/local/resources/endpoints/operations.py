@@ -92,7 +92,6 @@ class EndpointOperations(RunningOperations):
         return record
 
     def _start_update(self, record: Record, deployment: Deployment) -> Answer:
-        """Store the next deployment of an endpoint, and wake the endpoint's thread."""
         changes, internal = {"EndpointStatus": "Updating"}, {NEXT: deployment}
         update, arn_type = self.context.state.update, ENDPOINT.arn_type
         if update(arn_type, record.name, changes, "Updating", internal=internal, only_if=("InService",)) is None:

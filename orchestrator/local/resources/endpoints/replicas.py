@@ -62,8 +62,7 @@ class RunningHost:
 class Traffic:
     """The present requests to a host. Methods may be called from any thread.
 
-    Args:
-        on_idle: called after `close`, when the last request has ended.
+    After `close`, `on_idle` is called when the last request has ended.
     """
 
     def __init__(self, on_idle: Callable[[], None]) -> None:
@@ -74,11 +73,7 @@ class Traffic:
 
     @contextlib.contextmanager
     def request(self, timeout: float) -> Iterator[None]:
-        """Count one request, from its beginning to its end.
-
-        Raises:
-            NoAnswerError: `close` was called.
-        """
+        """Count one request, from its beginning to its end. Raise NoAnswerError after `close`."""
         with self._lock:
             if self.is_closed:
                 raise NoAnswerError("the container is being replaced", was_sent=False)
@@ -109,11 +104,8 @@ class Traffic:
 class Replica:
     """A serving host that is started again when it ends by itself or stops responding.
 
-    Args:
-        attempt: what to run; its plan has one host.
-        variant: the name of the production variant.
-        startup_timeout: seconds until `/ping` must answer.
-        on_change: called when the host serves again, and when it has no requests after `traffic.close`.
+    The plan of `attempt` has one host, whose `/ping` must answer after `startup_timeout` seconds. `on_change` is called
+    when the host serves again, and when it has no requests after `traffic.close`.
     """
 
     def __init__(
@@ -143,10 +135,8 @@ class Replica:
     def start(self, host: Host | None = None) -> None:
         """Start the host, or resume with one that is running; return when it serves.
 
-        Raises:
-            CannotRunError: it cannot start, or is not healthy (`UnhealthyError`).
-            ServiceError: the model data does not exist any more.
-            StoppedError: `abandon` was called.
+        Raise CannotRunError if it cannot start or is not healthy (UnhealthyError), ServiceError if the model data does
+        not exist any more, and StoppedError after `abandon`.
         """
         if host is None or not self._resume(host):
             self._launch()
@@ -243,12 +233,7 @@ class Replica:
         into: IO[bytes],
         max_bytes: float = float("inf"),
     ) -> Answer:
-        """Send a request to the model, as `Client.request` does.
-
-        Raises:
-            NoAnswerError: there is no complete response; `was_sent` is false while the host does not serve.
-            TooLargeError: the response is larger than `max_bytes`.
-        """
+        """Send a request to the model. Raise what `Client.request` does, and NoAnswerError while the host restarts."""
         with self.traffic.request(timeout):
             if (client := self.client) is None:
                 raise NoAnswerError("the container does not serve now", was_sent=False)

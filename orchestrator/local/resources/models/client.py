@@ -59,10 +59,7 @@ class _StaleError(Exception):
 
 
 class _Connection(HTTPConnection):
-    """A connection that can be reused.
-
-    A server may close an idle connection at any time, also while a request is on its way (RFC 9112, section 9.5).
-    """
+    """A connection that is reused. Its server may close it even while a request is on its way (RFC 9112, 9.5)."""
 
     def __init__(self, *arguments: Any, connect: Connect, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -105,8 +102,7 @@ class _Pool(urllib3.HTTPConnectionPool):
 class Client:
     """Requests to one container, over connections that stay open. Methods may be called from any thread.
 
-    Args:
-        connect: opens a connection within a number of seconds, or raises an OSError.
+    `connect` opens a connection within a number of seconds, or raises an OSError.
     """
 
     def __init__(self, connect: Connect) -> None:
@@ -133,7 +129,7 @@ class Client:
         into: IO[bytes] | None = None,
         max_bytes: float = float("inf"),
     ) -> Answer:
-        """Send a request, and write the body of the response to a file.
+        """Send a request, and write the body of the response to a file; None discards the body.
 
         A request is sent again, once and on a new connection, if a reused connection was closed before the first byte
         of a response arrived.
@@ -141,8 +137,6 @@ class Client:
         Args:
             body: the parts that a function returns are sent in HTTP's chunks, unless there is a header Content-Length.
             timeout: seconds for the whole exchange.
-            into: the file; None discards the body.
-            max_bytes: limit for the size of the response's body.
 
         Raises:
             NoAnswerError: there is no complete response.

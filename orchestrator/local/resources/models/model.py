@@ -21,11 +21,7 @@ Container = Mapping[str, Any]
 
 
 def get_container(model: Mapping[str, Any]) -> Container:
-    """Return the only container of a CreateModel request, from PrimaryContainer or Containers.
-
-    Raises:
-        ValidationError: the request has no container, or several.
-    """
+    """Return the only container of a CreateModel request. Raise ValidationError if it has none, or several."""
     primary = [model["PrimaryContainer"]] if "PrimaryContainer" in model else []
     containers: list[Container] = [*primary, *model.get("Containers", [])]
     if len(containers) != 1:
@@ -36,9 +32,7 @@ def get_container(model: Mapping[str, Any]) -> Container:
 def fetch(context: Context, container: Container, folder: Path) -> Path:
     """Make a new folder with a container's model data: an extracted archive, links to objects, or nothing.
 
-    Raises:
-        ValidationError: the data does not exist any more.
-        CannotRunError: the archive is damaged, or a member of it would leave the folder.
+    Raise ValidationError if the data does not exist any more, and CannotRunError if the archive cannot be extracted.
     """
     is_archive, objects = find_data(context, container)
     if not is_archive:
@@ -55,8 +49,7 @@ def fetch(context: Context, container: Container, folder: Path) -> Path:
 def find_data(context: Context, container: Container) -> tuple[bool, list[tuple[str, StoredObject]]]:
     """Return whether a container's model data is an archive, and its objects with their paths below the folder.
 
-    Raises:
-        ValidationError: the data does not exist, or several objects should be an archive.
+    Raise ValidationError if the data does not exist, or several objects should be an archive.
     """
     archive = {"S3Uri": container.get("ModelDataUrl"), "S3DataType": "S3Object", "CompressionType": "Gzip"}
     source = container.get("ModelDataSource", {}).get("S3DataSource", archive)

@@ -41,13 +41,7 @@ def make_attempt(
     open_stream: Callable[[str], LogStream],
     environment: Mapping[str, str] | None = None,
 ) -> Attempt:
-    """Return an attempt whose hosts serve a model.
-
-    Args:
-        model: a CreateModel request.
-        hosts: the names of the hosts.
-        environment: variables in addition to those of the model, or in place of them.
-    """
+    """Return an attempt whose hosts serve a CreateModel request. `environment` extends or replaces its variables."""
     container, is_isolated = get_container(model), bool(model.get("EnableNetworkIsolation", False))
     access = {} if is_isolated else context.access()
     variables = {**access, **container.get("Environment", {}), **(environment or {})}
@@ -79,13 +73,7 @@ def wait_until_healthy(
 ) -> Client:
     """Request `/ping` until it answers 200, with increasing delays; return a client of the host.
 
-    Args:
-        stopping: set when the job or the endpoint is being stopped.
-        has_ended: returns whether the host has ended by itself.
-
-    Raises:
-        UnhealthyError: the host has ended, or `/ping` did not answer 200 within `seconds`.
-        StoppedError: `stopping` was set.
+    Raise UnhealthyError if it did not answer 200 within `seconds` or the host has ended, StoppedError after `stopping`.
     """
     deadline, delay = time.monotonic() + seconds, FIRST_PING_DELAY
     while time.monotonic() < deadline:

@@ -71,11 +71,7 @@ class Options:
 
     @classmethod
     def of(cls, request: Mapping[str, Any], parameters: Mapping[str, Any]) -> "Options":
-        """Return the settings of a request, else those of the container, else the defaults.
-
-        Raises:
-            ValidationError: SageMaker does not support the combination.
-        """
+        """Return a request's settings, else the container's, else defaults. Raise ValidationError for a conflict."""
         source, output, client = (
             request.get(name, {}) for name in ("TransformInput", "TransformOutput", "ModelClientConfig")
         )
@@ -107,11 +103,7 @@ class Options:
 
 
 def request_parameters(client: Client) -> dict[str, Any]:
-    """Return the settings that a container proposes at `/execution-parameters`; none if it does not answer 200.
-
-    Raises:
-        CannotRunError: the response is malformed.
-    """
+    """Return the settings that a container proposes, if any. Raise CannotRunError if its response is malformed."""
     file = BytesIO()
     try:
         answer = client.request("GET", "/execution-parameters", timeout=PARAMETERS_TIMEOUT, into=file)
@@ -139,7 +131,6 @@ class Output:
     """The output of one object: a file, or the reason of its failure."""
 
     key: str
-    """The key of the output."""
     stored: StoredObject
     """The input."""
     path: Path
@@ -161,12 +152,7 @@ class Output:
 
 
 class Feeder:
-    """Transforms one container's share of the objects.
-
-    Args:
-        folder: for unfinished outputs.
-        stopping: set when the job ends.
-    """
+    """Transforms one container's share of the objects, until `stopping` is set. `folder`: for unfinished outputs."""
 
     def __init__(self, client: Client, options: Options, folder: Path, stopping: threading.Event) -> None:
         self._client = client
@@ -177,10 +163,9 @@ class Feeder:
         """Running requests, in the order of the input."""
 
     def feed(self, outputs: Sequence[Output]) -> None:
-        """Transform objects with several requests at a time, which may be those of two objects.
+        """Transform objects, several requests at a time. An object that fails does not end the other objects.
 
-        Only the requests of a window are in memory, whatever the size of an object. An object that fails does not end
-        the other objects.
+        Only the requests of a window are in memory, whatever the size of an object.
         """
         with ThreadPoolExecutor(self._options.concurrency) as pool:
             try:
@@ -223,14 +208,12 @@ class Feeder:
                 output.fail(str(error))
 
     def _drop(self) -> None:
-        """Discard the requests that are left after an error."""
         for _, future in self._window:
             if not future.cancel() and future.exception() is None:
                 future.result().close()
         self._window.clear()
 
     def _transform(self, body: bytes | Path) -> IO[bytes]:
-        """Return one response, after filters and joining."""
         processing = self._options.processing
         if processing is None or isinstance(body, Path):
             return self._invoke(body)

@@ -91,7 +91,6 @@ class TransformJob:
         return MAX_RUNTIME - elapsed
 
     def _drive(self, hosts: Sequence[Host]) -> None:
-        """Transform all objects, then stop the containers."""
         try:
             self._outputs = self._transform_all(hosts)
         except StoppedError:
@@ -107,7 +106,6 @@ class TransformJob:
             self.events.stop(StopReason.FINISHED)
 
     def _transform_all(self, hosts: Sequence[Host]) -> list[Output]:
-        """Transform each host's share of the objects."""
         objects = list_objects(self.job.context, self.job.request)
         with ThreadPoolExecutor(len(hosts)) as pool:
             parts = [inputs.share(objects, "ShardedByS3Key", len(hosts), index) for index in range(len(hosts))]
@@ -118,7 +116,6 @@ class TransformJob:
         return [output for run in runs for output in run.result()]
 
     def _transform(self, host: Host, objects: Sequence[tuple[str, StoredObject]]) -> list[Output]:
-        """Transform one container's share of the objects."""
         folder, stopped = self.job.folder / "outputs" / host.name, self.events.stopped
         folder.mkdir(parents=True, exist_ok=True)
         outputs = [Output(key, item, folder / str(number)) for number, (key, item) in enumerate(objects)]
@@ -145,7 +142,6 @@ class TransformJob:
             self.job.fail(self._reason or self.job.failure_reason(outcome))
 
     def _store(self, outputs: Sequence[Output]) -> None:
-        """Store the outputs of the objects that did not fail, and describe the end."""
         bucket, _ = parse_uri(self.job.request["TransformOutput"]["S3OutputPath"])
         for output in outputs:
             if output.reason is None:
@@ -166,8 +162,7 @@ class TransformJob:
 def list_objects(context: Context, request: Mapping[str, Any]) -> list[tuple[str, StoredObject]]:
     """Return the input objects of a CreateTransformJob request, each with the key of its output.
 
-    Raises:
-        ValidationError: two objects have the same output key, or the bucket of the output does not exist.
+    Raise ValidationError if two objects have the same output key, or the output's bucket does not exist.
     """
     uri = request["TransformInput"]["DataSource"]["S3DataSource"]["S3Uri"]
     bucket, prefix = parse_uri(request["TransformOutput"]["S3OutputPath"])

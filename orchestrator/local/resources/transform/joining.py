@@ -38,19 +38,13 @@ class DataProcessing:
     output_filter: Path
     joins: bool
     content_type: str
-    """The content type of the input."""
     accept: str
-    """The content type of the responses."""
     by_lines: bool
     """Whether a body has one record per line; otherwise it is one record."""
 
     @classmethod
     def of(cls, request: Mapping[str, Any]) -> "DataProcessing | None":
-        """Return the processing of a CreateTransformJob request; None if it changes nothing.
-
-        Raises:
-            ValidationError: a filter is invalid, or does not fit the formats.
-        """
+        """Return a request's processing, if any. Raise ValidationError if a filter does not fit the formats."""
         source, output, members = (
             request.get(name, {}) for name in ("TransformInput", "TransformOutput", "DataProcessing")
         )
@@ -72,24 +66,16 @@ class DataProcessing:
         return cls(input_filter, output_filter, joins, content_type, accept, split == "Line")
 
     def filter_input(self, body: bytes) -> bytes:
-        """Return the body of the model's request.
-
-        Raises:
-            RecordError: a record is malformed, or does not have what the filter selects.
-        """
+        """Return the body of the model's request. Raise RecordError if a record does not fit the filter."""
         if not self.input_filter.steps:
             return body
         values = [_read(self.content_type, record) for record in self._split(self.content_type, body)]
         return self._write(self.content_type, [_select(self.input_filter, value, "InputFilter") for value in values])
 
     def filter_output(self, body: bytes, answer: bytes) -> bytes:
-        """Return the output for a response.
+        """Return the output for a response to `body`, the unfiltered input.
 
-        Args:
-            body: the body before the input filter.
-
-        Raises:
-            RecordError: a record is malformed, does not have what the filter selects, or has no counterpart.
+        Raise RecordError if a record is malformed, does not have what the filter selects, or has no counterpart.
         """
         if not self.joins and not self.output_filter.steps:
             return answer

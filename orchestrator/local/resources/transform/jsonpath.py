@@ -43,11 +43,7 @@ class Path:
     steps: tuple[Step, ...]
 
     def select(self, value: Any) -> Any:
-        """Return what the path selects in a value.
-
-        Raises:
-            MissingValueError: the value does not have it.
-        """
+        """Return what the path selects in a value. Raise MissingValueError if the value does not have it."""
         values = [value]
         for step in self.steps:
             values = [found for item in values for found in step.select(item)]
@@ -55,15 +51,7 @@ class Path:
 
 
 def parse(text: str, member: str, content_type: str) -> Path:
-    """Parse a path.
-
-    Args:
-        member: the member of the request, for errors.
-        content_type: a key of `OPERATORS`.
-
-    Raises:
-        ValidationError: AWS does not support the path.
-    """
+    """Parse the path of a `member`. Raise ValidationError if AWS does not support it for the content type."""
     operators, is_allowed = OPERATORS[content_type], str.isdigit if content_type == "text/csv" else str.isalnum
     unexpected = [character for character in text if character not in operators and not is_allowed(character)]
     if unexpected:

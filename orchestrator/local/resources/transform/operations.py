@@ -16,10 +16,7 @@ class TransformJobOperations(RunningOperations):
     kind = TRANSFORM_JOB
 
     def add(self, request: Request) -> Record:
-        """Check that model, input and output bucket exist, and that limits do not contradict each other; add the job.
-
-        The job checks the limits again, with the values that the container proposes.
-        """
+        """Check the model, the data and the limits, which the job checks again with the container's values; add it."""
         model = find_resource(self.context, MODEL, request["ModelName"]).request
         Options.of({"MaxPayloadInMB": 1, **request}, {})
         list_objects(self.context, request)

@@ -29,17 +29,10 @@ class DamagedError(Exception):
 
 
 def read_bodies(path: Path, split: str, strategy: str, max_bytes: int, compression: str = "None") -> Iterator[bytes]:
-    """Yield the bodies one by one. Only one body is in memory at a time.
+    """Yield the bodies, of at most `max_bytes`, one by one. Only one body is in memory at a time.
 
-    Args:
-        split: `Line`, `RecordIO`, `TFRecord`, or `None`: the object is one record.
-        strategy: `MultiRecord`, as many records as fit, or `SingleRecord`.
-        max_bytes: the maximum size of a body.
-        compression: `Gzip` or `None`.
-
-    Raises:
-        RecordTooLargeError: a record is larger than `max_bytes`.
-        DamagedError: the object has another format.
+    Raise RecordTooLargeError for a larger record, and DamagedError if the object does not have the format of `split`
+    (SplitType) or `compression` (CompressionType). With the strategy `MultiRecord`, a body has many records.
     """
     is_single = strategy == "SingleRecord"
     with _open(path, compression) as file:
@@ -107,7 +100,6 @@ def _read_lines(file: IO[bytes], max_bytes: int) -> Iterator[bytes]:
 
 
 def _read_recordio(file: IO[bytes], max_bytes: int, *, keep_padding: bool) -> Iterator[bytes]:
-    """Read RecordIO records, each of which may have several parts."""
     record, number = bytearray(), 1
     while content := file.read(recordio.HEADER_BYTES):
         _check_complete(content, recordio.HEADER_BYTES, number)

@@ -46,11 +46,7 @@ def make(container: Container, path: str) -> None:
 
 
 def pour(container: Container, existing: Collection[str], path: str, chunks: Iterable[bytes]) -> bool:
-    """Fill a pipe of a container, as `pipes.Pour` describes.
-
-    Args:
-        existing: the paths of the pipes that were made before the container started.
-    """
+    """Fill a pipe of a container, as `pipes.Pour` describes. The pipes `existing` were made before its start."""
     try:
         if path not in existing:
             make(container, path)

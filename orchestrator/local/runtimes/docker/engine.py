@@ -29,13 +29,9 @@ class EngineUnreachableError(DockerException):
 
 
 def retry_while_unreachable(request: Callable[[], T]) -> T | None:
-    """Send a request to the engine, and repeat it while the engine does not answer.
+    """Send a request, and repeat it while the engine does not answer; return None if its object does not exist.
 
-    Return the result; None if the object of the request does not exist.
-
-    Raises:
-        EngineUnreachableError: the engine did not answer within `UNREACHABLE_TIMEOUT`.
-        APIError: the engine refuses the request.
+    Raise EngineUnreachableError after `UNREACHABLE_TIMEOUT` seconds without an answer, and APIError if the engine refuses it.
     """
     deadline = None
     while True:
@@ -55,8 +51,7 @@ def retry_while_unreachable(request: Callable[[], T]) -> T | None:
 def follow_log(container: Container, timeout: float | None = None) -> Iterator[bytes]:
     """Yield a container's log from its start as `log_frames` describes it, until the container or the engine ends.
 
-    Args:
-        timeout: seconds to wait for more; then one of `UNREACHABLE_ERRORS` is raised.
+    Raise one of `UNREACHABLE_ERRORS` after `timeout` seconds without more.
     """
     options = {"stdout": 1, "stderr": 1, "follow": 1, "timestamps": 1}
     with stream(container, "logs", timeout, options) as response:
@@ -68,8 +63,7 @@ def follow_log(container: Container, timeout: float | None = None) -> Iterator[b
 def stream(container: Container, resource: str, timeout: float | None, options: dict[str, Any]) -> Iterator[Any]:
     """Request one of a container's streams; docker-py's own methods read it to the end, or byte by byte.
 
-    Raises:
-        APIError: the engine refuses the request.
+    Raise APIError if the engine refuses the request.
     """
     assert container.client is not None  # noqa: S101  for mypy
     api = container.client.api

@@ -53,11 +53,7 @@ DIRECT_TIMEOUT = 0.5
 
 
 class Guards:
-    """Creates guards on one engine.
-
-    Args:
-        image: the guards' image; empty: an image that the engine has, else `DEFAULT_IMAGE`.
-    """
+    """Creates guards on one engine. The default image is one that the engine has, else `DEFAULT_IMAGE`."""
 
     def __init__(self, client: docker.DockerClient, image: str = "") -> None:
         self._client = client
@@ -76,12 +72,8 @@ class Guards:
     def create(self, plan: Plan, host: HostPlan, peers: str, **options: Any) -> Container:
         """Start a host's guard and wait until it is ready.
 
-        Args:
-            peers: the IPv4 network of the plan's hosts; empty if the plan has no network.
-            options: the container's name, labels and network.
-
-        Raises:
-            CannotRunError: no image with Python is available, or the kernel has no nftables.
+        `peers` is the IPv4 network of the plan's hosts, if it has one; `options` are the container's name, labels and
+        network. Raise CannotRunError if no image with Python is available, or the kernel has no nftables.
         """
         settings = Settings(secrets.token_hex(32), host.port or 0, plan.isolated, peers)
         if host.port:
@@ -130,12 +122,7 @@ class Guards:
 
 
 def _await_ready(container: Container) -> None:
-    """Wait until a guard has set up its firewall.
-
-    Raises:
-        CannotRunError: the guard ended.
-        MachineFailedError: the guard is not ready after `START_TIMEOUT`, or the engine does not answer.
-    """
+    """Wait until a guard has set up its firewall."""
     output = []
     try:
         for line in Lines().read(follow_log(container, START_TIMEOUT)):

@@ -23,9 +23,7 @@ JOBS = Path(__file__).resolve().parents[4] / "containers"
 def prepare(client: docker.DockerClient, name: str) -> None:
     """Pull an image unless the engine has it.
 
-    Raises:
-        CannotRunError: the image does not exist, or its name is not valid.
-        MachineFailedError: the engine does not answer.
+    Raise CannotRunError if there is no image of this name, and MachineFailedError if the engine does not answer.
     """
     try:
         if retry_while_unreachable(lambda: client.images.get(name)) is None:
@@ -50,11 +48,7 @@ def list_images(client: docker.DockerClient) -> Sequence[Image]:
 
 
 def pull(client: docker.DockerClient, name: str, remedy: str) -> EngineImage:
-    """Pull an image that the engine does not have.
-
-    Raises:
-        CannotRunError: the image cannot be pulled. The message ends with the remedy.
-    """
+    """Pull an image. If that fails, raise CannotRunError with a message that ends with the remedy."""
     logger.info("pulling %s", name)
     try:
         image: EngineImage = client.images.pull(name)

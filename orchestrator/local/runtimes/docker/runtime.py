@@ -101,11 +101,7 @@ class DockerRuntime:
                 time.sleep(RETRY_DELAY)
 
     def _start_all(self, plan: Plan) -> Sequence[Host]:
-        """Start all hosts, or none.
-
-        Raises:
-            NameConflictError: an earlier start left a container or a network, which is being removed now.
-        """
+        """Start all hosts, or none. Raise NameConflictError while the engine removes those of an earlier start."""
         try:
             network = self._networks.create(plan, self._plan_labels(plan), guarded=self._guards.are_needed(plan))
             with ThreadPoolExecutor(len(plan.hosts)) as pool:
@@ -234,7 +230,6 @@ def _hosts(containers: Sequence[Container]) -> Sequence[Host]:
 
 
 def _connector(host: Container, guard: Container | None) -> Connect:
-    """Return the function that connects to a host's port."""
     if guard is not None:
         return GuardedPort(guard).connect
     return functools.partial(connect_unguarded, host, int(host.labels[PORT_LABEL] or 0))

@@ -12,14 +12,10 @@ EVERY_ADDRESS = "0.0.0.0"  # noqa: S104  frameworks listen on all addresses
 
 @contextlib.contextmanager
 def reserve(hosts: Sequence[str]) -> Iterator[tuple[Network, list[socket.socket]]]:
-    """Reserve addresses for the hosts of a job, and ports if it has several hosts.
+    """Yield the addresses of a job's hosts, and ports if there are several hosts, with sockets that reserve the ports.
 
-    Returns:
-        The network, and sockets that are bound but do not listen. While a copy of a socket is open, the system assigns
-        its port to no other program. Only processes of the same user can listen on the heartbeat's port.
-
-    Raises:
-        OSError: no address or port is available.
+    The sockets do not listen. While a copy of a socket is open, the system assigns its port to no other program. Only
+    processes of the same user can listen on the heartbeat's port. Raise OSError if no address or port is available.
     """
     numbers = random.SystemRandom().sample(range(1, 1 << 22), len(hosts))  # the network has 22 bits for hosts
     addresses = {host: _format_address(number) for host, number in zip(hosts, numbers, strict=True)}
@@ -37,7 +33,7 @@ def _format_address(number: int) -> str:
 
 
 def _listeners(addresses: Mapping[str, str]) -> dict[tuple[str, int], tuple[str, int]]:
-    """Return the listeners of a job by host and default port: an address, and the option that shares its port.
+    """Return a job's listeners by host and default port: an address, and the option that shares its port.
 
     Frameworks do not set SO_REUSEPORT, which shares a port between sockets of one user.
     """

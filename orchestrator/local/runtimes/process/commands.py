@@ -17,13 +17,10 @@ _ROOT = re.compile(rf"(^|=){re.escape(DEFAULT_ROOT)}(?=/|$)")
 
 
 def command_line(host: HostPlan, environment: Environment, layout: Layout) -> list[str]:
-    """Return the command line of a host.
+    """Return the command line of a host. Raise CannotRunError if the entry point is not available.
 
-    The images' own entry point gets its arguments unchanged, because it translates paths itself. For a request's entry
-    point they are translated, also in `--option=path`.
-
-    Raises:
-        CannotRunError: the entry point is not available.
+    The images' own entry point translates paths itself. For a request's entry point, the arguments are translated, also
+    in `--option=path`.
     """
     arguments = list(host.arguments or ())
     if host.entrypoint is None:
@@ -53,7 +50,7 @@ def _program(name: str, environment: Environment, layout: Layout) -> str:
 
 
 def search_path(environment: Environment) -> str:
-    """Return the PATH of a host: `train` and `serve`, a substitute for pip, and the commands of the packages.
+    """Return the PATH of a host: its job's commands, a substitute for pip, and the commands of the packages.
 
     The substitute hides pip, which would install a user's requirements for all jobs of the environment.
     """
@@ -62,11 +59,7 @@ def search_path(environment: Environment) -> str:
 
 
 def local_path(layout: Layout, path: str) -> Path:
-    """Return the path on this machine for a path of the contract.
-
-    Raises:
-        CannotRunError: the path is not below the contract's root, so a file of this machine may be there.
-    """
+    """Return the local path for a path of the contract. Raise CannotRunError for a path outside of its root."""
     local = Path(layout.local(path))
     if ".." in PurePosixPath(path).parts or not local.is_relative_to(layout.root):
         raise CannotRunError(f"path {path} is not below {DEFAULT_ROOT}, so it needs a container: start Docker")

@@ -62,9 +62,7 @@ class Environments:
     def get(self, image: str) -> Environment:
         """Return the environment for an image's name, and make it if it does not exist.
 
-        Raises:
-            CannotRunError: no job has this name, the job's lock file is older than its requirements, or its packages
-                cannot be installed.
+        Raise CannotRunError if no job has this name, its lock file is outdated, or its packages cannot be installed.
         """
         lock = self._lock_file(image)
         self._check_lock(lock)

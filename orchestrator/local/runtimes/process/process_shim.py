@@ -146,11 +146,7 @@ def _end_descendants() -> None:
 
 
 def remove_tree(folder: str) -> None:
-    """Remove a tree of any depth, also with read-only folders. Do nothing if it does not exist.
-
-    Raises:
-        OSError: a part of the tree cannot be removed. All other parts have been removed.
-    """
+    """Remove a tree of any depth, also with read-only folders. Raise OSError if a part cannot be removed."""
     path = os.path.abspath(folder)  # noqa: PTH100
     try:
         os.rmdir(path)  # noqa: PTH106  faster than a command

@@ -94,7 +94,6 @@ class ProcessRuntime:
         return [pipes.feed(started, host.pipes, started.pour) for host, started in zip(plan.hosts, hosts, strict=True)]
 
     def _claim(self, plan: Plan) -> list[ProcessHost]:
-        """Make a plan's folder, unless it exists; return the list for its hosts."""
         with self._lock:
             if self._folder(plan.name).exists():
                 raise CannotRunError(f"{plan.name} was started already: remove it first")
