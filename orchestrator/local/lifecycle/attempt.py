@@ -16,10 +16,6 @@ from microjobs_orchestrator.local.trees import discard
 SECRET_BYTES = 32
 
 
-def ignore_line(line: Line) -> None:
-    """Ignore a line of output: only training jobs read metrics from it."""
-
-
 @dataclass(frozen=True)
 class Attempt:
     """The plan to run, and the functions that receive the output of its hosts."""
@@ -30,7 +26,7 @@ class Attempt:
     make_plan: Callable[[Path], Plan]
     """Makes the plan, with inputs and configuration files in a new folder."""
     open_stream: Callable[[str], LogStream]
-    on_line: Callable[[Line], None] = ignore_line
+    on_line: Callable[[Line], None] = lambda _: None
     """Called with each line of output, from the hosts' threads."""
     on_interruption: Callable[[], None] = lambda: None
     """Called before the hosts are stopped for an interruption."""
@@ -53,7 +49,10 @@ def prepare_plan(context: Context, attempt: Attempt) -> Plan:
     """Fetch an attempt's image, and make its plan. Raise CannotRunError if the image or an input cannot be used."""
     context.runtime.prepare(attempt.image)
     plan = attempt.make_plan(context.new_work_folder(attempt.plan_name))
-    _write_secret(plan)
+    if len(plan.hosts) > 1:
+        secret = secrets.token_hex(SECRET_BYTES)  # the hosts authenticate each other with it
+        for host in plan.hosts:
+            write_job_secret(Layout(host.files), secret)
     return plan
 
 
@@ -62,14 +61,6 @@ def launch_plan(context: Context, attempt: Attempt, plan: Plan, events: EventQue
     for host in plan.hosts:
         attempt.open_stream(host.name).begin()
     return context.runtime.start(plan) if events.stop_reason is None else ()
-
-
-def _write_secret(plan: Plan) -> None:
-    """Give the hosts of a job a new secret, with which they authenticate each other."""
-    if len(plan.hosts) > 1:
-        secret = secrets.token_hex(SECRET_BYTES)
-        for host in plan.hosts:
-            write_job_secret(Layout(host.files), secret)
 
 
 def remove_plan(context: Context, plan_name: str) -> None:

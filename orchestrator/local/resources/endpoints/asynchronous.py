@@ -117,11 +117,6 @@ def list_queue(context: Context, endpoint: str) -> list[Record]:
     return context.state.find(Query(KIND, owner=owner, descending=False, limit=-1))
 
 
-def delete_queue(context: Context, endpoint: str) -> None:
-    for record in list_queue(context, endpoint):
-        context.state.delete(KIND, record.name)
-
-
 class FailedError(Exception):
     """The invocation failed. With a content type, the output file contains the model's own error."""
 

@@ -8,7 +8,7 @@ from typing import Any
 from microjobs_orchestrator.local.lifecycle.context import Context
 from microjobs_orchestrator.local.resources.endpoints.kinds import ENDPOINT_CONFIG
 from microjobs_orchestrator.local.resources.models.kinds import MODEL
-from microjobs_orchestrator.local.resources.models.model import get_container
+from microjobs_orchestrator.local.resources.models.serving import get_container
 from microjobs_orchestrator.local.resources.operations import find_resource
 
 Deployment = Mapping[str, Any]

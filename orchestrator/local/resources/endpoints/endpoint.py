@@ -39,7 +39,8 @@ _choose = random.SystemRandom().choices
 
 def delete_record(context: Context, name: str) -> None:
     """Delete an endpoint's queue and record."""
-    asynchronous.delete_queue(context, name)
+    for invocation in asynchronous.list_queue(context, name):
+        context.state.delete(asynchronous.KIND, invocation.name)
     context.state.delete(ENDPOINT.arn_type, name)
 
 
@@ -101,12 +102,15 @@ class Endpoint:
         finally:
             self._end()
 
+    def _read_record(self) -> Record | None:
+        return self._context.state.get(ENDPOINT.arn_type, self.name)
+
     def _is_ending(self) -> bool:
-        record = self._context.state.get(ENDPOINT.arn_type, self.name)
+        record = self._read_record()
         return self.events.stop_reason is not None or record is None or record.status == "Deleting"
 
     def _read_internal(self) -> Mapping[str, Any]:
-        record = self._context.state.get(ENDPOINT.arn_type, self.name)
+        record = self._read_record()
         return record.internal if record else {}
 
     def _bring_up(self, hosts: Mapping[str, Host]) -> None:
@@ -165,7 +169,7 @@ class Endpoint:
         is_shutdown = self.events.stop_reason is StopReason.SHUTDOWN
         _stop(replicas.values(), SHUTDOWN_GRACE_PERIOD if is_shutdown else FINISHED_GRACE_PERIOD)
         self.queue.close()
-        record = self._context.state.get(ENDPOINT.arn_type, self.name)
+        record = self._read_record()
         internal = record.internal if record else {}
         for deployment in (internal.get(DEPLOYMENT), internal.get(NEXT)):
             for name in self._plan_names(deployment) if deployment else ():

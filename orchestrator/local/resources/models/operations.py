@@ -4,7 +4,7 @@ Source: https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_CreateMode
 """
 
 from microjobs_orchestrator.local.resources.models.kinds import MODEL
-from microjobs_orchestrator.local.resources.models.model import find_data, get_container
+from microjobs_orchestrator.local.resources.models.serving import find_data, get_container
 from microjobs_orchestrator.local.resources.operations import Operations, Request, add_resource
 from microjobs_orchestrator.local.state import Record
 

@@ -5,6 +5,7 @@ the capabilities to change the firewall (NET_ADMIN) and to bypass it (NET_RAW).
 """
 
 import contextlib
+import functools
 import logging
 import os
 import secrets
@@ -58,7 +59,6 @@ class Guards:
     def __init__(self, client: docker.DockerClient, image: str = "") -> None:
         self._client = client
         self._image_name = image or os.environ.get(IMAGE_VARIABLE, "")
-        self._image: Image | None = None
         if self._image_name == GUARDS_DISABLED:
             logger.warning(
                 "guards are disabled: any local user and container can use endpoints without a signature, and an "
@@ -81,7 +81,7 @@ class Guards:
         if plan.isolated:
             options["dns"] = ["127.0.0.1"]  # or the engine would forward the host's queries
         container = self._client.containers.create(
-            self._get_image(),
+            self._image,
             entrypoint=["python3", "-E", "-s", "-S", "-m", guard.__name__],
             command=[],
             environment={**settings.to_environment(), "PYTHONDONTWRITEBYTECODE": "1"},
@@ -103,12 +103,8 @@ class Guards:
         _await_ready(container)
         return container
 
-    def _get_image(self) -> Image:
-        if self._image is None:
-            self._image = self._find_image()
-        return self._image
-
-    def _find_image(self) -> Image:
+    @functools.cached_property
+    def _image(self) -> Image:
         base = self._image_name or os.environ.get("PYTHON_IMAGE") or DEFAULT_IMAGE
         try:
             return self._client.images.get(base)

@@ -4,8 +4,7 @@ import itertools
 import logging
 import socket
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping
-from contextlib import closing
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -95,8 +94,8 @@ class DockerHost:
     def copy(self, path: str, target: Path) -> Tree | None:
         def copy_again() -> Tree:
             discard(target)  # an earlier request may have broken off
-            with closing(self._archive(path)) as chunks:
-                return unpack(chunks, target, path)
+            with stream(self._container, "archive", None, {"path": path}) as response:
+                return unpack(response.iter_content(ARCHIVE_CHUNK_BYTES), target, path)
 
         try:
             return retry_while_unreachable(copy_again)
@@ -105,11 +104,6 @@ class DockerHost:
             if state is None or state["Status"] in REMOVED:
                 return None
             raise
-
-    def _archive(self, path: str) -> Generator[bytes, None, None]:
-        """Yield the engine's archive of a path. Close the generator: a sparse file may have terabytes of zeros."""
-        with stream(self._container, "archive", None, {"path": path}) as response:
-            yield from response.iter_content(ARCHIVE_CHUNK_BYTES)
 
     def connect(self, timeout: float) -> socket.socket:
         try:

@@ -20,10 +20,11 @@ def reserve(hosts: Sequence[str]) -> Iterator[tuple[Network, list[socket.socket]
     numbers = random.SystemRandom().sample(range(1, 1 << 22), len(hosts))  # the network has 22 bits for hosts
     addresses = {host: _format_address(number) for host, number in zip(hosts, numbers, strict=True)}
     with contextlib.ExitStack() as stack:
-        holders = {
-            key: stack.enter_context(_bind(address, option))
-            for key, (address, option) in (_listeners(addresses) if len(hosts) > 1 else {}).items()
-        }
+        holders = {}
+        for key, (address, option) in (_listeners(addresses) if len(hosts) > 1 else {}).items():
+            holders[key] = holder = stack.enter_context(socket.socket())
+            holder.setsockopt(socket.SOL_SOCKET, option, 1)
+            holder.bind((address, 0))
         ports = {key: holder.getsockname()[1] for key, holder in holders.items()}
         yield Network(hosts=addresses, ports=ports), list(holders.values())
 
@@ -43,14 +44,3 @@ def _listeners(addresses: Mapping[str, str]) -> dict[tuple[str, int], tuple[str,
         (first, TORCH_PORT): (EVERY_ADDRESS, socket.SO_REUSEADDR),
         **{(host, TENSORFLOW_PORT): (EVERY_ADDRESS, socket.SO_REUSEADDR) for host in addresses},
     }
-
-
-def _bind(address: str, option: int) -> socket.socket:
-    holder = socket.socket()
-    try:
-        holder.setsockopt(socket.SOL_SOCKET, option, 1)
-        holder.bind((address, 0))
-    except BaseException:
-        holder.close()
-        raise
-    return holder
