@@ -92,9 +92,7 @@ class AwsMembers:
     network: str = ""
     """The VpcConfig."""
     output_key: str = ""
-    """The key that encrypts outputs."""
     volume_key: str = ""
-    """The key that encrypts the instances' volumes."""
     has_spot: bool = False
     """The definition has EnableManagedSpotTraining."""
     job_limits: str = ""
@@ -121,7 +119,6 @@ class Kind:
     summaries: str = ""
     """The member of List responses that contains the list; empty: `<noun>Summaries`."""
     newest_first: bool = False
-    """The default order of lists."""
     sort_by: str = "CreationTime"
     filters_pages: bool = False
     """With MaxResults, StatusEquals filters the resources of a page, as AWS documents for ListTrainingJobs alone."""
@@ -158,7 +155,6 @@ class Kind:
         return {verb: f"{verb}{self.noun}{'s' if verb == 'List' else ''}" for verb in ("Create", *self.verbs)}
 
     def log_group(self, name: str) -> str:
-        """Return the log group of a resource."""
         return self.logs.group.format(name=name) if self.logs else ""
 
     def log_prefix(self, name: str) -> str:

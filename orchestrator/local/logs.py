@@ -205,7 +205,6 @@ def _record(line: Line) -> bytes:
 
 
 def _host_start(content: mmap.mmap) -> int:
-    """Return the offset of the current host's first record."""
     sentence, end = f" [microjobs] {BEGIN}\n".encode(), len(content)
     while (found := content.rfind(sentence, 0, end)) >= 0:
         stamp = content[content.rfind(b"\n", 0, found) + 1 : found]

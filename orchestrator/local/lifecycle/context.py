@@ -68,7 +68,6 @@ class Context:
         return instances.limits(instance_type) if self.settings.limits else None
 
     def new_work_folder(self, plan_name: str) -> Path:
-        """Make an empty folder for a plan."""
         folder = self.work_folder(plan_name)
         discard(folder)
         folder.mkdir(parents=True)

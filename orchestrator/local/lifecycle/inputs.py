@@ -1,5 +1,9 @@
-"""Inputs of hosts: objects below an S3 prefix, or of a manifest, as folders of hard links."""
+"""Inputs of hosts: objects below an S3 prefix, or of a manifest, as folders of hard links.
 
+Source of manifests: https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_S3DataSource.html
+"""
+
+import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -7,7 +11,6 @@ from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
 from microjobs_orchestrator.local.errors import ServiceError, ValidationError
-from microjobs_orchestrator.local.lifecycle import manifests
 from microjobs_orchestrator.local.runtimes.base import CannotRunError
 from microjobs_orchestrator.local.s3.keys import parse_uri
 from microjobs_orchestrator.local.s3.reader import StoredObject
@@ -15,6 +18,12 @@ from microjobs_orchestrator.local.s3.store import ObjectStore
 
 PREFIX, MANIFEST, AUGMENTED = "S3Prefix", "ManifestFile", "AugmentedManifestFile"
 """Values of S3DataType."""
+
+REF = "-ref"
+"""The suffix of attribute names whose value is the URI of an object with the data."""
+
+Record = tuple[bytes | StoredObject, ...]
+"""The values of one line of an augmented manifest, in the order of AttributeNames."""
 
 Item = TypeVar("Item")
 
@@ -25,7 +34,7 @@ def find(store: ObjectStore, source: Mapping[str, Any], input_type: str) -> list
     Raise ValidationError for a prefix without objects, and CannotRunError for a malformed manifest or a missing object.
     """
     if source["S3DataType"] == MANIFEST:
-        return manifests.objects(store, source["S3Uri"])
+        return _list_manifest(store, source["S3Uri"])
     return select(store, source["S3Uri"], input_type)
 
 
@@ -114,3 +123,58 @@ def _link(source: Path, target: Path) -> None:
         raise
     except OSError:  # another file system, or a file of another user
         shutil.copyfile(source, target)
+
+
+# --- manifests ---
+
+
+def _list_manifest(store: ObjectStore, uri: str) -> list[tuple[str, StoredObject]]:
+    """Return a manifest's objects with their paths. Raise CannotRunError if it is malformed or an object is missing."""
+    content = _parse_json(_read_manifest(store, uri), uri)
+    match content:
+        case [{"prefix": str(prefix), **others}, *paths] if not others and all(isinstance(path, str) for path in paths):
+            return [(path.lstrip("/"), _get_object(store, prefix + path, uri)) for path in paths]
+    raise _make_manifest_error(uri, 'it is not a JSON array of {"prefix": "s3://…"} and of keys below that')
+
+
+def read_records(store: ObjectStore, uri: str, attributes: Sequence[str]) -> list[Record]:
+    """Return an augmented manifest's records, one per line. Raise CannotRunError for a bad line or a missing object."""
+    lines = enumerate(_read_manifest(store, uri).splitlines(), start=1)
+    return [tuple(_read_values(store, uri, number, line, attributes)) for number, line in lines if line.strip()]
+
+
+def _read_values(
+    store: ObjectStore, uri: str, number: int, line: str, attributes: Sequence[str]
+) -> Iterator[bytes | StoredObject]:
+    content = _parse_json(line, f"{uri}, line {number}")
+    for name in attributes:
+        if not isinstance(content, Mapping) or name not in content:
+            raise _make_manifest_error(uri, f"line {number} has no attribute {name!r}")
+        value = content[name]
+        text = value if isinstance(value, str) else json.dumps(value)
+        yield _get_object(store, text, f"{uri}, line {number}") if name.endswith(REF) else text.encode()
+
+
+def _read_manifest(store: ObjectStore, uri: str) -> str:
+    try:
+        return _get_object(store, uri, uri).path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise _make_manifest_error(uri, str(error)) from error
+
+
+def _parse_json(text: str, where: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise _make_manifest_error(where, f"it is not JSON: {error}") from error
+
+
+def _get_object(store: ObjectStore, uri: str, where: str) -> StoredObject:
+    try:
+        return store.get(*parse_uri(uri))
+    except ServiceError as error:
+        raise _make_manifest_error(where, f"{uri}: {error}") from error
+
+
+def _make_manifest_error(where: str, reason: str) -> CannotRunError:
+    return CannotRunError(f"ClientError: Data download failed: manifest {where}: {reason}")

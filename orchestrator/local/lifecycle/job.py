@@ -50,23 +50,19 @@ STARTED = "StartMoment"
 """A key of the internal state, with a value as `Moment` stores it."""
 
 
-STATUSES = {
-    Ending.SHUT_DOWN: JobStatus.FAILED,
-    Ending.FAILED: JobStatus.FAILED,
-    Ending.TIMED_OUT: JobStatus.STOPPED,
-    Ending.STOPPED: JobStatus.STOPPED,
-    Ending.COMPLETED: JobStatus.COMPLETED,
-}
-
-
 @dataclass(frozen=True)
 class Result:
     """The end of a job, before its kind has collected its outputs."""
 
-    status: JobStatus
     ending: Ending
     reason: str | None
     """The FailureReason of a failed job."""
+
+    @property
+    def status(self) -> JobStatus:
+        if self.ending is Ending.COMPLETED:
+            return JobStatus.COMPLETED
+        return JobStatus.STOPPED if self.ending in (Ending.TIMED_OUT, Ending.STOPPED) else JobStatus.FAILED
 
 
 def host_names(count: int) -> tuple[str, ...]:
@@ -139,7 +135,7 @@ class JobHandle:
         """Return how the job ends after the outcome of its last attempt."""
         ending = classify_end(outcome, self.events)
         reason = SHUT_DOWN if ending is Ending.SHUT_DOWN else None
-        return Result(STATUSES[ending], ending, self.failure_reason(outcome) if ending is Ending.FAILED else reason)
+        return Result(ending, self.failure_reason(outcome) if ending is Ending.FAILED else reason)
 
     # --- the description ---
 
@@ -174,11 +170,9 @@ class JobHandle:
         return max(time.time(), self.started.wall if self.started else 0.0)
 
     def end(self, status: JobStatus, **changes: Any) -> None:
-        """Describe the end of the job."""
         self.describe(status, **{f"{self._activity}EndTime": self.end_time(), **changes})
 
     def fail(self, reason: str, **changes: Any) -> None:
-        """Describe a failure."""
         self.end(JobStatus.FAILED, FailureReason=reason, **changes)
 
     # --- logs and files ---

@@ -34,7 +34,6 @@ class Runnable(Protocol):
 
     def recover(self, hosts: Sequence[Host]) -> None:
         """Resume the run of an earlier server, with those of its hosts that still exist."""
-        ...
 
 
 Maker = Callable[[Context, Record], Runnable]
@@ -129,7 +128,6 @@ class Registry:
             self._remove(plan_name)
 
     def _recover(self, job: Runnable, hosts: dict[str, Sequence[Host]]) -> None:
-        """Resume one job with its hosts, which are removed from `hosts`."""
         own_hosts = [host for name in _plan_names(job, list(hosts)) for host in hosts.pop(name)]
         logger.info("resuming %s with %d hosts", job.plan_name, len(own_hosts))
         self.start(job, functools.partial(job.recover, own_hosts))

@@ -78,9 +78,8 @@ class HostPlan:
     inputs: tuple[Input, ...] = ()
     pipes: tuple[Pipe, ...] = ()
     entrypoint: tuple[str, ...] | None = None
-    """The entry point; None to use the image's entry point."""
     arguments: tuple[str, ...] | None = None
-    """The arguments; None to use the image's arguments."""
+    """None in place of the entry point or the arguments: those of the image."""
     environment: Mapping[str, str] = field(default_factory=dict)
     limits: HostLimits | None = None
     gpus: bool = False
@@ -100,7 +99,6 @@ class Plan:
 
     @property
     def is_server(self) -> bool:
-        """Whether a host of the plan has a port."""
         return any(host.port for host in self.hosts)
 
 
@@ -154,8 +152,8 @@ class Host(Protocol):
     def copy(self, path: str, target: Path) -> "Tree | None":
         """Return a tree with copies of a file or a folder of the host; None if the path does not exist.
 
-        This works during the run and after it, until the plan is removed. The content of files is in the folder `target`,
-        and belongs to the caller. Raise CannotRunError if a file does not fit on this device, or cannot be read.
+        This works during the run and after it, until the plan is removed. The files are in the folder `target` and
+        belong to the caller. Raise CannotRunError if a file does not fit on this device, or cannot be read.
         """
 
     def connect(self, timeout: float) -> socket.socket:

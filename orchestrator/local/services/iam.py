@@ -207,7 +207,6 @@ def _describe(role: Role) -> dict[str, Any]:
 
 
 def _check_document(text: str) -> str:
-    """Return a policy document unchanged. Raise ServiceError MalformedPolicyDocument if it is not a JSON object."""
     try:
         if not isinstance(json.loads(text), dict):
             raise ValueError("it is not an object")

@@ -99,7 +99,6 @@ def prepare(context: Context, config: Mapping[str, Any], members: Mapping[str, A
 
 
 def _locate(context: Context, config: Mapping[str, Any], member: str, file: str) -> str | None:
-    """Return the URI of a file below a path of OutputConfig; None if the configuration does not have the path."""
     if (path := config["OutputConfig"].get(member)) is None:
         return None
     try:
@@ -222,7 +221,6 @@ class Queue:
                 self._fail(invocation, error.message, None, file)
 
     def _fail(self, invocation: Invocation, reason: str, content_type: str | None, file: Path) -> None:
-        """Log the reason of a failure; store the model's own error (if it has a content type) or the reason."""
         sentence = f"asynchronous invocation {invocation.inference_id} failed: {reason}"
         if (replica := self._choose()) is not None:
             replica.note(sentence)

@@ -32,7 +32,6 @@ class EndpointConfigOperations(Operations):
     kind = ENDPOINT_CONFIG
 
     def add(self, request: Request) -> Record:
-        """Check that variants have different names, and that the models and buckets exist; add the configuration."""
         variants = [{COUNT: 1, WEIGHT: 1.0, **variant} for variant in request["ProductionVariants"]]
         inputs.check_unique("VariantNames", [variant["VariantName"] for variant in variants])
         for variant in variants:
@@ -46,7 +45,6 @@ class EndpointOperations(RunningOperations):
     kind = ENDPOINT
 
     def add(self, request: Request) -> Record:
-        """Check that the configuration and its models exist; add the endpoint."""
         deployment = deployments.deploy(self.context, request["EndpointConfigName"])
         members = deployments.describe(deployment, is_serving=False)
         return add_resource(self.context, ENDPOINT, request, members=members, internal={DEPLOYMENT: deployment})

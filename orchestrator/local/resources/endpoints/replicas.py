@@ -109,12 +109,7 @@ class Replica:
     """
 
     def __init__(
-        self,
-        context: Context,
-        attempt: Attempt,
-        variant: str,
-        startup_timeout: float,
-        on_change: Callable[[], None],
+        self, context: Context, attempt: Attempt, variant: str, startup_timeout: float, on_change: Callable[[], None]
     ) -> None:
         self.plan_name = attempt.plan_name
         self.variant = variant

@@ -13,6 +13,5 @@ class ModelOperations(Operations):
     kind = MODEL
 
     def add(self, request: Request) -> Record:
-        """Check that the request has one container, and that its model data exists; add the model."""
         find_data(self.context, get_container(request))
         return add_resource(self.context, MODEL, request, defaults={"EnableNetworkIsolation": False})

@@ -14,10 +14,9 @@ from typing import Any, TypeVar
 from microjobs import contract
 from microjobs_orchestrator.local import recordio
 from microjobs_orchestrator.local.errors import ValidationError
-from microjobs_orchestrator.local.lifecycle import inputs, manifests
-from microjobs_orchestrator.local.lifecycle.inputs import AUGMENTED
+from microjobs_orchestrator.local.lifecycle import inputs
+from microjobs_orchestrator.local.lifecycle.inputs import AUGMENTED, Record
 from microjobs_orchestrator.local.lifecycle.job import LAYOUT
-from microjobs_orchestrator.local.lifecycle.manifests import Record
 from microjobs_orchestrator.local.runtimes.base import Input, Pipe
 from microjobs_orchestrator.local.s3.keys import parse_uri
 from microjobs_orchestrator.local.s3.store import ObjectStore
@@ -93,7 +92,7 @@ class Channel:
         """
         if self._is_augmented:
             names: Sequence[str] = self._source["AttributeNames"]
-            return [("", record) for record in manifests.records(store, self._source["S3Uri"], names)]
+            return [("", record) for record in inputs.read_records(store, self._source["S3Uri"], names)]
         return [(path, (item,)) for path, item in inputs.find(store, self._source, "input")]
 
     def pipe(self, data: Sequence[tuple[str, Record]], hosts: int, index: int) -> Pipe:

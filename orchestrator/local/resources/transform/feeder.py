@@ -225,7 +225,6 @@ class Feeder:
             raise FailedError(f"ClientError: {error}") from error
 
     def _invoke(self, body: bytes | Path) -> IO[bytes]:
-        """Return the model's response; retry after server errors and timeouts."""
         for attempt in range(self._options.retries):
             try:
                 return self._send(body)

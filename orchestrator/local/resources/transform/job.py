@@ -66,7 +66,6 @@ class TransformJob:
 
     @property
     def attempt(self) -> Attempt:
-        """The only attempt of the job."""
         context, request, open_stream = self.job.context, self.job.request, self.job.open_stream
         count, instance_type = (request["TransformResources"][name] for name in ("InstanceCount", "InstanceType"))
         hosts, environment = host_names(count), _make_environment(request)
@@ -176,7 +175,6 @@ def list_objects(context: Context, request: Mapping[str, Any]) -> list[tuple[str
 
 
 def _make_environment(request: Mapping[str, Any]) -> dict[str, str]:
-    """Return the variables of the containers in addition to those of the model."""
     strategies = {request: container for container, request in STRATEGIES.items()}
     strategy = strategies.get(request.get("BatchStrategy", ""))
     concurrency = request.get("MaxConcurrentTransforms") or None

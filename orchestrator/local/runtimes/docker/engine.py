@@ -31,7 +31,7 @@ class EngineUnreachableError(DockerException):
 def retry_while_unreachable(request: Callable[[], T]) -> T | None:
     """Send a request, and repeat it while the engine does not answer; return None if its object does not exist.
 
-    Raise EngineUnreachableError after `UNREACHABLE_TIMEOUT` seconds without an answer, and APIError if the engine refuses it.
+    Raise EngineUnreachableError after `UNREACHABLE_TIMEOUT` seconds, and APIError if the engine refuses it.
     """
     deadline = None
     while True:

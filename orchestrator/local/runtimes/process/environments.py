@@ -143,7 +143,6 @@ class Environments:
             )
 
     def close(self) -> None:
-        """End all installations."""
         with self._lock:
             self._closed = True
             installing = list(self._installing)

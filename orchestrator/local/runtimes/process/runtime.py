@@ -31,14 +31,7 @@ from microjobs.run import JOB
 from microjobs_orchestrator.local import trees
 from microjobs_orchestrator.local.home import Home
 from microjobs_orchestrator.local.runtimes import files, pipes
-from microjobs_orchestrator.local.runtimes.base import (
-    CannotRunError,
-    Host,
-    HostPlan,
-    Image,
-    MachineFailedError,
-    Plan,
-)
+from microjobs_orchestrator.local.runtimes.base import CannotRunError, Host, HostPlan, Image, MachineFailedError, Plan
 from microjobs_orchestrator.local.runtimes.process import commands
 from microjobs_orchestrator.local.runtimes.process.addresses import reserve
 from microjobs_orchestrator.local.runtimes.process.environments import Environment, Environments, locked_file
@@ -101,12 +94,7 @@ class ProcessRuntime:
             return self._hosts.setdefault(plan.name, [])
 
     def _start_host(
-        self,
-        plan: Plan,
-        host: HostPlan,
-        environment: Environment,
-        network: Network,
-        holders: Sequence[socket.socket],
+        self, plan: Plan, host: HostPlan, environment: Environment, network: Network, holders: Sequence[socket.socket]
     ) -> ProcessHost:
         folder = self._folder(plan.name) / host.name
         layout = Layout(folder / "root")
