@@ -56,7 +56,6 @@ class Lifecycle:
 
     @property
     def start_member(self) -> str:
-        """The member that holds the time of the start."""
         return self.end_member.replace("End", "Start")
 
     @property

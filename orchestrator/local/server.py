@@ -25,13 +25,14 @@ from microjobs_orchestrator.local.identity import get_default_bucket, prove
 from microjobs_orchestrator.local.lifecycle.context import Context, Settings
 from microjobs_orchestrator.local.lifecycle.registry import Registry
 from microjobs_orchestrator.local.logs import LogStore
+from microjobs_orchestrator.local.protocols.answer import Service
 from microjobs_orchestrator.local.resources.operations import list_makers, load_operations
 from microjobs_orchestrator.local.resources.training import interruptions
 from microjobs_orchestrator.local.runtimes import choose as runtimes
 from microjobs_orchestrator.local.runtimes.base import CannotRunError, Runtime
 from microjobs_orchestrator.local.s3.service import S3
 from microjobs_orchestrator.local.s3.store import ObjectStore
-from microjobs_orchestrator.local.services import Service, sts
+from microjobs_orchestrator.local.services import sts
 from microjobs_orchestrator.local.services.ecr import Ecr
 from microjobs_orchestrator.local.services.iam import Iam
 from microjobs_orchestrator.local.services.logs import Logs

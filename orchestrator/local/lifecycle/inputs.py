@@ -34,7 +34,7 @@ def find(store: ObjectStore, source: Mapping[str, Any], input_type: str) -> list
     Raise ValidationError for a prefix without objects, and CannotRunError for a malformed manifest or a missing object.
     """
     if source["S3DataType"] == MANIFEST:
-        return _list_manifest(store, source["S3Uri"])
+        return list_manifest(store, source["S3Uri"])
     return select(store, source["S3Uri"], input_type)
 
 
@@ -128,7 +128,7 @@ def _link(source: Path, target: Path) -> None:
 # --- manifests ---
 
 
-def _list_manifest(store: ObjectStore, uri: str) -> list[tuple[str, StoredObject]]:
+def list_manifest(store: ObjectStore, uri: str) -> list[tuple[str, StoredObject]]:
     """Return a manifest's objects with their paths. Raise CannotRunError if it is malformed or an object is missing."""
     content = _parse_json(_read_manifest(store, uri), uri)
     match content:

@@ -110,10 +110,7 @@ class Registry:
     # --- recovery ---
 
     def recover(self, makers: Mapping[str, Maker]) -> None:
-        """Resume the jobs and endpoints of an earlier server, and remove all other hosts and files.
-
-        `makers` make a runnable of a record, by kind. Owners come after the resources they own.
-        """
+        """Resume an earlier server's jobs and endpoints (owners are last in `makers`), and remove other hosts."""
         hosts = dict(self._context.runtime.running())
         self._remove_incomplete(hosts)
         for kind, maker in makers.items():

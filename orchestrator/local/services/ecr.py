@@ -13,8 +13,8 @@ from typing import Any
 from microjobs_orchestrator.local.errors import ServiceError
 from microjobs_orchestrator.local.identity import ACCOUNT, format_registry
 from microjobs_orchestrator.local.pages import cut_page
+from microjobs_orchestrator.local.protocols.answer import Service
 from microjobs_orchestrator.local.runtimes.base import Image
-from microjobs_orchestrator.local.services import Service
 from microjobs_orchestrator.local.state import NameTakenError, Query, State
 
 KIND = "ecr-repository"

@@ -16,7 +16,7 @@ from urllib.parse import quote
 from microjobs_orchestrator.local.errors import ServiceError
 from microjobs_orchestrator.local.identity import ACCOUNT
 from microjobs_orchestrator.local.pages import cut_page
-from microjobs_orchestrator.local.services import Service
+from microjobs_orchestrator.local.protocols.answer import Service
 from microjobs_orchestrator.local.state import Query, State
 
 KIND = "iam-role"

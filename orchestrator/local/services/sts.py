@@ -7,7 +7,7 @@ from typing import Any
 from microjobs_orchestrator.local import sessions
 from microjobs_orchestrator.local.errors import ServiceError
 from microjobs_orchestrator.local.identity import ACCOUNT, Credentials
-from microjobs_orchestrator.local.services import Service
+from microjobs_orchestrator.local.protocols.answer import Service
 from microjobs_orchestrator.local.sessions import Caller
 
 ROLE_LIFETIME = 60 * 60

@@ -27,6 +27,7 @@ from microjobs_orchestrator.local.lifecycle.registry import Registry
 from microjobs_orchestrator.local.logs import LogStore
 from microjobs_orchestrator.local.parity.rows import Honoured, Members, Rows
 from microjobs_orchestrator.local.parity.table import TABLE
+from microjobs_orchestrator.local.protocols.answer import Service
 from microjobs_orchestrator.local.protocols.models import operation_model
 from microjobs_orchestrator.local.s3.body import Body
 from microjobs_orchestrator.local.s3.call import Call
@@ -36,7 +37,6 @@ from microjobs_orchestrator.local.s3.service import OPERATIONS as S3
 from microjobs_orchestrator.local.s3.store import ObjectStore
 from microjobs_orchestrator.local.s3.uploads import Uploads
 from microjobs_orchestrator.local.server import create_services
-from microjobs_orchestrator.local.services import Service
 from microjobs_orchestrator.local.state import State
 from tests.local.log_lines import append_line
 from tests.local.security.stub import StubRuntime

@@ -2,7 +2,7 @@
 
 import pytest
 
-from microjobs_orchestrator.local.lifecycle import manifests
+from microjobs_orchestrator.local.lifecycle import inputs
 from microjobs_orchestrator.local.runtimes.base import CannotRunError
 from tests.local.jobs.conftest import ServerParts
 
@@ -11,6 +11,6 @@ from tests.local.jobs.conftest import ServerParts
 def test_invalid_manifest_is_a_client_error(parts: ServerParts, content: str) -> None:
     uri = parts.put("in/manifest", content.encode())
     with pytest.raises(CannotRunError, match=r"^ClientError: Data download failed: manifest s3://bucket/in/manifest"):
-        manifests.objects(parts.context.store, uri)
+        inputs.list_manifest(parts.context.store, uri)
     with pytest.raises(CannotRunError, match=r"^ClientError: Data download failed: manifest s3://bucket/in/manifest"):
-        manifests.records(parts.context.store, parts.put("in/manifest", (content or "{").encode()), ["a"])
+        inputs.read_records(parts.context.store, parts.put("in/manifest", (content or "{").encode()), ["a"])

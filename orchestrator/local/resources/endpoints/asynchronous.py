@@ -129,10 +129,7 @@ class _ClosedError(Exception):
 
 
 class Queue:
-    """An endpoint's invocations, several of which run in parallel. Methods may be called from any thread.
-
-    `choose` returns the replica for the next request, or None.
-    """
+    """An endpoint's invocations, used from any thread. `choose` returns the replica for the next one, or None."""
 
     def __init__(self, context: Context, endpoint: str, choose: Callable[[], Replica | None]) -> None:
         self._context = context

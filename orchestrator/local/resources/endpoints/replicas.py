@@ -60,10 +60,7 @@ class RunningHost:
 
 
 class Traffic:
-    """The present requests to a host. Methods may be called from any thread.
-
-    After `close`, `on_idle` is called when the last request has ended.
-    """
+    """The present requests to a host, from any thread. `on_idle` is called when the last one ends after `close`."""
 
     def __init__(self, on_idle: Callable[[], None]) -> None:
         self._on_idle = on_idle

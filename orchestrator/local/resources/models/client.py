@@ -100,10 +100,7 @@ class _Pool(urllib3.HTTPConnectionPool):
 
 
 class Client:
-    """Requests to one container, over connections that stay open. Methods may be called from any thread.
-
-    `connect` opens a connection within a number of seconds, or raises an OSError.
-    """
+    """Requests to one container, from any thread. `connect` opens a connection in some seconds, or raises OSError."""
 
     def __init__(self, connect: Connect) -> None:
         self._connect = connect

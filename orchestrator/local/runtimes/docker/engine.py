@@ -61,10 +61,7 @@ def follow_log(container: Container, timeout: float | None = None) -> Iterator[b
 
 @contextmanager
 def stream(container: Container, resource: str, timeout: float | None, options: dict[str, Any]) -> Iterator[Any]:
-    """Request one of a container's streams; docker-py's own methods read it to the end, or byte by byte.
-
-    Raise APIError if the engine refuses the request.
-    """
+    """Request one of a container's streams: docker-py reads them to the end, or byte by byte. Raise APIError."""
     assert container.client is not None  # noqa: S101  for mypy
     api = container.client.api
     url = f"{api.base_url}/v{api.api_version}/containers/{container.id}/{resource}"

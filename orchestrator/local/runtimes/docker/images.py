@@ -21,10 +21,7 @@ JOBS = Path(__file__).resolve().parents[4] / "containers"
 
 
 def prepare(client: docker.DockerClient, name: str) -> None:
-    """Pull an image unless the engine has it.
-
-    Raise CannotRunError if there is no image of this name, and MachineFailedError if the engine does not answer.
-    """
+    """Pull an image unless the engine has it. Raise CannotRunError, or MachineFailedError without an engine."""
     try:
         if retry_while_unreachable(lambda: client.images.get(name)) is None:
             pull(client, name, missing_image_remedy(name))

@@ -1,7 +1,4 @@
-"""Names and labels of the containers, networks and volumes that the server creates.
-
-A restarted server uses the labels to find the objects of the previous server.
-"""
+"""Names and labels of the server's containers, networks and volumes, by which a restarted server finds them."""
 
 import hashlib
 from typing import Any

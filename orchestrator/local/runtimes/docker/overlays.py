@@ -24,10 +24,7 @@ READABLE = 0o444
 
 
 def make_readable(folder: Path) -> None:
-    """Make a folder of hard links readable for containers whose user is not root.
-
-    A file that only its owner may read is replaced by a copy, because a hard link has the mode of the user's file.
-    """
+    """Make hard links readable for all users. A copy replaces a file that only its owner may read."""
     for parent, _, names in os.walk(folder):
         _add_mode(Path(parent), 0o755)
         for name in names:
@@ -60,10 +57,8 @@ class Overlays:
         self._are_supported = True
 
     def divide(self, inputs: Sequence[Input]) -> tuple[list[Input], list[Input]]:
-        """Return the inputs to overlay, which are made readable for all users, and the inputs to copy.
-
-        Paths with `,`, `:` or a backslash are copied: these characters have a meaning in mount options.
-        """
+        """Return the inputs to overlay, which become readable for all users, and the inputs to copy."""
+        # `,`, `:` and a backslash have a meaning in mount options.
         overlaid = [item for item in inputs if self._are_supported and not set(str(item.source)) & set(",:\\")]
         for item in overlaid:
             make_readable(item.source)

@@ -5,7 +5,7 @@ import errno
 import os
 import socket
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from microjobs.contract import Layout
@@ -56,30 +56,33 @@ class ProcessHost:
         return files.collect(commands.local_path(self._layout, path), target, link=no_writer)
 
     def connect(self, timeout: float) -> socket.socket:
-        connection = socket.socket(socket.AF_UNIX)
-        try:
+        with contextlib.ExitStack() as cleanup:
+            connection = cleanup.enter_context(socket.socket(socket.AF_UNIX))
             connection.settimeout(timeout)
             connection.connect(str(Network.socket_in(self._process.scratch)))
-        except BaseException:
-            connection.close()
-            raise
+            cleanup.pop_all()
         return connection
 
     def pour(self, path: str, chunks: Iterable[bytes]) -> bool:
         """Fill a pipe of the host, as `pipes.Pour` describes."""
         local_path = commands.local_path(self._layout, path)
-        with contextlib.suppress(FileExistsError):
-            os.mkfifo(local_path)
-        while (descriptor := _open_writer(local_path)) is None:
-            if self._process.exit_code is not None:
-                return False
-            time.sleep(POLL_SECONDS)
-        os.set_blocking(descriptor, True)
-        # A broken pipe: the reader has closed it, or has ended.
-        with contextlib.suppress(BrokenPipeError), open(descriptor, "wb") as file:  # noqa: PTH123  a descriptor
-            for chunk in chunks:
-                file.write(chunk)
-        return self._process.exit_code is None
+        return fill_pipe(local_path, lambda: self._process.exit_code is not None, chunks)
+
+
+def fill_pipe(path: Path, has_ended: Callable[[], bool], chunks: Iterable[bytes]) -> bool:
+    """Fill a named pipe of this machine, as `pipes.Pour` describes."""
+    with contextlib.suppress(FileExistsError):
+        os.mkfifo(path)
+    while (descriptor := _open_writer(path)) is None:
+        if has_ended():
+            return False
+        time.sleep(POLL_SECONDS)
+    os.set_blocking(descriptor, True)
+    # A broken pipe: the reader has closed it, or has ended.
+    with contextlib.suppress(BrokenPipeError), open(descriptor, "wb") as file:  # noqa: PTH123  a descriptor
+        for chunk in chunks:
+            file.write(chunk)
+    return not has_ended()
 
 
 def _open_writer(path: Path) -> int | None:

@@ -48,10 +48,7 @@ class Installer:
 
     @classmethod
     def find(cls, packages: Path, environ: Mapping[str, str] = os.environ) -> "Installer":
-        """Return uv if it is on PATH or next to this interpreter, where `make setup` installs it; else pip.
-
-        LOCAL_PACKAGES, if it is set, replaces the folder of wheels.
-        """
+        """Return uv, from PATH or next to this interpreter, or pip. LOCAL_PACKAGES replaces the folder of wheels."""
         places = [environ.get("PATH", os.defpath), str(Path(sys.executable).parent)]
         uv = shutil.which("uv", path=os.pathsep.join(places))
         works = uv is not None and subprocess.run([uv, "--version"], capture_output=True, check=False).returncode == 0
