@@ -75,7 +75,7 @@ def test_guard_runs_the_smallest_and_oldest_image_of_the_repository(monkeypatch:
     client = SimpleNamespace(
         images=SimpleNamespace(get=get_image), api=SimpleNamespace(images=lambda filters: listed if filters else [])
     )
-    assert Guards(cast("Any", client))._get_image() == "serve"
+    assert Guards(cast("Any", client))._image == "serve"
 
 
 def home_labels(tmp_path: Path) -> Labels:
