@@ -157,7 +157,6 @@ class Kind:
         return self.logs.group.format(name=name) if self.logs else ""
 
     def log_prefix(self, name: str) -> str:
-        """Return the prefix of the names of a resource's log streams."""
         return self.logs.prefix.format(name=name) if self.logs else ""
 
 

@@ -95,7 +95,6 @@ def upload_archive(store: ObjectStore, tree: Tree, uri: str, work: Path) -> None
 
 
 def pack(tree: Tree, file: IO[bytes]) -> None:
-    """Write a tree as a tar.gz."""
     # Level 1: weights hardly compress, and the user waits for it.
     with tarfile.open(fileobj=file, mode="w:gz", compresslevel=1) as tar:
         for name in sort_names(tree):

@@ -88,7 +88,6 @@ class Traffic:
             self._on_idle()
 
     def close(self) -> None:
-        """Refuse new requests."""
         with self._lock:
             self.is_closed = True
 

@@ -159,10 +159,7 @@ class TransformJob:
 
 
 def list_objects(context: Context, request: Mapping[str, Any]) -> list[tuple[str, StoredObject]]:
-    """Return the input objects of a CreateTransformJob request, each with the key of its output.
-
-    Raise ValidationError if two objects have the same output key, or the output's bucket does not exist.
-    """
+    """Return a request's input objects with their output keys. Raise ValidationError if keys or bucket are invalid."""
     uri = request["TransformInput"]["DataSource"]["S3DataSource"]["S3Uri"]
     bucket, prefix = parse_uri(request["TransformOutput"]["S3OutputPath"])
     objects = inputs.select(context.store, uri, "transform input")

@@ -49,10 +49,7 @@ def retry_while_unreachable(request: Callable[[], T]) -> T | None:
 
 
 def follow_log(container: Container, timeout: float | None = None) -> Iterator[bytes]:
-    """Yield a container's log from its start as `log_frames` describes it, until the container or the engine ends.
-
-    Raise one of `UNREACHABLE_ERRORS` after `timeout` seconds without more.
-    """
+    """Yield a container's log, see `log_frames`. Raise one of UNREACHABLE_ERRORS after `timeout` seconds of silence."""
     options = {"stdout": 1, "stderr": 1, "follow": 1, "timestamps": 1}
     with stream(container, "logs", timeout, options) as response:
         while chunk := response.raw.read1(READ_BYTES):
@@ -61,7 +58,7 @@ def follow_log(container: Container, timeout: float | None = None) -> Iterator[b
 
 @contextmanager
 def stream(container: Container, resource: str, timeout: float | None, options: dict[str, Any]) -> Iterator[Any]:
-    """Request one of a container's streams: docker-py reads them to the end, or byte by byte. Raise APIError."""
+    """Request a container's stream; docker-py reads whole streams or bytes. Raise APIError if the engine refuses."""
     assert container.client is not None  # noqa: S101  for mypy
     api = container.client.api
     url = f"{api.base_url}/v{api.api_version}/containers/{container.id}/{resource}"

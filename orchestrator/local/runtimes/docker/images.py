@@ -21,7 +21,7 @@ JOBS = Path(__file__).resolve().parents[4] / "containers"
 
 
 def prepare(client: docker.DockerClient, name: str) -> None:
-    """Pull an image unless the engine has it. Raise CannotRunError, or MachineFailedError without an engine."""
+    """Pull an image unless the engine has it. Raise CannotRunError, or MachineFailedError if the engine is silent."""
     try:
         if retry_while_unreachable(lambda: client.images.get(name)) is None:
             pull(client, name, missing_image_remedy(name))

@@ -60,10 +60,7 @@ class Environments:
         self._closed = False
 
     def get(self, image: str) -> Environment:
-        """Return the environment for an image's name, and make it if it does not exist.
-
-        Raise CannotRunError if no job has this name, its lock file is outdated, or its packages cannot be installed.
-        """
+        """Return the environment of an image, and make it if needed. Raise CannotRunError if it cannot be made."""
         lock = self._lock_file(image)
         self._check_lock(lock)
         files = [self._jobs.parent / "shared" / "requirements.lock", lock]
