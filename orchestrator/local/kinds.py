@@ -150,7 +150,6 @@ class Kind:
 
     @property
     def operations(self) -> Mapping[str, str]:
-        """The names of the common operations, by their verbs."""
         return {verb: f"{verb}{self.noun}{'s' if verb == 'List' else ''}" for verb in ("Create", *self.verbs)}
 
     def log_group(self, name: str) -> str:

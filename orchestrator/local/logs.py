@@ -128,7 +128,6 @@ class LogStream:
         return events[-max_count:]
 
     def _complete_records(self, offset: int) -> Iterator[LogEvent]:
-        """Yield the records that start at or after an offset."""
         if offset > 0:
             with self.path.open("rb") as file:
                 file.seek(offset - 1)

@@ -242,7 +242,6 @@ class State:
         return records
 
     def _set_aside(self, kind: str, name: str, version: int, error: Exception) -> None:
-        """Move a row that cannot be read to another table, so that other rows can be read."""
         logger.error("%s %r cannot be read and is moved to the table `broken`: %s", kind, name, error)
         where = "FROM resources WHERE kind = CAST(? AS TEXT) AND name = CAST(? AS TEXT) AND version = ?"
         self._database.execute(f"INSERT INTO broken SELECT * {where}", (kind, name, version))

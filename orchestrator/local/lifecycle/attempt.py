@@ -80,7 +80,6 @@ class Ending(Enum):
 
 
 def classify_end(outcome: Outcome, events: EventQueue) -> Ending:
-    """Classify the end of a job's last attempt."""
     if events.stop_reason is StopReason.SHUTDOWN:
         return Ending.SHUT_DOWN
     if outcome.first_failed is not None:

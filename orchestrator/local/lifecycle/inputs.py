@@ -29,10 +29,7 @@ Item = TypeVar("Item")
 
 
 def find(store: ObjectStore, source: Mapping[str, Any], input_type: str) -> list[tuple[str, StoredObject]]:
-    """Return the objects of a data source with their paths, as `select` does.
-
-    Raise ValidationError for a prefix without objects, and CannotRunError for a malformed manifest or a missing object.
-    """
+    """Return a data source's objects and paths. Raise ValidationError for none, CannotRunError for a bad manifest."""
     if source["S3DataType"] == MANIFEST:
         return list_manifest(store, source["S3Uri"])
     return select(store, source["S3Uri"], input_type)
@@ -96,10 +93,7 @@ def share(items: Sequence[Item], distribution: str, hosts: int, index: int) -> l
 
 
 def link(objects: Sequence[tuple[str, StoredObject]], folder: Path) -> Path:
-    """Make a folder of hard links to objects. Hosts read it, and must not write through the links.
-
-    Raise CannotRunError if an object was deleted, or its path is the path of another object or below it.
-    """
+    """Link objects into a folder, which hosts only read. Raise CannotRunError for a deleted object or equal paths."""
     folder.mkdir(parents=True, exist_ok=True)
     for path, item in objects:
         target = folder / path

@@ -140,10 +140,7 @@ class JobHandle:
     # --- the description ---
 
     def describe(self, status: str | None = None, *, internal: Mapping[str, Any] | None = None, **changes: Any) -> None:
-        """Change the description and the internal state. A member whose value is None keeps its value.
-
-        Texts lose control characters, because SDKs print them, and all but the first REASON_LIMIT characters.
-        """
+        """Change the description and the internal state; None keeps a value. Texts become printable and short."""
         members = {name: value for name, value in changes.items() if value is not None}
         for name in {"FailureReason", "ExitMessage"} & members.keys():
             members[name] = strip_controls(members[name])[:REASON_LIMIT]
@@ -182,7 +179,6 @@ class JobHandle:
         return self.context.logs.create(self.kind.log_group(self.name), f"{self.name}/{host}-{self.created * 1000:.0f}")
 
     def note(self, sentence: str) -> None:
-        """Write a sentence of the server to the job's log."""
         logger.info("%s: %s", self.plan_name, sentence)
         self.open_stream("algo-1").note(sentence)
 

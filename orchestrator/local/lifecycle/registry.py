@@ -87,7 +87,6 @@ class Registry:
         return self._context.state.get(kind, name)
 
     def find(self, plan_name: str) -> Runnable | None:
-        """Return the running job of a plan name such as `training-job/my-job`, or None."""
         with self._lock:
             entry = self._running.get(plan_name)
         return entry[0] if entry else None
@@ -149,7 +148,6 @@ class Registry:
             discard(self._context.work_folder(plan_name))
 
     def _remove_incomplete(self, hosts: dict[str, Sequence[Host]]) -> None:
-        """Remove plans that were being started or removed, and work folders without a plan."""
         for name in [name for name, plan_hosts in hosts.items() if not plan_hosts]:
             logger.info("removing the incomplete hosts of %s", name)
             self._remove(name)

@@ -129,7 +129,6 @@ def _extract(
 
 
 def _hard_link(name: str, target: str, tree: Tree, content: Path) -> Entry | None:
-    """Return the entry of a hard link. Its target is an earlier entry of the tree, a file or a symbolic link."""
     found = tree.get(target)
     if found is None or found.type is FileType.FOLDER:
         logger.warning("left out: %s is a hard link to %s, which is no file", escape_bytes(name), escape_bytes(target))

@@ -10,10 +10,7 @@ from microjobs_orchestrator.local.runtimes.process.runtime import ProcessRuntime
 
 
 def choose(name: str, home: Home, *, guard_image: str = "") -> tuple[Runtime, str]:
-    """Return the runtime (`docker`, `process`, or `auto`: Docker if an engine answers) and the reason for choosing it.
-
-    Raise CannotRunError if the name is `docker`, and no engine answers.
-    """
+    """Return the runtime (`auto`: Docker if it answers) and the reason. Raise CannotRunError without an engine."""
     if name == "process":
         return ProcessRuntime(home, JOBS), "it was asked for"
     try:

@@ -116,7 +116,6 @@ def _items(source: Path, *, make_readable: bool) -> Iterator[FolderItem]:
 
 
 def _collect_item(found: FolderItem, content: Path, space: FreeSpace, *, link: bool) -> Entry | None:
-    """Return the entry of an item, and put a file's content at a path; None, with a warning, for a special file."""
     if found.type is FileType.FOLDER:
         return Entry(FileType.FOLDER, stat.S_IMODE(found.status.st_mode), found.status.st_mtime)
     if found.type is FileType.LINK:

@@ -103,7 +103,6 @@ class Ecr:
         return {"repository": repository}
 
     def _delete_repository(self, request: Request) -> Answer:
-        """Delete a created repository. Images belong to the engine."""
         name = request["repositoryName"]
         repository = _find(self._repositories(), name)
         if any(name == used for image in self._images() for used, _ in self._names(image)):

@@ -108,7 +108,6 @@ class Iam:
         return {}
 
     def _list_roles(self, request: Request) -> Answer:
-        """Return the created roles, without tags."""
         records = self._state.find(Query(KIND, status="Active", order_by="name", descending=False, limit=10_000))
         roles = [{**record.description, "Tags": []} for record in records]
         prefix = request.get("PathPrefix", "/")

@@ -127,7 +127,6 @@ class Logs:
 
 
 def _group_name(identifier: str) -> str:
-    """Return the name of a log group, from its name or its ARN."""
     return identifier.partition(":log-group:")[2].removesuffix(":*") or identifier
 
 

@@ -72,10 +72,7 @@ def check_buckets(context: Context, config: Mapping[str, Any]) -> None:
 
 
 def prepare(context: Context, config: Mapping[str, Any], members: Mapping[str, Any], body: bytes) -> Invocation:
-    """Return the invocation of a validated InvokeEndpointAsync request to an endpoint with an AsyncInferenceConfig.
-
-    Raise ValidationError unless it has one of Body and InputLocation, and its output can be stored.
-    """
+    """Return a validated request's invocation. Raise ValidationError for a wrong body, input or output."""
     if bool(body) == ("InputLocation" in members):
         raise ValidationError(f"Provide exactly one of Body and InputLocation, not {'both' if body else 'neither'}.")
     if not body:

@@ -252,6 +252,5 @@ class Replica:
         discard(self._context.work_folder(self.plan_name))
 
     def note(self, sentence: str) -> None:
-        """Write a sentence of the server to the host's log."""
         logger.info("%s: %s", self.plan_name, sentence)
         self._attempt.open_stream("").note(sentence)

@@ -163,10 +163,7 @@ class Feeder:
         """Running requests, in the order of the input."""
 
     def feed(self, outputs: Sequence[Output]) -> None:
-        """Transform objects, several requests at a time. An object that fails does not end the other objects.
-
-        Only the requests of a window are in memory, whatever the size of an object.
-        """
+        """Transform objects. Only a window of requests is in memory; a failed object does not end the others."""
         with ThreadPoolExecutor(self._options.concurrency) as pool:
             try:
                 for output in outputs:

@@ -73,10 +73,7 @@ class DataProcessing:
         return self._write(self.content_type, [_select(self.input_filter, value, "InputFilter") for value in values])
 
     def filter_output(self, body: bytes, answer: bytes) -> bytes:
-        """Return the output for a response to `body`, the unfiltered input.
-
-        Raise RecordError if a record is malformed, does not have what the filter selects, or has no counterpart.
-        """
+        """Return the output for a response to `body`. Raise RecordError for a malformed or missing record."""
         if not self.joins and not self.output_filter.steps:
             return answer
         predictions = self._split(self.accept, answer)
@@ -135,7 +132,6 @@ def _select(path: Path, value: Any, member: str) -> Any:
 
 
 def _join(original: Any, prediction: Any) -> Any:
-    """Return the columns of both rows of CSV; otherwise an object that has both values."""
     if isinstance(original, _Row):
         return _Row([*original, *prediction])
     members = original if isinstance(original, dict) else {INPUT: original}

@@ -118,7 +118,6 @@ class Guards:
 
 
 def _await_ready(container: Container) -> None:
-    """Wait until a guard has set up its firewall."""
     output = []
     try:
         for line in Lines().read(follow_log(container, START_TIMEOUT)):

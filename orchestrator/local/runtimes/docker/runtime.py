@@ -199,7 +199,6 @@ class DockerRuntime:
             time.sleep(RETRY_DELAY)
 
     def _is_removed(self, plan_name: str) -> bool:
-        """Remove all objects of a plan; return False if some cannot be removed yet."""
         filters = self._labels.filters(plan_name)
         containers = self._client.containers.list(all=True, ignore_removed=True, filters=filters)
         removals = [functools.partial(container.remove, force=True, v=True) for container in containers]

@@ -50,10 +50,7 @@ def _program(name: str, environment: Environment, layout: Layout) -> str:
 
 
 def search_path(environment: Environment) -> str:
-    """Return the PATH of a host: its job's commands, a substitute for pip, and the commands of the packages.
-
-    The substitute hides pip, which would install a user's requirements for all jobs of the environment.
-    """
+    """Return the PATH of a host. A substitute hides pip, which would install packages for all jobs."""
     folders = environment.job.parent
     return f"{folders / 'bin'}:{folders / 'fallback'}:{environment.bin}"
 

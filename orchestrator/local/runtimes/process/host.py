@@ -86,7 +86,6 @@ def fill_pipe(path: Path, has_ended: Callable[[], bool], chunks: Iterable[bytes]
 
 
 def _open_writer(path: Path) -> int | None:
-    """Open a pipe for writing; return None if no process has opened it for reading."""
     try:
         return os.open(path, os.O_WRONLY | os.O_NONBLOCK)
     except OSError as error:

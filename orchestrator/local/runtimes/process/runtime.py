@@ -169,7 +169,6 @@ def _write_files(host: HostPlan, layout: Layout) -> None:
 
 
 def _remove(folder: Path) -> None:
-    """Remove a plan's folder when the last process of its hosts has ended."""
     for lock in folder.glob(f"*/{LOCK}"):
         if lock.is_file():  # opening a pipe would block
             _wait_for_end(lock)
