@@ -268,8 +268,8 @@ class State:
 
 
 def _check_transition(record: Record, status: str | None) -> None:
-    life = next((kind.life for kind in all_kinds() if kind.arn_type == record.kind), None)
-    if life is not None and status is not None and not life.allows(record.status, status):
+    lifecycle = next((kind.lifecycle for kind in all_kinds() if kind.arn_type == record.kind), None)
+    if lifecycle is not None and status is not None and not lifecycle.allows(record.status, status):
         raise TransitionError(f"{record.kind} {record.name} is {record.status} and cannot become {status}")
 
 
