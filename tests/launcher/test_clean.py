@@ -153,6 +153,13 @@ def test_other_files_are_not_removed(home: Home, tmp_path: Path) -> None:
     assert (elsewhere / "thesis.tex").exists()
 
 
+def test_files_behind_a_link_in_place_of_a_bucket_are_not_removed(home: Home, tmp_path: Path) -> None:
+    (tmp_path / "linked" / OLD).mkdir(parents=True)
+    (home.buckets / "linked").symlink_to(tmp_path / "linked")
+    assert main(["clean", "runs", "--yes"]) == 0
+    assert (tmp_path / "linked" / OLD).exists()
+
+
 def test_home_is_removed_without_an_engine(
     home: Home, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -129,7 +129,7 @@ def test_first_steps_of_the_quick_start_work_when_pasted(name: str, tmp_path: Pa
     done = subprocess.run(
         command, input=lines, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False, timeout=120
     )
-    assert [line for line in done.stdout.splitlines() if line in ("[]", "ended")] == ["[]", "ended"], done.stderr
+    assert [line for line in done.stdout.splitlines() if line in ("[]", "stopped")] == ["[]", "stopped"], done.stderr
 
 
 def test_unset_without_changes_prints_nothing() -> None:
