@@ -20,7 +20,8 @@ from contextlib import chdir
 from pathlib import Path
 
 from cosmic_ray.commands.init import init
-from cosmic_ray.mutating import mutate_and_test
+from cosmic_ray.mutating import mutate_and_test, mutate_code
+from cosmic_ray.plugins import get_operator
 from cosmic_ray.testing import run_tests
 from cosmic_ray.work_db import WorkDB, use_db
 from cosmic_ray.work_item import MutationSpec, TestOutcome
@@ -89,8 +90,19 @@ def run_baseline(test_command: str) -> float:
 def find_mutations(path: Path) -> list[MutationSpec]:
     with use_db(":memory:", WorkDB.Mode.create) as database:
         init([path], database, {})
-        found = [mutation for item in database.work_items for mutation in item.mutations]
-    return [mutation for mutation in found if not IMPLAUSIBLE.search(mutation.operator_name)]
+        mutations = [mutation for item in database.work_items for mutation in item.mutations]
+    text = path.read_text()
+    return [found for found in mutations if not IMPLAUSIBLE.search(found.operator_name) and is_valid(text, found)]
+
+
+def is_valid(text: str, mutation: MutationSpec) -> bool:
+    """Return whether a mutation leaves valid Python: some operators also change the `*` of arguments."""
+    operator = get_operator(mutation.operator_name)(**mutation.operator_args)
+    try:
+        compile(mutate_code(text, operator, mutation.occurrence) or "", "", "exec")
+    except SyntaxError:
+        return False
+    return True
 
 
 def sample(mutations: Iterable[MutationSpec], count: int, seed: int) -> list[MutationSpec]:

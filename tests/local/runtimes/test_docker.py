@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import docker
 import pytest
-from docker.errors import ImageNotFound
+from docker.errors import ImageNotFound, NotFound
 
 from microjobs.contract import Layout
 from microjobs_orchestrator.local.home import Home
@@ -140,6 +140,22 @@ def test_container_that_is_removed_from_outside_ends_the_host(tmp_path: Path, do
     container.remove(force=True)
     assert host.wait().code == 137
     docker_runtime.remove("job/a")  # its volumes are there still
+
+
+@pytest.mark.engine
+def test_remove_deletes_the_volumes_of_the_image(tmp_path: Path, docker_runtime: DockerRuntime) -> None:
+    with open_engine() as engine:
+        container = engine.containers.create(image_name("serve"))
+        image = container.commit(changes="VOLUME /scratch")
+        container.remove()
+        whole = plan(tmp_path, "exit 0")
+        docker_runtime.start(replace(whole, hosts=(replace(whole.hosts[0], image=str(image.id)),)))
+        (container,) = list_containers(Home(tmp_path / "home"))
+        (volume,) = (mount["Name"] for mount in container.attrs["Mounts"] if mount["Destination"] == "/scratch")
+        docker_runtime.remove(whole.name)
+        engine.images.remove(str(image.id))
+        with pytest.raises(NotFound):
+            engine.volumes.get(volume)
 
 
 @pytest.mark.engine
