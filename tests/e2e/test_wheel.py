@@ -52,4 +52,4 @@ def test_installed_server_answers_boto3(wheel: Path, tmp_path: Path) -> None:
     assert result.returncode == 0, result.stderr
     version, *_, account, jobs, down_message = result.stdout.splitlines()
     assert version.startswith("microjobs ")
-    assert (account, jobs, down_message) == ("000000000000", "[]", "ended")
+    assert (account, jobs, down_message) == ("000000000000", "[]", "stopped")

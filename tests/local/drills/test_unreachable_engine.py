@@ -6,6 +6,7 @@ import tarfile
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import docker
@@ -72,7 +73,7 @@ def test_job_continues_while_the_engine_is_unreachable(server: LocalServer, engi
     engine_proxy.disconnect()
     time.sleep(1.5)
     engine_proxy.listen()
-    assert server.ended(name)["TrainingJobStatus"] == "Completed"
+    assert server.wait_for_end(name)["TrainingJobStatus"] == "Completed"
     output = server.output("TrainingJobs", name)
     assert [group_lines(output[host]) for host in ("algo-1", "algo-2")] == [expected_lines(40)] * 2
     wait_until(lambda: remaining_resources(server), lambda names: not names, seconds=30)
@@ -85,7 +86,7 @@ def test_job_that_ends_while_the_engine_is_unreachable_is_collected(server: Loca
     engine_proxy.disconnect()
     time.sleep(2)
     engine_proxy.listen()
-    job = server.ended(name)
+    job = server.wait_for_end(name)
     assert job["TrainingJobStatus"] == "Completed", job
     assert group_lines(server.output("TrainingJobs", name)["algo-1"]) == expected_lines(10)
     assert (server.bucket / f"models/{name}/output/model.tar.gz").stat().st_size > 0
@@ -104,7 +105,7 @@ def test_jobs_complete_while_the_engine_is_often_unreachable(server: LocalServer
         engine_proxy.disconnect()
         time.sleep(generator.uniform(0, 0.5))
         engine_proxy.listen()
-    jobs = [server.ended(name) for name in names]
+    jobs = [server.wait_for_end(name) for name in names]
     assert [job["TrainingJobStatus"] for job in jobs] == ["Completed"] * 2, jobs
     for name, count in zip(names, (3, 10), strict=True):
         assert {str(group_lines(lines)) for lines in server.output("TrainingJobs", name).values()} == {
@@ -135,7 +136,8 @@ class InterruptedContainer:
     def __init__(self) -> None:
         self.requests = 0
 
-    def archive(self, path: str) -> Iterator[bytes]:  # noqa: ARG002
+    def iter_content(self, size: int) -> Iterator[bytes]:  # noqa: ARG002
+        """Yield the archive, as a response of the engine does."""
         self.requests += 1
         with io.BytesIO() as file:
             with tarfile.open(fileobj=file, mode="w") as archive:
@@ -153,7 +155,8 @@ class InterruptedContainer:
 def test_interrupted_copy_is_repeated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     container = InterruptedContainer()
     host = DockerHost(container, None)  # type: ignore[arg-type]
-    monkeypatch.setattr(host, "_archive", container.archive)
+    streams = "microjobs_orchestrator.local.runtimes.docker.host.stream"
+    monkeypatch.setattr(streams, lambda *_: nullcontext(container))
     assert list(host.copy("model", tmp_path / "model") or ()) == ["2"]
 
 
