@@ -10,11 +10,11 @@ from microjobs_orchestrator.push.destination import Destination
 Images = dict[str, str]
 """Image URIs with digests, by job."""
 
-NO_TAG = "not-pushed-yet"
+NOT_PUSHED_TAG = "not-pushed-yet"
 
 
 def load_pushed_images(home: Home, destination: Destination) -> Images:
-    """Return the images that were pushed to a registry from this home."""
+    """Return the images whose push to a registry is recorded in this home (by default the folder `.microjobs`)."""
     return {job: image.uri for job, image in pushed_images.load(home).get(str(destination), {}).items()}
 
 
@@ -28,5 +28,5 @@ def require_pushed_images(images: Images, jobs: Iterable[str], destination: Dest
 
 
 def allow_missing_images(images: Images, destination: Destination) -> Callable[[str], str]:
-    """Return the function from a job to its image URI, which has the tag NO_TAG if the image was not pushed."""
-    return lambda job: images.get(job, destination.uri(job, NO_TAG))
+    """Return the function from a job to its image URI, which has the tag NOT_PUSHED_TAG if the image was not pushed."""
+    return lambda job: images.get(job, destination.uri(job, NOT_PUSHED_TAG))

@@ -1,4 +1,4 @@
-"""Quotas of an AWS account: how many instances of a type it may use at the same time, for one use."""
+"""Quotas of an AWS account: how many instances of a type it may use at the same time, for example for training jobs."""
 
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
@@ -12,7 +12,10 @@ if TYPE_CHECKING:
 
 
 def compute_needed_quotas(requests: Iterable[PlannedRequest], *, spot: bool) -> dict[str, int]:
-    """Return the instances that requests need at the same time, by quota. Their steps run one after the other."""
+    """Return the number of instances that the requests need at the same time, by quota.
+
+    The steps of a run follow one another, so the step with the most instances counts, not the sum.
+    """
     needed: dict[str, int] = {}
     for item in estimate(requests, max_endpoint_seconds=0):
         use = f"spot {item.use}" if spot and item.use == TRAINING.words else item.use

@@ -1,8 +1,9 @@
 """Logs of hosts: one file per log stream, with one record `<milliseconds since 1970> <text>` per line.
 
 The file has every byte that a host printed. A `+` after the time marks a part of a line, which continues in the next
-record of the host. Lines of the server have a 0 before their time. Therefore a restarted server can count the lines of
-the host, and continue after the last one. A position in a stream, such as in a token, is a byte offset.
+record of the host. A 0 before the time marks a line that the server wrote itself. A restarted server counts only the
+lines of the host, and continues after the last one. Positions in a stream, such as those in page tokens, are byte
+offsets.
 """
 
 import errno
@@ -46,7 +47,7 @@ class LogEvent:
     end: int
     """The offset of the next record."""
     is_whole: bool = True
-    """False for a part of a line with carriage returns."""
+    """False for a part of a line that continues in the next record of the host."""
     is_own: bool = False
     """Whether the server wrote the line."""
 
@@ -64,7 +65,7 @@ class LogStream:
 
     @contextmanager
     def writer(self) -> Iterator[Callable[[Line], None]]:
-        """Yield a function that appends a host's lines. Remove an incomplete line of a killed server."""
+        """Remove an incomplete record that a killed server left, and yield a function that appends a host's lines."""
         with self.path.open("ab", buffering=0) as file:
             with _locked(file.fileno()):
                 if (whole := self.whole_size()) < self.size():
@@ -82,7 +83,7 @@ class LogStream:
         if self.size() > 0:
             self.note(BEGIN)
 
-    def known(self) -> int:
+    def count_host_lines(self) -> int:
         """Return the number of lines of the current host."""
         if self.size() == 0:
             return 0

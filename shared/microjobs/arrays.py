@@ -30,7 +30,7 @@ PART_BLOCKS = 8
 """Number of blocks in a part. One core processes one part at a time."""
 MAX_THREADS = 32
 """More threads would wait for memory bandwidth, and each thread needs memory for some blocks."""
-COLUMN_ROWS = 512
+MIN_COLUMN_BLOCK_ROWS = 512
 """Minimum number of rows in a column-major block, because such a block needs one read per column."""
 FOLD_ROWS, FOLD_WIDTH = 64, 256
 """`fold_rows` joins up to FOLD_ROWS rows of a block that is narrower than FOLD_WIDTH."""
@@ -66,7 +66,7 @@ class ArrayFile:
     def block_rows(self) -> int:
         """Rows per block, a power of two. It depends only on the array, so block sums are equal on all machines."""
         rows = BLOCK_BYTES // max(1, self.width * self.dtype.itemsize)
-        return 1 << (max(rows, COLUMN_ROWS if self.fortran else 1).bit_length() - 1)
+        return 1 << (max(rows, MIN_COLUMN_BLOCK_ROWS if self.fortran else 1).bit_length() - 1)
 
     def parts(self) -> list[range]:
         """Return ranges that divide all rows into parts. One core processes one part."""

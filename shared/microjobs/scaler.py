@@ -33,7 +33,7 @@ def read_scaler(folder: Path) -> Scaler | None:
     """Return the scaler in a folder; None if the data are not scaled.
 
     Raises:
-        UserError: `write_scaler` did not write this scaler.json.
+        UserError: scaler.json is invalid.
     """
     path = folder / FILE_NAME
     if not path.exists():

@@ -172,7 +172,7 @@ def test_total_has_the_running_job_and_names_types_without_a_price(cloud: Cloud,
     assert costs_of_run.summarize() == "$0.50 for instances, by the price table, and what ml.x1.large costs"
 
 
-def test_nothing_costs_without_prices(cloud: Cloud, tmp_path: Path) -> None:
+def test_costs_are_not_shown_without_prices(cloud: Cloud, tmp_path: Path) -> None:
     costs_of_run = make_meter(cloud, tmp_path, None)
     costs_of_run.add_job(TRAINING, describe_training())
     costs_of_run.add_endpoint({"ProductionVariants": []}, 1800)

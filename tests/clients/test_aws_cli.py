@@ -39,7 +39,7 @@ def test_cli_creates_waits_for_and_describes_a_job(aws: Aws, local: LocalServer)
     request = training_request(local, "echo from the command line")
     created = aws("sagemaker", "create-training-job", "--cli-input-json", json.dumps(request))
     name = created["TrainingJobArn"].rpartition("/")[2]
-    local.ended(name)
+    local.wait_for_end(name)
     aws("sagemaker", "wait", "training-job-completed-or-stopped", "--training-job-name", name)
     job = aws("sagemaker", "describe-training-job", "--training-job-name", name)
     assert job["TrainingJobStatus"] == "Completed"

@@ -1,4 +1,4 @@
-"""Commands in the documentation and in messages work in bash and zsh: both call the same programs with them."""
+"""Commands in documentation and messages work in bash and zsh: both call the same programs with equal arguments."""
 
 import re
 import shlex
@@ -34,7 +34,7 @@ STUB = """#!/bin/sh
 printf '%s\\n' "${0##*/}$(printf ' <%s>' "$@")" >> "$CALLS"
 """
 SHELLS = {"bash": ["bash", "--noprofile", "--norc", "-i"], "zsh": ["zsh", "-fis"]}
-"""Interactive shells, in which zsh has no comments, and both expand `!` in double quotes."""
+"""Interactive shells: in them, zsh does not treat `#` as a comment, and both shells expand `!` in double quotes."""
 
 BLOCKS = [snippet for page in pages() for snippet in blocks(page)]
 SPANS = [*(snippet for page in pages() for snippet in spans(page)), *advice(), *endings()]
@@ -102,7 +102,7 @@ def test_differences_between_shells_are_found(text: str, paste: Paste) -> None:
     assert paste("bash", text) != paste("zsh", text)
 
 
-def test_commands_in_sentences_are_quoted() -> None:
+def test_commands_at_the_end_of_messages_contain_no_prose() -> None:
     assert [str(snippet) for snippet in endings() if re.search(r"(?:,|;) (?:then|or|and) ", snippet.text)] == []
 
 
@@ -115,7 +115,7 @@ def list_microjobs_commands() -> list[tuple[str, str]]:
 @pytest.mark.parametrize(("location", "line"), list_microjobs_commands())
 def test_microjobs_commands_are_valid(location: str, line: str) -> None:
     arguments = shlex.split(line, comments=False)[1:]
-    if location.startswith("span "):  # sentences also contain verbs without arguments
+    if location.startswith("span "):  # a sentence can name a command without its required arguments
         arguments.append("--help")
     assert any(
         is_valid([argument.replace(PLACEHOLDER, value) for argument in arguments])

@@ -77,13 +77,13 @@ class LocalServer:
     def train(self, script: str, **members: Any) -> dict[str, Any]:
         """Run a training job to its end."""
         name = self.start_training(script, **members)
-        return self.ended(name)
+        return self.wait_for_end(name)
 
     def start_training(self, script: str, **members: Any) -> str:
         self.sagemaker.create_training_job(**(request := training_request(self, script, **members)))
         return str(request["TrainingJobName"])
 
-    def ended(self, name: str) -> dict[str, Any]:
+    def wait_for_end(self, name: str) -> dict[str, Any]:
         """Wait for the end of a training job; return its description."""
         describe = self.sagemaker.describe_training_job
         job: dict[str, Any] = wait_until(

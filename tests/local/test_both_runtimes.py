@@ -28,7 +28,7 @@ from tests.local.resources.examples import call, create_example
 
 pytestmark = pytest.mark.engine
 
-ML = Layout()
+LAYOUT = Layout()
 SCORE = "predict"
 NOISE = re.compile(r"^\d{4}-\d\d-\d\d [\d:,]+ |\d+\.\d+ s\b|tcp://\S+|on (port \d+|/\S+/http\.socket)")
 """Times and addresses in log lines."""
@@ -53,11 +53,13 @@ def create_arrays(local: LocalServer) -> None:
 
 def scale(local: LocalServer) -> dict[str, Any]:
     """Preprocess the data on two hosts, each of which gets half of the files."""
-    outputs = [processing_output(name, local.uri(name), str(ML.processing(name))) for name in ("train", "test")]
+    outputs = [processing_output(name, local.uri(name), str(LAYOUT.processing(name))) for name in ("train", "test")]
     local.sagemaker.create_processing_job(
         ProcessingJobName="scale",
         AppSpecification={"ImageUri": image_name("preprocess")},
-        ProcessingInputs=[processing_input("raw", local.uri("raw/"), str(ML.processing("input")), "ShardedByS3Key")],
+        ProcessingInputs=[
+            processing_input("raw", local.uri("raw/"), str(LAYOUT.processing("input")), "ShardedByS3Key")
+        ],
         ProcessingOutputConfig={"Outputs": outputs},
         ProcessingResources={"ClusterConfig": {"InstanceType": "ml.m5.large", "InstanceCount": 2, "VolumeSizeInGB": 1}},
         RoleArn=local.address.role_arn,

@@ -30,7 +30,7 @@ def make_channel(name: str, uri: str, **members: Any) -> dict[str, Any]:
 
 def read(local: LocalServer, name: str) -> str:
     """Return the content of the file `model/read` of a completed job."""
-    job = local.ended(name)
+    job = local.wait_for_end(name)
     assert job["TrainingJobStatus"] == "Completed", job["FailureReason"]
     return local.model(name)["read"]
 
@@ -120,7 +120,7 @@ def test_pipes_of_hosts_contain_shards(processes: LocalServer) -> None:
     name = processes.start_training(
         f"{script} cat input/data/train_0 > model/$host", instances=2, InputDataConfig=[pipe]
     )
-    assert processes.ended(name)["TrainingJobStatus"] == "Completed"
+    assert processes.wait_for_end(name)["TrainingJobStatus"] == "Completed"
     assert processes.model(name) == {"algo-1": "024", "algo-2": "13"}
 
 
@@ -226,7 +226,7 @@ def test_job_with_pipes_is_not_resumed_by_another_server(tmp_path: Path) -> None
         os.kill(local.address.pid, signal.SIGKILL)
         wait_until(lambda: control.find_server(local.home), lambda address: address is None)
         second = LocalServer(local.home, control.start(local.home, Config(port=0, runtime="docker")))
-        assert second.ended(name)["FailureReason"].startswith("InternalServerError: the local server ended")
+        assert second.wait_for_end(name)["FailureReason"].startswith("InternalServerError: the local server ended")
 
 
 AUGMENTED = {"S3DataType": "AugmentedManifestFile", "AttributeNames": ["a"]}

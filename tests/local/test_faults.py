@@ -7,13 +7,10 @@ from collections.abc import Iterator
 import docker
 import pytest
 
-from microjobs.contract import Layout
 from tests.conftest import image_from
 from tests.local.clients import SHELL, LocalServer, wait_until
 
 pytestmark = pytest.mark.engine
-
-ML = Layout()
 
 
 @pytest.fixture(scope="module")
@@ -24,8 +21,8 @@ def bare() -> Iterator[str]:
 
 
 def containers(job: str) -> list[str]:
-    listed = ["docker", "ps", "--quiet", "--all", "--filter", f"label=org.microjobs.plan=training-job/{job}"]
-    return subprocess.run(listed, capture_output=True, text=True, check=True).stdout.split()
+    command = ["docker", "ps", "--quiet", "--all", "--filter", f"label=org.microjobs.plan=training-job/{job}"]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
 
 
 def test_missing_train_is_reported(local: LocalServer, bare: str) -> None:
@@ -60,6 +57,6 @@ def test_killed_container_stops_the_other_hosts(local: LocalServer) -> None:
     )
     second.kill()
     engine.close()
-    job = local.ended(name)
+    job = local.wait_for_end(name)
     assert job["FailureReason"].endswith("exit code: 137 on algo-2")
     assert (job["TrainingEndTime"] - job["TrainingStartTime"]).total_seconds() < 30

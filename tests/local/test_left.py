@@ -11,11 +11,11 @@ from tests.local.clients import SHELL, LocalServer, wait_until
 
 pytestmark = pytest.mark.engine
 
-ML = Layout()
+LAYOUT = Layout()
 
 
 def python(code: str) -> str:
-    return f'cd {ML.model} && python -c "import os,sys;{code}"'
+    return f'cd {LAYOUT.model} && python -c "import os,sys;{code}"'
 
 
 def nested(name: str, count: int) -> str:
@@ -63,7 +63,7 @@ def test_container_reads_input_in_500_nested_folders(local: LocalServer) -> None
     local.s3.put_object(Bucket=local.address.bucket, Key=key, Body=b"found")
     channel = {"ChannelName": "train", "DataSource": {"S3DataSource": {"S3DataType": "S3Prefix"}}}
     channel["DataSource"]["S3DataSource"]["S3Uri"] = local.uri("deep/")  # type: ignore[index]
-    job = local.train(f"find {ML.input_data} -type f | wc -c > {ML.model}/w", InputDataConfig=[channel])
+    job = local.train(f"find {LAYOUT.input_data} -type f | wc -c > {LAYOUT.model}/w", InputDataConfig=[channel])
     assert job["TrainingJobStatus"] == "Completed", job.get("FailureReason")
     assert int(local.model(job["TrainingJobName"])["w"]) > 1000
 

@@ -31,7 +31,7 @@ def test_trainer_uses_both_hosts(job: str, local: LocalServer) -> None:
     request["AlgorithmSpecification"] = {"TrainingImage": image_name(job), "TrainingInputMode": "File"}
     local.sagemaker.create_training_job(**request)
     name = request["TrainingJobName"]
-    description = local.ended(name)
+    description = local.wait_for_end(name)
     assert description["TrainingJobStatus"] == "Completed", description.get("FailureReason")
     lines = local.output("TrainingJobs", name)
     assert "of each of 2 hosts" in "\n".join(lines["algo-1"])

@@ -12,8 +12,8 @@ from tests.local.clients import LocalServer, processing_input, processing_output
 
 pytestmark = pytest.mark.engine
 
-ML = Layout()
-IN, OUT = str(ML.processing("input")), str(ML.processing("output"))
+LAYOUT = Layout()
+IN, OUT = str(LAYOUT.processing("input")), str(LAYOUT.processing("output"))
 
 
 def outputs(local: LocalServer, prefix: str, **options: Any) -> dict[str, Any]:
@@ -43,7 +43,7 @@ def test_hosts_get_shards_and_their_outputs_are_merged(local: LocalServer) -> No
 
 def test_job_reads_its_request_and_hosts(local: LocalServer) -> None:
     job = local.process(
-        f"cat {ML.processing_config}/processingjobconfig.json; echo; cat {ML.processing_config}/resourceconfig.json",
+        f"cd {LAYOUT.processing_config}; cat processingjobconfig.json; echo; cat resourceconfig.json",
         Environment={"COLOUR": "blue"},
     )
     request, resources = local.output("ProcessingJobs", job["ProcessingJobName"])["algo-1"]
@@ -61,7 +61,7 @@ def test_input_of_one_object_is_a_folder_with_its_name(local: LocalServer) -> No
 
 def test_exit_message_and_failure_reason_are_described(local: LocalServer) -> None:
     job = local.process(
-        f"printf 'no rows' > {ML.message}; echo 'empty input' > {ML.failure}; exit 2", **outputs(local, "none")
+        f"printf 'no rows' > {LAYOUT.message}; echo 'empty input' > {LAYOUT.failure}; exit 2", **outputs(local, "none")
     )
     assert (job["ProcessingJobStatus"], job["ExitMessage"]) == ("Failed", "no rows")
     assert job["FailureReason"] == "AlgorithmError: empty input, exit code: 2"
@@ -73,7 +73,7 @@ def test_failed_job_leaves_no_output(local: LocalServer) -> None:
 
 
 def test_exit_message_with_invalid_utf8_fails_the_job(local: LocalServer) -> None:
-    job = local.process(f"printf '\\377' > {ML.message}")
+    job = local.process(f"printf '\\377' > {LAYOUT.message}")
     assert job["FailureReason"].startswith("ClientError: the exit message is not UTF-8")
 
 

@@ -50,7 +50,7 @@ def test_job_is_retried_after_its_container_was_removed(local: LocalServer) -> N
     name = local.start_training("echo ready; sleep 2; echo done", **retries(1))
     local.said(name, "ready")
     remove_container(name)
-    assert steps(local.ended(name)) == TWICE
+    assert steps(local.wait_for_end(name)) == TWICE
     lines = local.output("TrainingJobs", name)["algo-1"]
     assert [line for line in lines if line[0] != "["] == ["ready", "ready", "done"]
     assert any("its container was removed from outside" in line and "retry 1 of 1" in line for line in lines)
@@ -61,7 +61,9 @@ def test_removed_container_is_an_internal_error(local: LocalServer) -> None:
     name = local.start_training("echo ready; sleep 60")
     local.said(name, "ready")
     remove_container(name)
-    assert local.ended(name)["FailureReason"].startswith("InternalServerError: its container was removed from outside")
+    assert local.wait_for_end(name)["FailureReason"].startswith(
+        "InternalServerError: its container was removed from outside"
+    )
 
 
 def test_jobs_own_failure_is_not_retried(processes: LocalServer) -> None:
@@ -84,8 +86,8 @@ def test_job_is_retried_after_its_server_was_killed(tmp_path: Path) -> None:
         os.kill(local.address.pid, signal.SIGKILL)
         wait_until(lambda: control.find_server(local.home), lambda address: address is None)
         second = LocalServer(local.home, control.start(local.home, Config(port=0, runtime="process")))
-        assert steps(second.ended(retried)) == TWICE
-        assert "the local server ended while the job ran" in second.ended(lost)["FailureReason"]
+        assert steps(second.wait_for_end(retried)) == TWICE
+        assert "the local server ended while the job ran" in second.wait_for_end(lost)["FailureReason"]
 
 
 # --- a machine that temporarily cannot start hosts ---

@@ -17,7 +17,7 @@ from microjobs_orchestrator.local.home import Home, HomeError
 from tests.local.clients import LocalServer, started, wait_until
 from tests.local.machine import container_names
 
-ML = Layout()
+LAYOUT = Layout()
 
 
 def crash(local: LocalServer) -> None:
@@ -119,7 +119,7 @@ def put(path: Path, content: bytes | None) -> None:
 
 
 @pytest.mark.parametrize("content", INVALID_CONTENTS)
-def test_damaged_address_counts_as_no_server(tmp_path: Path, content: bytes | None) -> None:
+def test_damaged_server_file_counts_as_no_server(tmp_path: Path, content: bytes | None) -> None:
     home = Home(tmp_path / "home")
     home.create()
     put(home.server_file, content)
@@ -139,7 +139,7 @@ def test_damaged_secret_error_names_the_remedy(tmp_path: Path, name: str, conten
 
 
 @pytest.mark.parametrize("name", ["s3", "logs", "work", "objects"])
-def test_file_in_place_of_a_folder_error_names_the_remedy(tmp_path: Path, name: str) -> None:
+def test_error_about_a_file_in_place_of_a_folder_names_the_remedy(tmp_path: Path, name: str) -> None:
     (tmp_path / name).touch()
     tmp_path.chmod(0o700)
     with pytest.raises(HomeError, match=f"{name} is not a folder: move it away"):
@@ -156,7 +156,7 @@ def test_only_the_owner_can_access_the_home(tmp_path: Path) -> None:
 def test_resources_survive_a_restart(tmp_path: Path) -> None:
     home = tmp_path / "home"
     with started(home, runtime="docker") as local:
-        job = local.train(f"echo hello; echo w > {ML.model}/weights", Tags=[{"Key": "a", "Value": "b"}])
+        job = local.train(f"echo hello; echo w > {LAYOUT.model}/weights", Tags=[{"Key": "a", "Value": "b"}])
     with started(home, runtime="docker") as restarted:
         name = job["TrainingJobName"]
         assert restarted.sagemaker.describe_training_job(TrainingJobName=name)["TrainingJobStatus"] == "Completed"
@@ -173,12 +173,12 @@ COUNT = "for n in $(seq 80); do echo line $n; sleep 0.1; done; echo done > {}/en
 def test_running_job_is_resumed_after_a_crash(tmp_path: Path) -> None:
     home = Home(tmp_path / "home")
     local = LocalServer(home, control.start(home, Config(port=0, runtime="docker")))
-    name = local.start_training(COUNT.format(ML.model))
+    name = local.start_training(COUNT.format(LAYOUT.model))
     wait_until(lambda: local.output("TrainingJobs", name), lambda lines: len(lines.get("algo-1", [])) > 20)
     crash(local)
     time.sleep(1)
     with started(home.root, runtime="docker") as restarted:
-        assert restarted.ended(name)["TrainingJobStatus"] == "Completed"
+        assert restarted.wait_for_end(name)["TrainingJobStatus"] == "Completed"
         assert restarted.output("TrainingJobs", name)["algo-1"] == [f"line {number}" for number in range(1, 81)]
     assert container_names(home) == []
 
@@ -192,7 +192,7 @@ def test_job_without_a_container_fails_after_a_crash(tmp_path: Path) -> None:
     crash(local)
     subprocess.run(["docker", "rm", "-f", *container_names(home)], check=True, capture_output=True)
     with started(home.root, runtime="docker") as restarted:
-        assert "the local server ended while the job ran" in restarted.ended(name)["FailureReason"]
+        assert "the local server ended while the job ran" in restarted.wait_for_end(name)["FailureReason"]
 
 
 @pytest.mark.engine
@@ -204,7 +204,7 @@ def test_stop_of_the_server_stops_jobs_and_removes_containers(tmp_path: Path) ->
     assert container_names(local.home) == []
     assert list(local.home.work.iterdir()) == []
     with started(home, runtime="docker") as restarted:
-        assert "was shut down" in restarted.ended(name)["FailureReason"]
+        assert "was shut down" in restarted.wait_for_end(name)["FailureReason"]
 
 
 @pytest.mark.engine
@@ -218,7 +218,7 @@ def test_server_answers_while_ten_jobs_run(local: LocalServer) -> None:
         began = time.monotonic()
         local.s3.list_buckets()
         slowest = max(slowest, time.monotonic() - began)
-    assert {local.ended(name)["TrainingJobStatus"] for name in names} == {"Completed"}
+    assert {local.wait_for_end(name)["TrainingJobStatus"] for name in names} == {"Completed"}
     assert slowest < 5
 
 

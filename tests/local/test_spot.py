@@ -62,7 +62,7 @@ TWICE = [
 
 def test_interrupted_job_resumes_from_its_checkpoint(anywhere: LocalServer) -> None:
     name = interrupted(anywhere, RESUMES, **spot(anywhere, "resumes"))
-    job = anywhere.ended(name)
+    job = anywhere.wait_for_end(name)
     assert steps(job) == TWICE
     assert anywhere.model(name) == {"step": "7\n"}
     assert [line for line in anywhere.output("TrainingJobs", name)["algo-1"] if line[0] != "["] == ["ready", "resumed"]
@@ -71,7 +71,7 @@ def test_interrupted_job_resumes_from_its_checkpoint(anywhere: LocalServer) -> N
 
 def test_job_that_ignores_sigterm_is_killed_after_the_notice(anywhere: LocalServer) -> None:
     name = interrupted(anywhere, STUBBORN, "--notice", "3", **spot(anywhere, "stubborn"))
-    job = anywhere.ended(name)
+    job = anywhere.wait_for_end(name)
     assert job["TrainingJobStatus"] == "Completed", job
     assert anywhere.model(name) == {"step": "7\n"}  # without files of the first host
 
@@ -79,7 +79,7 @@ def test_job_that_ignores_sigterm_is_killed_after_the_notice(anywhere: LocalServ
 @pytest.mark.engine
 def test_all_hosts_are_interrupted_together(local: LocalServer) -> None:
     name = interrupted(local, RESUMES, **spot(local, "together"), instances=2)
-    assert steps(local.ended(name)) == TWICE
+    assert steps(local.wait_for_end(name)) == TWICE
     assert {host: lines[-1] for host, lines in local.output("TrainingJobs", name).items()} == {
         "algo-1": "resumed", "algo-2": "resumed",
     }  # fmt: skip
@@ -105,12 +105,12 @@ def test_interrupted_trainer_ends_at_the_same_weights(local: LocalServer) -> Non
         lambda lines: any("Epoch: 200 " in line for line in lines.get("algo-1", [])),
     )
     assert interrupt(local, spot_job).returncode == 0
-    job = local.ended(spot_job)
+    job = local.wait_for_end(spot_job)
     assert steps(job) == TWICE, job
     lines = "\n".join(local.output("TrainingJobs", spot_job)["algo-1"])
     (epochs,) = re.findall(r"resuming after (\S+) of", lines)
     assert float(epochs) < EPOCHS  # the interruption came during the training
-    assert local.ended(complete)["TrainingJobStatus"] == "Completed"
+    assert local.wait_for_end(complete)["TrainingJobStatus"] == "Completed"
     assert onnx(local, spot_job) == onnx(local, complete)
 
 
@@ -136,14 +136,14 @@ FOREVER = RESUMES.replace("exit 0; fi", "fi")
 
 def test_max_wait_includes_time_without_hosts(processes: LocalServer) -> None:
     members = spot(processes, "waits", runtime=9, wait=9)
-    job = processes.ended(interrupted(processes, FOREVER, "--away", "6", **members))
+    job = processes.wait_for_end(interrupted(processes, FOREVER, "--away", "6", **members))
     assert (job["TrainingJobStatus"], job["SecondaryStatus"]) == ("Stopped", "MaxWaitTimeExceeded")
     assert job["BillableTimeInSeconds"] < job["TrainingTimeInSeconds"] <= 12  # 15 if only time on hosts counted
 
 
 def test_max_runtime_includes_all_attempts(processes: LocalServer) -> None:
     forever = FOREVER.replace("echo ready", "sleep 2; echo ready")
-    job = processes.ended(interrupted(processes, forever, **spot(processes, "longest", runtime=10)))
+    job = processes.wait_for_end(interrupted(processes, forever, **spot(processes, "longest", runtime=10)))
     assert job["SecondaryStatus"] == "MaxRuntimeExceeded"
     assert job["TrainingTimeInSeconds"] - job["BillableTimeInSeconds"] <= 2  # less than the time of the first attempt
 
@@ -156,7 +156,7 @@ def test_job_without_hosts_can_be_stopped(processes: LocalServer) -> None:
     shown = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
     assert re.search(rf"^training +{name} +InProgress: Interrupted ", shown, re.MULTILINE)
     processes.sagemaker.stop_training_job(TrainingJobName=name)
-    assert processes.ended(name)["SecondaryStatus"] == "Stopped"
+    assert processes.wait_for_end(name)["SecondaryStatus"] == "Stopped"
 
 
 @pytest.mark.engine
@@ -168,7 +168,7 @@ def test_interruption_survives_a_restart_of_the_server(tmp_path: Path) -> None:
         os.kill(local.address.pid, signal.SIGKILL)
         wait_until(lambda: control.find_server(local.home), lambda address: address is None)
         second = LocalServer(local.home, control.start(local.home, Config(port=0, runtime="docker")))
-        assert steps(second.ended(name)) == TWICE
+        assert steps(second.wait_for_end(name)) == TWICE
         assert second.model(name) == {"step": "7\n"}
 
 

@@ -15,7 +15,7 @@ from tests.local.clients import LocalServer, channel, started, training_request,
 
 pytestmark = pytest.mark.engine
 
-ML = Layout()
+LAYOUT = Layout()
 
 
 def model(local: LocalServer, name: str, archive: str = "model.tar.gz") -> dict[str, str]:
@@ -27,7 +27,7 @@ def model(local: LocalServer, name: str, archive: str = "model.tar.gz") -> dict[
 def test_job_reads_inputs_and_configuration(local: LocalServer) -> None:
     local.put({"in/x.csv": "1,2", "in/deep/y.csv": "3"})
     job = local.train(
-        f"cd {ML.root} && cat input/config/*.json > model/config && env > model/env && "
+        f"cd {LAYOUT.root} && cat input/config/*.json > model/config && env > model/env && "
         "find input/data -type f > model/data",
         HyperParameters={"epochs": "3"},
         InputDataConfig=[channel("train", local.uri("in/")) | {"ContentType": "text/csv"}],
@@ -61,7 +61,7 @@ LOSS = {"Name": "loss", "Regex": r"loss: ([0-9.]+)"}
 
 def test_writes_to_an_input_do_not_change_the_bucket(local: LocalServer) -> None:
     local.put({"writable/a": "original"})
-    script = f"cd {ML.channel('train')} && echo changed > a && echo new > b && rm a && cp b {ML.model}"
+    script = f"cd {LAYOUT.channel('train')} && echo changed > a && echo new > b && rm a && cp b {LAYOUT.model}"
     job = local.train(script, InputDataConfig=[channel("train", local.uri("writable"))])
     assert model(local, job["TrainingJobName"]) == {"b": "new\n"}
     assert [path.name for path in (local.bucket / "writable").iterdir()] == ["a"]
@@ -71,7 +71,7 @@ def test_writes_to_an_input_do_not_change_the_bucket(local: LocalServer) -> None
 def test_hosts_get_shards_and_resolve_each_other(local: LocalServer) -> None:
     local.put({f"shards/{number}": "" for number in range(5)})
     script = (
-        f"ls {ML.channel('train')} > {ML.model}/$(hostname); "
+        f"ls {LAYOUT.channel('train')} > {LAYOUT.model}/$(hostname); "
         # As on SageMaker, a host may start before the others.
         "for host in algo-1 algo-2 algo-3; do until getent hosts $host; do sleep 0.1; done; done; sleep 3"
     )
@@ -83,7 +83,7 @@ def test_hosts_get_shards_and_resolve_each_other(local: LocalServer) -> None:
 
 
 def test_models_of_hosts_are_merged_and_conflicts_are_logged(local: LocalServer) -> None:
-    script = f"hostname > {ML.model}/clash; hostname > {ML.model}/$(hostname); echo same > {ML.model}/same"
+    script = f"hostname > {LAYOUT.model}/clash; hostname > {LAYOUT.model}/$(hostname); echo same > {LAYOUT.model}/same"
     name = local.train(script, instances=2)["TrainingJobName"]
     assert model(local, name) == {
         "clash": "algo-1\n", "algo-1": "algo-1\n", "algo-2": "algo-2\n", "same": "same\n",
@@ -94,7 +94,7 @@ def test_models_of_hosts_are_merged_and_conflicts_are_logged(local: LocalServer)
 
 
 def test_failure_file_is_the_failure_reason(local: LocalServer) -> None:
-    job = local.train(f"echo too few rows > {ML.failure}; echo kept > {ML.output_data}/log; exit 7")
+    job = local.train(f"echo too few rows > {LAYOUT.failure}; echo kept > {LAYOUT.output_data}/log; exit 7")
     assert (job["TrainingJobStatus"], job["SecondaryStatus"]) == ("Failed", "Failed")
     assert job["FailureReason"] == "AlgorithmError: too few rows, exit code: 7"
     name = job["TrainingJobName"]
@@ -102,11 +102,11 @@ def test_failure_file_is_the_failure_reason(local: LocalServer) -> None:
     assert not (local.bucket / f"models/{name}/output/model.tar.gz").exists()
 
 
-TRAP = f"trap 'echo saved > {ML.model}/weights; exit 0' TERM; echo ready; while :; do sleep 0.1; done"
+TRAP = f"trap 'echo saved > {LAYOUT.model}/weights; exit 0' TERM; echo ready; while :; do sleep 0.1; done"
 
 
 def test_failed_host_stops_the_other_hosts(local: LocalServer) -> None:
-    script = f"test $(hostname) = algo-2 || {{ {TRAP}; }}; echo lost my data > {ML.failure}; exit 3"
+    script = f"test $(hostname) = algo-2 || {{ {TRAP}; }}; echo lost my data > {LAYOUT.failure}; exit 3"
     job = local.train(script, instances=2)
     assert job["FailureReason"] == "AlgorithmError: lost my data, exit code: 3 on algo-2"
     assert (job["TrainingEndTime"] - job["TrainingStartTime"]).total_seconds() < 60
@@ -116,7 +116,7 @@ def test_stopped_job_saves_its_model(local: LocalServer) -> None:
     name = local.start_training(TRAP)
     wait_until(lambda: local.output("TrainingJobs", name), lambda lines: lines.get("algo-1") == ["ready"])
     local.sagemaker.stop_training_job(TrainingJobName=name)
-    assert local.ended(name)["SecondaryStatus"] == "Stopped"
+    assert local.wait_for_end(name)["SecondaryStatus"] == "Stopped"
     assert model(local, name) == {"weights": "saved\n"}
     with pytest.raises(ClientError, match="because the training job is in status Stopped"):
         local.sagemaker.stop_training_job(TrainingJobName=name)
@@ -130,7 +130,9 @@ def test_job_is_stopped_after_max_runtime(local: LocalServer) -> None:
 
 def test_checkpoints_are_downloaded_and_uploaded(local: LocalServer) -> None:
     local.put({"checkpoints/epoch-1": "one", "checkpoints/old": "old"})
-    script = f"cd {ML.checkpoints} && cat epoch-1 > {ML.model}/resumed && echo two > epoch-2 && rm old && sleep 12"
+    script = (
+        f"cd {LAYOUT.checkpoints} && cat epoch-1 > {LAYOUT.model}/resumed && echo two > epoch-2 && rm old && sleep 12"
+    )
     job = local.train(script, CheckpointConfig={"S3Uri": local.uri("checkpoints")})
     assert model(local, job["TrainingJobName"]) == {"resumed": "one"}
     assert (local.bucket / "checkpoints/epoch-2").read_text() == "two\n"
@@ -150,7 +152,7 @@ def test_isolated_job_has_no_network_and_no_credentials(local: LocalServer) -> N
 
 
 def test_uncompressed_model_is_a_folder(local: LocalServer) -> None:
-    script = f"mkdir {ML.model}/1 && echo w > {ML.model}/1/weights && ln -s weights {ML.model}/1/link"
+    script = f"mkdir {LAYOUT.model}/1 && echo w > {LAYOUT.model}/1/weights && ln -s weights {LAYOUT.model}/1/link"
     output = {"S3OutputPath": local.uri("plain/"), "CompressionType": "NONE"}
     name = local.train(script, OutputDataConfig=output)["TrainingJobName"]
     folder = local.bucket / f"plain/{name}/output/model"
@@ -166,7 +168,7 @@ def test_entrypoint_and_arguments_replace_train(local: LocalServer) -> None:
     without_arguments["AlgorithmSpecification"] |= {"ContainerEntrypoint": ["echo", "alone"]}
     del without_arguments["AlgorithmSpecification"]["ContainerArguments"]
     local.sagemaker.create_training_job(**without_arguments)
-    local.ended(name := without_arguments["TrainingJobName"])
+    local.wait_for_end(name := without_arguments["TrainingJobName"])
     assert local.output("TrainingJobs", name) == {"algo-1": ["alone"]}
 
 
@@ -213,7 +215,7 @@ def test_jobs_are_listed_in_pages_and_deleted(local: LocalServer) -> None:
     prefix = unique("listed")
     for number in range(3):
         local.start_training("true", TrainingJobName=f"{prefix}-{number}")
-        local.ended(f"{prefix}-{number}")
+        local.wait_for_end(f"{prefix}-{number}")
     pages = local.sagemaker.get_paginator("list_training_jobs").paginate(
         NameContains=prefix, SortBy="Name", SortOrder="Descending", PaginationConfig={"PageSize": 2}
     )
@@ -285,6 +287,6 @@ def test_script_is_downloaded_from_the_bucket(local: LocalServer) -> None:
         "epochs": "3",
     }
     local.sagemaker.create_training_job(**request)
-    job = local.ended(request["TrainingJobName"])
+    job = local.wait_for_end(request["TrainingJobName"])
     assert job["TrainingJobStatus"] == "Completed", job["FailureReason"]
     assert model(local, job["TrainingJobName"]) == {"weights": "3 epochs on algo-1"}

@@ -21,8 +21,8 @@ h = json.load(open("{Layout().input_config / "hyperparameters.json"}"))
 for score in eval(h["score"]):
     print("val_loss: %f" % score, flush=True)
 """
-"""Prints scores that it computes from its hyperparameters `h`. It is the entry point of an image, because definitions
-of training jobs cannot contain one."""
+"""Prints scores that it computes from its hyperparameters `h`. It is the entry point of an image, because the
+definition of a tuning job's training jobs cannot contain an entry point."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Tuning:
         score: str,
         ranges: dict[str, Any],
         jobs: int | None = 4,
-        resources: str = "ResourceConfig",
+        resources_member: str = "ResourceConfig",
         warm_start: dict[str, Any] | None = None,
         name: str | None = None,
         **config: Any,
@@ -49,20 +49,20 @@ class Tuning:
         self.local.sagemaker.create_hyper_parameter_tuning_job(
             HyperParameterTuningJobName=name,
             HyperParameterTuningJobConfig={**settings, "ParameterRanges": ranges, "RandomSeed": 1, **config},
-            TrainingJobDefinition=self._definition(score, resources),
+            TrainingJobDefinition=self._definition(score, resources_member),
             **({"WarmStartConfig": warm_start} if warm_start else {}),
         )
         return name
 
-    def _definition(self, score: str, resources: str) -> dict[str, Any]:
+    def _definition(self, score: str, resources_member: str) -> dict[str, Any]:
         request = training_request(self.local, "")
         del request["TrainingJobName"]
-        request[resources] = request.pop("ResourceConfig")
+        request[resources_member] = request.pop("ResourceConfig")
         metrics = [{"Name": "val_loss", "Regex": r"val_loss: (\S+)"}]
         algorithm = {"TrainingImage": self.image, "TrainingInputMode": "File", "MetricDefinitions": metrics}
         return request | {"AlgorithmSpecification": algorithm, "StaticHyperParameters": {"score": score}}
 
-    def ended(self, name: str) -> dict[str, Any]:
+    def wait_for_end(self, name: str) -> dict[str, Any]:
         describe = self.local.sagemaker.describe_hyper_parameter_tuning_job
         job: dict[str, Any] = wait_until(
             lambda: describe(HyperParameterTuningJobName=name),
@@ -93,7 +93,7 @@ ALL_TYPES = {
 
 def test_best_of_all_parameter_types_is_found(tuning: Tuning) -> None:
     name = tuning.start('[float(h["rate"])]', ALL_TYPES)
-    job = tuning.ended(name)
+    job = tuning.wait_for_end(name)
     assert job["TrainingJobStatusCounters"]["Completed"] == job["ObjectiveStatusCounters"]["Succeeded"] == 4
     found = tuning.trials(name, SortBy="FinalObjectiveMetricValue", PaginationConfig={"PageSize": 3})
     values = [item["FinalHyperParameterTuningJobObjectiveMetric"]["Value"] for item in found]
@@ -110,16 +110,16 @@ def test_best_of_all_parameter_types_is_found(tuning: Tuning) -> None:
 
 def test_training_job_describes_its_tuning_job(tuning: Tuning) -> None:
     name = tuning.start("[1]", ALL_TYPES, jobs=1)
-    job = tuning.ended(name)
+    job = tuning.wait_for_end(name)
     training = tuning.local.sagemaker.describe_training_job(TrainingJobName=job["BestTrainingJob"]["TrainingJobName"])
     assert training["TuningJobArn"] == job["HyperParameterTuningJobArn"]
     assert training["HyperParameters"]["_tuning_objective_metric"] == "val_loss"
 
 
-def test_resource_config_of_the_sdk_is_described(tuning: Tuning) -> None:
-    name = tuning.start("[1]", ALL_TYPES, jobs=1, resources="HyperParameterTuningResourceConfig")
+def test_tuning_resource_config_is_described_as_resource_config(tuning: Tuning) -> None:
+    name = tuning.start("[1]", ALL_TYPES, jobs=1, resources_member="HyperParameterTuningResourceConfig")
     job = tuning.local.sagemaker.describe_training_job(
-        TrainingJobName=tuning.ended(name)["BestTrainingJob"]["TrainingJobName"]
+        TrainingJobName=tuning.wait_for_end(name)["BestTrainingJob"]["TrainingJobName"]
     )
     assert job["ResourceConfig"]["InstanceCount"] == 1
 
@@ -130,21 +130,21 @@ CHOICES = {"CategoricalParameterRanges": [{"Name": "a", "Values": ["1", "2"]}, {
 
 def test_grid_tries_every_combination(tuning: Tuning) -> None:
     name = tuning.start('[int(h["a"]) * int(h["b"])]', CHOICES, jobs=None, Strategy="Grid")
-    assert tuning.ended(name)["HyperParameterTuningJobStatus"] == "Completed"
+    assert tuning.wait_for_end(name)["HyperParameterTuningJobStatus"] == "Completed"
     tried = sorted(tuple(item["TunedHyperParameters"].values()) for item in tuning.trials(name))
     assert tried == [("1", "3"), ("1", "4"), ("2", "3"), ("2", "4")]
 
 
 def test_failed_trial_does_not_fail_the_tuning_job(tuning: Tuning) -> None:
     name = tuning.start('[1 / (int(h["a"]) - 1)]', CHOICES, jobs=None, Strategy="Grid")
-    job = tuning.ended(name)
+    job = tuning.wait_for_end(name)
     assert job["HyperParameterTuningJobStatus"] == "Completed"
     assert job["TrainingJobStatusCounters"]["NonRetryableError"] == 2
     assert job["BestTrainingJob"]["TunedHyperParameters"]["a"] == "2"
 
 
 def test_tuning_job_fails_if_all_trials_fail(tuning: Tuning) -> None:
-    job = tuning.ended(tuning.start("[1 / 0]", CHOICES, jobs=2))
+    job = tuning.wait_for_end(tuning.start("[1 / 0]", CHOICES, jobs=2))
     assert job["HyperParameterTuningJobStatus"] == "Failed"
     assert "All training jobs failed" in job["FailureReason"]
 
@@ -152,17 +152,17 @@ def test_tuning_job_fails_if_all_trials_fail(tuning: Tuning) -> None:
 def test_target_ends_the_search(tuning: Tuning) -> None:
     criteria = {"TargetObjectiveMetricValue": 10.0}
     name = tuning.start("[5]", ONE_RANGE, 50, Strategy="Random", TuningJobCompletionCriteria=criteria)
-    assert tuning.ended(name)["HyperParameterTuningJobStatus"] == "Completed"
+    assert tuning.wait_for_end(name)["HyperParameterTuningJobStatus"] == "Completed"
     assert len(tuning.trials(name)) <= 3
 
 
-def test_trial_below_the_median_is_stopped_early(tuning: Tuning) -> None:
+def test_trial_worse_than_the_median_is_stopped_early(tuning: Tuning) -> None:
     good = "[1] * 100"
     bad = "(__import__('time').sleep(1) or 9 for _ in range(20))"
     ranges = {"CategoricalParameterRanges": [{"Name": "a", "Values": ["1", "2", "3", "4"]}]}
     score = f'{bad} if h["a"] == "4" else {good}'
     name = tuning.start(score, ranges, jobs=None, Strategy="Grid", TrainingJobEarlyStoppingType="Auto")
-    job = tuning.ended(name)
+    job = tuning.wait_for_end(name)
     assert job["HyperParameterTuningJobStatus"] == "Completed"
     assert job["TrainingJobStatusCounters"]["Stopped"] == 1
     (stopped,) = tuning.trials(name, StatusEquals="Stopped")
@@ -173,7 +173,7 @@ def test_stop_also_stops_training_jobs(tuning: Tuning) -> None:
     name = tuning.start("(__import__('time').sleep(1) or 1 for _ in range(60))", CHOICES, 4, Strategy="Random")
     wait_until(lambda: tuning.trials(name), lambda found: len(found) == 2)
     tuning.local.sagemaker.stop_hyper_parameter_tuning_job(HyperParameterTuningJobName=name)
-    job = tuning.ended(name)
+    job = tuning.wait_for_end(name)
     assert job["HyperParameterTuningJobStatus"] == "Stopped"
     assert job["TrainingJobStatusCounters"]["InProgress"] == 0
 
@@ -185,15 +185,15 @@ SLOWLY = "(__import__('time').sleep(0.3) or {value} for _ in range({epochs}))"
 
 
 def hyperband(minimum: int, maximum: int) -> dict[str, Any]:
-    resources = {"MinResource": minimum, "MaxResource": maximum}
-    return {"Strategy": "Hyperband", "StrategyConfig": {"HyperbandStrategyConfig": resources}}
+    resources_member = {"MinResource": minimum, "MaxResource": maximum}
+    return {"Strategy": "Hyperband", "StrategyConfig": {"HyperbandStrategyConfig": resources_member}}
 
 
 def test_hyperband_stops_worse_trials(tuning: Tuning) -> None:
     score = SLOWLY.format(value='float(h["x"])', epochs=9)
     # A fixed name, because the search chooses brackets by the name.
     name = tuning.start(score, ONE_RANGE, 8, name="tune-worse", **hyperband(1, 9))
-    job = tuning.ended(name)
+    job = tuning.wait_for_end(name)
     assert job["HyperParameterTuningJobStatus"] == "Completed"
     assert job["TrainingJobStatusCounters"]["Stopped"] >= 1
     assert job["ObjectiveStatusCounters"]["Succeeded"] == 8
@@ -204,7 +204,7 @@ def test_hyperband_stops_worse_trials(tuning: Tuning) -> None:
 
 def test_hyperband_stops_trials_after_max_resource(tuning: Tuning) -> None:
     name = tuning.start(SLOWLY.format(value="1", epochs=20), ONE_RANGE, 1, **hyperband(1, 3))
-    job = tuning.ended(name)
+    job = tuning.wait_for_end(name)
     assert job["TrainingJobStatusCounters"]["Stopped"] == 1
     assert job["BestTrainingJob"]["ObjectiveStatus"] == "Succeeded"
 
@@ -217,13 +217,13 @@ def warm_start(*parents: str, kind: str = "IdenticalDataAndAlgorithm") -> dict[s
     return {"ParentHyperParameterTuningJobs": listed, "WarmStartType": kind}
 
 
-X = 'abs(float(h["x"]) - 0.3)'
+DISTANCE = 'abs(float(h["x"]) - 0.3)'
 
 
 def test_warm_start_describes_the_best_trial_of_all_parents(tuning: Tuning) -> None:
-    parents = [tuning.start(f"[{X}]", ONE_RANGE, 6, RandomSeed=seed) for seed in (1, 2)]
-    found = [tuning.ended(parent)["BestTrainingJob"] for parent in parents]
-    job = tuning.ended(tuning.start(f"[{X}]", ONE_RANGE, 4, warm_start=warm_start(*parents)))
+    parents = [tuning.start(f"[{DISTANCE}]", ONE_RANGE, 6, RandomSeed=seed) for seed in (1, 2)]
+    found = [tuning.wait_for_end(parent)["BestTrainingJob"] for parent in parents]
+    job = tuning.wait_for_end(tuning.start(f"[{DISTANCE}]", ONE_RANGE, 4, warm_start=warm_start(*parents)))
     assert len(job["WarmStartConfig"]["ParentHyperParameterTuningJobs"]) == 2
     candidates = [*found, job["BestTrainingJob"]]
     best = min(candidates, key=lambda trial: trial["FinalHyperParameterTuningJobObjectiveMetric"]["Value"])
@@ -232,9 +232,9 @@ def test_warm_start_describes_the_best_trial_of_all_parents(tuning: Tuning) -> N
 
 
 def test_transfer_learning_has_no_overall_best(tuning: Tuning) -> None:
-    tuning.ended(parent := tuning.start("[1]", ONE_RANGE, 1))
+    tuning.wait_for_end(parent := tuning.start("[1]", ONE_RANGE, 1))
     config = warm_start(parent, kind="TransferLearning")
-    job = tuning.ended(tuning.start("[2]", ONE_RANGE, 1, warm_start=config))
+    job = tuning.wait_for_end(tuning.start("[2]", ONE_RANGE, 1, warm_start=config))
     assert "OverallBestTrainingJob" not in job
 
 
@@ -245,11 +245,11 @@ def test_missing_or_running_parent_raises(tuning: Tuning) -> None:
     with pytest.raises(ClientError, match="is InProgress: it must have ended"):
         tuning.start("[1]", ONE_RANGE, warm_start=warm_start(parent))
     tuning.local.sagemaker.stop_hyper_parameter_tuning_job(HyperParameterTuningJobName=parent)
-    tuning.ended(parent)
+    tuning.wait_for_end(parent)
 
 
-def test_different_parent_raises(tuning: Tuning) -> None:
-    tuning.ended(parent := tuning.start("[1]", ONE_RANGE, 1))
+def test_incompatible_parent_raises(tuning: Tuning) -> None:
+    tuning.wait_for_end(parent := tuning.start("[1]", ONE_RANGE, 1))
     objective = {"Type": "Maximize", "MetricName": "val_loss"}
     for ranges, config, message in (
         (ONE_RANGE, {"HyperParameterTuningJobObjective": objective}, "objective metric must be the same"),

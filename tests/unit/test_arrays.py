@@ -25,7 +25,7 @@ def test_blocks_hold_the_array_for_any_layout_and_dtype(
     array = np.asarray(np.random.default_rng(0).integers(0, 2, (100, 3)), dtype=dtype, order=order)
     array_file = arrays.open_array(save(tmp_path / "x_train.npy", array))
     monkeypatch.setattr(arrays, "BLOCK_BYTES", array.itemsize * 3 * 8)
-    monkeypatch.setattr(arrays, "COLUMN_ROWS", 8)
+    monkeypatch.setattr(arrays, "MIN_COLUMN_BLOCK_ROWS", 8)
     starts, blocks = zip(*array_file.blocks(), strict=True)
     assert list(starts) == list(range(0, 100, 8))
     assert [len(block) for block in blocks] == [8] * 12 + [4]

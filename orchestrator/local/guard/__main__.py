@@ -9,7 +9,7 @@ from microjobs_orchestrator.local.guard.settings import READY_LINE, Settings
 
 
 def main() -> None:
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # or the kernel drops the signal
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # without a handler, the kernel drops signals to process 1
     settings = Settings.from_environment()
     try:
         firewall.install(firewall.make_chains(settings))

@@ -59,7 +59,7 @@ class HostGroup:
         stream = self._streams[host.name]
         with stream.writer() as write:
             # Lines are counted, because times repeat within a millisecond and decrease when the clock is set.
-            new_lines = itertools.islice(host.lines(), stream.known(), None)
+            new_lines = itertools.islice(host.lines(), stream.count_host_lines(), None)
             for line in final_parts(_write_each(new_lines, write)):
                 self._attempt.on_line(line)
 

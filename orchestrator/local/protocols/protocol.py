@@ -13,7 +13,7 @@ from microjobs_orchestrator.local.protocols.answer import Answer
 from microjobs_orchestrator.local.protocols.models import service_model
 
 ErrorStyle = Literal["json", "query", "s3"]
-"""Families of protocols: AWS has other error codes in each."""
+"""Families of protocols. Each has its own error codes on AWS."""
 
 
 class WireProtocol(Protocol):
@@ -54,8 +54,8 @@ MODULES: Mapping[str, ModuleType] = {
     "ec2": query,
     "rest-xml": rest_xml,
 }
-"""Modules by botocore's names of the protocols. For CBOR and EC2, a module only formats errors of services that another
-emulator answers."""
+"""Modules by botocore's names of the protocols. Another emulator answers the services that use CBOR or EC2; for them, a
+module only formats errors."""
 
 STYLES: Mapping[ModuleType, ErrorStyle] = {aws_json: "json", rest_json: "json", query: "query", rest_xml: "s3"}
 

@@ -1,7 +1,7 @@
 """SQLite database of the object store: buckets, details of objects, and multipart uploads.
 
-A row of the table `objects` describes a file of exactly that size and modification time. If a user replaces the file by
-hand, no query finds the old row.
+A row of the table `objects` describes a file that has exactly the size and the modification time in the row. If a user
+replaces the file by hand, no query finds the old row.
 """
 
 from pathlib import Path
@@ -57,7 +57,7 @@ class Database(sqlite.Database):
     def forget(self, bucket: str, key: str) -> None:
         self.change("DELETE FROM objects WHERE bucket = ? AND key = ?", (bucket, key))
 
-    def marker(self, bucket: str, key: str) -> int | None:
+    def marker_time(self, bucket: str, key: str) -> int | None:
         """Return when the folder marker of a key was made, in ns since 1970; None if the key has no marker."""
         rows = self.select(
             "SELECT modified_ns FROM objects WHERE bucket = ? AND key = ? AND substr(key, -1) = '/'"

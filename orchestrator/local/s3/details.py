@@ -21,7 +21,7 @@ class Details:
     etag: str = ""
     """The ETag without quotes: MD5 in hex, followed by `-N` after an upload in N parts."""
     headers: Mapping[str, str] = field(default_factory=dict)
-    """Headers by the names of S3's members: ContentType, CacheControl, Expires …"""
+    """HTTP headers, under the names of the members in S3's API: ContentType, CacheControl, Expires …"""
     metadata: Mapping[str, str] = field(default_factory=dict)
     checksums: Mapping[str, str] = field(default_factory=dict)
     """Checksums in base64 by algorithm, such as CRC32."""

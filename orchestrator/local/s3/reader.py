@@ -102,7 +102,7 @@ class ObjectReader:
         found, is_marker = self._files.stat(bucket / relative), keys.is_folder_marker(key)
         if found is not None and not is_marker and stat.S_ISREG(found.st_mode):
             return StoredObject(bucket, key, self._root / bucket / relative, found.st_size, found.st_mtime_ns)
-        modified_ns = self.database.marker(bucket, key) if is_marker else None
+        modified_ns = self.database.marker_time(bucket, key) if is_marker else None
         if modified_ns is None or found is None or not stat.S_ISDIR(found.st_mode):
             raise no_such_key(key)
         return StoredObject(bucket, key, self._empty, 0, modified_ns)
@@ -159,7 +159,7 @@ class ObjectReader:
             return self._files.is_folder(f"{bucket}/{folder.decode(errors='surrogateescape')}")
 
         def find_marker(folder: bytes) -> int | None:
-            return self.database.marker(bucket, folder.decode(errors="replace"))
+            return self.database.marker_time(bucket, folder.decode(errors="replace"))
 
         start = prefix.encode(errors="surrogatepass")
         for entry in Walk(os.fsencode(root), self._folders, is_folder, find_marker, start, after, fold):

@@ -179,7 +179,7 @@ class ObjectStore(ObjectReader):
     def _prune(self, bucket: str, folder: Path) -> None:
         """Remove a folder and its parents as long as they are empty. The bucket and folders with markers stay."""
         while len(folder.parts) > 1:
-            if self.database.marker(bucket, f"{folder.relative_to(bucket).as_posix()}/") is not None:
+            if self.database.marker_time(bucket, f"{folder.relative_to(bucket).as_posix()}/") is not None:
                 return
             try:
                 (self._root / folder).rmdir()

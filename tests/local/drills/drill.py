@@ -23,7 +23,7 @@ from microjobs_orchestrator.local.config import Config
 from microjobs_orchestrator.local.home import Home
 from tests.local.clients import FINAL_STATUSES, LocalServer, processing_request, training_request, wait_until
 from tests.local.drills.examples import Examples
-from tests.local.drills.image import ML, expected_lines
+from tests.local.drills.image import LAYOUT, expected_lines
 from tests.local.drills.leaks import machine, started, temporary_folder
 from tests.local.drills.uploads import Uploads
 
@@ -181,7 +181,7 @@ class Drill:
 
     def _start_processing(self, hosts: int) -> Job:
         job, given = self._new("Processing", hosts)
-        uri, path = self.local.uri(f"processed/{job.name}"), str(ML.processing("output"))
+        uri, path = self.local.uri(f"processed/{job.name}"), str(LAYOUT.processing("output"))
         output = {"OutputName": "weights", "S3Output": {"S3Uri": uri, "LocalPath": path, "S3UploadMode": "EndOfJob"}}
         application = {"ImageUri": self._image, "ContainerArguments": ["process", json.dumps(given)]}
         self.local.sagemaker.create_processing_job(

@@ -1,4 +1,7 @@
-"""Examples of all kinds that run, as part of the drill. New resource families take part without a change here."""
+"""Example resources of all kinds with a lifecycle, for the drill that kills the server.
+
+The kinds are discovered, so new resource families take part without a change of this module.
+"""
 
 from collections.abc import Iterator
 from typing import Any
@@ -17,7 +20,8 @@ class Examples:
         self._local = local
         self._prefix = prefix
         self._created: set[Kind] = set()
-        """The kinds whose Create request the server answered. It may have handled one more request."""
+        """The kinds whose Create request the server answered. The server may have created one more resource and been
+        killed before it answered."""
 
     def create(self) -> None:
         for kind, _, name in self._resources():

@@ -7,7 +7,7 @@ from microjobs.contract import Layout
 from tests.conftest import image_from
 from tests.local.clients import SHELL
 
-ML = Layout()
+LAYOUT = Layout()
 
 PROGRAM = f"""
 import http.server, json, os, pathlib, signal, sys, time
@@ -38,10 +38,10 @@ def work(given, output):
     pathlib.Path(output, "weights").write_text(given["lines"] * 1000)
 
 if sys.argv[1] == "train":
-    given = json.loads(pathlib.Path("{ML.input_config / "hyperparameters.json"}").read_text())
-    work(given, "{ML.model}")
+    given = json.loads(pathlib.Path("{LAYOUT.input_config / "hyperparameters.json"}").read_text())
+    work(given, "{LAYOUT.model}")
 elif sys.argv[1] == "process":
-    work(json.loads(sys.argv[2]), "{ML.processing("output")}")
+    work(json.loads(sys.argv[2]), "{LAYOUT.processing("output")}")
 else:
     signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
     http.server.ThreadingHTTPServer(("", 8080), Handler).serve_forever()

@@ -11,13 +11,13 @@ from botocore.exceptions import ClientError
 from microjobs.contract import Layout
 from tests.local.clients import started, wait_until
 
-ML = Layout()
+LAYOUT = Layout()
 MEGABYTES = 40
 
 
 @pytest.fixture
 def small(tmp_path: Path) -> Iterator[Path]:
-    """A file system of few megabytes."""
+    """A file system of `MEGABYTES` megabytes."""
     folder = tmp_path / "small"
     folder.mkdir()
     command = ["mount", "-t", "tmpfs", "-o", f"size={MEGABYTES}m", "tmpfs", str(folder)]
@@ -30,7 +30,7 @@ def small(tmp_path: Path) -> Iterator[Path]:
 
 @contextmanager
 def full(folder: Path) -> Iterator[None]:
-    """Not a byte is free in a folder's file system meanwhile."""
+    """Fill a folder's file system to the last byte; free the space at the end of the block."""
     filler = folder / "filler"
     with filler.open("wb", buffering=0) as file:
         for size in (1 << 20, 1 << 12, 1):
@@ -46,8 +46,8 @@ def full(folder: Path) -> Iterator[None]:
 @pytest.mark.engine
 def test_full_device_is_reported_and_nothing_is_lost(small: Path) -> None:
     with started(small / "home", runtime="docker") as local:
-        finished = local.train(f"echo finished > {ML.model}/weights")["TrainingJobName"]
-        name = local.start_training(f"echo ready; sleep 3; head -c 3000000 /dev/urandom > {ML.model}/big")
+        finished = local.train(f"echo finished > {LAYOUT.model}/weights")["TrainingJobName"]
+        name = local.start_training(f"echo ready; sleep 3; head -c 3000000 /dev/urandom > {LAYOUT.model}/big")
         wait_until(lambda: local.output("TrainingJobs", name), lambda lines: lines.get("algo-1") == ["ready"])
         objects = {path.name for path in local.bucket.rglob("*")}
         with full(small):
@@ -55,10 +55,10 @@ def test_full_device_is_reported_and_nothing_is_lost(small: Path) -> None:
                 local.s3.put_object(Bucket=local.address.bucket, Key="big", Body=b"x" * 100_000)
             with pytest.raises(ClientError, match="no space left on the device"):
                 local.s3.create_multipart_upload(Bucket=local.address.bucket, Key="parts")
-            job = local.ended(name)
+            job = local.wait_for_end(name)
         assert "does not fit: 0 bytes can be used" in job["FailureReason"]
         assert {path.name for path in local.bucket.rglob("*")} == objects
-        assert local.ended(finished)["TrainingJobStatus"] == "Completed"
+        assert local.wait_for_end(finished)["TrainingJobStatus"] == "Completed"
         assert list((local.home.objects / "incoming").iterdir()) == []
         local.s3.put_object(Bucket=local.address.bucket, Key="big", Body=b"x" * 100_000)
-        assert local.train(f"head -c 3000000 /dev/urandom > {ML.model}/big")["TrainingJobStatus"] == "Completed"
+        assert local.train(f"head -c 3000000 /dev/urandom > {LAYOUT.model}/big")["TrainingJobStatus"] == "Completed"

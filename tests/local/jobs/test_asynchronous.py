@@ -108,7 +108,7 @@ def test_body_can_be_inline(parts: ServerParts, invoke: Invoker) -> None:
     assert read_object(parts, response.headers[OUTPUT_URI])[1] == b"inline"
 
 
-def test_request_names_the_output_key(parts: ServerParts, invoke: Invoker) -> None:
+def test_output_key_comes_from_the_request(parts: ServerParts, invoke: Invoker) -> None:
     named = {"X-Amzn-SageMaker-S3OutputPathExtension": "mine/", "X-Amzn-SageMaker-Filename": "a.csv"}
     response = invoke_async(invoke, b"x", named)
     assert response.headers[OUTPUT_URI] == "s3://bucket/out/mine/a.csv"
@@ -189,10 +189,10 @@ def test_concurrency_follows_the_configuration(parts: ServerParts, model: Model)
 
 
 def test_restarted_server_resumes_the_queue(parts: ServerParts, model: Model) -> None:
-    held = threading.Event()
+    released = threading.Event()
 
     def hold(request: ReceivedRequest) -> Reply:
-        held.wait(20)
+        released.wait(20)
         return Reply(request.body)
 
     serve(parts, MaxConcurrentInvocationsPerInstance=2)
@@ -202,7 +202,7 @@ def test_restarted_server_resumes_the_queue(parts: ServerParts, model: Model) ->
     parts.registry.shut_down()
     assert count_queue(parts) == 5
     assert [thread.name for thread in threading.enumerate() if thread.name.startswith("async e")] == []
-    held.set()
+    released.set()
     second = parts.restart()
     assert [read_object(second, uri)[1] for uri in uris] == [b"0", b"1", b"2", b"3", b"4"]
     wait_until(lambda: count_queue(second) == 0)
@@ -245,14 +245,14 @@ def test_update_repeats_interrupted_invocation(
 
 
 def test_deletion_deletes_the_queue(parts: ServerParts, invoke: Invoker, model: Model) -> None:
-    held = threading.Event()
-    model.invoke = lambda _: Reply(str(held.wait(20)).encode())
+    released = threading.Event()
+    model.invoke = lambda _: Reply(str(released.wait(20)).encode())
     for _ in range(6):
         invoke_async(invoke, b"x")
     wait_until(lambda: len(model.requests) == asynchronous.DEFAULT_CONCURRENCY)
     parts.delete()
     wait_until(lambda: parts.context.state.get("endpoint", "e") is None, seconds=5)
-    held.set()
+    released.set()
     assert (count_queue(parts), parts.read_outputs()) == (0, {})
 
 

@@ -1,4 +1,4 @@
-"""The split of objects into the bodies of requests."""
+"""Tests for splitting the input objects of transform jobs into request bodies."""
 
 import gzip
 import struct

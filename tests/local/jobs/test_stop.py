@@ -130,7 +130,7 @@ class Server:
         assert found is not None
         return found
 
-    def ended(self, kind: str = TRAINING_JOB.arn_type) -> Mapping[str, Any]:
+    def wait_for_end(self, kind: str = TRAINING_JOB.arn_type) -> Mapping[str, Any]:
         """Wait until the job has ended and its containers are removed; return its description."""
         deadline = time.monotonic() + SECONDS
         while self.registry.find(f"{kind}/job") is not None:
@@ -194,7 +194,7 @@ def test_stop_ends_a_job_at_any_moment(make_server: Callable[[str], Server], mom
     assert server.record().status == "Stopping"
     server.stop()  # a second stop has no further effect
     server.gates.open.set()
-    assert server.ended()["TrainingJobStatus"] == outcome
+    assert server.wait_for_end()["TrainingJobStatus"] == outcome
 
 
 def test_stop_of_an_ended_job_raises(make_server: Callable[[str], Server]) -> None:
@@ -223,7 +223,7 @@ def test_job_that_starts_during_a_shutdown_is_stopped(make_server: Callable[[str
     server = make_server("")
     server.registry.shut_down()
     server.operations["CreateTrainingJob"](REQUEST)
-    assert server.ended()["FailureReason"].endswith("the local server was shut down while the job ran")
+    assert server.wait_for_end()["FailureReason"].endswith("the local server was shut down while the job ran")
 
 
 class CheckpointContainer(Container):
@@ -242,7 +242,7 @@ def test_model_is_stored_after_a_failed_checkpoint_upload(make_server: Callable[
     server = make_server("")
     server.engine.container = CheckpointContainer
     server.operations["CreateTrainingJob"]({**REQUEST, "CheckpointConfig": {"S3Uri": "s3://bucket/checkpoints"}})
-    ended = server.ended()
+    ended = server.wait_for_end()
     assert ended["TrainingJobStatus"] == "Completed", ended
     assert [item.key for item in server.context.store.list("bucket")] == ["models/job/output/model.tar.gz"]
     (log,) = server.context.logs.streams("/aws/sagemaker/TrainingJobs").values()
@@ -256,7 +256,7 @@ def test_stop_ends_a_processing_job(make_server: Callable[[str], Server], moment
     assert server.gates.reached.wait(SECONDS)
     server.operations["StopProcessingJob"]({"ProcessingJobName": "job"})
     server.gates.open.set()
-    assert server.ended(PROCESSING_JOB.arn_type)["ProcessingJobStatus"] == "Stopped"
+    assert server.wait_for_end(PROCESSING_JOB.arn_type)["ProcessingJobStatus"] == "Stopped"
 
 
 def test_stop_before_the_first_start_stops_the_job(make_server: Callable[[str], Server]) -> None:
@@ -265,7 +265,7 @@ def test_stop_before_the_first_start_stops_the_job(make_server: Callable[[str], 
     record = create_training_job(server.context, REQUEST)
     server.stop()
     server.registry.start(training.TrainingJob(server.context, record))
-    assert server.ended()["TrainingJobStatus"] == "Stopped"
+    assert server.wait_for_end()["TrainingJobStatus"] == "Stopped"
 
 
 @pytest.mark.parametrize("hosts", [0, 1])
@@ -277,4 +277,4 @@ def test_stop_before_a_crash_stops_the_resumed_job(make_server: Callable[[str], 
         server.engine.plans["training-job/job"] = [Container(server.gates)]
     server.gates.open.set()
     server.registry.recover({TRAINING_JOB.arn_type: training.TrainingJob})
-    assert server.ended()["TrainingJobStatus"] == "Stopped"
+    assert server.wait_for_end()["TrainingJobStatus"] == "Stopped"

@@ -86,7 +86,7 @@ def test_text_is_parsed_by_the_type_of_its_shape(kind: str, text: str, value: ob
     ],
 )
 def test_text_of_another_type_raises(kind: str, text: str) -> None:
-    with pytest.raises(ValueError):  # noqa: PT011  the message has the text only
+    with pytest.raises(ValueError):  # noqa: PT011  the message contains only the text
         parse_text(Shape("S", {"type": kind}), text)
 
 

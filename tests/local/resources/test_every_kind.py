@@ -29,7 +29,7 @@ every_running_kind = pytest.mark.parametrize("kind", RUNNING, ids=lambda kind: k
 
 
 class Server:
-    """The parts of a server over a home, with the operations on all kinds."""
+    """The parts of a server that uses a home, with the operations on all kinds."""
 
     def __init__(self, home: Home) -> None:
         self.runtime = FakeRuntime()
@@ -46,7 +46,7 @@ class Server:
         return dict(handler(members))
 
     def create(self, kind: Kind, name: str, **members: Any) -> dict[str, Any]:
-        """Create a resource, and what its request names."""
+        """Create a resource, after the model and the endpoint configuration that its request may name."""
         for other in (MODEL, ENDPOINT_CONFIG):
             if other is kind:
                 break
@@ -142,11 +142,11 @@ def test_resource_is_stopped_and_deleted(server: Server, kind: Kind) -> None:
 
 @every_running_kind
 def test_restarted_server_settles_every_resource(home: Home, server: Server, kind: Kind) -> None:
-    """The hosts are lost, too: what runs fails with a reason, or runs again and can be stopped."""
+    """The new server finds no hosts: a running resource fails with a reason, or runs again and can be stopped."""
     assert kind.lifecycle is not None
     transitional = kind.lifecycle.transitional
     server.create(kind, "one")
-    # The server of this process does not really die: it must have done what it does by itself.
+    # The first server is not killed: wait until it has started hosts or settled the resource, so that it does no more.
     wait_until(lambda: server.runtime.hosts or server.status(kind, "one") not in transitional)
     after = Server(home)
     after.recover()

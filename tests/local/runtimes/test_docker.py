@@ -25,8 +25,8 @@ from tests.conftest import image_name
 from tests.local.machine import list_containers, open_engine
 from tests.local.trees import copy_from_host, write_tree
 
-ML = Layout()
-DATA = str(ML.channel("train"))
+LAYOUT = Layout()
+DATA = str(LAYOUT.channel("train"))
 
 
 def plan(tmp_path: Path, script: str, name: str = "job/a", image: str = "serve") -> Plan:
@@ -222,12 +222,12 @@ def test_plans_of_another_home_are_not_touched(tmp_path: Path, docker_runtime: D
 
 @pytest.mark.engine
 def test_files_belong_to_the_caller(tmp_path: Path, docker_runtime: DockerRuntime) -> None:
-    (host,) = docker_runtime.start(plan(tmp_path, f"umask 077; echo w > {ML.model}/w; chown 1234 {ML.model}/w"))
+    (host,) = docker_runtime.start(plan(tmp_path, f"umask 077; echo w > {LAYOUT.model}/w; chown 1234 {LAYOUT.model}/w"))
     host.wait()
-    assert copy_from_host(host, str(ML.model), tmp_path / "copied")
+    assert copy_from_host(host, str(LAYOUT.model), tmp_path / "copied")
     found = (tmp_path / "copied" / "w").stat()
     assert found.st_uid == tmp_path.stat().st_uid
-    assert not copy_from_host(host, str(ML.code), tmp_path / "none")
+    assert not copy_from_host(host, str(LAYOUT.code), tmp_path / "none")
 
 
 def archive(*members: tarfile.TarInfo) -> list[bytes]:

@@ -29,7 +29,7 @@ from tests.local.clients import (
 )
 from tests.local.machine import Address, list_containers, listening_addresses
 
-ML = Layout()
+LAYOUT = Layout()
 USUAL_PORTS = (8785, 8786, WATCH_PORT, TORCH_PORT, TENSORFLOW_PORT)
 HOSTS = 3
 IS_FIRST = f"""grep -q '"current_host": "algo-1"' {ROOT}/config/resourceconfig.json"""
@@ -128,7 +128,7 @@ def scale(local: LocalServer) -> tuple[dict[str, Any], str]:
             np.save(buffer, part)
             key = f"{name}/raw/{kind}_train-{number:05d}-of-00002.npy"
             local.s3.put_object(Bucket=local.address.bucket, Key=key, Body=buffer.getvalue())
-    raw = processing_input("raw", local.uri(f"{name}/raw/"), str(ML.processing("input")), "ShardedByS3Key")
+    raw = processing_input("raw", local.uri(f"{name}/raw/"), str(LAYOUT.processing("input")), "ShardedByS3Key")
     local.sagemaker.create_processing_job(
         ProcessingJobName=name,
         AppSpecification={
@@ -139,7 +139,7 @@ def scale(local: LocalServer) -> tuple[dict[str, Any], str]:
         ProcessingInputs=[raw],
         ProcessingOutputConfig={
             "Outputs": [
-                processing_output(split, local.uri(f"{name}/{split}"), str(ML.processing(split)))
+                processing_output(split, local.uri(f"{name}/{split}"), str(LAYOUT.processing(split)))
                 for split in ("train", "test")
             ]
         },
@@ -193,7 +193,7 @@ def test_only_the_owner_can_read_the_secret(processes: LocalServer) -> None:
     assert {oct(path.stat().st_mode & 0o777) for path in files} == {"0o600"}
     assert {path.stat().st_uid for path in files} == {os.getuid()}
     processes.sagemaker.stop_training_job(TrainingJobName=name)
-    processes.ended(name)
+    processes.wait_for_end(name)
 
 
 def test_one_host_needs_no_secret(processes: LocalServer) -> None:

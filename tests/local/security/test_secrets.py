@@ -19,7 +19,7 @@ from tests.local.machine import list_containers
 
 pytestmark = pytest.mark.engine
 
-ML = Layout()
+LAYOUT = Layout()
 LOGIN = base64.b64encode(b"robot:planted-registry-password").decode()
 SECRETS = {
     "AWS_ACCESS_KEY_ID": "AKIAPLANTED000000001",
@@ -96,8 +96,8 @@ def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
         with started(folder / "home", runtime=request.param) as local:
             look = LOOK if request.param == "process" else LOOK_IN_CONTAINER
             run = Run(local, [], [])
-            run.train(f"{look}; env > {ML.model}/env; sleep 1")
-            run.train(f"{look}; env > {ML.output}/failure; exit 3")
+            run.train(f"{look}; env > {LAYOUT.model}/env; sleep 1")
+            run.train(f"{look}; env > {LAYOUT.output}/failure; exit 3")
             run.train("true", algorithm={"TrainingImage": "registry.invalid/planted:1"})
             run.serve()
             yield run

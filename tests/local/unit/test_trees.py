@@ -1,4 +1,4 @@
-"""Tests for outputs of jobs of any depth, size, number and name: each is archived, or an error gives the reason."""
+"""Tests for jobs' output files of any depth, size, number and name: each is archived, or an error gives the reason."""
 
 import gzip
 import hashlib
@@ -27,7 +27,7 @@ from microjobs_orchestrator.local.trees import Tree, remove, sort_names, walk
 
 GB = 10**9
 MAX_PATH_BYTES = 4000
-"""Below PATH_MAX of Linux, for names below a temporary folder."""
+"""Limit for the length of a name, so that its path in a temporary folder is shorter than Linux's PATH_MAX."""
 
 
 @contextmanager
@@ -75,14 +75,14 @@ def longest_name(top: Path) -> None:
         put(folder, "n" * 255)
 
 
-def closed(top: Path) -> None:
+def without_access(top: Path) -> None:
     (top / "closed" / "inner").mkdir(parents=True)
     (top / "closed" / "inner" / "weights").touch(mode=0)
     (top / "closed" / "inner").chmod(0)
     (top / "closed").chmod(0o500)
 
 
-def odd(top: Path) -> None:
+def links_and_pipe(top: Path) -> None:
     (top / "in").mkdir(parents=True)
     (top / "in" / "weights").write_text("x")
     (top / "in" / "loop").symlink_to("../in")
@@ -98,24 +98,24 @@ OUTPUTS = {
     "wide": (wide, {f"{number:05d}" for number in range(5000)}),
     "not UTF-8": (not_utf8, {os.fsdecode(b"caf\xe9/\xff\xfe\n\x1b[2J")}),
     "longest name": (longest_name, {"n" * 255}),
-    "closed": (closed, {"closed/inner/weights"}),
-    "odd": (odd, {"in/weights"}),
+    "no access": (without_access, {"closed/inner/weights"}),
+    "links and pipe": (links_and_pipe, {"in/weights"}),
 }
 
 
 @pytest.fixture(params=list(OUTPUTS.values()), ids=list(OUTPUTS))
-def left(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Path, set[str]]]:
+def job_output(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Path, set[str]]]:
     """Return an output folder of a job, and the names of its files."""
     make, names = request.param
     make(tmp_path / "left")
     yield tmp_path / "left", names
     for folder in (tmp_path / "left", tmp_path / "to"):
-        remove(folder)  # pytest itself could not
+        remove(folder)  # pytest cannot remove these folders
         assert not os.path.lexists(folder)
 
 
-def test_all_files_are_archived_copied_and_removed(left: tuple[Path, set[str]], tmp_path: Path) -> None:
-    folder, names = left
+def test_all_files_are_archived_copied_and_removed(job_output: tuple[Path, set[str]], tmp_path: Path) -> None:
+    folder, names = job_output
     for link in (True, False):
         tree = files.collect(folder, tmp_path / "to", link=link)
         assert tree is not None
@@ -143,7 +143,7 @@ remove(Path(sys.argv[1]))
 
 
 def remove_as_user(folder: Path, *, keep_owner: str = "") -> subprocess.CompletedProcess[str]:
-    """Give a tree to a user who is not root, except for one folder, and remove it as this user."""
+    """Make a user who is not root the owner of a tree, except for `keep_owner`, and remove the tree as this user."""
     user = os.getuid() or 65534
     for found in walk(folder.parent):
         if found.base_name != keep_owner:
@@ -156,12 +156,12 @@ def remove_as_user(folder: Path, *, keep_owner: str = "") -> subprocess.Complete
 
 @pytest.fixture
 def place() -> Iterator[Path]:
-    """A folder outside of pytest's own, whose access rights each start of pytest resets."""
+    """A folder outside pytest's temporary folder, because each start of pytest resets the access rights there."""
     with tempfile.TemporaryDirectory() as folder:
         yield Path(folder)
 
 
-@pytest.mark.parametrize("make", [deep, closed], ids=["deep", "closed"])
+@pytest.mark.parametrize("make", [deep, without_access], ids=["deep", "no access"])
 def test_other_user_removes_the_tree(make: Callable[[Path], None], place: Path) -> None:
     make(place / "left")
     removal = remove_as_user(place / "left")
@@ -170,13 +170,13 @@ def test_other_user_removes_the_tree(make: Callable[[Path], None], place: Path) 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can make files that another user cannot remove")
 def test_remove_deletes_all_other_files_before_it_raises(place: Path) -> None:
-    left = place / "left"
+    job_output = place / "left"
     for name in ("b", "a/c", "roots/file"):
-        (left / name).parent.mkdir(parents=True, exist_ok=True)
-        (left / name).touch()
-    removal = remove_as_user(left, keep_owner="roots")
+        (job_output / name).parent.mkdir(parents=True, exist_ok=True)
+        (job_output / name).touch()
+    removal = remove_as_user(job_output, keep_owner="roots")
     assert "OSError: rm: cannot remove" in removal.stderr
-    assert [path.name for path in left.rglob("*")] == ["roots", "file"]
+    assert [path.name for path in job_output.rglob("*")] == ["roots", "file"]
 
 
 def test_remove_does_not_follow_links(tmp_path: Path) -> None:
@@ -294,7 +294,7 @@ def test_archive_raises_before_the_device_is_full(
     assert list(store.list("data")) == []
 
 
-def test_error_names_a_file_whose_name_is_no_key(tmp_path: Path, store: ObjectStore) -> None:
+def test_error_names_a_file_whose_name_cannot_be_an_object_key(tmp_path: Path, store: ObjectStore) -> None:
     not_utf8(tmp_path / "left")
     tree = files.collect(tmp_path / "left", tmp_path / "to", link=True)
     assert tree is not None

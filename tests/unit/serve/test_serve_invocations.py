@@ -53,7 +53,7 @@ def test_absent_content_type_is_json(server: Server) -> None:
     assert server.request("POST", "/invocations", JSON_ROWS.encode()).body == ANSWERS["application/json"]
 
 
-def test_alias_of_json_lines_is_answered_with_it(server: Server) -> None:
+def test_response_to_alias_of_json_lines_has_the_alias(server: Server) -> None:
     assert server.invoke(BODIES[LINES], "application/x-jsonlines").headers["content-type"] == "application/x-jsonlines"
 
 

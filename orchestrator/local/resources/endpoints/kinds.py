@@ -19,8 +19,8 @@ class EndpointStatus(StrEnum):
     UPDATE_ROLLBACK_FAILED = "UpdateRollbackFailed"
 
 
-_BEGINNING = (EndpointStatus.CREATING, EndpointStatus.UPDATING)
-_ANY = (*_BEGINNING, EndpointStatus.IN_SERVICE, EndpointStatus.FAILED, EndpointStatus.DELETING)
+_CREATING_OR_UPDATING = (EndpointStatus.CREATING, EndpointStatus.UPDATING)
+_ANY = (*_CREATING_OR_UPDATING, EndpointStatus.IN_SERVICE, EndpointStatus.FAILED, EndpointStatus.DELETING)
 
 ENDPOINT_CONFIG = Kind(
     "endpoint-config",
@@ -29,7 +29,7 @@ ENDPOINT_CONFIG = Kind(
     verbs=("Describe", "List", "Delete"),
     summaries="EndpointConfigs",
     newest_first=True,
-    # The network is that of the models.
+    # No `network`: the models of the configuration have the VpcConfig.
     aws=AwsMembers(instances="ProductionVariants", volume_key="KmsKeyId", quota="endpoint"),
 )
 ENDPOINT = Kind(
@@ -41,7 +41,7 @@ ENDPOINT = Kind(
         first=EndpointStatus.CREATING,
         success=EndpointStatus.IN_SERVICE,
         transitional=(
-            *_BEGINNING,
+            *_CREATING_OR_UPDATING,
             EndpointStatus.SYSTEM_UPDATING,
             EndpointStatus.ROLLING_BACK,
             EndpointStatus.DELETING,

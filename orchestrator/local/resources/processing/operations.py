@@ -24,11 +24,11 @@ class ProcessingJobOperations(RunningOperations):
     kind = PROCESSING_JOB
 
     def add(self, request: Request) -> Record:
-        """Check that paths and names are valid and used once, and that the outputs' buckets exist; add the job.
+        """Check the paths, the names and the buckets of the outputs; add the job.
 
-        AWS refuses two inputs with the same LocalPath: https://github.com/aws/sagemaker-python-sdk/issues/4939. The
-        checks of names are a decision of this project. The LocalPath of an input may be inside the LocalPath of
-        another input: FrameworkProcessor puts its code below the usual input folder.
+        AWS refuses two inputs with the same LocalPath: https://github.com/aws/sagemaker-python-sdk/issues/4939. To
+        refuse two inputs or two outputs with the same name is a decision of this project. The LocalPath of an input may
+        be inside the LocalPath of another input: FrameworkProcessor puts its code below the usual input folder.
         """
         input_items = request.get("ProcessingInputs", [])
         paths = [str(PurePosixPath(item["S3Input"]["LocalPath"])) for item in input_items]

@@ -1,4 +1,4 @@
-"""Requests to a Docker engine that may restart in between."""
+"""Requests to a Docker engine that may restart at any time."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -18,7 +18,7 @@ RETRY_DELAY = 0.2
 READ_BYTES = 1 << 16
 
 UNREACHABLE_ERRORS = (RequestException, HTTPError)
-"""Errors of a request that the engine did not answer, or not to the end."""
+"""Errors of a request that the engine did not answer, or answered only in part."""
 UNREACHABLE_STATUSES = (HTTPStatus.BAD_GATEWAY, HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.GATEWAY_TIMEOUT)
 
 T = TypeVar("T")
@@ -29,7 +29,7 @@ class EngineUnreachableError(DockerException):
 
 
 def retry_while_unreachable(request: Callable[[], T]) -> T | None:
-    """Send a request, and repeat it while the engine does not answer; return None if its object does not exist.
+    """Send a request, and repeat it while the engine does not answer. Return None if the requested object is missing.
 
     Raise EngineUnreachableError after `UNREACHABLE_TIMEOUT` seconds, and APIError if the engine refuses it.
     """
@@ -49,7 +49,10 @@ def retry_while_unreachable(request: Callable[[], T]) -> T | None:
 
 
 def follow_log(container: Container, timeout: float | None = None) -> Iterator[bytes]:
-    """Yield a container's log, see `log_frames`. Raise one of UNREACHABLE_ERRORS after `timeout` seconds of silence."""
+    """Yield the bytes of a container's log, which `log_frames` splits into lines.
+
+    Raise one of UNREACHABLE_ERRORS after `timeout` seconds of silence.
+    """
     options = {"stdout": 1, "stderr": 1, "follow": 1, "timestamps": 1}
     with stream(container, "logs", timeout, options) as response:
         while chunk := response.raw.read1(READ_BYTES):
@@ -58,7 +61,10 @@ def follow_log(container: Container, timeout: float | None = None) -> Iterator[b
 
 @contextmanager
 def stream(container: Container, resource: str, timeout: float | None, options: dict[str, Any]) -> Iterator[Any]:
-    """Request a container's stream; docker-py reads whole streams or bytes. Raise APIError if the engine refuses."""
+    """Open a stream of a container, which can be read in blocks. Raise APIError if the engine refuses the request.
+
+    The functions of docker-py read a stream as a whole or byte by byte.
+    """
     assert container.client is not None  # noqa: S101  for mypy
     api = container.client.api
     url = f"{api.base_url}/v{api.api_version}/containers/{container.id}/{resource}"
