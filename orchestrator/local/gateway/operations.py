@@ -49,8 +49,7 @@ def make_operation_finder(services: Mapping[str, AnyService]) -> Interceptor:
         supported = service if isinstance(service, Mapping) else service.operations
         name = exchange.protocol.find_operation(exchange.service, exchange.request)
         if name not in supported:
-            nearest = get_close_matches(name, supported, n=1)
-            hint = f" (nearest: {nearest[0]})" if nearest else ""
+            hint = "".join(f" (nearest: {nearest})" for nearest in get_close_matches(name, supported, n=1))
             message = f"operation {name!r} of {exchange.service} is not supported{hint}; supported: "
             code, status = exchange.protocol.UNKNOWN_OPERATION
             raise ServiceError(code, message + ", ".join(sorted(supported)), status)

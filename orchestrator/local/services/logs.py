@@ -96,8 +96,7 @@ class Logs:
             raise _invalid_token(request["nextToken"])
         matches = _parse_pattern(request.get("filterPattern", ""))
         limit = min(request.get("limit", MAX_EVENTS), MAX_EVENTS)
-        found: list[dict[str, Any]] = []
-        scanned = 0
+        found, scanned = list[dict[str, Any]](), 0
         for name, event in _merge(streams, positions):
             if len(found) == limit or scanned > MAX_SCANNED_BYTES:
                 return {"events": found, "searchedLogStreams": [], "nextToken": _format_token(positions)}

@@ -109,9 +109,7 @@ def _share_scaler_and_width(data: TrainingData, group: Group) -> TrainingData:
     scaler = next((content for text in scalers if (content := json.loads(text))), None)
     widths = sorted({width for x in (data.x_train, data.x_test) for width in _gather_int(x.shape[1], group)} - {0})
     if len(widths) > 1:
-        raise UserError(
-            f"x arrays have different widths across hosts ({', '.join(map(str, widths))}): preprocess all in one job"
-        )
+        raise UserError(f"x arrays have the widths {widths} on different hosts: preprocess all hosts' data in one job")
     width = widths[0] if widths else 1
     return dataclasses.replace(
         data,

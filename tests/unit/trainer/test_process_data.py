@@ -123,7 +123,7 @@ def test_different_widths_across_hosts_raise() -> None:
             ProcessData(make_data([1, 2], range(4), "train", features=2 + group.rank), group)
         return str(raised.value)
 
-    expected = "x arrays have different widths across hosts (2, 3): preprocess all in one job"
+    expected = "x arrays have the widths [2, 3] on different hosts: preprocess all hosts' data in one job"
     assert run_processes(work, 2) == [expected] * 2
 
 
