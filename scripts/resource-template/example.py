@@ -9,7 +9,7 @@ from tests.local.resources.examples import Example, required_members
 
 
 def make_request(local: LocalServer, name: str) -> dict[str, Any]:  # noqa: ARG001
-    """Replace this: return a request that uses what the family honours, and store the objects that it reads."""
+    """Replace this: return a request with the members that the family honours, and store the objects that it reads."""
     return required_members(GREETING)
 
 

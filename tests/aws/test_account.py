@@ -54,7 +54,7 @@ def test_nothing_starts_without_consent(account: Account) -> None:
     assert set((account.home / "runs").glob("*.json")) == before
 
 
-def test_ctrl_c_leaves_nothing_and_resumes_on_aws(account: Account) -> None:
+def test_interrupted_run_leaves_nothing_running_and_resumes_only_on_aws(account: Account) -> None:
     with account.start(*ENDLESS) as running:
         wait_for_training(running)
         running.send_signal(signal.SIGINT)

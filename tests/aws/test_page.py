@@ -1,6 +1,7 @@
-"""docs/using/aws.md: a test runs every command, in order, from an empty account to an empty account.
+"""docs/using/aws.md: a test runs the page's commands in order; the account is empty before and after.
 
-CloudFormation, IAM, S3 and logs are moto's; SageMaker is the local server. Runs are dry here; `test_account` runs them.
+CloudFormation, IAM, S3 and logs are moto's; SageMaker is the local server. Here, `microjobs run` gets
+`--dry-run`; `test_account` runs it without.
 """
 
 import os
@@ -80,7 +81,7 @@ def page_folder(tmp_path: Path, moto: str) -> Iterator[PageFolder]:
         yield PageFolder(tmp_path, local, moto)
 
 
-IMAGES = ("microjobs build", "microjobs push")
+IMAGE_COMMANDS = ("microjobs build", "microjobs push")
 """Commands that need an engine: `tests/push` runs them."""
 
 DOCTOR = [
@@ -99,7 +100,7 @@ EXPECTED: dict[str, tuple[int, list[str]]] = {
 def test_commands_of_the_page_work_and_clean_up(page_folder: PageFolder, moto: str) -> None:
     for group in ("TrainingJobs", "ProcessingJobs"):  # SageMaker would have made them
         client(moto, "logs").create_log_group(logGroupName=f"/aws/sagemaker/{group}")
-    for command in (command for command in COMMANDS if not command.startswith(IMAGES)):
+    for command in (command for command in COMMANDS if not command.startswith(IMAGE_COMMANDS)):
         done = page_folder.run(command)
         code, texts = next((found for start, found in EXPECTED.items() if command.startswith(start)), (0, []))
         assert done.returncode == code, f"{command}: {done.stdout}{done.stderr}"

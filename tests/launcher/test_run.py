@@ -124,7 +124,7 @@ def test_ctrl_c_stops_the_running_job(
 
 
 def press_ctrl_c_at(step: str) -> Any:
-    """Press Ctrl-C at each Describe call for the step's job: once to interrupt it, then while it is stopped."""
+    """Press Ctrl-C at each Describe call for the step's job: first while the job runs, then while the run stops it."""
 
     def on_describe(name: str) -> None:
         if step in name:
@@ -158,7 +158,7 @@ def test_ctrl_c_during_deletion_deletes_the_endpoint(cloud: Cloud, start: StartR
 def test_ctrl_c_during_a_create_call_stops_the_job(
     cloud: Cloud, start: StartRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An aborted request may still create the job on AWS, when it is too late to stop it."""
+    """An aborted Create request may still create the job on AWS, and nothing would stop that job."""
     create, later = cloud._create, threading.Event()
 
     def created(noun: str, name: str, request: dict[str, Any]) -> None:

@@ -1,5 +1,6 @@
-"""A request is freed with its response, without the garbage collector: an idle server allocates too little to start
-it, and would keep the last large bodies."""
+"""A request is freed with its response, without the garbage collector.
+
+An idle server allocates too little memory to trigger the collector, so the last large bodies would stay in memory."""
 
 import gc
 import weakref

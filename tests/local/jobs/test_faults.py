@@ -42,8 +42,8 @@ def test_object_deleted_while_a_job_starts_is_named(parts: ServerParts) -> None:
         inputs.link(found, parts.home.work / "linked")
 
 
-def test_object_deleted_during_a_transform_fails_alone(parts: ServerParts, model: Model) -> None:
-    for name in "abcdef":  # the last one is read long after the first has its answer: a few are under way at most
+def test_object_deleted_during_a_transform_does_not_affect_other_outputs(parts: ServerParts, model: Model) -> None:
+    for name in "abcdef":  # few are read ahead, so the last one is read after the first answer
         parts.put(f"in/{name}", name.encode())
 
     def invoke(request: ReceivedRequest) -> Reply:
@@ -63,12 +63,12 @@ REPLIES = {
     "two lengths": b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nhello",
     "endless header": b"HTTP/1.1 200 OK\r\nX: " + b"x" * 100_000 + b"\r\n\r\n",
     "thousand headers": b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 1000 + b"\r\n",
-    "compressed, it says": b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 5\r\n\r\nhello",
+    "declared as compressed": b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 5\r\n\r\nhello",
 }
 
 
 @pytest.mark.parametrize("reply", REPLIES)
-def test_reply_that_is_no_answer_is_told_as_none(serve: Serve, reply: str) -> None:
+def test_malformed_reply_raises_no_answer_error(serve: Serve, reply: str) -> None:
     def answer(connection: socket.socket) -> None:
         connection.sendall(REPLIES[reply])
         connection.shutdown(socket.SHUT_RDWR)

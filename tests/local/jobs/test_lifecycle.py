@@ -45,7 +45,7 @@ FINISHED, REQUEST, TIMEOUT, SHUTDOWN = StopReason
 
 
 @pytest.mark.parametrize(
-    ("reasons", "last"),
+    ("reasons", "kept"),
     [
         ([FINISHED, REQUEST], REQUEST),
         ([REQUEST, FINISHED], REQUEST),
@@ -56,12 +56,12 @@ FINISHED, REQUEST, TIMEOUT, SHUTDOWN = StopReason
         ([SHUTDOWN, REQUEST], SHUTDOWN),
     ],
 )
-def test_more_important_reason_replaces_a_reason(reasons: list[StopReason], last: StopReason) -> None:
+def test_more_important_reason_replaces_a_reason(reasons: list[StopReason], kept: StopReason) -> None:
     events = EventQueue()
     for reason in reasons:
         events.stop(reason)
-    assert events.stop_reason is last
-    expected = reasons if last is reasons[1] else reasons[:1]
+    assert events.stop_reason is kept
+    expected = reasons if kept is reasons[1] else reasons[:1]
     assert events.wait() == expected
     assert events.stopped.is_set()
 
@@ -75,7 +75,7 @@ def test_wait_returns_all_events_in_their_order() -> None:
     assert events.wait(0) == []
 
 
-def test_pause_drops_events_and_lasts_until_its_end() -> None:
+def test_pause_drops_events_and_is_not_shortened_by_them() -> None:
     events = EventQueue()
     events.send(Interruption())
     started = time.monotonic()
@@ -237,7 +237,7 @@ def test_failed_request_is_not_counted() -> None:
     assert traffic.longest() == 0.0
 
 
-def test_last_request_after_close_is_reported_once() -> None:
+def test_end_of_the_last_request_after_close_is_reported_once() -> None:
     calls: list[str] = []
     traffic = Traffic(lambda: calls.append("idle"))
     with traffic.request(1.0):
@@ -255,7 +255,7 @@ def test_last_request_after_close_is_reported_once() -> None:
 # --- kinds of jobs ---
 
 
-class LeavingHost(WaitingHost):
+class HostWithOneFolder(WaitingHost):
     """A host that has ended and left one folder; others cannot be copied."""
 
     def __init__(self, folder: str) -> None:
@@ -284,7 +284,7 @@ def test_no_output_is_uploaded_unless_all_can_be_fetched(parts: ServerParts) -> 
     ]
     request = {**PROCESSING, "ProcessingOutputConfig": {"Outputs": outputs}}
     job = processing.ProcessingJob(parts.context, parts.processing_jobs.add(request))
-    job.recover([cast("Any", LeavingHost(folder + "first"))])
+    job.recover([cast("Any", HostWithOneFolder(folder + "first"))])
     record = parts.context.state.get("processing-job", "job")
     assert record is not None
     assert (record.status, record.description["FailureReason"]) == (
@@ -319,7 +319,7 @@ def test_start_time_of_a_transform_job_survives_a_restart(parts: ServerParts) ->
     assert (described["TransformJobStatus"], described["TransformStartTime"]) == ("Completed", start)
 
 
-class Chooser:
+class FakeSearch:
     def __init__(self) -> None:
         self.inherited: list[float] = []
 
@@ -343,6 +343,6 @@ def test_search_inherits_an_objective_of_zero(parts: ServerParts) -> None:
             owner=Owner("hyper-parameter-tuning-job", "t"),
         )
     parents = {"ParentHyperParameterTuningJobs": [{"HyperParameterTuningJobName": "t"}]}
-    chooser = Chooser()
-    warm_start.inherit_results(parts.context, {"WarmStartConfig": parents}, cast("Any", chooser))
-    assert sorted(chooser.inherited) == [0.0, 1.0]
+    search = FakeSearch()
+    warm_start.inherit_results(parts.context, {"WarmStartConfig": parents}, cast("Any", search))
+    assert sorted(search.inherited) == [0.0, 1.0]

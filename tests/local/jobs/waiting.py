@@ -72,7 +72,7 @@ class WaitingRuntime:
             host.end(137)
 
     def close(self) -> None:
-        """Nothing is left."""
+        """There is nothing to close."""
 
 
 def run_hosts(folder: Path, events: EventQueue, *hosts: Any, timeout: float | None = None) -> Outcome:

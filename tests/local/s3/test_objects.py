@@ -172,7 +172,7 @@ def test_conditional_read_returns_status(s3: "S3Client", conditions: dict[str, A
         assert status_of(read, Key="a", **conditions) == status
 
 
-def test_object_counts_as_unmodified_since_last_modified(s3: "S3Client") -> None:
+def test_object_counts_as_unmodified_since_its_last_modified_date(s3: "S3Client") -> None:
     s3.put_object(Bucket=BUCKET, Key="a", Body=b"content")
     date = s3.head_object(Bucket=BUCKET, Key="a")["LastModified"]
     assert status_of(s3.get_object, Key="a", IfUnmodifiedSince=date) == 200

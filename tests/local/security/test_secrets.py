@@ -47,14 +47,14 @@ class Run:
 
     local: LocalServer
     containers: list[Mapping[str, Any]]
-    told: list[object]
+    descriptions_and_logs: list[object]
 
     def train(self, script: str, **members: Any) -> None:
         name = self.local.start_training(script, **members)
         describe = self.local.sagemaker.describe_training_job
         while (job := describe(TrainingJobName=name))["TrainingJobStatus"] == "InProgress":
             self.look()
-        self.told += [job, self.local.output("TrainingJobs", name)]
+        self.descriptions_and_logs += [job, self.local.output("TrainingJobs", name)]
 
     def serve(self) -> None:
         """Create an endpoint whose image finds no model."""
@@ -65,7 +65,7 @@ class Run:
         sagemaker.create_endpoint(EndpointName=name, EndpointConfigName=name)
         while (endpoint := sagemaker.describe_endpoint(EndpointName=name))["EndpointStatus"] == "Creating":
             self.look()
-        self.told.append(endpoint)
+        self.descriptions_and_logs.append(endpoint)
 
     def look(self) -> None:
         if self.local.address.runtime == "process":
@@ -80,12 +80,12 @@ class Run:
             if path.is_file() and not path.is_symlink() and not in_packages:
                 yield str(path), path.read_bytes()
         yield "a container", json.dumps(self.containers).encode()
-        yield "a description or a log", json.dumps(self.told, default=str).encode()
+        yield "a description or a log", json.dumps(self.descriptions_and_logs, default=str).encode()
 
 
 @pytest.fixture(scope="module", params=["docker", "process"])
 def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
-    """Run a job that prints its environment, a job that fails, a job without an image, and an endpoint."""
+    """Run a job that prints its environment, a job that fails, a job whose image does not exist, and an endpoint."""
     folder: Path = tmp_path_factory.mktemp("secrets")
     (folder / "config.json").write_text(json.dumps({"auths": {"registry.invalid": {"auth": LOGIN}}}))
     with pytest.MonkeyPatch.context() as patch:
@@ -109,17 +109,17 @@ def test_secrets_do_not_leak(run: Run) -> None:
 
 def test_jobs_print_their_environment(run: Run) -> None:
     """Check that the search could have found secrets."""
-    told = json.dumps(run.told, default=str)
-    assert f"AWS_ACCESS_KEY_ID={run.local.home.credentials().access_key_id}" in told
-    assert "exit code: 3" in told
-    assert "registry.invalid/planted:1" in told
+    text = json.dumps(run.descriptions_and_logs, default=str)
+    assert f"AWS_ACCESS_KEY_ID={run.local.home.credentials().access_key_id}" in text
+    assert "exit code: 3" in text
+    assert "registry.invalid/planted:1" in text
     assert run.local.home.server_log.name in {Path(where).name for where, _ in run.everything()}
 
 
 def test_jobs_cannot_access_the_engine(run: Run) -> None:
-    told = json.dumps(run.told, default=str)
+    text = json.dumps(run.descriptions_and_logs, default=str)
     for word in ("docker.sock", "DOCKER_", "containerd.sock", "podman.sock"):
-        assert word not in told
+        assert word not in text
 
 
 def test_containers_have_no_privileges(run: Run) -> None:
@@ -128,7 +128,7 @@ def test_containers_have_no_privileges(run: Run) -> None:
         host = container["HostConfig"]
         is_guard = GUARD_LABEL in container["Config"]["Labels"]
         added = [name.removeprefix("CAP_") for name in host["CapAdd"] or []]
-        assert added == (["NET_ADMIN"] if is_guard else [])  # in a network of its own
+        assert added == (["NET_ADMIN"] if is_guard else [])  # for the firewall of its own network
         assert not any(host[name] for name in ("Privileged", "PidMode", "Devices", "VolumesFrom"))
         assert not [bind for bind in host["Binds"] or [] if bind.startswith("/")]
         assert host["NetworkMode"] != "host"

@@ -18,7 +18,7 @@ def test_execution_parameters_suit_batch_transform(server: Server) -> None:
     assert server.request("GET", "/execution-parameters").json == expected
 
 
-def test_execution_parameters_respect_the_limit_of_concurrent_payloads(root: Path) -> None:
+def test_execution_parameters_limit_the_total_size_of_concurrent_payloads(root: Path) -> None:
     environment = {"SAGEMAKER_MAX_PAYLOAD_IN_MB": "60", "SAGEMAKER_BATCH": "true"}
     with running_server(root, SAGEMAKER_MODEL_SERVER_WORKERS="2", **environment) as server:
         server.wait_until_ready()

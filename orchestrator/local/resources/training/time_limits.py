@@ -56,7 +56,7 @@ class Usage:
         return cls(**fields)
 
     def stored(self) -> dict[str, Any]:
-        """Return the usage as a value of the internal state."""
+        """Return the key and the value of the usage in the internal state."""
         return {KEY: asdict(self)}
 
     @property
@@ -75,7 +75,7 @@ class Usage:
 
 
 class TimeLimits:
-    """The time and the retries that a request allows all attempts together."""
+    """The time and the retries that a request allows, for all attempts together."""
 
     def __init__(self, request: Mapping[str, Any], created: Moment) -> None:
         stopping = request.get("StoppingCondition", {})

@@ -25,7 +25,7 @@ class Lines:
 
     def __init__(self) -> None:
         self._partial: dict[int, tuple[float, bytearray]] = {}
-        """The line of each output stream that has not ended yet, and its time."""
+        """The unfinished line of each output stream, and its time."""
 
     def read(self, chunks: Iterable[bytes]) -> Iterator[Line]:
         """Yield the lines that end in the chunks."""
