@@ -34,7 +34,7 @@ def _add_workflow_arguments(name: str, parser: argparse.ArgumentParser) -> None:
 
 
 def _add_option(parser: argparse.ArgumentParser, option: dict[str, Any]) -> None:
-    """Add the flag of a workflow's option. Its value is parsed only if the flag is used: a resumed run keeps others."""
+    """Add the flag of a workflow's option. An unused flag sets no value, so that a resumed run keeps the old one."""
     flag = f"--{option['name'].replace('_', '-')}"
     default = option["default"]
     if option["type"] == "bool":

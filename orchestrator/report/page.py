@@ -40,7 +40,7 @@ def make_section(title: str, content: str) -> str:
 
 
 def make_table(header: Sequence[str], rows: Sequence[Sequence[str]], *, texts: bool = False) -> str:
-    """Return a table of numbers, or of texts: these are aligned at the left, and wrapped where necessary."""
+    """Return a table of numbers, or with `texts` a table of texts, aligned at the left and wrapped where necessary."""
     head = "".join(f"<th>{escape(cell)}</th>" for cell in header)
     body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
     return f"<table{' class=texts' if texts else ''}><tr>{head}</tr>{body}</table>"
@@ -54,7 +54,7 @@ def make_page(
     Args:
         heading: the run's name and duration.
         entries: the steps and their durations.
-        locations: names and URIs or paths of the data that the run left.
+        locations: pairs of a name and a URI or path, for all data that the run left; on AWS, also the run's cost.
     """
     times = [(entry.title, entry.seconds or 0.0, format_duration(entry.seconds or 0.0)) for entry in entries]
     log = "\n".join(results.log)

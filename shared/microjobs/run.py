@@ -95,7 +95,7 @@ def _run(arguments: list[str], layout: Layout) -> None:
 
 
 def _print_help(job: "_Job") -> None:
-    """Print the hyperparameters of a training image, the arguments of a processing image, or the text of a server."""
+    """Print the hyperparameters of a training image, a processing image's own help, or a server's module docstring."""
     if (declared := job.hyperparameters()) is not None:
         print(f"usage: {job.folder.name} train\n\n{hyperparameters.help_text(declared)}")
         return
@@ -114,7 +114,7 @@ def _train(job: "_Job", layout: Layout) -> None:
         sys.path.remove(str(job.folder))  # the script must not import modules of the job
         script_mode.train(str(program))
         return
-    # Checked before the main module imports its framework, so that a typing error is reported at once.
+    # Checked before the main module imports its framework, so that invalid hyperparameters are reported at once.
     declared = job.hyperparameters()
     job.command("train")(values if declared is None else hyperparameters.load(declared, values))
 
@@ -142,7 +142,7 @@ class _Job:
             remedy = f"move the job's modules into that package, or set {JOB} to the folder of a job"
             raise UserError(f"{self.folder} has no {package_name(self.folder.name)}/main.py: {remedy}")
         loaded = self._import("main")
-        if received_signals:  # a library may handle `Stopped` as the error of a missing optional package
+        if received_signals:  # a library may catch `Stopped`, and take it for a missing optional package
             raise Stopped(received_signals[0])
         return loaded
 

@@ -24,7 +24,7 @@ from microjobs_orchestrator.doctor.account import SAGEMAKER, Account, Check, tru
 from microjobs_orchestrator.doctor.finding import Finding
 from microjobs_orchestrator.local.home import Home
 
-SERVES = json.dumps(
+TRUST_POLICY = json.dumps(
     {"Statement": [{"Effect": "Allow", "Principal": {"Service": SAGEMAKER}, "Action": "sts:AssumeRole"}]}
 )
 
@@ -83,18 +83,20 @@ def test_missing_role_has_a_remedy(account: Account) -> None:
 
 
 def test_role_that_sagemaker_may_assume_is_ok(account: Account) -> None:
-    account.session.client("iam").create_role(RoleName="microjobs", AssumeRolePolicyDocument=SERVES)
+    account.session.client("iam").create_role(RoleName="microjobs", AssumeRolePolicyDocument=TRUST_POLICY)
     assert run(checks.check_role, account).level == "ok"
 
 
 def test_role_that_trusts_another_service_is_a_problem(account: Account) -> None:
-    trust = SERVES.replace("sagemaker", "lambda")
+    trust = TRUST_POLICY.replace("sagemaker", "lambda")
     account.session.client("iam").create_role(RoleName="microjobs", AssumeRolePolicyDocument=trust)
     assert "does not trust sagemaker.amazonaws.com" in run(checks.check_role, account).message
 
 
 def test_role_under_another_path_is_a_problem(account: Account) -> None:
-    account.session.client("iam").create_role(RoleName="microjobs", Path="/team/", AssumeRolePolicyDocument=SERVES)
+    account.session.client("iam").create_role(
+        RoleName="microjobs", Path="/team/", AssumeRolePolicyDocument=TRUST_POLICY
+    )
     assert "arn:aws:iam::123456789012:role/team/microjobs" in run(checks.check_role, account).message
 
 
@@ -184,7 +186,7 @@ def test_quotas_are_compared_with_concurrent_instances(account: Account, monkeyp
     }
 
 
-def test_spot_and_other_types_have_separate_quotas(full: Settings) -> None:
+def test_quotas_are_separate_for_spot_and_for_each_instance_type(full: Settings) -> None:
     requests = workflows.plan_requests(make_request_context(full, image=str), {})
     assert quotas.compute_needed_quotas(requests, spot=True) == {
         "ml.m5.large for processing job usage": 4,
@@ -235,7 +237,7 @@ def test_image_needs_the_platform_of_sagemaker(
 
 
 @pytest.fixture
-def blobs() -> Iterator[str]:
+def config_url() -> Iterator[str]:
     """Where ECR keeps an image's config: a web server."""
 
     class Handler(BaseHTTPRequestHandler):
@@ -265,11 +267,11 @@ def platforms_of(manifest: dict[str, Any], url: str = "") -> list[str]:
         return image_platforms.list_platforms(client, "microjobs/serve", "sha256:m")
 
 
-def test_architecture_of_a_single_image_is_in_its_config(blobs: str) -> None:
-    assert platforms_of({"config": {"digest": "sha256:c"}}, blobs) == ["linux/arm64"]
+def test_architecture_of_a_single_image_is_in_its_config(config_url: str) -> None:
+    assert platforms_of({"config": {"digest": "sha256:c"}}, config_url) == ["linux/arm64"]
 
 
-def test_architectures_of_an_index_are_in_itself() -> None:
+def test_architectures_of_an_index_are_in_its_manifest() -> None:
     built = {"os": "linux", "architecture": "amd64"}
     attestation = {"os": "unknown", "architecture": "unknown"}
     manifest = {"manifests": [{"platform": built}, {"platform": attestation}]}

@@ -1,4 +1,4 @@
-"""Runs jobs in their images like SageMaker: with the contract's root as a mount, arguments, and an environment."""
+"""Runs jobs in their images like SageMaker: with arguments, an environment, and the contract's root as a mount."""
 
 import time
 import uuid
@@ -155,7 +155,10 @@ class Starter:
 
 @pytest.fixture(scope="session", autouse=True)
 def remove_leftovers() -> Iterator[None]:
-    """Remove the containers and networks of interrupted tests by their label: the reaper image may not be available."""
+    """Remove the containers and networks of interrupted tests by their label.
+
+    Testcontainers could do this too, but needs an image, which may not be available.
+    """
     yield
     try:
         client = docker_engine.connect()

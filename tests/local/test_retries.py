@@ -94,7 +94,7 @@ def test_job_is_retried_after_its_server_was_killed(tmp_path: Path) -> None:
 
 
 class Flaky(ProcessRuntime):
-    """A runtime whose first `failures` starts fail."""
+    """A runtime whose first `failures` calls of `start` fail."""
 
     failures = 0
 

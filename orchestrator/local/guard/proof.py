@@ -46,7 +46,7 @@ def prove_to_guard(connection: socket.socket, secret: str) -> None:
 def prove_to_caller(connection: socket.socket, secret: str) -> None:
     """Check that a caller knows the secret, and prove to it that the guard knows it as well.
 
-    The last byte of the protocol, which states whether the host is connected, is not sent.
+    This function does not send the last byte of the protocol, which states whether the guard has connected to the host.
 
     Raises:
         StrangerError: the caller does not know the secret.

@@ -32,7 +32,7 @@ from microjobs_orchestrator.terminal import strip_controls
 logger = logging.getLogger(__name__)
 
 LAYOUT = Layout()
-"""The contract's paths as requests contain them."""
+"""The contract's paths below its default root, `/opt/ml`: requests and hosts use these."""
 
 REASON_LIMIT = 1024
 """Characters of a FailureReason."""
@@ -52,7 +52,7 @@ STARTED = "StartMoment"
 
 @dataclass(frozen=True)
 class Result:
-    """The end of a job, before its kind has collected its outputs."""
+    """How a job ends, as determined before its outputs are collected."""
 
     ending: Ending
     reason: str | None
@@ -71,7 +71,7 @@ def host_names(count: int) -> tuple[str, ...]:
 
 
 def reason_of(error: Exception) -> str:
-    """Return a FailureReason for an error that kept a job from running or from being collected."""
+    """Return a FailureReason for an error that prevented a job's run, or the collection of its outputs."""
     if not isinstance(error, CannotRunError | ServiceError):
         return f"{INTERNAL}: {type(error).__name__}: {error}; see the server's log"
     if str(error).startswith(PREFIXES):
@@ -97,7 +97,7 @@ class JobHandle:
 
     @property
     def _activity(self) -> str:
-        """The beginning of the members with times: `Training` of a TrainingJob."""
+        """The prefix of the members with times, such as `Training` in `TrainingStartTime`."""
         return self.kind.noun.removesuffix("Job")
 
     @property
@@ -111,7 +111,10 @@ class JobHandle:
     # --- the run ---
 
     def run(self, steps: Callable[[], None], fail: Callable[[str], None] | None = None) -> None:
-        """Run all steps of the job, and remove its hosts and files. `fail`, or `self.fail`, describes an error."""
+        """Run all steps of the job, and remove its hosts and files.
+
+        If a step raises an error, call `fail` (default: `self.fail`) with the reason.
+        """
         try:
             steps()
         except Exception as error:
@@ -149,7 +152,10 @@ class JobHandle:
         self.context.state.update(self.kind.arn_type, self.name, members, status, internal=internal)
 
     def record_start(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Return the members and internal values with the start; none if hosts ran in an earlier attempt."""
+        """Return the members and internal values that store the start of the hosts.
+
+        Both are empty if hosts ran in an earlier attempt.
+        """
         if self.started is not None:
             return {}, {}
         self.started = Moment.now()

@@ -10,7 +10,7 @@ from microjobs_orchestrator.local.state import State
 
 
 class SageMaker:
-    """The service, over the operations of all kinds of resources."""
+    """The service: the operations on all kinds of resources, and on tags."""
 
     def __init__(self, state: State, kinds: Sequence[Operations]) -> None:
         self._state = state

@@ -1,4 +1,4 @@
-"""Examples of this job, for the tests of all images."""
+"""A successful and a failing run of this job, for the tests of all images."""
 
 import numpy as np
 

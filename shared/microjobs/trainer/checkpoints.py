@@ -158,8 +158,8 @@ class Checkpoints:
 def job_checkpoints(layout: Layout, identity: Mapping[str, Any], keep: int) -> Checkpoints:
     """Return the checkpoints of this job in the folder that the request names.
 
-    Without such a folder, checkpoints are temporary: a container that restarts with the same volume resumes. When the
-    job is complete, its temporary checkpoints are removed.
+    Without such a folder, checkpoints are temporary: only a container that restarts with the same volume resumes from
+    them, and they are removed when the job is complete.
     """
     return Checkpoints(read_checkpoint_folder(layout), identity, keep, temporary=not checkpoints_are_kept(layout))
 

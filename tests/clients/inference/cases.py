@@ -81,7 +81,7 @@ PREDICTIONS = {
     "dict-with-numbers-as-keys": "{1: 2}",
     "dict-with-tuples-as-keys": "{(1, 2): 3}",
     "text": "'word'",
-    "long-text": "'a\\nb'",
+    "two-line-text": "'a\\nb'",
     "bytes": "b'word'",
     "integer": "7",
     "float": "0.1",
@@ -96,7 +96,7 @@ PREDICTIONS = {
     "surrogate": "'\\ud800'",
     "object-with-tolist": "type('Tensor', (), {'tolist': lambda self: [1, 2]})()",
     "object": "object()",
-    "nothing-serialises": "lambda: 1",
+    "function": "lambda: 1",
 }
 ACCEPTS = {"json": JSON, "csv": CSV, "npy": NPY}
 
@@ -335,12 +335,13 @@ def _context() -> Iterable[tuple[str, Program]]:
     names = "content_types.JSON, content_types.UTF8_TYPES, sorted(encoder.SUPPORTED_CONTENT_TYPES)"
     names += ", utils.parse_accept('a, b')"
     yield "package's constants", Program(f"{MODEL}{package}def transform_fn(a, b, c, d):\n    return [{names}]\n")
-    reraise = (
+    catch_error = (
         "def transform_fn(a, b, c, d):\n    try:\n        decoder.decode('x', 'text/x')\n"
         "    except errors.UnsupportedFormatError:\n        return 'caught'\n"
     )
-    yield "package's errors", Program(MODEL + package + reraise)
-    malformed = reraise.replace("'text/x'", "content_types.JSON").replace("errors.UnsupportedFormatError", "ValueError")
+    yield "package's errors", Program(MODEL + package + catch_error)
+    malformed = catch_error.replace("'text/x'", "content_types.JSON")
+    malformed = malformed.replace("errors.UnsupportedFormatError", "ValueError")
     yield "package's ValueError", Program(MODEL + package + malformed)
 
 
@@ -393,7 +394,8 @@ SUPPORTED = {
         for request in BODIES
     },
 }
-"""Supported by serve only: parameters, capitals, ranges and qualities of media types, byte order marks, JSON lines."""
+"""Supported by serve only: requests and results without a media type; parameters, capitals, ranges and qualities of
+media types; byte order marks; JSON lines."""
 
 NOT_SERIALISABLE = {
     (f"{name} returns {what}", request): 500

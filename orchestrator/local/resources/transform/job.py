@@ -40,7 +40,7 @@ logger = logging.getLogger(__name__)
 MAX_RUNTIME = 28 * 86_400
 """Seconds, as on SageMaker: 28 days."""
 MAX_NOTES = 100
-"""Failed objects that the job's log lists."""
+"""Maximum number of failed objects that the job's log lists."""
 
 
 class TransformJob:
@@ -60,7 +60,7 @@ class TransformJob:
         self.job.run(self._run)
 
     def recover(self, hosts: Sequence[Host]) -> None:  # noqa: ARG002
-        """Run again on new hosts: the responses that an earlier server received are lost."""
+        """Run again on new hosts: the responses that the local server received before its restart are lost."""
         remove_plan(self.job.context, self.plan_name)
         self.run()
 
@@ -111,7 +111,8 @@ class TransformJob:
             runs = [pool.submit(self._transform, host, part) for host, part in zip(hosts, parts, strict=True)]
         errors = [error for run in runs if (error := run.exception()) is not None]
         if errors:
-            raise min(errors, key=lambda error: isinstance(error, StoppedError))  # the error that stopped other hosts
+            # If a host failed, its error is the cause: the StoppedError of the other hosts follows from it.
+            raise min(errors, key=lambda error: isinstance(error, StoppedError))
         return [output for run in runs for output in run.result()]
 
     def _transform(self, host: Host, objects: Sequence[tuple[str, StoredObject]]) -> list[Output]:
@@ -172,7 +173,7 @@ def list_objects(context: Context, request: Mapping[str, Any]) -> list[tuple[str
 
 
 def _make_environment(request: Mapping[str, Any]) -> dict[str, str]:
-    strategies = {request: container for container, request in STRATEGIES.items()}
+    strategies = {in_request: in_container for in_container, in_request in STRATEGIES.items()}
     strategy = strategies.get(request.get("BatchStrategy", ""))
     concurrency = request.get("MaxConcurrentTransforms") or None
     return {

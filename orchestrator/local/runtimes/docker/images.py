@@ -17,7 +17,7 @@ from microjobs_orchestrator.local.runtimes.docker.engine import EngineUnreachabl
 logger = logging.getLogger(__name__)
 
 JOBS = Path(__file__).resolve().parents[4] / "containers"
-"""The folders of this repository's jobs."""
+"""The folder that contains this repository's jobs."""
 
 
 def prepare(client: docker.DockerClient, name: str) -> None:

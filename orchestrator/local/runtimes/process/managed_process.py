@@ -48,7 +48,8 @@ class ManagedProcess:
         cpus: Iterable[int] = (),
         inherited_files: Sequence[int] = (),
     ) -> None:
-        # Not next to the log: names of sockets have at most 107 bytes.
+        # Not next to the log, where the path could be too long: programs create sockets in this folder, and a socket's
+        # path has at most 107 bytes.
         self.scratch = folder = tempfile.mkdtemp(prefix="microjobs-")
         self._log = log
         self._changed = threading.Condition()
@@ -131,7 +132,7 @@ class ManagedProcess:
         self._resume()
 
     def _resume(self) -> None:
-        """Continue the shim: a program can stop it."""
+        """Send SIGCONT to the shim, because its program can pause it with SIGSTOP."""
         self._shim.send_signal(signal.SIGCONT)
 
 

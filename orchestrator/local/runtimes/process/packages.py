@@ -22,7 +22,7 @@ TORCH_INDEX_URL = "https://download.pytorch.org/whl/cpu"
 def requirements(*locks: str) -> str:
     """Merge lock files, without the packages of `SOURCE_ONLY` and the packages that only these need.
 
-    The comments of a package name what requires it: `-r` and a file, or another package.
+    The comments below a package state what requires it: `-r` and a file, or another package.
     """
     entries = {_name(entry): entry for lock in locks for entry in re.split(r"^(?=[\w])", lock, flags=re.MULTILINE)[1:]}
     required_by = {
