@@ -78,7 +78,7 @@ def _add_common_flags(parser: argparse.ArgumentParser) -> None:
     add(
         "--build",
         action="store_true",
-        help="build the workflow's images first; if the engine cannot pull the base image, run processes",
+        help="build the workflow's images first; if the engine cannot pull the base image, run the jobs as processes",
     )
     add("--yes", action="store_true", help="on AWS, start without asking for consent to the cost")
     add("--dry-run", action="store_true", help="on AWS, only print the requests, one line of JSON each")

@@ -101,7 +101,7 @@ class LocalServer:
         job: dict[str, Any] = wait_until(lambda: self.training(name), lambda job: job["SecondaryStatus"] == secondary)
         return job
 
-    def said(self, name: str, line: str) -> None:
+    def wait_for_log(self, name: str, line: str) -> None:
         """Wait until a training job's first host has printed a line."""
         wait_until(lambda: self.output("TrainingJobs", name), lambda lines: line in lines.get("algo-1", []))
 

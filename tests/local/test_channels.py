@@ -222,7 +222,7 @@ def test_job_with_pipes_is_not_resumed_by_another_server(tmp_path: Path) -> None
         pipe = make_channel("train", local.uri("cut/"), InputMode="Pipe")
         script = f"exec 3< {ROOT}/input/data/train_0; echo ready; sleep 2; cat <&3 | wc -c"
         name = local.start_training(script, InputDataConfig=[pipe])
-        local.said(name, "ready")
+        local.wait_for_log(name, "ready")
         os.kill(local.address.pid, signal.SIGKILL)
         wait_until(lambda: control.find_server(local.home), lambda address: address is None)
         second = LocalServer(local.home, control.start(local.home, Config(port=0, runtime="docker")))

@@ -23,8 +23,8 @@ from microjobs_orchestrator.local.runtimes.process.runtime import ProcessRuntime
 from microjobs_orchestrator.local.s3.store import ObjectStore
 from microjobs_orchestrator.local.state import State
 from tests.local.clients import LocalServer, started, wait_until
-from tests.local.runtimes.processes import make_home, tiny_jobs
-from tests.local.test_spot import steps
+from tests.local.runtimes.processes import make_home, make_tiny_repository
+from tests.local.test_spot import secondary_statuses
 
 TWICE = ["Starting", "Downloading", "Training", "Starting", "Downloading", "Training", "Uploading", "Completed"]
 
@@ -48,9 +48,9 @@ def remove_container(name: str) -> None:
 @pytest.mark.engine
 def test_job_is_retried_after_its_container_was_removed(local: LocalServer) -> None:
     name = local.start_training("echo ready; sleep 2; echo done", **retries(1))
-    local.said(name, "ready")
+    local.wait_for_log(name, "ready")
     remove_container(name)
-    assert steps(local.wait_for_end(name)) == TWICE
+    assert secondary_statuses(local.wait_for_end(name)) == TWICE
     lines = local.output("TrainingJobs", name)["algo-1"]
     assert [line for line in lines if line[0] != "["] == ["ready", "ready", "done"]
     assert any("its container was removed from outside" in line and "retry 1 of 1" in line for line in lines)
@@ -59,7 +59,7 @@ def test_job_is_retried_after_its_container_was_removed(local: LocalServer) -> N
 @pytest.mark.engine
 def test_removed_container_is_an_internal_error(local: LocalServer) -> None:
     name = local.start_training("echo ready; sleep 60")
-    local.said(name, "ready")
+    local.wait_for_log(name, "ready")
     remove_container(name)
     assert local.wait_for_end(name)["FailureReason"].startswith(
         "InternalServerError: its container was removed from outside"
@@ -68,12 +68,12 @@ def test_removed_container_is_an_internal_error(local: LocalServer) -> None:
 
 def test_jobs_own_failure_is_not_retried(processes: LocalServer) -> None:
     job = processes.train("exit 3", **retries(5))
-    assert (job["TrainingJobStatus"], steps(job).count("Training")) == ("Failed", 1)
+    assert (job["TrainingJobStatus"], secondary_statuses(job).count("Training")) == ("Failed", 1)
 
 
 def test_missing_image_is_not_retried(processes: LocalServer) -> None:
     job = processes.train("true", algorithm={"TrainingImage": "nowhere.invalid/none:1"}, **retries(5))
-    assert (job["TrainingJobStatus"], steps(job).count("Starting")) == ("Failed", 1)
+    assert (job["TrainingJobStatus"], secondary_statuses(job).count("Starting")) == ("Failed", 1)
 
 
 def test_job_is_retried_after_its_server_was_killed(tmp_path: Path) -> None:
@@ -82,11 +82,11 @@ def test_job_is_retried_after_its_server_was_killed(tmp_path: Path) -> None:
         retried = local.start_training("echo ready; sleep 3", **retries(1))
         lost = local.start_training("echo ready; sleep 3")
         for name in (retried, lost):
-            local.said(name, "ready")
+            local.wait_for_log(name, "ready")
         os.kill(local.address.pid, signal.SIGKILL)
         wait_until(lambda: control.find_server(local.home), lambda address: address is None)
         second = LocalServer(local.home, control.start(local.home, Config(port=0, runtime="process")))
-        assert steps(second.wait_for_end(retried)) == TWICE
+        assert secondary_statuses(second.wait_for_end(retried)) == TWICE
         assert "the local server ended while the job ran" in second.wait_for_end(lost)["FailureReason"]
 
 
@@ -108,7 +108,7 @@ class Flaky(ProcessRuntime):
 @pytest.fixture
 def flaky(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Context]:
     monkeypatch.setattr(time_limits, "FIRST_RETRY_DELAY", 0.01)
-    tiny_jobs(tmp_path, "")
+    make_tiny_repository(tmp_path, "")
     home: Home = make_home(tmp_path / "home")
     state, store = State(home.state), ObjectStore(home)
     store.create_bucket("data")
@@ -141,7 +141,7 @@ def train(context: Context, failures: int, **members: Any) -> dict[str, Any]:
 
 def test_job_is_retried_after_a_failed_start(flaky: Context) -> None:
     job = train(flaky, 2, **retries(2))
-    assert (job["TrainingJobStatus"], steps(job).count("Starting")) == ("Completed", 3)
+    assert (job["TrainingJobStatus"], secondary_statuses(job).count("Starting")) == ("Completed", 3)
 
 
 def test_retries_are_limited(flaky: Context) -> None:

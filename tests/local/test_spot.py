@@ -44,13 +44,13 @@ def interrupt(local: LocalServer, *arguments: str) -> subprocess.CompletedProces
 def interrupted(local: LocalServer, script: str, *flags: str, **members: Any) -> str:
     """Start a job, and interrupt it when it is ready."""
     name = local.start_training(script, **members)
-    local.said(name, "ready")
+    local.wait_for_log(name, "ready")
     done = interrupt(local, name, *flags)
     assert done.returncode == 0, done.stderr
     return name
 
 
-def steps(job: dict[str, Any]) -> list[str]:
+def secondary_statuses(job: dict[str, Any]) -> list[str]:
     return [step["Status"] for step in job["SecondaryStatusTransitions"]]
 
 
@@ -63,7 +63,7 @@ TWICE = [
 def test_interrupted_job_resumes_from_its_checkpoint(anywhere: LocalServer) -> None:
     name = interrupted(anywhere, RESUMES, **spot(anywhere, "resumes"))
     job = anywhere.wait_for_end(name)
-    assert steps(job) == TWICE
+    assert secondary_statuses(job) == TWICE
     assert anywhere.model(name) == {"step": "7\n"}
     assert [line for line in anywhere.output("TrainingJobs", name)["algo-1"] if line[0] != "["] == ["ready", "resumed"]
     assert job["BillableTimeInSeconds"] <= job["TrainingTimeInSeconds"]
@@ -79,7 +79,7 @@ def test_job_that_ignores_sigterm_is_killed_after_the_notice(anywhere: LocalServ
 @pytest.mark.engine
 def test_all_hosts_are_interrupted_together(local: LocalServer) -> None:
     name = interrupted(local, RESUMES, **spot(local, "together"), instances=2)
-    assert steps(local.wait_for_end(name)) == TWICE
+    assert secondary_statuses(local.wait_for_end(name)) == TWICE
     assert {host: lines[-1] for host, lines in local.output("TrainingJobs", name).items()} == {
         "algo-1": "resumed", "algo-2": "resumed",
     }  # fmt: skip
@@ -106,7 +106,7 @@ def test_interrupted_trainer_ends_at_the_same_weights(local: LocalServer) -> Non
     )
     assert interrupt(local, spot_job).returncode == 0
     job = local.wait_for_end(spot_job)
-    assert steps(job) == TWICE, job
+    assert secondary_statuses(job) == TWICE, job
     lines = "\n".join(local.output("TrainingJobs", spot_job)["algo-1"])
     (epochs,) = re.findall(r"resuming after (\S+) of", lines)
     assert float(epochs) < EPOCHS  # the interruption came during the training
@@ -168,7 +168,7 @@ def test_interruption_survives_a_restart_of_the_server(tmp_path: Path) -> None:
         os.kill(local.address.pid, signal.SIGKILL)
         wait_until(lambda: control.find_server(local.home), lambda address: address is None)
         second = LocalServer(local.home, control.start(local.home, Config(port=0, runtime="docker")))
-        assert steps(second.wait_for_end(name)) == TWICE
+        assert secondary_statuses(second.wait_for_end(name)) == TWICE
         assert second.model(name) == {"step": "7\n"}
 
 

@@ -161,7 +161,7 @@ class JobHandle:
         self.started = Moment.now()
         return {f"{self._activity}StartTime": self.started.wall}, {STARTED: self.started.stored()}
 
-    def describe_start(self) -> float:
+    def store_start(self) -> float:
         """Store the start of the hosts, unless it is stored; return the seconds since then."""
         members, internal = self.record_start()
         if members:

@@ -30,8 +30,8 @@ MANIFEST = "checkpoint.json"
 TORN = ".torn"
 TEMPORARY_MARK = ".made-by-the-job"
 """Name of the file that marks a temporary folder, which is removed when the job is complete."""
-SAVE_SHARE = 50
-"""Saving between epochs takes at most 1 / SAVE_SHARE of the training time."""
+TRAINING_PER_SAVE_TIME = 50
+"""Saving between epochs takes at most 1 / TRAINING_PER_SAVE_TIME of the training time."""
 
 _NAME = re.compile(r"checkpoint-\d{6,}(\.torn)?")
 
@@ -123,7 +123,7 @@ class Checkpoints:
             hidden = old.with_name(f".{old.name}")
             shutil.move(old, hidden)  # copies if needed: overlayfs cannot rename a folder of a lower layer
             shutil.rmtree(hidden)
-        self._next_save = time.monotonic() + SAVE_SHARE * (time.monotonic() - start)
+        self._next_save = time.monotonic() + TRAINING_PER_SAVE_TIME * (time.monotonic() - start)
 
     def close(self) -> None:
         """Remove the folder if it is temporary. The trainer calls this when the job is complete."""

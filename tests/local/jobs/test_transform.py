@@ -232,7 +232,7 @@ def test_unstorable_output_fails_only_its_object(parts: ServerParts) -> None:
 def test_output_key_collision_raises(parts: ServerParts) -> None:
     parts.put("in-1", b"a")
     parts.put("in/in-1", b"b")
-    with pytest.raises(ValidationError, match=r"2 objects of s3://bucket/in would both become out/in-1\.out"):
+    with pytest.raises(ValidationError, match=r"2 objects of s3://bucket/in would all become out/in-1\.out"):
         parts.start_transform(source="s3://bucket/in")
 
 

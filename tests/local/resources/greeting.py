@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.conftest import REPOSITORY
-from tests.local.runtimes.processes import tiny_jobs
+from tests.local.runtimes.processes import make_tiny_repository
 
 STATUSES = ["InProgress", "Stopping", "Completed", "Failed", "Stopped"]
 TEXT: dict[str, Any] = {"shape": "String256"}
@@ -72,7 +72,7 @@ class Copy:
 
     def __init__(self, place: Path) -> None:
         self.root = place / "repository"
-        tiny_jobs(place, "")
+        make_tiny_repository(place, "")
         ignored = shutil.ignore_patterns("__pycache__")
         for name in ("orchestrator", "scripts", "tests"):
             shutil.copytree(REPOSITORY / name, self.root / name, ignore=ignored)

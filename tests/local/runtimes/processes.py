@@ -20,7 +20,7 @@ def make_home(root: Path) -> Home:
     return home
 
 
-def tiny_jobs(place: Path, code: str) -> None:
+def make_tiny_repository(place: Path, code: str) -> None:
     """Create the folder `repository`, with one job `tiny` that needs no packages."""
     jobs, shared = place / "repository" / "containers", place / "repository" / "shared"
     (jobs / "tiny" / "microjobs_tiny").mkdir(parents=True)

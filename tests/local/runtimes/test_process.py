@@ -35,11 +35,11 @@ from microjobs_orchestrator.local.runtimes.process.runtime import ProcessRuntime
 from tests.conftest import REPOSITORY
 from tests.local.runtimes.processes import (
     host_plan,
+    make_tiny_repository,
     names,
     output,
     processes_with,
     program,
-    tiny_jobs,
     tiny_runtime,
     wait_for_line,
     wait_until,
@@ -59,7 +59,7 @@ Start = Callable[[HostPlan], Host]
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the folder of the home and the jobs. All tests share it, so that the environment is made once."""
     place = tmp_path_factory.mktemp("place")
-    tiny_jobs(place, "import os, signal\ndef process(arguments): os.kill(os.getpid(), signal.SIGSEGV)")
+    make_tiny_repository(place, "import os, signal\ndef process(arguments): os.kill(os.getpid(), signal.SIGSEGV)")
     return place
 
 

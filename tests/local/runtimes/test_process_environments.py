@@ -13,19 +13,19 @@ from microjobs_orchestrator.local.runtimes.base import CannotRunError
 from microjobs_orchestrator.local.runtimes.process.environments import Environments
 from microjobs_orchestrator.local.runtimes.process.packages import Installer, requirements
 from tests.conftest import CONTAINERS, JOBS
-from tests.local.runtimes.processes import names, tiny_jobs
+from tests.local.runtimes.processes import make_tiny_repository, names
 
 
 @pytest.fixture
 def jobs(tmp_path: Path) -> Path:
-    tiny_jobs(tmp_path, "")
+    make_tiny_repository(tmp_path, "")
     return tmp_path / "repository" / "containers"
 
 
 @pytest.fixture(scope="module")
 def shared_place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("place")
-    tiny_jobs(place, "")
+    make_tiny_repository(place, "")
     return place
 
 

@@ -187,7 +187,7 @@ def test_secret_of_a_job_is_new_and_not_logged(anywhere: LocalServer) -> None:
 
 def test_only_the_owner_can_read_the_secret(processes: LocalServer) -> None:
     name = processes.start_training("echo up; sleep 60", instances=2)
-    processes.said(name, "up")
+    processes.wait_for_log(name, "up")
     files = list(processes.home.work.rglob("secret/job"))
     assert len(files) >= 2
     assert {oct(path.stat().st_mode & 0o777) for path in files} == {"0o600"}

@@ -15,7 +15,7 @@ import pytest
 from microjobs.contract import Layout, write_checkpoint_config
 from microjobs.errors import UserError
 from microjobs.trainer import checkpoints
-from microjobs.trainer.checkpoints import MANIFEST, SAVE_SHARE, Checkpoints, job_checkpoints
+from microjobs.trainer.checkpoints import MANIFEST, TRAINING_PER_SAVE_TIME, Checkpoints, job_checkpoints
 from tests.conftest import REPOSITORY
 
 IDENTITY = {"learning_rate": 0.01, "seed": 42}
@@ -193,7 +193,7 @@ def test_saves_take_a_small_share_of_the_time(tmp_path: Path, monkeypatch: pytes
     store = Checkpoints(tmp_path, IDENTITY, 3)
     due = [store.due]
     store.save(1, lambda _: pass_time(2), {})
-    for seconds in (0, 2 * SAVE_SHARE - 1, 1):
+    for seconds in (0, 2 * TRAINING_PER_SAVE_TIME - 1, 1):
         pass_time(seconds)
         due.append(store.due)
     assert due == [True, False, False, True]

@@ -140,7 +140,7 @@ class Endpoint:
         deadline = time.monotonic() + DRAIN_TIMEOUT
         for replica in replicas:
             replica.traffic.close()
-        while any(replica.traffic.longest() > 0 for replica in replicas) and not self._is_ending():
+        while any(replica.traffic.longest_timeout() > 0 for replica in replicas) and not self._is_ending():
             if (left := deadline - time.monotonic()) <= 0:
                 break
             self.events.wait(left)

@@ -91,7 +91,7 @@ class Traffic:
         with self._lock:
             self.is_closed = True
 
-    def longest(self) -> float:
+    def longest_timeout(self) -> float:
         """Return the longest timeout of the present requests, in seconds; 0 without requests."""
         with self._lock:
             return max(self._timeouts, default=0.0)
@@ -180,7 +180,7 @@ class Replica:
             if self.client is not None and self.client.is_healthy():
                 self._last_answer = time.monotonic()
             # A container that works on one request at a time cannot answer `/ping` during a request.
-            patience = max(SILENCE_TIMEOUT, self.traffic.longest())
+            patience = max(SILENCE_TIMEOUT, self.traffic.longest_timeout())
             if time.monotonic() - self._last_answer > patience and not self._events.stopped.is_set():
                 self._close_client()
                 self._end(running)

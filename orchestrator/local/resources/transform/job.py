@@ -84,7 +84,7 @@ class TransformJob:
 
     def handle_start(self, hosts: Sequence[Host]) -> float:
         """Start to transform; return the seconds that the hosts may run."""
-        elapsed = self.job.describe_start()
+        elapsed = self.job.store_start()
         self._driver = threading.Thread(target=self._drive, args=(hosts,), name=self.plan_name, daemon=True)
         self._driver.start()
         return MAX_RUNTIME - elapsed
@@ -168,7 +168,7 @@ def list_objects(context: Context, request: Mapping[str, Any]) -> list[tuple[str
     context.store.check_writable(bucket, keyed_objects[0][0])
     key, count = Counter(key for key, _ in keyed_objects).most_common(1)[0]
     if count > 1:
-        raise ValidationError(f"{count} objects of {uri} would both become {key}: use a prefix that ends with /.")
+        raise ValidationError(f"{count} objects of {uri} would all become {key}: use a prefix that ends with /.")
     return keyed_objects
 
 

@@ -37,7 +37,7 @@ def _check_parent(request: Mapping[str, Any], parent: Record, *, is_identical: b
         if own != parents:
             hint = " Or use the WarmStartType TransferLearning." if what in EQUAL_IF_IDENTICAL else ""
             raise ValidationError(
-                f"The {what} must be the same as of parent tuning job {parent.name}: {parents}, not {own}.{hint}"
+                f"The {what} must be the same as in parent tuning job {parent.name}: {parents}, not {own}.{hint}"
             )
 
 
