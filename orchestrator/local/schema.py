@@ -1,7 +1,7 @@
 """The tables of the state, and the migration of a state that an earlier version wrote.
 
-`PRAGMA user_version` is the version. Version 1, which has the number 0, stored internal values among the members of
-descriptions, and only the names of owners.
+`PRAGMA user_version` is the version of the tables, but 0 stands for version 1. Version 1 stored internal values among
+the members of descriptions, and the names of owners without their kinds.
 """
 
 import json
@@ -27,7 +27,7 @@ CREATE TABLE resources (
 _FILTERS = "status, modified, owner_kind, owner_name"
 INDEXES = {
     "by_arn": "arn",
-    # Each index has all filters of List requests, so that only the rows of the page are read: rows are large.
+    # Each index has all columns that List requests filter by, so that only one page of the large rows is read.
     "by_kind_name": f"kind, name, version, created, {_FILTERS}",
     "by_kind_creation": f"kind, created, name, version, {_FILTERS}",
     "by_kind_change": "kind, modified, name, version, status, created, owner_kind, owner_name",
@@ -45,7 +45,7 @@ OTHER_TABLES = (
 )
 
 OWNER_KINDS = {"training-job": "hyper-parameter-tuning-job", "async-invocation": "endpoint"}
-"""The kind of the owner of resources in version 1, by their own kind."""
+"""The owner's kind in version 1, by the kind of the owned resource."""
 
 INTERNAL = {
     "processing-job": ("StartMoment",),
@@ -55,7 +55,7 @@ INTERNAL = {
     "endpoint": ("Deployment", "NextDeployment"),
     "async-invocation": ("QueueMoment",),
 }
-"""Internal values among the members of descriptions in version 1, by kind."""
+"""Internal values that version 1 stored among the members of descriptions, by kind."""
 
 
 class NewerStateError(LauncherError):

@@ -53,7 +53,7 @@ POLL_INTERVAL = 0.5
 """Polling interval for shutdown: `Event.wait` does not return when another thread receives the signal."""
 
 Choose = Callable[[str, Home], tuple[Runtime, str]]
-"""Takes the configured name; returns the runtime and the reason for it."""
+"""Takes the configured name of the runtime, and the home; returns the runtime and the reason for the choice."""
 
 NAMES = (LOOPBACK, "localhost", "host.docker.internal")
 """Names of this machine in the requests of clients. Hosts of jobs may use another address."""
@@ -105,9 +105,10 @@ def _stop_on_signals(stop: threading.Event) -> None:
 
 
 def _return_large_blocks() -> None:
-    """Let glibc return each freed block of this size to the system, such as the bodies of large requests.
+    """Let glibc return freed blocks of at least `_MMAP_BYTES` to the system, such as the bodies of large requests.
 
-    By default it raises the threshold with the first such block, and keeps later ones in the arena of each thread.
+    By default, glibc raises the threshold when it frees the first such block, and keeps later blocks in the threads'
+    arenas.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:  # not on macOS, and without effect on musl
@@ -122,7 +123,7 @@ def _stop_with_users(home: Home, stop: threading.Event) -> None:
                 break
             time.sleep(POLL_INTERVAL)
         stop.set()
-        threading.Event().wait()  # keeps the lock until the process ends, so that the next user starts a server
+        threading.Event().wait()  # holds the lock until the process ends: the next user then starts a server
 
 
 def _start(home: Home, config: Config, runtime: Runtime, cleanup: ExitStack) -> int:
@@ -149,12 +150,12 @@ def _start(home: Home, config: Config, runtime: Runtime, cleanup: ExitStack) -> 
 
 
 def _listen_for_jobs(runtime: Runtime, port: int, cleanup: ExitStack) -> Iterator[Server]:
-    """Listen on the address that hosts of jobs use, unless clients use it, too."""
+    """Listen on the address that hosts of jobs use, unless clients use the same address."""
     if runtime.machine in NAMES:
         return
     try:
         listener = _listen(runtime.machine, port)
-    except ServerError as error:  # clients do not need it, and jobs that need it report the error
+    except ServerError as error:  # clients do not need this address, and jobs that need it report the error
         logger.warning("jobs cannot reach this server: %s", error)
         return
     cleanup.callback(listener.stop)

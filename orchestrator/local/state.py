@@ -1,7 +1,7 @@
 """Store for resources and their tags, in one SQLite file.
 
-Descriptions are stored as JSON in the form of the responses, with times in seconds. No response contains the *internal
-state* of a resource, which has values of the server.
+Descriptions are stored as JSON in the form of the responses, with times in seconds. The *internal state* of a
+resource contains the server's private values, and no response contains it.
 """
 
 import json
@@ -27,13 +27,13 @@ INDEXES = {
     "name": "by_kind_name",
     "status": "by_kind_status",
 }
-"""The indexes of the columns that sort lists. Without this choice, SQLite reads all rows for some lists."""
+"""The index for each column that sorts lists. If SQLite chose the index, it would read all rows for some lists."""
 
 END_OF_TIME = 253_402_300_800.0
 """The year 10,000, which Python's dates do not support."""
 
 RESERVE_BYTES = 4 << 20
-"""Free space in the file, with which the end of a job can be stored on a full device."""
+"""Free space in the file, so that the end of a job can be stored on a full device."""
 
 
 class NameTakenError(Exception):
@@ -84,7 +84,7 @@ class Query:
     descending: bool = True
     limit: int = 100
     after: tuple[float | str, str, int] | None = None
-    """The position of the last resource of the page before: the value of the column `order_by`, name and version."""
+    """The position of the last resource of the previous page: the value of the column `order_by`, name and version."""
 
 
 class State:
@@ -103,7 +103,7 @@ class State:
         self._reserve_space()
 
     def _reserve_space(self) -> None:
-        """Make free pages in the file, and a write-ahead log of its final length."""
+        """Create free pages in the file, and let the write-ahead log grow while the device has space."""
         with suppress(sqlite3.OperationalError):  # the device is full
             self._database.execute("DROP TABLE IF EXISTS reserve")  # from a server that was killed
             (free,) = self._database.execute("PRAGMA freelist_count").fetchone()
@@ -164,7 +164,7 @@ class State:
         only_if: Collection[str] | None = None,
         version: int = 0,
     ) -> Record | None:
-        """Merge changes into the description, and `internal` into the internal state, in one of the statuses `only_if`.
+        """Merge changes into the description and internal state, if the status is one of `only_if` (None: any status).
 
         Return the changed resource; None if it does not exist or has another status. Raise TransitionError if the kind
         does not allow the change of the status.
@@ -183,7 +183,7 @@ class State:
             return self.get(kind, name, version)
 
     def delete(self, kind: str, name: str, created: float | None = None, version: int = 0) -> bool:
-        """Delete a resource (only the one created at `created`) and its tags; return False if it does not exist."""
+        """Delete a resource and its tags. Return False if it does not exist, or its creation time is not `created`."""
         with self._transaction() as database:
             record = self.get(kind, name, version)
             if record is None or created not in (None, record.created):

@@ -1,7 +1,8 @@
 """Trees of files of any depth: inputs and outputs of hosts.
 
-The files that a host wrote become a `Tree`: names and types in memory, and the content of each file in a file with a
-short name. So deep folders, long paths and links cause no harm, and no name of the host becomes a path of this machine.
+A `Tree` represents the files that a host wrote: their names and types are in memory, and the content of each file is in
+a file with a short name. Therefore deep folders, long paths and links cause no harm, and no file name that the host
+chose becomes a path of this machine.
 """
 
 import errno
@@ -21,7 +22,7 @@ from microjobs_orchestrator.terminal import escape_bytes
 logger = logging.getLogger(__name__)
 
 MAX_PART_LENGTH = 1000
-"""Characters of a path that are passed to the system at once. Its limit is 4,096 bytes."""
+"""Characters of a path that one system call gets. The system's limit is 4,096 bytes."""
 
 
 class FileType(Enum):
@@ -80,7 +81,7 @@ def sort_names(tree: Tree) -> list[str]:
 
 
 def remove(folder: Path) -> None:
-    """Remove a tree of any depth, if it exists. Raises OSError if a part cannot be removed; all others are removed."""
+    """Remove a tree of any depth, if it exists. Raises OSError if a part cannot be removed; all other parts are."""
     process_shim.remove_tree(str(folder))
 
 

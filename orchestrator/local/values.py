@@ -7,7 +7,7 @@ from microjobs_orchestrator.terminal import escape_bytes
 
 
 def clean(value: Any) -> Any:
-    """Return a value without numbers and text that JSON or UTF-8 does not have.
+    """Return a copy of a value that is valid JSON in UTF-8.
 
     Members that are null or not finite are dropped, and so are list items that lost a member this way, such as a
     metric without its value. Bytes of file names that are not UTF-8 are escaped.

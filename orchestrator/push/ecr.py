@@ -53,7 +53,7 @@ def parse_region(host: str) -> str | None:
 
 
 def connect(region: str | None, profile: str | None) -> "ECRClient":
-    """Return a client. boto3 finds the region and the credentials that are None."""
+    """Return a client. If the region or the profile is None, boto3 chooses it."""
     return boto3.Session(profile_name=profile, region_name=region).client("ecr")
 
 
@@ -91,7 +91,7 @@ def create_missing_repository(client: "ECRClient", name: str) -> bool:
     )
     try:
         client.put_lifecycle_policy(repositoryName=name, lifecyclePolicyText=LIFECYCLE)
-    except BaseException:  # without the policy, the next push would find the repository and leave it so
+    except BaseException:  # otherwise the next push would keep the repository without a policy
         client.delete_repository(repositoryName=name)
         raise
     return True

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 TIMEOUT_SECONDS = 600
 """Time limit for each answer of the engine: a registry needs minutes to check a large layer."""
 REFUSALS = ("denied", "unauthorized", "immutable", "authentication required", "no basic auth credentials")
-"""Texts in a registry's errors after which another try fails too."""
+"""If an error of a registry contains one of these texts, another try fails, too."""
 
 
 def read_image(client: "DockerClient", job: str, variant: str) -> Image:
@@ -46,7 +46,7 @@ class Upload:
     layers: dict[str, str] = field(default_factory=dict)
     """The latest status of each layer."""
     sent_bytes: dict[str, int] = field(default_factory=dict)
-    """By layer, before compression."""
+    """Bytes sent per layer, before compression."""
     total_bytes: dict[str, int] = field(default_factory=dict)
     error: str = ""
 
@@ -109,7 +109,7 @@ def push_image(
 def _named(client: "DockerClient", image_id: str, repository: str, tag: str) -> Iterator[None]:
     """Give the image a name in the registry during the block, because engines push by name.
 
-    A name that stays would keep each pushed image on the disk.
+    The name is removed afterwards: otherwise it would keep each pushed image on the disk.
     """
     name = f"{repository}:{tag}"
     existed = name in client.images.get(image_id).tags

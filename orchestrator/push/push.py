@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from docker import DockerClient
 
 PRINT_INTERVAL_SECONDS = 10.0
-"""Between two lines about an upload, if the output is not a terminal."""
+"""Time between two lines about an upload, if the output is not a terminal."""
 
 
 @dataclass(frozen=True)
@@ -42,10 +42,10 @@ class PushOptions:
 
 
 def push(options: PushOptions, home: Home, console: Console) -> list[PushedImage]:
-    """Push images, and save the digest of each as soon as the registry has it.
+    """Push images, and save the digest of each image as soon as the registry has the image.
 
     Raises:
-        UsageError: there is no such job, or the registry or its login is invalid.
+        UsageError: a job does not exist, or the registry or its login is invalid.
         LauncherError: an image may not be pushed, the registry refuses it, or the connection broke.
         botocore.exceptions.ClientError, botocore.exceptions.BotoCoreError: ECR refuses a request, or does not answer.
         docker.errors.DockerException: no engine answers.

@@ -101,7 +101,7 @@ class Registry:
             raise LauncherError(
                 f"registry {self.host} requests a login at {realm!r}, which is not https: no login was sent"
             )
-        # `push` too: for a repository that the push will create, a registry may deny a token to pull.
+        # `push` too: a registry may deny a token for `pull` alone if the push has yet to create the repository.
         scope = {"service": challenge.get("service") or "", "scope": f"repository:{name}:pull,push"}
         if self.credentials is not None and self.credentials.identity_token:
             form = {"grant_type": "refresh_token", "client_id": "microjobs", **scope}

@@ -78,7 +78,7 @@ def tag_images(built: Sequence[tuple[Image, Source]], *, allow_dirty: bool = Fal
 
     Args:
         built: each image with the state of its files.
-        allow_dirty: also accept images that match no commit; `-dirty` in their tags shows it.
+        allow_dirty: also accept images that match no commit; their tags contain `-dirty`.
 
     Raises:
         LauncherError: SageMaker cannot run an image; or an image matches no commit and `allow_dirty` is False.
@@ -100,7 +100,7 @@ def format_arguments(jobs: Iterable[str], variant: str) -> str:
 
 
 def format_tag(image: Image, *, dirty: bool) -> str:
-    """Return `COMMIT`, or `COMMIT-cuda` for CUDA; an image without a commit has `-dirty-DIGEST` at the end."""
+    """Return `COMMIT`, or `COMMIT-cuda` for CUDA, with `-dirty-DIGEST` at the end if the image matches no commit."""
     revision = (image.revision.removesuffix("-dirty") or sources.UNKNOWN)[:DIGITS]
     name = revision if image.variant == "cpu" else f"{revision}-{image.variant}"
     return f"{name}-dirty-{image.id.removeprefix('sha256:')[:DIGITS]}" if dirty else name

@@ -1,4 +1,4 @@
-"""Plots as SVG text. The page's style has the colours, so that plots are light or dark as the page is."""
+"""Plots as SVG text. The page's style sheet has the colours, so that plots are light or dark like the page."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -26,7 +26,7 @@ class Axis:
         return round(self.start + share * (self.end - self.start), 1)
 
     def ticks(self) -> list[float]:
-        """Return round values: 1, 2 and 5 times powers of ten, or multiples of such a value."""
+        """Return round values: 1, 2 and 5 times powers of ten; on a linear axis, multiples of one of these values."""
         if self.logarithmic:
             powers = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
             values = [factor * 10.0**power for power in powers for factor in (1, 2, 5)]

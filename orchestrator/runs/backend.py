@@ -26,12 +26,12 @@ SERVICES = ("sagemaker", "sagemaker-runtime", "s3", "logs")
 LOCAL_POLL_INTERVAL = 0.25
 
 Complete = Callable[[str, Kind, Members], Members]
-"""Returns the request to send for a run, a kind and a request: with tags, a network and keys if necessary."""
+"""Takes a run, a kind and a request; returns the request to send, with tags, a network and keys if necessary."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RequestContext:
-    """The values of a backend that its requests contain. It has no connection to the backend."""
+    """The values of a backend that its requests contain. They need no connection to the backend."""
 
     bucket: str
     prefix: str = ""
@@ -70,13 +70,13 @@ class Backend(RequestContext):
     poll_interval: float = LOCAL_POLL_INTERVAL
     """Seconds between two Describe calls for a job."""
     max_poll_interval: float = 4 * LOCAL_POLL_INTERVAL
-    """Seconds between two Describe calls for a job that runs long."""
+    """Maximum seconds between two Describe calls for a job that has run for a long time."""
     price: Callable[[str], float | None] | None = None
-    """Returns the dollars per hour of an instance type, or None if the price is unknown. None if nothing costs."""
+    """Returns the dollars per hour of an instance type; None if unknown. The member is None if nothing costs money."""
     needs_images: bool = False
     """Whether jobs run in images of this machine."""
     buckets: Path | None = None
-    """The folder that has the buckets as folders, on this machine."""
+    """The folder on this machine that contains the buckets, one folder per bucket."""
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from microjobs_orchestrator.runs.logs import LogTail, Tail
 from microjobs_orchestrator.runs.view import Filter, ResourceRow, View
 
 MAX_PAGE_ROWS = 100
-"""The maximum of List operations."""
+"""The maximum of MaxResults in List operations."""
 
 
 class BackendView(View):
@@ -30,7 +30,7 @@ class BackendView(View):
         )
 
     def _list(self, kind: Kind, status: str, row_filter: Filter) -> Iterator[ResourceRow]:
-        """Yield rows, newest first, page by page. A page can have few rows: AWS counts them before it filters them."""
+        """Yield rows, newest first, page by page. AWS cuts pages before it filters rows, so a page can be short."""
         filters = {"StatusEquals": status, "NameContains": row_filter.name}
         request: dict[str, Any] = {
             "SortBy": "CreationTime",

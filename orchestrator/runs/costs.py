@@ -1,6 +1,6 @@
 """The cost of a run: the instance time that AWS describes, multiplied by the price per hour.
 
-Storage, requests and logs cost as well, but little compared with the instances.
+The costs of storage, requests and logs are left out: they are small compared with the costs of instances.
 """
 
 from collections.abc import Callable, Iterator
@@ -57,9 +57,9 @@ def _trial_seconds(sagemaker: "SageMakerClient", tuning: Members) -> Iterator[fl
 
 
 def _billed_seconds(kind: Kind, description: Members) -> float:
-    """Return the billable time, or the wall time of a job that has none.
+    """Return the billable seconds, or the wall time if the description has no billable time.
 
-    AWS describes the billable time of a training job when it has ended; spot instances have less than the wall time:
+    AWS describes the billable time of a training job after its end. On spot instances, it is less than the wall time:
     https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_DescribeTrainingJob.html
     """
     if (billed := description.get("BillableTimeInSeconds")) is not None:
@@ -83,14 +83,14 @@ class CostMeter:
         self._journal = journal
 
     def add_job(self, kind: Kind, description: Members | None) -> None:
-        """Add a job that has ended. None stands for a job that was deleted."""
+        """Add the cost of a job that has ended. None stands for a job that was deleted."""
         if self._backend.price is None or description is None:
             return
         if (usage := measure_usage(self._backend.sagemaker, kind, description)) is not None:
             self._add(usage)
 
     def add_endpoint(self, config: Members, seconds: float) -> None:
-        """Add an endpoint. The seconds are a little more than the billed ones, which AWS does not describe."""
+        """Add the cost of an endpoint. `seconds` is a little more than the billed time, which AWS does not describe."""
         for instance_type, count in ENDPOINT_CONFIG.instances(config):
             self._add(Usage(instance_type, seconds * count))
 

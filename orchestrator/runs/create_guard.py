@@ -9,8 +9,9 @@ from types import FrameType
 class CreateGuard:
     """Delays Ctrl-C until a Create call returns: an aborted call may still create a resource that nothing would stop.
 
-    The first Ctrl-C (or SIGTERM, or the end of the terminal) raises KeyboardInterrupt. Later ones are ignored, so that
-    they do not end the cleaning up; but one during a Create call raises at once, for users who do not want to wait.
+    The first Ctrl-C (or SIGTERM, or the end of the terminal) raises KeyboardInterrupt. Later signals are ignored,
+    so that they do not end the cleanup. But a later signal during a Create call raises KeyboardInterrupt at once, for
+    users who do not want to wait.
     """
 
     def __init__(self) -> None:

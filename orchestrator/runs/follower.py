@@ -10,8 +10,8 @@ from microjobs_orchestrator.runs.progress import Progress, StepDisplay
 from microjobs_orchestrator.runs.trials import list_trials
 
 POLLS_PER_DURATION = 40
-"""A job that has run for a time t is polled every t / POLLS_PER_DURATION, within the backend's bounds: on this machine
-the job needs the processors more than the launcher does."""
+"""A job that has run for a time t is polled every t / POLLS_PER_DURATION, within the backend's bounds. Fewer polls
+leave more processor time to jobs on this machine."""
 
 
 class Follower:

@@ -1,6 +1,6 @@
 """The view of a local server's home.
 
-It reads the files of the home, whether or not a server runs, and starts none. It imports neither boto3 nor docker.
+It reads the files of the home, whether or not a server runs, and starts no server. It imports neither boto3 nor docker.
 """
 
 import json
@@ -21,7 +21,7 @@ from microjobs_orchestrator.runs.view import Filter, ResourceRow, View
 
 POLL_INTERVAL = 0.25
 PAGE_LINES = 10_000
-"""The maximum of GetLogEvents."""
+"""The maximum number of lines in a page, as in GetLogEvents."""
 MAX_TIME = 253_402_300_799
 """The end of the year 9999, in seconds since 1970."""
 

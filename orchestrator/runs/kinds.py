@@ -1,4 +1,4 @@
-"""The kinds of SageMaker's resources, and the operations of a client on them, which all kinds name alike."""
+"""The kinds of SageMaker's resources, and a client's operations on them, whose names have one pattern."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass

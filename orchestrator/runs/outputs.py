@@ -42,7 +42,7 @@ def read_predictions(folder: Path) -> NDArray[Any]:
 
 
 def read_training_output(backend: Backend, model_uri: str) -> dict[str, bytes]:
-    """Return the files in `output.tar.gz` of a training job, by name. It is in the same folder as the model."""
+    """Return the files in `output.tar.gz` of a training job, by name. The archive is in the model's folder."""
     bucket, key = split_uri(model_uri.removesuffix("model.tar.gz") + "output.tar.gz")
     content = backend.s3.get_object(Bucket=bucket, Key=key)["Body"].read()
     with tarfile.open(fileobj=io.BytesIO(content), mode="r:gz") as tar:

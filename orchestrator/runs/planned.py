@@ -34,8 +34,8 @@ class PlannedRequest:
     members: Members
     """The members of the request."""
     value_step: str = ""
-    """The step that stores what this request is for: once it has finished, the request is not sent again.
-    Empty: `step` itself."""
+    """The step that stores the value for which the request is sent. Once that step has finished, a resumed run does not
+    send the request. Empty: `step` itself."""
 
     @property
     def operation(self) -> str:

@@ -78,8 +78,8 @@ def _read_page(call: Call, after: bytes) -> Page:
 def _grouped(call: Call, after: bytes) -> Iterator[StoredObject | str]:
     """Yield objects, and each common prefix once.
 
-    If the delimiter is a slash, a common prefix is a folder, which is not read. For other delimiters, the walk starts
-    again after each common prefix, so that keys with that prefix are not read.
+    If the delimiter is a slash, a common prefix is a folder, and its objects are not read. For other delimiters, the
+    walk restarts after each common prefix, so that keys with that prefix are not read.
     """
     prefix, delimiter = call.members.get("Prefix", ""), call.members.get("Delimiter", "")
     next_after: bytes | None = after
@@ -114,7 +114,7 @@ def _parse_token(token: str) -> bytes:
 
 
 def _contents(call: Call, page: Page) -> list[dict[str, Any]]:
-    """Describe a page's objects as they are now. Objects that were deleted meanwhile are left out."""
+    """Describe a page's objects, without those that were deleted meanwhile."""
     contents = []
     for found in page.objects:
         described = call.store.describe(found)

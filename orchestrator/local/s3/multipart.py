@@ -104,7 +104,7 @@ def complete_multipart_upload(call: Call) -> Answer:
 
 
 def _select_parts(call: Call, upload: Upload) -> list[Part]:
-    """Return the parts that the request lists. Raises ServiceError if they are not the uploaded ones."""
+    """Return the parts that the request lists. Raises ServiceError if the list is not valid."""
     listed: Sequence[Mapping[str, Any]] = call.members.get("MultipartUpload", {}).get("Parts", ())
     if not listed or any("PartNumber" not in part or "ETag" not in part for part in listed):
         raise malformed("it must list at least one part, each with its PartNumber and ETag")

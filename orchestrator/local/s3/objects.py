@@ -16,7 +16,7 @@ from microjobs_orchestrator.local.s3.details import DEFAULT_CONTENT_TYPE, Detail
 from microjobs_orchestrator.local.s3.reader import StoredObject
 
 MAX_METADATA_BYTES = 2048
-"""Limit for the names and values of user metadata, as on AWS."""
+"""Limit for the total length of the names and values of user metadata, as on AWS."""
 
 OBJECT_HEADERS = frozenset(
     {"CacheControl", "ContentDisposition", "ContentEncoding", "ContentLanguage", "ContentType", "Expires"}

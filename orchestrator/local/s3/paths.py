@@ -29,7 +29,7 @@ class BucketFiles:
         return found
 
     def is_folder(self, relative: str) -> bool:
-        """Return whether a folder exists. Paths that are not keys, such as those with `..`, do not exist."""
+        """Return whether a folder exists. Paths that are not keys, such as those with `..`, give False."""
         name = relative.removesuffix("/")
         found = self.stat(Path(name)) if is_valid_name(name) else None
         return found is not None and stat.S_ISDIR(found.st_mode)
@@ -64,14 +64,14 @@ class BucketFiles:
         return None if stat.S_ISREG(mode) else "a special file or a link exists at its path"
 
     def replace(self, relative: Path, file: Path) -> None:
-        """Move a file to a path, in place of a file or of a folder of empty folders."""
+        """Move a file to a path, where it replaces a file or a folder that contains only empty folders."""
         path = self._root / relative
         if path.is_dir():
             self.remove_empty(relative)
         file.replace(path)
 
     def remove_empty(self, relative: Path) -> None:
-        """Remove a folder of empty folders. Raises OSError if it contains a file."""
+        """Remove a folder that contains only empty folders. Raises OSError if it contains a file."""
         folder = self._root / relative
         for found in [*walk(folder)][::-1]:  # not recursive: folders may be very deep
             (folder / found.name).rmdir()

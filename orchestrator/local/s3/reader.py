@@ -18,7 +18,7 @@ from microjobs_orchestrator.local.s3.paths import BucketFiles
 from microjobs_orchestrator.local.s3.walk import Walk
 
 SETTLED_SECONDS = 1.0
-"""Age of a file from which every later change shows in its modification time, whatever the file system."""
+"""Minimum age of a file at which each later change surely changes its modification time, on all file systems."""
 
 MAX_OPEN_ATTEMPTS = 100
 """Attempts to open an object that is replaced between the search for its file and the opening of the file."""
@@ -83,10 +83,10 @@ class ObjectReader:
         return self._root / name
 
     def list(self, bucket: str, prefix: str = "", after: str = "") -> Iterator[StoredObject]:
-        """Return the objects whose keys begin with `prefix` and follow the key `after`, in the order of their UTF-8.
+        """Return the objects whose keys begin with `prefix` and follow the key `after`, sorted by the keys' UTF-8.
 
-        Folders are read when they are reached, and only those that can match. Folder markers are left out, because
-        they have no content. Raises ServiceError NoSuchBucket 404.
+        The iterator reads a folder when it reaches the folder, and only if the folder can contain such objects. Folder
+        markers are left out, because they have no content. Raises ServiceError NoSuchBucket 404.
         """
         self.check_bucket(bucket)
         found = self.walk(bucket, prefix, after.encode(errors="surrogatepass"), fold=False)
@@ -138,7 +138,7 @@ class ObjectReader:
         return opened.stored, opened.details
 
     def describe(self, stored: StoredObject) -> tuple[StoredObject, Details] | None:
-        """Return an object with its details as it is now; None if it was deleted."""
+        """Return an object and its details, from the database or from its current file; None if it was deleted."""
         details = self.database.details(stored.version)
         if details is not None:
             return stored, details
@@ -151,7 +151,7 @@ class ObjectReader:
         """Yield objects as `list` does, and folder markers. Raises ServiceError NoSuchBucket 404.
 
         Args:
-            fold: yield the common prefix of a folder below the prefix instead of its objects.
+            fold: for each folder below the prefix, yield its common prefix instead of its objects.
         """
         root = self.check_bucket(bucket)
 
@@ -171,7 +171,7 @@ class ObjectReader:
                 yield StoredObject(bucket, key, path, entry.size, entry.modified_ns)
 
     def _details(self, stored: StoredObject, file: FileIO) -> Details | None:
-        """Return or compute the details of an open file; None if the file is no longer the object's."""
+        """Return or compute the details of an open file; None if the file was replaced or removed."""
         details = self.database.details(stored.version)
         if details is not None:
             return details

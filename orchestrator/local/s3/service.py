@@ -35,7 +35,7 @@ class S3:
         self._region = region
 
     def prepare(self, exchange: Exchange) -> None:
-        """Let the body be verified while it is read, and turn an upload form into a PutObject request."""
+        """Wrap the body to verify it while it is read, and turn an upload form into a PutObject request."""
         move_bucket_to_path(exchange.request)
         stream = Input(exchange.request.environ["wsgi.input"])
         exchange.cleanups.append(stream.drain)

@@ -1,4 +1,4 @@
-"""The object store: buckets are folders, objects are files, and a file is only ever replaced completely.
+"""The object store: buckets are folders, objects are files, and each write creates or replaces a whole file.
 
 Jobs read objects through hard links to these files, so no file is changed in place. Incomplete files are outside the
 buckets. A killed server leaves some of them, and the next server removes them.
@@ -61,7 +61,7 @@ class ObjectStore(ObjectReader):
     def delete_bucket(self, name: str) -> None:
         """Delete an empty bucket. Raises ServiceError NoSuchBucket 404, or BucketNotEmpty 409.
 
-        A file whose name is not a key also keeps the bucket.
+        A bucket that contains a file whose name is not a valid key is not empty.
         """
         folder = self.check_bucket(name)
         with self._lock:
@@ -102,7 +102,7 @@ class ObjectStore(ObjectReader):
     ) -> StoredObject:
         """Move a complete file into a bucket in one step, as the object of a key.
 
-        Raises the errors of `check_writable` and of the condition. The file is then unchanged.
+        Raises the errors of `check_writable` and of the condition. After these errors, the file is at its old path.
 
         Args:
             details: the object's details; None: they are computed from the file when they are needed.
@@ -117,7 +117,7 @@ class ObjectStore(ObjectReader):
         return stored
 
     def delete(self, bucket: str, key: str, condition: Condition | None = None) -> bool:
-        """Remove an object and its empty folders. Return False if the object did not exist. Raises as `put`."""
+        """Remove an object and empty folders; return whether it existed. Raises as `check_bucket` or `condition`."""
         self.check_bucket(bucket)
         with self._lock:
             if condition is not None:
@@ -166,7 +166,7 @@ class ObjectStore(ObjectReader):
         folder = relative if is_marker else relative.parent
         try:
             (self._root / folder).mkdir(parents=True, exist_ok=True)
-            if details is not None or is_marker:  # first: after a crash before the file is moved, both rows are correct
+            if details is not None or is_marker:  # stored first: a crash in between leaves only correct rows
                 self.database.remember(stored.version, details or guess_details(key, BytesIO()))
             if not is_marker:
                 self._files.replace(relative, file)

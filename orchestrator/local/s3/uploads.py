@@ -1,4 +1,4 @@
-"""Multipart uploads. Their parts are files outside the buckets until they are completed into one file."""
+"""Multipart uploads. Their parts are files outside the buckets until the upload is completed or aborted."""
 
 import contextlib
 import threading
@@ -88,7 +88,7 @@ class Uploads:
         return [Part(row[0], folder / row[1], row[2], row[3], Details.from_json(row[4])) for row in rows]
 
     def put_part(self, upload: Upload, number: int, file: Path, details: Details) -> Part:
-        """Move a file of `ObjectStore.new_file` into an upload. It replaces an earlier part with its number."""
+        """Move a file of `ObjectStore.new_file` into an upload. It replaces an earlier part with that number."""
         path = self._folder / upload.id / uuid.uuid4().hex
         with self.exclusive(upload):
             earlier = [part.path for part in self.parts(upload, number - 1, 1) if part.number == number]
@@ -125,7 +125,7 @@ class Uploads:
             yield
 
     def _clean(self) -> None:
-        """Remove the files of a killed server: those without a row in the database."""
+        """Remove files and folders without a row in the database, which a killed server left behind."""
         uploads = {self._folder / row[0] for row in self._database.select("SELECT id FROM uploads")}
         parts = {self._folder / row[0] / row[1] for row in self._database.select("SELECT upload, file FROM parts")}
         for folder in self._folder.iterdir():

@@ -33,13 +33,13 @@ class Walk:
     root: bytes
     folders: FolderCache
     is_folder: Callable[[bytes], bool]
-    """Returns whether a prefix such as `a/b/` is a folder. It must not contain links."""
+    """Returns whether a prefix such as `a/b/` is a folder; False if the path contains links."""
     find_marker: Callable[[bytes], int | None]
     """Returns the modification time of a folder marker; None if the key has no marker."""
     prefix: bytes
     after: bytes
     fold: bool
-    """Whether a folder below the prefix is one entry, if it has any key."""
+    """Whether a folder below the prefix is yielded as one entry if it contains a key."""
 
     def __iter__(self) -> Iterator[Entry]:
         start = self.prefix[: self.prefix.rfind(b"/") + 1]
@@ -56,7 +56,7 @@ class Walk:
                 stack.append(self._entries(entry))
 
     def _entries(self, folder: bytes) -> Iterator[Entry | bytes]:
-        """Yield the entries directly in a folder, and as bytes the subfolders to read."""
+        """Yield the entries directly in a folder, and the prefixes of the subfolders to read."""
         marker = self.find_marker(folder) if folder.startswith(self.prefix) and folder > self.after else None
         if marker is not None:
             yield Entry(folder, 0, marker)
@@ -69,7 +69,7 @@ class Walk:
                 yield Entry(key)
 
     def _keys(self, folder: bytes) -> Iterator[bytes]:
-        """Yield the keys of a folder's files and subfolders that match the prefix and may have keys after `after`."""
+        """Yield the keys of a folder's files and subfolders that match the prefix, from the position `after` on."""
         names = self.folders.names(self.root, folder)
         wanted = self.prefix[len(folder) :] if self.prefix.startswith(folder) else b""
         for index in range(max(bisect_left(names, wanted), self._start(folder, names)), len(names)):

@@ -1,6 +1,6 @@
-"""ECR: repositories and images. The images are the engine's. Repositories are those of the images, and created ones.
+"""ECR: the images of the engine, their repositories, and the repositories that CreateRepository created.
 
-The token for a registry's login has no effect: the engine of this machine has the images, and its own logins.
+The token for the login has no effect, because the images are already in the engine of this machine.
 """
 
 import base64
@@ -28,7 +28,7 @@ _cut_page = partial(cut_page, names=("nextToken", "maxResults"), code="InvalidPa
 
 
 class Ecr:
-    """The operations. Created repositories are in the server's state."""
+    """The operations. The server's state stores the repositories that CreateRepository created."""
 
     def __init__(self, state: State, region: str, images: Callable[[], Sequence[Image]]) -> None:
         self._state = state
@@ -114,7 +114,7 @@ class Ecr:
     # --- images ---
 
     def _names(self, image: Image) -> list[tuple[str, str]]:
-        """Return an image's repositories and tags in this registry. Names without a registry belong to it."""
+        """Return an image's repositories and tags in this registry. A name without a registry belongs to it."""
         names = []
         for reference in image.tags:
             repository, _, tag = reference.removeprefix(f"{format_registry(self._region)}/").rpartition(":")

@@ -1,7 +1,7 @@
 """IAM: roles and their policies. They are stored and described, and have no effect.
 
-Every name is a role, so that clients find the role that they use on AWS. A deleted role is missing until it is created
-again.
+A role exists for every name, so that clients find the role that they use on AWS. A deleted role does not exist until it
+is created again.
 """
 
 import json
@@ -30,7 +30,7 @@ TRUST = json.dumps({"Version": "2012-10-17", "Statement": [STATEMENT]})
 Request = Mapping[str, Any]
 Answer = Mapping[str, Any]
 Role = Mapping[str, Any]
-"""Members as IAM names them; `policies` are the documents of inline policies by name, `attached` ARNs of policies."""
+"""IAM's members of a role, `policies` (documents of inline policies by name) and `attached` (ARNs of policies)."""
 
 
 class Iam:
@@ -184,7 +184,7 @@ CHANGES: Mapping[str, Callable[[Role, Request], Role]] = {
 
 
 def _implied_role(name: str, path: str = "/", identity: str = "") -> dict[str, Any]:
-    """Return the role that a name stands for until it is created."""
+    """Return a role with default members. Such a role exists for every name until CreateRole or DeleteRole."""
     return {
         "Path": path,
         "RoleName": name,
@@ -229,7 +229,7 @@ def _page(member: str, items: Sequence[Any], request: Request) -> Answer:
 
 
 def _simulate(request: Request) -> Answer:
-    """Return that every action is allowed, because permissions are not checked."""
+    """Allow every action, because permissions are not checked."""
     results = [
         {"EvalActionName": action, "EvalResourceName": resource, "EvalDecision": "allowed"}
         for action in request["ActionNames"]

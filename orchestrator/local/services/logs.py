@@ -19,7 +19,7 @@ from microjobs_orchestrator.local.pages import cut_page
 
 MAX_EVENTS = 10_000
 MAX_BYTES = 1 << 20
-"""Limits of one response, as on AWS. An event counts as its message and 26 bytes."""
+"""Limits of one response, as on AWS. The size of an event is the length of its message plus 26 bytes."""
 MAX_SCANNED_BYTES = 64 << 20
 """Limit for bytes of log files that one request reads. The client requests the rest."""
 PAGE_SIZE = 50
@@ -60,7 +60,7 @@ class Logs:
             described.sort(key=lambda stream: stream.get("lastEventTimestamp", 0))
         if request.get("descending"):
             described.reverse()
-        # Only a page that is not the last has a token: the SageMaker SDK requests pages until it gets none.
+        # The last page has no token, because the SageMaker SDK requests pages until it gets no token.
         page, token = _cut_page(described, request)
         return {"logStreams": page, **token}
 
@@ -182,7 +182,7 @@ def _merge(streams: Mapping[str, LogStream], positions: Mapping[str, int]) -> It
 
 
 def _parse_pattern(text: str) -> Callable[[str], bool]:
-    """Parse a filter pattern of terms: `a "b c" -d` (all, none of d) and `?a ?b` (any)."""
+    """Parse a filter pattern: `a "b c" -d` requires `a` and `b c` without `d`, and `?a ?b` requires `a` or `b`."""
     if text.strip().startswith(("{", "[", "%")):
         raise _invalid(f"filterPattern {text!r}: only terms are supported")
     terms = [(sign, quoted or bare) for sign, quoted, bare in re.findall(r'([?-]?)(?:"([^"]*)"|(\S+))', text)]
