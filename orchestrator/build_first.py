@@ -1,6 +1,6 @@
 """Builds the images of a workflow before it runs (`microjobs run --build`).
 
-Where the engine cannot get the base image, the jobs run as processes instead.
+If the engine cannot get the base image, the jobs run in images that were built before, or else as processes.
 """
 
 import os

@@ -100,7 +100,8 @@ def _is_running(home: Home, name: str) -> bool:
 def _list_run(home: Home, name: str) -> Removable:
     pattern = glob.escape(name)
     paths = [home.root / "runs" / f"{name}.json", home.root / "runs" / name]
-    paths += [path for path in home.buckets.glob(f"*/{pattern}") if not path.parent.is_symlink()]  # no user's folder
+    # A bucket that is a link leads to a folder outside the home.
+    paths += [path for path in home.buckets.glob(f"*/{pattern}") if not path.parent.is_symlink()]
     paths += home.logs.glob(f"aws/sagemaker/*/{pattern}-*")
 
     def remove() -> None:

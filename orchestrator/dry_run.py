@@ -1,4 +1,4 @@
-"""Prints the requests of a run on AWS as the AWS CLI takes them: `aws sagemaker create-… --cli-input-json`.
+"""Prints the requests of a run on AWS in the AWS CLI's format: `aws sagemaker create-… --cli-input-json`.
 
 A dry run sends no request and needs no account.
 """

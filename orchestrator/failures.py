@@ -1,4 +1,4 @@
-"""Errors whose remedy the user knows. They are shown as one sentence, without a traceback."""
+"""Errors that the user can fix. They are shown as one sentence, without a traceback."""
 
 
 class LauncherError(Exception):

@@ -46,7 +46,7 @@ def select_jobs(names: Sequence[str], variant: str = "cpu") -> list[str]:
     """Return the named jobs without duplicates, or all jobs of the variant if no job is named.
 
     Raises:
-        UsageError: a job does not exist, or not in this variant.
+        UsageError: a job does not exist, or does not have this variant.
     """
     known = list_jobs_with(variant)
     if unknown := [name for name in names if name not in known]:
@@ -85,7 +85,7 @@ def read_labels() -> dict[str, dict[str, str]]:
     from microjobs_orchestrator import docker_engine
 
     with closing(docker_engine.connect()) as client:
-        listed = client.api.images()  # in one request: an image can be removed before a second one
+        listed = client.api.images()  # in one request: an image could be removed before a second request
     return {tag: image.get("Labels") or {} for image in listed for tag in image.get("RepoTags") or ()}
 
 

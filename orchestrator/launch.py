@@ -151,7 +151,7 @@ def ask_for_consent(
     options: Any,
     journal: Journal | None,
 ) -> None:
-    """Show what the run costs on AWS, and ask whether to start it."""
+    """Show the estimated cost of the run on AWS, and ask whether to start it."""
     if request.aws is None:
         return
     requests = workflow.plan_requests(RunContext(backend, "planned"), options)
@@ -163,7 +163,7 @@ def ask_for_consent(
 
 @contextmanager
 def print_advice(console: Console, request: LaunchRequest, backend: Backend, journal: Journal) -> Iterator[None]:
-    """If the block fails, print how to resume the run, and what it has cost."""
+    """If the block fails, print the command that resumes the run, and its cost so far."""
     try:
         yield
     except BaseException:
@@ -200,5 +200,5 @@ def make_summary(results: RunResults, heading: str, locations: Sequence[tuple[st
 
 
 def shorten_path(path: Path) -> str:
-    """Return a path relative to the current folder if it is below it."""
+    """Return a path relative to the current folder, or unchanged if it is not below that folder."""
     return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)

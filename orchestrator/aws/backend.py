@@ -50,7 +50,7 @@ def add_region(settings: Settings) -> Settings:
 
 
 def find_credentials_problems(settings: Settings) -> list[Problem]:
-    """Return problems with finding credentials. Only AWS knows whether it accepts them."""
+    """Return a problem if boto3 finds no credentials. Only AWS knows whether it accepts found credentials."""
     try:
         found = _open(settings).get_credentials()
     except BotoCoreError as error:

@@ -1,4 +1,4 @@
-"""Adds to requests what the settings ask for on AWS: tags, a network, keys, spot instances."""
+"""Completes requests for AWS from the settings: tags, a network, keys, spot instances."""
 
 import re
 from collections.abc import Iterator
@@ -13,8 +13,8 @@ RUN_TAG = "microjobs:run"
 """The tag of everything that a run creates, so that bills can be split by run."""
 
 LOCAL_DISKS = re.compile(r"ml\.(?:[a-z]+\d+[a-z]*d[a-z]*|g[5-9][a-z]*|p[4-9][a-z]*|i\d\w*|trn\d\w*)\.")
-"""Instance types with local disks, which hardware encrypts. AWS refuses a key for their volume. Most names have a `d`;
-some types with GPUs do not.
+"""Instance types with local disks, which hardware encrypts. AWS refuses a key for their volume. Most of their names
+have a `d`; the names of some types with GPUs do not.
 
 https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_ResourceConfig.html
 """

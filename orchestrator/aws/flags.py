@@ -13,7 +13,7 @@ PREFIX = "aws_"
 """The prefix of these flags' names among the parsed options of a command."""
 
 CONNECTION = ("profile", "region")
-"""Settings that each command needs, also one that creates no jobs."""
+"""Settings that all of these commands need, even those that create no jobs."""
 
 
 def add(parser: argparse.ArgumentParser, *, requests: bool = False) -> None:
@@ -72,8 +72,7 @@ def require_settings(options: argparse.Namespace, steps: Collection[str] | None)
     """Return the settings for a command that sends requests to AWS.
 
     Args:
-        steps: the steps of all workflows, for a command that creates jobs, which need a role and a bucket; None for
-            other commands.
+        steps: the steps of all workflows, if the command creates jobs, which need a role and a bucket; otherwise None.
 
     Raises:
         UsageError: settings or credentials are missing or wrong. The message has all problems.

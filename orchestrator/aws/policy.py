@@ -1,4 +1,4 @@
-"""CloudFormation template of what the workflows need in an account: a role, a bucket and repositories.
+"""CloudFormation template of the resources that the workflows need in an account: a role, a bucket, repositories.
 
 The permissions of an execution role:
 https://docs.aws.amazon.com/sagemaker/latest/dg/sagemaker-roles.html
@@ -174,7 +174,7 @@ TRUST: Json = {
 
 
 def make_statements(repositories: Iterable[str]) -> list[Json]:
-    """Return the permissions of the role. Resources are `*` only if the action accepts no narrower one."""
+    """Return the permissions of the role. A resource is `*` only if the action accepts no narrower resource."""
     logs = "arn:${AWS::Partition}:logs:${AWS::Region}:${AWS::AccountId}:log-group:/aws/sagemaker/*"
     return [
         _allow(

@@ -31,13 +31,13 @@ UNREACHABLE = (exceptions.EndpointConnectionError, exceptions.ConnectTimeoutErro
 
 
 def make_login_command(profile: str = "") -> str:
-    """Return the commands that make credentials."""
+    """Return the commands that set up credentials."""
     option = f" --profile {profile}" if profile else ""
     return f"`aws sso login{option}`, or `aws configure{option}`"
 
 
 def find_remedy(error: Exception, profile: str = "") -> str:
-    """Return the remedy for an error of boto3, or an empty string if the error itself has to suffice."""
+    """Return the remedy for an error of boto3, or an empty string if none is known."""
     if isinstance(error, exceptions.ClientError):
         return _find_remedy_of_code(str(error.response["Error"].get("Code")), profile)
     if isinstance(error, NO_CREDENTIALS):

@@ -127,7 +127,7 @@ def _check_items(path: Path, name: str, value: Any) -> None:
 
 
 def override(settings: Settings, changes: Mapping[str, Any]) -> Settings:
-    """Return settings with some replaced. Tables are merged."""
+    """Return settings with the changed values. Tables are merged."""
     values: dict[str, Any] = {
         name: {**getattr(settings, name), **value} if isinstance(value, Mapping) else value
         for name, value in changes.items()
@@ -162,7 +162,7 @@ def find_region_problems(settings: Settings) -> list[Problem]:
 
 
 def find_problems(settings: Settings, steps: Collection[str]) -> list[Problem]:
-    """Return all problems of settings for requests. `steps` are the steps of all workflows."""
+    """Return all problems with the settings that requests need. `steps` are the steps of all workflows."""
     found = [*find_region_problems(settings), *_find_target_problems(settings)]
     found += _find_instance_problems(settings, steps)
     if bool(settings.subnets) != bool(settings.security_groups):
@@ -195,7 +195,7 @@ def _find_instance_problems(settings: Settings, steps: Collection[str]) -> Itera
 
 
 def fill_placeholders(settings: Settings) -> tuple[Settings, dict[str, str]]:
-    """Return settings for requests that are only printed, and the placeholders in them by name."""
+    """Fill in placeholders for requests that are only printed. Return the settings, and the placeholders by name."""
     region = settings.region or PLACEHOLDER_REGION
     account = settings.account or PLACEHOLDER_ACCOUNT
     values = {

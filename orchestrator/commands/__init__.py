@@ -1,7 +1,7 @@
 """The commands of `microjobs`, one module per command.
 
 `add_arguments` adds the arguments to the command's parser, and `call` runs the command. A module is imported only when
-its command runs: the packages that it imports take longer to import than `microjobs ps` takes to run.
+its command runs, because its imports can take longer than the whole command `microjobs ps`.
 """
 
 import os

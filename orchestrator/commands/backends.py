@@ -1,4 +1,4 @@
-"""The backend or the view that a command's flag `--on` selects. Only AWS needs boto3, whose import is slow."""
+"""The backend or the view that a command's flag `--on` selects. boto3 is imported only if needed."""
 
 import argparse
 from contextlib import AbstractContextManager, nullcontext
@@ -27,7 +27,7 @@ def open_backend(options: argparse.Namespace) -> "AbstractContextManager[Backend
 
 
 def open_view(options: argparse.Namespace) -> View:
-    """Return the view of a command that only reads. Raise UsageError as `open_backend`."""
+    """Return the view of a command that only reads. Raise UsageError for the same reasons as `open_backend`."""
     if not flags.on_aws(options):
         return home_view.HomeView(Home.from_environment())
     from microjobs_orchestrator.runs.backend_view import BackendView

@@ -24,7 +24,7 @@ def call(options: argparse.Namespace) -> int:
     kind, _ = view.find(options.job)
     tail = view.tail(kind, options.job)
     while True:
-        # The status is read before the log, so that no last line of a job that has ended is missed.
+        # The status is read before the log: if the job ends between the two, the next round reads its last lines.
         follow = options.follow and _can_grow(view, kind, options.job)
         for event in tail.read() if follow else tail.rest():
             _print(event, flush=follow)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from mypy_boto3_iam.type_defs import ContextEntryTypeDef
 
 CONFIG = CLIENT.merge(Config(retries={"mode": "standard", "max_attempts": 2}))
-"""Few retries: a check reports a service that does not answer."""
+"""Few retries, because a check reports a service that does not answer."""
 DEPLOY_TEMPLATE = "deploy the template that `microjobs init` writes"
 SAGEMAKER = "sagemaker.amazonaws.com"
 
@@ -69,7 +69,7 @@ def run_check(subject: str, check: Check, account: Account) -> Iterator[Finding]
             yield Finding("unknown", message, "ask an administrator of the account, or continue without it")
         else:
             yield Finding("unknown", f"{subject} cannot be checked: {error}", "try again")
-    except (BotoCoreError, ResponseParserError, OSError) as error:  # a gateway may answer for AWS, with a page
+    except (BotoCoreError, ResponseParserError, OSError) as error:  # a gateway may answer instead of AWS
         yield Finding("unknown", f"{subject} cannot be checked: {error}", "try again")
 
 

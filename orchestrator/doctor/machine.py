@@ -25,7 +25,7 @@ MIN_COMPOSE = (2, 24, 4)
 """The compose files use `!override` and inline configs, which are new in this version."""
 MIN_BUILDX = (0, 12, 0)
 MIN_DISK_BYTES = 8 << 30
-"""The images take 4 GB, and a build takes the same again until it ends."""
+"""The images take 4 GB, and a build takes another 4 GB until it ends."""
 MIN_MEMORY_BYTES = 4 << 30
 """Three trainers run at a time, and each takes 0.6 to 1 GB."""
 INDEX_VARIABLES = ("INDEX_URL", "UV_DEFAULT_INDEX", "UV_INDEX_URL", "PIP_INDEX_URL")
@@ -87,7 +87,7 @@ def explain_unreachable_engine(error: str, address: str, *, from_variable: bool)
 
     Args:
         error: the client's message.
-        from_variable: whether the address is DOCKER_HOST, or else that of the Docker CLI's current context.
+        from_variable: whether the address comes from DOCKER_HOST, and not from the Docker CLI's current context.
     """
     if "Permission denied" in error or "PermissionError" in error:
         message = "this user is not allowed to use the Docker engine's socket"
@@ -171,7 +171,7 @@ def check_process_runtime(*, required: bool) -> Finding:
 
 
 def check_package_index(environ: Mapping[str, str]) -> Finding:
-    """Check that the index from which jobs' packages are installed answers."""
+    """Check that the index of the jobs' Python packages answers."""
     url = next((environ[name] for name in INDEX_VARIABLES if environ.get(name)), DEFAULT_INDEX).rstrip("/")
     index = f"the package index {re.sub(r'//[^/@]*@', '//', url)}"  # without a password
     certificates = environ.get("SSL_CERT_FILE") or environ.get("PIP_CERT") or True
@@ -188,7 +188,7 @@ def check_package_index(environ: Mapping[str, str]) -> Finding:
 
 
 def check_local_packages(environ: Mapping[str, str]) -> Iterator[Finding]:
-    """Check the folder of packages for builds behind a gateway, if one is set."""
+    """Check LOCAL_PACKAGES, the folder of packages for builds behind a gateway, if it is set."""
     folder = environ.get("LOCAL_PACKAGES")
     if folder and not Path(folder).is_dir():
         yield Finding("problem", f"LOCAL_PACKAGES={folder} is not a folder", "create it, or unset LOCAL_PACKAGES")

@@ -1,4 +1,4 @@
-"""Elapsed time that does not depend on changes of the system's clock, across restarts of the server, too."""
+"""Elapsed time that does not depend on changes of the system's clock, even if the server restarts."""
 
 import time
 import uuid
@@ -9,7 +9,7 @@ from typing import Any
 
 
 def _boot_id() -> str:
-    """Return an id of the machine's current boot; of this process where the system has none."""
+    """Return an id of the machine's current boot, or of this process if the system has no id for its boot."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:
@@ -21,7 +21,7 @@ BOOT_ID = _boot_id()
 
 @dataclass(frozen=True)
 class Moment:
-    """A time by two clocks."""
+    """A point in time, by two clocks."""
 
     wall: float
     """Seconds since 1970, by the clock that may be set."""
@@ -36,14 +36,14 @@ class Moment:
 
     @classmethod
     def read(cls, stored: Any, wall: float) -> "Moment":
-        """Return the moment that `stored` returned; without one, a moment by the system's clock alone."""
+        """Return the moment that `stored` returned. If there is none, return a moment by the system's clock alone."""
         return cls(**stored) if isinstance(stored, Mapping) else cls(wall)
 
     def stored(self) -> dict[str, Any]:
         return asdict(self)
 
     def elapsed(self) -> float:
-        """Return the seconds since this moment. After a restart of the machine they depend on the system's clock."""
+        """Return the seconds since this moment. After a restart of the machine, they depend on the system's clock."""
         if self.boot == BOOT_ID:
             return time.monotonic() - self.steady
         return max(0.0, time.time() - self.wall)

@@ -59,7 +59,7 @@ def _split(text: str) -> tuple[str, str]:
 
 
 class SafeFormatter(logging.Formatter):
-    """Removes control sequences: records may contain names of files and output of jobs."""
+    """Removes control sequences: log records may contain names of files and output of jobs."""
 
     def format(self, record: logging.LogRecord) -> str:
         return strip_controls(super().format(record))

@@ -93,7 +93,7 @@ def load_section(path: Path, name: str) -> dict[str, Any]:
         return {}
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:  # a number of 5000 digits is a plain ValueError
+    except (ValueError, RecursionError) as error:  # a number of 5000 digits raises a plain ValueError
         raise ConfigError(f"{path} is not valid TOML: {error}") from error
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}; make it a file that you can read") from error
@@ -105,7 +105,7 @@ def load_section(path: Path, name: str) -> dict[str, Any]:
 
 
 def merge_flags(config: Config, **flags: Any) -> Config:
-    """Return a config with those flags that are not None. Aliases and services are merged.
+    """Return a config in which flags that are not None replace settings. Aliases and services are merged.
 
     Raises:
         ConfigError: a value is invalid.

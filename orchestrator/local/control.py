@@ -30,7 +30,7 @@ START_TIMEOUT = 60.0
 STOP_TIMEOUT = 60.0
 RESPONSE_TIMEOUT = 5.0
 HANG_TIMEOUT = 15.0
-"""A server that was ready and does not answer for this long is replaced by the next start."""
+"""If a server that was ready does not answer for this time, the next start replaces it."""
 TERM_TIMEOUT = 10.0
 """Time between SIGTERM and SIGKILL for a server that does not answer."""
 POLL_INTERVAL = 0.05
@@ -44,7 +44,7 @@ _children: dict[int, subprocess.Popen[bytes]] = {}
 
 
 class ServerError(LauncherError):
-    """The server cannot start or does not answer. The message says what to do."""
+    """The server cannot start or does not answer. The message states the remedy."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ def _read_settings(home: Home) -> dict[str, Any] | None:
 
 
 def _check_health(url: str, nonce: str) -> dict[str, Any] | None:
-    """Return the response to a health check; empty if it is not JSON, None if there is none."""
+    """Return the response to a health check; empty if it is not JSON, None if there is no response."""
     connection = HTTPConnection(urlsplit(url).netloc, timeout=RESPONSE_TIMEOUT)  # without a proxy
     with closing(connection):
         try:
@@ -152,7 +152,7 @@ def start(home: Home, config: Config, *, tied: bool = False) -> Address:
         tied: whether the server stops when no process holds a lock on the home's `users` file.
 
     Raises:
-        ServerError: the server stopped; the message has the last line of its log.
+        ServerError: the server did not start; the message has the last line of its log.
     """
     for child in _children.values():  # a killed server is a zombie of this process until it is polled
         child.poll()
@@ -245,7 +245,7 @@ def _signal(home: Home, pid: int, number: signal.Signals, seconds: float) -> boo
 def use_server(home: Home, config: Config) -> Iterator[Address]:
     """Yield the address of a home's server. If no server runs, start one.
 
-    A started server stops when no process is in such a block.
+    A server that was started for a block stops when no process is in a `use_server` block.
     """
     home.create()
     with home.users.open("w") as users:

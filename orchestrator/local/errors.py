@@ -12,7 +12,7 @@ class ServiceError(Exception):
         code: AWS's name for the error, such as `ValidationException`.
         message: what failed, with which value, and how to fix it.
         status: HTTP status.
-        members: what the model gives this error beyond a message.
+        members: members of this error besides its message, as AWS's model defines them.
     """
 
     def __init__(self, code: str, message: str, status: int = 400, members: Mapping[str, object] | None = None) -> None:
@@ -24,7 +24,7 @@ class ServiceError(Exception):
 
 
 class ValidationError(ServiceError):
-    """SageMaker's error for an invalid request, and for one that names a missing resource."""
+    """SageMaker's error for an invalid request, and for a request that names a missing resource."""
 
     def __init__(self, message: str) -> None:
         super().__init__("ValidationException", message)
@@ -52,5 +52,5 @@ def is_disk_full(error: Exception) -> bool:
 
 
 def make_disk_full_error() -> ServiceError:
-    """Return the error for a request that needs more space. HTTP has a status for it, AWS has no name."""
+    """Return the error for a request that needs more space. HTTP has a status for this, but AWS has no name."""
     return ServiceError("InsufficientStorage", "no space left on the device of the server's folder: free some", 507)

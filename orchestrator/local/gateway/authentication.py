@@ -1,7 +1,7 @@
-"""Authentication: one interceptor reads the signature, a later one verifies it when the service is known.
+"""Authentication: one interceptor reads the signature; a later interceptor verifies it when the service is known.
 
 Most services sign the SHA-256 of the body without sending it, so the body must be read before the signature can be
-verified. Until then it must use little memory: it is on disk, and the number of such bodies is limited.
+verified. Until then, the body must use little memory: a large body is on disk, and the number of bodies is limited.
 """
 
 import threading
@@ -26,20 +26,20 @@ from microjobs_orchestrator.local.protocols.protocol import get_protocol
 
 MAX_BODY_BYTES = 8 << 20
 MAX_BODY_BYTES_BY_SERVICE = {"sagemaker-runtime": 25 << 20, OWN_SERVICE: 64 << 10}
-"""Limits of bodies that are read before the sender is proven."""
+"""Limits of bodies that are read before the request is authenticated."""
 
 MEMORY_BYTES = 256 << 10
-"""Larger bodies are temporary files until their sender is proven."""
+"""Larger bodies are temporary files until the request is authenticated."""
 
 BODY_TIMEOUT = 60.0
-"""Time for a whole body."""
+"""Seconds to receive a whole body."""
 
 MAX_BODIES = 32
 """Limit for bodies that are read at the same time: fewer than the server's threads, so that slow senders cannot occupy
 all of them."""
 
 MAX_FORMS = 16
-"""Limit for forms that are read at the same time. It is separate, since senders of forms may be unknown."""
+"""Limit for forms that are read at the same time. It is separate, because anyone can send a form."""
 
 
 class Spool:
@@ -54,7 +54,7 @@ class Spool:
         """Yield a function that reads the body of a request and returns its SHA-256 in hexadecimal digits.
 
         It raises ServiceError: 413, the body is too large; 408 or 400, it is incomplete; 503, too many bodies are being
-        read. After it, a file is the input of the request. The file is deleted after the block.
+        read. It replaces the input of the request by a temporary file, which is deleted after the block.
         """
         with SpooledTemporaryFile(MEMORY_BYTES) as file:
             yield cache(lambda: self._copy(request, max_bytes, file))
@@ -105,7 +105,7 @@ FORM_CLAIM = Claim("", "", "s3", "", (), "")
 
 
 def make_signature_reader() -> Interceptor:
-    """Return an interceptor that reads a request's signature, or the fields of an upload form, which include it."""
+    """Return an interceptor that reads a request's signature, or an upload form's fields, which include a signature."""
     spool = Spool(MAX_FORMS)
 
     def read_signature(exchange: Exchange) -> None:
@@ -128,7 +128,7 @@ def _read_form(request: Request, spool: Spool) -> Form:
 
 
 def make_authenticator(credentials: Credentials, streaming: Container[str]) -> Interceptor:
-    """Return an interceptor that verifies the signature, before the body is read or while it uses little memory.
+    """Return an interceptor that verifies the signature. Until then, the body is not read or uses little memory.
 
     Args:
         credentials: the home's.

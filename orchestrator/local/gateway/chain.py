@@ -45,7 +45,7 @@ def list_interceptors(
         services: handlers by botocore's name of the service.
         hosts: names and addresses of this server without a port. Their subdomains are accepted, too.
         prove: proves to the command line that this is the server of the home.
-        forwarder: other emulators, which answer for further services.
+        forwarder: sends requests for other services to other emulators.
         own_operations: operations of the command line, by path.
     """
     return (
@@ -86,7 +86,7 @@ class Gateway:
             responses = (intercept(exchange) for intercept in self._interceptors)
             return next(response for response in responses if response is not None)
         except Exception as error:
-            # in no variable: the error's traceback holds this frame, and the cycle would keep the request's body
+            # not in a variable: the error's traceback holds this frame, and the cycle would keep the request's body
             return exchange.protocol.format_error(_describe_failure(error, exchange), exchange.request)
         finally:
             for clean_up in exchange.cleanups:

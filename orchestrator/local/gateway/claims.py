@@ -50,7 +50,7 @@ CODES: Mapping[Fault, Codes] = {
 
 
 class AuthError(Exception):
-    """The sender of a request is not proven."""
+    """A request cannot be authenticated."""
 
     def __init__(self, fault: Fault, message: str) -> None:
         super().__init__(message)
@@ -137,7 +137,7 @@ def _read_presigned_v2(request: Request) -> Claim:
 
 
 def parse_timestamp(text: str) -> str:
-    """Return a date as it is signed, from that form or from a `Date` header.
+    """Return a date in the form that is signed. The text has that form, or the form of a `Date` header.
 
     Raises:
         AuthError: the text is not a date.

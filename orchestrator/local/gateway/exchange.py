@@ -14,10 +14,10 @@ from microjobs_orchestrator.local.protocols.answer import Answer, Service
 from microjobs_orchestrator.local.protocols.protocol import WireProtocol
 
 OWN_SERVICE = "microjobs"
-"""Service of the project's own command line, whose operations no AWS service has."""
+"""Name of the service for the project's own command line. No AWS service has its operations."""
 
 OwnOperations = Mapping[str, Callable[[Any], None]]
-"""Operations of that service by path. Each is a function of the body's JSON value, and raises ServiceError to refuse
+"""Operations of `OWN_SERVICE` by path. Each is a function of the body's JSON value, and raises ServiceError to refuse
 the request."""
 
 
@@ -30,7 +30,7 @@ class Exchange:
     """Protocol of the response: a guess until the service is known."""
     claim: Claim = field(init=False)
     form: Form | None = None
-    """The upload form, if the request is one."""
+    """The upload form, if the request has one."""
     proof: Proof | None = None
     """The verified signature. Signatures of version 2 and of forms have none."""
     service: str = ""

@@ -21,7 +21,7 @@ BLOCK_BYTES = 64 << 10
 
 
 def is_form(request: Request) -> bool:
-    """Return whether a request is an upload form: only its signature is in the body."""
+    """Return whether a request is an upload form. Only upload forms have their signature in the body."""
     return (
         request.method == "POST"
         and request.mimetype == "multipart/form-data"
@@ -31,7 +31,7 @@ def is_form(request: Request) -> bool:
 
 
 class Form:
-    """A form. The constructor reads its fields, and `read` its file.
+    """An upload form. The constructor reads its fields, and `read` reads its file.
 
     Raises:
         ServiceError: the body is not a form with a file, or the fields are too long.
@@ -102,7 +102,7 @@ class Form:
         return b""
 
     def field(self, name: str) -> str:
-        """Return a field. Raises ServiceError if the form does not have it."""
+        """Return a field. Raise ServiceError if the form does not have it."""
         if name not in self.fields:
             raise ServiceError("InvalidArgument", f"Bucket POST must contain a field named '{name}'.")
         return self.fields[name]

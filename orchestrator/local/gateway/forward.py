@@ -29,7 +29,7 @@ MAX_RESPONSE_BYTES = 64 << 20
 BLOCK_BYTES = 1 << 20
 
 ALL_OTHERS = "*"
-"""Key of the setting for all services that have no setting."""
+"""Key of the setting for all services without a setting of their own."""
 
 DUMMY = botocore_credentials.Credentials("test", "test")
 
@@ -49,7 +49,7 @@ class Forwarder:
         services: addresses by botocore's names of services; `*` stands for all others.
 
     Raises:
-        ConfigError: botocore has no such service, or this server has it.
+        ConfigError: botocore does not know a service, or this server has the service itself.
     """
 
     def __init__(self, services: Mapping[str, str]) -> None:
@@ -59,11 +59,11 @@ class Forwarder:
         self._urls = {signed: services[name] for signed, name in self._names.items()}
 
     def find_url(self, service: str) -> str | None:
-        """Return the address of the emulator for a signing name; None if there is none."""
+        """Return the address of the emulator for a signing name; None if there is no emulator."""
         return None if service in self._own else self._urls.get(service, self._default_url)
 
     def find_protocol(self, service: str) -> str | None:
-        """Return the protocol of a signing name; None if the settings do not name the service."""
+        """Return the protocol of the service with a signing name; None if the settings do not name the service."""
         name = self._names.get(service)
         return str(service_model(name).metadata["protocol"]) if name else None
 
@@ -113,7 +113,7 @@ def _sign(exchange: Exchange, base: str) -> AWSRequest:
 
 
 def _drop_headers(headers: Mapping[str, str], names: Iterable[str]) -> dict[str, str]:
-    """Return the headers without some names, and without those about one connection."""
+    """Return the headers, except those with some names and those about one connection."""
     dropped = {*names, *(name.strip().lower() for name in headers.get("Connection", "").split(","))}
     items = headers.items()
     return {name: value for name, value in items if not (name.lower() in dropped or is_hop_by_hop_header(name))}

@@ -1,7 +1,7 @@
 """Cheroot's WSGI server, with a strict parser of requests. Invalid HTTP gets an error in AWS's form.
 
 Each header has one meaning and one value. WSGI has one variable for `X-Amz-Target` and `X_Amz_Target`, and a repeated
-header has two values. In both cases, a header without a signature could replace the signed one.
+header has two values. In both cases, an unsigned header could replace the signed header.
 """
 
 import contextlib
@@ -94,7 +94,7 @@ class Parser(HTTPRequest):
             self.conn.wfile.write(b"0\r\n\r\n")
 
     def send_headers(self) -> None:
-        """Close the connection if the body was not read: it could be long, and its sender is not proven."""
+        """Close the connection if the body was not read: it could be long, and its sender may be unknown."""
         if not self.rfile.is_consumed():
             self.close_connection = self.conn.lingers = True
         super().send_headers()

@@ -1,4 +1,4 @@
-"""The operation of an authenticated request: found, parsed, validated, checked for parity, and performed."""
+"""Finds, parses and validates the operation of an authenticated request, checks its parity, and performs it."""
 
 import json
 from collections.abc import Mapping

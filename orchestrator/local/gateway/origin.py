@@ -21,7 +21,7 @@ HOST = re.compile(r"([a-z0-9.-]+)(:\d{1,5})?", re.IGNORECASE)
 def make_host_check(names: Collection[str]) -> Interceptor:
     """Return an interceptor that refuses all hosts except these and their subdomains.
 
-    The domain name of a web page can resolve to this server, but browsers send that name (DNS rebinding).
+    The domain name of a web page can resolve to this server (DNS rebinding), but browsers send that name as the host.
     """
     known = sorted({name.lower() for name in names})
 
@@ -39,7 +39,7 @@ def make_host_check(names: Collection[str]) -> Interceptor:
 def refuse_pages(exchange: Exchange) -> None:
     """Refuse requests of web pages, even to a signed address: this server has no CORS rules.
 
-    Browsers send the page's origin, except for images, scripts and links. These have `Sec-Fetch-Site`.
+    Browsers send the page's origin, except in requests for images, scripts and links. These have `Sec-Fetch-Site`.
     """
     if (origin := exchange.request.headers.get("Origin")) is not None:
         message = f"requests of web pages of {origin!r} are refused: this server has no CORS rules"

@@ -1,4 +1,4 @@
-"""The choice of the service for a request: one of this server's, or one that another emulator answers."""
+"""Chooses the service of a request: a service of this server, or a service that another emulator answers."""
 
 from collections.abc import Collection, Container
 
@@ -41,10 +41,10 @@ def make_service_choice(services: Collection[str], forwarder: Forwarder, own_pat
 
 
 def _choose(names: Collection[str], exchange: Exchange) -> str:
-    """Return the service of a request, of those that share a signing name; empty if there is none.
+    """Return the service of a request among services that share a signing name; empty if no service matches.
 
     SageMaker and SageMaker Runtime both sign as `sagemaker`. SageMaker has the json protocol, so its requests have
-    X-Amz-Target. Paths of SageMaker Runtime start with a segment of its own.
+    X-Amz-Target. Paths of SageMaker Runtime start like the paths of its operations.
     """
     if len(names) < 2:
         return next(iter(names), "")

@@ -47,8 +47,8 @@ V2_UNSIGNED_PARAMETERS = frozenset(
         "version-id-marker",
     }
 )
-"""Parameters that an address may have without a signature of version 2: another part of the request has their
-signature, or they only select parts of a list."""
+"""Parameters that version 2 does not sign, but that an address may have: their values are signed with another part of
+the request, or they only select parts of a list."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ def verify(
         digest: reads the body; returns its SHA-256 in hexadecimal digits.
 
     Returns:
-        The verified signature; None for one of version 2, which nothing can continue.
+        The verified signature; None for version 2, because chunks cannot continue its signatures.
 
     Raises:
         AuthError: the request was signed with other credentials or too long ago, or was changed.
@@ -135,7 +135,7 @@ def verify_form(form: Mapping[str, str], home_credentials: Credentials) -> None:
 
 
 def _identify(access_key_id: str, token: str | None, home_credentials: Credentials, now: datetime) -> Keys:
-    """Return the home's or a session's credentials, which a request claims to be signed with; set the caller.
+    """Return the credentials that a request claims to be signed with: the home's or a session's. Set the caller.
 
     Raises:
         AuthError: the access key is unknown, or the session token is not valid for it.
@@ -157,7 +157,7 @@ def _identify(access_key_id: str, token: str | None, home_credentials: Credentia
 
 
 def _get_session_token(request: Request) -> str | None:
-    """Return the session token, from a header or a presigned address, where version 2 has it in lower case."""
+    """Return the session token, from a header or a presigned address. Version 2 has its parameter in lower case."""
     names = ("X-Amz-Security-Token", "x-amz-security-token")
     return request.headers.get(names[0]) or next((request.args[name] for name in names if name in request.args), None)
 
@@ -211,7 +211,7 @@ def _get_payload_hash(request: Request, claim: Claim) -> str:
     """Return the hash of the body that the request states; empty if it states none.
 
     Raises:
-        AuthError: the request must state it.
+        AuthError: the request must state the hash, but does not.
     """
     header = get_headers(request).get("x-amz-content-sha256", "")
     if claim.service == "s3" and not header:
@@ -265,7 +265,7 @@ def _sign_v2(request: Request, claim: Claim, keys: Keys) -> str:
 
 
 class _V2Signer(HmacV1QueryAuth):
-    """Signs with the expiry of the address, instead of a time after the current one."""
+    """Signs with the expiry time of the address. Botocore would use a time relative to the current time."""
 
     expiry = ""
 

@@ -103,7 +103,7 @@ class Body(io.RawIOBase):
 
     @contextmanager
     def limit(self, seconds: float) -> Iterator[None]:
-        """Limit the time of all reads in the block together."""
+        """Limit the total time of all reads in the block."""
         self._deadline = time.monotonic() + seconds
         yield
         self._deadline = None
@@ -182,7 +182,7 @@ class Stream(Protocol):
 
 
 class Input:
-    """Reads the input of a request. After an error, it is at its end.
+    """Reads the input of a request. After an error, `read` returns empty blocks.
 
     Args:
         late_status: HTTP status of the error for a client that is slow or disconnected.
@@ -209,7 +209,7 @@ class Input:
             raise ServiceError("IncompleteBody", f"The body cannot be read: {error}.") from error
 
     def drain(self) -> None:
-        """Read the rest, so that the connection can be used again, unless the client waits before it sends it."""
+        """Read the rest, so that the connection can be reused, unless the client still waits for `100 Continue`."""
         if not getattr(self._stream, "is_awaited", False):
             with suppress(ServiceError):
                 while self.read():
