@@ -1,4 +1,4 @@
-"""Tar archives, as the engine's API copies files to and from containers."""
+"""Tar archives, with which the engine's API copies files to and from containers."""
 
 import logging
 import os

@@ -1,8 +1,8 @@
 """Interface of the runtimes: start the hosts of a plan, read their output, copy their files, and stop them.
 
 A plan is immutable data: the images, settings and files that SageMaker would give to the containers. Creating a plan
-has no side effects. Its paths are below the contract's root, as in requests. Each runtime chooses the
-folder that this root stands for.
+starts nothing. Its paths are below the contract's root, as in requests. Each runtime chooses the folder that this root
+stands for.
 """
 
 import socket
@@ -70,7 +70,7 @@ class HostPlan:
     """The plan of one host: one container, or one process on the process runtime."""
 
     name: str
-    """The host name, such as `algo-1`. The hosts of a job reach each other by it."""
+    """The host name, such as `algo-1`. The hosts of a job reach each other by this name."""
     image: str
     files: Path
     """A folder with the small files of the contract, written with `contract.Layout`. The runtime copies the folder's
@@ -79,7 +79,7 @@ class HostPlan:
     pipes: tuple[Pipe, ...] = ()
     entrypoint: tuple[str, ...] | None = None
     arguments: tuple[str, ...] | None = None
-    """None in place of the entry point or the arguments: those of the image."""
+    """If the entry point or the arguments are None, the image's own are used."""
     environment: Mapping[str, str] = field(default_factory=dict)
     limits: HostLimits | None = None
     gpus: bool = False
@@ -141,7 +141,7 @@ class Host(Protocol):
     name: str
 
     def lines(self) -> Iterator[Line]:
-        """Yield the same lines of output in each call, also on a later server, until the end. Splits very long ones."""
+        """Yield all output until the host ends, the same lines in each call and on later servers. Splits long lines."""
 
     def wait(self) -> Exit:
         """Wait until the host has ended."""

@@ -10,7 +10,7 @@ from microjobs_orchestrator.local.runtimes.process.runtime import ProcessRuntime
 
 
 def choose(name: str, home: Home, *, guard_image: str = "") -> tuple[Runtime, str]:
-    """Return the runtime (`auto`: Docker if it answers) and the reason. Raise CannotRunError without an engine."""
+    """Return a runtime and a reason. `auto`: Docker if an engine answers. Raise CannotRunError if `docker` has none."""
     if name == "process":
         return ProcessRuntime(home, JOBS), "it was asked for"
     try:

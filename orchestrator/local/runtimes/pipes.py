@@ -19,12 +19,12 @@ has read everything or has closed the pipe, and False if the host has ended. Rai
 
 
 def feed(host: Host, pipes: Sequence[Pipe], pour: Pour) -> Host:
-    """Fill a host's pipes until the host ends. Use the returned host in its place."""
+    """Fill a host's pipes until the host ends. Use the returned host instead of `host`."""
     return FedHost(host, pipes, pour) if pipes else host
 
 
 class FedHost:
-    """A host whose pipes are filled. It is ended if a pipe cannot be filled."""
+    """A host whose pipes are filled. The host is stopped if a pipe cannot be filled."""
 
     def __init__(self, host: Host, pipes: Sequence[Pipe], pour: Pour) -> None:
         self.name = host.name

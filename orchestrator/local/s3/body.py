@@ -34,10 +34,10 @@ class Body:
     headers: Mapping[str, str]
     stream: Stream
     proof: Proof | None = None
-    """Signature of the request, which the signatures of its chunks continue; None if its chunks are not signed."""
+    """Signature of the request, on which its chunks' signatures are based; None if its chunks are not signed."""
 
     def read(self) -> bytes:
-        """Read a small body, such as an XML document. Raises ServiceError, as `receive`."""
+        """Read a small body, such as an XML document. Raises ServiceError, like `receive`."""
         document = BytesIO()
         receive(self, document, MAX_DOCUMENT_BYTES)
         return document.getvalue()
@@ -51,7 +51,7 @@ def receive(body: Body, to: BinaryIO, limit: float = inf, algorithm: str = "") -
 
     Args:
         limit: maximum number of bytes of the content.
-        algorithm: of the checksum that is computed if the client sends none; empty: no checksum.
+        algorithm: algorithm of the checksum that is computed if the client sends none; empty for no checksum.
     """
     headers, md5, sha256 = body.headers, hashlib.md5(usedforsecurity=False), hashlib.sha256()
     expected = _make_expected_digests(headers)
@@ -104,7 +104,7 @@ def _parse_length(headers: Mapping[str, str], name: str) -> int:
 
 
 def _make_expected_digests(headers: Mapping[str, str]) -> dict[str, Digest]:
-    """Return a new digest by algorithm, if the headers contain a checksum, or announce it as a trailer."""
+    """Return a new digest, by algorithm, if the headers contain a checksum or announce a trailer with a checksum."""
     names = [*headers, *headers.get("x-amz-trailer", "").lower().replace(" ", "").split(",")]
     algorithms = {name.removeprefix(_CHECKSUM) for name in names if name.startswith(_CHECKSUM)} - _NOT_ALGORITHMS
     if len(algorithms) > 1:

@@ -48,7 +48,7 @@ COMPOSITE_ONLY = frozenset({"SHA1", "SHA256", "SHA512", "MD5"})
 
 
 def make_digests(*algorithms: str) -> dict[str, Digest]:
-    """Return new digests by algorithm; none for an empty text. Raises ServiceError NotImplemented 501."""
+    """Return new digests by algorithm. Skips empty names. Raises ServiceError NotImplemented for unknown ones."""
     for algorithm in {*algorithms} - {"", *_ALGORITHMS}:
         message = f"Checksums {algorithm} are not supported; use one of {', '.join(_ALGORITHMS)}."
         raise ServiceError("NotImplemented", message, 501)

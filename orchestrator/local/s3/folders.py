@@ -12,10 +12,10 @@ from collections.abc import Iterator
 from microjobs_orchestrator.local.s3.keys import MAX_KEY_BYTES
 
 SETTLED_NS = 1_000_000_000
-"""Age of a folder from which every later change shows in its times, whatever the file system."""
+"""Nanoseconds since a folder's last change after which every new change alters its times, on every file system."""
 
 MAX_NAMES = 500_000
-"""The size of the cache, about 50 MB. It always keeps the last folder, however large."""
+"""Maximum number of cached names, which take about 50 MB. The last folder stays in the cache, however large it is."""
 
 Stamp = tuple[int, int, int, int]
 """A folder's device, inode, mtime and ctime. Programs such as `rsync --times` set mtime back, but never ctime."""

@@ -9,7 +9,7 @@ MAX_KEY_BYTES = 1024
 """Bytes of UTF-8, as on AWS."""
 
 MAX_SEGMENT_BYTES = 255
-"""Limit between two slashes: the length of names in file systems."""
+"""Limit between two slashes: the maximum length of a name in file systems."""
 
 # https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucketnamingrules.html
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
@@ -19,7 +19,7 @@ _RESERVED_SUFFIXES = ("-s3alias", "--ol-s3", ".mrap", "--x-s3", "--table-s3")
 
 
 def parse_uri(uri: str) -> tuple[str, str]:
-    """Return the bucket and the key, prefix or empty text of an S3 URI. Raises ServiceError ValidationException."""
+    """Return the bucket of an S3 URI, and its key, prefix or empty text. Raises ServiceError ValidationException."""
     scheme, _, rest = uri.partition("://")
     bucket, _, key = rest.partition("/")
     if scheme != "s3" or not is_bucket_name(bucket):

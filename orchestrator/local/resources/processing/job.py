@@ -1,4 +1,4 @@
-"""Processing jobs while they run."""
+"""Execution of processing jobs."""
 
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -33,7 +33,7 @@ class ProcessingJob:
         self.job.run(self._run)
 
     def recover(self, hosts: Sequence[Host]) -> None:
-        """Resume with the hosts that an earlier server left; without them the job has failed, or was stopped."""
+        """Resume with the hosts that an earlier server left. Without hosts, fail unless a stop was requested."""
         if hosts or self.events.stop_reason is not None:
             self.job.run(partial(self._run, hosts))
         else:
@@ -62,7 +62,7 @@ class ProcessingJob:
         return float(stopping.get("MaxRuntimeInSeconds", DEFAULT_MAX_RUNTIME)) - elapsed
 
     def _outputs(self, mode: str) -> list[Mapping[str, Any]]:
-        """Return the structures S3Output with a S3UploadMode."""
+        """Return the S3Output structures that have a given S3UploadMode."""
         items = [item["S3Output"] for item in output_items(self.job.request)]
         return [item for item in items if item["S3UploadMode"] == mode]
 
@@ -75,7 +75,7 @@ class ProcessingJob:
         self.job.end(result.status, ExitMessage=exit_message, FailureReason=reason)
 
     def _upload_outputs(self, hosts: Sequence[Host]) -> None:
-        """Upload the outputs with EndOfJob. All are fetched first, so that an error leaves no output uploaded."""
+        """Upload the EndOfJob outputs. Copy all of them from the hosts first: a failed copy then uploads nothing."""
         folder, items = self.job.folder / "collected", self._outputs("EndOfJob")
         trees = [
             outputs.gather(hosts, item["LocalPath"], folder / str(number), self.job.note)
@@ -85,7 +85,7 @@ class ProcessingJob:
             outputs.upload(self.job.context.store, tree, item["S3Uri"])
 
     def _read_message(self, hosts: Sequence[Host]) -> str | None:
-        """Return the first kilobyte of all hosts' messages."""
+        """Return the first kilobyte of the hosts' joined exit messages; None if they are empty."""
         content = b"".join(self.job.read_file(hosts, LAYOUT.message).values())
         try:
             return contract.parse_message(content) or None

@@ -32,8 +32,8 @@ class Channel:
     """One channel of a request.
 
     Args:
-        item: of InputDataConfig.
-        mode: TrainingInputMode, for an item without InputMode.
+        item: an item of InputDataConfig.
+        mode: TrainingInputMode, which applies if the item has no InputMode.
     """
 
     def __init__(self, item: Mapping[str, Any], mode: str) -> None:
@@ -85,7 +85,7 @@ class Channel:
         return contract.Channel(mode, self._distribution, self._wrapper, self._content_type)
 
     def find(self, store: ObjectStore) -> Sequence[tuple[str, Record]]:
-        """Return the data of all hosts together: records with their paths below the channel's folder.
+        """Return the data of all hosts: pairs of a path below the channel's folder and a record.
 
         Raises:
             CannotRunError: a manifest is malformed, or names an object that does not exist.
@@ -117,7 +117,7 @@ class Channel:
 
         Raises:
             OSError: an object was deleted.
-            ValueError: an object is not compressed, or too large for a RecordIO record.
+            ValueError: an object is not compressed as CompressionType requires, or is too large for a RecordIO record.
         """
         for _, record in self._share(data, hosts, index, epoch):
             for item in record:

@@ -15,7 +15,7 @@ logger = logging.getLogger(__name__)
 
 
 class Checkpoints:
-    """The checkpoint folder of a job's hosts. A job whose request has no CheckpointConfig has none."""
+    """The checkpoint folder of a job's hosts. Does nothing if the job's request has no CheckpointConfig."""
 
     def __init__(self, job: JobHandle) -> None:
         self._job = job
@@ -26,7 +26,7 @@ class Checkpoints:
         self._sync: Sync | None = None
 
     def _list(self) -> list[tuple[str, StoredObject]]:
-        """Return the checkpoints in the bucket, of this job or of an earlier one, with their paths."""
+        """Return the checkpoints in the bucket with their paths. An earlier job may have written them."""
         bucket, prefix = parse_uri(self._uri)
         objects = self._job.context.store.list(bucket, outputs.join(prefix, ""))
         return [(item.key[len(prefix) :].lstrip("/"), item) for item in objects if not item.key.endswith("/")]
@@ -44,7 +44,7 @@ class Checkpoints:
             self._sync.start()
 
     def finish(self) -> None:
-        """Upload the last checkpoints. An error is only logged: the model, or the reason of a failure, matters more."""
+        """Upload the last checkpoints. An error is only logged: the model or the failure reason matters more."""
         sync, self._sync = self._sync, None
         if sync is not None:
             try:

@@ -23,7 +23,7 @@ EXPECTED = "An object with a job's name in `job`, and seconds in `notice` and `a
 
 
 def interrupt(registry: Registry, content: Any) -> None:
-    """Interrupt a running training job, as the content of a request to PATH asks for.
+    """Interrupt a running training job. `content` is the parsed body of a request to PATH.
 
     Raises:
         ValidationError: the content is malformed, or no spot hosts of the job are running.

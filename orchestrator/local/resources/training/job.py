@@ -1,4 +1,4 @@
-"""Training jobs while they run."""
+"""Execution of training jobs."""
 
 import math
 import time
@@ -26,7 +26,7 @@ from microjobs_orchestrator.local.runtimes.base import Host, Line, MachineFailed
 from microjobs_orchestrator.local.state import Record
 
 ABANDONED_METRICS = "MetricsGivenUp"
-"""A key of the internal state, with the names of metrics whose regular expressions take too long."""
+"""Key of the internal state. Its value is the list of metrics whose regular expressions take too long."""
 
 
 class TrainingJob:
@@ -49,7 +49,7 @@ class TrainingJob:
         self.job.run(self._run, self.fail)
 
     def recover(self, hosts: Sequence[Host]) -> None:
-        """Resume with the hosts that an earlier server left, or on new ones."""
+        """Resume with the hosts that an earlier server left. If that is impossible, start over on new hosts or fail."""
         self.job.run(partial(self._recover, hosts), self.fail)
 
     def _recover(self, hosts: Sequence[Host]) -> None:
@@ -116,7 +116,7 @@ class TrainingJob:
         return None if self._restarts(outcome) else outcome
 
     def handle_start(self, hosts: Sequence[Host]) -> float:
-        """Describe that the hosts run; return the seconds that they may run."""
+        """Update the description and start to upload checkpoints; return the seconds that the hosts may run."""
         if self.job.started is None and self.job.request.get("ProfilerRuleConfigurations"):
             self.job.note("ProfilerRuleConfigurations has no effect: there is no profiler")
         if self._usage.since is None:
@@ -152,7 +152,7 @@ class TrainingJob:
             self._enter("Interrupted")
 
     def _restarts(self, outcome: Outcome) -> bool:
-        """Return whether the job starts over on new hosts, after the old ones were removed."""
+        """Return whether the job starts over on new hosts. If it does, remove the old hosts first."""
         if self.events.stop_reason is not None:
             return False
         if (interruption := outcome.interruption) is not None:
@@ -164,7 +164,7 @@ class TrainingJob:
         return self._retry(self.job.failure_reason(outcome))
 
     def _retry(self, reason: str) -> bool:
-        """Prepare the next attempt, if the RetryStrategy allows one."""
+        """Prepare the next attempt and return True; return False if the RetryStrategy allows no further attempt."""
         if self._usage.retries >= self._limits.max_retries:
             return False
         self._usage.retries += 1
@@ -176,7 +176,7 @@ class TrainingJob:
         """Remove the present hosts, and wait until new ones are available.
 
         Args:
-            note: logged in the job's log.
+            note: a line for the job's log.
             pause: seconds until new hosts are available.
         """
         self._usage.end_attempt()
@@ -190,7 +190,7 @@ class TrainingJob:
         if self.events.stop_reason is None:
             self._enter("Starting")
 
-    # --- its end ---
+    # --- end of the job ---
 
     def _handle(self, outcome: Outcome) -> None:
         result = self.job.result(outcome)
@@ -214,7 +214,7 @@ class TrainingJob:
                 outputs.upload_archive(store, tree, uri, folder)
 
     def fail(self, reason: str) -> None:
-        """Describe a failure."""
+        """End the job with the status Failed."""
         self._checkpoints.finish()
         self._end(JobStatus.FAILED, JobStatus.FAILED, FailureReason=reason)
 

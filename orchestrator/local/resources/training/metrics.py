@@ -1,8 +1,8 @@
 """Metrics of a training job: its MetricDefinitions are regular expressions that find numbers in its log.
 
-The expressions are the user's, and some take exponential time. Each search has a time limit and does not hold the
-interpreter's lock, and a definition whose searches take too long in total is skipped. Other jobs and requests do not
-wait.
+The expressions are the user's, and some take exponential time. Therefore each search has a time limit and does not hold
+the interpreter's lock, so other jobs and requests do not wait for it. A definition whose searches take too long in
+total is skipped.
 """
 
 import math
@@ -23,11 +23,11 @@ Point = tuple[float, float]
 SEARCH_TIMEOUT = 1.0
 """Seconds of CPU time for one search in one line."""
 MAX_SEARCH_TIME = 10.0
-"""Seconds of CPU time for all slow searches of a job; then the definition that used most of it is skipped."""
+"""Seconds of CPU time for all slow searches of a job. Then the definition that used the most time is skipped."""
 FREE_TIME, FREE_TIME_PER_CHARACTER = 1e-4, 1e-7
-"""Seconds of a search that are not counted."""
+"""Seconds that are not counted: for each search, and for each character of the searched line."""
 MAX_REPEATS = 10_000
-"""Maximum number of copies of its parts that an expression such as `(a{100}){100}` requires: each takes memory."""
+"""Maximum number of repetitions that an expression such as `(a{100}){100}` requires. Each of them takes memory."""
 
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
 _COMMENT = re.compile(r"(?<!\\)(?:\\\\)*(\(\?(?:#|[a-zA-Z0-9]*x))")
@@ -41,7 +41,7 @@ class Metrics:
     """The metrics of one job, read line by line from all hosts.
 
     Args:
-        note: called with a sentence for the user, once for each definition that missed lines or is skipped.
+        note: called with a message for the user when a definition first fails on a line, and when it is skipped.
         abandoned: the names of definitions that an earlier server skipped.
     """
 
@@ -54,7 +54,7 @@ class Metrics:
         self._patterns = {item["Name"]: compile_definition(item) for item in definitions}
         self._points: dict[str, list[Point]] = {name: [] for name in self._patterns}
         self._spent = {name: 0.0 for name in self._patterns if name not in abandoned}
-        """Seconds of CPU time of slow searches, by the definitions in use."""
+        """Seconds of CPU time of slow searches, by the names of the definitions that are not skipped."""
         self._note = note
         self._missed: set[str] = set()
         self._lock = threading.Lock()
@@ -66,7 +66,7 @@ class Metrics:
         states = terminal.render_states(text)
         for name in list(self._spent):
             match = next(filter(None, (self._find(name, state) for state in states)), None)
-            value = None if match is None else _parse_number(match[1])  # of `a (x)|b (y)` the first may be None
+            value = None if match is None else _parse_number(match[1])  # group 1 of `a (x)|b (y)` may be None
             if value is not None:
                 with self._lock:
                     self._points[name].append((when, value))
@@ -135,7 +135,7 @@ def compile_definition(definition: Mapping[str, str]) -> regex.Pattern[str]:
     """Compile the expression of a metric definition.
 
     Raises:
-        ValidationError: the expression is not a regular expression, has no group, or may take too much memory or time.
+        ValidationError: the expression is malformed, has no group, or may take too much memory or time.
     """
     expression = definition["Regex"]
     prefix = f"Metric {definition['Name']!r}: Regex {expression!r}"
@@ -161,7 +161,7 @@ def _find_cost(expression: str) -> str:
 
 
 def _count_repeats(expression: str) -> int:
-    """Count the items of an expression whose repetitions, such as `{9}` and `{9,}`, are written out."""
+    """Return the number of items that an expression has if repetitions such as `{9}` and `{9,}` are written out."""
     sums, last = [0], 0
     for match in _TOKEN.finditer(expression):
         if match[1]:

@@ -41,11 +41,11 @@ MAX_ERROR_LENGTH = 500
 """Characters of a container's error."""
 
 STRATEGIES = {"SINGLE_RECORD": "SingleRecord", "MULTI_RECORD": "MultiRecord"}
-"""The values of BatchStrategy in requests, by those of containers."""
+"""Maps a container's value of BatchStrategy to the value in requests."""
 
 
 class FailedError(Exception):
-    """The model did not transform a record. The message begins like a FailureReason."""
+    """The model did not transform a record. The message begins with `ClientError` or `AlgorithmError`."""
 
     def __init__(self, message: str, *, can_retry: bool = False) -> None:
         super().__init__(message)
@@ -59,7 +59,7 @@ class Options:
 
     strategy: str
     payload_mb: int
-    """0: objects are sent whole, in HTTP's chunks."""
+    """The maximum size of a request's body. 0: objects are sent whole, in HTTP chunks."""
     concurrency: int
     split: str
     compression: str
@@ -71,7 +71,7 @@ class Options:
 
     @classmethod
     def of(cls, request: Mapping[str, Any], parameters: Mapping[str, Any]) -> "Options":
-        """Return a request's settings, else the container's, else defaults. Raise ValidationError for a conflict."""
+        """Take settings from the request, else the container, else defaults. Raise ValidationError for a conflict."""
         source, output, client = (
             request.get(name, {}) for name in ("TransformInput", "TransformOutput", "ModelClientConfig")
         )
@@ -132,7 +132,7 @@ class Output:
 
     key: str
     stored: StoredObject
-    """The input."""
+    """The input object."""
     path: Path
     reason: str | None = None
 
@@ -146,13 +146,13 @@ class Output:
                 file.write(b"\n")
 
     def fail(self, reason: str) -> None:
-        """Delete the output; keep the first reason."""
+        """Delete the output. Store the reason, unless an earlier one is stored."""
         self.reason = self.reason or reason
         self.path.unlink(missing_ok=True)
 
 
 class Feeder:
-    """Transforms one container's share of the objects, until `stopping` is set. `folder`: for unfinished outputs."""
+    """Transforms one container's share of the objects, until `stopping` is set. `folder` is for temporary files."""
 
     def __init__(self, client: Client, options: Options, folder: Path, stopping: threading.Event) -> None:
         self._client = client
@@ -163,7 +163,7 @@ class Feeder:
         """Running requests, in the order of the input."""
 
     def feed(self, outputs: Sequence[Output]) -> None:
-        """Transform objects. Only a window of requests is in memory; a failed object does not end the others."""
+        """Transform objects. Only a window of requests is in memory. If one object fails, the others continue."""
         with ThreadPoolExecutor(self._options.concurrency) as pool:
             try:
                 for output in outputs:
@@ -194,7 +194,7 @@ class Feeder:
         return read_bodies(path, options.split, options.strategy, options.payload_mb * MB, options.compression)
 
     def _collect(self, max_count: int) -> None:
-        """Append responses to their outputs, in their order, until `max_count` requests are left."""
+        """Append responses to their outputs, in the order of the input, until `max_count` requests are left."""
         while len(self._window) > max_count:
             output, future = self._window.popleft()
             try:

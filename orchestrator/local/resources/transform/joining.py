@@ -18,7 +18,7 @@ from microjobs_orchestrator.local.resources.transform.jsonpath import MissingVal
 CSV, JSON = "text/csv", "application/json"
 
 INPUT, OUTPUT = "SageMakerInput", "SageMakerOutput"
-"""Members of a joined record: an input that is not an object, and the model's response."""
+"""Members of a joined record: an input that is not a JSON object, and the model's response."""
 
 csv.field_size_limit(sys.maxsize)  # a record is not larger than MaxPayloadInMB, and may be a single field
 
@@ -44,7 +44,7 @@ class DataProcessing:
 
     @classmethod
     def of(cls, request: Mapping[str, Any]) -> "DataProcessing | None":
-        """Return a request's processing, if any. Raise ValidationError if a filter does not fit the formats."""
+        """Return a request's DataProcessing, if any. Raise ValidationError if a filter does not fit the formats."""
         source, output, members = (
             request.get(name, {}) for name in ("TransformInput", "TransformOutput", "DataProcessing")
         )

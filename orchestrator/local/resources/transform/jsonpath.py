@@ -23,12 +23,12 @@ OPERATORS: Mapping[str, str] = {
 
 
 class MissingValueError(Exception):
-    """A value does not have what a path selects."""
+    """A value lacks a member or an item that a path selects."""
 
 
 @dataclass(frozen=True)
 class Step:
-    """One part of a path: it selects values in a value."""
+    """One part of a path. It selects parts of a value."""
 
     select: Callable[[Any], list[Any]]
     is_many: bool = False
@@ -43,7 +43,7 @@ class Path:
     steps: tuple[Step, ...]
 
     def select(self, value: Any) -> Any:
-        """Return what the path selects in a value. Raise MissingValueError if the value does not have it."""
+        """Return the selected part of a value, or a list of parts. Raise MissingValueError if a part is missing."""
         values = [value]
         for step in self.steps:
             values = [found for item in values for found in step.select(item)]

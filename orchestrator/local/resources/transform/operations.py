@@ -16,7 +16,7 @@ class TransformJobOperations(RunningOperations):
     kind = TRANSFORM_JOB
 
     def add(self, request: Request) -> Record:
-        """Check the model, the data and the limits, which the job checks again with the container's values; add it."""
+        """Check the model, data and limits; add the job, which checks the limits again with the container's values."""
         model = find_resource(self.context, MODEL, request["ModelName"]).request
         Options.of({"MaxPayloadInMB": 1, **request}, {})
         list_objects(self.context, request)

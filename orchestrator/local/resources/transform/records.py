@@ -50,7 +50,7 @@ def read_bodies(path: Path, split: str, strategy: str, max_bytes: int, compressi
 
 
 def read_chunks(path: Path, compression: str = "None") -> Iterator[bytes]:
-    """Yield a file in parts. Raise DamagedError if it is not compressed."""
+    """Yield the decompressed file in chunks. Raise DamagedError if the file does not have the named compression."""
     with _open(path, compression) as file:
         while chunk := file.read(CHUNK_BYTES):
             yield chunk

@@ -22,7 +22,7 @@ RESOURCES = ("ResourceConfig", "HyperParameterTuningResourceConfig")
 """The members of a definition that can describe the hosts. The SageMaker SDK sends the second one."""
 
 OBJECTIVE = "_tuning_objective_metric"
-"""The hyperparameter that names the objective metric: SageMaker adds it, and SDKs read it when they attach."""
+"""The hyperparameter that names the objective metric: SageMaker adds it, and SDKs read it when they attach to a job."""
 
 
 def create(context: Context, request: Mapping[str, Any]) -> Record:

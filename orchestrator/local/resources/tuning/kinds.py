@@ -10,7 +10,7 @@ TUNING_JOB = Kind(
     "HyperParameterTuningJob",
     "tuning",
     lifecycle=Lifecycle(end_member="HyperParameterTuningEndTime", statuses=(*JobStatus, "Deleting", "DeleteFailed")),
-    logs=LogNames(LOG_GROUP, prefix="{name}-"),  # those of its training jobs
+    logs=LogNames(LOG_GROUP, prefix="{name}-"),  # the logs of its training jobs
     sort_by="Name",
     owns=(TRAINING_JOB,),
     has_trials=True,

@@ -49,7 +49,7 @@ class Range:
         return self.high - self.low + 1 if self.kind == INTEGER else math.inf
 
     def distribution(self) -> "BaseDistribution":
-        """Return Optuna's distribution. For `ReverseLogarithmic`, it is a logarithmic one of 1 - x."""
+        """Return Optuna's distribution. For `ReverseLogarithmic`, it is a logarithmic distribution of 1 - x."""
         from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
         if self.kind == CATEGORICAL:
@@ -81,7 +81,7 @@ class Range:
 
 
 def read_ranges(parameter_ranges: Mapping[str, Any]) -> tuple[Range, ...]:
-    """Read the request's `ParameterRanges`; `check_ranges` tells whether AWS accepts them.
+    """Read the request's `ParameterRanges`. `check_ranges` checks whether AWS accepts them.
 
     Raises:
         ValidationError: an end of a range is not a number.

@@ -1,6 +1,6 @@
-"""The search of a tuning job: Optuna over the request's parameter ranges.
+"""The search of a tuning job: Optuna chooses values from the request's parameter ranges.
 
-For the strategy Hyperband, a training job has used one resource for each printed value of the objective metric, see
+For the strategy Hyperband, each printed value of the objective metric is one used resource of the training job: see
 HyperbandStrategyConfig in botocore's model. Optuna is imported when a search begins: the import takes half a second.
 """
 
@@ -26,7 +26,7 @@ MAX_RESOURCE = 20_000
 
 @dataclass(frozen=True)
 class Resources:
-    """The values of the objective metric after which Hyperband may stop a training job first, and stops each one."""
+    """Numbers of objective values. Hyperband stops no training job before `minimum`, and every one after `maximum`."""
 
     minimum: int
     maximum: int
@@ -68,8 +68,8 @@ class Search:
     """Proposes hyperparameters for trials, and gets the trials' results.
 
     Args:
-        name: of the tuning job. Together with `seed` it makes the search repeatable.
-        resources: of the strategy Hyperband; None for other strategies.
+        name: the name of the tuning job. The same name and the same `seed` give the same search.
+        resources: the resources of the strategy Hyperband; None for other strategies.
     """
 
     def __init__(
@@ -160,7 +160,7 @@ def _make_sampler(strategy: str, seed: int | None) -> "BaseSampler":
     from optuna.samplers import RandomSampler, TPESampler
 
     if strategy in (BAYESIAN, HYPERBAND):
-        # Parallel trials must not all try the same place, and few trials must soon be better than random ones.
+        # Parallel trials must not all try similar values, and a short search must soon be better than a random one.
         return TPESampler(seed=seed, n_startup_trials=3, constant_liar=True)
     return RandomSampler(seed=seed)
 

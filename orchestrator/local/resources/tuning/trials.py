@@ -29,7 +29,7 @@ class Trials:
 
     Args:
         definition: TrainingJobDefinition of the tuning job's description.
-        reports_metrics: send `Change.METRIC` to the tuning job for each value of a trial's metrics.
+        reports_metrics: whether to send `Change.METRIC` to the tuning job for each value of a trial's metrics.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class Trials:
             trial.metrics.on_value = lambda: self._job.events.send(Change.METRIC)
 
     def values(self, name: str) -> list[float]:
-        """Return the objective values that a trial has reported, which an earlier server may have started."""
+        """Return the objective values that a trial has reported. An earlier server may have started the trial."""
         if name not in self._running and isinstance(job := self._registry.find(_plan_name(name)), TrainingJob):
             self._watch(name, job)
         trial, metric = self._running.get(name), self._definition["StaticHyperParameters"][OBJECTIVE]

@@ -1,4 +1,4 @@
-"""Named pipes in containers, made and filled through the engine's API. Nothing of this machine is mounted."""
+"""Named pipes in containers, made and filled through the engine's API. No file of this machine is mounted."""
 
 import contextlib
 import io
@@ -30,7 +30,7 @@ POLL_INTERVAL = 0.01
 EXIT_CODE_TIMEOUT = 10.0
 """Seconds after the end of a command's output until the engine knows its exit code."""
 CONTAINER_END_TIMEOUT = 10.0
-"""Seconds after the end of a command that its container's end caused, until the engine reports the container's end."""
+"""Seconds until the engine reports that a container has ended, after the end of a command that ended with it."""
 
 _NOT_READY = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
@@ -46,7 +46,7 @@ def make(container: Container, path: str) -> None:
 
 
 def pour(container: Container, existing: Collection[str], path: str, chunks: Iterable[bytes]) -> bool:
-    """Fill a pipe of a container, as `pipes.Pour` describes. The pipes `existing` were made before its start."""
+    """Fill a pipe of a container, as `pipes.Pour` describes. The container had the `existing` pipes at its start."""
     try:
         if path not in existing:
             make(container, path)

@@ -28,13 +28,13 @@ from microjobs_orchestrator.local.trees import Tree, discard
 logger = logging.getLogger(__name__)
 
 SIGNAL_DELAY = 1.0
-"""Seconds from a container's start until it can be stopped. Its first process may not have installed its signal
-handlers earlier, and the kernel drops signals that a first process does not handle: SIGTERM would be lost."""
+"""Seconds from a container's start until it can be stopped. Until then, its first process may have no signal handlers,
+and the kernel drops signals that a first process does not handle: SIGTERM would be lost."""
 ARCHIVE_CHUNK_BYTES = 1 << 16  # tarfile copies the rest of a chunk at each header
 
 KILLED = 128 + 9
 REMOVED = ("removing", "dead")
-"""The status of a container that is being removed."""
+"""Status values of a container that is being removed."""
 
 Connect = Callable[[float], socket.socket]
 """Opens a connection, as `Host.connect` does."""
@@ -58,7 +58,7 @@ class DockerHost:
                     count += 1
                     yield line
                 if not self._is_running():
-                    yield from log.rest()  # no more can follow an incomplete line
+                    yield from log.rest()  # the container has ended, so an incomplete line is final
                     return
             except UNREACHABLE_ERRORS as error:
                 logger.info("the log of %s broke off: %s", self.name, error)

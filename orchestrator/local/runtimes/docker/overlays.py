@@ -1,4 +1,4 @@
-"""Inputs in containers: overlays of folders that a container can write to, without a copy of their files.
+"""Inputs in containers. A container can write to an overlay of a folder, without a copy of the folder's files.
 
 An overlay volume has the folder as its lower layer and a volume of the engine as its upper layer, which takes the
 changes. If the engine cannot make overlays (it runs in a virtual machine, or without root's rights), the files are
@@ -24,7 +24,7 @@ READABLE = 0o444
 
 
 def make_readable(folder: Path) -> None:
-    """Make hard links readable for all users. A copy replaces a file that only its owner may read."""
+    """Make a folder's files readable for all users. A copy replaces a hard link whose mode would have to change."""
     for parent, _, names in os.walk(folder):
         _add_mode(Path(parent), 0o755)
         for name in names:

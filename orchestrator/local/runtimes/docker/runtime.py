@@ -53,7 +53,7 @@ from microjobs_orchestrator.local.runtimes.docker.networks import DESKTOP_HOST, 
 from microjobs_orchestrator.local.runtimes.docker.overlays import Overlays
 
 REMOVE_TIMEOUT = 60.0
-"""Seconds for the engine to remove a plan. It may still be removing it at the request of a killed server."""
+"""Seconds for the engine to remove a plan. The engine may still execute a removal that a killed server requested."""
 
 
 class NameConflictError(Exception):
@@ -75,7 +75,7 @@ class DockerRuntime:
 
     @functools.cached_property
     def machine(self) -> str:
-        """The bridge's address on this machine; Docker Desktop, which is in a virtual machine, has a name for it."""
+        """The bridge's address on this machine. Docker Desktop, in a virtual machine, has a name for this machine."""
         if "Docker Desktop" in self._info["OperatingSystem"]:
             return DESKTOP_HOST
         bridge = self._client.networks.get("bridge").attrs["IPAM"]["Config"][0]
@@ -101,7 +101,7 @@ class DockerRuntime:
                 time.sleep(RETRY_DELAY)
 
     def _start_all(self, plan: Plan) -> Sequence[Host]:
-        """Start all hosts, or none. Raise NameConflictError while the engine removes those of an earlier start."""
+        """Start all hosts, or none. Raise NameConflictError while the engine removes an earlier start's hosts."""
         try:
             network = self._networks.create(plan, self._plan_labels(plan), guarded=self._guards.are_needed(plan))
             with ThreadPoolExecutor(len(plan.hosts)) as pool:
@@ -164,8 +164,8 @@ class DockerRuntime:
             environment=dict(host.environment),
             labels=labels,
             mounts=mounts,  # `volumes` would split a path at its colons
-            # The log must be complete, because a restarted server reads it again. Of the engine's own formats this
-            # one keeps bytes that are not text.
+            # The log must be complete, because a restarted server reads it again. `local` is the engine's own format
+            # that keeps bytes that are not text.
             log_config=LogConfig(type="local", config={"max-size": "1p"}),
             **options,
             **self._resources(host),
@@ -207,7 +207,7 @@ class DockerRuntime:
         return all(list(map(_remove, removals)))  # a list, so that each removal is tried
 
     def close(self) -> None:
-        with contextlib.suppress(APIError, *UNREACHABLE_ERRORS):  # plans that keep running use it
+        with contextlib.suppress(APIError, *UNREACHABLE_ERRORS):  # plans that keep running use this network
             self._networks.remove_serving_network()
         self._client.close()
 

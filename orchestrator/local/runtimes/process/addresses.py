@@ -34,7 +34,7 @@ def _format_address(number: int) -> str:
 
 
 def _listeners(addresses: Mapping[str, str]) -> dict[tuple[str, int], tuple[str, int]]:
-    """Return a job's listeners by host and default port: an address, and the option that shares its port.
+    """Return a job's listeners by host and default port: an address, and the socket option that shares the port.
 
     Frameworks do not set SO_REUSEPORT, which shares a port between sockets of one user.
     """

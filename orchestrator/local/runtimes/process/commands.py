@@ -50,7 +50,7 @@ def _program(name: str, environment: Environment, layout: Layout) -> str:
 
 
 def search_path(environment: Environment) -> str:
-    """Return the PATH of a host. A substitute hides pip, which would install packages for all jobs."""
+    """Return the PATH of a host. The folder `fallback` hides pip, which would install packages for all jobs."""
     folders = environment.job.parent
     return f"{folders / 'bin'}:{folders / 'fallback'}:{environment.bin}"
 

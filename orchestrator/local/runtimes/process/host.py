@@ -18,7 +18,7 @@ from microjobs_orchestrator.local.trees import Tree
 
 KILLED = 128 + 9
 POLL_SECONDS = 0.02
-"""Seconds between two attempts to open a pipe. The kernel reports no reader, other than by a blocking call."""
+"""Seconds between two attempts to open a pipe. Only a blocking call could wait for a reader."""
 
 
 class ProcessHost:

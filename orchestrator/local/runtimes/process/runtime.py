@@ -113,7 +113,7 @@ class ProcessRuntime:
         return ProcessHost(host.name, process, layout)
 
     def _cpus(self, host: HostPlan) -> Sequence[int]:
-        """Return the CPUs of a host, other ones for each host; none if the host has no limits."""
+        """Return the CPUs of a host, different ones for successive hosts; none if the host has no limits."""
         if host.limits is None:
             return ()
         logger.info("%s: memory is not limited without an engine", host.name)
@@ -123,7 +123,7 @@ class ProcessRuntime:
         return sorted(all_cpus[(first + index) % len(all_cpus)] for index in range(count))
 
     def running(self) -> Mapping[str, Sequence[Host]]:
-        """Remove the folders of an earlier server when its hosts have ended; return no hosts."""
+        """Wait until an earlier server's hosts have ended, and remove their folders; return no hosts."""
         self._environments.remove_incomplete()
         for folder in self._work.glob("*"):
             if folder.name not in {self._folder(name).name for name in self._hosts}:
@@ -176,7 +176,7 @@ def _remove(folder: Path) -> None:
 
 
 def _wait_for_end(lock: Path) -> None:
-    """Wait until the last process of a host has ended, and resume its shim, which a program can stop."""
+    """Wait until the last process of a host has ended. Resume the host's shim, which a program can suspend."""
     deadline = time.monotonic() + END_SECONDS
     with lock.open("rb") as file:
         shim = file.read(MAX_PID_DIGITS)
