@@ -25,7 +25,7 @@ def list_paths(job: str, variant: str = "cpu") -> list[str]:
 
 
 def read_head(repository: Path) -> str:
-    """Return the hash of the commit at HEAD. Raises the same errors as `uncommitted`."""
+    """Return the hash of the commit at HEAD. Raises the same errors as `list_uncommitted_files`."""
     return _git(repository, "rev-parse", "HEAD").strip()
 
 

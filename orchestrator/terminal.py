@@ -34,7 +34,7 @@ def strip_controls(text: str, *, colours: bool = False) -> str:
 
 
 def escape_bytes(text: str) -> str:
-    """Write bytes that are not UTF-8, such as those of file names, as `\\xff`: no encoder accepts surrogates."""
+    """Replace surrogates, which represent invalid UTF-8 bytes, with text such as `\\xff`: no encoder accepts them."""
     return text if text.isascii() else _SURROGATE.sub(_spell, text)
 
 
@@ -52,10 +52,10 @@ def render_line(line: str) -> str:
 
 
 def render_states(line: str) -> list[str]:
-    """Return the last state of a line as its program meant it, and as a terminal shows it, if the two differ.
+    """Return the last state of a line as its program intended it and, if it differs, as a terminal shows it.
 
-    They differ if a shorter text does not cover the end of a longer one: `loss=10.5`, rewritten as `loss=9.5`, looks
-    like `loss=9.55`.
+    The states differ if a shorter text does not cover the end of a longer one: `loss=10.5`, rewritten as `loss=9.5`,
+    looks like `loss=9.55`.
     """
     if _CONTROL.search(line) is None:
         return [line]
@@ -97,7 +97,7 @@ class _Screen:
             self._column += len(text)
 
     def control(self, match: re.Match[str]) -> None:
-        """Apply a control character or sequence. Those that are not in the table change nothing."""
+        """Apply a control character or sequence. Those that are not in `_ACTIONS` change nothing."""
         if (action := _ACTIONS.get(match["final"] or match[0])) is not None:
             first = (match["parameters"] or "").partition(";")[0]
             action(self, int(first) if first.isdigit() and len(first) < 6 else 0)
@@ -130,7 +130,7 @@ class _Screen:
             del cells[self._column : self._column + count]
 
     def _erase_in_row(self, which: int) -> None:
-        """Erase the cells from the cursor (0), up to the cursor (1) or all (2)."""
+        """Erase the row's cells from the cursor to the end (0), up to the cursor (1), or all cells (2)."""
         cells = self._cells()
         if which == 0:
             del cells[self._column :]
@@ -140,7 +140,7 @@ class _Screen:
             cells[: self._column + 1] = " " * min(self._column + 1, len(cells))
 
     def _erase(self, which: int) -> None:
-        """Erase the rows below the cursor (0), above it (1) or all (2)."""
+        """Erase the rows below the cursor (0), above the cursor (1), or all rows (2)."""
         for row in list(self._rows):
             if which > 1 or (row > self._row and which == 0) or (row < self._row and which == 1):
                 del self._rows[row]
@@ -167,4 +167,4 @@ _ACTIONS: Mapping[str, Callable[[_Screen, int], None]] = {
     "P": lambda screen, count: screen._remove(count or 1),
     "X": lambda screen, count: screen._blank(count or 1),
 }
-"""Actions of control characters, and of control sequences by their last character. 0 stands for no parameter."""
+"""Actions by control character, or by the last character of a control sequence. A missing parameter is 0."""

@@ -58,7 +58,7 @@ class Run(RunContext):
         kinds = {kind.noun: kind for kind in KINDS}
         for number, entry in enumerate(self.journal.steps):
             if entry.kind and not self._is_usable(kinds[entry.kind], entry.name):
-                del self.journal.steps[number:]  # the later ones depend on it
+                del self.journal.steps[number:]  # later steps depend on this step
                 self.journal.save()
                 return
 
@@ -67,14 +67,14 @@ class Run(RunContext):
         return description.get(kind.status_member) in (kind.lifecycle.success, *kind.lifecycle.transitional)
 
     def name(self, step: str) -> str:
-        """Return the name of a step's job, model or endpoint, which is unique and new in each attempt."""
+        """Return the unique name of a step's job, model or endpoint. Jobs in the journal keep their names."""
         entry = self.journal.step(step)
         if entry is not None and entry.kind:
             return entry.name
         return super().name(step) + ("" if self.journal.attempt == 1 else f"-{self.journal.attempt}")
 
     def job(self, planned: PlannedRequest) -> Members:
-        """Create a job, unless an earlier attempt did, wait for its end, and return its description.
+        """Create a job if no earlier attempt created it, wait for its end, and return its description.
 
         Raises:
             JobFailedError: the job did not end as Completed.
@@ -131,7 +131,7 @@ class Run(RunContext):
         self.journal.save()
         started = time.monotonic()
         try:
-            with self._removed_on_failure(name, self._delete_endpoint):  # the journal keeps the name until then
+            with self._removed_on_failure(name, self._delete_endpoint):  # journal.endpoint is kept until then
                 self._start_endpoint(requests)
                 yield name
                 self._delete_endpoint(name)
@@ -153,7 +153,7 @@ class Run(RunContext):
 
     @contextlib.contextmanager
     def _removed_on_failure(self, name: str, remove: Callable[[str], None]) -> Iterator[None]:
-        """Stop a job, or delete an endpoint, if Ctrl-C or a failure ends the block. The user may want to keep it."""
+        """Stop a job, or delete an endpoint, if Ctrl-C or a failure ends the block. With `keep`, print a note."""
         on = "" if self.journal.on == "here" else f" --on {self.journal.on}"
         command = f"`microjobs stop {name}{on}` stops or deletes it"
         try:

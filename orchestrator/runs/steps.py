@@ -1,4 +1,4 @@
-"""Steps that several workflows have, and their requests as boto3 sends them."""
+"""Steps that several workflows share, and the requests of these steps for boto3."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -12,10 +12,10 @@ from microjobs_orchestrator.runs.planned import PlannedRequest, RunContext
 from microjobs_orchestrator.runs.run import Run
 
 ROWS = 10
-"""Test rows that the endpoint predicts, as in the notebook."""
+"""Number of test rows that are sent to the endpoint, as in the notebook."""
 
 PREDICTIONS = "predictions"
-"""The step that stores what the endpoint predicted. Afterwards the endpoint is not needed again."""
+"""Name of the step that stores the endpoint's predictions. A run with this step in its journal needs no endpoint."""
 
 
 def _local_path(name: str) -> str:
@@ -48,7 +48,7 @@ def plan_processing(
     Args:
         application: AppSpecification.
         inputs: items of ProcessingInputs.
-        outputs: folders in the container, by output. An output is also a folder of the run.
+        outputs: the folder in the container for each output name. Each name is also a folder of the run in S3.
     """
     request = {
         "ProcessingJobName": context.name(step),
@@ -67,7 +67,7 @@ def plan_processing(
 
 
 def plan_raw_data(context: RunContext, arguments: Sequence[str], inputs: Sequence[Members] = ()) -> PlannedRequest:
-    """Return the request of a job that makes arrays in the run's folder `raw`, by preprocess's command `dataset`."""
+    """Return the request of a job that writes arrays to the run's folder `raw` with preprocess's command `dataset`."""
     application = {"ImageUri": context.backend.image("preprocess"), "ContainerArguments": ["dataset", *arguments]}
     return plan_processing(context, "raw", "Raw data", application, inputs, {"raw": "output"})
 
@@ -140,7 +140,7 @@ def plan_endpoint(context: RunContext, model: str) -> list[PlannedRequest]:
 
 
 def serve_and_predict(run: Run, model: str, rows: list[list[float]]) -> list[float]:
-    """Create an endpoint, predict one number per row of features, and delete it. A resumed run reads the journal."""
+    """Return one prediction per row from a temporary endpoint. A resumed run reads the predictions from the journal."""
 
     def compute() -> list[float]:
         with run.endpoint(plan_endpoint(run, model)) as name:
@@ -164,7 +164,7 @@ def plan_scoring(context: RunContext, model: str, test: str) -> PlannedRequest:
 
 
 def score_test_data(run: Run, model: str, test: str, folder: Path) -> tuple[str, list[float]]:
-    """Score the test data; return the line of the report and the predictions of all test rows."""
+    """Score the test data; return the text of score-report.txt and the predictions of all test rows."""
     run.job(plan_scoring(run, model, test))
     files = outputs.download(run.backend, run.uri("batch"), folder / "batch")
     predictions = outputs.read_predictions(files).ravel().tolist()

@@ -18,7 +18,7 @@ def stop_run(backend: Backend, run: str, note: Callable[[str], None]) -> int:
     """Stop all jobs of a run whose launcher was killed, and delete its endpoint with configuration and model.
 
     Args:
-        run: the run's name, with which the names of its resources begin: `housing-20261122-101500`.
+        run: the run's name, which is the prefix of its resources' names: `housing-20261122-101500`.
         note: prints a line for the user.
 
     Returns:

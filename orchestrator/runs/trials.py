@@ -9,7 +9,7 @@ from microjobs_orchestrator.runs.backend import Backend
 from microjobs_orchestrator.terminal import strip_controls
 
 MAX_TRIALS = 100
-"""Rows of one List answer. The workflows start fewer trials."""
+"""Maximum number of trials in one List response. The workflows start fewer trials."""
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
 FILE = "file"
-"""The type of an option that is the path of a file, in `microjobs.hyperparameters.describe`."""
+"""The type of an option whose value is a file path, in the result of `microjobs.hyperparameters.describe`."""
 
 
 def file_option(help: str) -> Any:
@@ -22,7 +22,7 @@ def file_option(help: str) -> Any:
 
 
 class WorkflowOptions(Protocol):
-    """A frozen dataclass. Its fields are declared with `microjobs.hyperparameters.parameter`; each one is a flag."""
+    """A frozen dataclass. Its fields are declared with `microjobs.hyperparameters.parameter`; each field is a flag."""
 
     __dataclass_fields__: ClassVar[dict[str, Any]]
 
@@ -39,7 +39,7 @@ class Block(Protocol):
     """One part of the results."""
 
     def for_terminal(self) -> "RenderableType | None":
-        """Return the block for the summary, or None if only the page shows it."""
+        """Return the block for the summary, or None if only the report page shows it."""
         ...
 
     def to_html(self) -> str:
@@ -54,7 +54,7 @@ class Location:
     name: str
     uri: str
     in_summary: bool = False
-    """The summary shows the location, too, relative to the run's folder."""
+    """Whether the summary also shows the location, relative to the run's folder."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class RunResults:
     """In the order in which they are shown."""
     locations: Sequence[Location] = ()
     log: Sequence[str] = ()
-    """Log lines that are a result: printed before the summary."""
+    """Log lines that belong to the results; they are printed before the summary."""
 
 
 @dataclass(frozen=True)
@@ -75,9 +75,9 @@ class Workflow(Generic[OptionsT]):
     plan_requests: Callable[[RunContext, OptionsT], Sequence[PlannedRequest]]
     """Returns all requests that a run will send, in their order."""
     plan_uploads: Callable[[RunContext, OptionsT], Mapping[str, str]] = lambda _context, _options: {}
-    """Returns the files to upload before the first step: S3 URIs by path."""
+    """Returns the files to upload before the first step: the S3 URI for each local path."""
     check_options: Callable[[OptionsT], None] = lambda _options: None
-    """Raises UsageError for options that the declarations of the fields cannot exclude."""
+    """Raises UsageError for invalid options that the declarations of the fields cannot detect."""
     examples: str = ""
     """Command lines for `--help`, one per line."""
 

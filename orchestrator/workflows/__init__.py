@@ -1,4 +1,4 @@
-"""The workflows, one file per workflow: each file that is put here is a workflow of `microjobs run`."""
+"""The workflows of `microjobs run`: each file in this folder is one workflow."""
 
 import ast
 import pkgutil

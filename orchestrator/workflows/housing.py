@@ -44,17 +44,17 @@ METRICS = {
         {"Name": OBJECTIVE, "Regex": r"Test loss: ([0-9\.]+)"},
     ],
 }
-"""MetricDefinitions for each trainer's log; those of TensorFlow are the notebook's."""
+"""MetricDefinitions for each trainer's log. The definitions for TensorFlow are from the notebook."""
 
 LEARNING_CURVE = "learning-curve.png"
 
 DATA = "source/data.npz"
-"""The user's data in the run's folder."""
+"""Path of the user's data below the run's folder."""
 
 
 @dataclass(frozen=True)
 class Options:
-    """Options of the workflow; the defaults are the notebook's."""
+    """Options of the workflow, with the notebook's defaults."""
 
     framework: str = parameter("tensorflow", "framework of the trainer", choices=tuple(METRICS))
     data: str = file_option(
@@ -129,7 +129,7 @@ def make_figures(best: Model, predictions: PredictionPlot, trials: list[Trial]) 
 
 
 def read_model(backend: Backend, training: Members) -> Model:
-    """Return the model of a training job, which is given by its description."""
+    """Return the model of the training job with this description."""
     uri = training["ModelArtifacts"]["S3ModelArtifacts"]
     output = outputs.read_training_output(backend, uri)
     return Model(uri, outputs.read_metrics(output)["test_mse"], output)
@@ -139,7 +139,7 @@ def read_model(backend: Backend, training: Members) -> Model:
 
 
 def plan_requests(context: RunContext, options: Options) -> list[PlannedRequest]:
-    """Return all requests. The best model is unknown before the run; they have the first training job's model."""
+    """Return all requests. They use the first training job's model, because the best model is not known yet."""
     model = steps.predict_model_uri(context)
     return [
         plan_raw_data(context, options),
@@ -152,7 +152,7 @@ def plan_requests(context: RunContext, options: Options) -> list[PlannedRequest]
 
 
 def plan_uploads(context: RunContext, options: Options) -> dict[str, str]:
-    """Return the S3 URI of the user's data by its path."""
+    """Return the S3 URI of the user's data, with the local path as its key."""
     return {options.data: context.uri(DATA)} if options.data else {}
 
 
@@ -214,7 +214,7 @@ TUNING_CONFIG = {
 
 
 def plan_tuning(context: RunContext, options: Options) -> PlannedRequest:
-    """Return the request for the search."""
+    """Return the request of the tuning job."""
     request = {
         "HyperParameterTuningJobName": context.name("tune"),
         "HyperParameterTuningJobConfig": TUNING_CONFIG,

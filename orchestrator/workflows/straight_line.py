@@ -22,7 +22,7 @@ PICTURES = {"predictions.png": "Data and predictions", "learning-curve.png": "Le
 
 @dataclass(frozen=True)
 class Options:
-    """Options of the workflow; the defaults are the notebook's."""
+    """Options of the workflow, with the notebook's defaults."""
 
     epochs: int = parameter(300, "epochs of the training job", minimum=1)
     learning_rate: float = parameter(0.01, "learning rate of the training job")
@@ -35,8 +35,8 @@ class Options:
 def straight_line(run: Run, options: Options, folder: Path) -> RunResults:
     """Run the workflow.
 
-    The endpoint loads the model in a program that did not train it: its prediction for 0 is the bias, and the
-    difference between its predictions for 1 and 0 is the weight.
+    The weight and the bias in the results come from the endpoint, which loads the saved model: its prediction for 0 is
+    the bias, and the difference between its predictions for 1 and 0 is the weight.
     """
     run.job(plan_raw_data(run))
     training = run.job(plan_training(run, options))
@@ -49,7 +49,7 @@ def straight_line(run: Run, options: Options, folder: Path) -> RunResults:
     output = outputs.read_training_output(run.backend, model)
     test_loss = outputs.read_metrics(output)["test_loss"]
     pictures = [Picture(title, output[name]) for name, title in PICTURES.items() if name in output]
-    # The notebook prints these lines.
+    # The notebook prints the lines that begin with "Epoch: ".
     log = [event.text for event in LogTail(TRAINING, training["TrainingJobName"], run.backend.logs).rest()]
     epochs = [line for line in log if line.startswith("Epoch: ")]
     blocks: list[Block] = [
@@ -82,7 +82,7 @@ def plan_raw_data(context: RunContext) -> PlannedRequest:
 
 
 def plan_training(context: RunContext, options: Options) -> PlannedRequest:
-    """Return the request for training. Both channels are the raw folder, because nothing is scaled."""
+    """Return the request for training. Both channels read the folder `raw`, because nothing is scaled."""
     hyperparameters = {
         "model": "linear",
         "loss": "l1",

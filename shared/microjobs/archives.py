@@ -17,7 +17,7 @@ MAX_HEADER_BYTES = 1 << 20
 MAX_RATIO = 100
 """Maximum size of the extracted files, as a multiple of the archive's size; real models stay below 10."""
 MIN_LIMIT_BYTES = 1 << 30
-"""Size of extracted files that is always allowed, even if the ratio is higher."""
+"""Total size of extracted files that is always allowed, even if it exceeds MAX_RATIO."""
 
 _INVALID_NAME_ERRORS = (
     errno.EEXIST,
@@ -32,11 +32,11 @@ _INVALID_NAME_ERRORS = (
 
 
 def unpack(archive: Path, folder: Path) -> None:
-    """Extract a `.tar.gz` archive into a new `folder`. If it fails, there is no folder.
+    """Extract a `.tar.gz` archive into a new `folder`. If the extraction fails, `folder` is not created.
 
     Raises:
-        UserError: the file is not such an archive, it is damaged, a member would leave the folder or is neither a file,
-            a folder nor a link, or the extracted files would be much larger than the archive.
+        UserError: the archive is missing, damaged or not a `.tar.gz` archive; a member would leave the folder, or is
+            not a file, a folder or a link; or the extracted files would be much larger than the archive.
     """
     if not archive.exists():
         raise UserError(f"{archive} does not exist")
@@ -106,7 +106,7 @@ class _Extraction:
             raise UserError(f"{self._name}: {member.name!r} links to {member.linkname!r}: refused")
 
     def _make_links(self) -> None:
-        """Make symbolic links last, so that no member is written through one, and no link is made through another."""
+        """Make symbolic links last and after all folders, so that no file or link is written through another link."""
         for target, _ in self._links:
             target.parent.mkdir(parents=True, exist_ok=True)
         for target, link in self._links:
@@ -152,10 +152,10 @@ def _write(content: IO[bytes], target: Path, *, executable: bool) -> None:
 
 
 def leads_inside(link: PurePosixPath, target: str) -> bool:
-    """Return whether a link in a folder stays in the folder, wherever other links of the folder lead.
+    """Return whether a link in a folder stays in the folder, regardless of the targets of other links.
 
-    `..` may only stand for the link's own parents: `a/../b` leaves the folder if `a` is a link to its top, which is
-    only known when all links exist.
+    `..` is allowed only at the start of the target: `a/../b` leaves the folder if `a` is a link to the top of the
+    folder, which is known only when all links exist.
     """
     parts = PurePosixPath(target).parts
     up = next((index for index, part in enumerate(parts) if part != ".."), len(parts))

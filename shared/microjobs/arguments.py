@@ -11,7 +11,7 @@ class Parser(argparse.ArgumentParser):
     """An argparse parser that raises UserError, so that invalid arguments end the job like other invalid input."""
 
     def add_folders(self, *names: str) -> None:
-        """Add an option for each folder; its default is the folder of this name of a processing job."""
+        """Add an option for each folder name; the default is the processing job's folder with this name."""
         for name in names:
             default = f"{DEFAULT_ROOT}/processing/{name}"
             self.add_argument(f"--{name}", default=default, help="folder; default: %(default)s")

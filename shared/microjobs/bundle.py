@@ -28,7 +28,7 @@ ARCHIVE_FILE = "model.tar.gz"
 SERVING_DEFAULT = "serving_default"
 """Signature that takes scaled features, as in the training."""
 RAW = "raw"
-"""Signature that takes measured features and scales them with the bundle's scaler."""
+"""Signature that takes unscaled features and scales them with the bundle's scaler."""
 
 MAX_FEATURES = 1_000_000
 
@@ -92,7 +92,7 @@ def read_bundle(folder: Path) -> Bundle:
 
 @contextlib.contextmanager
 def open_model_folder(folder: Path) -> Iterator[Path]:
-    """Yield the folder with the model's files: `folder`, or a temporary one if `folder` has the archive of a training.
+    """Yield the folder with the model's files: `folder`, or a temporary folder with the content of its `model.tar.gz`.
 
     Raises:
         UserError: the archive is unsafe or damaged.

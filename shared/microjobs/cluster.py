@@ -30,7 +30,7 @@ T = TypeVar("T")
 
 
 class Cluster:
-    """Several hosts of a job, as one of them sees them. Implements `hosts.Hosts`."""
+    """The hosts of a job, from the point of view of one host. Implements `hosts.Hosts`."""
 
     def __init__(self, resources: ResourceConfig, connections: Mapping[str, Connection], codec: Codec) -> None:
         self.resources = resources
@@ -80,7 +80,7 @@ class _JobEnded(BaseException):
 
 @contextlib.contextmanager
 def _step_in_thread(watch: Watch) -> Iterator[None]:
-    """Step the watch in a thread while the `with` block runs. A verdict raises `_JobEnded` in the block."""
+    """Call `watch.step` in a thread while the `with` block runs. A verdict raises `_JobEnded` in the block."""
     main_thread_id, is_done = threading.get_ident(), threading.Event()
 
     def step() -> None:

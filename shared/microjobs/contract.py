@@ -18,9 +18,9 @@ DEFAULT_ROOT = "/opt/ml"
 BASE_DIR = "SAGEMAKER_BASE_DIR"
 
 FAILURE_LIMIT = 1024
-"""Characters of the failure file that become FailureReason."""
+"""Maximum number of characters of the failure file that become FailureReason."""
 MESSAGE_LIMIT = 1024
-"""Bytes of the message file that become ExitMessage."""
+"""Maximum number of bytes of the message file that become ExitMessage."""
 MIN_SECRET_BYTES = 32
 
 
@@ -47,7 +47,7 @@ class Layout:
         return cls(Path(environ.get(BASE_DIR) or DEFAULT_ROOT))
 
     def existing_or_default(self) -> "Layout":
-        """Return the default layout if this root is not a folder: the platform reads a failure file only there."""
+        """Return this layout; if its root is not a folder, return the default, where the platform reads the failure."""
         return self if self.root.is_dir() else Layout()
 
     def channel(self, name: str) -> Path:
@@ -59,7 +59,7 @@ class Layout:
         return self.root / "processing" / name
 
     def local(self, path: str) -> Path:
-        """Return the path below this root for a `LocalPath` of a request, which is always below `/opt/ml`."""
+        """Return the path below this root for a `LocalPath` below `/opt/ml`; return any other path unchanged."""
         inside = PurePosixPath(path)
         return self.root / inside.relative_to(DEFAULT_ROOT) if inside.is_relative_to(DEFAULT_ROOT) else Path(path)
 
@@ -86,9 +86,9 @@ def encode_hyperparameter(value: object) -> str:
 
 
 def decode_hyperparameter(text: str) -> Any:
-    """Return the value of a request's text: parsed if it is JSON, else the text.
+    """Return the value of a request's text: the parsed value if the text is JSON, else the text.
 
-    Clients use both: SDK v2 sends `str(value)`; its framework estimators and SDK v3 send JSON.
+    Clients use both forms: SDK v2 sends `str(value)`; its framework estimators and SDK v3 send JSON.
     """
     try:
         return json.loads(text)
@@ -228,7 +228,7 @@ def _read_resource_config(path: Path) -> ResourceConfig:
 
 
 def _natural(host: str) -> tuple[str, int]:
-    """Return a sort key that puts `algo-10` after `algo-9`: all hosts have the same order."""
+    """Return a sort key that puts `algo-10` after `algo-9`. All hosts use it, so they agree on the order."""
     stem, _, number = host.rpartition("-")
     return (stem, int(number)) if number.isdigit() else (host, 0)
 
@@ -267,7 +267,7 @@ def read_checkpoint_folder(layout: Layout) -> Path:
 
 
 def checkpoints_are_kept(layout: Layout) -> bool:
-    """Return whether checkpoints outlive the job: by the request, or because a folder is mounted for them."""
+    """Return whether checkpoints outlive the job: the request has a CheckpointConfig, or a folder is mounted."""
     return (layout.input_config / "checkpointconfig.json").exists() or layout.checkpoints.is_dir()
 
 
@@ -276,7 +276,7 @@ def checkpoints_are_kept(layout: Layout) -> bool:
 
 def write_failure(layout: Layout, reason: str) -> None:
     """Write the reason of a failure. The first reason is kept, because later ones may be consequences."""
-    if not layout.failure.exists():  # all or nothing: after an empty file, the supervisor would not write its reason
+    if not layout.failure.exists():  # atomic: if an empty file existed, the supervisor would write no reason
         write_whole(layout.failure, reason[:FAILURE_LIMIT].encode(errors="backslashreplace"))
 
 
@@ -295,10 +295,10 @@ def write_message(layout: Layout, message: str) -> None:
 
 
 def parse_message(content: bytes) -> str:
-    """Return the text of a message file that becomes ExitMessage: its first kilobyte, without a part of a character.
+    """Return the text of a message file that becomes ExitMessage: its first kilobyte, without an incomplete character.
 
     Raises:
-        UnicodeDecodeError: it is not UTF-8. AWS fails such a job.
+        UnicodeDecodeError: the content is not UTF-8. On AWS, the job then fails.
     """
     return content.decode().encode()[:MESSAGE_LIMIT].decode(errors="ignore")
 
@@ -307,7 +307,7 @@ def read_message(layout: Layout) -> str | None:
     return parse_message(layout.message.read_bytes()) if layout.message.exists() else None
 
 
-# --- secret/job: exists only where the platform creates one, which AWS does not ---
+# --- secret/job: exists only if the platform creates it; AWS does not create it ---
 
 
 def write_job_secret(layout: Layout, secret: str) -> None:
@@ -349,7 +349,7 @@ MAX_PAYLOAD = "SAGEMAKER_MAX_PAYLOAD_IN_MB"
 def transform_variables(
     max_payload_mb: int | None, batch_strategy: str | None, max_concurrent_transforms: int | None
 ) -> dict[str, str]:
-    """Return the variables for the containers of a transform job; None for members that the request does not set."""
+    """Return the variables for a transform job's containers. Arguments are None for members that the request omits."""
     values = {
         "SAGEMAKER_BATCH": "true",
         MAX_PAYLOAD: max_payload_mb,

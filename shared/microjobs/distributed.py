@@ -1,8 +1,8 @@
 """Training on several hosts, or in several processes of one host.
 
 The entry point of each host waits for the other hosts, starts the workers (by torchrun, or one worker with
-`TF_CONFIG`), and watches the workers and the other hosts. A worker runs the same job again;
-`microjobs.worker.is_worker` returns True there.
+`TF_CONFIG`), and watches the workers and the other hosts. A worker runs the same job, and
+`microjobs.worker.is_worker` returns True in a worker.
 """
 
 import contextlib
@@ -53,7 +53,7 @@ class Program:
 
 
 WORKER = own_program("-m", "microjobs.run", "train")
-"""Command of a worker, which runs this job again."""
+"""Command of a worker, which runs the same job as this process."""
 
 NVIDIA_FOLDERS = "/usr/bin:/usr/local/nvidia/bin"
 """Folders in which container toolkits install `nvidia-smi`; the user's PATH may not contain them."""
@@ -65,7 +65,7 @@ def must_launch(resources: ResourceConfig, processes: int = 1) -> bool:
 
 
 def torchrun(resources: ResourceConfig, processes: int, arguments: Sequence[str] = ("--no-python", *WORKER)) -> Program:
-    """Return torchrun with `processes` workers per host. It sets `RANK`, `WORLD_SIZE`, `LOCAL_RANK` and the rest."""
+    """Return torchrun with `processes` workers per host. It sets `RANK`, `WORLD_SIZE` and similar variables."""
     network, first = Network.read(), resources.first_host
     command = [
         *own_program("-m", "torch.distributed.run"),  # isolated from modules in the user's folder
@@ -76,7 +76,7 @@ def torchrun(resources: ResourceConfig, processes: int, arguments: Sequence[str]
     ]
     interface = _interface(resources, network)
     variables = {"GLOO_SOCKET_IFNAME": interface, "NCCL_SOCKET_IFNAME": interface} if interface else {}
-    # torchrun would set it to 1, with a warning, when it starts several processes.
+    # If OMP_NUM_THREADS is not set and torchrun starts several processes, torchrun sets it to 1 and logs a warning.
     threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, (os.cpu_count() or 1) // processes))
     return Program(command, variables | ({"OMP_NUM_THREADS": threads} if processes > 1 else {}), agent=True)
 
@@ -97,7 +97,7 @@ def _interface(resources: ResourceConfig, network: Network) -> str | None:
 
 
 def gpu_count() -> int:
-    """Return the number of GPUs that CUDA may use, without a framework: by CUDA_VISIBLE_DEVICES, or NVIDIA's driver."""
+    """Return the number of GPUs that CUDA may use, from CUDA_VISIBLE_DEVICES or nvidia-smi, without a framework."""
     if (chosen := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
         return len([device for device in chosen.split(",") if device.strip() not in ("", "-1")])
     path = os.pathsep.join([os.environ.get("PATH", os.defpath), NVIDIA_FOLDERS])
@@ -120,8 +120,8 @@ def launch(
     """Run the program on this host, while the other hosts run theirs. All hosts end in the same way.
 
     Args:
-        explain: for a program that sends no reports: returns its own exit code and the reason, from the exit code of
-            the process, which an agent may have changed.
+        explain: for a program that sends no reports: takes the exit code of the process, and returns the exit code of
+            the script and the reason. The exit codes may differ if an agent runs the script.
         started: called with the process when it has started.
         join_seconds: time for which hosts wait for each other.
 
@@ -143,7 +143,7 @@ def launch(
 
 
 def _follow(workers: "_Workers", watch: Watch, stop: StopRequest) -> Ending:
-    """Wait until the workers of this host have ended, or there is a verdict."""
+    """Wait for a verdict or the end of this host's workers, and return it."""
     watch.wake_for(workers.reports)
     while (ending := watch.verdict or workers.ending(watch.stop_signal)) is None:
         watch.step(0.1)
@@ -167,7 +167,7 @@ class _Workers:
         # its path, because torchrun closes inherited descriptors.
         pipe = f"/proc/{os.getpid()}/fd/{self._writing}"
         environment = {**os.environ, **program.variables, REPORT: pipe}
-        # Workers start with blocked stop signals, and unblock them when they can handle them. Scripts do not.
+        # Workers unblock stop signals when they can handle them. Scripts do not, so they start with unblocked signals.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING if explain is None else ())
         try:
             self.process = subprocess.Popen(
@@ -229,7 +229,7 @@ class _Workers:
                     os.kill(pid, signal.SIGTERM)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self.process.wait(self._program.grace)
-        for pid in [self.process.pid, *workers]:  # the agent first, so that it does not report the others
+        for pid in [self.process.pid, *workers]:  # the agent first, so that it does not report its workers
             signal_group(pid, signal.SIGKILL)
         self.process.wait()
 

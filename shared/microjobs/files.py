@@ -46,7 +46,7 @@ def _probe(folder: Path) -> int:
 def atomic_write(path: Path) -> Iterator[Path]:
     """Yield a temporary path. It becomes `path` if the block succeeds, and is removed if it fails.
 
-    The file is not flushed to the disk: a power failure ends the job, and only complete jobs have results.
+    The file is not flushed to the disk, because a power failure ends the job, and only complete jobs have results.
 
     Raises:
         OSError: for example, the disk is full. The error names `path`.

@@ -40,7 +40,7 @@ class Watch:
     """The heartbeat of one host. `step` sends and receives messages; `verdict` is None until the job has ended.
 
     Args:
-        channels: names of further connections that each host opens to the first one.
+        channels: names of further connections that each host opens to the first host.
 
     Raises:
         UserError: the job's secret is too short.
@@ -186,7 +186,7 @@ class Watch:
     def _connect_to_first(self, seconds: float, is_waiting: Callable[[], bool]) -> None:
         """Open all connections to the first host, the heartbeat last.
 
-        The host may start later, and its name may not resolve yet. Therefore, failed calls are repeated.
+        The first host may start later, and its name may not resolve yet. Therefore, failed calls are repeated.
         """
         first, deadline = self._resources.first_host, time.monotonic() + seconds
         channels = [*self._channels, WATCH]
@@ -247,7 +247,7 @@ class Watch:
         if self.verdict is not None:
             return
         failures = [(when, ending) for when, ending in self._endings if ending.code != EXIT_OK]
-        cause = max(failures, key=lambda item: item[1].certainty, default=None)  # max returns the first of equal ones
+        cause = max(failures, key=lambda item: item[1].certainty, default=None)  # max returns the first of equal items
         if cause is not None:
             if cause[1].certainty == Certainty.CERTAIN or time.monotonic() - failures[0][0] > ECHO_SECONDS:
                 self.verdict = cause[1]
@@ -257,7 +257,7 @@ class Watch:
             self._send_all({"verdict": asdict(self.verdict)})
 
     def _close_heartbeats(self) -> None:
-        """Deliver all messages, then close the connections: closing one with unread data would drop messages."""
+        """Deliver all messages, then close all connections. Closing a connection with unread data drops messages."""
         for heartbeat in self._heartbeats.values():
             heartbeat.connection.finish_sending()
         deadline = time.monotonic() + 1.0

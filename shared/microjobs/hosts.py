@@ -9,12 +9,12 @@ T = TypeVar("T")
 
 
 class Hosts(Protocol):
-    """The hosts of the job, as one of them sees them."""
+    """The hosts of the job, from the point of view of one host."""
 
     resources: ResourceConfig
 
     def gather(self, value: T) -> dict[str, T]:
-        """Return the values of all hosts, by host name. Each host must call this function equally often.
+        """Return the values of all hosts, by host name. All hosts must call this function the same number of times.
 
         Raises:
             PlatformError: a host was lost.
@@ -35,7 +35,7 @@ def run_on_hosts(resources: ResourceConfig, work: Callable[[Hosts], None], types
     """Run `work` on this host, while the other hosts run it too.
 
     Args:
-        types: dataclasses in the values that the hosts exchange.
+        types: the dataclasses that the exchanged values may contain.
 
     Raises:
         JobError: the reason why the job failed, the same on every host. It is a `PlatformError` if a host is missing or

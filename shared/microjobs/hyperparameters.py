@@ -38,7 +38,7 @@ def parameter(
         help: one line for `--help`.
         minimum, maximum: inclusive bounds.
         above: exclusive lower bound.
-        choices: the valid values of a text.
+        choices: the valid values of a string parameter.
     """
     metadata = {"help": help, "minimum": minimum, "maximum": maximum, "above": above, "choices": choices}
     return dataclasses.field(default=default, metadata=metadata)
@@ -135,7 +135,7 @@ def _convert(kind: str, text: str) -> bool | int | float | str:
         if (word := str(value).lower()) not in BOOLEANS:
             raise ValueError("is neither true nor false")
         return BOOLEANS[word]
-    # A number may be encoded twice ("\"0.1\""): some tuners encode a categorical value twice.
+    # Some tuners encode categorical values twice, so a number may be a JSON string, such as "\"0.1\"".
     number = decode_hyperparameter(value) if isinstance(value, str) else value
     if isinstance(number, bool) or not isinstance(number, int | float) or not math.isfinite(number):
         raise ValueError(f"is not {'a whole number' if kind == 'int' else 'a finite number'}")

@@ -14,8 +14,8 @@ from pathlib import Path
 from microjobs.errors import UserError
 
 FLAGS = "-IuBXutf8"
-"""Isolated (no PYTHON* variables, no working directory, no user packages on `sys.path`), unbuffered, without writing
-`__pycache__`, in UTF-8 for all locales. The Dockerfile and `containers/bin` repeat these flags."""
+"""Options of Python: isolated (no PYTHON* variables, no working directory, no user packages on `sys.path`),
+unbuffered, no `__pycache__`, UTF-8 for all locales. The Dockerfile and `containers/bin` repeat these flags."""
 
 IMAGE_VARIABLES = ("PYTHONUNBUFFERED", "PYTHONDONTWRITEBYTECODE")
 """Variables that the image itself sets for the user's programs."""
@@ -25,7 +25,7 @@ EXECUTABLE_VARIABLES = ("PYTHONEXECUTABLE", "__PYVENV_LAUNCHER__")
 The Dockerfile, `containers/bin` and the runtime `process` remove them."""
 
 OTHER_INTERPRETERS = ("PYTHONHOME", "PYTHONPLATLIBDIR", *EXECUTABLE_VARIABLES)
-"""Variables that describe one installation of Python. Another interpreter would not find its library with them."""
+"""Variables that describe one installation of Python. With them, another interpreter does not find its library."""
 
 PYTHON = "MICROJOBS_PYTHON"
 """Variable with the path of the interpreter for the programs in `containers/bin`, for jobs without a container engine.

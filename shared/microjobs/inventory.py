@@ -12,8 +12,8 @@ CODE_FOLDER = "code"
 """Folder of the script that the SDK's script processors put into the default input folder."""
 
 SKIPPED_NAMES = ("Thumbs.db", "desktop.ini", "lost+found")
-"""Files that other systems create in folders. Names that begin with `.` or `_` are skipped too, as in Hadoop and Spark:
-.DS_Store, .ipynb_checkpoints, _SUCCESS, __MACOSX."""
+"""Files that other systems create in folders. Names that begin with `.` or `_` are skipped too, as in Hadoop and Spark.
+Examples are .DS_Store, .ipynb_checkpoints, _SUCCESS and __MACOSX."""
 
 EXPECTED = "x_train.npy y_train.npy x_test.npy y_test.npy, or shards such as x_train-00000-of-00004.npy"
 
@@ -85,7 +85,7 @@ def check(files: Mapping[str, Entry]) -> None:
     """Check that the files of all hosts belong together: shards, widths, rows of features and targets.
 
     Raises:
-        UserError: a file is missing or does not fit; the message names it.
+        UserError: a file is missing, or does not match the other files; the message names the file.
     """
     for kind, split in (("x", "train"), ("y", "train"), ("x", "test"), ("y", "test")):
         check_shards(name for name in files if name.startswith(f"{kind}_{split}"))
@@ -117,7 +117,7 @@ def require(files: Mapping[str, Entry], split: str) -> None:
 
 
 def merge(surveys: Mapping[str, Sequence[Entry]]) -> dict[str, Entry]:
-    """Return all files by name.
+    """Return the entries of all hosts in one dict, sorted by name.
 
     Raises:
         UserError: files of the same name differ between hosts.
@@ -133,7 +133,7 @@ def merge(surveys: Mapping[str, Sequence[Entry]]) -> dict[str, Entry]:
 def assign(surveys: Mapping[str, Sequence[Entry]]) -> dict[str, list[str]]:
     """Assign each file to one of the hosts that have it: larger files first, to the host with the least work.
 
-    This has an effect on `FullyReplicated` inputs, of which each file must be written once.
+    This matters for `FullyReplicated` inputs: every host has every file, but only one host must write it.
     """
     work: dict[str, list[str]] = {host: [] for host in surveys}
     load = dict.fromkeys(surveys, 0)

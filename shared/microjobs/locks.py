@@ -1,4 +1,4 @@
-"""Detects locks that are older than their .in files: an image would miss a package that was added without `make lock`.
+"""Detects locks that do not match their .in files: an image would lack packages that were added without `make lock`.
 
     python3 locks.py check SOURCE...    fails with one sentence if a lock was not made from its .in file
     python3 locks.py stamp SOURCE       writes the digest of the requirements into the lock of an .in file
@@ -16,7 +16,7 @@ MARK = "# Made from requirements with the digest "
 
 
 def reason_if_stale(source: Path) -> str:
-    """Return a sentence that says how to make the lock of an .in file again; empty if it is up to date."""
+    """Return a sentence with the command that updates the lock of an .in file; empty if the lock is up to date."""
     lock = source.with_suffix(".lock")
     if lock.read_text(encoding="utf-8").partition("\n")[0] == MARK + digest(source):
         return ""

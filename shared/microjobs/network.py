@@ -1,6 +1,6 @@
 """Addresses and ports of hosts that are processes on one machine instead of containers.
 
-AWS needs no such settings. On AWS, each host has its own network, and host names resolve.
+On AWS, these settings are not needed: each host has its own network, and host names resolve.
 """
 
 import os

@@ -259,7 +259,7 @@ class _Caller:
         return False
 
     def _receive(self, size: int) -> bool:
-        """Read bytes of a message of this size, but none after it. Return whether the message is complete."""
+        """Read bytes of a message of `size` bytes, but no bytes after it. Return whether the message is complete."""
         with contextlib.suppress(BlockingIOError):
             part = self.connected.recv(size - len(self.received))
             if not part:
@@ -289,7 +289,7 @@ class Door:
         self._selector.register(listener, selectors.EVENT_READ)
 
     def admit(self, seconds: float) -> list[tuple[Claim, Connection]]:
-        """Wait up to `seconds` for data from callers, and return the hosts whose handshakes are now complete."""
+        """Wait up to `seconds` for data from callers, and return the newly admitted hosts with their connections."""
         ready = [key.data for key, _ in self._selector.select(seconds)]
         admitted = [self._continue_handshake(caller) for caller in ready if caller is not None]
         if None in ready:
@@ -304,7 +304,7 @@ class Door:
 
     def _accept(self) -> list[_Caller]:
         callers: list[_Caller] = []
-        with contextlib.suppress(OSError):  # no more callers wait, or a caller has just disconnected
+        with contextlib.suppress(OSError):  # no more callers are waiting, or a caller has just disconnected
             while len(callers) < MAX_ACCEPTS:
                 connected, _ = self._listener.accept()
                 connected.setblocking(False)

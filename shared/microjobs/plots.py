@@ -43,7 +43,7 @@ def learning_curve(path: Path, epochs: Sequence[int], losses: Mapping[str, Seque
 
 
 def predicted_versus_target(path: Path, target: ArrayLike, predicted: ArrayLike, title: str) -> None:
-    """Draw one point per test row, or one per n rows if there are many. On the diagonal, predictions are exact."""
+    """Draw one point per test row, but at most POINTS points. Exact predictions are on the diagonal."""
     target, predicted = np.ravel(target), np.ravel(predicted)
     figure = Figure(figsize=(6, 6), layout="constrained")
     axes = figure.subplots()

@@ -53,7 +53,7 @@ class Predictor:
 
 
 class OnnxModel:
-    """A loaded model.onnx that runs on one thread. Small batches are slower on several, and workers share the cores."""
+    """A model.onnx that runs on one thread: small batches are slower on more threads, and workers share the cores."""
 
     def __init__(self, path: Path) -> None:
         """Load the model.
@@ -70,7 +70,7 @@ class OnnxModel:
         except Exception as error:  # the exceptions of ONNX Runtime have no common base class
             raise UserError(f"{path} is not a model that ONNX Runtime can load: {_first_line(error)}") from error
         self._inputs = [str(node.name) for node in self._session.get_inputs()]
-        # Cached, because both would otherwise take a fifth of the time of a small run.
+        # Outputs and options are cached: creating them takes a fifth of the time of a small run.
         self._outputs = [node.name for node in self._session.get_outputs()][:1]
         self._options = onnxruntime.RunOptions()
 

@@ -11,7 +11,7 @@ _PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
 def adopt_orphans() -> None:
     """Become the parent of orphaned descendants, as PID 1 always is."""
     if os.getpid() != 1 and sys.platform == "linux":
-        import ctypes  # only here, because each job in a container would wait for the import
+        import ctypes  # imported here, so that jobs in containers (PID 1) do not wait for the import
 
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
@@ -29,8 +29,8 @@ def children_of(parent: int) -> list[int]:
     found = []
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):
-            # The name in parentheses may contain spaces, parentheses and part of a character; the parent's number is
-            # the second field after it.
+            # The process's name is in parentheses, and may contain spaces, parentheses and part of a character. The
+            # parent's process ID is the second field after the name.
             if stat.read_text(errors="replace").rpartition(")")[2].split()[1] == str(parent):
                 found.append(int(stat.parent.name))
     return found

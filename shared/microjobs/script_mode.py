@@ -31,7 +31,7 @@ from microjobs.interpreter import take_python_variables, user_paths
 from microjobs.stopping import stop_request
 
 TAIL_BYTES = 16_384
-"""Size of the end of the script's stderr in which the reason of a failure is searched."""
+"""Number of bytes at the end of the script's stderr that are kept, to find the reason of a failure."""
 REASON_LINES = 20
 DRAIN_SECONDS = 5.0
 """Time limit for reading stderr after the end of the script: a process that the script started may keep it open."""
@@ -43,7 +43,7 @@ SAVE_SECONDS = 10.0
 TORCH = "sagemaker_torch_distributed_enabled"
 TENSORFLOW = "sagemaker_multi_worker_mirrored_strategy_enabled"
 PACKAGES = {TORCH: "torch", TENSORFLOW: "tensorflow"}
-"""The SDK's switches for distributed training that this module supports, and the package that each one needs."""
+"""The SDK's switches for distributed training that this module supports, and the package that each switch needs."""
 TORCHRUN = re.compile(r"^[EW]\d{4} .*torch/distributed/elastic/.*", re.MULTILINE)
 """Matches the first log line of torchrun about a script that failed; a traceback of torchrun follows."""
 RANK = re.compile(r"^\[rank\d+\]: ", re.MULTILINE)
@@ -74,7 +74,7 @@ def train(program: str) -> None:
         ScriptStopped: the script failed after a stop signal.
     """
     layout = Layout.from_environment()
-    # The toolkit reads this variable when it is imported. Without it, it may create a folder in the user's home.
+    # The toolkit reads this variable at its import. Without the variable, it may create a folder in the user's home.
     os.environ.setdefault(BASE_DIR, str(layout.root))
     try:
         toolkit = {name: importlib.import_module(f"sagemaker_training.{name}") for name in TOOLKIT_MODULES}
@@ -118,7 +118,7 @@ def _install(layout: Layout, program: str, toolkit: dict[str, Any], environment:
 
     class Runner(toolkit["process"].ProcessRunner):  # type: ignore[misc]  # known only after the import
         def run(self, *_: object, **__: object) -> None:
-            """Called by `entry_point.run` to run the program. `_execute` does it instead."""
+            """Do nothing when `entry_point.run` calls this method: `_run` runs the program later."""
 
     runner = Runner(program, arguments, variables, processes_per_host=1)
     os.environ["PYTHONSAFEPATH"] = "1"  # for pip, which must not import modules of the user's code

@@ -27,9 +27,9 @@ class StopRequest:
 
 @contextlib.contextmanager
 def stop_request() -> Iterator[StopRequest]:
-    """Let stop signals set a flag while the block runs. A loop checks it between its steps.
+    """Let stop signals set a flag while the block runs. A loop checks the flag between its steps.
 
-    Outside of the block, the entry point raises `Stopped`: there is nothing to save yet.
+    Outside of the block, the entry point's handler raises `Stopped`, because there is nothing to save yet.
     """
     # A library may have suppressed `Stopped` during its import.
     request = StopRequest(received_signals[0] if received_signals else None)

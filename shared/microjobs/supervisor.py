@@ -1,7 +1,7 @@
 """Runs one job as an init process does: forwards signals, reaps orphans, and ends all processes of the job.
 
 `sagemaker-training` as PID 1 ignores SIGTERM and does not forward it, so that a stopped job is always killed
-(https://github.com/aws/sagemaker-training-toolkit/issues/125 and 173). Here the job's process group gets the signal.
+(https://github.com/aws/sagemaker-training-toolkit/issues/125 and 173). The supervisor signals the job's process group.
 """
 
 import contextlib
@@ -20,17 +20,17 @@ FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signa
 STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 HANDLED = {*FORWARDED, signal.SIGCHLD}
 BLOCKED_AT_START = {signal.SIGTERM, signal.SIGINT}
-"""Signals that are blocked until the job has its handlers for them: before that, they would kill it."""
+"""Signals that are blocked until the job has installed handlers. Without handlers, they would kill the job."""
 
 LEFTOVER_GRACE_SECONDS = 5.0
 """Time between SIGTERM and SIGKILL for processes that a job left running."""
 
 
 def supervise(job: Callable[[], NoReturn], layout: Layout, grace: float) -> int:
-    """Run a job in its own process and return its exit code, 128 + N if signal N ended it.
+    """Run a job in its own process and return its exit code, or 128 + N if signal N ended it.
 
-    If the job fails without a failure file, write one with what is known. The process is a fork, because a new
-    interpreter would add 50 ms to each job.
+    If the job fails without a failure file, write one that explains the exit code. The process is a fork, because a
+    new interpreter would add 50 ms to each job.
 
     Args:
         job: ends its process, and unblocks SIGTERM and SIGINT when it can handle them.
@@ -43,7 +43,7 @@ def supervise(job: Callable[[], NoReturn], layout: Layout, grace: float) -> int:
         os.setpgid(0, 0)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, HANDLED - BLOCKED_AT_START)
         job()
-    with contextlib.suppress(OSError):  # also here: a signal to the group may arrive before the job has made it
+    with contextlib.suppress(OSError):  # set here too: a signal may arrive before the child has set its group
         os.setpgid(pid, pid)
     job_processes = _JobProcesses(pid, grace)
     status = job_processes.wait()
@@ -58,7 +58,7 @@ def supervise(job: Callable[[], NoReturn], layout: Layout, grace: float) -> int:
 
 
 class _JobProcesses:
-    """All processes of the job, from its start to the end of the last one."""
+    """All processes of the job, from its start to the end of the last process."""
 
     def __init__(self, pid: int, grace: float) -> None:
         self.pid = pid
@@ -74,7 +74,7 @@ class _JobProcesses:
         return self._status
 
     def end_leftovers(self) -> None:
-        """End processes that the job left running: they have received the stop signal already, or get SIGTERM now."""
+        """End processes that the job left running: SIGTERM, if no stop signal was sent, and SIGKILL at the deadline."""
         if processes.has_children() and self.deadline is None:
             self._signal_all(signal.SIGTERM)
             self.deadline = time.monotonic() + LEFTOVER_GRACE_SECONDS
@@ -133,10 +133,10 @@ def _report_failure(layout: Layout, reason: str) -> None:
 
 
 def restore_ownership(layout: Layout) -> None:
-    """Give the results of the job to the owner of the folder that they are in.
+    """Give the results of the job to the owner of the folder that contains them.
 
-    On SageMaker, root runs jobs and owns these folders, so that nothing changes. On a developer's machine they are
-    folders of the user, who could not delete results that root owns.
+    On SageMaker, root runs jobs and owns these folders, so nothing changes. On a developer's machine, the user owns the
+    folders, but could not delete results that root owns.
     """
     if os.getuid() != 0:
         return
@@ -151,7 +151,7 @@ def restore_ownership(layout: Layout) -> None:
 
 def _change_owner(folder: Path, user: int, group: int) -> None:
     waiting = [folder]
-    while waiting:  # not recursive: folders may be nested deeper than calls can be
+    while waiting:  # not recursive: folders may be nested deeper than Python's recursion limit
         for path in waiting.pop().iterdir():
             if path.lstat().st_uid == 0:
                 os.chown(path, user, group, follow_symlinks=False)

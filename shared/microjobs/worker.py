@@ -17,7 +17,7 @@ REPORT = "MICROJOBS_REPORT"
 """Variable with the path of the pipe to which workers write their report."""
 
 EXIT_TIMEOUT_SECONDS = 60.0
-"""Time after which a worker that waits to be ended exits."""
+"""Time after which a worker exits if its parent has not ended it."""
 
 _MAX_LINE_BYTES = 4096
 """Maximum size of a line that is not mixed with lines of other workers in the pipe: PIPE_BUF of Linux."""
@@ -45,7 +45,7 @@ def report(code: int, reason: str) -> bool:
 def finish() -> None:
     """Report success, and wait until the parent ends this process together with all workers of the job.
 
-    Some frameworks need it: a worker must not exit before other workers have read its messages.
+    Some frameworks need this wait: a worker must not exit before other workers have read its messages.
     """
     for stream in (sys.stdout, sys.stderr):
         stream.flush()

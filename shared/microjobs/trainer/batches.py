@@ -1,7 +1,7 @@
-"""The rows of each training step, and which of them belong to this process.
+"""Selects the rows of each training step, and the part of these rows that belongs to this process.
 
-The seed and the number of an epoch determine its order: a training job that was stopped continues in the same order,
-and processes need no messages to agree on it. Needs numpy.
+The seed and the number of an epoch determine the order of its rows. Therefore, a resumed training job has the same
+order, and processes agree on the order without messages. Needs numpy.
 """
 
 from collections.abc import Sequence
@@ -57,7 +57,7 @@ class Batches:
         return [Step(own[step], own[step + 1], totals[step]) for step in range(count)]
 
     def order(self, epoch: int) -> Indices:
-        """Return the indices of this process's rows in the order of the epoch; a full batch is not shuffled."""
+        """Return the indices of this process's rows in the epoch's order. A batch of all rows is not shuffled."""
         if self.shard_sizes is not None:
             return self._shuffle(self.shard_sizes[self.rank], epoch, self.rank)
         order = self._shuffle(self.rows, epoch)

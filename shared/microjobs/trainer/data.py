@@ -24,8 +24,7 @@ logger = logging.getLogger("microjobs")
 class TrainingData:
     """Both channels in memory: x of shape (rows, features), y of shape (rows, 1), and the scaler if x was scaled.
 
-    sharded: channels of which each host has different rows (`ShardedByS3Key`). A host without rows has x of shape
-        (0, 0).
+    sharded: channels whose rows differ between hosts (`ShardedByS3Key`). A host without rows has x of shape (0, 0).
     """
 
     x_train: Array
@@ -45,7 +44,7 @@ class TrainingData:
         return self.x_test[:SAMPLE_ROWS]
 
     def fingerprint(self) -> dict[str, str]:
-        """Return shape and digest of each array, which do not depend on how rows are divided into files."""
+        """Return the shape and the digest of each array, independent of the division of rows into files."""
         arrays = {"x_train": self.x_train, "y_train": self.y_train, "x_test": self.x_test, "y_test": self.y_test}
         return {name: f"{array.shape} sha256:{_digest(array)}" for name, array in arrays.items()}
 
@@ -55,10 +54,10 @@ def _digest(array: Array) -> str:
 
 
 def load_data(layout: Layout) -> TrainingData:
-    """Read the channels `train` and `test`, all shards of them.
+    """Read all shards of the channels `train` and `test`.
 
     Raises:
-        UserError: a channel or a file is missing or invalid, or the channels do not fit each other.
+        UserError: a channel or a file is missing or invalid, or the channels do not match each other.
     """
     sharded = _sharded_channels(layout)
     x_train, y_train = _load_channel(layout, "train", sharded)

@@ -12,9 +12,9 @@ from microjobs.trainer.progress import Progress
 
 @dataclass
 class Epochs:
-    """Runs the training from `progress` until all epochs are done, the test loss has plateaued, or a stop signal.
+    """Runs the training from `progress` until all epochs are done, the test loss plateaus, or a stop signal arrives.
 
-    checkpoints: where this process saves checkpoints; None in other processes than the first.
+    checkpoints: where this process saves checkpoints; None in all processes except the first.
     """
 
     training: Training
@@ -24,7 +24,7 @@ class Epochs:
     checkpoints: Checkpoints | None
 
     def run(self) -> None:
-        """Train. However the training ends, the last checkpoint contains its final state.
+        """Train. The last checkpoint contains the final state, even after a stop signal.
 
         Raises:
             UserError: the loss is not finite.
@@ -59,7 +59,7 @@ class Epochs:
         return progress.step == len(self._steps)
 
     def _end_epoch(self) -> None:
-        """Test the network, if the epoch is one to test after, and begin the next epoch."""
+        """Test the network if a test is due after this epoch, and begin the next epoch."""
         progress, training, epoch = self.progress, self.training, self.progress.epoch
         if self.hyperparameters.is_tested(epoch):
             losses = progress.loss / progress.rows, training.test_loss()

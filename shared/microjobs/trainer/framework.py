@@ -13,13 +13,13 @@ HIDDEN_UNITS = (128, 64)
 """Units of the two hidden layers of the multilayer perceptron, the same in both frameworks."""
 GRADIENT_NORM = 20.0
 """Maximum norm of the gradients. Targets are not scaled, so gradients are large: without this limit, plain SGD diverges
-on the housing data from a learning rate of 0.02, which is in the range that the notebook tunes."""
+on the housing data at learning rates of 0.02 or more, which are in the notebook's tuning range."""
 
 
 class Training(Protocol):
     """The network and the optimizer of one process.
 
-    An epoch is `begin_epoch`, then `is_stopping` and `step` for each step, then `epoch_loss`.
+    For each epoch, call `begin_epoch`, then `is_stopping` and `step` for each step, then `epoch_loss`.
     """
 
     checkpoint_file: str
@@ -61,7 +61,7 @@ class Training(Protocol):
         """Copy the current weights."""
 
     def finish(self) -> None:
-        """Replace the current weights by the best ones, if any. No training follows."""
+        """Replace the current weights with the best weights, if any. No training follows."""
 
     def predict(self, x: Array) -> Array:
         """Return predictions of shape (rows, 1)."""

@@ -10,7 +10,7 @@ Array = NDArray[Any]
 
 
 class Group(ABC):
-    """All processes of a training job, as one of them sees them. A single process sends nothing.
+    """All processes of a training job, from the point of view of one process. A single process sends nothing.
 
     rank: number of this process, from 0 to `world_size` - 1.
     local_rank, local_world_size: the same among the processes of this host.
@@ -30,7 +30,7 @@ class Group(ABC):
     def has_gpu(self) -> bool: ...
 
     def describe(self) -> str:
-        """Return the devices that compute, for the log."""
+        """Return a description of the devices of all hosts, for the log."""
         hosts = self.world_size // self.local_world_size
         devices = self._describe_devices()
         return devices if hosts == 1 else f"{devices} of each of {hosts} hosts"
@@ -41,7 +41,7 @@ class Group(ABC):
         return [float(value) for value in (numbers if self.world_size == 1 else self._sum(numbers))]
 
     def share_bytes(self, content: bytes) -> bytes:
-        """Return the content of the first process in all processes."""
+        """Return the first process's content in every process."""
         return self.gather(np.frombuffer(content if self.is_first else b"", np.uint8))[0].tobytes()
 
     def gather(self, array: Array) -> list[Array]:
@@ -59,7 +59,7 @@ class Group(ABC):
         return np.split(self._sum(whole), ends[:-1])
 
     def leave(self) -> None:
-        """Close the connections, after all processes have reached this point: the first one writes until then."""
+        """Close the connections when all processes have called this method, the first process after its last write."""
         if self.world_size > 1:
             self.sum(0)
             self._close()
@@ -70,7 +70,7 @@ class Group(ABC):
 
     @abstractmethod
     def _sum(self, values: Array) -> Array:
-        """Return the sum over all processes of arrays with the same shape and type in all of them."""
+        """Return the sum of the arrays of all processes; these arrays have the same shape and type."""
 
     @abstractmethod
     def _close(self) -> None: ...

@@ -40,7 +40,7 @@ class TrainerHyperparameters:
         return 1
 
     def is_tested(self, epoch: int) -> bool:
-        """Return whether the test loss is computed after this epoch, as it is after the last one."""
+        """Return whether the test loss is computed after this epoch. It is always computed after the last epoch."""
         return epoch % self.test_interval == 0 or epoch == self.epochs - 1
 
     def fingerprint(self) -> dict[str, bool | int | float | str]:

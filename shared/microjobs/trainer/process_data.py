@@ -1,7 +1,7 @@
 """Splits training data across the processes of a job.
 
-All hosts have the same files of `FullyReplicated` channels; their rows are divided here. Each host has other files of
-`ShardedByS3Key` channels, or none. Needs numpy.
+All hosts have the same files of `FullyReplicated` channels; this module divides their rows. Hosts have different files
+of `ShardedByS3Key` channels, or none. Needs numpy.
 """
 
 import dataclasses
@@ -18,7 +18,7 @@ from microjobs.trainer.hyperparameters import TrainerHyperparameters
 
 
 class ProcessData:
-    """The data as one process sees it.
+    """The training and test data of one process.
 
     local_data: this process's rows of sharded channels, and all rows of other channels; x has the same width in every
         process.

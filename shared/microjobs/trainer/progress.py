@@ -52,7 +52,7 @@ class Progress:
     """Position of a training job, over all its attempts.
 
     epoch: number of complete epochs.
-    step: number of steps done in the next epoch; `loss` and `rows` are the sums over these steps.
+    step: number of steps done in the current epoch; `loss` and `rows` are the sums over these steps.
     seconds: training time.
     """
 
