@@ -1,4 +1,4 @@
-"""Home of a server: the folder `.microjobs`, which contains all its files."""
+"""Home of a server: the folder `.microjobs`, which contains all files of the server."""
 
 import json
 import logging
@@ -20,7 +20,7 @@ HOME = "MICROJOBS_HOME"
 REMEDY = f"set {HOME} to a folder of your own"
 
 OTHERS_WRITE = stat.S_IWOTH | stat.S_ISVTX
-"""The sticky bit of a folder such as /tmp keeps users from replacing each other's files."""
+"""Mode bits: others may write; users cannot replace each other's files (the sticky bit, which /tmp has)."""
 
 ENTRIES = (
     ".gitignore",
@@ -87,7 +87,7 @@ class Home:
     def create(self) -> None:
         """Create the folder, readable by its owner only and ignored by git.
 
-        Raises HomeError if the folder cannot be created or closed to other users.
+        Raises HomeError if the folder cannot be created, or if other users keep access to it.
         """
         if not os.path.lexists(self.root):
             try:
@@ -106,9 +106,9 @@ class Home:
             ignore.write_text("*\n")
 
     def check(self) -> None:
-        """Check that no other user owns or can replace the folder: its files could then name another server.
+        """Raise HomeError if another user owns or can replace the folder, or if it is not a folder.
 
-        Raises HomeError if another user can.
+        Files of another user could name another server.
         """
         resolved = self.root.resolve()
         for path in dict.fromkeys((self.root, *self.root.parents, *resolved.parents)):
@@ -144,7 +144,7 @@ class Home:
         logger.warning("%s was open to other users (mode %o); now only you can read it", path, mode)
 
     def _is_ours(self, mode: int) -> bool:
-        """Return whether the folder may be closed: a server has used it or it has no other files; not /tmp."""
+        """Return whether the folder may be closed: not /tmp, and a server used the folder or it has no other files."""
         is_used = self.state.exists() and self.lock.exists()
         return not mode & stat.S_ISVTX and (is_used or {path.name for path in self.root.iterdir()} <= {*ENTRIES})
 

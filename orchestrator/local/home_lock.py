@@ -14,7 +14,7 @@ from pathlib import Path
 from microjobs_orchestrator.local.home import Home
 
 LOCK_TIMEOUT_SECONDS = 2.0
-"""Seconds for which a server that starts retries: `find_holder` in other processes holds the lock for an instant."""
+"""Seconds for which a starting server retries, because `find_holder` in other processes holds the lock briefly."""
 
 
 class HeldError(Exception):
@@ -37,7 +37,7 @@ def hold(home: Home) -> Iterator[None]:
 
 
 def find_holder(home: Home) -> int | None:
-    """Return the process that serves a home; None if there is none."""
+    """Return the id of the process that serves a home; None if no process serves it."""
     try:
         with home.lock.open() as file:
             if _try_lock(file.fileno(), fcntl.LOCK_SH):
@@ -57,7 +57,7 @@ def _try_lock(descriptor: int, kind: int) -> bool:
 
 
 def _start_time(pid: int) -> str:
-    """Return when a process started, in clock ticks since the boot. A later process with the same id differs in it."""
+    """Return the start of a process, in clock ticks since the boot. It differs if another process reuses the id."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
     except (FileNotFoundError, ProcessLookupError):

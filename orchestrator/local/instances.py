@@ -1,6 +1,7 @@
 """Processors and memory of `ml.*` instance types, derived from their names.
 
-Sizes double, and a family has a fixed ratio of memory to processors: https://aws.amazon.com/ec2/instance-types/
+The size determines the processors, and the family determines the memory per processor:
+https://aws.amazon.com/ec2/instance-types/
 """
 
 import re
@@ -10,14 +11,14 @@ from microjobs_orchestrator.local.runtimes.base import HostLimits
 GIB = 1 << 30
 
 VCPUS = {"medium": 2, "large": 2, "xlarge": 4}
-"""Processors of the small sizes; `Nxlarge` has 4 N."""
+"""Processors of the small sizes; a size `Nxlarge` has 4 N processors."""
 
 GIB_PER_VCPU = {"c": 2.0, "m": 4.0, "r": 8.0, "t": 4.0, "g": 4.0, "p": 8.0, "i": 2.0}
 """GiB per processor, by a family's first letter."""
 
 
 def has_gpus(instance_type: str) -> bool:
-    """Return whether an instance type has NVIDIA GPUs, as those of the G and P families."""
+    """Return whether an instance type has NVIDIA GPUs: it belongs to a G or P family."""
     return re.match(r"ml\.[gp]\d", instance_type) is not None
 
 

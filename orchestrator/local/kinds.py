@@ -52,7 +52,7 @@ class Lifecycle:
     is_lasting: bool = False
     """The resource runs until it is deleted: hosts also run in the status `success`."""
     transitions: Mapping[str, Collection[str]] = field(default_factory=lambda: JOB_TRANSITIONS)
-    """Statuses that may follow a status."""
+    """The statuses that may follow each status."""
 
     @property
     def start_member(self) -> str:
@@ -64,13 +64,13 @@ class Lifecycle:
         return (*self.transitional, self.success) if self.is_lasting else self.transitional
 
     def allows(self, before: str, after: str) -> bool:
-        """Whether a resource may change from one status to another one, or keep its status."""
+        """Return whether a resource may change from the status `before` to `after`, or keep its status."""
         return before == after or after in self.transitions.get(before, ())
 
 
 @dataclass(frozen=True)
 class LogNames:
-    """Where the log streams of a resource are. `{name}` stands for the resource's name."""
+    """The log group and the prefix of a resource's log streams. `{name}` stands for the resource's name."""
 
     group: str
     prefix: str = "{name}/"
@@ -81,11 +81,12 @@ class LogNames:
 class AwsMembers:
     """Members of Create requests and descriptions that only AWS uses: instances, network, encryption keys.
 
-    The launcher reads and sets them. A path contains dots; an empty path means that the kind has no such member.
+    The launcher reads and sets them. Each text is a path, with dots between its members. It is empty if the kind does
+    not have the member.
     """
 
     definition: str = ""
-    """The member that contains all others, such as `TrainingJobDefinition`; empty if none does."""
+    """The member that contains the other members, such as `TrainingJobDefinition`; empty if no member contains them."""
     instances: str = ""
     """One or several structures with InstanceType, and InstanceCount or InitialInstanceCount."""
     network: str = ""
@@ -97,7 +98,7 @@ class AwsMembers:
     job_limits: str = ""
     """ResourceLimits of a tuning job. `definition` does not contain this member."""
     quota: str = ""
-    """The use in names of AWS's quotas, such as `training job`; empty: the words of the kind."""
+    """The purpose in the names of AWS's quotas, such as `training job`; if it is empty, the kind's `words`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,11 +117,11 @@ class Kind:
     verbs: tuple[str, ...] = ("Describe", "List", "Stop", "Delete")
     """The verbs of the common operations, without Create, which all kinds have."""
     summaries: str = ""
-    """The member of List responses that contains the list; empty: `<noun>Summaries`."""
+    """The member of List responses that contains the list; if it is empty, `<noun>Summaries`."""
     newest_first: bool = False
     sort_by: str = "CreationTime"
     filters_pages: bool = False
-    """With MaxResults, StatusEquals filters the resources of a page, as AWS documents for ListTrainingJobs alone."""
+    """With MaxResults, StatusEquals filters each page after it is cut, as AWS documents only for ListTrainingJobs."""
     owns: tuple["Kind", ...] = ()
     """Kinds of resources that this kind creates. They are recovered first."""
     has_trials: bool = False
@@ -160,7 +161,7 @@ class Kind:
 
 
 def load_modules(name: str) -> Iterator[ModuleType]:
-    """Yield the modules with this name, of all families that have such a module."""
+    """Yield the module with this name of each family that has one."""
     package = import_module(FAMILIES)
     for family in pkgutil.iter_modules(package.__path__, f"{FAMILIES}."):
         if family.ispkg and find_spec(f"{family.name}.{name}") is not None:

@@ -1,7 +1,7 @@
 """MXNet's RecordIO format, https://mxnet.apache.org/versions/1.9.1/api/architecture/note_data_loading.
 
-A part of a record is a magic number, a word with a flag of 3 bits and a length of 29 bits, the content, and zeros up to
-a multiple of four bytes. The flag of a record with a single part is 0, of the last of several parts it is 3.
+A record has one or several parts. A part is a magic number, a word with a flag of 3 bits and a length of 29 bits, the
+content, and zeros up to a multiple of four bytes. The flag is 0 for a single part, and 3 for the last of several parts.
 """
 
 import struct

@@ -16,10 +16,10 @@ from botocore.model import ListShape, MapShape, OperationModel, Shape, Structure
 from microjobs_orchestrator.local.errors import ServiceError, ValidationError
 
 MAX_QUOTED_CHARACTERS = 256
-"""Characters of a value that an error message repeats."""
+"""Maximum number of characters of a value that an error message quotes."""
 
 LIMITS: Mapping[str, int] = {"integer": 1 << 31, "long": 1 << 63, "timestamp": 253_402_300_800}
-"""Limits of numbers: they are smaller than this, and at least its negative. Times end with the year 9999."""
+"""Limits by type: a valid number n has -limit <= n < limit. Times end with the year 9999."""
 
 MATCH_TIMEOUT = 2.0
 """CPU seconds for matching one pattern with one value."""
@@ -29,11 +29,11 @@ SURROGATES = r"\uD800\uDC00-\uDBFF\uDFFF"
 
 
 def validate(operation: OperationModel, params: Mapping[str, Any]) -> None:
-    """Validate the members of a request: times in seconds, blobs of documents in base64.
+    """Validate the members of a request. Times are in seconds, and blobs of documents are in base64.
 
     Raises:
         ValidationError: members are missing, unknown, or violate constraints of the model; the message lists all.
-        ServiceError: SerializationException, a value is of the wrong type.
+        ServiceError: a value has the wrong type (SerializationException).
     """
     shape = operation.input_shape
     found = list(_structure(shape, params, "")) if shape else []
@@ -145,9 +145,9 @@ def _number(shape: Shape, value: float, path: str) -> Iterator[str]:
 
 @cache
 def compile_pattern(pattern: str) -> regex.Pattern[str]:
-    """Compile a pattern of the model. It is in Java's syntax, whose character classes only `regex` has.
+    """Compile a pattern of the model. Its syntax is Java's, whose character classes only the package `regex` supports.
 
-    Java's `\\w` and `\\d` match only ASCII, so that no name looks like another one; its `\\p{L}` matches Unicode.
+    Java's `\\w` and `\\d` match only ASCII, so that no two names look the same; its `\\p{L}` matches Unicode.
     """
     alphabet = regex.UNICODE if r"\p{" in pattern else regex.ASCII
     return regex.compile(pattern.replace(SURROGATES, r"\U00010000-\U0010FFFF"), alphabet)

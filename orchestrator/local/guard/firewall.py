@@ -1,4 +1,4 @@
-"""A stateful firewall for the network namespace of this process, by the kernel's nftables interface.
+"""A stateful firewall for the network namespace of this process, set up through the kernel's nftables interface.
 
 Images have no `nft` command, so this module builds the netlink messages. Names in comments are from
 linux/netfilter/nf_tables.h.
@@ -57,7 +57,7 @@ def make_chains(settings: Settings) -> list[Chain]:
     if settings.target:
         entering.append(tcp_port(RELAY_PORT))
     if not settings.isolated:
-        entering.append(_meta(_L4PROTO) + _equals(bytes([_ICMPV6])))  # IPv6 finds neighbours with it
+        entering.append(_meta(_L4PROTO) + _equals(bytes([_ICMPV6])))  # IPv6 finds neighbours by ICMPv6
         return [Chain("input", INPUT, entering)]
     if settings.peers:
         entering.append(ipv4_network(12, settings.peers))

@@ -22,7 +22,7 @@ class Attempt:
 
     plan_name: str
     image: str
-    """The local name."""
+    """The image's local name."""
     make_plan: Callable[[Path], Plan]
     """Makes the plan, with inputs and configuration files in a new folder."""
     open_stream: Callable[[str], LogStream]
@@ -40,7 +40,7 @@ class Outcome:
     """Empty if the job was stopped before they started."""
     exits: dict[str, Exit] = field(default_factory=dict)
     first_failed: str | None = None
-    """The host that failed by itself; the others were stopped because of it."""
+    """The host that failed by itself; the other hosts were stopped because of it."""
     interruption: Interruption | None = None
     """The interruption that ended the hosts, whatever their exit codes."""
 
@@ -70,7 +70,7 @@ def remove_plan(context: Context, plan_name: str) -> None:
 
 
 class Ending(Enum):
-    """The reason for a job's end: the first one that applies."""
+    """The reason for a job's end. If several reasons apply, the first of them in this list counts."""
 
     SHUT_DOWN = "the server was shut down"
     FAILED = "a host failed"

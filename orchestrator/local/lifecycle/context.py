@@ -17,15 +17,15 @@ from microjobs_orchestrator.local.trees import discard
 
 @dataclass(frozen=True)
 class Settings:
-    """Settings that the user, or the runtime, decides."""
+    """Settings that the user or the runtime chooses."""
 
     url: str
-    """The address of the server for hosts."""
+    """The address at which hosts reach the server."""
     region: str = REGION
     aliases: Mapping[str, str] = field(default_factory=dict)
     """Names of local images by image URI, which may contain `*`."""
     limits: bool = False
-    """Give each host its instance type's processors and memory."""
+    """Whether each host is limited to the processors and memory of its instance type."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Context:
     settings: Settings
 
     def image(self, uri: str) -> str:
-        """Return the local name of an image: its alias, else that of the first matching pattern, else its own name."""
+        """Return the local name of an image: its alias, else the first matching pattern's alias, else its own name."""
         if uri in self.settings.aliases:
             return self.settings.aliases[uri]
         matches = (local for pattern, local in self.settings.aliases.items() if fnmatch.fnmatchcase(uri, pattern))
@@ -54,7 +54,7 @@ class Context:
         return uri.removeprefix(registry)
 
     def access(self) -> dict[str, str]:
-        """Return the variables with which a host uses this server as AWS, with the server's credentials."""
+        """Return the environment variables that make AWS clients in a host use this server and its credentials."""
         credentials = self.home.credentials()
         return {
             "AWS_ENDPOINT_URL": self.settings.url,

@@ -17,11 +17,11 @@ GRACE_PERIOD = 120.0
 """Seconds between SIGTERM and SIGKILL, as on SageMaker:
 https://docs.aws.amazon.com/sagemaker/latest/dg/your-algorithms-training-algo-running-container.html"""
 SHUTDOWN_GRACE_PERIOD = 10.0
-"""Grace period when the server ends, because a user waits for the end."""
+"""Grace period when the server shuts down. It is shorter, because a user waits for the shutdown."""
 FINISHED_GRACE_PERIOD = 30.0
 """Grace period of containers that serve and are no longer needed."""
 STOP_RETRY_DELAY = 1.0
-"""Seconds before a host is stopped again because the engine failed to stop it."""
+"""Seconds before the next attempt to stop a host, if the engine failed to stop it."""
 LINE_TIMEOUT = 30.0
 """Seconds that the next line may take to arrive after the end of its host."""
 
@@ -58,7 +58,7 @@ class HostGroup:
     def _follow(self, host: Host) -> None:
         stream = self._streams[host.name]
         with stream.writer() as write:
-            # Lines are counted, because times repeat within a millisecond and decrease when the clock is set.
+            # Old lines are skipped by count: times repeat within a millisecond, and decrease when the clock is set.
             new_lines = itertools.islice(host.lines(), stream.count_host_lines(), None)
             for line in final_parts(_write_each(new_lines, write)):
                 self._attempt.on_line(line)
@@ -96,7 +96,7 @@ class HostGroup:
             _start_thread(self._stop_host, host, grace)
 
     def _stop_host(self, host: Host, grace: float) -> None:
-        """Stop a host; retry if the engine fails, because the request to stop is sent only once."""
+        """Stop a host; retry if the engine fails, because callers request the stop only once."""
         while host.name not in self._outcome.exits:
             try:
                 host.stop(grace)
@@ -113,7 +113,7 @@ def _write_each(lines: Iterable[Line], write: Callable[[Line], None]) -> Iterato
 
 
 def final_parts(lines: Iterable[Line]) -> Iterator[Line]:
-    """Yield each line once: of a line that was rewritten, the last part with visible text."""
+    """Yield each line once: of a rewritten line, its last part, or the part before it if the last part is blank."""
     part: Line | None = None
     for line in lines:
         if not line.is_whole:

@@ -1,4 +1,4 @@
-"""Inputs of hosts: objects below an S3 prefix, or of a manifest, as folders of hard links.
+"""Inputs of hosts: objects below an S3 prefix, or objects that a manifest lists, as folders of hard links.
 
 Source of manifests: https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_S3DataSource.html
 """
@@ -20,7 +20,7 @@ PREFIX, MANIFEST, AUGMENTED = "S3Prefix", "ManifestFile", "AugmentedManifestFile
 """Values of S3DataType."""
 
 REF = "-ref"
-"""The suffix of attribute names whose value is the URI of an object with the data."""
+"""The suffix of an attribute's name if the attribute's value is the URI of an object with the data."""
 
 Record = tuple[bytes | StoredObject, ...]
 """The values of one line of an augmented manifest, in the order of AttributeNames."""
@@ -29,7 +29,7 @@ Item = TypeVar("Item")
 
 
 def find(store: ObjectStore, source: Mapping[str, Any], input_type: str) -> list[tuple[str, StoredObject]]:
-    """Return a data source's objects and paths. Raise ValidationError for none, CannotRunError for a bad manifest."""
+    """Return a data source's paths and objects. Raise ValidationError if none, CannotRunError for a bad manifest."""
     if source["S3DataType"] == MANIFEST:
         return list_manifest(store, source["S3Uri"])
     return select(store, source["S3Uri"], input_type)
@@ -49,8 +49,8 @@ def check_source(store: ObjectStore, source: Mapping[str, Any], input_type: str)
 def select(store: ObjectStore, uri: str, input_type: str) -> list[tuple[str, StoredObject]]:
     """Return the objects of a prefix with their paths below the input's folder, sorted by key.
 
-    A prefix is a prefix of keys, as on AWS: `s3://b/train` has `train/x` and `train-01/x`. An object's path is the rest
-    of its key after the prefix. If the prefix ends within a name, the path begins with that name, see
+    A prefix is the beginning of keys, as on AWS: `s3://b/train` selects `train/x` and `train-01/x`. An object's path is
+    the rest of its key after the prefix. If the prefix ends within a name, the path begins with that whole name, see
     docs/maintaining/contract.md. Raise ValidationError, which names the `input_type`, if there are no objects.
     """
     _, prefix = parse_uri(uri)

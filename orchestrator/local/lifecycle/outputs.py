@@ -1,4 +1,4 @@
-"""Outputs of hosts as objects: trees of several hosts are merged, and archives are made. All is stored, or nothing."""
+"""Storage of hosts' outputs as objects: trees of several hosts are merged, and archives are made."""
 
 import filecmp
 import os
@@ -23,7 +23,7 @@ Note = Callable[[str], None]
 def gather(hosts: Sequence[Host], path: str, target: Path, note: Note) -> Tree:
     """Copy a path of the contract from all hosts to the folder `target`, and return one merged tree.
 
-    Of several files with one name, the first is taken; differences are noted in the job's log.
+    If several hosts have a file with the same name, the first host's file is taken. The job's log notes differences.
     """
     discard(target)  # a killed server may have left files
     make_folders(target)
@@ -95,11 +95,11 @@ def upload_archive(store: ObjectStore, tree: Tree, uri: str, work: Path) -> None
 
 
 def pack(tree: Tree, file: IO[bytes]) -> None:
-    # Level 1: weights hardly compress, and the user waits for it.
+    # Level 1: weights hardly compress, and the user waits for the archive.
     with tarfile.open(fileobj=file, mode="w:gz", compresslevel=1) as tar:
         for name in sort_names(tree):
             _add(tar, name, tree[name])
-            vars(tar)["members"].clear()  # it keeps all of them
+            vars(tar)["members"].clear()  # tarfile keeps the members of the whole archive
 
 
 def _add(tar: tarfile.TarFile, name: str, entry: Entry) -> None:
@@ -112,7 +112,7 @@ def _add(tar: tarfile.TarFile, name: str, entry: Entry) -> None:
         info.type, info.mode = tarfile.DIRTYPE, 0o755
         tar.addfile(info)
     else:
-        # As extracted by tarfile's filter `data`: the owner can read it, and only the owner can change it.
+        # The mode that tarfile's filter `data` extracts: the owner can read the file, and only the owner can write it.
         executable = 0o111 if entry.mode & 0o100 else 0
         info.mode = (entry.mode & 0o644) | (entry.mode & executable) | 0o600
         with entry.content.open("rb") as content:

@@ -19,7 +19,7 @@ from microjobs_orchestrator.local.trees import discard
 logger = logging.getLogger(__name__)
 
 END_TIMEOUT = 30.0
-"""Seconds that jobs may take to end when the server ends, or after their description says that they have ended."""
+"""Seconds that a job's thread may take to end: when the server shuts down, or after the job has a final status."""
 
 
 class Runnable(Protocol):
@@ -33,7 +33,7 @@ class Runnable(Protocol):
     def run(self) -> None: ...
 
     def recover(self, hosts: Sequence[Host]) -> None:
-        """Resume the run of an earlier server, with those of its hosts that still exist."""
+        """Resume a job or endpoint of an earlier server, with the hosts that still exist."""
 
 
 Maker = Callable[[Context, Record], Runnable]
@@ -49,12 +49,12 @@ class Registry:
         self._lock = threading.Lock()
 
     def start(self, job: Runnable, steps: Callable[[], None] | None = None) -> None:
-        """Run a job in a new thread: `steps`, by default `job.run`."""
+        """Call `steps`, by default `job.run`, in a new thread."""
         thread = threading.Thread(target=self._run, args=(job, steps or job.run), name=job.plan_name, daemon=True)
         with self._lock:
             self._running[job.plan_name] = (job, thread)
             record = self._find_record(job.plan_name)
-            if record is not None and record.status == "Stopping":  # requested before this call
+            if record is not None and record.status == "Stopping":  # a stop was requested before this call
                 job.events.stop(StopReason.REQUEST)
             if self._is_closing:  # a tuning job may start its next trial meanwhile
                 job.events.stop(StopReason.SHUTDOWN)
@@ -99,7 +99,7 @@ class Registry:
         return job is not None
 
     def wait(self, plan_name: str) -> bool:
-        """Wait until nothing is left of a job whose description says that it has ended; return False on timeout."""
+        """Wait until the thread of a job with a final status has removed its hosts; return False on timeout."""
         with self._lock:
             entry = self._running.get(plan_name)
         if entry is not None:
@@ -129,7 +129,7 @@ class Registry:
         self.start(job, functools.partial(job.recover, own_hosts))
 
     def _fail(self, plan_name: str, error: Exception) -> None:
-        """Describe a failure that a job could not describe itself, so that clients do not wait for its end."""
+        """Describe the failure of a job that could not describe it itself, so that clients do not wait forever."""
         arn_type, _, name = plan_name.partition("/")
         kind = find_kind(arn_type)
         reason = f"{INTERNAL}: {type(error).__name__}: {error}; see the server's log"[:REASON_LIMIT]

@@ -17,11 +17,11 @@ from microjobs_orchestrator.local.trees import Tree, discard
 logger = logging.getLogger(__name__)
 
 POLL_INTERVAL = 5.0
-"""Seconds between two copies of the folder: engines do not report changes of files in containers. It is longer if
-copying is slow, so that copying takes a tenth of the time at most."""
+"""Seconds between two copies of the folder: engines do not report changes of files in containers. If copying is slow,
+the interval is ten times as long as the copying."""
 
 SHORT_POLL_INTERVAL = 0.5
-"""Poll interval while files change: a file is uploaded after two equal copies, also if it exists only briefly."""
+"""Poll interval while files change. It is short, because a file is uploaded only after two equal copies of it."""
 
 UNKNOWN = (-1, 0.0)
 """Size and time of a file that was not copied yet."""
@@ -109,7 +109,7 @@ class Sync:
             raise refused
         self._seen[host] = current
         deleted = (self._deleted[host] | previous.keys()) - current.keys()
-        if self._deletes and (final or previous.items() >= current.items()):  # their replacements are uploaded
+        if self._deletes and (final or previous.items() >= current.items()):  # all present files are uploaded
             elsewhere = {name for other, names in self._seen.items() if other != host for name in names}
             for name in deleted - elsewhere:
                 self._store.delete(self._bucket, outputs.join(self._prefix, name))

@@ -1,4 +1,4 @@
-"""The page docs/maintaining/parity.md, from the table."""
+"""Generator of the page docs/maintaining/parity.md from the parity table."""
 
 from collections.abc import Iterator, Mapping
 

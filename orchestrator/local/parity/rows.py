@@ -1,7 +1,7 @@
-"""Rows: how the local server treats each member of a request, and the check of a request against them.
+"""Parity rows, which state how the local server treats each member of a request, and the check of requests.
 
 Rows have the form of the request, with one row in place of each value. A structure that is honoured is a `Members`,
-with one row for each of its members; each other row covers the whole value. For a list, rows are about each item.
+with one row for each of its members; each other row covers the whole value. The row of a list applies to each item.
 """
 
 import json
@@ -11,7 +11,7 @@ from math import inf, isfinite
 from typing import Any, Union
 
 MAX_QUOTED_CHARACTERS = 100
-"""Characters of a value that an error message repeats."""
+"""Maximum number of characters of a value that an error message quotes."""
 
 
 @dataclass(frozen=True)
@@ -20,11 +20,11 @@ class Honoured:
 
     meaning: str = "as on AWS"
     values: tuple[object, ...] = ()
-    """The values that are honoured, if not all; others are refused."""
+    """The honoured values; other values are refused. Empty if all values are honoured."""
     reason: str = ""
-    """The reason for which other values are refused, or a remedy."""
+    """The reason why other values are refused, or a remedy."""
     required: bool = False
-    """Optional on AWS, required here."""
+    """Whether the local server requires the member, although AWS does not."""
     minimum: float = -inf
     """Smallest number that is honoured."""
     maximum: float = inf
@@ -65,7 +65,7 @@ def list_refusals(rows: Rows, members: Mapping[str, Any], path: str = "") -> Ite
     """Yield the path and the value of each member that is not supported, with the reason or a remedy.
 
     Args:
-        path: of the structure with these members, with a dot at the end.
+        path: the path of the structure with these members, with a dot at the end; empty for the request itself.
     """
     for name, value in members.items():
         if name in rows:
@@ -100,7 +100,7 @@ def _check_structures(row: Members, value: Any, path: str) -> Iterator[str]:
 
 
 def format_limits(row: Honoured) -> str:
-    """Return the numbers that are honoured, in words; empty for all."""
+    """Return the range of honoured numbers as text; empty if there are no limits."""
     limits = (("from", row.minimum), ("to", row.maximum))
     return " ".join(f"{word} {limit:g}" for word, limit in limits if isfinite(limit))
 

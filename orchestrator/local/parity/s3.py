@@ -1,4 +1,4 @@
-"""S3. A member has the same row in every operation, unless the operation has its own row for it."""
+"""Parity rows of S3. A member has the same row in every operation, unless the operation has its own row for it."""
 
 from collections.abc import Mapping
 
@@ -44,7 +44,7 @@ ROWS: Mapping[str, Row] = {
     "WebsiteRedirectLocation": Refused("buckets are not served as websites"),
     "WriteOffsetBytes": Refused("appending is not supported: put the whole object"),
 }
-"""Members with the same row in all operations, if that is not just `Honoured()`."""
+"""Default rows of members, for operations without an own row. The default of other members is `Honoured()`."""
 
 ALGORITHMS = "CRC32 CRC32C CRC64NVME SHA1 SHA256 SHA512 MD5 XXHASH64 XXHASH3 XXHASH128"
 SUMS = " ".join(f"Checksum{algorithm}" for algorithm in ALGORITHMS.split())

@@ -1,4 +1,4 @@
-"""CloudWatch Logs, SageMaker Runtime, STS, IAM and ECR."""
+"""Parity rows of CloudWatch Logs, SageMaker Runtime, STS, IAM and ECR."""
 
 from microjobs_orchestrator.local.parity.common import ONE_ACCOUNT, TAGS, honoured
 from microjobs_orchestrator.local.parity.rows import Honoured, Members, NoEffect, Refused, Row, Rows

@@ -1,5 +1,5 @@
-"""AWS JSON 1.1, botocore's "json": SageMaker, CloudWatch Logs, ECR. The operation is in a header, the members are a
-JSON object. REST JSON has the same objects.
+"""AWS JSON 1.1, which botocore calls "json", for SageMaker, CloudWatch Logs and ECR. A header names the operation, and
+the body is a JSON object with the members. REST JSON has the same objects.
 """
 
 import json
@@ -25,7 +25,7 @@ MAX_DEPTH = 100
 """Limit for nested lists and objects; AWS's requests have at most 20 levels."""
 
 MAX_DIGITS = 20
-"""Limit for an integer: 64 bits and a sign."""
+"""Maximum number of characters of an integer: enough for 64 bits and a sign."""
 
 SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
@@ -52,10 +52,10 @@ def format_error(error: ServiceError, _: Request) -> Response:
 
 
 def parse_object(operation: str, body: bytes) -> dict[str, Any]:
-    """Parse a JSON object without its members that are null; an empty body has no members.
+    """Parse a JSON object, and drop members that are null; an empty body has no members.
 
     Raises:
-        ServiceError: SerializationException, the body is not a JSON object, or a response could not contain it.
+        ServiceError: the body is not a JSON object, or a response could not contain it (SerializationException).
     """
     try:
         content = _load(body or b"{}")
@@ -108,7 +108,7 @@ def format_object(shape: Shape | None, result: Mapping[str, Any]) -> str:
     try:
         return json.dumps(content, separators=(",", ":"), allow_nan=False)
     except ValueError:
-        # The client cannot repair the value, so it gets the others.
+        # The client cannot repair these numbers, so it gets the other values.
         log.exception("a response has numbers that are not valid in JSON")
         return json.dumps(clean(content), separators=(",", ":"))
 

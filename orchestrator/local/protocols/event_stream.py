@@ -18,11 +18,11 @@ MAX_PAYLOAD_BYTES = 24 << 20
 """Limit of one message, which clients check."""
 
 _STRING = 7
-"""Type of a header's value."""
+"""The type code of a header whose value is a string."""
 
 FormatDocument = Callable[[StructureShape, Mapping[str, Any], str], bytes]
-"""Formats the members of a structure that are in the body. The name is that of the member or event that the structure
-is; empty for the whole result."""
+"""Formats the members of a structure that are in the body. The text is the name of the member or event whose value is
+the structure; it is empty for the whole result."""
 
 
 def encode_events(
@@ -32,8 +32,8 @@ def encode_events(
 
     Args:
         stream: shape with the stream's events as members.
-        events: names, which are members of the shape, and members of each event.
-        content_type: of a payload that `format_document` formats.
+        events: the name of each event, which is a member of `stream`, and the members of the event.
+        content_type: the type of payloads that `format_document` formats.
 
     Raises:
         ResultError: an event, or a member of it, is unknown.
@@ -58,7 +58,7 @@ def _encode_event(
 
 
 def _encode_error(stream: Any, error: ServiceError, content_type: str, format_document: FormatDocument) -> bytes:
-    """Encode an error as the exception of that code, if the stream has one."""
+    """Encode an error as the stream's exception with the error's code, or as a message of type `error`."""
     for name, shape in stream.members.items():
         if shape.metadata.get("exception") and error.code == shape.name:
             headers = {":message-type": "exception", ":exception-type": name, ":content-type": content_type}

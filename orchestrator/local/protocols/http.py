@@ -6,7 +6,7 @@ from urllib.parse import quote
 from werkzeug import Request
 
 HEADERS = "microjobs.headers"
-"""WSGI variable with all headers by name: WSGI has one variable for `x-amz-meta-a_b` and `x-amz-meta-a-b`."""
+"""WSGI variable with all headers by name: WSGI has the same variable for `x-amz-meta-a_b` and `x-amz-meta-a-b`."""
 
 LOWER_HEADERS = "microjobs.lower_headers"
 """WSGI variable with the same headers by name in lower case, for later calls of `get_headers`."""
@@ -42,7 +42,7 @@ def get_virtual_bucket(request: Request) -> str:
 
 
 def move_bucket_to_path(request: Request) -> None:
-    """Put the bucket of the host name in front of the path, where S3's model has it."""
+    """Put the bucket of the host name in front of the path, where S3's model expects it."""
     if bucket := get_virtual_bucket(request):
         path, query = get_target(request)
         request.environ["REQUEST_URI"] = f"/{quote(bucket)}{path}{'?' if query else ''}{query}"

@@ -16,13 +16,13 @@ CORRECTIONS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
         "BucketLocationConstraint": {"type": "string"},
         # S3 accepts bucket-owner-full-control for a bucket, too. The parity table decides which values are supported.
         "BucketCannedACL": {"type": "string"},
-        # AWS's client for C++, which Arrow uses, sends it in lower case.
+        # AWS's client for C++, which Arrow uses, sends the value in lower case.
         "ChecksumMode": {"type": "string", "enum": ["ENABLED", "enabled"]},
     },
     # The model still has the limit of 6 MB that https://docs.aws.amazon.com/general/latest/gr/sagemaker.html raised.
     "sagemaker-runtime": {"BodyBlob": {"type": "blob", "max": 25 << 20}},
 }
-"""Shapes that replace those of a service's model, which differ from AWS's behaviour."""
+"""Shapes by service: they replace shapes of the service's model that differ from AWS's behaviour."""
 
 
 @cache
@@ -48,6 +48,6 @@ def operation_model(service: str, operation: str) -> OperationModel:
 
 
 def signing_name(service: str) -> str:
-    """Return the name in the scope of a service's signatures: `sagemaker` for `sagemaker-runtime`, too."""
+    """Return a service's name in the scope of signatures, such as `sagemaker` for `sagemaker-runtime`."""
     metadata = service_model(service).metadata
     return str(metadata.get("signingName", metadata["endpointPrefix"]))

@@ -1,4 +1,4 @@
-"""AWS Query, botocore's "query": STS and IAM. The request is a form (`Tags.member.1.Key=…`), the response is XML."""
+"""AWS Query ("query" in botocore), for STS and IAM. Requests are forms (`Tags.member.1.Key=…`), responses are XML."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -25,7 +25,7 @@ def find_operation(_: str, request: Request) -> str:
 
 
 def _read_form(request: Request) -> Iterable[tuple[str, str]]:
-    """Return the parameters. A GET request, such as a presigned address, has them in the query string."""
+    """Return the parameters. A GET request, such as a presigned URL, has them in the query string."""
     body = request.get_data() or request.query_string
     return parse_qsl(body.decode("utf-8", "replace"), keep_blank_values=True)
 

@@ -1,5 +1,5 @@
-"""Members of REST protocols: they are in the address, the headers and the body. Botocore's models state which member is
-where. Locations that neither S3 nor SageMaker Runtime has are not supported.
+"""Members of REST protocols: they are in the address, the headers and the body. Botocore's models state the location of
+each member. Locations that neither S3 nor SageMaker Runtime uses are not supported.
 """
 
 from collections import Counter
@@ -18,8 +18,8 @@ from microjobs_orchestrator.local.protocols.rest_routes import Codes, Route, dec
 from microjobs_orchestrator.local.protocols.text import format_text, parse_text
 
 UNBOUND = frozenset({"AWSAccessKeyId", "Expires", "Signature", "x-id"})
-"""Parameters that belong to no operation: those of addresses presigned with version 2, and the operation's name, which
-newer SDKs send."""
+"""Parameters that belong to no operation: those of URLs that are presigned with signature version 2, and `x-id`, the
+operation's name, which newer SDKs send."""
 
 _BESIDE_BODY = frozenset({"uri", "querystring", "header", "headers"})
 """Locations of members outside of the body."""
@@ -48,7 +48,7 @@ def parse_members(
     """Return the members of a request, except a payload that the handler reads as a stream.
 
     Raises:
-        ServiceError: a value is not of its type, a parameter is repeated, or the operation does not have it.
+        ServiceError: a value has the wrong type, or a parameter is repeated or unknown.
     """
     route, shape, (path, query) = get_route(operation), operation.input_shape, get_target(request)
     members = _parse_path(route, path, codes)
@@ -84,7 +84,7 @@ def _parse_headers(route: Route, headers: Mapping[str, str], codes: Codes) -> di
 def _parse_parameters(route: Route, query: str, codes: Codes) -> dict[str, Any]:
     """Parse parameters. Refuse those that are repeated, and unknown ones, which could change the request's meaning."""
     places, parameters = route.places.get("querystring", {}), parse_query(query, codes)
-    # An address that is presigned with version 2 has headers as parameters.
+    # A URL that is presigned with signature version 2 has headers as parameters.
     known = {*dict(route.literals), *places, *route.places.get("header", {}), *UNBOUND}
     for name, count in Counter(name for name, _ in parameters).items():
         if count > 1:
@@ -129,7 +129,7 @@ def format_answer(
     """Format a result: its status, headers and body.
 
     Args:
-        content_type: of a body that `format_document` formats.
+        content_type: the type of a body that `format_document` formats.
     """
     shape = operation.output_shape
     members = select_members(shape, answer.members, "") if shape else {}
@@ -173,7 +173,7 @@ def _format_body(
 
 
 def _format_member(response: Response, member: Shape, value: Any) -> None:
-    """Write a member that is not in the body."""
+    """Set the headers of a member; a member of the body has none."""
     match member.serialization.get("location"):
         case "header":
             response.headers[member.serialization["name"]] = format_text(member, value, "http")

@@ -1,5 +1,5 @@
-"""REST JSON, botocore's "rest-json": SageMaker Runtime. The operation is in the address; the members are in the
-address, the headers and a JSON object, unless the body is the payload.
+"""REST JSON, which botocore calls "rest-json", for SageMaker Runtime. The method and the address determine the
+operation. The members are in the address, the headers and a JSON object, unless the body is the payload.
 """
 
 import json
@@ -44,6 +44,6 @@ def _format_document(shape: StructureShape, members: Mapping[str, Any], _: str) 
 
 
 def format_error(error: ServiceError, _: Request) -> Response:
-    """Format an error. If the model gives it members, these replace code and message."""
+    """Format an error. If the error has members of its own, they replace the code and the message in the body."""
     content = json.dumps(dict(error.members) or {"__type": error.code, "message": error.message})
     return Response(content, error.status, {"x-amzn-ErrorType": error.code}, content_type=CONTENT_TYPE)

@@ -1,4 +1,4 @@
-"""Addresses of REST protocols: which operation a method, a path and a query string are for."""
+"""Addresses of REST protocols: the method, the path and the query string determine the operation."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -25,7 +25,7 @@ class Codes:
     malformed_address: tuple[str, int]
     """The path or the query string is not percent-encoded UTF-8."""
     malformed_value: tuple[str, int]
-    """A value is not of its type, or a parameter is repeated."""
+    """A value has the wrong type, or a parameter is repeated."""
     unknown_parameter: tuple[str, int]
     """The query string has a parameter that the operation does not have."""
 
@@ -96,14 +96,14 @@ def _get_address(route: Route) -> tuple[object, ...]:
 
 
 def has_path(service: str, path: str) -> bool:
-    """Return whether a service has paths with the first segment of this one."""
+    """Return whether an operation of a service has a path with the same first segment."""
     model = service_model(service)
     uris = (model.operation_model(name).http["requestUri"] for name in model.operation_names)
     return any(uri.split("/")[1] == path.split("/")[1] for uri in uris)
 
 
 def wire_name(name: str, member: Shape) -> str:
-    """Return the header or prefix of headers (in lower case), parameter or label of a member."""
+    """Return a member's name in requests: a header or prefix of headers (in lower case), a parameter or a label."""
     wire: str = member.serialization.get("name", name)
     return wire.lower() if member.serialization.get("location") in ("header", "headers") else wire
 

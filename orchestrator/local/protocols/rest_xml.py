@@ -1,5 +1,5 @@
-"""REST XML, botocore's "rest-xml": S3. The operation is in the address; the members are in the address, the headers
-and an XML document, unless the body is the payload. S3 has no maps in documents.
+"""REST XML, which botocore calls "rest-xml", for S3. The method and the address determine the operation. The members
+are in the address, the headers and an XML document, unless the body is the payload. S3 has no maps in documents.
 """
 
 from collections.abc import Mapping
@@ -77,7 +77,7 @@ def _parse_document(shape: StructureShape, document: bytes) -> dict[str, Any]:
     if not document:
         raise malformed("there is no document")
     try:
-        text = document.decode()  # in another encoding a document type could hide
+        text = document.decode()  # another encoding could hide a document type
         if "<!DOCTYPE" in text:  # without a document type there are no entities to expand
             raise malformed("a document type is not allowed")
         root = ElementTree.fromstring(text)  # noqa: S314
@@ -131,7 +131,7 @@ def _parse_structure(shape: StructureShape, element: ElementTree.Element) -> dic
 
 
 def _element_name(name: str, member: Shape) -> str:
-    """Return the name of a member's elements. Those of a flattened list may have the name of the list's items."""
+    """Return the name of a member's elements. A flattened list's elements may have the name of the list's items."""
     own: str | None = member.serialization.get("name")
     if isinstance(member, ListShape) and member.serialization.get("flattened") and own is None:
         own = member.member.serialization.get("name")
@@ -160,7 +160,7 @@ def format_answer(operation: OperationModel, answer: Answer, request: Request) -
 
 
 def format_error(error: ServiceError, request: Request) -> Response:
-    """Format an error. With status 204 or 304 it has no document."""
+    """Format an error. A response with status 204 or 304 has no document."""
     root, request_id = ElementTree.Element("Error"), get_request_id(request)
     texts = {
         "Code": error.code,

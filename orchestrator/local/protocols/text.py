@@ -1,4 +1,4 @@
-"""Values as text: in forms, query strings, headers and XML."""
+"""Conversion between values and their text in forms, query strings, headers and XML."""
 
 import math
 import re
@@ -19,7 +19,7 @@ TimeFormat = Literal["http", "seconds", "milliseconds"]
 
 
 def parse_text(shape: Shape, text: str) -> Any:
-    """Return the value of a text: times in seconds since 1970, blobs in base64.
+    """Convert a text to the type of its shape. Times become seconds since 1970; blobs stay in base64.
 
     Raises:
         ValueError: the text does not have the type of the shape.

@@ -15,7 +15,7 @@ PAGE_SIZE = 100
 """The maximum number of resources in one response, as on SageMaker."""
 
 MAX_VERSIONS = 1 << 53
-"""The versions of a resource are less than this."""
+"""Exclusive upper limit of a resource's versions."""
 
 SORT_COLUMNS = {"Name": "name", "CreationTime": "created", "LastModifiedTime": "modified", "Status": "status"}
 

@@ -1,7 +1,7 @@
 """The operations that all kinds of resources have: Create, Describe, List, Stop and Delete.
 
-The module `operations` of a family has one class per kind, derived from `Operations`. The class says how a request
-becomes a record, what runs for the record, and which further operations the kind has.
+The module `operations` of a family has one class per kind, derived from `Operations`. The class turns a request into
+a record, makes the runnable for the record, and adds further operations of the kind.
 """
 
 from abc import ABC, abstractmethod
@@ -37,7 +37,7 @@ def add_resource(
     Args:
         defaults: members of the description that the request may replace.
         members: members of the description that replace those of the request.
-        copies: resources that are stored with the request, because they may be deleted.
+        copies: other resources that are stored with the request, because they may be deleted.
         internal: the internal state.
 
     Raises:
@@ -161,7 +161,7 @@ class RunningOperations(Operations, ABC):
         record = self.find(request)
         if record.status in self.lifecycle.active:
             raise ValidationError(f"{self._describe_refusal(record)} Stop it first.")
-        # A new job with this name, created earlier, would lose its containers when those of the old job are removed.
+        # Otherwise, the removal of the old job's containers could remove those of a new job with the same name.
         if not self.registry.wait(f"{self.kind.arn_type}/{record.name}"):
             raise ValidationError(f"The containers and files of {record.name} are still being removed: try again.")
         return super().delete(request)

@@ -1,6 +1,6 @@
-"""Asynchronous invocations: an endpoint's queue, which the state stores. The results become objects.
+"""Queue of an endpoint's asynchronous invocations. The state stores the queue; the results become objects.
 
-An invocation is deleted when its result, or the reason of its failure, is stored. If the server ends earlier, the next
+An invocation is deleted when its result, or the reason for its failure, is stored. If the server ends earlier, the next
 server runs the invocation again. Source: https://docs.aws.amazon.com/sagemaker/latest/dg/async-inference.html
 """
 
@@ -32,14 +32,14 @@ logger = logging.getLogger(__name__)
 
 KIND = "async-invocation"
 QUEUED = "QueueMoment"
-"""A key of the internal state, with a value as `Moment` stores it."""
+"""A key of the internal state; its value is a stored `Moment`."""
 
 DEFAULT_CONCURRENCY = 4
 """Parallel invocations of a replica if the configuration has no limit; AWS chooses a number in this case."""
 RETRY_DELAY = 0.5
 """Seconds before an invocation is sent again to a container that did not receive it."""
 MAX_ERROR_LENGTH = 500
-"""Characters of a model's error in the log."""
+"""Maximum number of bytes of a model's error response that the log quotes."""
 ATTRIBUTES = "X-Amzn-SageMaker-Custom-Attributes"
 REQUEST_HEADERS = {"ContentType": "Content-Type", "Accept": "Accept", "CustomAttributes": ATTRIBUTES}
 """Headers that the container receives, by the members of the client's request."""
@@ -58,7 +58,7 @@ class Invocation:
     """In base64."""
     output: str
     failure: str | None
-    """S3 URIs of the result, or of the error."""
+    """`output` and `failure` are the S3 URIs of the result and of the error."""
     timeout: int
     """Seconds that the container may take to respond."""
     lifetime: int
@@ -72,7 +72,7 @@ def check_buckets(context: Context, config: Mapping[str, Any]) -> None:
 
 
 def prepare(context: Context, config: Mapping[str, Any], members: Mapping[str, Any], body: bytes) -> Invocation:
-    """Return a validated request's invocation. Raise ValidationError for a wrong body, input or output."""
+    """Return the invocation of a validated request. Raise ValidationError for a wrong body, input or output."""
     if bool(body) == ("InputLocation" in members):
         raise ValidationError(f"Provide exactly one of Body and InputLocation, not {'both' if body else 'neither'}.")
     if not body:
@@ -126,7 +126,7 @@ class _ClosedError(Exception):
 
 
 class Queue:
-    """An endpoint's invocations, used from any thread. `choose` returns the replica for the next one, or None."""
+    """An endpoint's invocations, for any thread. `choose` returns the replica for the next invocation, or None."""
 
     def __init__(self, context: Context, endpoint: str, choose: Callable[[], Replica | None]) -> None:
         self._context = context
@@ -138,7 +138,7 @@ class Queue:
         self._changes = 0
         self._running: set[str] = set()
         self._pools: list[ThreadPoolExecutor] = []
-        """The last one takes new invocations; the earlier ones only finish theirs."""
+        """The last pool takes new invocations; earlier pools only finish their running invocations."""
         self._concurrency = 0
 
     def open(self, concurrency: int) -> None:
@@ -186,7 +186,7 @@ class Queue:
             pool.shutdown(wait=True, cancel_futures=True)
 
     def _run(self, name: str) -> None:
-        with self._lock:  # `open` submits invocations again that run in an earlier pool
+        with self._lock:  # `open` also submits invocations that still run in an earlier pool
             if name in self._running:
                 return
             self._running.add(name)
@@ -248,7 +248,7 @@ class Queue:
                 try:
                     return self._send(invocation, replica, file)
                 except NoAnswerError as error:
-                    # A host that an update or the server has ended is replaced: the new one gets the request.
+                    # If an update or the server has ended the host, its replacement gets the request.
                     if error.was_sent and not replica.traffic.is_closed and not self._closing.is_set():
                         late = f" within {invocation.timeout} s (InvocationTimeoutSeconds)" if error.timed_out else ""
                         raise FailedError(f"the container did not answer{late}: {error}") from error
@@ -274,7 +274,7 @@ class Queue:
         opened = self._context.store.open(*parse_uri(invocation.input))
         with closing(opened.file) as file:
             content_type = opened.details.headers.get("ContentType", DEFAULT_CONTENT_TYPE)
-            size = str(opened.stored.size)  # a container's server may not support HTTP's chunks
+            size = str(opened.stored.size)  # a container's server may not support chunked encoding
             yield partial(_read_blocks, file), {"Content-Type": content_type, "Content-Length": size}
 
 

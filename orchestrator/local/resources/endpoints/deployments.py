@@ -12,8 +12,8 @@ from microjobs_orchestrator.local.resources.models.serving import get_container
 from microjobs_orchestrator.local.resources.operations import find_resource
 
 Deployment = Mapping[str, Any]
-"""EndpointConfigName; Variants: those of the configuration, with their present weights and counts, each with its Model
-(a CreateModel request) and the InstanceId of its host; AsyncInferenceConfig, or None."""
+"""Members: EndpointConfigName; Variants, the configuration's variants with their present weights and counts, each also
+with Model (a CreateModel request) and the InstanceId of its host; AsyncInferenceConfig, or None."""
 
 COUNT, WEIGHT = "InitialInstanceCount", "InitialVariantWeight"
 
@@ -37,7 +37,7 @@ def deploy(context: Context, config: str) -> Deployment:
 
 
 def change_variants(deployment: Deployment, changes: Mapping[str, Mapping[str, Any]]) -> Deployment:
-    """Return a deployment with changed members of its variants, given by the names of the variants."""
+    """Return a deployment with changed members of variants. `changes` has these members by variant name."""
     variants = [{**variant, **changes.get(variant["VariantName"], {})} for variant in deployment["Variants"]]
     return {**deployment, "Variants": variants}
 

@@ -57,7 +57,7 @@ class Endpoint:
         """The serving replicas, by the names of their variants."""
         self._weights: Mapping[str, float] = {}
         self.asynchronous: Mapping[str, Any] | None = None
-        """The AsyncInferenceConfig of the deployment. With one, the endpoint takes asynchronous invocations only."""
+        """The deployment's AsyncInferenceConfig; if not None, the endpoint takes asynchronous invocations only."""
         self.queue = asynchronous.Queue(context, self.name, self.choose)
 
     def run(self) -> None:
@@ -73,7 +73,7 @@ class Endpoint:
         self._run({host.name: host for host in hosts})
 
     def choose(self, variant: str | None = None) -> Replica | None:
-        """Return the replica of a variant, by default of one that is chosen by weight; None if it does not serve."""
+        """Return a variant's replica; None if it does not serve. Without a name, choose a variant by weight."""
         replicas, weights = self._replicas, self._weights
         if variant is None and replicas:
             known = [weights.get(name, 1.0) for name in replicas]
@@ -81,7 +81,7 @@ class Endpoint:
         return replicas.get(variant or "")
 
     def wake(self) -> None:
-        """Make the thread of the endpoint read the record again, because it or a replica changed."""
+        """Make the thread of the endpoint read the record again, because the record or a replica changed."""
         self.events.send(Change.ENDPOINT)
         self.queue.wake()
 
@@ -114,7 +114,7 @@ class Endpoint:
         return record.internal if record else {}
 
     def _bring_up(self, hosts: Mapping[str, Host]) -> None:
-        """Start the deployment. If it fails, an interrupted update has nothing to start from, and fails as well."""
+        """Start the deployment. If it fails, the endpoint fails, and an interrupted update is not resumed."""
         internal = self._read_internal()
         deployment, is_updating = internal[DEPLOYMENT], internal.get(NEXT) is not None
         if any(variant["InstanceId"] not in hosts for variant in deployment["Variants"]):

@@ -22,9 +22,9 @@ logger = logging.getLogger(__name__)
 
 FIRST_RESTART_DELAY, MAX_RESTART_DELAY = 1.0, 60.0
 PING_INTERVAL = 5.0
-"""Seconds. A container reports only by `/ping` that it is healthy."""
+"""Seconds between two requests to `/ping`: a container reports only by `/ping` that it is healthy."""
 SILENCE_TIMEOUT = 60.0
-"""Seconds after which a host is replaced that responds neither to `/ping` with 200 nor to a request."""
+"""Seconds until a host is replaced that neither answers `/ping` with 200 nor responds to a request."""
 LAST_LINES = 5
 
 
@@ -46,7 +46,7 @@ class RunningHost:
         self._last_lines.append(line.text.decode(errors="replace"))
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Return whether the host ends within `timeout` seconds; then all its output is in the log."""
+        """Return whether the host ends within `timeout` seconds. If it ends, all its output is in the log."""
         self._follower.join(timeout)
         return not self._follower.is_alive()
 
@@ -60,7 +60,7 @@ class RunningHost:
 
 
 class Traffic:
-    """The present requests to a host, from any thread. `on_idle` is called when the last one ends after `close`."""
+    """The present requests to a host, from any thread. After `close`, the end of the last request calls `on_idle`."""
 
     def __init__(self, on_idle: Callable[[], None]) -> None:
         self._on_idle = on_idle
@@ -100,8 +100,8 @@ class Traffic:
 class Replica:
     """A serving host that is started again when it ends by itself or stops responding.
 
-    The plan of `attempt` has one host, whose `/ping` must answer after `startup_timeout` seconds. `on_change` is called
-    when the host serves again, and when it has no requests after `traffic.close`.
+    The plan of `attempt` has one host, whose `/ping` must answer 200 within `startup_timeout` seconds. `on_change` is
+    called each time that the host begins to serve, and when its last request ends after `traffic.close`.
     """
 
     def __init__(
@@ -124,7 +124,7 @@ class Replica:
         self._keeper = threading.Thread(target=self._keep, name=self.plan_name, daemon=True)
 
     def start(self, host: Host | None = None) -> None:
-        """Start the host, or resume with one that is running; return when it serves.
+        """Start the host, or resume with the running `host`; return when it serves.
 
         Raise CannotRunError if it cannot start or is not healthy (UnhealthyError), ServiceError if the model data does
         not exist any more, and StoppedError after `abandon`.
@@ -161,7 +161,7 @@ class Replica:
     def _keep(self) -> None:
         """Start the host again each time that it ends or stops responding, with increasing delays."""
         delay, stopped = FIRST_RESTART_DELAY, self._events.stopped
-        # Checked after each start, because `stop` ends a host that serves at that time, and waits for this thread.
+        # `stopped` is checked after each start: `stop` ends only a host that serves already, and waits for this thread.
         while self._running is not None and not stopped.is_set():
             started = time.monotonic()
             reason = self._watch(self._running)
@@ -224,14 +224,15 @@ class Replica:
         into: IO[bytes],
         max_bytes: float = float("inf"),
     ) -> Answer:
-        """Send a request to the model. Raise what `Client.request` does, and NoAnswerError while the host restarts."""
+        """Send a request to the model. Raise as `Client.request` does, and NoAnswerError while the host restarts."""
         with self.traffic.request(timeout):
             if (client := self.client) is None:
                 raise NoAnswerError("the container does not serve now", was_sent=False)
             answer = client.request(
                 "POST", "/invocations", body, headers, timeout=timeout, into=into, max_bytes=max_bytes
             )
-            self._last_answer = time.monotonic()  # before the request ends: `_watch` must see one or the other
+            # Set before the request ends, because `_watch` must see either the request or the new time.
+            self._last_answer = time.monotonic()
         return answer
 
     def abandon(self) -> None:

@@ -28,7 +28,7 @@ HOST = "localhost"
 Connect = Callable[[float], socket.socket]
 
 Body = bytes | Callable[[], Iterable[bytes]] | None
-"""A request's body. A function returns all its parts each time it is called."""
+"""A request's body. A function returns all parts of the body each time it is called."""
 
 
 @dataclass(frozen=True)
@@ -77,8 +77,8 @@ class _Connection(HTTPConnection):
 
     def send(self, data: object) -> None:
         if self.sock is not None:
-            self.sock.settimeout(self.timeout)  # it may be that of `connect`, or of an earlier request
-        super().send(data)  # type: ignore[arg-type]  # what http.client passes on
+            self.sock.settimeout(self.timeout)  # replaces the timeout of `connect`, or of an earlier request
+        super().send(data)  # type: ignore[arg-type]  # http.client passes several types
 
     def getresponse(self) -> urllib3.HTTPResponse:  # type: ignore[override]  # as in urllib3
         if self._responses and not self._has_response():
@@ -100,7 +100,7 @@ class _Pool(urllib3.HTTPConnectionPool):
 
 
 class Client:
-    """Requests to one container, from any thread. `connect` opens a connection in some seconds, or raises OSError."""
+    """Requests to one container, from any thread. `connect` opens a connection in a few seconds, or raises OSError."""
 
     def __init__(self, connect: Connect) -> None:
         self._connect = connect
@@ -132,7 +132,7 @@ class Client:
         of a response arrived.
 
         Args:
-            body: the parts that a function returns are sent in HTTP's chunks, unless there is a header Content-Length.
+            body: the parts that a function returns are sent in chunked encoding, unless `headers` has Content-Length.
             timeout: seconds for the whole exchange.
 
         Raises:
@@ -147,7 +147,7 @@ class Client:
             with self._make_pool(1) as pool:
                 return request.exchange(pool)
         except NoAnswerError as error:
-            error.was_sent = True  # over the reused connection: the container may have ended because of the request
+            error.was_sent = True  # over the reused connection; then the request may have ended the container
             raise
 
     def close(self) -> None:
@@ -166,7 +166,7 @@ class _Request:
 
     def exchange(self, pool: _Pool) -> Answer:
         try:
-            # Closed at the end of its body, the response returns its connection to the pool; else it drops it.
+            # If the response is closed at the end of its body, the connection returns to the pool; else it is dropped.
             with self._send(pool) as response:
                 self._copy(response)
         except (HTTPError, OSError) as error:

@@ -69,7 +69,7 @@ def fetch(context: Context, container: Container, folder: Path) -> Path:
 def find_data(context: Context, container: Container) -> tuple[bool, list[tuple[str, StoredObject]]]:
     """Return whether a container's model data is an archive, and its objects with their paths below the folder.
 
-    Raise ValidationError if the data does not exist, or several objects should be an archive.
+    Raise ValidationError if the data does not exist, or an archive is requested from an S3 prefix.
     """
     archive = {"S3Uri": container.get("ModelDataUrl"), "S3DataType": "S3Object", "CompressionType": "Gzip"}
     source = container.get("ModelDataSource", {}).get("S3DataSource", archive)
@@ -98,7 +98,7 @@ def make_attempt(
     open_stream: Callable[[str], LogStream],
     environment: Mapping[str, str] | None = None,
 ) -> Attempt:
-    """Return an attempt whose hosts serve a CreateModel request. `environment` extends or replaces its variables."""
+    """Return an attempt to serve a CreateModel request. `environment` extends or replaces the container's variables."""
     container, is_isolated = get_container(model), bool(model.get("EnableNetworkIsolation", False))
     access = {} if is_isolated else context.access()
     variables = {**access, **container.get("Environment", {}), **(environment or {})}
@@ -130,7 +130,7 @@ def wait_until_healthy(
 ) -> Client:
     """Request `/ping` until it answers 200, with increasing delays; return a client of the host.
 
-    Raise UnhealthyError if it did not answer 200 within `seconds` or the host has ended, StoppedError after `stopping`.
+    Raise UnhealthyError if the host has ended or does not answer 200 within `seconds`, StoppedError after `stopping`.
     """
     deadline, delay = time.monotonic() + seconds, FIRST_PING_DELAY
     while time.monotonic() < deadline:
