@@ -23,7 +23,7 @@ from . import scoring
 
 @dataclass(frozen=True)
 class Task:
-    """The folders as `LocalPath` of a request: each host resolves them below its own root."""
+    """The options. Folders are `LocalPath`s of a request, because each host resolves them below its own root."""
 
     model: str
     test: str
@@ -46,7 +46,7 @@ def process(arguments: list[str]) -> None:
 
 
 def score(task: Task, hosts: Hosts) -> None:
-    """List the files of all hosts, exchange targets that another host needs, score, and write the report.
+    """List the files of all hosts, exchange the targets that other hosts need, score, and write the report.
 
     Raises:
         UserError: the model or the arrays are invalid; no report was written.

@@ -1,4 +1,4 @@
-"""Predictions for array files, in blocks, the sums of their errors, and the report."""
+"""Predicts array files in blocks, sums the errors, and writes the report."""
 
 import json
 import logging
@@ -69,7 +69,7 @@ def score_file(
             scores = []
             for start, block in features.blocks(part):
                 refuse_bad_row(features.path, start, block)
-                with np.errstate(over="ignore"):  # then the prediction is not finite
+                with np.errstate(over="ignore"):  # `_check_finite` reports an overflow
                     predicted = predictor.predict(block, signature)[:, 0]
                 _check_finite(features.path, start, predicted)
                 writer.write(start, predicted)
@@ -88,7 +88,7 @@ def targets_in_file(path: Path) -> Targets:
     """Return a function that reads targets from a file.
 
     Raises:
-        UserError: the file has more than one value per row; when reading, a value is not finite.
+        UserError: the file has more than one value per row, or the returned function reads a value that is not finite.
     """
     array = open_array(path)
     if array.width != 1:
@@ -108,7 +108,7 @@ def load_targets(path: Path) -> Floats:
 
 
 def find_targets(features: Path, fetched: Mapping[str, Floats]) -> Targets | None:
-    """Return the targets of a feature file: those that another host sent, or those of the file in its folder."""
+    """Return the targets of a feature file, from another host or from the same folder; None if it has no targets."""
     path = features.with_name("y" + features.name[1:])
     if (values := fetched.get(path.name)) is not None:
         return lambda rows: values[rows.start : rows.stop]
@@ -116,7 +116,7 @@ def find_targets(features: Path, fetched: Mapping[str, Floats]) -> Targets | Non
 
 
 def predictions_name(features: str) -> str:
-    """Return the name of the predictions: `predictions-00001-of-00004.npy` for `x_test-00001-of-00004.npy`."""
+    """Return the name of the predictions file: `predictions-00001-of-00004.npy` for `x_test-00001-of-00004.npy`."""
     return features.replace("x_test", "predictions", 1)
 
 
@@ -124,7 +124,7 @@ def _compare(target: Floats | None, predicted: NDArray[np.float32], first: int, 
     if target is None:
         return Score(rows=len(predicted))
     error = predicted - target
-    with np.errstate(over="ignore"):  # then the sum is not finite
+    with np.errstate(over="ignore"):  # `score_file` reports an overflow
         squared = float(np.square(error).sum())
     return Score(
         rows=len(predicted),
@@ -149,7 +149,7 @@ def write_report(folder: Path, score: Score, *, with_targets: bool) -> None:
     line = f"Test MSE : {score.mse}" if with_targets else "Test MSE : not known, there are no targets"
     numbers: dict[str, float | int] = {"rows": score.rows}
     if with_targets:
-        # Imported only if it is needed, because it takes long.
+        # Imported only with targets, because the import is slow.
         from microjobs.plots import predicted_versus_target
 
         numbers |= {"mse": score.mse, "mae": score.mae}

@@ -29,7 +29,7 @@ def make_arrays(name: str, source: Path | None) -> Arrays:
     """Return the arrays of a data set.
 
     Raises:
-        UserError: there is a source, and the data set takes none or the source is not this data set.
+        UserError: the data set takes no source, or the source is not a valid file of this data set.
         PlatformError: there is no source, and the download failed.
     """
     if name == "boston":

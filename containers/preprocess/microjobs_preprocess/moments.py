@@ -41,7 +41,7 @@ class Moments:
     def scaler(self) -> Scaler:
         """Return mean and population standard deviation; the scale of a constant feature is 1.
 
-        A feature is constant within the rounding error that scikit-learn's StandardScaler allows.
+        A feature is constant if its variance is within the rounding error that scikit-learn's StandardScaler allows.
 
         Raises:
             UserError: a feature has no value in any training row.
@@ -83,7 +83,7 @@ def _measure_block(block: NDArray[Any], allow_missing: bool) -> Moments:
         rows = fold_rows(values)
         mean = _unfolded_sum(rows.sum(axis=0), features) / count
         deviations = rows - np.tile(mean, rows.shape[1] // features)
-        # Corrects the rounding error of the mean, so that a constant feature has variance 0, however large it is (the
+        # Corrects the rounding error of the mean, so that a constant feature has variance 0 for any value (the
         # "corrected two-pass algorithm" of Chan, Golub and LeVeque).
         error = _unfolded_sum(deviations.sum(axis=0), features) / count
         squares = _unfolded_sum(np.einsum("ij,ij->j", deviations, deviations), features) - count * error * error

@@ -1,4 +1,4 @@
-"""Standardises features with mean and scale of the training data of all hosts.
+"""Standardises features with the mean and scale of the training data of all hosts.
 
 Each host runs three rounds: list files (headers), measure (first pass), transform (second pass). Nothing is written
 before all input has been checked. Hosts exchange only headers and moments.
@@ -74,7 +74,7 @@ def standardise(task: Task, hosts: Hosts) -> None:
             write_scaler(_local(task.train), scaler)
             register(_local(task.train) / FILE_NAME)
         transform_files(task, names, scaler, register)
-        hosts.gather(None)  # if another host fails, this one removes its files
+        hosts.gather(None)  # if another host fails, this host removes its files
     if is_first:
         logger.info("scaled %d features by %d training rows", scaler.features, max(scaler.count))
 
@@ -110,7 +110,7 @@ def check_targets(array: ArrayFile) -> None:
 
 
 def transform_files(task: Task, names: list[str], scaler: Scaler, register: Callable[[Path], None]) -> None:
-    """Write this host's files. `register` is called with each one."""
+    """Write this host's files, and call `register` with each file."""
     for name in names:
         if name.startswith("x_"):
             transform(open_array(task.source(name)), task.output(name), scaler, task.allow_missing)

@@ -42,7 +42,7 @@ class BundleModel:
         rows = check_rows(numbers, self._features)
         predictions = self._predict(rows, signature)
         response = formats.encode(predictions, response_type, member)
-        # In text a number that is not finite is null, and to search the text is faster than to check each number.
+        # Text formats write null for a number that is not finite. Searching the text is faster than checking numbers.
         if b"null" in response or response_type == NPY:
             _check_finite(predictions)
         return HttpResponse(200, HEADERS[response_type], response, len(rows))
@@ -56,14 +56,14 @@ class BundleModel:
     def _predict(self, rows: Numbers, signature: str) -> Numbers:
         if signature != RAW:
             return self._predictor.predict(rows, signature)
-        with np.errstate(over="ignore"):  # scaling can overflow float32; `invoke` reports the prediction then
+        with np.errstate(over="ignore"):  # scaling can overflow float32; `invoke` then reports the prediction
             return self._predictor.predict(rows, signature)
 
 
 def _read(body: bytes, media_type: str, signature: str) -> tuple[Numbers, str, str]:
     """Return the rows, the name of the signature (`signature` by default), and the name of the response's member.
 
-    As in TensorFlow Serving, `predictions` answer `instances` and bare rows, and `outputs` answer `inputs`.
+    As in TensorFlow Serving, the response to `instances` and to bare rows has `predictions`; to `inputs`, `outputs`.
     """
     if media_type != JSON:
         return formats.decode(body, media_type), signature, "predictions"
@@ -79,7 +79,7 @@ def _read(body: bytes, media_type: str, signature: str) -> tuple[Numbers, str, s
 
 
 def _check_members(content: dict[str, object]) -> tuple[str, str]:
-    """Return the names of the member with the rows, and of the response's member."""
+    """Return the name of the request's member with the rows, and the name of the response's member."""
     unknown = content.keys() - {"instances", "inputs", "signature_name"}
     if unknown or ("instances" in content) == ("inputs" in content):
         names = ", ".join(sorted(map(quote, content))) or "nothing"

@@ -47,7 +47,7 @@ def negotiate(content_type: str, accept: str) -> tuple[str, str]:
 
 @functools.lru_cache(maxsize=256)
 def choose_media_type(accept: str, default: str) -> str:
-    """Return the acceptable media type of the highest quality: of several, `default` or the first one in the header.
+    """Return the media type with the highest quality; if several have it, `default` or the first in the header.
 
     Raises:
         HttpError: 406, no supported media type matches Accept.
@@ -61,7 +61,7 @@ def choose_media_type(accept: str, default: str) -> str:
 
 
 def _quality(media_type: str, ranges: dict[str, float]) -> float:
-    """Return the quality that the most specific matching range has."""
+    """Return the quality of the most specific range that matches."""
     for name in (media_type, f"{media_type.partition('/')[0]}/*", "*/*"):
         if name in ranges:
             return ranges[name]

@@ -1,7 +1,7 @@
-"""Functions that replace those that a user's program does not define.
+"""Default functions, used for each function that a user's program does not define.
 
 The defaults around the user's predict_fn behave as those of `sagemaker-inference`. That package rejects a program
-without predict_fn; here, requests and responses are then those of a bundle.
+without predict_fn. `serve` accepts it: requests and responses are then those of a bundle.
 """
 
 from typing import Any
@@ -69,9 +69,9 @@ def can_predict(model: object) -> bool:
 
 
 def encode_predictions(prediction: Any, accept: str) -> tuple[Any, str]:
-    """Encode a prediction of any type as for a bundle: in JSON as `predictions`, but an object as it is.
+    """Encode a prediction as for a bundle: in JSON as the member `predictions`, unless it is an object or a string.
 
-    Return it with its media type.
+    Return the body with its media type.
 
     Raises:
         HttpError: 406, no encoder for the type; 500, the type cannot represent the prediction.
@@ -91,7 +91,7 @@ def _to_rows(prediction: Any) -> Numbers | None:
         array = np.asarray(prediction)
     except Exception:  # ragged lists, and arrays of other libraries, which raise errors of many types
         return None
-    if array.dtype.kind not in "fiu" or array.dtype.itemsize > 8 or array.ndim > 2:  # JSON has no longer floats
+    if array.dtype.kind not in "fiu" or array.dtype.itemsize > 8 or array.ndim > 2:  # JSON floats have 64 bits
         return None
     return np.ascontiguousarray(array.reshape(-1, 1) if array.ndim < 2 else array)
 

@@ -25,7 +25,7 @@ def serve(start_worker: StartWorker, drain: Callable[[], None], settings: Listen
 
 
 class _Exchange:
-    """Granian's object for one exchange, with the names of our interface."""
+    """Adapts Granian's object for one exchange to the interface `listener.Exchange`."""
 
     __slots__ = ("_chunks", "_protocol")
 
@@ -57,7 +57,7 @@ class _InlineLoop:
 
 
 class _Scheduler(CallbackScheduler):
-    """Granian calls `_schedule_fn` with each request."""
+    """Scheduler whose `_schedule_fn` Granian calls with each request."""
 
     def __init__(self, _loop: _InlineLoop, application: Application, *_: object) -> None:
         super().__init__()
@@ -75,7 +75,7 @@ def _run_worker(
     threads: int,
     *settings: Any,
 ) -> None:
-    """Run a worker process, as Granian's function of the same purpose does for WSGI."""
+    """Run a worker process, as Granian's own function does for WSGI."""
     runtime, http, (_log_format, ssl, _scope, metrics) = settings[:4], settings[5:10], settings[10:]
     stop, stopped = set_sync_signals(), threading.Event()  # type: ignore[no-untyped-call]
     stop.add_cb(stopped.set)

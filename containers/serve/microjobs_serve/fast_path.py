@@ -17,7 +17,7 @@ logger = logging.getLogger("microjobs")
 CLOSE = ("connection", "close")
 
 FallbackHandler = Callable[[RequestHead], HttpResponse]
-"""Answers a request without its body."""
+"""Function that answers a request from its head, without the body."""
 
 
 class Dispatcher:
@@ -27,7 +27,7 @@ class Dispatcher:
     wait for a thread that answers one at a time, so that /ping and errors never wait for a prediction.
 
     Args:
-        queue_size: invocations that may wait for that thread; one more gets status 503.
+        queue_size: invocations that may wait for that thread or run in it; further invocations get status 503.
     """
 
     def __init__(self, service: Service, fallback: FallbackHandler, *, queue_size: int) -> None:
@@ -97,7 +97,7 @@ class Dispatcher:
         """Respond, and discard the body unless the client waits for permission to send it."""
         has_body = headers.get("transfer-encoding", "") or headers.get("content-length", "0") != "0"
         if has_body and not headers.get("expect", ""):
-            self._body_reader.discard(exchange)  # before the response: an exchange without a pending read ends with it
+            self._body_reader.discard(exchange)  # first: without a pending read, the response ends the exchange
         self._respond(exchange, response)
 
     def _respond(self, exchange: Exchange, response: HttpResponse) -> None:
@@ -111,4 +111,4 @@ FAST_ROUTES: Mapping[tuple[str, str], Callable[[Dispatcher, RequestHead, Exchang
     ("/ping", "GET"): Dispatcher.answer_ping,
     ("/ping", "HEAD"): Dispatcher.answer_ping,
 }
-"""Path and method of each request that Flask does not get."""
+"""Handlers by path and method, for the requests that do not reach Flask."""

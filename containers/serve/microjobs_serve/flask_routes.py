@@ -48,7 +48,7 @@ def create_app(service: Service) -> Flask:
 
 
 def _render_error(error: Exception) -> Response:
-    """Return the JSON response for an error of HTTP or of a view."""
+    """Return the JSON response for an HTTP error or for an exception of a view."""
     if isinstance(error, HTTPException):
         allowed = ", ".join(getattr(error, "valid_methods", None) or ())
         remedy = f"send {allowed}" if allowed else "use /ping, /invocations, /execution-parameters or /metrics"
@@ -62,7 +62,7 @@ def _render_error(error: Exception) -> Response:
 
 
 def as_fallback_handler(app: Flask) -> FallbackHandler:
-    """Return a function that answers a request without its body by this application."""
+    """Return a function that passes a request to this application, without the body."""
 
     def answer(head: RequestHead) -> HttpResponse:
         environ = {

@@ -1,4 +1,4 @@
-"""Granian's process manager, with the settings that both listeners use. Public interfaces of Granian only."""
+"""Granian's process manager, with the settings that both listeners use. It needs only public interfaces of Granian."""
 
 from collections.abc import Callable
 
@@ -14,7 +14,7 @@ https://docs.aws.amazon.com/sagemaker/latest/dg/your-algorithms-inference-code.h
 
 
 class DrainingServer(MPServer):
-    """Granian, but it calls `drain` before it closes the connections."""
+    """Granian's server, which also calls `drain` before it closes the connections."""
 
     drain: Callable[[], None]
 

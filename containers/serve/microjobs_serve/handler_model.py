@@ -1,7 +1,7 @@
 """Runs a user's own model code, by the convention of the `sagemaker-inference` toolkit.
 
-A program can define `pre_model_fn`, `model_fn`, `model_warmup_fn`, and either `transform_fn` or `input_fn`,
-`predict_fn` and `output_fn`. Default functions replace those that it does not define.
+A program can define `pre_model_fn`, `model_fn`, `model_warmup_fn`, and either `transform_fn` or any of `input_fn`,
+`predict_fn` and `output_fn`. Default functions replace the functions that it does not define.
 """
 
 import contextlib
@@ -133,7 +133,7 @@ def _convert_unsupported_format(status: int) -> Iterator[None]:
 
 
 def _has_class(error: BaseException, name: str) -> bool:
-    """Return whether an error has this class, ours or that of the package itself, which a program can install."""
+    """Return whether an error has a class of this name, from this project or from the package, if it is installed."""
     return any(kind.__name__ == name for kind in type(error).__mro__)
 
 

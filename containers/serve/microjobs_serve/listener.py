@@ -46,7 +46,7 @@ class Read(Protocol):
     def cancel(self) -> bool: ...
 
     def result(self) -> bytes:
-        """Return what was read.
+        """Return the bytes that were read.
 
         Raises:
             RuntimeError: the connection broke, or the body is not valid HTTP.
@@ -61,7 +61,7 @@ class Exchange(Protocol):
         """Start to read the whole body."""
 
     def read_chunk(self) -> Read:
-        """Start to read the next part of the body. An empty part is the last one.
+        """Start to read the next part of the body. An empty part is the last part.
 
         Raises:
             StopAsyncIteration: the last part has been read, and the body is complete.
@@ -74,12 +74,12 @@ Application = Callable[[RequestHead, Exchange], None]
 """Handles one request, at once or later. It never blocks and never raises."""
 
 StartWorker = Callable[[], Application]
-"""Prepares a worker process that has just been forked."""
+"""Function that prepares a worker process, which has just been forked."""
 
 
 @dataclass(frozen=True)
 class ListenerSettings:
-    """Where to listen, and the limits.
+    """Address or socket to listen on, number of workers, and limit of connections.
 
     Args:
         socket_path: a Unix socket to listen on, accessible to this user only, instead of address and port.
@@ -96,8 +96,8 @@ class ListenerSettings:
 Serve = Callable[[StartWorker, Callable[[], None], ListenerSettings], None]
 """An HTTP server. It forks the workers, replaces workers that die, and serves until SIGTERM or SIGINT.
 
-After the signal, it calls its second argument before it closes the connections. It raises SystemExit if new workers die
-again and again."""
+After the signal, it calls its second argument before it closes the connections. It raises SystemExit if new workers
+keep dying."""
 
 
 def find_listener(environ: Mapping[str, str]) -> Serve:

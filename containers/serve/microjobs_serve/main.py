@@ -25,7 +25,7 @@ logger = logging.getLogger("microjobs")
 DEFAULT_PAYLOAD_MB = 6
 """SageMaker's limit for InvokeEndpoint, and the default of MaxPayloadInMB of Batch Transform."""
 UNLIMITED_PAYLOAD_MB = 1024
-"""The limit if MaxPayloadInMB is 0, "no limit": the limit of asynchronous inference."""
+"""The limit if MaxPayloadInMB is 0 ("no limit"). It equals the limit of asynchronous inference."""
 
 
 def serve() -> None:
@@ -71,7 +71,7 @@ def _start_application(source: ModelSource, service: Service, failures: workers.
         return as_fallback_handler(create_app(service))
 
     def load_slowly() -> None:
-        make_fallback()  # imports Flask before modules of the user's folder, such as click.py, can replace its own
+        make_fallback()  # imports Flask before modules of the user's folder, such as click.py, can shadow Flask's
         service.set_model(source.load())
 
     if source.loads_slowly:

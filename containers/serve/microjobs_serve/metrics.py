@@ -66,7 +66,7 @@ class Metrics:
     def claim_row(self) -> None:
         """Assign a row to this worker, before the worker records anything.
 
-        After the last row, workers share rows again, starting with row 1.
+        When all rows are in use, further workers share rows, starting with row 1.
         """
         with self._rows_claimed.get_lock():
             self._rows_claimed.value += 1

@@ -1,4 +1,4 @@
-"""Finds what the model folder contains, and how a worker loads and runs it."""
+"""Finds the bundle or the user's code in the model folder, and defines how a worker loads it."""
 
 import functools
 from collections.abc import Callable, Mapping
@@ -18,7 +18,7 @@ from .user_requirements import ensure_installed
 
 BUNDLE_QUEUE_SIZE = 128
 HANDLER_QUEUE_SIZE = 32
-"""Invocations that may wait or run in one worker; one more gets status 503."""
+"""Invocations that may wait or run in one worker; further invocations get status 503."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def _bundle_source(folder: Path) -> ModelSource:
 
 
 def _no_model_message(folder: Path) -> str:
-    """Return a message that states which files the folder has, and how to mend it."""
+    """Return an error message with the files of the folder and the remedy."""
     scripts = sorted(path.name for path in (folder / "code").glob("*.py"))
     if (folder / "inference.py").is_file():
         remedy = "move inference.py into the folder code/"

@@ -1,4 +1,4 @@
-"""The other listener: Granian's public RSGI interface, on an event loop. Slower, but it uses no private modules.
+"""The listener `rsgi`: Granian's public RSGI interface, on an event loop. Slower, but it uses no private modules.
 
 https://github.com/emmett-framework/granian/blob/master/docs/spec/RSGI.md
 """
@@ -23,14 +23,14 @@ def serve(start_worker: StartWorker, drain: Callable[[], None], settings: Listen
 
 
 async def handle(application: Application, head: RequestHead, protocol: Any) -> None:
-    """Call the application. Granian closes the connection if this ends before the response and the body do."""
+    """Call the application, and wait for the response and the body: Granian closes the connection after this."""
     done = asyncio.Event()
     application(head, _Exchange(protocol, done))
     await done.wait()
 
 
 class _Exchange:
-    """RSGI's protocol object for one exchange. Its coroutines run in the event loop, so any thread may call it.
+    """Adapts RSGI's object to `listener.Exchange`. Its coroutines run in the event loop, so any thread may call it.
 
     Args:
         done: set when the response is sent and no read of the body is pending.

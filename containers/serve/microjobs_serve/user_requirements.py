@@ -1,8 +1,8 @@
 """Installs `code/requirements.txt` into a virtual environment on top of the image's packages.
 
 The environment is in the temporary folder, so that workers share it and a restarted container finds it again. Packages
-of the image stay visible, and a requirement of another version hides the image's, as on AWS. The server restarts with
-the environment's interpreter, because it has already imported some packages, such as numpy.
+of the image stay visible, and a requirement of another version hides the image's package, as on AWS. The server
+restarts with the environment's interpreter, because it has already imported some packages, such as numpy.
 """
 
 import contextlib
@@ -41,7 +41,7 @@ TAIL_LINES = 200
 MAX_ERRORS = 3
 """Maximum number of pip's errors in the reason of a failure."""
 FROM_INDEX = re.compile(r"\s*(#|$|(?!\S*\.(whl|zip|gz)\b)[A-Za-z0-9._-]+(\[[^]]*\])?\s*([<>=!~;#\\]|$))")
-"""Matches the beginning of a line that names a package of an index or is empty, but not of a path or an option."""
+"""Matches an empty line, a comment, or the beginning of a line that names a package of an index."""
 UNREACHABLE = ("from versions: none", "Retrying (", "Connection", "resolution", "No route")
 """Parts of pip's output when it cannot reach an index."""
 OFFLINE = (
@@ -58,7 +58,7 @@ class RestartNeededError(Exception):
         self._python = python
 
     def restart(self) -> None:
-        """Replace this process. The new one unblocks the signals as soon as it can handle them."""
+        """Replace this process. The new process unblocks the signals as soon as it can handle them."""
         signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
         os.execv(  # noqa: S606 - runs without a shell on purpose
             self._python, [str(self._python), FLAGS, "-m", "microjobs.run", "serve"]
@@ -87,7 +87,7 @@ def ensure_installed(code: Path) -> None:
 
 
 def cache_folder() -> Path:
-    """Return this user's folder for environments, or a new folder if other users could write to it."""
+    """Return this user's folder for environments; if other users could write to it, return a new folder."""
     folder = Path(tempfile.gettempdir()) / f"microjobs-requirements-{os.getuid()}"
     with contextlib.suppress(FileExistsError):
         folder.mkdir(mode=0o700)
@@ -109,7 +109,7 @@ def environment_name(code: Path) -> str:
 
 
 def _image_prefix() -> str:
-    """Return the path of the image's own environment, also in a process of an environment on top of it."""
+    """Return the path of the image's own environment, even if this process runs in an environment on top of it."""
     marker = Path(sys.prefix) / MARKER
     return marker.read_text() if marker.is_file() else sys.prefix
 
@@ -123,7 +123,7 @@ def _locked(path: Path) -> Iterator[None]:
 
 
 def _make_environment(folder: Path) -> None:
-    """Make a virtual environment that also finds the packages of this one, after its own."""
+    """Make a virtual environment that finds its own packages first, then those of this process's environment."""
     shutil.rmtree(folder, ignore_errors=True)
     venv.EnvBuilder(symlinks=True).create(folder)
     lines = (f"import site; site.addsitedir({path!r})\n" for path in site.getsitepackages())

@@ -22,7 +22,7 @@ CGROUP = Path("/sys/fs/cgroup")
 QUIET_PERIOD = 0.25
 """After SIGTERM, the server closes its connections when no request has arrived for this number of seconds."""
 DRAIN_TIMEOUT = 5.0
-"""Seconds after which it closes them even if requests continue to arrive."""
+"""Seconds after which the server closes its connections even if requests continue to arrive."""
 
 MAX_CONNECTIONS = 4096
 """Open connections per worker; more connections wait until one is closed."""
@@ -31,7 +31,7 @@ RESERVED_FILES = 64
 """File descriptors of a worker that are not connections."""
 
 MAX_MESSAGE_BYTES = 4000
-"""Maximum size of a failure message: writes below PIPE_BUF (4096 bytes) of several processes do not mix."""
+"""Maximum size of a failure message. Several processes' writes do not mix if each is below PIPE_BUF (4096 bytes)."""
 
 
 class FailurePipe:
@@ -112,8 +112,8 @@ def _start_worker(start_application: StartWorker) -> Application:
     # The main process ends the workers in order, so a signal to the job's process group must not reach them.
     os.setpgid(0, 0)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    # Granian's thread and Python's wake each other several times per request. Batch threads that share a CPU do not
-    # interrupt each other, and each does more work at a time.
+    # Granian's thread and Python's wake each other several times per request. With SCHED_BATCH, threads that share a
+    # CPU do not interrupt each other, and each does more work at a time.
     with contextlib.suppress(OSError):
         os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
     return start_application()
@@ -122,7 +122,7 @@ def _start_worker(start_application: StartWorker) -> Application:
 def drain(metrics: Metrics) -> None:
     """Continue to answer, each time with "Connection: close", until no more requests arrive.
 
-    Granian alone closes idle connections at once; a request that arrives on one at that moment would be lost.
+    Otherwise, Granian closes idle connections at once, and a request that arrives at that moment is lost.
     """
     metrics.mark_stopping()
     deadline, previous_count = time.monotonic() + DRAIN_TIMEOUT, -1
@@ -134,7 +134,7 @@ def drain(metrics: Metrics) -> None:
 def max_connections() -> int:
     """Raise this process's limit of open files, and return the number of connections per worker.
 
-    It leaves enough file descriptors: if accepting fails, Granian retries in a busy loop.
+    The number leaves file descriptors for other uses: if accepting fails, Granian retries in a busy loop.
     """
     _, limit = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
@@ -157,7 +157,7 @@ def run_in_background(task: Callable[[], None], failures: FailurePipe) -> None:
 
 
 def _check_port(address: str, port: int) -> None:
-    """Check that no other server listens on the port: Granian would share it, even with one started by mistake."""
+    """Check that no other server listens on the port: Granian would share it with that server."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

@@ -22,7 +22,7 @@ def save_state(network: nn.Module, new: nn.Module, x: torch.Tensor, folder: Path
     Raises:
         RuntimeError: the predictions differ.
     """
-    with (folder / STATE_FILE).open("wb") as file:  # torch does not open it: it hides that a disk is full
+    with (folder / STATE_FILE).open("wb") as file:  # torch would hide the error of a full disk
         torch.save(network.state_dict(), file)
     new.load_state_dict(torch.load(folder / STATE_FILE, weights_only=True))
     if not torch.equal(predict(new, x), predict(network, x)):
@@ -32,7 +32,7 @@ def save_state(network: nn.Module, new: nn.Module, x: torch.Tensor, folder: Path
 def save_onnx(network: nn.Module, features: int, folder: Path) -> None:
     """Write `model.onnx`: `features` of shape (rows, features) in, `predictions` of shape (rows, 1) out.
 
-    Uses the older exporter, which traces: it takes 0.3 s, the newer one 4 s for the same graph, mostly for imports.
+    Uses the older exporter, which traces and takes 0.3 s. The newer exporter takes 4 s, mostly for imports.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # advises to use the newer exporter

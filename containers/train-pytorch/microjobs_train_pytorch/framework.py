@@ -16,7 +16,7 @@ from .network import build_network, set_output_bias
 from .training import Training
 
 SMALL_STEP = 10_000_000
-"""Rows of a batch times weights. Up to this product, more threads make no step faster on an idle machine."""
+"""Product of rows per batch and weights, up to which more threads make no step faster on an idle machine."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ def set_threads(network: nn.Module, rows_per_step: int) -> None:
     """Use one thread for small steps, unless OMP_NUM_THREADS is set.
 
     The threads of a step wait for each other many times. If another job uses one of the cores, each wait lasts for a
-    time slice of that job: such a training was more than 20 times slower than on one thread.
+    time slice of that job: the training was then more than 20 times slower than on one thread.
     """
     weights = sum(parameter.numel() for parameter in network.parameters())
     if "OMP_NUM_THREADS" not in os.environ and rows_per_step * weights <= SMALL_STEP:

@@ -1,4 +1,4 @@
-"""The processes of one training job, one per device: a single one, or those that torchrun started."""
+"""The processes of one training job, one per device: a single process, or those that torchrun started."""
 
 import os
 from collections.abc import Callable
@@ -30,13 +30,13 @@ class Group(group.Group):
         return bool(self.device.type == "cuda")
 
     def parallel(self, network: nn.Module) -> nn.Module:
-        """Return the network with the mean gradients of all processes; it starts with the weights of the first one."""
+        """Return a network that averages the gradients of all processes. It starts with the weights of process 0."""
         return network if self.world_size == 1 else nn.parallel.DistributedDataParallel(network)
 
     def request_stop(self, stop: StopRequest) -> Callable[[], bool]:
-        """Start to ask all processes whether to stop. Return a function that returns the answer, the same in all.
+        """Start to ask all processes whether to stop. Return a function that returns the common answer.
 
-        The messages travel while the next step is computed: to wait for them took a third of the time of a small step.
+        The messages travel while the next step is computed. Waiting for them took a third of the time of a small step.
         """
         if self.world_size == 1:
             return stop.__bool__
@@ -64,7 +64,7 @@ class Group(group.Group):
 
 
 def join() -> Group:
-    """Join the group by the variables that torchrun sets; without them, the group is this process alone."""
+    """Join the group that torchrun's variables describe; without them, the group is this process alone."""
     variables = os.environ if is_worker() else {}
     rank, local_rank = (int(variables.get(name, 0)) for name in ("RANK", "LOCAL_RANK"))
     world_size, local_world_size = (int(variables.get(name, 1)) for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"))

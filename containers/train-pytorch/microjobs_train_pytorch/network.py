@@ -7,7 +7,7 @@ from microjobs.trainer.framework import HIDDEN_UNITS
 
 
 class LinearRegressionModel(nn.Module):  # type: ignore[misc]  # the host has no PyTorch to check against
-    """`weight * x + bias`, both random at the start; with several features, the sum over them."""
+    """Computes `weight * x + bias`, summed over the features; weights and bias are random at first."""
 
     def __init__(self, features: int) -> None:
         super().__init__()

@@ -50,7 +50,7 @@ class Training:
         self._mixed_precision = hyperparameters.mixed_precision and group.has_gpu
         self._train = self._to_device(data.local_data.x_train), self._to_device(data.local_data.y_train)
         self._test = self._to_device(data.test[0]), self._to_device(data.test[1])
-        # Sums, divided by the rows of all processes: the parts of a batch have different sizes, and may be empty.
+        # A sum, which `step` divides by the rows of all processes: parts of a batch differ in size, and may be empty.
         self._loss = LOSSES[hyperparameters.loss](reduction="sum")
 
     def _to_device(self, array: Array | Indices) -> torch.Tensor:
@@ -64,7 +64,7 @@ class Training:
             "random": torch.get_rng_state(),
             "random_cuda": torch.cuda.get_rng_state_all(),
         }
-        with (folder / self.checkpoint_file).open("wb") as file:  # torch does not open it: it hides that a disk is full
+        with (folder / self.checkpoint_file).open("wb") as file:  # torch would hide the error of a full disk
             torch.save(tensors, file)
 
     def load(self, content: bytes) -> None:
@@ -95,7 +95,7 @@ class Training:
             predictions = self.model(x[rows])
         loss: torch.Tensor = self._loss(predictions.float(), y[rows])
         self.optimizer.zero_grad()
-        # The mean over the rows of all processes: DistributedDataParallel takes the mean over the processes.
+        # DistributedDataParallel averages over processes; this factor yields the mean over the rows of all processes.
         (loss / step.total_rows * self.group.world_size).backward()
         nn.utils.clip_grad_norm_(self.network.parameters(), GRADIENT_NORM)
         self.optimizer.step()

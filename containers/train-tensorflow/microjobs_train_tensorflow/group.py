@@ -1,4 +1,4 @@
-"""The processes of one training job, one per host, and the devices that each of them computes on."""
+"""The processes of one training job, one per host, and the devices of each process."""
 
 import os
 from dataclasses import dataclass
@@ -61,11 +61,11 @@ class Group(group.Group):
         return self.take_first(self.strategy.run(sum_on_device, args=(value,)))
 
     def _close(self) -> None:
-        worker.finish()  # waits: other processes may still read what this one has sent
+        worker.finish()  # waits, because other processes may still read data that this process has sent
 
 
 def join() -> Group:
-    """Join the group of this process, before anything is computed: TensorFlow then fixes its devices."""
+    """Join the group of this process. The first computation fixes TensorFlow's devices, so call this before it."""
     gpus = tf.config.list_physical_devices("GPU")
     for gpu in gpus:
         tf.config.experimental.set_memory_growth(gpu, True)

@@ -27,7 +27,7 @@ def _find_worker_program(resources: ResourceConfig) -> Program | None:
 def _load_framework() -> Callable[[Hyperparameters], Framework]:
     # The C++ part of TensorFlow would log processor features and missing GPU libraries.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    # oneDNN adds numbers in an order that depends on the processor. Without it, a seed gives the same model on more.
+    # oneDNN's order of additions depends on the processor. Without it, a seed gives the same model on more processors.
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
     # The user's variables or home folder could make Keras use another backend or float type.
     keras_home = str(Path(tempfile.gettempdir()) / "keras")

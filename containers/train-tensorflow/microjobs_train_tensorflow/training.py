@@ -64,7 +64,7 @@ class Training:
 
     @property
     def _variables(self) -> list[keras.Variable]:
-        """Variables of the network, Keras's random generators among them, and of the optimizer."""
+        """Variables of the network, including Keras's random generators, and variables of the optimizer."""
         return [*self.network.variables, *self.optimizer.variables]
 
     def begin_epoch(self, epoch: int, order: Indices, loss: float) -> None:
@@ -78,7 +78,7 @@ class Training:
     def step(self, step: Step) -> None:
         rows, stop = self._order[step.first : step.last], tf.constant(float(bool(self.stop)))
         self._total, stops = self._step(rows, tf.constant(float(step.total_rows)), self._total, stop)
-        # Hosts receive the signal at different times: all stop after the step in which one of them had received it.
+        # Hosts receive the signal at different times, but all stop after the same step.
         self._is_stopping = bool(self.stop) if self.group.world_size == 1 else float(stops) > 0
 
     def _step_everywhere(

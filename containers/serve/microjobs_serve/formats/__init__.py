@@ -1,7 +1,7 @@
 """Conversion between bodies and arrays, one module per format.
 
 Decoders return an array of shape (rows, width), or of shape (n,) if the body holds one flat list; `rows.check_rows`
-defines the meaning of such a list. Numbers in text are the shortest that represent the same float32.
+defines the meaning of a flat list. Numbers in text have the fewest digits that represent the same float32.
 """
 
 import codecs
@@ -15,7 +15,7 @@ from .npy_rows import decode_npy, encode_npy
 from .rows import Numbers
 
 BYTE_ORDER_MARKS = (
-    (codecs.BOM_UTF32_LE, "utf-32"),  # before UTF-16, whose mark is the first half of this one
+    (codecs.BOM_UTF32_LE, "utf-32"),  # before UTF-16, because its mark is the first half of this mark
     (codecs.BOM_UTF32_BE, "utf-32"),
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),

@@ -1,4 +1,4 @@
-"""CSV without a header."""
+"""Decoder for CSV without a header."""
 
 import csv
 import io
@@ -16,11 +16,11 @@ HINTS = {
     "\t": "separate the values by commas",
     ",": "write numbers such as 1234.5, without commas",
 }
-"""Remedy for each character of a field that is not a number."""
+"""Remedies for a field that is not a number, by a character that the field contains."""
 
 
 def decode_csv(body: bytes) -> Numbers:
-    """Decode CSV. It is first rewritten as JSON for the fast parser, which accepts plain numbers only."""
+    """Decode CSV. Rewrite it as JSON for the fast parser if possible; that parser accepts only plain numbers."""
     body = body.strip(b"\r\n")
     rows = None if b"[" in body else parse_plain_rows(b"[[" + body.replace(b"\n", b"],[") + b"]]")
     return _decode_quoted_csv(body) if rows is None else rows

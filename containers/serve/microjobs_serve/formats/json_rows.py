@@ -1,4 +1,4 @@
-"""JSON and JSON lines."""
+"""Decoders for JSON and JSON lines, and the encoder for JSON."""
 
 import threading
 from typing import Any
@@ -11,7 +11,7 @@ from ..responses import HttpError
 from .rows import Numbers, not_numbers_error, ragged_rows_error
 
 MAX_ARRAY_BYTES = 256 << 20
-"""Maximum size of an array of text: numpy gives each element the width of the longest one."""
+"""Maximum size of an array of text: numpy gives each element the width of the longest element."""
 BYTES_PER_CHARACTER = 4
 
 
@@ -49,7 +49,7 @@ def parse_plain_rows(body: bytes, member: str | None = None) -> Numbers | None:
     Return None for all other content, malformed JSON included: the slower functions handle it and report errors.
 
     Args:
-        member: the only member of an object, which has the rows.
+        member: name of the object's only member, which has the rows; None if the body is the bare rows.
     """
     try:
         content: Any = _local.parser.parse(body)
@@ -68,7 +68,7 @@ def parse_json(body: bytes) -> Any:
     """Parse any JSON value.
 
     Raises:
-        HttpError: 400, the body is not JSON. NaN and Infinity are not, and neither is nesting beyond 1024 levels.
+        HttpError: 400, the body is not JSON, contains NaN or Infinity, or is nested deeper than 1024 levels.
     """
     try:
         return orjson.loads(body)
@@ -88,7 +88,7 @@ def to_array(rows: Any, body: bytes) -> Numbers:
         numbers = np.array(rows)
     except (ValueError, OverflowError):
         raise ragged_rows_error(rows) from None
-    # numpy converts true to 1. To search for the words is much faster than to check each value.
+    # numpy converts true to 1. Searching for the words is much faster than checking each value.
     has_booleans = (b"true" in body or b"false" in body) and _contains(bool, rows)
     if numbers.dtype.kind not in "fiu" or not isinstance(rows, list) or has_booleans:
         raise not_numbers_error(rows)
@@ -115,7 +115,7 @@ def _contains(kind: type, rows: Any) -> bool:
 def _may_exceed(limit: int, body: bytes) -> bool:
     """Return whether an array of the strings in a JSON body may need more bytes than `limit`.
 
-    numpy gives each element the width of the longest one, so that a body of 6 MB could fill the memory.
+    numpy gives each element the width of the longest element, so that a body of 6 MB could fill the memory.
     """
     longest = max(map(len, body.split(b'"')))
     return longest * BYTES_PER_CHARACTER * (body.count(b",") + 1) > limit

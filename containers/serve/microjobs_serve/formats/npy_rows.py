@@ -1,4 +1,4 @@
-"""NumPy's .npy format, without pickle."""
+"""Decoders and encoder for NumPy's .npy format, without pickle."""
 
 import functools
 import io
@@ -16,14 +16,14 @@ MAX_HEADER_CHARACTERS = 10_000
 """Maximum size of a header. numpy parses headers as Python literals, which is slow for long ones."""
 
 Header = tuple[tuple[int, ...], bool, np.dtype[Any]]
-"""Shape, whether in Fortran's order, and type."""
+"""Shape, whether the array is in Fortran order, and type."""
 
 
 def read_npy(body: bytes) -> Numbers:
     """Return an array of any type except objects, which need pickle. It shares the body's memory, so it is read-only.
 
     Raises:
-        HttpError: 400, the body is not such an array, or is truncated.
+        HttpError: 400, the body is not an array of these types, or has the wrong size.
     """
     return _read_array(body, _parse_header)
 

@@ -9,7 +9,7 @@ from ..responses import HttpError, quote
 
 Numbers = NDArray[Any]
 
-# A numpy scalar: a Python number would become a half float in a comparison with half floats, and infinite.
+# A numpy scalar: numpy would convert a Python number to infinity in a comparison with half floats.
 FLOAT32_MAX = np.finfo(np.float32).max
 
 
@@ -40,7 +40,7 @@ def _check_values(rows: Numbers) -> None:
 
 
 def ragged_rows_error(rows: Any) -> HttpError:
-    """Return the error for lists that are not an array; the message names the first wrong row."""
+    """Return the error for lists that do not form an array; the message names the first wrong row."""
     width = len(rows[0]) if isinstance(rows[0], list) else None
     for number, row in enumerate(rows):
         if not isinstance(row, list) or any(isinstance(value, list | dict) for value in row):
@@ -51,7 +51,7 @@ def ragged_rows_error(rows: Any) -> HttpError:
 
 
 def not_numbers_error(rows: Any) -> HttpError:
-    """Return the error for lists that contain other values than numbers; the message names the first one."""
+    """Return the error for lists that contain other values than numbers; the message names the row."""
     for number, row in enumerate(rows if isinstance(rows, list) else [rows]):
         for value in row if isinstance(row, list) else [row]:
             if isinstance(value, bool) or not isinstance(value, int | float):

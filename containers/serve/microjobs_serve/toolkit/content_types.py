@@ -1,4 +1,4 @@
-"""Content types of the convention."""
+"""Content types of the `sagemaker-inference` convention."""
 
 JSON = "application/json"
 CSV = "text/csv"

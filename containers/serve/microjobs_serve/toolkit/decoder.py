@@ -1,4 +1,4 @@
-"""Decoders of the convention: request bodies to numpy arrays with the types and shapes of `sagemaker-inference`."""
+"""Decoders that convert request bodies to numpy arrays with the types and shapes of `sagemaker-inference`."""
 
 import io
 import json
@@ -17,11 +17,11 @@ from ..responses import HttpError, shorten
 from . import content_types, errors
 
 MAX_COLUMNS = 100_000
-"""Maximum number of columns of CSV that numpy's genfromtxt parses: it needs 50 µs and 1 KB for each."""
+"""Maximum number of columns of CSV that numpy's genfromtxt parses: it needs 50 µs and 1 KB per column."""
 MAX_UNPACKED_BYTES = 1 << 30
 """Maximum size of an .npz archive after decompression."""
 FIRST_INEXACT_INTEGER = 2.0**53
-"""From here on, floats do not represent all integers."""
+"""From this number on, floats do not represent all integers."""
 NOT_PLAIN_NUMBERS = re.compile(r"[^0-9\s,.\-]")
 LONG_NUMBER = re.compile(r"\d{19}")
 """Matches integers that may exceed 64 bits: orjson converts them to floats, and the standard library keeps them."""
@@ -64,7 +64,7 @@ def _csv_to_numpy(string_like: str, dtype: DTypeLike | None = None) -> Any:
 
 
 def _parse_plain_csv(text: str) -> Any:
-    """Return the array that genfromtxt makes of integers only or decimals only, ten times faster; otherwise None."""
+    """Return the array of genfromtxt, ten times faster, if all numbers are integers or all are decimals; else None."""
     lines = text.strip("\r\n")
     if NOT_PLAIN_NUMBERS.search(lines):
         return None
@@ -73,7 +73,7 @@ def _parse_plain_csv(text: str) -> Any:
 
 
 def _parse_plain_rows(text: str) -> Any:
-    """Return JSON rows of integers only or decimals only, several times faster than numpy; otherwise None."""
+    """Parse JSON rows several times faster than numpy, if all numbers are integers or all are decimals; else None."""
     decimals = text.count(".")
     if decimals not in (0, text.count(",") + 1) or "e" in text or "E" in text:
         return None

@@ -1,4 +1,4 @@
-"""Default handlers of the convention, for users' code that calls them."""
+"""Default handlers of the `sagemaker-inference` convention, for users' code that calls them."""
 
 from typing import Any
 
@@ -22,7 +22,7 @@ class DefaultInferenceHandler:
         """Encode a prediction in the first type of an Accept header that has an encoder.
 
         Raises:
-            UnsupportedFormatError: no type has one.
+            UnsupportedFormatError: no type has an encoder.
         """
         for content_type in utils.parse_accept(accept):
             if content_type in encoder.SUPPORTED_CONTENT_TYPES:

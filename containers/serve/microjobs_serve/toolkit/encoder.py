@@ -1,4 +1,4 @@
-"""Encoders of the convention: predictions to text or bytes, as `sagemaker-inference` writes them."""
+"""Encoders that convert predictions to text or bytes, as `sagemaker-inference` does."""
 
 import io
 import json

@@ -1,4 +1,4 @@
-"""Errors of the convention. Users' code raises them; their statuses reach the client."""
+"""Errors of the `sagemaker-inference` convention. Users' code raises them; their statuses reach the client."""
 
 from ..responses import HttpError
 
@@ -30,7 +30,7 @@ class GenericInferenceToolkitError(BaseInferenceToolkitError):
 
 
 class MalformedBodyError(HttpError, ValueError):
-    """A body does not match its content type. The package raises ValueError, which becomes status 500."""
+    """A body does not match its content type. The original package raises ValueError, which becomes status 500."""
 
     def __init__(self, message: str) -> None:
         super().__init__(400, message)

@@ -1,4 +1,4 @@
-"""Helper functions of the convention."""
+"""Helper functions of the `sagemaker-inference` convention."""
 
 
 def parse_accept(accept: str) -> list[str]:
