@@ -136,7 +136,7 @@ def test_torn_checkpoint_is_set_aside_with_a_warning(
     started = start_job(job, ["train"], layout.root)
     started.wait_for_log("Epoch: 200 ")
     started.stop(timeout=60)
-    assert started.log.rstrip().endswith("start it again with the same CheckpointConfig to resume")
+    assert started.log.rstrip().endswith("start the job again with the same CheckpointConfig to resume")
     newest = max(layout.checkpoints.iterdir())
     largest = max(newest.iterdir(), key=lambda path: path.stat().st_size)
     largest.write_bytes(largest.read_bytes()[:-1])

@@ -46,7 +46,7 @@ def test_model_with_unusual_files_is_archived(local: LocalServer, code: str, exp
 @pytest.mark.parametrize(
     ("code", "reason"),
     [
-        (nested("'d'*80", 60), "the engine cannot copy paths over 3839 bytes"),
+        (nested("'d'*80", 60), "the engine cannot copy paths of more than 3839 bytes"),
         ("open('huge.bin','wb').truncate(1<<43)", "huge.bin of 8.8 TB does not fit"),
     ],
     ids=["long", "sparse"],
