@@ -42,7 +42,7 @@ class GreetingRun:
 
     def _handle_start(self, hosts: Sequence[Host]) -> float:  # noqa: ARG002  other families read the hosts' output
         """Describe the start, and return the time limit of the hosts in seconds."""
-        return MAX_RUNTIME_SECONDS - self.job.describe_start()
+        return MAX_RUNTIME_SECONDS - self.job.store_start()
 
     def _make_plan(self, folder: Path) -> Plan:
         """Return the plan. The host finds the files of the folder `files` below the root of the contract."""
