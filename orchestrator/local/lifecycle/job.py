@@ -32,7 +32,7 @@ from microjobs_orchestrator.terminal import strip_controls
 logger = logging.getLogger(__name__)
 
 LAYOUT = Layout()
-"""The contract's paths below its default root, `/opt/ml`: requests and hosts use these."""
+"""The contract's paths below its default root: requests and hosts use these."""
 
 REASON_LIMIT = 1024
 """Characters of a FailureReason."""
