@@ -21,7 +21,7 @@ from pathlib import Path
 from microjobs_orchestrator import terminal
 from microjobs_orchestrator.local.kinds import all_kinds
 from microjobs_orchestrator.local.runtimes.base import Line
-from microjobs_orchestrator.local.trees import FileType, walk
+from microjobs_orchestrator.local.trees import FileType, is_valid_name, walk
 
 MAX_NAME_BYTES = 255
 """Maximum length of a file's name."""
@@ -79,7 +79,7 @@ class LogStream:
             _write(file.fileno(), b"0%d [microjobs] %s\n" % (time.time() * 1000, text))
 
     def begin(self) -> None:
-        """Mark the start of another host: `known` counts lines after the mark."""
+        """Mark the start of another host: `count_host_lines` counts lines after the mark."""
         if self.size() > 0:
             self.note(BEGIN)
 
@@ -239,5 +239,4 @@ def _locked(file: int) -> Iterator[None]:
 
 def _is_inside(name: str) -> bool:
     """Return whether a client's name is a path below a folder: not absolute, without `..`, and not too long."""
-    names = name.encode().split(b"/")
-    return "\0" not in name and {b"", b".", b".."}.isdisjoint(names) and max(map(len, names)) <= MAX_NAME_BYTES
+    return is_valid_name(name) and max(map(len, name.encode().split(b"/"))) <= MAX_NAME_BYTES

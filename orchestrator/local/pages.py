@@ -24,7 +24,7 @@ def cut_page(
         ServiceError: the token is invalid.
     """
     token_name, limit_name = names
-    token = request.get(token_name, "0")
+    token = request.get(token_name) or "0"
     if not re.fullmatch("[0-9]{1,15}", token):
         raise ServiceError(code, f"{token_name} {token!r} is not valid: pass the {token_name} of the last response.")
     begin = int(token)

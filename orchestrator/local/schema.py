@@ -63,7 +63,10 @@ class NewerStateError(LauncherError):
 
 
 def prepare(database: sqlite3.Connection, path: Path) -> None:
-    """Make or migrate the tables, in a transaction. Raise NewerStateError if a later version wrote the database."""
+    """Make or migrate the tables. The caller runs this in a transaction, so that a failure changes nothing.
+
+    Raise NewerStateError if a later version wrote the database.
+    """
     (version,) = database.execute("PRAGMA user_version").fetchone()
     if version > VERSION:
         raise NewerStateError(f"{path} was written by a later version of Microjobs: update this one")

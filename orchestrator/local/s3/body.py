@@ -107,6 +107,8 @@ def _make_expected_digests(headers: Mapping[str, str]) -> dict[str, Digest]:
     """Return a new digest, by algorithm, if the headers contain a checksum or announce a trailer with a checksum."""
     names = [*headers, *headers.get("x-amz-trailer", "").lower().replace(" ", "").split(",")]
     algorithms = {name.removeprefix(_CHECKSUM) for name in names if name.startswith(_CHECKSUM)} - _NOT_ALGORITHMS
+    if "" in algorithms:
+        raise ServiceError("NotImplemented", f"The header or trailer {_CHECKSUM!r} names no algorithm.", 501)
     if len(algorithms) > 1:
         message = "Expecting a single x-amz-checksum- header. Multiple checksums are not allowed."
         raise ServiceError("InvalidRequest", message)

@@ -1,5 +1,6 @@
 """Rules for names of buckets and for keys, and the paths of keys' files."""
 
+import ipaddress
 import re
 from pathlib import Path
 
@@ -13,7 +14,6 @@ MAX_SEGMENT_BYTES = 255
 
 # https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucketnamingrules.html
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
-_IP_ADDRESS = re.compile(r"\d+(\.\d+){3}")
 _RESERVED_PREFIXES = ("xn--", "sthree-", "amzn-s3-demo-")
 _RESERVED_SUFFIXES = ("-s3alias", "--ol-s3", ".mrap", "--x-s3", "--table-s3")
 
@@ -28,13 +28,15 @@ def parse_uri(uri: str) -> tuple[str, str]:
 
 
 def is_bucket_name(name: str) -> bool:
-    return (
-        _BUCKET.fullmatch(name) is not None
-        and ".." not in name
-        and not _IP_ADDRESS.fullmatch(name)
-        and not name.startswith(_RESERVED_PREFIXES)
-        and not name.endswith(_RESERVED_SUFFIXES)
-    )
+    if not _BUCKET.fullmatch(name) or ".." in name:
+        return False
+    if name.startswith(_RESERVED_PREFIXES) or name.endswith(_RESERVED_SUFFIXES):
+        return False
+    try:
+        ipaddress.IPv4Address(name)
+    except ValueError:
+        return True
+    return False
 
 
 def is_folder_marker(key: str) -> bool:

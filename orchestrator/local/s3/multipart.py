@@ -51,20 +51,20 @@ def _checksum_kind(upload: Upload) -> dict[str, str]:
 
 
 def upload_part(call: Call) -> Answer:
-    upload = _get_upload(call)
+    upload, number = _get_upload(call), _get_part_number(call)
     with call.store.new_file() as path:
         with path.open("xb") as file:
             details = receive(call.body, file, algorithm=upload.algorithm)
-        part = _put_part(call, upload, path, details)
+        part = _put_part(call, upload, number, path, details)
     return Answer(_part_checksums(part))
 
 
 def upload_part_copy(call: Call) -> Answer:
-    upload = _get_upload(call)
+    upload, number = _get_upload(call), _get_part_number(call)
     with call.store.new_file() as path:
         with open_source(call) as (blocks, _):
             details = write_copy(blocks, path, upload.algorithm)
-        part = _put_part(call, upload, path, details)
+        part = _put_part(call, upload, number, path, details)
     return Answer({"CopyPartResult": {"LastModified": part.modified, **_part_checksums(part)}})
 
 
@@ -72,11 +72,16 @@ def _get_upload(call: Call) -> Upload:
     return call.uploads.get(call.bucket, call.key, call.members["UploadId"])
 
 
-def _put_part(call: Call, upload: Upload, file: Path, details: Details) -> Part:
-    number, algorithm = call.members["PartNumber"], upload.algorithm
+def _get_part_number(call: Call) -> int:
+    number: int = call.members["PartNumber"]
     if not 1 <= number <= MAX_PARTS:
         message = f"Part number must be an integer between 1 and {MAX_PARTS}, inclusive, and is {number}."
         raise ServiceError("InvalidArgument", message)
+    return number
+
+
+def _put_part(call: Call, upload: Upload, number: int, file: Path, details: Details) -> Part:
+    algorithm = upload.algorithm
     if algorithm and algorithm not in details.checksums:
         message = f"The upload was created for {algorithm} checksums, but the part has {', '.join(details.checksums)}."
         raise ServiceError("InvalidRequest", message)

@@ -43,8 +43,9 @@ class BucketFiles:
             found = _lstat(f"{self._root}/{part}")
             if found is None:
                 return None
-            if not self._has_exact_name(f"{self._root}/{part}"):
-                return "this file system ignores case, and a name exists already that differs only in case"
+            if not self._has_exact_name(path := f"{self._root}/{part}"):
+                names = [item.name for item in Path(path).parent.iterdir() if item.name.lower() == part.name.lower()]
+                return f"this file system ignores case, and {' or '.join(map(repr, names))} exists already"
             reason = self._describe_conflict(part, found.st_mode, folder=folder or part != relative)
             if reason is not None:
                 return reason

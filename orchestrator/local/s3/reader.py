@@ -15,7 +15,7 @@ from microjobs_orchestrator.local.s3.database import Database, Version
 from microjobs_orchestrator.local.s3.details import Details, guess_details
 from microjobs_orchestrator.local.s3.folders import FolderCache
 from microjobs_orchestrator.local.s3.paths import BucketFiles
-from microjobs_orchestrator.local.s3.walk import Walk
+from microjobs_orchestrator.local.s3.walk import Entry, Walk
 
 SETTLED_SECONDS = 1.0
 """Minimum age of a file at which each later change surely changes its modification time, on all file systems."""
@@ -88,9 +88,8 @@ class ObjectReader:
         The iterator reads a folder when it reaches the folder, and only if the folder can contain such objects. Folder
         markers are left out, because they have no content. Raises ServiceError NoSuchBucket 404.
         """
-        self.check_bucket(bucket)
-        found = self.walk(bucket, prefix, after.encode(errors="surrogatepass"), fold=False)
-        return (item for item in found if isinstance(item, StoredObject) and not keys.is_folder_marker(item.key))
+        found = self.walk(bucket, prefix, after.encode(errors="surrogatepass"), fold=False, has_markers=False)
+        return (item for item in found if isinstance(item, StoredObject))
 
     def get(self, bucket: str, key: str) -> StoredObject:
         """Raises ServiceError NoSuchKey or NoSuchBucket, 404."""
@@ -147,11 +146,14 @@ class ObjectReader:
         except ServiceError:
             return None
 
-    def walk(self, bucket: str, prefix: str, after: bytes, *, fold: bool) -> Iterator[StoredObject | str]:
-        """Yield objects as `list` does, and folder markers. Raises ServiceError NoSuchBucket 404.
+    def walk(
+        self, bucket: str, prefix: str, after: bytes, *, fold: bool, has_markers: bool = True
+    ) -> Iterator[StoredObject | str]:
+        """Return objects as `list` does, and folder markers. Raises ServiceError NoSuchBucket 404.
 
         Args:
             fold: for each folder below the prefix, yield its common prefix instead of its objects.
+            has_markers: whether to look for folder markers, which takes a query of the database per folder.
         """
         root = self.check_bucket(bucket)
 
@@ -159,16 +161,17 @@ class ObjectReader:
             return self._files.is_folder(f"{bucket}/{folder.decode(errors='surrogateescape')}")
 
         def find_marker(folder: bytes) -> int | None:
-            return self.database.marker_time(bucket, folder.decode(errors="replace"))
+            return self.database.marker_time(bucket, folder.decode(errors="replace")) if has_markers else None
 
-        start = prefix.encode(errors="surrogatepass")
-        for entry in Walk(os.fsencode(root), self._folders, is_folder, find_marker, start, after, fold):
+        def describe_entry(entry: Entry) -> StoredObject | str:
             key = entry.key.decode()
             if entry.modified_ns is None:
-                yield key
-            else:
-                path = self._empty if keys.is_folder_marker(key) else root / key
-                yield StoredObject(bucket, key, path, entry.size, entry.modified_ns)
+                return key
+            path = self._empty if keys.is_folder_marker(key) else root / key
+            return StoredObject(bucket, key, path, entry.size, entry.modified_ns)
+
+        start = prefix.encode(errors="surrogatepass")
+        return map(describe_entry, Walk(os.fsencode(root), self._folders, is_folder, find_marker, start, after, fold))
 
     def _details(self, stored: StoredObject, file: FileIO) -> Details | None:
         """Return or compute the details of an open file; None if the file was replaced or removed."""

@@ -117,6 +117,7 @@ SETTINGS = (
 
 
 def put_tags(call: Call) -> Answer:
+    call.store.check_bucket(call.bucket)
     tags = {tag["Key"]: tag["Value"] for tag in call.members["Tagging"]["TagSet"]}
     if len(tags) < len(call.members["Tagging"]["TagSet"]):
         raise ServiceError("InvalidTag", "Cannot provide multiple Tags with the same key")
@@ -153,6 +154,7 @@ def get_policy_status(call: Call) -> Answer:
 
 
 def put_policy(call: Call) -> Answer:
+    call.store.check_bucket(call.bucket)
     document: str = call.members["Policy"]
     try:
         if len(document.encode()) > POLICY_BYTES or not isinstance(json.loads(document), dict):

@@ -33,7 +33,7 @@ class ObjectStore(ObjectReader):
         super().__init__(home)
         self._incoming = home.objects / "incoming"
         discard(self._incoming)  # files of a killed server
-        self._incoming.mkdir()
+        self._incoming.mkdir(exist_ok=True)
         self._lock = threading.RLock()
         self._last_modified_ns = 0
 

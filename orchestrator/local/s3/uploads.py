@@ -1,6 +1,7 @@
 """Multipart uploads. Their parts are files outside the buckets until the upload is completed or aborted."""
 
 import contextlib
+import sys
 import threading
 import time
 import uuid
@@ -10,11 +11,15 @@ from pathlib import Path
 
 from microjobs_orchestrator.local.errors import ServiceError
 from microjobs_orchestrator.local.s3.details import Details
+from microjobs_orchestrator.local.s3.keys import MAX_KEY_BYTES
 from microjobs_orchestrator.local.s3.store import ObjectStore
 from microjobs_orchestrator.local.sqlite import Row
 from microjobs_orchestrator.local.trees import discard
 
 MAX_PARTS = 10_000
+
+LAST = chr(sys.maxunicode) * MAX_KEY_BYTES
+"""`prefix + LAST` sorts after every key with that prefix."""
 
 
 @dataclass(frozen=True)
@@ -72,9 +77,8 @@ class Uploads:
     def find(self, bucket: str, prefix: str = "", after: tuple[str, str] = ("", ""), limit: int = -1) -> list[Upload]:
         """Return at most `limit` uploads (-1: all) after a key and id, sorted by key and id."""
         rows = self._database.select(
-            "SELECT * FROM uploads WHERE bucket = ? AND (key, id) > (?, ?) AND key < ? || char(1114111)"
-            " ORDER BY key, id LIMIT ?",
-            (bucket, *max(after, (prefix, "")), prefix, limit),
+            "SELECT * FROM uploads WHERE bucket = ? AND (key, id) > (?, ?) AND key < ? ORDER BY key, id LIMIT ?",
+            (bucket, *max(after, (prefix, "")), prefix + LAST, limit),
         )
         return [_upload(row) for row in rows]
 

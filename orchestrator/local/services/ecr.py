@@ -165,13 +165,14 @@ class Ecr:
 
     def _check_created(self, arn: str) -> None:
         """Raise ServiceError unless CreateRepository created the repository: repositories of images have no tags."""
-        name = self._find_by_arn(arn)["repositoryName"]
         if self._state.get_by_arn(arn) is None:
+            name = self._find_by_arn(arn)["repositoryName"]
             message = f"{name} cannot have tags: create it with CreateRepository first."
             raise ServiceError("InvalidParameterException", message)
 
     def _list_tags(self, request: Request) -> Answer:
-        self._find_by_arn(request["resourceArn"])
+        if self._state.get_by_arn(request["resourceArn"]) is None:
+            self._find_by_arn(request["resourceArn"])
         return {"tags": self._state.tags(request["resourceArn"])}
 
     def _tag(self, request: Request) -> Answer:

@@ -350,7 +350,7 @@ def test_names_that_differ_only_in_case_are_refused(store: ObjectStore, monkeypa
     monkeypatch.setattr(store._files, "_ignores_case", True)
     real = os.stat
     monkeypatch.setattr(os, "stat", lambda path, **options: real(str(path).replace("/A", "/a"), **options))
-    with pytest.raises(ServiceError, match="ignores case"):
+    with pytest.raises(ServiceError, match="ignores case, and 'a' exists already"):
         store.check_writable(BUCKET, "A")
     with pytest.raises(ServiceError, match="does not exist"):
         store.get(BUCKET, "A")
