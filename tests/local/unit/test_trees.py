@@ -23,7 +23,7 @@ from microjobs_orchestrator.local.runtimes import files
 from microjobs_orchestrator.local.runtimes.archives import MAX_ENGINE_PATH_BYTES, packed, unpack
 from microjobs_orchestrator.local.runtimes.base import CannotRunError
 from microjobs_orchestrator.local.s3.store import ObjectStore
-from microjobs_orchestrator.local.trees import Tree, remove, sort_names, walk
+from microjobs_orchestrator.local.trees import Tree, discard, remove, sort_names, walk
 
 GB = 10**9
 MAX_PATH_BYTES = 4000
@@ -142,12 +142,11 @@ remove(Path(sys.argv[1]))
 """
 
 
-def remove_as_user(folder: Path, *, keep_owner: str = "") -> subprocess.CompletedProcess[str]:
-    """Make a user who is not root the owner of a tree, except for `keep_owner`, and remove the tree as this user."""
+def remove_as_user(folder: Path) -> subprocess.CompletedProcess[str]:
+    """Make a user who is not root the owner of a tree, and remove the tree as this user."""
     user = os.getuid() or 65534
     for found in walk(folder.parent):
-        if found.base_name != keep_owner:
-            os.chown(found.base_name, user, -1, dir_fd=found.folder_descriptor, follow_symlinks=False)
+        os.chown(found.base_name, user, -1, dir_fd=found.folder_descriptor, follow_symlinks=False)
     os.chown(folder.parent, user, -1)
     command = [sys.executable, "-c", REMOVE_AS_USER, str(folder), str(user)]
     environment = {"PYTHONPATH": os.pathsep.join(sys.path)}
@@ -168,15 +167,22 @@ def test_other_user_removes_the_tree(make: Callable[[Path], None], place: Path) 
     assert (removal.returncode, list(place.iterdir())) == (0, []), removal.stderr
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make files that another user cannot remove")
-def test_remove_deletes_all_other_files_before_it_raises(place: Path) -> None:
-    job_output = place / "left"
-    for name in ("b", "a/c", "roots/file"):
-        (job_output / name).parent.mkdir(parents=True, exist_ok=True)
-        (job_output / name).touch()
-    removal = remove_as_user(job_output, keep_owner="roots")
-    assert "OSError: rm: cannot remove" in removal.stderr
-    assert [path.name for path in job_output.rglob("*")] == ["roots", "file"]
+def test_remove_deletes_all_other_files_before_it_raises(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "left" / "a").mkdir(parents=True)
+    for name in ("immutable", "b", "a/c"):
+        (tmp_path / "left" / name).touch()
+    real = os.unlink
+
+    def unlink(name: str, *, dir_fd: int) -> None:
+        if name == "immutable":
+            raise PermissionError(1, "Operation not permitted", name)
+        real(name, dir_fd=dir_fd)
+
+    monkeypatch.setattr(os, "unlink", unlink)
+    with pytest.raises(PermissionError, match="immutable"):
+        remove(tmp_path / "left")
+    discard(tmp_path / "left")  # as a start of the server does
+    assert [path.name for path in (tmp_path / "left").iterdir()] == ["immutable"]
 
 
 def test_remove_does_not_follow_links(tmp_path: Path) -> None:

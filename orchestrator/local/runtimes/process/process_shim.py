@@ -13,9 +13,11 @@ standard library only, so that it starts quickly.
 
 import contextlib
 import ctypes
+import itertools
 import os
 import select
 import signal
+import stat
 import subprocess
 import sys
 import time
@@ -146,30 +148,77 @@ def _end_descendants() -> None:
 
 
 def remove_tree(folder: str) -> None:
-    """Remove a tree of any depth, also with read-only folders. Raise OSError if a part cannot be removed."""
-    path = os.path.abspath(folder)  # noqa: PTH100
-    try:
-        os.rmdir(path)  # noqa: PTH106  faster than a command
+    """Remove a tree of any depth, also with read-only folders. Do nothing if it does not exist.
+
+    Inner folders are moved into the top folder and removed there, so depth and long paths do not matter.
+
+    Raises:
+        OSError: a part of the tree cannot be removed. All other parts have been removed.
+    """
+    with contextlib.suppress(NotADirectoryError):
+        _remove_folder(folder)
         return
+    os.unlink(folder)  # noqa: PTH108
+
+
+def _remove_folder(folder: str) -> None:
+    try:
+        mode = os.lstat(folder).st_mode
+        if stat.S_ISDIR(mode) and mode & 0o700 != 0o700:
+            os.chmod(folder, 0o700)  # noqa: PTH101
     except FileNotFoundError:
         return
-    except OSError:
-        pass
-    if _run_command("rm", "-rf", path):
-        _run_command("find", path, "-type", "d", "!", "-perm", "-700", "-execdir", "chmod", "700", "{}", ";")
-        if error := _run_command("rm", "-rf", path):
-            raise OSError(error)
+    top = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        _empty(top)
+    finally:
+        os.close(top)
+    os.rmdir(folder)  # noqa: PTH106
 
 
-def _run_command(*command: str) -> str:
-    """Run a command of the system; return its error messages, or an empty text if it succeeds."""
-    # A job may have set another PATH; with a relative folder in it, `find` refuses to run commands.
-    folders = [*os.environ.get("PATH", "").split(":"), *os.defpath.split(":")]
-    environment = {"PATH": ":".join(filter(os.path.isabs, folders)), "LC_ALL": "C"}
-    ended = subprocess.run(
-        command, capture_output=True, text=True, errors="replace", check=False, env=environment, cwd="/"
-    )
-    return (ended.stderr.strip() or f"{command[0]} failed") if ended.returncode else ""
+def _empty(top: int) -> None:
+    """Remove the content of a folder, until no name is left or only names remain that cannot be removed."""
+    prefix = f".removed-{os.getpid()}-{time.monotonic_ns()}-"
+    numbers = itertools.count()
+    remaining: list[str] = []
+    while names := os.listdir(top):
+        error = None
+        for name in names:
+            try:
+                if not _unlink(name, top):
+                    _flatten(name, top, lambda: f"{prefix}{next(numbers)}")
+            except FileNotFoundError:
+                continue
+            except OSError as failed:
+                error = failed
+        if sorted(names) == remaining and error is not None:
+            raise error
+        remaining = sorted(names)
+
+
+def _unlink(name: str, folder: int) -> bool:
+    """Remove a file; return False if it is a folder."""
+    try:
+        os.unlink(name, dir_fd=folder)
+    except (IsADirectoryError, PermissionError):
+        if not stat.S_ISDIR(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode):
+            raise
+        return False
+    return True
+
+
+def _flatten(name: str, top: int, make_name: Callable[[], str]) -> None:
+    """Move the folders in a folder into the top folder, and remove the folder."""
+    os.chmod(name, 0o700, dir_fd=top)
+    folder = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=top)
+    try:
+        for inner in os.listdir(folder):  # noqa: PTH208  a descriptor
+            if not _unlink(inner, folder):
+                os.chmod(inner, 0o700, dir_fd=folder)
+                os.rename(inner, make_name(), src_dir_fd=folder, dst_dir_fd=top)
+    finally:
+        os.close(folder)
+    os.rmdir(name, dir_fd=top)
 
 
 def remove_scratch(scratch: str) -> None:
