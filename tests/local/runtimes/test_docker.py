@@ -67,7 +67,7 @@ def test_guard_runs_the_smallest_and_oldest_image_of_the_repository(monkeypatch:
         {"Id": id_, "Size": size, "Created": created, "RepoTags": tags}
         for id_, size, created, tags in (
             ("unnamed", 1, 1, []),
-            ("derived", 2, 9, ["mine:dev"]),
+            ("derived", 1, 1, ["mine:dev"]),
             ("serve", 2, 5, ["microjobs/serve:dev"]),
             ("train", 3, 1, ["microjobs/train-pytorch:dev"]),
         )

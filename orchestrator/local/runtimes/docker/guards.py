@@ -110,10 +110,10 @@ class Guards:
             return self._client.images.get(base)
         except ImageNotFound:
             found = [] if self._image_name else self._client.api.images(filters={"label": JOB_IMAGE_LABEL})
-            named = [item for item in found if item["RepoTags"]]
+            repository = f"{os.environ.get('REGISTRY') or 'microjobs'}/"  # derived images inherit the label
+            named = [item for item in found if any(tag.startswith(repository) for tag in item["RepoTags"] or ())]
             if not named:
                 return images.pull(self._client, base, MISSING_IMAGE_REMEDY)
-            # An image that a user derived from one of ours may have the same size, but it is newer.
             return self._client.images.get(min(named, key=lambda item: (item["Size"], item["Created"]))["Id"])
 
 
