@@ -220,7 +220,7 @@ def _stop_process(home: Home, pid: int, seconds: float) -> None:
     """Stop the process of a server; kill it after some seconds."""
     if _signal(home, pid, signal.SIGTERM, seconds):
         return
-    message = "the server, process %d, did not stop within %g s and is killed; the next server resumes its jobs"
+    message = "the server, process %d, did not stop within %g s and is killed; the next server resumes running jobs"
     logger.warning(message, pid, seconds)
     if not _signal(home, pid, signal.SIGKILL, TERM_TIMEOUT):
         raise ServerError(f"the server, process {pid}, cannot be killed: its disk or engine may hang; see `ps {pid}`")
@@ -229,9 +229,11 @@ def _stop_process(home: Home, pid: int, seconds: float) -> None:
 def _signal(home: Home, pid: int, number: signal.Signals, seconds: float) -> bool:
     """Send a signal to a server, and return whether it exits within some seconds. Reap it if it is a child."""
     deadline, child = time.monotonic() + seconds, _children.get(pid)
+    if child is not None and child.poll() is not None:
+        child = None  # it has exited: another process may have its id
     with suppress(ProcessLookupError):
         if child:
-            child.send_signal(number)  # has no effect on another process that has the id by now
+            child.send_signal(number)
         else:
             os.kill(pid, number)
     while (child.poll() is None) if child else (home_lock.find_holder(home) == pid):

@@ -116,7 +116,8 @@ def _read_presigned(request: Request) -> Claim:
     seconds = request.args.get("X-Amz-Expires", "")
     if not re.fullmatch("[0-9]{1,6}", seconds):
         raise AuthError("malformed", f"X-Amz-Expires of the presigned address is {seconds!r}, not a number of seconds")
-    parts = {name.removeprefix("X-Amz-"): value for name, value in request.args.items()}
+    prefix = "X-Amz-"
+    parts = {name.removeprefix(prefix): value for name, value in request.args.items() if name.startswith(prefix)}
     return _read_v4(parts, timedelta(seconds=int(seconds)))
 
 

@@ -33,13 +33,13 @@ ALL_OTHERS = "*"
 
 DUMMY = botocore_credentials.Credentials("test", "test")
 
-SIGNED_HEADERS = frozenset(
+REPLACED_HEADERS = frozenset(
     {
-        *("authorization", "host", "content-length", "expect", "proxy-connection"),
+        *("authorization", "host", "content-length", "expect"),
         *("x-amz-date", "x-amz-security-token", "x-amz-content-sha256"),
     }
 )
-"""Headers that the new signature replaces, or that are about the connection."""
+"""Headers that the new signature or the new connection replaces."""
 
 
 class Forwarder:
@@ -106,7 +106,7 @@ def _sign(exchange: Exchange, base: str) -> AWSRequest:
     path, query = get_target(request)
     unsigned_query = "&".join(part for part in query.split("&") if not part.startswith("X-Amz-"))
     url = f"{base.rstrip('/')}{path}{'?' if unsigned_query else ''}{unsigned_query}"
-    headers = _drop_headers(dict(request.headers), SIGNED_HEADERS)
+    headers = _drop_headers(dict(request.headers), REPLACED_HEADERS)
     signed = AWSRequest(method=request.method, url=url, data=request.get_data(), headers=headers)
     SigV4Auth(DUMMY, claim.service, claim.region).add_auth(signed)
     return signed
@@ -114,7 +114,7 @@ def _sign(exchange: Exchange, base: str) -> AWSRequest:
 
 def _drop_headers(headers: Mapping[str, str], names: Iterable[str]) -> dict[str, str]:
     """Return the headers, except those with some names and those about one connection."""
-    dropped = {*names, *(name.strip().lower() for name in headers.get("Connection", "").split(","))}
+    dropped = {*names, "proxy-connection", *(name.strip().lower() for name in headers.get("Connection", "").split(","))}
     items = headers.items()
     return {name: value for name, value in items if not (name.lower() in dropped or is_hop_by_hop_header(name))}
 
@@ -126,7 +126,7 @@ def _convert_response(response: requests.Response) -> Response:
         if len(content) > MAX_RESPONSE_BYTES:
             message = f"{response.url} answered with more than {MAX_RESPONSE_BYTES} bytes"
             raise ServiceError("ServiceUnavailable", message, 502)
-    headers = _drop_headers(response.headers, {"content-length", "date", "server", "proxy-connection"})
+    headers = _drop_headers(response.headers, {"content-length", "date", "server"})
     converted = Response(bytes(content), response.status_code, headers)
     if "Content-Type" not in response.headers:
         del converted.headers["Content-Type"]  # werkzeug's default

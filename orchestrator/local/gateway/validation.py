@@ -18,8 +18,12 @@ from microjobs_orchestrator.local.errors import ServiceError, ValidationError
 MAX_QUOTED_CHARACTERS = 256
 """Maximum number of characters of a value that an error message quotes."""
 
-LIMITS: Mapping[str, int] = {"integer": 1 << 31, "long": 1 << 63, "timestamp": 253_402_300_800}
-"""Limits by type: a valid number n has -limit <= n < limit. Times end with the year 9999."""
+LIMITS: Mapping[str, tuple[int, int]] = {
+    "integer": (-(1 << 31), (1 << 31) - 1),
+    "long": (-(1 << 63), (1 << 63) - 1),
+    "timestamp": (-253_402_300_799, 253_402_300_799),
+}
+"""Minimum and maximum by type. Times, in seconds since 1970, end with the year 9999."""
 
 MATCH_TIMEOUT = 2.0
 """CPU seconds for matching one pattern with one value."""
@@ -136,8 +140,8 @@ def _blob(shape: Shape, value: str | bytes, path: str) -> Iterator[str]:
 
 
 def _number(shape: Shape, value: float, path: str) -> Iterator[str]:
-    limit = LIMITS.get(shape.type_name, inf)
-    if not -limit <= value < limit:
+    minimum, maximum = LIMITS.get(shape.type_name, (-inf, inf))
+    if not minimum <= value <= maximum:
         name = PYTHON_TYPES[shape.type_name][1]
         raise ServiceError("SerializationException", f"{value} is too large for {name} at '{path}'")
     yield from _range(shape, value, value, path, "value")

@@ -76,11 +76,11 @@ def _load(body: bytes) -> Any:
     )
     if SURROGATE.search(body):
         json.dumps(content, ensure_ascii=False).encode()  # a lone surrogate raises ValueError
-    level = [content]
-    for _ in range(MAX_DEPTH + 1):
-        level = [inner for outer in level for inner in _list_items(outer)]
-    if level:
-        raise ValueError(f"it has more than {MAX_DEPTH} levels")
+    level, depth = [content], 0
+    while level := [inner for outer in level for inner in _list_items(outer)]:
+        depth += 1
+        if depth > MAX_DEPTH:
+            raise ValueError(f"it has more than {MAX_DEPTH} levels")
     return content
 
 

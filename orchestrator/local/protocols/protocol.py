@@ -30,7 +30,8 @@ class WireProtocol(Protocol):
         """
 
     def parse(self, operation: OperationModel, request: Request, /) -> dict[str, Any]:
-        """Return the members of a request in JSON's types: times in seconds since 1970, blobs in base64.
+        """Return the members of a request in JSON's types: times in seconds since 1970, blobs in base64; a blob
+        that is the whole body is bytes.
 
         Raises:
             ServiceError: the request is not in this protocol.

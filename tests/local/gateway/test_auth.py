@@ -118,6 +118,13 @@ def test_presigned_address_expires(seconds: int, is_accepted: bool) -> None:
         assert get_fault(request, now) == "expired"
 
 
+def test_parameters_of_other_names_are_not_parts_of_the_signature() -> None:
+    request = AWSRequest("POST", "http://localhost:1/?Date=1999&Credential=a/20260101/b/c/aws4_request", {"Host": "a"})
+    SigV4QueryAuth(OWNER, "sts", "us-east-1", 60).add_auth(request)
+    target = str(request.url).removeprefix("http://localhost:1")
+    verify(make_request(target, {"Host": "a"}, b""), datetime.now(UTC))
+
+
 def test_presigned_address_is_valid_for_at_most_a_week() -> None:
     assert get_fault(presign(604_801)) == "malformed"
 

@@ -167,7 +167,7 @@ def test_integer_overflow_is_refused(number: int) -> None:
         validate(operation_model("sagemaker", "ListModels"), {"MaxResults": number})
 
 
-@pytest.mark.parametrize("seconds", [253_402_300_800, -253_402_300_801])
-def test_time_after_the_year_9999_is_refused(seconds: int) -> None:
+@pytest.mark.parametrize("seconds", [253_402_300_800, -253_402_300_800])
+def test_time_outside_the_limits_is_refused(seconds: int) -> None:
     with pytest.raises(ServiceError, match="is too large for a Timestamp"):
         validate(operation_model("sagemaker", "ListModels"), {"CreationTimeAfter": seconds})
