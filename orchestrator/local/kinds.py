@@ -124,6 +124,8 @@ class Kind:
     """With MaxResults, StatusEquals filters each page after it is cut, as AWS documents only for ListTrainingJobs."""
     owns: tuple["Kind", ...] = ()
     """Kinds of resources that this kind creates. They are recovered first."""
+    aws_name: str = ""
+    """AWS's name of the kind in error messages, where it differs from the type in ARNs."""
     has_trials: bool = False
     """ListTrainingJobsForHyperParameterTuningJob lists the training jobs that it owns."""
     aws: AwsMembers = AwsMembers()
@@ -147,7 +149,7 @@ class Kind:
     @property
     def words(self) -> str:
         """The words in sentences, such as `training job`."""
-        return self.arn_type.replace("-", " ")
+        return self.aws_name or self.arn_type.replace("-", " ")
 
     @property
     def operations(self) -> Mapping[str, str]:

@@ -202,7 +202,8 @@ def test_endpoint_survives_deletion_of_config_and_model(parts: ServerParts) -> N
 def test_error_names_missing_resource(parts: ServerParts) -> None:
     with pytest.raises(ValidationError, match=f'Could not find model "{format_arn("model/other")}"'):
         parts.make_config(main={"ModelName": "other"})
-    with pytest.raises(ValidationError, match=f'Could not find endpoint config "{format_arn("endpoint-config/c")}"'):
+    arn = format_arn("endpoint-config/c")
+    with pytest.raises(ValidationError, match=f'Could not find endpoint configuration "{arn}"'):
         parts.start_endpoint()
 
 

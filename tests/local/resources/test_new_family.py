@@ -160,8 +160,10 @@ def test_family_passes_the_inherited_test_of_its_example(copy: Copy) -> None:
     test = "tests/local/resources/test_every_kind.py::test_kind_has_an_example_request"
     assert "1 passed" in copy.run("pytest", "--quiet", f"{test}[greeting]").stdout
     (copy.root / EXAMPLE).rename(hidden := copy.root / "example.py")
-    assert "kind greeting has no example request" in copy.run("pytest", f"{test}[greeting]", check=False).stdout
-    hidden.rename(copy.root / EXAMPLE)
+    try:
+        assert "kind greeting has no example request" in copy.run("pytest", f"{test}[greeting]", check=False).stdout
+    finally:
+        hidden.rename(copy.root / EXAMPLE)
 
 
 def test_no_other_file_names_the_family(copy: Copy) -> None:

@@ -38,7 +38,7 @@ DEFAULT_CONCURRENCY = 4
 """Parallel invocations of a replica if the configuration has no limit; AWS chooses a number in this case."""
 RETRY_DELAY = 0.5
 """Seconds before an invocation is sent again to a container that did not receive it."""
-MAX_ERROR_LENGTH = 500
+MAX_ERROR_BYTES = 500
 """Maximum number of bytes of a model's error response that the log quotes."""
 ATTRIBUTES = "X-Amzn-SageMaker-Custom-Attributes"
 REQUEST_HEADERS = {"ContentType": "Content-Type", "Accept": "Accept", "CustomAttributes": ATTRIBUTES}
@@ -172,7 +172,7 @@ class Queue:
 
     def _wait_for_change(self, changes: int, timeout: float) -> None:
         with self._changed:
-            self._changed.wait_for(lambda: self._changes != changes, timeout)
+            self._changed.wait_for(lambda: self._changes != changes or self._closing.is_set(), timeout)
 
     def stop(self) -> None:
         """Start no more invocations. Running ones end with their hosts."""
@@ -262,7 +262,7 @@ class Queue:
         content_type = answer.headers.get("Content-Type", DEFAULT_CONTENT_TYPE)
         if answer.status >= HTTPStatus.MULTIPLE_CHOICES:
             with file.open("rb") as content:
-                text = content.read(MAX_ERROR_LENGTH).decode(errors="replace")
+                text = content.read(MAX_ERROR_BYTES).decode(errors="replace")
             raise FailedError(f'the model answered {answer.status}: "{text}"', content_type)
         return content_type
 

@@ -28,6 +28,7 @@ ENDPOINT_CONFIG = Kind(
     "endpoint configuration",
     verbs=("Describe", "List", "Delete"),
     summaries="EndpointConfigs",
+    aws_name="endpoint configuration",
     newest_first=True,
     # No `network`: the models of the configuration have the VpcConfig.
     aws=AwsMembers(instances="ProductionVariants", volume_key="KmsKeyId", quota="endpoint"),

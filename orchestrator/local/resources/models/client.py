@@ -100,7 +100,7 @@ class _Pool(urllib3.HTTPConnectionPool):
 
 
 class Client:
-    """Requests to one container, from any thread. `connect` opens a connection in a few seconds, or raises OSError."""
+    """Requests to one container, from any thread. `connect(seconds)` opens a connection in time, or raises OSError."""
 
     def __init__(self, connect: Connect) -> None:
         self._connect = connect
@@ -192,8 +192,9 @@ class _Request:
         )
 
     def _copy(self, response: urllib3.BaseHTTPResponse) -> None:
-        size = 0
-        while chunk := response.read1(CHUNK_BYTES):  # `stream` would wait for a complete chunk
+        size, chunk = 0, None
+        while chunk != b"":  # the empty chunk at the end may come late, too
+            chunk = response.read1(CHUNK_BYTES)  # `stream` would wait for a complete chunk
             size += len(chunk)
             if size > self.max_bytes:
                 raise TooLargeError(f"the answer has more than {self.max_bytes} bytes")

@@ -100,15 +100,16 @@ def make_attempt(
 ) -> Attempt:
     """Return an attempt to serve a CreateModel request. `environment` extends or replaces the container's variables."""
     container, is_isolated = get_container(model), bool(model.get("EnableNetworkIsolation", False))
-    access = {} if is_isolated else context.access()
-    variables = {**access, **container.get("Environment", {}), **(environment or {})}
     image = context.image(container["Image"])
 
     def make_plan(folder: Path) -> Plan:
         data = fetch(context, container, folder / "model")
-        return Plan(plan_name, tuple(make_host(name, folder / "files" / name, data) for name in hosts), is_isolated)
+        access = {} if is_isolated else context.access()
+        variables = {**access, **container.get("Environment", {}), **(environment or {})}
+        plans = (make_host(name, folder / "files" / name, data, variables) for name in hosts)
+        return Plan(plan_name, tuple(plans), is_isolated)
 
-    def make_host(name: str, files: Path, data: Path) -> HostPlan:
+    def make_host(name: str, files: Path, data: Path, variables: Mapping[str, str]) -> HostPlan:
         files.mkdir(parents=True)
         return HostPlan(
             name=name,

@@ -1,5 +1,6 @@
 """Execution of training jobs."""
 
+import logging
 import math
 import time
 from collections.abc import Sequence
@@ -24,6 +25,8 @@ from microjobs_orchestrator.local.resources.training.secondary_status import ent
 from microjobs_orchestrator.local.resources.training.time_limits import TimeLimits, Usage
 from microjobs_orchestrator.local.runtimes.base import Host, Line, MachineFailedError
 from microjobs_orchestrator.local.state import Record
+
+logger = logging.getLogger(__name__)
 
 ABANDONED_METRICS = "MetricsGivenUp"
 """Key of the internal state. Its value is the list of metrics whose regular expressions take too long."""
@@ -215,7 +218,10 @@ class TrainingJob:
 
     def fail(self, reason: str) -> None:
         """End the job with the status Failed."""
-        self._checkpoints.finish()
+        try:
+            self._checkpoints.finish()
+        except Exception:  # such as a log that cannot be written
+            logger.exception("%s: could not save its checkpoints", self.job.plan_name)
         self._end(JobStatus.FAILED, JobStatus.FAILED, FailureReason=reason)
 
     def _enter(self, status: str, **changes: Any) -> None:

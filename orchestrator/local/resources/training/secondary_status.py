@@ -18,13 +18,13 @@ MESSAGES = {
 }
 """SageMaker's StatusMessage for each SecondaryStatus."""
 
-ENDED_STATUSES = ("Completed", "Failed", "Stopped", "MaxRuntimeExceeded", "MaxWaitTimeExceeded")
+ENDED_SECONDARY_STATUSES = ("Completed", "Failed", "Stopped", "MaxRuntimeExceeded", "MaxWaitTimeExceeded")
 
 
 def enter_status(transitions: Sequence[Mapping[str, Any]], status: str, now: float) -> dict[str, Any]:
     """Return the members that describe a new SecondaryStatus and its history."""
     past = [{**item, "EndTime": item.get("EndTime", max(now, item["StartTime"]))} for item in transitions]
     current: dict[str, Any] = {"Status": status, "StartTime": now, "StatusMessage": MESSAGES[status]}
-    if status in ENDED_STATUSES:
+    if status in ENDED_SECONDARY_STATUSES:
         current["EndTime"] = now
     return {"SecondaryStatus": status, "SecondaryStatusTransitions": [*past, current]}

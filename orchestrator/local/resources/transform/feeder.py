@@ -37,8 +37,8 @@ PARAMETERS_TIMEOUT = 10.0
 FIRST_RETRY_DELAY = 0.2
 MAX_MEMORY_BYTES = 1 << 20
 """Larger responses are stored in files until they are assembled."""
-MAX_ERROR_LENGTH = 500
-"""Characters of a container's error."""
+MAX_ERROR_BYTES = 500
+"""Maximum number of bytes of a container's error response that a reason quotes."""
 
 STRATEGIES = {"SINGLE_RECORD": "SingleRecord", "MULTI_RECORD": "MultiRecord"}
 """Maps a container's value of BatchStrategy to the value in requests."""
@@ -121,7 +121,7 @@ def request_parameters(client: Client) -> dict[str, Any]:
         if not {*strategy.values()} <= {*STRATEGIES, *STRATEGIES.values()}:
             raise ValueError(f"BatchStrategy is none of {', '.join(STRATEGIES)}")
     except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
-        text = content[:MAX_ERROR_LENGTH].decode(errors="replace")
+        text = content[:MAX_ERROR_BYTES].decode(errors="replace")
         raise CannotRunError(f"GET /execution-parameters answered {text!r}: {error}") from error
     return {**numbers, **strategy}
 
@@ -141,9 +141,10 @@ class Output:
         content.seek(0)
         with self.path.open("ab") as file:
             copyfileobj(content, file)
-            content.seek(max(0, content.tell() - 1))
-            if assemble == "Line" and content.read() != b"\n":
-                file.write(b"\n")
+            if assemble == "Line":
+                content.seek(max(0, content.tell() - 1))
+                if content.read() != b"\n":
+                    file.write(b"\n")
 
     def fail(self, reason: str) -> None:
         """Delete the output. Store the reason, unless an earlier one is stored."""
@@ -247,7 +248,7 @@ class Feeder:
                 raise FailedError(f"ClientError: {error}") from error
             if answer.status >= HTTPStatus.MULTIPLE_CHOICES:
                 file.seek(0)
-                raise _make_error(answer.status, file.read(MAX_ERROR_LENGTH).decode(errors="replace"))
+                raise _make_error(answer.status, file.read(MAX_ERROR_BYTES).decode(errors="replace"))
             cleanup.pop_all()
             return file
 
