@@ -5,7 +5,6 @@ pass to `Codec`. The encoded form is JSON, followed by the bytes of the arrays. 
 """
 
 import dataclasses
-import io
 import json
 import math
 import struct
@@ -49,7 +48,7 @@ class Codec:
         try:
             (size,) = JSON_SIZE.unpack_from(content)
             end = JSON_SIZE.size + size
-            return self._from_json(json.loads(content[JSON_SIZE.size : end]), io.BytesIO(content[end:]))
+            return self._from_json(json.loads(content[JSON_SIZE.size : end]), _Buffers(memoryview(content)[end:]))
         except (struct.error, KeyError, TypeError, RecursionError, OverflowError) as error:
             raise ValueError(f"not an encoded value: {error!r}") from error
 
@@ -71,14 +70,14 @@ class Codec:
         fields = [getattr(value, field.name) for field in dataclasses.fields(value)]  # type: ignore[arg-type]
         return {"object": [type(value).__name__, *(self._to_json(field, arrays) for field in fields)]}
 
-    def _from_json(self, value: Any, buffers: io.BytesIO) -> Any:
+    def _from_json(self, value: Any, buffers: "_Buffers") -> Any:
         if isinstance(value, list):
             return [self._from_json(item, buffers) for item in value]
         if not isinstance(value, dict):
             return value
         ((kind, content),) = value.items()
         if kind == "array":
-            return _take_array(buffers, *content)
+            return buffers.take_array(*content)
         items = [self._from_json(item, buffers) for item in content]
         match kind:
             case "tuple":
@@ -90,11 +89,19 @@ class Codec:
         raise ValueError(f"unknown kind {kind!r}")
 
 
-def _take_array(buffers: io.BytesIO, dtype_name: str, shape: list[int]) -> NDArray[Any]:
-    dtype = np.dtype(dtype_name)
-    if dtype.kind not in ARRAY_KINDS or min(shape, default=0) < 0:
-        raise ValueError(f"an array cannot have type {dtype_name!r} and shape {shape}")
-    size = math.prod(shape) * dtype.itemsize
-    if len(content := buffers.read(size)) < size:
-        raise ValueError(f"an array of {size} bytes is cut off after {len(content)}")
-    return np.frombuffer(content, dtype).reshape(shape)
+class _Buffers:
+    """The bytes of arrays, one after the other. Messages may be large, so the arrays are views of them."""
+
+    def __init__(self, content: memoryview) -> None:
+        self._content = content
+
+    def take_array(self, dtype_name: str, shape: list[int]) -> NDArray[Any]:
+        dtype = np.dtype(dtype_name)
+        if dtype.kind not in ARRAY_KINDS or min(shape, default=0) < 0:
+            raise ValueError(f"an array cannot have type {dtype_name!r} and shape {shape}")
+        size = math.prod(shape) * dtype.itemsize
+        if size > len(self._content):
+            raise ValueError(f"an array of {size} bytes is cut off after {len(self._content)}")
+        array = np.frombuffer(self._content[:size], dtype).reshape(shape)
+        self._content = self._content[size:]
+        return array

@@ -367,8 +367,9 @@ def read_hosting_variables(environ: Mapping[str, str]) -> tuple[int, int | None]
     """
     numbers = []
     for name in (BIND_TO_PORT, MAX_PAYLOAD):
-        text = environ.get(name, "")
-        if text and not text.isdecimal():
-            raise UserError(f"{name} is {text!r}: set it to a number")
-        numbers.append(int(text) if text else None)
+        text = environ.get(name)
+        try:
+            numbers.append(int(text) if text else None)
+        except ValueError as error:
+            raise UserError(f"{name} is {text!r}: set it to a number") from error
     return numbers[0] or 8080, numbers[1]

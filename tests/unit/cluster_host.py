@@ -81,7 +81,7 @@ def fill_the_disk(fails: bool) -> None:
 
 
 def drop_the_call() -> None:
-    """Close the connection for calls before the heartbeat ends, as can happen when a host ends."""
+    """Close the connection for values before the heartbeat ends, as can happen when a host ends."""
     connections = [value for value in gc.get_objects() if isinstance(value, Connection)]
     for connection in connections:
         if os.get_blocking(connection.fileno()):

@@ -23,3 +23,11 @@ def test_missing_engine_is_an_error_that_leaves_no_open_socket(kind: str, tmp_pa
             docker_engine.connect(environ={"DOCKER_HOST": f"unix:/{path}"})
         gc.collect()
     assert [str(warning.message) for warning in caught if warning.category is ResourceWarning] == []
+
+
+def test_docker_host_is_used_although_the_context_is_damaged(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(**_: object) -> None:
+        raise Exception("Detected corrupted meta file")
+
+    monkeypatch.setattr("docker.context.ContextAPI.kwargs_from_context", fail)
+    assert docker_engine.find_address({"DOCKER_HOST": "tcp://engine:2375"}) == "tcp://engine:2375"

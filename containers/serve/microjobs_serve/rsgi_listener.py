@@ -78,14 +78,24 @@ class _Read:
     """A read that ends after its callback, because the callback may start the next read."""
 
     def __init__(self, future: Future[bytes], end: Callable[[], None]) -> None:
-        self.cancel, self.result = future.cancel, future.result
-        self._future, self._end = future, end
+        self._future: Future[bytes] | None = future
+        self._end = end
+
+    def cancel(self) -> bool:
+        future = self._future  # the read may end in another thread
+        return future is not None and future.cancel()
+
+    def result(self) -> bytes:
+        assert self._future is not None  # noqa: S101  only a callback asks for the result
+        return self._future.result()
 
     def add_done_callback(self, callback: Callable[[Read], object]) -> None:
         def call(_future: Future[bytes]) -> None:
             try:
                 callback(self)
             finally:
+                self._future = None  # it refers to this read: the cycle would keep the bytes of the body
                 self._end()
 
-        self._future.add_done_callback(call)
+        if self._future is not None:
+            self._future.add_done_callback(call)

@@ -3,7 +3,7 @@
 import logging
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +79,8 @@ class Progress:
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> "Progress":
-        return cls(**{**content, "history": History(**content["history"])})
+        members = {member.name: content[member.name] for member in fields(cls)}
+        return cls(**{**members, "history": History(**content["history"])})
 
     def log_resumption(self, rows: int, epochs: int, folder: Path) -> None:
         """Log the position at which the training resumes from the checkpoint in `folder`.
