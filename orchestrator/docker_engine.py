@@ -18,8 +18,9 @@ TIMEOUT_SECONDS = 60
 
 def find_address(environ: Mapping[str, str]) -> str:
     """Return the engine's address as the Docker CLI finds it: DOCKER_HOST, the current context, the default socket."""
-    context = ContextAPI.kwargs_from_context(environment=dict(environ))
-    return environ.get("DOCKER_HOST") or context.get("base_url") or DEFAULT_SOCKET
+    if host := environ.get("DOCKER_HOST"):
+        return host  # without reading the context, whose file may be damaged
+    return ContextAPI.kwargs_from_context(environment=dict(environ)).get("base_url") or DEFAULT_SOCKET
 
 
 def connect(

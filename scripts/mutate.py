@@ -6,6 +6,7 @@ The changes are made in a copy of the work tree. Exit code 1: the tests missed s
 """
 
 import argparse
+import itertools
 import os
 import random
 import re
@@ -45,7 +46,7 @@ def main() -> int:
         # These folders come before the installed package, which is the work tree.
         os.environ["PYTHONPATH"] = os.pathsep.join([folder, str(Path(folder) / "shared")])
         seconds = run_baseline(test_command)
-        mutations = sample(find_mutations(options.path), options.count, options.seed)
+        mutations = sample(find_mutations(options.path), options.count, options.seed, options.path.read_text())
         print(f"{len(mutations)} changes of {options.path}, about {seconds * len(mutations) / 60:.0f} min", flush=True)
         timeout = seconds * TIMEOUT_FACTOR + TIMEOUT_SECONDS
         survivors = [
@@ -91,8 +92,7 @@ def find_mutations(path: Path) -> list[MutationSpec]:
     with use_db(":memory:", WorkDB.Mode.create) as database:
         init([path], database, {})
         mutations = [mutation for item in database.work_items for mutation in item.mutations]
-    text = path.read_text()
-    return [found for found in mutations if not IMPLAUSIBLE.search(found.operator_name) and is_valid(text, found)]
+    return [mutation for mutation in mutations if not IMPLAUSIBLE.search(mutation.operator_name)]
 
 
 def is_valid(text: str, mutation: MutationSpec) -> bool:
@@ -105,10 +105,11 @@ def is_valid(text: str, mutation: MutationSpec) -> bool:
     return True
 
 
-def sample(mutations: Iterable[MutationSpec], count: int, seed: int) -> list[MutationSpec]:
-    """Choose mutations at random, the same ones for the same seed, in the order of the module's lines."""
+def sample(mutations: Iterable[MutationSpec], count: int, seed: int, text: str) -> list[MutationSpec]:
+    """Choose valid mutations of a text at random, the same ones for the same seed, in the order of its lines."""
     found = sorted(mutations, key=lambda item: (item.start_pos, item.operator_name, item.occurrence))
-    chosen = random.Random(seed).sample(found, min(count, len(found)))  # noqa: S311 - no secret
+    shuffled = random.Random(seed).sample(found, len(found))  # noqa: S311 - no secret
+    chosen = itertools.islice((mutation for mutation in shuffled if is_valid(text, mutation)), count)
     return sorted(chosen, key=lambda item: item.start_pos)
 
 

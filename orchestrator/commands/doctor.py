@@ -1,9 +1,11 @@
 """`microjobs doctor`."""
 
 import argparse
+from collections.abc import Iterable
 
 from microjobs_orchestrator.aws import flags
-from microjobs_orchestrator.doctor import account, machine
+from microjobs_orchestrator.doctor import machine
+from microjobs_orchestrator.doctor.finding import Finding
 from microjobs_orchestrator.local.home import Home
 
 SIGNS = {"ok": "✓", "note": "•", "problem": "✗", "unknown": "?"}
@@ -16,9 +18,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def call(options: argparse.Namespace) -> int:
     home, has_problem = Home.from_environment(), False
     on_aws = flags.on_aws(options)
-    for finding in account.examine(flags.load_settings(options), home) if on_aws else machine.examine(home):
+    for finding in _examine_account(options, home) if on_aws else machine.examine(home):
         has_problem = has_problem or finding.level == "problem"
         print(f"{SIGNS[finding.level]} {finding.message}", flush=True)
         if finding.remedy:
             print(f"    → {finding.remedy}")
     return 1 if has_problem else 0
+
+
+def _examine_account(options: argparse.Namespace, home: Home) -> Iterable[Finding]:
+    from microjobs_orchestrator.doctor import account  # imports boto3
+
+    return account.examine(flags.load_settings(options), home)

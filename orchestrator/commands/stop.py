@@ -45,5 +45,5 @@ def _stop_run(options: argparse.Namespace) -> int:
         require_state(Home.from_environment())  # before a server is started for the home
     with backends.open_backend(options) as backend:
         stopped = stop_run(backend, options.run, lambda line: print(line, flush=True))
-    print(f"{options.run}: all jobs are stopped" if stopped else f"no job of {options.run} was running")
+    print(f"{options.run}: nothing runs" if stopped else f"nothing of {options.run} was running")
     return 0

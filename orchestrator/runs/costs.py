@@ -49,7 +49,8 @@ def _trial_seconds(sagemaker: "SageMakerClient", tuning: Members) -> Iterator[fl
         HyperParameterTuningJobName=tuning["HyperParameterTuningJobName"]
     )
     is_running = tuning["HyperParameterTuningJobStatus"] in TUNING.lifecycle.transitional
-    for summary in (summary for page in pages for summary in page["TrainingJobSummaries"]):
+    summaries = (summary for page in pages for summary in page["TrainingJobSummaries"])
+    for summary in (summary for summary in summaries if "TrainingStartTime" in summary):
         name = summary["TrainingJobName"]
         yield _billed_seconds(
             TRAINING, summary if is_running else sagemaker.describe_training_job(TrainingJobName=name)

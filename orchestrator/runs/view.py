@@ -44,7 +44,7 @@ class Filter:
     def statuses(self, kind: Kind) -> tuple[str, ...]:
         """Return the statuses to query for a kind; an empty tuple selects all statuses."""
         if self.status:
-            return (self.status,) if self.status in tuple(kind.lifecycle.statuses) else ()
+            return (self.status,) if self.status in kind.lifecycle.statuses else ()
         if self.running:
             return kind.lifecycle.active
         return ()

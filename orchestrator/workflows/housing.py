@@ -20,7 +20,7 @@ from microjobs_orchestrator.report.blocks import (
 )
 from microjobs_orchestrator.runs import outputs, steps
 from microjobs_orchestrator.runs.backend import Backend
-from microjobs_orchestrator.runs.kinds import TRAINING, TUNING, Members
+from microjobs_orchestrator.runs.kinds import TUNING, Members
 from microjobs_orchestrator.runs.planned import PlannedRequest, RunContext
 from microjobs_orchestrator.runs.run import Run
 from microjobs_orchestrator.runs.trials import Trial, list_trials, sort_trials
@@ -94,7 +94,7 @@ def housing(run: Run, options: Options, folder: Path) -> RunResults:
         tuning = run.job(plan_tuning(run, options))
         trials = sort_trials(list_trials(run.backend, tuning["HyperParameterTuningJobName"]))
         best = tuning["BestTrainingJob"]["TrainingJobName"]
-        models["tuned"] = read_model(run.backend, TRAINING.describe(run.backend.sagemaker, best) or {})
+        models["tuned"] = read_model(run.backend, run.backend.sagemaker.describe_training_job(TrainingJobName=best))
     return apply_best_model(run, options, folder, models, trials)
 
 

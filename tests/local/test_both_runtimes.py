@@ -52,7 +52,7 @@ def create_arrays(local: LocalServer) -> None:
 
 
 def scale(local: LocalServer) -> dict[str, Any]:
-    """Preprocess the data on two hosts, each of which gets half of the files."""
+    """Preprocess the data on two hosts. Each host gets half of the files."""
     outputs = [processing_output(name, local.uri(name), str(LAYOUT.processing(name))) for name in ("train", "test")]
     local.sagemaker.create_processing_job(
         ProcessingJobName="scale",

@@ -38,6 +38,7 @@ def find(store: ObjectStore, source: Mapping[str, Any], input_type: str) -> list
 def check_source(store: ObjectStore, source: Mapping[str, Any], input_type: str) -> None:
     """Raise ValidationError if a prefix has no objects, or a manifest does not exist."""
     uri = source["S3Uri"]
+    parse_uri(uri)  # its error says more than "No S3 objects found"
     try:
         exists = any(_list_objects(store, uri)) if source["S3DataType"] == PREFIX else store.get(*parse_uri(uri))
     except ServiceError as error:
