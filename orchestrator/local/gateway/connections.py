@@ -8,7 +8,6 @@ headers and a small body, and then passes the connection to a worker.
 import logging
 import re
 import resource
-import select
 import selectors
 import socket
 import threading
@@ -27,7 +26,7 @@ MAX_CONNECTIONS = 512
 """Maximum number of connections of one listener. It is lower if the process may open fewer than 2048 files."""
 
 HEAD_TIMEOUT = 10.0
-"""Time for a request's first line, headers and small body together."""
+"""Time for a request's first line, headers and small body together, and for a client to read some of a response."""
 
 IDLE_TIMEOUT = 60.0
 """Time after which a connection without a new request is closed."""
@@ -67,6 +66,8 @@ class Connection(HTTPConnection):
         self.deadline = 0.0
         self.has_served = False
         """Whether the server has answered one of its requests."""
+        self.is_closing = False
+        """Whether the last response ends the connection."""
         self.lingers = False
         self.needed_bytes: int | None = None
         """Bytes of the first line, the headers and a small body; None before the headers are complete."""
@@ -74,11 +75,10 @@ class Connection(HTTPConnection):
         """Bytes that may still be received after the last response; None while requests are expected."""
 
     def close(self) -> None:
+        """Close the connection once the client has received the last response."""
         connections: Connections = self.server._connections
-        if self.lingers:
-            connections.linger(self)
-        else:
-            connections.close_connection(self)
+        self.is_closing = True
+        connections.put(self)
 
     def release(self) -> None:
         self.rfile.close()
@@ -94,13 +94,6 @@ def _small_body_size(head: bytes) -> int:
     """Return the size of a body that is received with the headers; 0 if a worker reads it later."""
     length = _SMALL_LENGTH.search(head)
     return 0 if length is None or _EXPECT.search(head) else min(int(length[1]), SMALL_BODY_BYTES)
-
-
-def _is_writable(connected: socket.socket) -> bool:
-    """Return whether a response can be sent without waiting for the client to read earlier ones."""
-    poll = select.poll()
-    poll.register(connected, select.POLLOUT)
-    return bool(poll.poll(0))
 
 
 class Connections:
@@ -137,22 +130,18 @@ class Connections:
     # --- called by workers ---
 
     def put(self, connection: Connection) -> None:
-        """Take back a connection from a worker after a response, and wait for the next request."""
-        connection.has_served = True
-        connection.needed_bytes = None
-        if not self._is_complete(connection, 0):
-            self._wait(connection, HEAD_TIMEOUT if connection.rfile.buffered else IDLE_TIMEOUT)
-        elif _is_writable(connection.socket):
-            self._serve(connection)
-        else:  # a worker would have to wait for a client that sends requests and reads no responses
+        """Take back a connection from a worker after a response: send the rest, and wait for the next request."""
+        try:
+            is_sent = connection.wfile.try_send()
+        except OSError:  # the client has closed the connection
+            self.close_connection(connection)
+            return
+        if not is_sent:
             self._wait(connection, HEAD_TIMEOUT, selectors.EVENT_WRITE)
-
-    def linger(self, connection: Connection) -> None:
-        """Receive the rest of a refused request for a short time, then close the connection."""
-        connection.linger_bytes = LINGER_BYTES
-        with suppress(OSError):  # the client has closed the connection
-            connection.socket.shutdown(socket.SHUT_WR)
-        self._wait(connection, LINGER_TIMEOUT)
+        elif connection.is_closing:
+            self._end(connection)
+        else:
+            self._await_request(connection)
 
     def close_connection(self, connection: Connection) -> None:
         with self._lock:
@@ -185,6 +174,24 @@ class Connections:
             self.close_connection(connection)
 
     # --- called by this module ---
+
+    def _await_request(self, connection: Connection) -> None:
+        connection.has_served = True
+        connection.needed_bytes = None
+        if self._is_complete(connection, 0):
+            self._serve(connection)
+        else:
+            self._wait(connection, HEAD_TIMEOUT if connection.rfile.buffered else IDLE_TIMEOUT)
+
+    def _end(self, connection: Connection) -> None:
+        """Close a connection. After a refused request, receive the rest of the request for a short time first."""
+        if not connection.lingers:
+            self.close_connection(connection)
+            return
+        connection.linger_bytes = LINGER_BYTES
+        with suppress(OSError):  # the client has closed the connection
+            connection.socket.shutdown(socket.SHUT_WR)
+        self._wait(connection, LINGER_TIMEOUT)
 
     def _wait(self, connection: Connection, seconds: float, event: int = selectors.EVENT_READ) -> None:
         connection.deadline = time.monotonic() + seconds
@@ -222,7 +229,7 @@ class Connections:
     def _handle_connection_event(self, connection: Connection, event: int) -> None:
         if event == selectors.EVENT_WRITE:
             self._stop_waiting(connection)
-            self._serve(connection)
+            self.put(connection)
         elif connection.linger_bytes is None:
             self._receive(connection)
         else:
@@ -295,7 +302,8 @@ class Connections:
         for connection in late:
             if connection.rfile.buffered and connection.linger_bytes is None:
                 with suppress(OSError):
-                    connection.socket.send(_LATE)
+                    if connection.wfile.try_send():  # not within a response
+                        connection.socket.send(_LATE)
             self._drop(connection)
 
     def _drop(self, connection: Connection) -> None:

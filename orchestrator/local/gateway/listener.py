@@ -93,6 +93,11 @@ class Parser(HTTPRequest):
         if self.chunked_write:
             self.conn.wfile.write(b"0\r\n\r\n")
 
+    def write(self, chunk: bytes) -> None:
+        super().write(chunk)
+        if self.chunked_write:  # the client waits for each part of a stream
+            self.conn.wfile.send()
+
     def send_headers(self) -> None:
         """Close the connection if the body was not read: it could be long, and its sender may be unknown."""
         if not self.rfile.is_consumed():

@@ -1,6 +1,7 @@
 """Streams of one connection, and the body of a request without its transfer coding."""
 
 import io
+import os
 import re
 import socket
 import time
@@ -11,6 +12,7 @@ from typing import Protocol
 from microjobs_orchestrator.local.errors import ServiceError
 
 BLOCK_BYTES = 1 << 16
+MAX_UNSENT_BYTES = 1 << 16
 _CHUNK_LINE_BYTES = 4096
 _TRAILER_LINES = 32
 _CHUNK_SIZE = re.compile(rb"[0-9a-fA-F]{1,15}")
@@ -60,14 +62,34 @@ class Reader:
 
 
 class Writer:
-    """Unbuffered writer to a socket."""
+    """Writer to a non-blocking socket, also one with a timeout.
+
+    It keeps up to MAX_UNSENT_BYTES that the socket does not accept at once, so that no worker waits for a client that
+    reads no responses.
+    """
 
     def __init__(self, connection: socket.socket) -> None:
         self._socket = connection
+        self._unsent = b""
 
     def write(self, data: bytes) -> int:
-        self._socket.sendall(data)
+        """Send what the socket accepts. Wait for the client if more than MAX_UNSENT_BYTES are left."""
+        self._unsent += data
+        if not self.try_send() and len(self._unsent) > MAX_UNSENT_BYTES:
+            self.send()
         return len(data)
+
+    def send(self) -> None:
+        """Send all bytes; wait for the client up to the socket's timeout."""
+        data, self._unsent = self._unsent, b""
+        self._socket.sendall(data)
+
+    def try_send(self) -> bool:
+        """Send without waiting; return whether all bytes are sent."""
+        with suppress(BlockingIOError):
+            while self._unsent:  # `socket.send` would wait up to the socket's timeout
+                self._unsent = self._unsent[os.write(self._socket.fileno(), self._unsent) :]
+        return not self._unsent
 
 
 class Connected(Protocol):
@@ -142,6 +164,7 @@ class Body(io.RawIOBase):
         if self.is_awaited:
             self.is_awaited = False
             self._connection.wfile.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            self._connection.wfile.send()
         if self._deadline is not None:
             seconds = self._deadline - time.monotonic()
             if seconds <= 0:

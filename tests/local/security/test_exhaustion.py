@@ -26,9 +26,14 @@ HANG_SECONDS = 30.0
 """Half of the timeout of idle connections: a slower response waited for an idle connection to close."""
 
 
-def connect(host: str) -> socket.socket:
+def connect(host: str, receive_buffer: int | None = None) -> socket.socket:
     name, _, port = host.partition(":")
-    return socket.create_connection((name, int(port)), timeout=HANG_SECONDS)
+    connection = socket.socket()
+    if receive_buffer is not None:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+    connection.settimeout(HANG_SECONDS)
+    connection.connect((name, int(port)))
+    return connection
 
 
 def head(fields: Mapping[str, str], first: str = "POST / HTTP/1.1") -> bytes:
@@ -88,10 +93,12 @@ def answer(request: Request) -> Response:
 
 
 @contextmanager
-def serving(**options: Any) -> Iterator[str]:
+def serving(send_buffer: int | None = None, **options: Any) -> Iterator[str]:
     server = Server(("127.0.0.1", 0), numthreads=2, **options)
     server.wsgi_app = Request.application(answer)
     server.prepare()
+    if send_buffer is not None:  # accepted sockets inherit it
+        server.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer)
     thread = threading.Thread(target=server.serve)
     thread.start()
     try:
@@ -179,6 +186,25 @@ def test_clients_that_read_no_responses_occupy_no_workers() -> None:
         with closing(connect(host)) as other:
             other.sendall(b"GET /other HTTP/1.1\r\nHost: a\r\n\r\n")
             receive_until(other, b"for /other")
+
+
+@pytest.mark.parametrize("header", [b"", b"Connection: close\r\n"], ids=["", "close"])
+def test_responses_without_a_reader_occupy_no_workers(header: bytes) -> None:
+    size = 40_000
+    with serving(timeout=4 * HANG_SECONDS, send_buffer=4096) as host, ExitStack() as silent:
+        connections = [silent.enter_context(closing(connect(host, receive_buffer=4096))) for _ in range(4)]
+        for connection in connections:  # twice the workers
+            connection.sendall(b"GET /" + b"x" * size + b" HTTP/1.1\r\nHost: a\r\n" + header + b"\r\n")
+        with closing(connect(host)) as other:
+            other.sendall(b"GET /other HTTP/1.1\r\nHost: a\r\n\r\n")
+            receive_until(other, b"for /other")
+        for connection in connections:
+            receive_until(connection, b"x" * size)
+            if header:
+                assert is_closed(connection)
+            else:
+                connection.sendall(b"GET /next HTTP/1.1\r\nHost: a\r\n\r\n")
+                receive_until(connection, b"for /next")
 
 
 def test_slow_reader_receives_all_responses() -> None:
