@@ -1,6 +1,5 @@
 """The images of this repository's jobs. The Makefile builds them."""
 
-import os
 import subprocess
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
@@ -8,6 +7,7 @@ from pathlib import Path
 
 from microjobs_orchestrator import sources
 from microjobs_orchestrator.failures import LauncherError, UsageError
+from microjobs_orchestrator.local import own_images
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 PLATFORM = "linux/amd64"
@@ -19,8 +19,7 @@ VARIANT = "org.microjobs.variant"
 
 def local_image_name(job: str, variant: str = "cpu") -> str:
     """Return the name that `make build` gives the image of a job."""
-    suffix = "" if variant == "cpu" else f"-{variant}"
-    return f"{os.environ.get('REGISTRY') or 'microjobs'}/{job}:{os.environ.get('TAG') or 'dev'}{suffix}"
+    return own_images.format_name(job, variant)
 
 
 def list_jobs() -> list[str]:

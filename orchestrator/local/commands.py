@@ -8,7 +8,7 @@ import sys
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from microjobs_orchestrator.local import config
+from microjobs_orchestrator.local import config, framework_images
 from microjobs_orchestrator.local.home import Home
 from microjobs_orchestrator.terminal import strip_controls
 
@@ -31,6 +31,8 @@ def add_parser(subparsers: "Subparsers") -> None:
     up.add_argument("--limits", action="store_true", default=None, help=limits)
     aliases = "run the local image for an image URI, which may contain *; repeatable"
     up.add_argument("--image-alias", type=_split, action="append", metavar="URI=LOCAL", help=aliases)
+    frameworks = "run this repository's images in place of AWS's for scikit-learn, TensorFlow and PyTorch"
+    up.add_argument(framework_images.OPTION, action="store_true", default=None, help=frameworks)
     guards = "image with Python 3 for the guards of endpoints and isolated jobs; none: no guards"
     up.add_argument("--guard-image", metavar="IMAGE", help=guards)
     services = "forward requests for another AWS service to an emulator; repeatable"
@@ -100,7 +102,8 @@ def _list_ignored_flags(options: argparse.Namespace, address: "Address") -> list
         "runtime": options.runtime in (None, "auto", address.runtime),
         "region": options.region in (None, address.region),
     }
-    equal |= {name: not getattr(options, name) for name in ("limits", "image_alias", "guard_image", "service")}
+    others = ("limits", "image_alias", "framework_images", "guard_image", "service")
+    equal |= {name: not getattr(options, name) for name in others}
     return [f"--{name.replace('_', '-')}" for name, is_equal in equal.items() if not is_equal]
 
 

@@ -4,6 +4,7 @@
 port = 4577
 runtime = "auto"
 limits = false
+framework_images = false
 guard_image = "python:3.11-slim-bookworm"
 
 [local.images]
@@ -20,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from microjobs_orchestrator.failures import UsageError
+from microjobs_orchestrator.local import framework_images
 from microjobs_orchestrator.local.identity import REGION
 
 FILE = Path("microjobs.toml")
@@ -46,6 +48,8 @@ class Config:
     region: str = REGION
     limits: bool = False
     """Limit hosts to the processors and memory of their instance type."""
+    framework_images: bool = False
+    """Run this repository's images in place of AWS's images for scikit-learn, TensorFlow and PyTorch."""
     guard_image: str = ""
     """Image with Python for the guards of hosts' networks; empty: an image that the engine has."""
     images: Mapping[str, str] = field(default_factory=dict)
@@ -59,7 +63,8 @@ class Config:
         aliases = [f"--image-alias={uri}={local}" for uri, local in self.images.items()]
         guards = [f"--guard-image={self.guard_image}"] if self.guard_image else []
         services = [f"--service={name}={url}" for name, url in self.services.items()]
-        return [*flags, *aliases, *services, *guards, *(["--limits"] if self.limits else [])]
+        switches = {"--limits": self.limits, framework_images.OPTION: self.framework_images}
+        return [*flags, *aliases, *services, *guards, *(flag for flag, is_set in switches.items() if is_set)]
 
 
 def load(path: Path = FILE) -> Config:

@@ -131,7 +131,9 @@ def _start(home: Home, config: Config, runtime: Runtime, cleanup: ExitStack) -> 
     client_listener = _listen(LOOPBACK, config.port)
     port: int = client_listener.bind_addr[1]
     cleanup.callback(client_listener.stop)
-    settings = Settings(f"http://{runtime.machine}:{port}", config.region, config.images, config.limits)
+    settings = Settings(
+        f"http://{runtime.machine}:{port}", config.region, config.images, config.framework_images, config.limits
+    )
     state, store = State(home.state), ObjectStore(home)
     cleanup.callback(state.close)
     cleanup.callback(store.close)

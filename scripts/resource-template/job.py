@@ -35,7 +35,7 @@ class GreetingRun:
             self.job.run(partial(self.job.fail, SERVER_ENDED))
 
     def _run(self, hosts: Sequence[Host] = ()) -> None:
-        attempt = Attempt(self.plan_name, self.job.context.image(IMAGE), self._make_plan, self.job.open_stream)
+        attempt = Attempt(self.plan_name, IMAGE, self._make_plan, self.job.open_stream)
         outcome = self.job.run_attempt(attempt, hosts, self._handle_start)
         result = self.job.result(outcome)
         self.job.end(result.status, FailureReason=result.reason)

@@ -50,6 +50,7 @@ def test_running_server_refuses_other_settings(folder: Path) -> None:
         ("--runtime", "docker"),
         ("--region", "eu-west-1"),
         ("--limits",),
+        ("--framework-images",),
         ("--image-alias", "a=b"),
         ("--guard-image", "a"),
         ("--service", "sns=http://127.0.0.1:9"),
@@ -129,6 +130,8 @@ def test_settings_are_converted_to_flags() -> None:
     options = make_parser().parse_args(["local", "up", *settings.arguments()])
     assert (options.port, options.runtime, options.region, options.limits) == (1, "process", "eu-west-1", True)
     assert dict(options.image_alias) == {"a": "b"}
+    assert not options.framework_images
+    assert make_parser().parse_args(["local", "up", *Config(framework_images=True).arguments()]).framework_images
 
 
 def test_folder_as_settings_file_is_reported(tmp_path: Path) -> None:

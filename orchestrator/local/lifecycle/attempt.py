@@ -22,7 +22,7 @@ class Attempt:
 
     plan_name: str
     image: str
-    """The image's local name."""
+    """The image's name in the request."""
     make_plan: Callable[[Path], Plan]
     """Makes the plan, with inputs and configuration files in a new folder."""
     open_stream: Callable[[str], LogStream]
@@ -47,7 +47,7 @@ class Outcome:
 
 def prepare_plan(context: Context, attempt: Attempt) -> Plan:
     """Fetch an attempt's image, and make its plan. Raise CannotRunError if the image or an input cannot be used."""
-    context.runtime.prepare(attempt.image)
+    context.runtime.prepare(context.image(attempt.image))
     plan = attempt.make_plan(context.new_work_folder(attempt.plan_name))
     if len(plan.hosts) > 1:
         secret = secrets.token_hex(SECRET_BYTES)  # the hosts authenticate each other with it
@@ -58,8 +58,12 @@ def prepare_plan(context: Context, attempt: Attempt) -> Plan:
 
 def launch_plan(context: Context, attempt: Attempt, plan: Plan, events: EventQueue) -> Sequence[Host]:
     """Start a plan's hosts, or none if the job was stopped. Raise CannotRunError if one of them cannot start."""
+    note = context.image_note(attempt.image)
     for host in plan.hosts:
-        attempt.open_stream(host.name).begin()
+        stream = attempt.open_stream(host.name)
+        stream.begin()
+        if note is not None:
+            stream.note(note)
     return context.runtime.start(plan) if events.stop_reason is None else ()
 
 

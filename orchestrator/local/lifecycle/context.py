@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from microjobs_orchestrator.local import instances
+from microjobs_orchestrator.local import framework_images, instances
 from microjobs_orchestrator.local.home import Home
 from microjobs_orchestrator.local.identity import REGION, format_registry
 from microjobs_orchestrator.local.logs import LogStore
@@ -24,6 +24,8 @@ class Settings:
     region: str = REGION
     aliases: Mapping[str, str] = field(default_factory=dict)
     """Names of local images by image URI, which may contain `*`."""
+    framework_images: bool = False
+    """Whether this repository's images replace AWS's framework images."""
     limits: bool = False
     """Whether each host is limited to the processors and memory of its instance type."""
 
@@ -40,11 +42,31 @@ class Context:
     settings: Settings
 
     def image(self, uri: str) -> str:
-        """Return the local name of an image: its alias, else the first matching pattern's alias, else its own name."""
+        """Return the local name of an image.
+
+        It is the image's alias, else the first matching pattern's alias, else the substitute of a framework image,
+        else the image's own name.
+        """
+        return self._alias(uri) or self._substitute(uri) or self._without_registry(uri)
+
+    def image_note(self, uri: str) -> str | None:
+        """Return a sentence about what differs in the substitute of a framework image; None for other images."""
+        image = framework_images.parse(uri)
+        if image is None or self._alias(uri) or not (substitute := self._substitute(uri)):
+            return None
+        return image.describe_differences(substitute)
+
+    def _alias(self, uri: str) -> str | None:
         if uri in self.settings.aliases:
             return self.settings.aliases[uri]
         matches = (local for pattern, local in self.settings.aliases.items() if fnmatch.fnmatchcase(uri, pattern))
-        return next(matches, None) or self._without_registry(uri)
+        return next(matches, None)
+
+    def _substitute(self, uri: str) -> str | None:
+        image = framework_images.parse(uri) if self.settings.framework_images else None
+        if image is None:
+            return None
+        return image.find_substitute({tag for local in self.runtime.images() for tag in local.tags})
 
     def _without_registry(self, uri: str) -> str:
         """Return an image's name without the host of the local registry, unless the engine has the whole name."""

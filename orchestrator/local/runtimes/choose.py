@@ -3,8 +3,8 @@
 from docker.errors import DockerException
 
 from microjobs_orchestrator.local.home import Home
+from microjobs_orchestrator.local.own_images import JOBS
 from microjobs_orchestrator.local.runtimes.base import CannotRunError, Runtime
-from microjobs_orchestrator.local.runtimes.docker.images import JOBS
 from microjobs_orchestrator.local.runtimes.docker.runtime import DockerRuntime
 from microjobs_orchestrator.local.runtimes.process.runtime import ProcessRuntime
 

@@ -48,6 +48,10 @@ def plan(tmp_path: Path, script: str, name: str = "job/a", image: str = "serve")
         ("microjobs/mine:dev", "run `docker pull microjobs/mine:dev`"),
         ("example.com:5000/serve:1", "build it (`docker build --tag example.com:5000/serve:1 FOLDER`)"),
         ("serve", "run `docker pull serve`"),
+        (
+            "683313688378.dkr.ecr.us-east-1.amazonaws.com/sagemaker-scikit-learn:0.23-1-cpu-py3",
+            "start the server with --framework-images to run preprocess in its place, or build it",
+        ),
     ],
 )
 def test_remedy_for_a_missing_image_names_its_builder(image: str, remedy: str) -> None:

@@ -77,6 +77,13 @@ def test_unknown_image_raises_with_the_available_jobs(image: str, environments: 
         environments.get(image)
 
 
+def test_framework_image_error_names_the_option(environments: Environments) -> None:
+    uri = "763104351884.dkr.ecr.us-east-1.amazonaws.com/pytorch-training:2.3-gpu-py311"
+    remedy = "start the server with --framework-images to run train-pytorch in its place, or name one of them"
+    with pytest.raises(CannotRunError, match=remedy):
+        environments.get(uri)
+
+
 @pytest.mark.parametrize("uv", [True, False], ids=["uv", "pip"])
 def test_packages_come_from_the_local_folder(
     uv: bool, wheel: Path, environments: Environments, monkeypatch: pytest.MonkeyPatch

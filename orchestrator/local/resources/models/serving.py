@@ -123,7 +123,7 @@ def make_attempt(
             port=PORT,
         )
 
-    return Attempt(plan_name, image, make_plan, open_stream)
+    return Attempt(plan_name, container["Image"], make_plan, open_stream)
 
 
 def wait_until_healthy(

@@ -41,7 +41,7 @@ class ProcessingJob:
 
     @property
     def attempt(self) -> Attempt:
-        image = self.job.context.image(self.job.request["AppSpecification"]["ImageUri"])
+        image = self.job.request["AppSpecification"]["ImageUri"]
         return Attempt(self.plan_name, image, partial(make_plan, self.job), self.job.open_stream)
 
     def _run(self, hosts: Sequence[Host] = ()) -> None:

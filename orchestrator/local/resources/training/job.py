@@ -93,7 +93,7 @@ class TrainingJob:
     def attempt(self) -> Attempt:
         return Attempt(
             self.plan_name,
-            self.job.context.image(self.job.request["AlgorithmSpecification"]["TrainingImage"]),
+            self.job.request["AlgorithmSpecification"]["TrainingImage"],
             partial(make_plan, self.job, self._channels, self._checkpoints),
             self.job.open_stream,
             self._read_line,

@@ -3,7 +3,6 @@
 import logging
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import docker
@@ -11,13 +10,12 @@ from docker.errors import APIError
 from docker.models.images import Image as EngineImage
 from requests.exceptions import RequestException
 
+from microjobs_orchestrator.local import framework_images
+from microjobs_orchestrator.local.own_images import JOBS
 from microjobs_orchestrator.local.runtimes.base import CannotRunError, Image, MachineFailedError
 from microjobs_orchestrator.local.runtimes.docker.engine import EngineUnreachableError, retry_while_unreachable
 
 logger = logging.getLogger(__name__)
-
-JOBS = Path(__file__).resolve().parents[4] / "containers"
-"""The folder that contains this repository's jobs."""
 
 
 def prepare(client: docker.DockerClient, name: str) -> None:
@@ -63,7 +61,7 @@ def missing_image_remedy(image: str) -> str:
     job, _, tag = name.partition(":")
     if registry == os.environ.get("REGISTRY", "microjobs") and (JOBS / job / "image.yml").is_file():
         return f"run `microjobs build {job}{' --variant cuda' if tag.endswith('-cuda') else ''}`"
-    return (
+    return framework_images.remedy(image) + (
         f"build it (`docker build --tag {image} FOLDER`), log in to its registry and run `docker pull {image}`, "
         "or give the name of an image of this machine with --image-alias"
     )

@@ -21,7 +21,7 @@ from pathlib import Path
 import microjobs
 from microjobs import locks
 from microjobs.files import write_text
-from microjobs_orchestrator.local import trees
+from microjobs_orchestrator.local import framework_images, trees
 from microjobs_orchestrator.local.runtimes.base import CannotRunError, MachineFailedError
 from microjobs_orchestrator.local.runtimes.process.managed_process import ManagedProcess
 from microjobs_orchestrator.local.runtimes.process.packages import Installer, requirements
@@ -89,7 +89,7 @@ class Environments:
             variant = f" or has no {lock.name}" if name in jobs else ""
             raise CannotRunError(
                 f"image {image} is none of the jobs of this repository ({', '.join(jobs)}){variant}: without an engine "
-                "only these run; name one of them (--image-alias), or start Docker"
+                f"only these run; {framework_images.remedy(image)}name one of them (--image-alias), or start Docker"
             )
         return lock
 

@@ -1,0 +1,107 @@
+"""AWS's images for scikit-learn, TensorFlow and PyTorch, and this repository's images in their place.
+
+The names of the repositories are those of `image_uri_config` in the SageMaker SDK v2.
+"""
+
+import re
+from collections.abc import Container
+from dataclasses import dataclass
+
+from microjobs_orchestrator.local import own_images
+from microjobs_orchestrator.local.identity import ACCOUNT
+
+OPTION = "--framework-images"
+URI = re.compile(
+    r"""(?P<account>\d{12})\.dkr\.ecr(?:-fips)?\.[a-z0-9-]+\.
+    (?:amazonaws\.com(?:\.cn)?|amazonaws\.eu|c2s\.ic\.gov|sc2s\.sgov\.gov|csp\.hci\.ic\.gov|cloud\.adc-e\.uk)
+    /(?P<repository>[a-z-]+)(?::(?P<tag>[\w.-]+))?(?:@sha256:[0-9a-f]{64})?""",
+    re.VERBOSE,
+)
+VERSION = re.compile(r"\d+(?:\.\d+)*(?:-\d+(?=-|$))?")
+"""Matches the framework's version at the beginning of a tag, such as 2.3.1, or 0.23-1 with a build number."""
+PYTHON = re.compile(r"(?:^|-)py(\d)(\d*)(?:-|$)")
+
+
+@dataclass(frozen=True)
+class Framework:
+    """A framework, the job whose image has it, and the packages that may contain it."""
+
+    name: str
+    job: str
+    packages: tuple[str, ...]
+    repositories: tuple[str, ...]
+
+
+FRAMEWORKS = (
+    Framework("scikit-learn", "preprocess", ("scikit-learn",), ("sagemaker-scikit-learn",)),
+    Framework(
+        "TensorFlow",
+        "train-tensorflow",
+        ("tensorflow-cpu", "tensorflow"),
+        (
+            *("tensorflow-training", "tensorflow-inference", "tensorflow-inference-graviton"),
+            *("sagemaker-tensorflow", "sagemaker-tensorflow-scriptmode", "sagemaker-tensorflow-serving"),
+        ),
+    ),
+    Framework(
+        "PyTorch",
+        "train-pytorch",
+        ("torch",),
+        ("pytorch-training", "pytorch-inference", "pytorch-inference-graviton", "sagemaker-pytorch"),
+    ),
+)
+
+
+@dataclass(frozen=True)
+class FrameworkImage:
+    """One of AWS's images, as a request names it."""
+
+    uri: str
+    framework: Framework
+    tag: str
+
+    def find_substitute(self, local_images: Container[str]) -> str:
+        """Return the image of this repository: the CUDA variant for GPUs if the engine has it, else the CPU variant."""
+        cuda = own_images.format_name(self.framework.job, "cuda")
+        is_for_gpus = "gpu" in self.tag.split("-")
+        return cuda if is_for_gpus and cuda in local_images else own_images.format_name(self.framework.job)
+
+    def describe_differences(self, substitute: str) -> str:
+        """Return a sentence about the versions in the substitute and in the requested image."""
+        variant = "cuda" if substitute.endswith("-cuda") else "cpu"
+        ours = _format_version(self.framework.name, self._locked_version(variant))
+        requested = VERSION.match(self.tag)
+        theirs = requested[0] if requested else "the requested version"
+        python = f"Python {own_images.PYTHON_VERSION}{self._requested_python()}"
+        return f"{substitute} runs in place of {self.uri} ({OPTION}): {ours} instead of {theirs}, {python}"
+
+    def _locked_version(self, variant: str) -> str | None:
+        versions = (
+            own_images.find_locked_version(self.framework.job, name, variant) for name in self.framework.packages
+        )
+        return next(filter(None, versions), None)
+
+    def _requested_python(self) -> str:
+        """Return ` instead of 3.7` for a tag with `py37`; nothing if the tag names no version of Python."""
+        match = PYTHON.search(self.tag)
+        return "" if match is None else f" instead of {'.'.join(filter(None, match.groups()))}"
+
+
+def _format_version(name: str, version: str | None) -> str:
+    return name if version is None else f"{name} {version}"
+
+
+def parse(uri: str) -> FrameworkImage | None:
+    """Return the framework image that a URI names, in any account but the local server's; None for other images."""
+    match = URI.fullmatch(uri)
+    if match is None or match["account"] == ACCOUNT:
+        return None
+    found = (framework for framework in FRAMEWORKS if match["repository"] in framework.repositories)
+    framework = next(found, None)
+    return None if framework is None else FrameworkImage(uri, framework, match["tag"] or "")
+
+
+def remedy(uri: str) -> str:
+    """Return how to run this repository's image in place of an AWS image; nothing for other images."""
+    image = parse(uri)
+    return "" if image is None else f"start the server with {OPTION} to run {image.framework.job} in its place, or "

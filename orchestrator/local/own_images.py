@@ -1,0 +1,24 @@
+"""The images of this repository's jobs: their folders, their names, and the packages in their locks."""
+
+import os
+import re
+from pathlib import Path
+
+JOBS = Path(__file__).resolve().parents[2] / "containers"
+"""The folder that contains this repository's jobs."""
+PYTHON_VERSION = "3.11"
+"""The version of Python in the images and on the process runtime."""
+
+
+def format_name(job: str, variant: str = "cpu") -> str:
+    """Return the name that `make build` gives the image of a job."""
+    suffix = "" if variant == "cpu" else f"-{variant}"
+    return f"{os.environ.get('REGISTRY') or 'microjobs'}/{job}:{os.environ.get('TAG') or 'dev'}{suffix}"
+
+
+def find_locked_version(job: str, package: str, variant: str = "cpu") -> str | None:
+    """Return a package's version in the lock of a job; None without the repository, or without the package."""
+    lock = JOBS / job / f"{variant}.lock"
+    text = lock.read_text(encoding="utf-8") if lock.is_file() else ""
+    match = re.search(rf"^{re.escape(package)}==([^\s+;]+)", text, re.MULTILINE)
+    return match[1] if match else None
