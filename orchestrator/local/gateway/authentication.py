@@ -62,7 +62,7 @@ class Spool:
     def _copy(self, request: Request, max_bytes: int, file: IO[bytes]) -> str:
         size, digest = 0, sha256()
         _check_size(request.content_length or 0, max_bytes)
-        with self.wait(request):
+        with self.reserve_slot(request):
             for block in iter(Input(request.environ["wsgi.input"], late_status=408).read, b""):
                 size += len(block)
                 _check_size(size, max_bytes)
@@ -73,7 +73,7 @@ class Spool:
         return digest.hexdigest()
 
     @contextmanager
-    def wait(self, request: Request) -> Iterator[None]:
+    def reserve_slot(self, request: Request) -> Iterator[None]:
         """Let the block read a body, for at most `BODY_TIMEOUT` seconds.
 
         Raises:
@@ -84,7 +84,7 @@ class Spool:
             yield
             return
         if not self._slots.acquire(blocking=False):
-            message = f"{self._max_bodies} other requests without a proven sender are being read: try again"
+            message = f"{self._max_bodies} other unauthenticated requests are being read: try again"
             raise ServiceError("ServiceUnavailable", message, 503)
         try:
             with stream.limit(BODY_TIMEOUT) if isinstance(stream, Body) else nullcontext():
@@ -119,7 +119,7 @@ def make_signature_reader() -> Interceptor:
 
 def _read_form(request: Request, spool: Spool) -> Form:
     try:
-        with spool.wait(request):
+        with spool.reserve_slot(request):
             return Form(request, Input(request.environ["wsgi.input"]))
     except ServiceError as error:
         if error.status == HTTPStatus.SERVICE_UNAVAILABLE:

@@ -22,7 +22,7 @@ from microjobs_orchestrator.local.gateway.origin import make_health_check, make_
 from microjobs_orchestrator.local.gateway.routing import make_service_choice
 from microjobs_orchestrator.local.identity import Credentials, Prover
 from microjobs_orchestrator.local.protocols.http import REQUEST_ID
-from microjobs_orchestrator.local.protocols.protocol import error_style, guess_protocol
+from microjobs_orchestrator.local.protocols.protocol import get_error_style, guess_protocol
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
@@ -97,7 +97,7 @@ def _describe_failure(error: Exception, exchange: Exchange) -> ServiceError:
     if isinstance(error, ServiceError):
         return error
     if isinstance(error, AuthError):
-        return error.to_service_error(error_style(exchange.protocol))
+        return error.to_service_error(get_error_style(exchange.protocol))
     if is_disk_full(error):
         return make_disk_full_error()
     request, request_id = exchange.request, exchange.request.environ[REQUEST_ID]

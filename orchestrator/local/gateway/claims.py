@@ -124,7 +124,9 @@ def _read_presigned(request: Request) -> Claim:
 def _read_v4(parts: Mapping[str, str], expires: timedelta | None = None) -> Claim:
     scope, algorithm = SCOPE.fullmatch(parts.get("Credential", "")), parts.get("Algorithm", "")
     if algorithm != ALGORITHM or scope is None or not parts.get("SignedHeaders") or not parts.get("Signature"):
-        raise AuthError("malformed", f"the request's signature is not of version 4: {algorithm[:40]!r} …")
+        raise AuthError(
+            "malformed", f"the request has no complete signature of version 4; its algorithm is {algorithm[:40]!r}"
+        )
     headers, timestamp = tuple(parts["SignedHeaders"].split(";")), parse_timestamp(parts.get("Date", ""))
     return Claim(scope["key"], scope["region"], scope["service"], timestamp, headers, parts["Signature"], expires)
 

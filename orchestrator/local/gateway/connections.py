@@ -46,8 +46,8 @@ _HEAD_END = re.compile(rb"\n\r?\n")
 _SMALL_LENGTH = re.compile(rb"(?i)\ncontent-length:[ \t]*([0-9]{1,5})[ \t]*\r?\n")
 _EXPECT = re.compile(rb"(?i)\nexpect:")
 
-_BUSY = b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nRetry-After: 1\r\nContent-Length: 0\r\n\r\n"
-_LATE = b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
+_BUSY_RESPONSE = b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nRetry-After: 1\r\nContent-Length: 0\r\n\r\n"
+_TIMEOUT_RESPONSE = b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 
 
 class Connection(HTTPConnection):
@@ -58,9 +58,9 @@ class Connection(HTTPConnection):
     """
 
     def __init__(
-        self, server: Any, parser_class: type[HTTPRequest], accepted: socket.socket, address: tuple[str, int]
+        self, server: Any, parser_class: type[HTTPRequest], client_socket: socket.socket, address: tuple[str, int]
     ) -> None:
-        super().__init__(server, accepted, _open)
+        super().__init__(server, client_socket, _open)
         self.RequestHandlerClass = parser_class
         self.remote_addr, self.remote_port = address
         self.deadline = 0.0
@@ -69,6 +69,7 @@ class Connection(HTTPConnection):
         self.is_closing = False
         """Whether the last response ends the connection."""
         self.lingers = False
+        """Whether the server still receives and discards data after the last response."""
         self.needed_bytes: int | None = None
         """Bytes of the first line, the headers and a small body; None before the headers are complete."""
         self.linger_bytes: int | None = None
@@ -85,9 +86,9 @@ class Connection(HTTPConnection):
         self.socket.close()
 
 
-def _open(accepted: socket.socket, mode: str, _: int) -> Reader | Writer:
+def _open(client_socket: socket.socket, mode: str, _: int) -> Reader | Writer:
     """Create the two streams of a connection, for cheroot."""
-    return Reader(accepted) if "r" in mode else Writer(accepted)
+    return Reader(client_socket) if "r" in mode else Writer(client_socket)
 
 
 def _small_body_size(head: bytes) -> int:
@@ -211,7 +212,7 @@ class Connections:
     def _handle_event(self, key: selectors.SelectorKey) -> None:
         connection: Connection | None = key.data
         if connection is not None and self._waiting.get(key.fd) is not connection:
-            return  # it was closed to make room for a new one
+            return  # it was closed to make room for a new connection
         try:
             if connection is None:
                 self._accept()
@@ -236,15 +237,15 @@ class Connections:
             self._discard(connection, connection.linger_bytes)
 
     def _accept(self) -> None:
-        accepted, address = self._listener.accept()
+        client_socket, address = self._listener.accept()
         if self._open_count >= self._max_connections and not self._make_room():
-            with accepted, suppress(OSError):
-                accepted.settimeout(0)
-                accepted.send(_BUSY)
+            with client_socket, suppress(OSError):
+                client_socket.settimeout(0)
+                client_socket.send(_BUSY_RESPONSE)
             return
         with self._lock:
             self._open_count += 1
-        connection = self._make_connection(accepted, address)
+        connection = self._make_connection(client_socket, address)
         connection.socket.settimeout(0)
         is_open = True
         try:  # most clients have sent their request by now, so most connections need not wait
@@ -303,7 +304,7 @@ class Connections:
             if connection.rfile.buffered and connection.linger_bytes is None:
                 with suppress(OSError):
                     if connection.wfile.try_send():  # not within a response
-                        connection.socket.send(_LATE)
+                        connection.socket.send(_TIMEOUT_RESPONSE)
             self._drop(connection)
 
     def _drop(self, connection: Connection) -> None:

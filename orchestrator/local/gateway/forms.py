@@ -40,7 +40,7 @@ class Form:
     def __init__(self, request: Request, stream: Stream) -> None:
         boundary = request.mimetype_params.get("boundary", "")
         if not re.fullmatch(r"[\x20-\x7e]{1,70}", boundary):
-            raise _malformed("the boundary is missing or not valid")
+            raise _make_malformed_error("the boundary is missing or not valid")
         self._stream = stream
         self._decoder = MultipartDecoder(boundary.encode(), max_parts=MAX_PARTS)
         self._received = 0
@@ -59,7 +59,7 @@ class Form:
                     self._receive()
                     continue
             except (ValueError, RequestEntityTooLarge) as error:
-                raise _malformed(str(error)) from error
+                raise _make_malformed_error(str(error)) from error
             yield event
             if isinstance(event, Epilogue):
                 return
@@ -67,7 +67,7 @@ class Form:
     def _receive(self) -> None:
         """Receive a block. The decoder keeps everything before the first boundary in memory, so its size is limited."""
         if not self._has_file and self._received > MAX_FIELD_BYTES + BLOCK_BYTES:
-            raise _too_long()
+            raise _make_too_long_error()
         block = self._stream.read(BLOCK_BYTES)
         self._received += len(block)
         self._decoder.receive_data(block or None)
@@ -82,12 +82,12 @@ class Form:
             if isinstance(event, Field):
                 name = event.name.lower()
                 if name in self.fields:
-                    raise _malformed(f"the field {name!r} is repeated")
+                    raise _make_malformed_error(f"the field {name!r} is repeated")
                 self.fields[name] = ""
             elif isinstance(event, Data):
                 self.fields[name] += event.data.decode(errors="replace")
             if sum(map(len, self.fields.values())) > MAX_FIELD_BYTES:
-                raise _too_long()
+                raise _make_too_long_error()
         raise ServiceError("InvalidArgument", "POST requires exactly one file upload per request.")
 
     def read(self, size: int, /) -> bytes:  # noqa: ARG002  a block has the size in which it was received
@@ -95,7 +95,7 @@ class Form:
         while not self._has_ended:
             event = next(self._events, None)
             if not isinstance(event, Data):
-                raise _malformed("it ends within the file")
+                raise _make_malformed_error("the body ends within the file")
             self._has_ended = not event.more_data
             if event.data:
                 return event.data
@@ -108,11 +108,11 @@ class Form:
         return self.fields[name]
 
 
-def _too_long() -> ServiceError:
+def _make_too_long_error() -> ServiceError:
     message = f"Your POST request fields preceding the upload file exceed {MAX_FIELD_BYTES} bytes."
     return ServiceError("MaxPostPreDataLengthExceededError", message)
 
 
-def _malformed(reason: str) -> ServiceError:
+def _make_malformed_error(reason: str) -> ServiceError:
     message = f"The body of your POST request is not well-formed multipart/form-data: {reason}."
     return ServiceError("MalformedPOSTRequest", message)

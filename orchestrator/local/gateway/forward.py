@@ -31,7 +31,7 @@ BLOCK_BYTES = 1 << 20
 ALL_OTHERS = "*"
 """Key of the setting for all services without a setting of their own."""
 
-DUMMY = botocore_credentials.Credentials("test", "test")
+DUMMY_CREDENTIALS = botocore_credentials.Credentials("test", "test")
 
 REPLACED_HEADERS = frozenset(
     {
@@ -53,14 +53,14 @@ class Forwarder:
     """
 
     def __init__(self, services: Mapping[str, str]) -> None:
-        self._own = {signing_name(service) for service in TABLE}
+        self._own_services = {signing_name(service) for service in TABLE}
         self._default_url = services.get(ALL_OTHERS)
-        self._names = {_check_service(name, self._own): name for name in services if name != ALL_OTHERS}
+        self._names = {_check_service(name, self._own_services): name for name in services if name != ALL_OTHERS}
         self._urls = {signed: services[name] for signed, name in self._names.items()}
 
     def find_url(self, service: str) -> str | None:
         """Return the address of the emulator for a signing name; None if there is no emulator."""
-        return None if service in self._own else self._urls.get(service, self._default_url)
+        return None if service in self._own_services else self._urls.get(service, self._default_url)
 
     def find_protocol(self, service: str) -> str | None:
         """Return the protocol of the service with a signing name; None if the settings do not name the service."""
@@ -86,17 +86,17 @@ class Forwarder:
                 response = session.send(prepared, stream=True, timeout=timeout, allow_redirects=False)
                 return _convert_response(response)
         except (requests.RequestException, HTTPError) as error:
-            message = f"{base}, which answers for {service} by [local.services], does not answer: {error}"
+            message = f"{base}, the emulator for {service} in [local.services], does not respond: {error}"
             raise ServiceError("ServiceUnavailable", f"{message}. Start it, or remove the setting.", 503) from error
 
 
-def _check_service(name: str, own: set[str]) -> str:
+def _check_service(name: str, own_services: set[str]) -> str:
     try:
         signed = signing_name(name)
     except UnknownServiceError as error:
         message = f"[local.services] has {name!r}, which is not a service: use boto3's names, such as secretsmanager"
         raise ConfigError(message) from error
-    if signed in own:
+    if signed in own_services:
         raise ConfigError(f"[local.services] has {name!r}, but this server itself answers requests for {signed}")
     return signed
 
@@ -108,7 +108,7 @@ def _sign(exchange: Exchange, base: str) -> AWSRequest:
     url = f"{base.rstrip('/')}{path}{'?' if unsigned_query else ''}{unsigned_query}"
     headers = _drop_headers(dict(request.headers), REPLACED_HEADERS)
     signed = AWSRequest(method=request.method, url=url, data=request.get_data(), headers=headers)
-    SigV4Auth(DUMMY, claim.service, claim.region).add_auth(signed)
+    SigV4Auth(DUMMY_CREDENTIALS, claim.service, claim.region).add_auth(signed)
     return signed
 
 

@@ -30,17 +30,17 @@ _PROTOCOL = re.compile(rb"HTTP/[0-9]\.[0-9]")
 
 
 _TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-_BAD_VALUE = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
+_CONTROL_CHARACTER = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 _LENGTH = re.compile(rb"[0-9]{1,18}")
 
-_SINGLE = frozenset(
+_SINGLE_VALUE_HEADERS = frozenset(
     {
         *("authorization", "date", "expect", "expires", "from", "host", "if-modified-since", "if-range"),
         *("if-unmodified-since", "max-forwards", "origin", "range", "referer", "transfer-encoding", "user-agent"),
     }
 )
-_SINGLE_PREFIXES = ("content-", "sec-", "x-amz-", "x-amzn-")
-_LISTS = ("x-amz-meta-", "x-amz-object-attributes", "x-amz-optional-object-attributes")
+_SINGLE_VALUE_PREFIXES = ("content-", "sec-", "x-amz-", "x-amzn-")
+_REPEATABLE_PREFIXES = ("x-amz-meta-", "x-amz-object-attributes", "x-amz-optional-object-attributes")
 """Headers of Amazon that may be repeated: some SDKs send one header per item."""
 
 
@@ -78,16 +78,16 @@ class Parser(HTTPRequest):
         elif expected != b"100-continue":
             self.simple_response("417 Expectation Failed", "Expect must be 100-continue")
         options = {option.strip() for option in self.inheaders.get(b"Connection", b"").lower().split(b",")}
-        is_kept = b"close" not in options if self.response_protocol == "HTTP/1.1" else b"keep-alive" in options
-        self.close_connection = self.close_connection or not is_kept
+        is_persistent = b"close" not in options if self.response_protocol == "HTTP/1.1" else b"keep-alive" in options
+        self.close_connection = self.close_connection or not is_persistent
         return bool(coding == b"chunked" and expected == b"100-continue")
 
     def respond(self) -> None:
         """Replace cheroot's method, which keeps a chunk of any size in memory and sends `100 Continue` too early."""
         self.chunked_read = b"Transfer-Encoding" in self.inheaders
         length = None if self.chunked_read else int(self.inheaders.get(b"Content-Length", 0))
-        is_awaited = b"Expect" in self.inheaders and self.request_protocol == b"HTTP/1.1"
-        self.rfile = Body(self.conn, length, is_awaited=is_awaited, timeout=self.server.timeout)
+        expects_continue = b"Expect" in self.inheaders and self.request_protocol == b"HTTP/1.1"
+        self.rfile = Body(self.conn, length, expects_continue=expects_continue, timeout=self.server.timeout)
         self.server.gateway(self).respond()
         self.ensure_headers_sent()
         if self.chunked_write:
@@ -124,11 +124,11 @@ class EnvironmentBuilder(Gateway_10):
         variables: dict[str, Any] = super().get_environ()  # type: ignore[no-untyped-call]
         environ = {name: value for name, value in variables.items() if not name.startswith(("HTTP_", "CONTENT_"))}
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in self.req.inheaders.items()}
-        environ |= {_variable(name): value for name, value in headers.items() if "_" not in name}
+        environ |= {_get_variable_name(name): value for name, value in headers.items() if "_" not in name}
         return environ | {HEADERS: headers, "wsgi.input_terminated": True}
 
 
-def _variable(header: str) -> str:
+def _get_variable_name(header: str) -> str:
     name = header.upper().replace("-", "_")
     return name if name in ("CONTENT_TYPE", "CONTENT_LENGTH") else f"HTTP_{name}"
 
@@ -174,7 +174,7 @@ def read_headers(read_line: Callable[[], bytes], headers: MutableMapping[bytes, 
         name, value = _parse_field(line[:-2])
         key = name.title()
         if key in headers:
-            if _is_single(name.decode().lower()):
+            if _has_single_value(name.decode().lower()):
                 raise ValueError(f"The header {name.decode()} is repeated; send it once.")
             value = headers[key] + b"," + value
         headers[key] = value
@@ -185,13 +185,15 @@ def _parse_field(line: bytes) -> tuple[bytes, bytes]:
     if not colon or not _TOKEN.fullmatch(name):  # also folded lines, and spaces before the colon
         raise ValueError(f"The header line {_quote(line)} must start with a name of ASCII letters and a colon.")
     value = value.strip(b" \t")
-    if _BAD_VALUE.search(value):
+    if _CONTROL_CHARACTER.search(value):
         raise ValueError(f"The header {name.decode()} contains a control character.")
     return name, value
 
 
-def _is_single(name: str) -> bool:
-    return name in _SINGLE or (name.startswith(_SINGLE_PREFIXES) and not name.startswith(_LISTS))
+def _has_single_value(name: str) -> bool:
+    return name in _SINGLE_VALUE_HEADERS or (
+        name.startswith(_SINGLE_VALUE_PREFIXES) and not name.startswith(_REPEATABLE_PREFIXES)
+    )
 
 
 def check_framing(protocol: bytes, headers: Mapping[bytes, bytes]) -> None:

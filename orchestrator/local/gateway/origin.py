@@ -23,14 +23,14 @@ def make_host_check(names: Collection[str]) -> Interceptor:
 
     The domain name of a web page can resolve to this server (DNS rebinding), but browsers send that name as the host.
     """
-    known = sorted({name.lower() for name in names})
+    known_hosts = sorted({name.lower() for name in names})
 
     def check_host(exchange: Exchange) -> None:
-        sent = exchange.request.headers.get("Host", "")
-        match = HOST.fullmatch(sent)
+        host_header = exchange.request.headers.get("Host", "")
+        match = HOST.fullmatch(host_header)
         host = match[1].lower() if match else ""
-        if not any(host == name or host.endswith(f".{name}") for name in known):
-            message = f"host {sent!r} is not this server's; use {', '.join(known)}"
+        if not any(host == name or host.endswith(f".{name}") for name in known_hosts):
+            message = f"host {host_header!r} is not this server's; use {', '.join(known_hosts)}"
             raise ServiceError("AccessDeniedException", message, 403)
 
     return check_host
@@ -42,7 +42,7 @@ def refuse_pages(exchange: Exchange) -> None:
     Browsers send the page's origin, except in requests for images, scripts and links. These have `Sec-Fetch-Site`.
     """
     if (origin := exchange.request.headers.get("Origin")) is not None:
-        message = f"requests of web pages of {origin!r} are refused: this server has no CORS rules"
+        message = f"requests from web pages of {origin!r} are refused: this server has no CORS rules"
         raise ServiceError("AccessDeniedException", message, 403)
 
 
@@ -57,7 +57,7 @@ def make_health_check(prove: Prover) -> Interceptor:
         if request.path not in HEALTH_PATHS or request.method != "GET" or "Authorization" in request.headers:
             return None
         if request.headers.get("Sec-Fetch-Site", "none") != "none":
-            raise ServiceError("AccessDeniedException", "requests of web pages are refused", 403)
+            raise ServiceError("AccessDeniedException", "requests from web pages are refused", 403)
         content: dict[str, Any] = {"status": "ok", "pid": os.getpid()}
         nonce = request.args.get("nonce", "")
         if NONCE.fullmatch(nonce):

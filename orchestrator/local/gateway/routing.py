@@ -6,7 +6,7 @@ from microjobs_orchestrator.local.errors import ServiceError
 from microjobs_orchestrator.local.gateway.exchange import OWN_SERVICE, Exchange, Interceptor
 from microjobs_orchestrator.local.gateway.forward import Forwarder
 from microjobs_orchestrator.local.protocols.models import signing_name
-from microjobs_orchestrator.local.protocols.protocol import get_protocol, protocol_of
+from microjobs_orchestrator.local.protocols.protocol import get_protocol, get_service_protocol
 from microjobs_orchestrator.local.protocols.rest_routes import has_path
 
 
@@ -17,30 +17,31 @@ def make_service_choice(services: Collection[str], forwarder: Forwarder, own_pat
         services: botocore's names of this server's services.
         own_paths: paths of `OWN_SERVICE`.
     """
-    known = sorted(services)
+    service_names = sorted(services)
     by_signing_name: dict[str, list[str]] = {}
-    for name in known:
+    for name in service_names:
         by_signing_name.setdefault(signing_name(name), []).append(name)
 
     def choose_service(exchange: Exchange) -> None:
-        request, signed = exchange.request, exchange.claim.service
+        request, signing_service = exchange.request, exchange.claim.service
         if request.method == "POST" and request.path in own_paths and exchange.form is None:
             exchange.service, exchange.protocol = OWN_SERVICE, get_protocol("json")
-        elif forwarder.find_url(signed) is not None:
-            if protocol := forwarder.find_protocol(signed):
+        elif forwarder.find_url(signing_service) is not None:
+            if protocol := forwarder.find_protocol(signing_service):
                 exchange.protocol = get_protocol(protocol)
         else:
-            exchange.service = _choose(by_signing_name.get(signed, []), exchange)
+            exchange.service = _choose_service(by_signing_name.get(signing_service, []), exchange)
             if not exchange.service:
-                hint = "another emulator can answer it by [local.services] in microjobs.toml"
-                message = f"service {signed!r} at {request.path!r} is not supported; supported: {', '.join(known)}"
-                raise ServiceError("UnknownService", f"{message}; {hint}", 404)
-            exchange.protocol = protocol_of(exchange.service)
+                problem = f"service {signing_service!r} at {request.path!r} is not supported"
+                supported = f"supported: {', '.join(service_names)}"
+                remedy = "to use another emulator for it, add it to [local.services] in microjobs.toml"
+                raise ServiceError("UnknownService", f"{problem}; {supported}; {remedy}", 404)
+            exchange.protocol = get_service_protocol(exchange.service)
 
     return choose_service
 
 
-def _choose(names: Collection[str], exchange: Exchange) -> str:
+def _choose_service(names: Collection[str], exchange: Exchange) -> str:
     """Return the service of a request among services that share a signing name; empty if no service matches.
 
     SageMaker and SageMaker Runtime both sign as `sagemaker`. SageMaker has the json protocol, so its requests have
@@ -49,5 +50,5 @@ def _choose(names: Collection[str], exchange: Exchange) -> str:
     if len(names) < 2:
         return next(iter(names), "")
     is_json = "X-Amz-Target" in exchange.request.headers
-    candidates = (name for name in names if (protocol_of(name) is get_protocol("json")) == is_json)
+    candidates = (name for name in names if (get_service_protocol(name) is get_protocol("json")) == is_json)
     return next((name for name in candidates if is_json or has_path(name, exchange.request.path)), "")

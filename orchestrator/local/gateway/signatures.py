@@ -184,8 +184,8 @@ def _check_time(claim: Claim, now: datetime) -> None:
 
 def _check_signed_headers(request: Request, claim: Claim) -> None:
     """Refuse Amazon's headers without a signature, as AWS does: anyone could have added them."""
-    amazons = {name for name in get_headers(request) if name.startswith(("x-amz-", "x-amzn-"))}
-    missing = ({"host"} | (amazons - UNSIGNED_HEADERS)) - set(claim.signed_headers)
+    amazon_headers = {name for name in get_headers(request) if name.startswith(("x-amz-", "x-amzn-"))}
+    missing = ({"host"} | (amazon_headers - UNSIGNED_HEADERS)) - set(claim.signed_headers)
     if missing:
         raise AuthError("signature", f"headers that must be signed are not: {', '.join(sorted(missing))}")
 
@@ -251,12 +251,12 @@ def _sign_v2(request: Request, claim: Claim, keys: Keys) -> str:
         if not is_signed and name not in V2_UNSIGNED_PARAMETERS:
             raise AuthError("signature", f"version 2 does not sign the parameter {name!r:.80}: presign with version 4")
     # Botocore moves headers of S3 into the address, and signs them as headers.
-    moved = {
+    headers_in_query = {
         name: value
         for name, value in request.args.items()
         if name.startswith("x-amz-") or name in ("content-type", "content-md5")
     }
-    headers = cast("Mapping[str, Any]", AWSRequest(headers={**moved, **get_headers(request)}).headers)
+    headers = cast("Mapping[str, Any]", AWSRequest(headers={**headers_in_query, **get_headers(request)}).headers)
     path, query = get_target(request)
     bucket = get_virtual_bucket(request)
     resource = f"/{bucket}{path}" if bucket else path if path.count("/") > 1 or path == "/" else f"{path}/"

@@ -92,7 +92,7 @@ class Writer:
         return not self._unsent
 
 
-class Connected(Protocol):
+class BodyConnection(Protocol):
     """The parts of a connection that a body needs."""
 
     rfile: Reader
@@ -107,18 +107,20 @@ class Body(io.RawIOBase):
 
     Args:
         length: in bytes; None for a chunked body.
-        is_awaited: whether the client waits for `100 Continue`.
+        expects_continue: whether the client waits for `100 Continue`.
         timeout: seconds for which one read may wait.
     """
 
-    def __init__(self, connection: Connected, length: int | None, *, is_awaited: bool, timeout: float) -> None:
+    def __init__(
+        self, connection: BodyConnection, length: int | None, *, expects_continue: bool, timeout: float
+    ) -> None:
         self._connection = connection
         self._is_chunked = length is None
         self._bytes_left = length or 0
         self._is_read = length == 0
         self._timeout = timeout
         self._deadline: float | None = None
-        self.is_awaited = is_awaited and length != 0
+        self.expects_continue = expects_continue and length != 0
 
     def readable(self) -> bool:
         return True
@@ -161,8 +163,8 @@ class Body(io.RawIOBase):
         return count
 
     def _prepare(self) -> None:
-        if self.is_awaited:
-            self.is_awaited = False
+        if self.expects_continue:
+            self.expects_continue = False
             self._connection.wfile.write(b"HTTP/1.1 100 Continue\r\n\r\n")
             self._connection.wfile.send()
         if self._deadline is not None:
@@ -196,7 +198,7 @@ class Body(io.RawIOBase):
     def _read_line(self) -> bytes:
         line = self._connection.rfile.readline(_CHUNK_LINE_BYTES)
         if not line.endswith(b"\r\n"):
-            raise ValueError("a line between chunks has no end")
+            raise ValueError("a line between chunks does not end with CR LF")
         return line[:-2]
 
 
@@ -233,7 +235,7 @@ class Input:
 
     def drain(self) -> None:
         """Read the rest, so that the connection can be reused, unless the client still waits for `100 Continue`."""
-        if not getattr(self._stream, "is_awaited", False):
+        if not getattr(self._stream, "expects_continue", False):
             with suppress(ServiceError):
                 while self.read():
                     pass

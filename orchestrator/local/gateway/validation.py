@@ -40,13 +40,13 @@ def validate(operation: OperationModel, params: Mapping[str, Any]) -> None:
         ServiceError: a value has the wrong type (SerializationException).
     """
     shape = operation.input_shape
-    found = list(_structure(shape, params, "")) if shape else []
-    if found:
-        plural = "s" if len(found) > 1 else ""
-        raise ValidationError(f"{len(found)} validation error{plural} detected: {'; '.join(found)}")
+    violations = list(_check_structure(shape, params, "")) if shape else []
+    if violations:
+        plural = "s" if len(violations) > 1 else ""
+        raise ValidationError(f"{len(violations)} validation error{plural} detected: {'; '.join(violations)}")
 
 
-def _describe(value: object, path: str, constraint: str) -> str:
+def _describe_violation(value: object, path: str, constraint: str) -> str:
     text = value if isinstance(value, str) else json.dumps(value)
     shown = text if len(text) <= MAX_QUOTED_CHARACTERS else f"{text[:MAX_QUOTED_CHARACTERS]}..."
     quoted = "null" if value is None else f"'{shown}'"
@@ -61,7 +61,7 @@ def _extend_path(path: str, member: str) -> str:
 # --- one check per type; each yields the violated constraints ---
 
 
-def _any(shape: Shape, value: Any, path: str) -> Iterator[str]:
+def _check_value(shape: Shape, value: Any, path: str) -> Iterator[str]:
     expected, name = PYTHON_TYPES[shape.type_name]
     if not isinstance(value, expected) or (isinstance(value, bool) and shape.type_name != "boolean"):
         raise ServiceError("SerializationException", f"{_name_type(value)} can not be converted to {name} at '{path}'")
@@ -69,47 +69,51 @@ def _any(shape: Shape, value: Any, path: str) -> Iterator[str]:
         yield from CHECKS[shape.type_name](shape, value, path)
 
 
-def _structure(shape: Any, value: Mapping[str, Any], path: str) -> Iterator[str]:
+def _check_structure(shape: Any, value: Mapping[str, Any], path: str) -> Iterator[str]:
     for name in shape.required_members:
         if name not in value:
-            yield _describe(None, _extend_path(path, name), "Member must not be null")
+            yield _describe_violation(None, _extend_path(path, name), "Member must not be null")
     if shape.is_tagged_union and len(value) != 1:
-        yield _describe(value, path, f"Member must have exactly one member set of: [{', '.join(shape.members)}]")
+        yield _describe_violation(
+            value, path, f"Member must have exactly one member set of: [{', '.join(shape.members)}]"
+        )
     for name, content in value.items():
         if name in shape.members:
-            yield from _any(shape.members[name], content, _extend_path(path, name))
+            yield from _check_value(shape.members[name], content, _extend_path(path, name))
         else:
-            yield _describe(content, _extend_path(path, name), _unknown(name, shape))
+            yield _describe_violation(content, _extend_path(path, name), _describe_unknown_member(name, shape))
 
 
-def _unknown(name: str, shape: StructureShape) -> str:
+def _describe_unknown_member(name: str, shape: StructureShape) -> str:
     near = get_close_matches(name, shape.members, n=1)
-    hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(shape.members) or 'none'}"
-    return f"Member {name} is not known ({hint})"
+    hint = f"did you mean {near[0]}?" if near else f"valid members: {', '.join(shape.members) or 'none'}"
+    return f"Member {name} is unknown ({hint})"
 
 
-def _list(shape: ListShape, value: list[Any], path: str) -> Iterator[str]:
-    yield from _length(shape, value, path)
+def _check_list(shape: ListShape, value: list[Any], path: str) -> Iterator[str]:
+    yield from _check_length(shape, value, path)
     for number, item in enumerate(value, start=1):
-        yield from _any(shape.member, item, f"{path}.{number}.member")
+        yield from _check_value(shape.member, item, f"{path}.{number}.member")
 
 
-def _map(shape: MapShape, value: dict[str, Any], path: str) -> Iterator[str]:
-    yield from _length(shape, value, path)
+def _check_map(shape: MapShape, value: dict[str, Any], path: str) -> Iterator[str]:
+    yield from _check_length(shape, value, path)
     for key, item in value.items():
-        yield from (f"Map keys must be valid: {error}" for error in _string(shape.key, key, path))
-        yield from _any(shape.value, item, f"{path}.{key[:MAX_QUOTED_CHARACTERS]}")
+        yield from (f"Map keys must be valid: {error}" for error in _check_string(shape.key, key, path))
+        yield from _check_value(shape.value, item, f"{path}.{key[:MAX_QUOTED_CHARACTERS]}")
 
 
-def _string(shape: Shape, value: str, path: str) -> Iterator[str]:
-    length_errors = list(_length(shape, value, path))
+def _check_string(shape: Shape, value: str, path: str) -> Iterator[str]:
+    length_errors = list(_check_length(shape, value, path))
     yield from length_errors
     if shape.metadata.get("enum") and value not in shape.metadata["enum"]:
-        yield _describe(value, path, f"Member must satisfy enum value set: [{', '.join(shape.metadata['enum'])}]")
+        yield _describe_violation(
+            value, path, f"Member must satisfy enum value set: [{', '.join(shape.metadata['enum'])}]"
+        )
     # Patterns are slow on very long values.
     pattern = None if length_errors else shape.metadata.get("pattern")
     if pattern and not _matches(pattern, value):
-        yield _describe(value, path, f"Member must satisfy regular expression pattern: {pattern}")
+        yield _describe_violation(value, path, f"Member must satisfy regular expression pattern: {pattern}")
 
 
 def _matches(pattern: str, value: str) -> bool:
@@ -120,31 +124,31 @@ def _matches(pattern: str, value: str) -> bool:
         return False
 
 
-def _length(shape: Shape, value: Any, path: str) -> Iterator[str]:
-    return _range(shape, len(value), value, path, "length")
+def _check_length(shape: Shape, value: Any, path: str) -> Iterator[str]:
+    return _check_range(shape, len(value), value, path, "length")
 
 
-def _range(shape: Shape, size: float, value: Any, path: str, quantity: str) -> Iterator[str]:
+def _check_range(shape: Shape, size: float, value: Any, path: str, quantity: str) -> Iterator[str]:
     minimum, maximum = shape.metadata.get("min"), shape.metadata.get("max")
     if minimum is not None and size < minimum:
-        yield _describe(value, path, f"Member must have {quantity} greater than or equal to {minimum}")
+        yield _describe_violation(value, path, f"Member must have {quantity} greater than or equal to {minimum}")
     if maximum is not None and size > maximum:
-        yield _describe(value, path, f"Member must have {quantity} less than or equal to {maximum}")
+        yield _describe_violation(value, path, f"Member must have {quantity} less than or equal to {maximum}")
 
 
-def _blob(shape: Shape, value: str | bytes, path: str) -> Iterator[str]:
+def _check_blob(shape: Shape, value: str | bytes, path: str) -> Iterator[str]:
     """Check the size of a payload. A blob of a document is in base64, and its size is not checked."""
     maximum = shape.metadata.get("max")
     if isinstance(value, bytes) and maximum is not None and len(value) > maximum:
         yield f"Member {path} must have length less than or equal to {maximum}"
 
 
-def _number(shape: Shape, value: float, path: str) -> Iterator[str]:
+def _check_number(shape: Shape, value: float, path: str) -> Iterator[str]:
     minimum, maximum = LIMITS.get(shape.type_name, (-inf, inf))
     if not minimum <= value <= maximum:
         name = PYTHON_TYPES[shape.type_name][1]
         raise ServiceError("SerializationException", f"{value} is too large for {name} at '{path}'")
-    yield from _range(shape, value, value, path, "value")
+    yield from _check_range(shape, value, value, path, "value")
 
 
 @cache
@@ -158,12 +162,12 @@ def compile_pattern(pattern: str) -> regex.Pattern[str]:
 
 
 CHECKS: Mapping[str, Callable[[Any, Any, str], Iterator[str]]] = {
-    "structure": _structure,
-    "list": _list,
-    "map": _map,
-    "string": _string,
-    "blob": _blob,
-    **dict.fromkeys(("integer", "long", "float", "double", "timestamp"), _number),
+    "structure": _check_structure,
+    "list": _check_list,
+    "map": _check_map,
+    "string": _check_string,
+    "blob": _check_blob,
+    **dict.fromkeys(("integer", "long", "float", "double", "timestamp"), _check_number),
 }
 
 PYTHON_TYPES: Mapping[str, tuple[type | tuple[type, ...], str]] = {

@@ -61,7 +61,7 @@ module only formats errors."""
 STYLES: Mapping[ModuleType, ErrorStyle] = {aws_json: "json", rest_json: "json", query: "query", rest_xml: "s3"}
 
 
-def error_style(protocol: WireProtocol) -> ErrorStyle:
+def get_error_style(protocol: WireProtocol) -> ErrorStyle:
     return STYLES[cast("ModuleType", protocol)]
 
 
@@ -70,7 +70,7 @@ def get_protocol(name: str) -> WireProtocol:
     return cast("WireProtocol", MODULES[name])
 
 
-def protocol_of(service: str) -> WireProtocol:
+def get_service_protocol(service: str) -> WireProtocol:
     return get_protocol(str(service_model(service).metadata["protocol"]))
 
 

@@ -17,23 +17,23 @@ from microjobs_orchestrator.local.protocols.http import get_headers, get_target
 from microjobs_orchestrator.local.protocols.rest_routes import Codes, Route, decode, get_route, make_error, parse_query
 from microjobs_orchestrator.local.protocols.text import format_text, parse_text
 
-UNBOUND = frozenset({"AWSAccessKeyId", "Expires", "Signature", "x-id"})
-"""Parameters that belong to no operation: those of URLs that are presigned with signature version 2, and `x-id`, the
+COMMON_PARAMETERS = frozenset({"AWSAccessKeyId", "Expires", "Signature", "x-id"})
+"""Parameters that every operation accepts: those of URLs that are presigned with signature version 2, and `x-id`, the
 operation's name, which newer SDKs send."""
 
-_BESIDE_BODY = frozenset({"uri", "querystring", "header", "headers"})
+_OUTSIDE_BODY = frozenset({"uri", "querystring", "header", "headers"})
 """Locations of members outside of the body."""
 
 
-def is_beside_body(member: Shape) -> bool:
+def is_outside_body(member: Shape) -> bool:
     """Return whether a member is in the address or the headers."""
-    return member.serialization.get("location") in _BESIDE_BODY
+    return member.serialization.get("location") in _OUTSIDE_BODY
 
 
 @cache
 def has_document(shape: StructureShape) -> bool:
     """Return whether members of a structure are in the body."""
-    return not all(is_beside_body(member) for member in shape.members.values())
+    return not all(is_outside_body(member) for member in shape.members.values())
 
 
 # --- requests ---
@@ -63,19 +63,19 @@ def parse_members(
 
 
 def _parse_path(route: Route, path: str, codes: Codes) -> dict[str, Any]:
-    match, places = route.path.fullmatch(path), route.places.get("uri", {})
+    match, members_by_name = route.path.fullmatch(path), route.members_by_location.get("uri", {})
     labels = zip(route.labels, match.groups(), strict=True) if match else ()
-    bound = ((*places[label], text) for label, text in labels)
-    return {name: _convert(name, shape, decode(text, codes), codes) for name, shape, text in bound}
+    values = ((*members_by_name[label], text) for label, text in labels)
+    return {name: _convert(name, shape, decode(text, codes), codes) for name, shape, text in values}
 
 
 def _parse_headers(route: Route, headers: Mapping[str, str], codes: Codes) -> dict[str, Any]:
     members = {
         name: _convert(name, shape, headers[wire], codes)
-        for wire, (name, shape) in route.places.get("header", {}).items()
+        for wire, (name, shape) in route.members_by_location.get("header", {}).items()
         if wire in headers
     }
-    for prefix, (name, _) in route.places.get("headers", {}).items():
+    for prefix, (name, _) in route.members_by_location.get("headers", {}).items():
         if found := {key.removeprefix(prefix): text for key, text in headers.items() if key.startswith(prefix)}:
             members[name] = found
     return members
@@ -83,15 +83,24 @@ def _parse_headers(route: Route, headers: Mapping[str, str], codes: Codes) -> di
 
 def _parse_parameters(route: Route, query: str, codes: Codes) -> dict[str, Any]:
     """Parse parameters. Refuse those that are repeated, and unknown ones, which could change the request's meaning."""
-    places, parameters = route.places.get("querystring", {}), parse_query(query, codes)
+    members_by_name, parameters = route.members_by_location.get("querystring", {}), parse_query(query, codes)
     # A URL that is presigned with signature version 2 has headers as parameters.
-    known = {*dict(route.literals), *places, *route.places.get("header", {}), *UNBOUND}
+    known = {
+        *dict(route.fixed_parameters),
+        *members_by_name,
+        *route.members_by_location.get("header", {}),
+        *COMMON_PARAMETERS,
+    }
     for name, count in Counter(name for name, _ in parameters).items():
         if count > 1:
             raise make_error(codes.malformed_value, f"The parameter {name!r} is repeated; send it once.")
         if name not in known and not name.lower().startswith("x-amz-"):
             raise make_error(codes.unknown_parameter, f"{route.operation.name} has no query parameter {name!r}.")
-    return {places[wire][0]: _convert(*places[wire], text, codes) for wire, text in parameters if wire in places}
+    return {
+        members_by_name[wire][0]: _convert(*members_by_name[wire], text, codes)
+        for wire, text in parameters
+        if wire in members_by_name
+    }
 
 
 def _convert(name: str, shape: Shape, text: str, codes: Codes) -> Any:
@@ -167,7 +176,7 @@ def _format_body(
             return format_document(payload, content or {}, name), content_type
         return content.encode() if isinstance(content, str) else content or b"", ""
     if has_document(shape):
-        inner = {key: value for key, value in members.items() if not is_beside_body(shape.members[key])}
+        inner = {key: value for key, value in members.items() if not is_outside_body(shape.members[key])}
         return format_document(shape, inner, ""), content_type
     return b"", ""
 

@@ -36,18 +36,18 @@ def make_error(code: tuple[str, int], message: str) -> ServiceError:
 
 @dataclass(frozen=True)
 class Route:
-    """Address of an operation, and the places of the members of its request."""
+    """Address of an operation, and the locations of the members of its request."""
 
     operation: OperationModel
     method: str
     path: re.Pattern[str]
     labels: Sequence[str]
     """Names of the groups of `path`."""
-    literals: frozenset[tuple[str, str]]
+    fixed_parameters: frozenset[tuple[str, str]]
     """Parameters that name the operation, such as `uploads`, with their values."""
     required: frozenset[str]
     """Names of headers, in lower case, and of parameters that a request must have."""
-    places: Mapping[str, Mapping[str, tuple[str, Shape]]]
+    members_by_location: Mapping[str, Mapping[str, tuple[str, Shape]]]
     """Names and shapes of the members by location, such as `header`, and by name in the request."""
 
 
@@ -55,15 +55,20 @@ class Route:
 def get_route(operation: OperationModel) -> Route:
     path, _, query = operation.http["requestUri"].partition("?")
     shape = operation.input_shape
-    places: dict[str, dict[str, tuple[str, Shape]]] = {}
+    members_by_location: dict[str, dict[str, tuple[str, Shape]]] = {}
     for name, member in (shape.members if shape else {}).items():
-        place = places.setdefault(member.serialization.get("location", ""), {})
-        place[wire_name(name, member)] = name, member
+        members_by_name = members_by_location.setdefault(member.serialization.get("location", ""), {})
+        members_by_name[wire_name(name, member)] = name, member
     names = shape.required_members if shape else []
-    beside = [*places.get("header", {}).items(), *places.get("querystring", {}).items()]
-    required = frozenset(wire for wire, (name, _) in beside if name in names)
-    literals = frozenset(parse_qsl(query, keep_blank_values=True))
-    return Route(operation, operation.http["method"], *_compile_path(path), literals, required, places)
+    named_members = [
+        *members_by_location.get("header", {}).items(),
+        *members_by_location.get("querystring", {}).items(),
+    ]
+    required = frozenset(wire for wire, (name, _) in named_members if name in names)
+    fixed_parameters = frozenset(parse_qsl(query, keep_blank_values=True))
+    return Route(
+        operation, operation.http["method"], *_compile_path(path), fixed_parameters, required, members_by_location
+    )
 
 
 @cache
@@ -92,7 +97,7 @@ def _list_routes(service: str) -> Mapping[str, Sequence[Route]]:
 
 
 def _get_address(route: Route) -> tuple[object, ...]:
-    return route.method, route.path, route.literals
+    return route.method, route.path, route.fixed_parameters
 
 
 def has_path(service: str, path: str) -> bool:
@@ -119,18 +124,20 @@ def find_route(service: str, request: Request, codes: Codes) -> Route:
     routes = [
         route
         for route in _list_routes(service).get(request.method, ())
-        if route.literals <= parameters and route.path.fullmatch(path)
+        if route.fixed_parameters <= parameters and route.path.fullmatch(path)
     ]
     if not routes:
         message = f"The method {request.method} is not allowed on {decode(path, codes)}."
         raise make_error(codes.unknown_address, message)
-    literal_count = max(len(route.literals) for route in routes)
-    routes = [route for route in routes if len(route.literals) == literal_count]
+    fixed_count = max(len(route.fixed_parameters) for route in routes)
+    routes = [route for route in routes if len(route.fixed_parameters) == fixed_count]
     available = {name for name, _ in parameters} | get_headers(request).keys()
     complete = [route for route in routes if route.required <= available]
     if not complete:
         missing = ", ".join(sorted(routes[0].required - available))
-        raise make_error(codes.incomplete, f"{routes[0].operation.name} needs {missing}.")
+        raise make_error(
+            codes.incomplete, f"{routes[0].operation.name} requires these headers or parameters: {missing}."
+        )
     return max(complete, key=lambda route: len(route.required))
 
 

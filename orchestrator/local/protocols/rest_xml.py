@@ -28,8 +28,8 @@ CODES = Codes(
     unknown_parameter=UNKNOWN_OPERATION,
 )
 
-INSTANCE = "http://www.w3.org/2001/XMLSchema-instance"
-ElementTree.register_namespace("xsi", INSTANCE)
+SCHEMA_INSTANCE = "http://www.w3.org/2001/XMLSchema-instance"
+ElementTree.register_namespace("xsi", SCHEMA_INSTANCE)
 
 ROOTS = {
     "CompleteMultipartUpload": "CompleteMultipartUploadResult",
@@ -75,25 +75,25 @@ def parse(operation: OperationModel, request: Request) -> dict[str, Any]:
 
 def _parse_document(shape: StructureShape, document: bytes) -> dict[str, Any]:
     if not document:
-        raise malformed("there is no document")
+        raise make_malformed_xml_error("the body is empty")
     try:
         text = document.decode()  # another encoding could hide a document type
         if "<!DOCTYPE" in text:  # without a document type there are no entities to expand
-            raise malformed("a document type is not allowed")
+            raise make_malformed_xml_error("a document type is not allowed")
         root = ElementTree.fromstring(text)  # noqa: S314
     except (ElementTree.ParseError, LookupError, ValueError) as error:
-        raise malformed(str(error)) from None
+        raise make_malformed_xml_error(str(error)) from None
     expected = shape.serialization.get("name", shape.name)
-    if _tag(root) != expected:
-        raise malformed(f"the document is a <{_tag(root)}> and not a <{expected}>")
+    if _get_local_name(root) != expected:
+        raise make_malformed_xml_error(f"the document is a <{_get_local_name(root)}> and not a <{expected}>")
     return _parse_structure(shape, root)
 
 
-def malformed(reason: str) -> ServiceError:
+def make_malformed_xml_error(reason: str) -> ServiceError:
     return ServiceError("MalformedXML", f"The XML you provided was not well-formed or not what S3 expects: {reason}.")
 
 
-def _tag(element: ElementTree.Element) -> str:
+def _get_local_name(element: ElementTree.Element) -> str:
     return element.tag.rpartition("}")[2]
 
 
@@ -107,18 +107,18 @@ def _parse_element(shape: Shape, element: ElementTree.Element) -> Any:
         return parse_text(shape, text)
     except ValueError:
         raise ServiceError(
-            "InvalidArgument", f"{_tag(element)} is {text!r}; its type must be {shape.type_name}."
+            "InvalidArgument", f"{_get_local_name(element)} is {text!r}; its type must be {shape.type_name}."
         ) from None
 
 
 def _parse_structure(shape: StructureShape, element: ElementTree.Element) -> dict[str, Any]:
-    inner = {name: member for name, member in shape.members.items() if not rest.is_beside_body(member)}
+    inner = {name: member for name, member in shape.members.items() if not rest.is_outside_body(member)}
     names = {_element_name(name, member): name for name, member in inner.items()}
     values: dict[str, Any] = {}
     for child in element:
-        name = names.get(_tag(child))
+        name = names.get(_get_local_name(child))
         if name is None:
-            raise malformed(f"<{_tag(element)}> has no <{_tag(child)}>")
+            raise make_malformed_xml_error(f"<{_get_local_name(element)}> has no <{_get_local_name(child)}>")
         member = inner[name]
         if isinstance(member, ListShape) and member.serialization.get("flattened"):
             values.setdefault(name, []).append(_parse_element(member.member, child))
@@ -126,7 +126,7 @@ def _parse_structure(shape: StructureShape, element: ElementTree.Element) -> dic
             values[name] = _parse_element(member, child)
     for name in shape.required_members:
         if name in inner and name not in values:
-            raise malformed(f"<{_tag(element)}> needs a <{name}>")
+            raise make_malformed_xml_error(f"<{_get_local_name(element)}> needs a <{name}>")
     return values
 
 
@@ -187,7 +187,7 @@ def _fill_structure(element: ElementTree.Element, shape: StructureShape, value: 
             continue
         tag = member.serialization.get("name", name)
         if member.serialization.get("xmlAttribute"):
-            element.set(f"{{{INSTANCE}}}{tag.rpartition(':')[2]}", str(item))
+            element.set(f"{{{SCHEMA_INSTANCE}}}{tag.rpartition(':')[2]}", str(item))
         elif isinstance(member, ListShape):
             _fill_list(element, tag, member, item)
         else:

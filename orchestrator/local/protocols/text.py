@@ -73,13 +73,13 @@ PARSERS: Mapping[str, Callable[[str], Any]] = {
 }
 
 
-def format_text(shape: Shape, value: Any, times: TimeFormat) -> str:
+def format_text(shape: Shape, value: Any, time_format: TimeFormat) -> str:
     """Format a value. A time is a datetime, seconds since 1970, or formatted already."""
     if isinstance(value, bool):
         return str(value).lower()
     if shape.type_name != "timestamp" or isinstance(value, str):
         return str(value)
     date = value.astimezone(UTC) if isinstance(value, datetime) else datetime.fromtimestamp(value, UTC)
-    if times == "http":
+    if time_format == "http":
         return http_date(date)
-    return date.isoformat(timespec=times).replace("+00:00", "Z")
+    return date.isoformat(timespec=time_format).replace("+00:00", "Z")

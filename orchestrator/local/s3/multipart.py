@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 from microjobs_orchestrator.local.errors import ServiceError
 from microjobs_orchestrator.local.protocols.answer import Answer
-from microjobs_orchestrator.local.protocols.rest_xml import malformed
+from microjobs_orchestrator.local.protocols.rest_xml import make_malformed_xml_error
 from microjobs_orchestrator.local.s3 import conditions
 from microjobs_orchestrator.local.s3.body import receive
 from microjobs_orchestrator.local.s3.call import OWNER, Call, Operation
@@ -112,7 +112,7 @@ def _select_parts(call: Call, upload: Upload) -> list[Part]:
     """Return the parts that the request lists. Raises ServiceError if the list is not valid."""
     listed: Sequence[Mapping[str, Any]] = call.members.get("MultipartUpload", {}).get("Parts", ())
     if not listed or any("PartNumber" not in part or "ETag" not in part for part in listed):
-        raise malformed("it must list at least one part, each with its PartNumber and ETag")
+        raise make_malformed_xml_error("it must list at least one part, each with its PartNumber and ETag")
     if any(first["PartNumber"] >= second["PartNumber"] for first, second in pairwise(listed)):
         raise ServiceError("InvalidPartOrder", "The list of parts was not in ascending order of their numbers.")
     uploaded = {part.number: part for part in call.uploads.parts(upload)}

@@ -95,7 +95,7 @@ def test_unknown_member_error_names_the_nearest_member() -> None:
     message = get_error(MODEL, ModelName="m", PrimaryContainer={"ModelDataURL": "s3://b/k"})
     assert message == format_error(
         "Value 's3://b/k' at 'primaryContainer.modelDataURL' failed to satisfy constraint: "
-        "Member ModelDataURL is not known (did you mean ModelDataUrl?)"
+        "Member ModelDataURL is unknown (did you mean ModelDataUrl?)"
     )
 
 

@@ -18,7 +18,7 @@ from microjobs_orchestrator.local.protocols import rest_json, rest_xml
 from microjobs_orchestrator.local.protocols.answer import Answer
 from microjobs_orchestrator.local.protocols.http import REQUEST_ID
 from microjobs_orchestrator.local.protocols.models import operation_model
-from microjobs_orchestrator.local.protocols.protocol import protocol_of
+from microjobs_orchestrator.local.protocols.protocol import get_service_protocol
 
 TIME = datetime(2026, 1, 31, 23, 59, 59, tzinfo=UTC)
 
@@ -79,7 +79,7 @@ REQUESTS: list[tuple[str, str, dict[str, Any]]] = [
 
 @pytest.mark.parametrize(("service", "operation", "members"), REQUESTS, ids=make_id)
 def test_request_of_botocore_is_parsed(service: str, operation: str, members: dict[str, Any]) -> None:
-    request, protocol = send(service, operation, members), protocol_of(service)
+    request, protocol = send(service, operation, members), get_service_protocol(service)
     assert protocol.find_operation(service, request) == operation
     assert protocol.parse(operation_model(service, operation), request) == members
 
@@ -109,7 +109,9 @@ RESULTS: list[tuple[str, str, dict[str, Any]]] = [
 @pytest.mark.parametrize(("service", "operation", "members"), RESULTS, ids=make_id)
 def test_result_is_parsed_by_botocore(service: str, operation: str, members: dict[str, Any]) -> None:
     request = Request({**EnvironBuilder("/").get_environ(), REQUEST_ID: "an-id"})
-    response = protocol_of(service).format_answer(operation_model(service, operation), Answer(members), request)
+    response = get_service_protocol(service).format_answer(
+        operation_model(service, operation), Answer(members), request
+    )
     received = receive(service, operation, response)
     del received["ResponseMetadata"]
     assert _with_seconds(received) == _with_seconds(members)

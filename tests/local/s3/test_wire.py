@@ -164,7 +164,12 @@ def test_missing_content_length_raises(connection: HTTPConnection) -> None:
             b'Not supported here: VersionId "1" (honoured: null; versions are not kept)',
         ),
         ("PUT", f"{PATH}?partNumber=1", 501, b"PutObject has no query parameter &#39;partNumber&#39;"),
-        ("GET", f"{PATH}?attributes", 400, b"GetObjectAttributes needs x-amz-object-attributes"),
+        (
+            "GET",
+            f"{PATH}?attributes",
+            400,
+            b"GetObjectAttributes requires these headers or parameters: x-amz-object-attributes.",
+        ),
         ("GET", f"{PATH}?partNumber=one", 400, b"PartNumber is &#39;one&#39;; its type must be integer"),
         ("GET", f"/{BUCKET}?encoding-type=base64", 400, b"Member must satisfy enum value set: [url]"),
         ("POST", f"/{BUCKET}", 405, b"The method POST is not allowed"),
