@@ -12,9 +12,9 @@ import numpy as np
 import orjson
 import simdjson
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "containers" / "serve"))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "shared"))
 
-from microjobs_serve import formats
+from microjobs.hosting import formats
 
 Parse = Callable[[bytes], Any]
 ROWS = (10, 1000)

@@ -13,7 +13,7 @@ import pytest
 
 from tests.clients.environments import client_programs
 from tests.clients.inference.cases import DIFFERENCES, PROGRAMS, REJECTED_AT_START, dump
-from tests.conftest import CONTAINERS, REPOSITORY
+from tests.conftest import REPOSITORY
 
 Answers = dict[str, Any]
 """Results of a program: `failed` states why it cannot be loaded; `answers` have status, type, headers and body."""
@@ -38,7 +38,7 @@ def toolkit_results(tmp_path_factory: pytest.TempPathFactory) -> list[Answers]:
 
 @pytest.fixture(scope="module")
 def serve_results(tmp_path_factory: pytest.TempPathFactory) -> list[Answers]:
-    modules = os.pathsep.join([str(REPOSITORY / "shared"), str(CONTAINERS / "serve")])
+    modules = str(REPOSITORY / "shared")
     return run(Path(sys.executable), "serve_handlers.py", tmp_path_factory.mktemp("serve"), PYTHONPATH=modules)
 
 

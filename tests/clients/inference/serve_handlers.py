@@ -1,6 +1,6 @@
 """Runs handlers with the modules of serve. toolkit_handlers.py runs them with AWS's toolkit.
 
-Usage: serve_handlers.py FOLDER < programs.json > answers.json, with `shared` and `containers/serve` on PYTHONPATH.
+Usage: serve_handlers.py FOLDER < programs.json > answers.json, with `shared` on PYTHONPATH.
 """
 
 import base64
@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from microjobs.errors import UserError
-from microjobs_serve.handler_model import HandlerModel
-from microjobs_serve.metrics import Metrics
-from microjobs_serve.service import Invocation, Service
+from microjobs.hosting.handler_model import HandlerModel
+from microjobs.hosting.metrics import Metrics
+from microjobs.hosting.service import Invocation, Service
 
 
 class Headers:

@@ -5,9 +5,9 @@ import time
 
 import pytest
 
-from microjobs_serve import body_reader
-from microjobs_serve.body_reader import BodyReader
-from microjobs_serve.responses import HttpError
+from microjobs.hosting import body_reader
+from microjobs.hosting.body_reader import BodyReader
+from microjobs.hosting.responses import HttpError
 from tests.unit.serve.exchanges import FakeExchange
 
 Received = list[bytes | HttpError]

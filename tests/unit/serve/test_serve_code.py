@@ -14,7 +14,7 @@ import pytest
 from moto.server import ThreadedMotoServer
 
 from microjobs.contract import DEFAULT_ROOT
-from microjobs_serve import user_requirements
+from microjobs.hosting import user_requirements
 from tests.unit.serve.conftest import Server, running_server
 
 PROGRAM = "import helper\ndef model_fn(model_dir): return 1\ndef transform_fn(m, b, c, a): return helper.WORD\n"

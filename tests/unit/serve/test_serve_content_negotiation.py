@@ -2,8 +2,8 @@
 
 import pytest
 
-from microjobs_serve.content_negotiation import choose_media_type, negotiate, parse_attribute
-from microjobs_serve.responses import HttpError
+from microjobs.hosting.content_negotiation import choose_media_type, negotiate, parse_attribute
+from microjobs.hosting.responses import HttpError
 
 JSON, CSV, LINES, NPY = "application/json", "text/csv", "application/jsonlines", "application/x-npy"
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from microjobs_serve import workers
+from microjobs.hosting import workers
 
 
 @pytest.mark.parametrize(

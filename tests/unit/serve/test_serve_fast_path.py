@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from microjobs.bundle import read_bundle
-from microjobs_serve.bundle_model import BundleModel
-from microjobs_serve.fast_path import Dispatcher
-from microjobs_serve.metrics import Metrics
-from microjobs_serve.responses import HttpError, HttpResponse
-from microjobs_serve.service import Invocation, Service
+from microjobs.hosting.bundle_model import BundleModel
+from microjobs.hosting.fast_path import Dispatcher
+from microjobs.hosting.metrics import Metrics
+from microjobs.hosting.responses import HttpError, HttpResponse
+from microjobs.hosting.service import Invocation, Service
 from tests.unit.serve.exchanges import FakeExchange, FakeHead
 
 BODY = b'{"instances": [[1, 2, 3]]}'

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from microjobs_serve import formats
-from microjobs_serve.formats.json_rows import parse_plain_rows, to_array
-from microjobs_serve.formats.rows import check_rows
-from microjobs_serve.responses import HttpError, quote
+from microjobs.hosting import formats
+from microjobs.hosting.formats.json_rows import parse_plain_rows, to_array
+from microjobs.hosting.formats.rows import check_rows
+from microjobs.hosting.responses import HttpError, quote
 
 
 @pytest.mark.parametrize(

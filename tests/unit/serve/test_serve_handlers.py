@@ -285,7 +285,7 @@ def test_missing_model_error_names_the_functions_found(tmp_path: Path) -> None:
     (tmp_path / "model" / "code" / "inference.py").write_text(PREDICT)
     with running_server(tmp_path) as server:
         assert server.wait() == 2
-    assert "inference.py defines predict_fn and no model_fn" in (server.failure or "")
+    assert "inference.py does not define model_fn, so serve loads a bundle, which failed: " in (server.failure or "")
     assert "has no model.onnx" in (server.failure or "")
 
 
@@ -301,8 +301,8 @@ def test_helpers_with_similar_names_are_accepted(root: Path) -> None:
 
 
 FILES_WITHOUT_MODEL = {
-    "1/saved_model.pb": "It holds 1/",
-    "model.joblib": "It holds model.joblib",
+    "1/saved_model.pb": "It contains 1/",
+    "model.joblib": "It contains model.joblib",
     "inference.py": "move inference.py into the folder code/",
     "code/serve.py": "code/ has serve.py: name the program inference.py",
 }
@@ -348,7 +348,7 @@ def test_program_that_fails_at_start_ends_the_job(root: Path, program: str, reas
     (root / "model" / "code" / "inference.py").write_text(program)
     with running_server(root, SAGEMAKER_MODEL_SERVER_WORKERS=workers) as server:
         assert server.wait() == 2
-    assert (server.failure or "").count(reason) == 1  # reported once, not by each worker
+    assert (server.failure or "").count(reason) == 1  # once, and not again by each worker
 
 
 def test_program_that_exits_on_a_request_is_500(root: Path) -> None:

@@ -166,7 +166,7 @@ MALFORMED_JSON = {
     "[[1, 2, 3], [1, 2]]": "row 1 has 2 values but row 0 has 3",
     "[[1, 2, 3], null]": "row 1 is None",
     "[1, 2]": "(rows, 3)",
-    '[["1", "2", "3"]]': "row 0 holds '1'",
+    '[["1", "2", "3"]]': "row 0 contains '1'",
     "7": 'send {"instances": [[…], …]} or [[…], …]',
     '"[[1, 2, 3]]"': "the body is '[[1, 2, 3]]'",
     "{}": "nothing",
@@ -178,8 +178,8 @@ MALFORMED_JSON = {
     '{"instances": []}': "at least one row",
     '{"instances": [[]]}': "(1, 0)",
     '{"instances": 1}': "the rows are 1",
-    '{"instances": null}': "row 0 holds None",
-    '{"instances": {"x": 1}}': "row 0 holds",
+    '{"instances": null}': "row 0 contains None",
+    '{"instances": {"x": 1}}': "row 0 contains",
     '{"instances": [{"x": 1}]}': "row 0",
     '{"instances": [[1, 2]]}': "(rows, 3)",
     '{"instances": [1, 2]}': "(rows, 3)",
@@ -187,11 +187,11 @@ MALFORMED_JSON = {
     '{"instances": [[1, 2, 3], [1, 2]]}': "row 1 has 2 values but row 0 has 3",
     '{"instances": [[1, 2, 3], 4]}': "row 1",
     '{"instances": [[1, 2, 3], [1, [2], 3]]}': "row 1",
-    '{"instances": [[1, 2, 3], [1, "2", 3]]}': "row 1 holds '2'",
-    '{"instances": [["a", "b", "c"]]}': "row 0 holds 'a'",
-    '{"instances": [[1, 2, 3], [1, null, 3]]}': "row 1 holds None",
-    '{"instances": [[1, 2, 3], [1, true, 3]]}': "row 1 holds True",
-    '{"instances": [[true, true, true]]}': "row 0 holds True",
+    '{"instances": [[1, 2, 3], [1, "2", 3]]}': "row 1 contains '2'",
+    '{"instances": [["a", "b", "c"]]}': "row 0 contains 'a'",
+    '{"instances": [[1, 2, 3], [1, null, 3]]}': "row 1 contains None",
+    '{"instances": [[1, 2, 3], [1, true, 3]]}': "row 1 contains True",
+    '{"instances": [[true, true, true]]}': "row 0 contains True",
     '{"instances": [[1, NaN, 3]]}': "not JSON",
     '{"instances": [[1, Infinity, 3]]}': "not JSON",
     '{"instances": [[1, 2, 3], [1, 1e39, 3]]}': "row 1 has 1e+39 as feature 1",
@@ -205,7 +205,7 @@ MALFORMED_JSON = {
     + "x" * 100_000
     + '"'
     + ", 1" * 100_000
-    + "]]}": "row 0 holds 'xxx",  # 40 GB as an array of text
+    + "]]}": "row 0 contains 'xxx",  # 40 GB as an array of text
 }
 
 

@@ -14,8 +14,8 @@ from typing import ClassVar
 
 import pytest
 
-from microjobs_serve import rsgi_listener
-from microjobs_serve.listener import IMPLEMENTATIONS, VARIABLE, Exchange
+from microjobs.hosting import rsgi_listener
+from microjobs.hosting.listener import IMPLEMENTATIONS, VARIABLE, Exchange
 from tests.bundles import linear_bundle
 from tests.unit.serve.conftest import FEATURES, SCALER, Reply, Server, running_server
 from tests.unit.serve.exchanges import FakeHead

@@ -2,7 +2,7 @@
 
 import pytest
 
-from microjobs_serve.metrics import ROWS, Metrics
+from microjobs.hosting.metrics import ROWS, Metrics
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from granian.server.common import WORKERS_METHODS
 from granian.server.mp import WorkerProcess
 
 from .granian_server import make_server
-from .listener import Application, ListenerSettings, Read, StartWorker
+from .listener import Application, ListenerSettings, PendingRead, StartWorker
 
 
 def serve(start_worker: StartWorker, drain: Callable[[], None], settings: ListenerSettings) -> None:
@@ -34,14 +34,14 @@ class _Exchange:
     def __init__(self, protocol: Any) -> None:
         self._protocol = protocol
 
-    def read_body(self) -> Read:
-        read: Read = self._protocol()
+    def read_body(self) -> PendingRead:
+        read: PendingRead = self._protocol()
         return read
 
-    def read_chunk(self) -> Read:
+    def read_chunk(self) -> PendingRead:
         if not hasattr(self, "_chunks"):  # set only if needed: small requests need no chunks
             self._chunks = aiter(self._protocol)
-        return cast("Read", anext(self._chunks))
+        return cast("PendingRead", anext(self._chunks))
 
     def respond(self, status: int, headers: list[tuple[str, str]], body: bytes) -> None:
         self._protocol.response_bytes(status, headers, body)

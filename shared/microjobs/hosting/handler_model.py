@@ -103,9 +103,8 @@ class HandlerModel:
         try:
             return Predictor(read_bundle(Path(self._model_dir)))
         except UserError as error:
-            defined = ", ".join(self._handlers)
             raise UserError(
-                f"{self._program} defines {defined} and no model_fn, so that serve loads a bundle, but {error}"
+                f"{self._program} does not define model_fn, so serve loads a bundle, which failed: {error}"
             ) from error
 
     def _run_at_start(self, name: str, context: Context, *values: object) -> Any:

@@ -38,10 +38,10 @@ class RequestHead(Protocol):
     headers: Headers
 
 
-class Read(Protocol):
+class PendingRead(Protocol):
     """A read of a body that has been started; its methods are those of `concurrent.futures.Future`."""
 
-    def add_done_callback(self, callback: Callable[["Read"], object]) -> None: ...
+    def add_done_callback(self, callback: Callable[["PendingRead"], object]) -> None: ...
 
     def cancel(self) -> bool: ...
 
@@ -57,10 +57,10 @@ class Read(Protocol):
 class Exchange(Protocol):
     """The body of a request and its response. Any thread may call the methods."""
 
-    def read_body(self) -> Read:
+    def read_body(self) -> PendingRead:
         """Start to read the whole body."""
 
-    def read_chunk(self) -> Read:
+    def read_chunk(self) -> PendingRead:
         """Start to read the next part of the body. An empty part is the last part.
 
         Raises:

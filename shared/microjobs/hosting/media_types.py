@@ -14,7 +14,7 @@ FORMATS = {
     "application/x-ndjson": JSON_LINES,
     NPY: NPY,
 }
-"""Format of each media type. A response has the media type that was negotiated, even if that is an alias."""
+"""Format of each media type. A response has the media type that the client accepts, even if that is an alias."""
 
 SUPPORTED = ", ".join((JSON, CSV, JSON_LINES, NPY))
 """The formats, for error messages."""

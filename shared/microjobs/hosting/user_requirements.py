@@ -40,9 +40,9 @@ TAIL_LINES = 200
 """Number of pip's last lines of output in which the reason of a failure is searched."""
 MAX_ERRORS = 3
 """Maximum number of pip's errors in the reason of a failure."""
-FROM_INDEX = re.compile(r"\s*(#|$|(?!\S*\.(whl|zip|gz)\b)[A-Za-z0-9._-]+(\[[^]]*\])?\s*([<>=!~;#\\]|$))")
+INDEX_REQUIREMENT = re.compile(r"\s*(#|$|(?!\S*\.(whl|zip|gz)\b)[A-Za-z0-9._-]+(\[[^]]*\])?\s*([<>=!~;#\\]|$))")
 """Matches an empty line, a comment, or the beginning of a line that names a package of an index."""
-UNREACHABLE = ("from versions: none", "Retrying (", "Connection", "resolution", "No route")
+UNREACHABLE_MARKERS = ("from versions: none", "Retrying (", "Connection", "resolution", "No route")
 """Parts of pip's output when it cannot reach an index."""
 OFFLINE = (
     ". If endpoints have no network (EnableNetworkIsolation, a VPC), put the packages into the image, or their wheels "
@@ -102,7 +102,7 @@ def environment_name(code: Path) -> str:
     """Return a name for the requirements; if a requirement is a file, the name depends on all files of the folder."""
     text = (code / FILE).read_bytes()
     parts = [_image_prefix().encode(), sys.version.encode(), text]
-    if not all(FROM_INDEX.match(line) for line in text.decode(errors="replace").splitlines()):
+    if not all(INDEX_REQUIREMENT.match(line) for line in text.decode(errors="replace").splitlines()):
         for path in sorted(path for path in code.rglob("*") if path.is_file()):
             parts += [str(path.relative_to(code)).encode(), path.read_bytes()]
     return hashlib.sha256(b"".join(hashlib.sha256(part).digest() for part in parts)).hexdigest()[:16]
@@ -144,7 +144,7 @@ def _install(folder: Path, code: Path) -> None:
     files = ["--constraint", str(folder / "constraints.txt"), "--requirement", FILE]
     exit_code, output = _run([str(folder / "bin" / "python"), "-I", "-m", "pip", "install", *options, *files], code)
     if exit_code:
-        hint = OFFLINE if any(part in line for part in UNREACHABLE for line in output) else ""
+        hint = OFFLINE if any(part in line for part in UNREACHABLE_MARKERS for line in output) else ""
         raise UserError(f"code/{FILE} cannot be installed: {_reason(output)}{hint}")
 
 

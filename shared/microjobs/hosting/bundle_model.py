@@ -15,7 +15,7 @@ from .media_types import CSV, FORMATS, JSON, NPY
 from .responses import HttpError, HttpResponse, quote
 from .service import Invocation
 
-FAST_SECONDS = 0.001
+MAX_FAST_SECONDS = 0.001
 
 HEADERS = {name: [("content-type", name)] for name in FORMATS}
 
@@ -27,13 +27,13 @@ class BundleModel:
         self._predictor = Predictor(bundle)
         self._features = bundle.manifest.features
         self._signatures = bundle.manifest.signatures
-        self.is_fast = min(self._time_one_row() for _ in range(3)) < FAST_SECONDS
+        self.is_fast = min(self._time_one_row() for _ in range(3)) < MAX_FAST_SECONDS
 
     def invoke(self, invocation: Invocation) -> HttpResponse:
         body, content_type, accept, attributes, _ = invocation
         request_type, response_type = negotiate(content_type, accept)
         signature = (parse_attribute(attributes, "signature_name") if attributes else None) or SERVING_DEFAULT
-        if ";" in content_type or body[0] not in formats.UNMARKED:
+        if ";" in content_type or body[0] not in formats.FIRST_BYTES_WITHOUT_MARK:
             body = formats.to_utf8(body, content_type)
         numbers, signature, member = _read(body, request_type, signature)
         if signature not in self._signatures:

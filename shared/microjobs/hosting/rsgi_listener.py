@@ -12,7 +12,7 @@ from concurrent.futures import Future
 from typing import Any
 
 from .granian_server import make_server
-from .listener import Application, ListenerSettings, Read, RequestHead, StartWorker
+from .listener import Application, ListenerSettings, PendingRead, RequestHead, StartWorker
 
 
 def serve(start_worker: StartWorker, drain: Callable[[], None], settings: ListenerSettings) -> None:
@@ -45,10 +45,10 @@ class _Exchange:
         """The number of reads that have not ended, plus one for the response that is not sent."""
         self._lock = threading.Lock()
 
-    def read_body(self) -> Read:
+    def read_body(self) -> PendingRead:
         return self._start(self._protocol())
 
-    def read_chunk(self) -> Read:
+    def read_chunk(self) -> PendingRead:
         if self._chunks is None:
             self._chunks = aiter(self._protocol)
         return self._start(self._chunks.__anext__())
@@ -57,7 +57,7 @@ class _Exchange:
         self._protocol.response_bytes(status, headers, body)
         self._end_one()
 
-    def _start(self, awaitable: Awaitable[bytes]) -> Read:
+    def _start(self, awaitable: Awaitable[bytes]) -> PendingRead:
         async def read() -> bytes:
             return await awaitable
 
@@ -89,7 +89,7 @@ class _Read:
         assert self._future is not None  # noqa: S101  only a callback asks for the result
         return self._future.result()
 
-    def add_done_callback(self, callback: Callable[[Read], object]) -> None:
+    def add_done_callback(self, callback: Callable[[PendingRead], object]) -> None:
         def call(_future: Future[bytes]) -> None:
             try:
                 callback(self)

@@ -54,7 +54,9 @@ def _read_array(body: bytes, parse_header: Callable[[bytes], Header]) -> Numbers
 def _parse_numeric_header(head: bytes) -> Header:
     shape, fortran, dtype = _parse_header(head)
     if dtype.kind not in "fiu" or min(shape, default=0) < 1:
-        raise HttpError(400, f"the array holds {dtype} in shape {shape}: save real numbers as (rows, features)")
+        raise HttpError(
+            400, f"the array has type {dtype} and shape {shape}: save real numbers with shape (rows, features)"
+        )
     return shape, fortran, dtype
 
 
@@ -69,5 +71,5 @@ def _parse_header(head: bytes) -> Header:
     except Exception as error:  # numpy passes on errors of ast and tokenize, MemoryError among them
         raise HttpError(400, f"the body is not a .npy array: {quote(str(error))}") from None
     if dtype.hasobject or min(shape, default=0) < 0:
-        raise HttpError(400, f"the array holds {dtype} in shape {shape}: save numbers or text, without pickle")
+        raise HttpError(400, f"the array has type {dtype} and shape {shape}: save numbers or text, without pickle")
     return shape, fortran, dtype

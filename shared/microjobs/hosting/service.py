@@ -88,7 +88,9 @@ class Service:
         if content_length and int(content_length) > self.limit:
             raise body_too_large(f"{content_length} bytes", self.limit)
         if content_encoding and content_encoding.strip().lower() != "identity":
-            raise HttpError(415, f"Content-Encoding {content_encoding!r} is not supported: send the body unencoded")
+            raise HttpError(
+                415, f"Content-Encoding {content_encoding!r} is not supported: send the body without a Content-Encoding"
+            )
 
     def invoke(self, invocation: Invocation, started: float) -> HttpResponse:
         """Answer an invocation that began at `started` (`time.perf_counter`). Errors become responses too."""

@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from .listener import CANCELLED, Exchange, Read
+from .listener import CANCELLED, Exchange, PendingRead
 from .responses import HttpError
 
 SMALL_BODY_BYTES = 256 * 1024
@@ -35,7 +35,7 @@ class BodyReader:
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
-        self.pending: dict[Read, _Body] = {}
+        self.pending: dict[PendingRead, _Body] = {}
         self._free_bytes = max(MAX_BUFFERED_BYTES, 2 * limit)
         self._lock = threading.Lock()
 
@@ -93,21 +93,21 @@ class _Body:
         self._on_body = on_body
         self._chunks: list[bytes] = []
 
-    def track(self, read: Read, on_done: Callable[[Read], object]) -> None:
+    def track(self, read: PendingRead, on_done: Callable[[PendingRead], object]) -> None:
         """Apply the deadline to a read, and call `on_done` when the read ends."""
         # The callback of the read refers to this body. If the body also referred to the read, the cycle would never be
         # freed.
         self._reader.pending[read] = self
         read.add_done_callback(on_done)
 
-    def deliver_whole(self, read: Read) -> None:
+    def deliver_whole(self, read: PendingRead) -> None:
         """Deliver a body that was read in one piece."""
         self._deliver(self._take_result(read))
 
     def read_chunk(self) -> None:
         self.track(self._exchange.read_chunk(), self._handle_chunk)
 
-    def _handle_chunk(self, read: Read) -> None:
+    def _handle_chunk(self, read: PendingRead) -> None:
         chunk = self._take_result(read)
         if isinstance(chunk, HttpError):
             self._deliver(chunk)
@@ -145,7 +145,7 @@ class _Body:
         if on_body is not None:
             on_body(body)
 
-    def _take_result(self, read: Read) -> bytes | HttpError:
+    def _take_result(self, read: PendingRead) -> bytes | HttpError:
         del self._reader.pending[read]
         try:
             return read.result()
@@ -159,6 +159,6 @@ def body_too_large(size: str, limit: int) -> HttpError:
     return HttpError(413, f"the body is {size}, the limit is {limit} bytes: send fewer rows at a time")
 
 
-TIMED_OUT = HttpError(408, f"the body did not arrive within {BODY_TIMEOUT:g} s: send it faster")
+TIMED_OUT = HttpError(408, f"the body did not arrive in {BODY_TIMEOUT:g} s, plus 1 s per MB received: send it faster")
 INCOMPLETE = HttpError(400, "the body is incomplete: send all of it")
 MEMORY_FULL = HttpError(503, "too many large bodies are arriving: send fewer at a time", retry_after="1")

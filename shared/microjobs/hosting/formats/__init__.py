@@ -21,7 +21,7 @@ BYTE_ORDER_MARKS = (
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
 """Byte order marks and their encodings; spreadsheets write them."""
-UNMARKED = range(1, codecs.BOM_UTF8[0])
+FIRST_BYTES_WITHOUT_MARK = range(1, codecs.BOM_UTF8[0])
 """First bytes that do not begin a byte order mark."""
 
 _DECODERS = {JSON: decode_json, JSON_LINES: decode_json_lines, CSV: decode_csv, NPY: decode_npy}

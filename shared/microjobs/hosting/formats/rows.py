@@ -55,5 +55,5 @@ def not_numbers_error(rows: Any) -> HttpError:
     for number, row in enumerate(rows if isinstance(rows, list) else [rows]):
         for value in row if isinstance(row, list) else [row]:
             if isinstance(value, bool) or not isinstance(value, int | float):
-                return HttpError(400, f"row {number} holds {quote(value)}: send numbers")
+                return HttpError(400, f"row {number} contains {quote(value)}: send numbers")
     return HttpError(400, f"the rows are {quote(rows)}: send a list of rows, each a list of numbers below 3.4e38")

@@ -1,0 +1,70 @@
+"""Sources of a model: a bundle or a user's program, and how a worker loads it."""
+
+import functools
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from microjobs.bundle import read_bundle
+from microjobs.contract import Layout
+
+from .bundle_model import BundleModel
+from .handler_model import HandlerModel
+from .service import Model
+from .user_requirements import ensure_installed
+
+BUNDLE_QUEUE_SIZE = 128
+HANDLER_QUEUE_SIZE = 32
+"""Invocations that may wait or run in one worker; further invocations get status 503."""
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """The model to serve.
+
+    Args:
+        load: loads the model in a worker.
+        loads_slowly: whether the worker serves before the model is loaded.
+        labels: labels for the log and the metrics.
+        queue_size: invocations that may wait or run in one worker.
+    """
+
+    load: Callable[[], Model]
+    loads_slowly: bool
+    labels: Mapping[str, str]
+    queue_size: int
+
+
+FindModelSource = Callable[[Layout, Mapping[str, str], ExitStack], ModelSource]
+"""Function of an image that finds the model to serve. It may put temporary folders into the stack.
+
+It raises UserError if there is no model, and RestartNeededError if the user's requirements have been installed for
+another interpreter."""
+
+
+def bundle_source(folder: Path) -> ModelSource:
+    """Load the bundle before the workers are forked: they share it, and an invalid model ends the job at once.
+
+    Raises:
+        UserError: the bundle cannot be loaded.
+    """
+    bundle = read_bundle(folder)
+    model = BundleModel(bundle)
+    labels = {"framework": bundle.manifest.framework, "features": str(bundle.manifest.features)}
+    return ModelSource(lambda: model, loads_slowly=False, labels=labels, queue_size=BUNDLE_QUEUE_SIZE)
+
+
+def handler_source(program: Path, folder: Path, environ: Mapping[str, str]) -> ModelSource:
+    """Install the requirements of a user's program, and load the program in each worker.
+
+    Frameworks with threads of their own do not survive a fork.
+
+    Raises:
+        UserError: the requirements cannot be installed.
+        RestartNeededError: they have been installed for another interpreter.
+    """
+    ensure_installed(program.parent)
+    accept = environ.get("SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT", "")
+    load = functools.partial(HandlerModel, program, folder, accept)
+    return ModelSource(load, loads_slowly=True, labels={"program": program.name}, queue_size=HANDLER_QUEUE_SIZE)
