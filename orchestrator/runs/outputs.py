@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from microjobs.arrays import array_files, load_array
+from microjobs.arrays import find_array_files, load_array
 from microjobs_orchestrator.runs.backend import Backend
 
 
@@ -33,7 +33,7 @@ def download(backend: Backend, uri: str, folder: Path) -> Path:
 
 def read_test_arrays(folder: Path, kind: str) -> NDArray[Any]:
     """Read the arrays `x` or `y` of the test data, all shards in order, with shape (rows, width)."""
-    return np.concatenate([load_array(path) for path in array_files(folder, kind, "test")])
+    return np.concatenate([load_array(path) for path in find_array_files(folder, kind, "test")])
 
 
 def read_predictions(folder: Path) -> NDArray[Any]:

@@ -26,14 +26,14 @@ Floats = NDArray[np.float64]
 
 BLOCK_BYTES = 1 << 20
 """Size of a block. It fits into a core's cache, and is large enough that threads rarely wait for Python's GIL."""
-PART_BLOCKS = 8
+BLOCKS_PER_PART = 8
 """Number of blocks in a part. One core processes one part at a time."""
 MAX_THREADS = 32
 """More threads would wait for memory bandwidth, and each thread needs memory for some blocks."""
 MIN_COLUMN_BLOCK_ROWS = 512
 """Minimum number of rows in a column-major block, because such a block needs one read per column."""
-FOLD_ROWS, FOLD_WIDTH = 64, 256
-"""`fold_rows` joins up to FOLD_ROWS rows of a block that is narrower than FOLD_WIDTH."""
+MAX_FOLD_ROWS, MAX_FOLD_WIDTH = 64, 256
+"""`fold_rows` joins up to MAX_FOLD_ROWS rows of a block that is narrower than MAX_FOLD_WIDTH."""
 HEADER_BYTES = 12 + 10_000
 """Maximum size of a header. numpy parses at most 10,000 characters, for safety."""
 
@@ -70,7 +70,7 @@ class ArrayFile:
 
     def parts(self) -> list[range]:
         """Return ranges that divide all rows into parts. One core processes one part."""
-        rows = PART_BLOCKS * self.block_rows
+        rows = BLOCKS_PER_PART * self.block_rows
         return [range(start, min(start + rows, self.rows)) for start in range(0, self.rows, rows)]
 
     def blocks(self, part: range | None = None) -> Iterator[tuple[int, NDArray[Any]]]:
@@ -97,11 +97,11 @@ class ArrayFile:
 
     def _read(self, file: BufferedReader, start: int, count: int) -> NDArray[Any]:
         if not self.fortran:
-            return self._values(file, start * self.width, (count, self.width))
-        columns = [self._values(file, column * self.rows + start, (count,)) for column in range(self.width)]
+            return self._read_values(file, start * self.width, (count, self.width))
+        columns = [self._read_values(file, column * self.rows + start, (count,)) for column in range(self.width)]
         return np.stack(columns, axis=1)
 
-    def _values(self, file: BufferedReader, first: int, shape: tuple[int, ...]) -> NDArray[Any]:
+    def _read_values(self, file: BufferedReader, first: int, shape: tuple[int, ...]) -> NDArray[Any]:
         values = np.empty(shape, self.dtype)
         file.seek(self.offset + first * self.dtype.itemsize)
         if file.readinto(values.data) != values.nbytes:
@@ -164,10 +164,10 @@ def map_parts(array: ArrayFile, function: Callable[[range], T]) -> list[T]:
 def fold_rows(block: NDArray[Any]) -> NDArray[Any]:
     """Join every n rows of a narrow block into one row, shape (rows / n, n * width). numpy is slow at short rows."""
     rows, width = block.shape
-    return block.reshape(-1, width * math.gcd(rows, FOLD_ROWS)) if 0 < width < FOLD_WIDTH else block
+    return block.reshape(-1, width * math.gcd(rows, MAX_FOLD_ROWS)) if 0 < width < MAX_FOLD_WIDTH else block
 
 
-def first_bad_row(block: NDArray[Any], *, allow_nan: bool = False) -> int | None:
+def find_bad_row(block: NDArray[Any], *, allow_nan: bool = False) -> int | None:
     """Return the index of the first row with infinity or, unless NaN is allowed, NaN. Return None if no row has one."""
     if block.dtype.kind != "f":
         return None
@@ -191,12 +191,12 @@ def load_array(path: Path) -> NDArray[Any]:
 
 def refuse_bad_row(path: Path, start: int, block: NDArray[Any]) -> None:
     """Raise UserError if a row of the block holds NaN or infinity. The block starts at row `start` of the file."""
-    row = first_bad_row(block)
+    row = find_bad_row(block)
     if row is not None:
         raise UserError(f"{path.name} row {start + row} holds NaN or infinity: fill or drop it")
 
 
-def array_files(folder: Path, kind: str, split: str) -> list[Path]:
+def find_array_files(folder: Path, kind: str, split: str) -> list[Path]:
     """Return the path of an array such as `x_train.npy`, or of its shards in order; empty if no file exists.
 
     Raises:
@@ -242,7 +242,7 @@ def load_split(folder: Path, split: str) -> tuple[NDArray[np.float32], NDArray[n
     Raises:
         UserError: files are missing, their widths or row counts differ, or they hold invalid values.
     """
-    return _load_pair(folder, split, array_files(folder, "x", split), array_files(folder, "y", split))
+    return _load_pair(folder, split, find_array_files(folder, "x", split), find_array_files(folder, "y", split))
 
 
 def load_share(folder: Path, split: str) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -285,7 +285,7 @@ def _load_pair(
 def _to_float32(array: NDArray[Any], name: str) -> NDArray[np.float32]:
     with np.errstate(over="ignore"):
         single = array.astype(np.float32)
-    row = first_bad_row(single)
+    row = find_bad_row(single)
     if row is not None:
         raise UserError(f"{name} row {row} holds a value too large for single precision: rescale the data")
     return single

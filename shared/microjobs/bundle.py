@@ -18,7 +18,7 @@ from typing import Any
 
 from microjobs import archives
 from microjobs.errors import UserError
-from microjobs.files import write_whole
+from microjobs.files import write_bytes
 from microjobs.scaler import Scaler, read_scaler
 
 MODEL_FILE = "model.onnx"
@@ -59,7 +59,7 @@ class Bundle:
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
     """Write manifest.json. Write it last: a folder with a manifest is a complete bundle."""
-    write_whole(folder / MANIFEST_FILE, json.dumps(asdict(manifest), indent=1).encode())
+    write_bytes(folder / MANIFEST_FILE, json.dumps(asdict(manifest), indent=1).encode())
 
 
 def read_bundle(folder: Path) -> Bundle:

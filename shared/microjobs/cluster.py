@@ -23,7 +23,7 @@ from microjobs.peers import Connection
 
 CHANNEL = "values"
 STEP_SECONDS = 0.02
-INTERRUPT = signal.SIGUSR1
+INTERRUPT_SIGNAL = signal.SIGUSR1
 """Signal that interrupts the main thread when the job ends because of another host."""
 
 T = TypeVar("T")
@@ -87,21 +87,21 @@ def _step_in_thread(watch: Watch) -> Iterator[None]:
         while watch.verdict is None and not is_done.is_set():
             watch.step(STEP_SECONDS)
         if not is_done.is_set():
-            signal.pthread_kill(main_thread_id, INTERRUPT)
+            signal.pthread_kill(main_thread_id, INTERRUPT_SIGNAL)
 
     def interrupt(_number: int, _frame: FrameType | None) -> None:
         if watch.verdict is not None and not is_done.is_set():
             raise _JobEnded
 
     step_thread = threading.Thread(target=step, name="watch", daemon=True)
-    previous_handler = signal.signal(INTERRUPT, interrupt)
+    previous_handler = signal.signal(INTERRUPT_SIGNAL, interrupt)
     step_thread.start()
     try:
         yield
     finally:
         is_done.set()
         step_thread.join()
-        signal.signal(INTERRUPT, previous_handler)
+        signal.signal(INTERRUPT_SIGNAL, previous_handler)
 
 
 def _make_ending(host: str, error: BaseException) -> Ending:

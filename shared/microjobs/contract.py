@@ -12,14 +12,14 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from microjobs.errors import UserError
-from microjobs.files import write_whole
+from microjobs.files import write_bytes
 
 DEFAULT_ROOT = "/opt/ml"
 BASE_DIR = "SAGEMAKER_BASE_DIR"
 
-FAILURE_LIMIT = 1024
+MAX_FAILURE_CHARACTERS = 1024
 """Maximum number of characters of the failure file that become FailureReason."""
-MESSAGE_LIMIT = 1024
+MAX_MESSAGE_BYTES = 1024
 """Maximum number of bytes of the message file that become ExitMessage."""
 MIN_SECRET_BYTES = 32
 
@@ -58,13 +58,13 @@ class Layout:
         """Return the default `LocalPath` of a processing input or output."""
         return self.root / "processing" / name
 
-    def local(self, path: str) -> Path:
+    def resolve_local_path(self, path: str) -> Path:
         """Return the path below this root for a `LocalPath` below `/opt/ml`; return any other path unchanged."""
         inside = PurePosixPath(path)
         return self.root / inside.relative_to(DEFAULT_ROOT) if inside.is_relative_to(DEFAULT_ROOT) else Path(path)
 
     def format_local_path(self, path: Path) -> str:
-        """Return the `LocalPath` in a request for a path below this root; the inverse of `local`."""
+        """Return the `LocalPath` in a request for a path below this root; the inverse of `resolve_local_path`."""
         return str(PurePosixPath(DEFAULT_ROOT) / path.relative_to(self.root))
 
 
@@ -216,7 +216,7 @@ def _read_resource_config(path: Path) -> ResourceConfig:
     content = _read(path)
     return ResourceConfig(
         current_host=content["current_host"],
-        hosts=tuple(sorted(content["hosts"], key=_natural)),
+        hosts=tuple(sorted(content["hosts"], key=_natural_sort_key)),
         instance_type=content.get("current_instance_type", ""),
         group=content.get("current_group_name", "homogeneousCluster"),
         groups=tuple(
@@ -227,7 +227,7 @@ def _read_resource_config(path: Path) -> ResourceConfig:
     )
 
 
-def _natural(host: str) -> tuple[str, int]:
+def _natural_sort_key(host: str) -> tuple[str, int]:
     """Return a sort key that puts `algo-10` after `algo-9`. All hosts use it, so they agree on the order."""
     stem, _, number = host.rpartition("-")
     return (stem, int(number)) if number.isdigit() else (host, 0)
@@ -263,7 +263,7 @@ def write_checkpoint_config(layout: Layout, local_path: str) -> None:
 def read_checkpoint_folder(layout: Layout) -> Path:
     """Return the folder that the platform synchronizes with S3."""
     path = layout.input_config / "checkpointconfig.json"
-    return layout.local(_read(path)["LocalPath"]) if path.exists() else layout.checkpoints
+    return layout.resolve_local_path(_read(path)["LocalPath"]) if path.exists() else layout.checkpoints
 
 
 def checkpoints_are_kept(layout: Layout) -> bool:
@@ -277,12 +277,12 @@ def checkpoints_are_kept(layout: Layout) -> bool:
 def write_failure(layout: Layout, reason: str) -> None:
     """Write the reason of a failure. The first reason is kept, because later ones may be consequences."""
     if not layout.failure.exists():  # atomic: if an empty file existed, the supervisor would write no reason
-        write_whole(layout.failure, reason[:FAILURE_LIMIT].encode(errors="backslashreplace"))
+        write_bytes(layout.failure, reason[:MAX_FAILURE_CHARACTERS].encode(errors="backslashreplace"))
 
 
 def parse_failure(content: bytes) -> str:
     """Return the text of a failure file that becomes FailureReason."""
-    return content.decode(errors="replace").strip()[:FAILURE_LIMIT]
+    return content.decode(errors="replace").strip()[:MAX_FAILURE_CHARACTERS]
 
 
 def read_failure(layout: Layout) -> str | None:
@@ -291,7 +291,7 @@ def read_failure(layout: Layout) -> str | None:
 
 def write_message(layout: Layout, message: str) -> None:
     """Write the `ExitMessage` of a processing job."""
-    write_whole(layout.message, parse_message(message.encode(errors="backslashreplace")).encode())
+    write_bytes(layout.message, parse_message(message.encode(errors="backslashreplace")).encode())
 
 
 def parse_message(content: bytes) -> str:
@@ -300,7 +300,7 @@ def parse_message(content: bytes) -> str:
     Raises:
         UnicodeDecodeError: the content is not UTF-8. On AWS, the job then fails.
     """
-    return content.decode().encode()[:MESSAGE_LIMIT].decode(errors="ignore")
+    return content.decode().encode()[:MAX_MESSAGE_BYTES].decode(errors="ignore")
 
 
 def read_message(layout: Layout) -> str | None:

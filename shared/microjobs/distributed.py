@@ -23,15 +23,15 @@ from microjobs.contract import ResourceConfig
 from microjobs.endings import Ending
 from microjobs.errors import EXIT_OK
 from microjobs.heartbeat import JOIN_SECONDS, Watch
-from microjobs.interpreter import own_program
+from microjobs.interpreter import python_command
 from microjobs.network import TENSORFLOW_PORT, TORCH_PORT, Network
 from microjobs.processes import children_of, signal_group
 from microjobs.stopping import StopRequest, stop_request
-from microjobs.worker import REPORT, is_worker
+from microjobs.worker import REPORT_VARIABLE, is_worker
 
-Explain = Callable[[int], tuple[int, str]]
+ExplainExit = Callable[[int], tuple[int, str]]
 
-STOPPING = (signal.SIGTERM, signal.SIGINT)
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 logger = logging.getLogger("microjobs")
 
@@ -52,7 +52,7 @@ class Program:
     stderr: IO[bytes] | int | None = None
 
 
-WORKER = own_program("-m", "microjobs.run", "train")
+WORKER = python_command("-m", "microjobs.run", "train")
 """Command of a worker, which runs the same job as this process."""
 
 NVIDIA_FOLDERS = "/usr/bin:/usr/local/nvidia/bin"
@@ -64,17 +64,19 @@ def must_launch(resources: ResourceConfig, processes: int = 1) -> bool:
     return not is_worker() and (len(resources.hosts) > 1 or processes > 1)
 
 
-def torchrun(resources: ResourceConfig, processes: int, arguments: Sequence[str] = ("--no-python", *WORKER)) -> Program:
+def make_torchrun_program(
+    resources: ResourceConfig, processes: int, arguments: Sequence[str] = ("--no-python", *WORKER)
+) -> Program:
     """Return torchrun with `processes` workers per host. It sets `RANK`, `WORLD_SIZE` and similar variables."""
     network, first = Network.read(), resources.first_host
     command = [
-        *own_program("-m", "torch.distributed.run"),  # isolated from modules in the user's folder
+        *python_command("-m", "torch.distributed.run"),  # isolated from modules in the user's folder
         *("--nnodes", str(len(resources.hosts)), "--node-rank", str(resources.rank)),
         *("--nproc-per-node", str(processes)),
         *("--master-addr", network.resolve(first), "--master-port", str(network.port(first, TORCH_PORT))),
         *arguments,
     ]
-    interface = _interface(resources, network)
+    interface = _find_interface(resources, network)
     variables = {"GLOO_SOCKET_IFNAME": interface, "NCCL_SOCKET_IFNAME": interface} if interface else {}
     # If OMP_NUM_THREADS is not set and torchrun starts several processes, torchrun sets it to 1 and logs a warning.
     threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, (os.cpu_count() or 1) // processes))
@@ -90,13 +92,13 @@ def make_tf_program(resources: ResourceConfig, command: Sequence[str] = WORKER) 
     return Program(command, {"TF_CONFIG": json.dumps(config)})
 
 
-def _interface(resources: ResourceConfig, network: Network) -> str | None:
+def _find_interface(resources: ResourceConfig, network: Network) -> str | None:
     """Return the network interface for frameworks; None if they should choose it."""
     name = "lo" if network.hosts else resources.network_interface
     return name if name in {known for _, known in socket.if_nameindex()} else None
 
 
-def gpu_count() -> int:
+def count_gpus() -> int:
     """Return the number of GPUs that CUDA may use, from CUDA_VISIBLE_DEVICES or nvidia-smi, without a framework."""
     if (chosen := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
         return len([device for device in chosen.split(",") if device.strip() not in ("", "-1")])
@@ -113,7 +115,7 @@ def launch(
     program: Program,
     resources: ResourceConfig,
     *,
-    explain: Explain | None = None,
+    explain: ExplainExit | None = None,
     started: Callable[[subprocess.Popen[bytes]], None] = lambda _: None,
     join_seconds: float = JOIN_SECONDS,
 ) -> None:
@@ -145,7 +147,7 @@ def launch(
 def _follow(workers: "_Workers", watch: Watch, stop: StopRequest) -> Ending:
     """Wait for a verdict or the end of this host's workers, and return it."""
     watch.wake_for(workers.reports)
-    while (ending := watch.verdict or workers.ending(watch.stop_signal)) is None:
+    while (ending := watch.verdict or workers.poll_ending(watch.stop_signal)) is None:
         watch.step(0.1)
         if stop.signal_number is not None:
             watch.stop(stop.signal_number)
@@ -157,18 +159,18 @@ def _follow(workers: "_Workers", watch: Watch, stop: StopRequest) -> Ending:
 class _Workers:
     """The processes of the program on this host, and their reports."""
 
-    def __init__(self, program: Program, host: str, explain: Explain | None) -> None:
+    def __init__(self, program: Program, host: str, explain: ExplainExit | None) -> None:
         self._program, self._host, self._explain = program, host, explain
-        self.reports, self._writing = os.pipe()
+        self.reports, self._write_end = os.pipe()
         os.set_blocking(self.reports, False)
         self._report_buffer = b""
-        self._stopped: set[int] = set()
+        self._signalled: set[int] = set()
         # This process keeps the writing end open, so that reading never reaches the end of the pipe. Workers open it by
         # its path, because torchrun closes inherited descriptors.
-        pipe = f"/proc/{os.getpid()}/fd/{self._writing}"
-        environment = {**os.environ, **program.variables, REPORT: pipe}
+        pipe = f"/proc/{os.getpid()}/fd/{self._write_end}"
+        environment = {**os.environ, **program.variables, REPORT_VARIABLE: pipe}
         # Workers unblock stop signals when they can handle them. Scripts do not, so they start with unblocked signals.
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING if explain is None else ())
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS if explain is None else ())
         try:
             self.process = subprocess.Popen(
                 list(program.command),
@@ -180,7 +182,7 @@ class _Workers:
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
-    def ending(self, stop_signal: int | None) -> Ending | None:
+    def poll_ending(self, stop_signal: int | None) -> Ending | None:
         """Return how the program ended; None while it runs.
 
         Args:
@@ -211,10 +213,10 @@ class _Workers:
     def stop(self, number: int) -> None:
         """Send a stop signal to each worker, once. Kill an agent without workers, which has nothing to save."""
         workers = children_of(self.process.pid) if self._program.agent else [self.process.pid]
-        if not workers and not self._stopped:
+        if not workers and not self._signalled:
             self.kill()
-        for pid in set(workers) - self._stopped:
-            self._stopped.add(pid)
+        for pid in set(workers) - self._signalled:
+            self._signalled.add(pid)
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, number)
 
@@ -235,5 +237,5 @@ class _Workers:
 
     def close(self) -> None:
         self.kill()
-        for descriptor in (self.reports, self._writing):
+        for descriptor in (self.reports, self._write_end):
             os.close(descriptor)

@@ -94,10 +94,10 @@ def atomic_fill(folder: Path) -> Iterator[None]:
         raise
 
 
-def write_whole(path: Path, content: bytes) -> None:
+def write_bytes(path: Path, content: bytes) -> None:
     with atomic_write(path) as partial:
         partial.write_bytes(content)
 
 
 def write_text(path: Path, content: str) -> None:
-    write_whole(path, content.encode())
+    write_bytes(path, content.encode())

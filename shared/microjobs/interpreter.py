@@ -27,19 +27,19 @@ The Dockerfile, `containers/bin` and the runtime `process` remove them."""
 OTHER_INTERPRETERS = ("PYTHONHOME", "PYTHONPLATLIBDIR", *EXECUTABLE_VARIABLES)
 """Variables that describe one installation of Python. With them, another interpreter does not find its library."""
 
-PYTHON = "MICROJOBS_PYTHON"
+PYTHON_VARIABLE = "MICROJOBS_PYTHON"
 """Variable with the path of the interpreter for the programs in `containers/bin`, for jobs without a container engine.
 In an image, the path is fixed."""
 
 SHARED_MEMORY = "/dev/shm"  # noqa: S108  `tempfile` creates files in it safely
 
 
-def own_program(*arguments: str) -> list[str]:
+def python_command(*arguments: str) -> list[str]:
     """Return the command line of one of the project's Python programs."""
     return [sys.executable, FLAGS, *arguments]
 
 
-def user_paths(environ: Mapping[str, str] = os.environ) -> list[str]:
+def read_user_paths(environ: Mapping[str, str] = os.environ) -> list[str]:
     """Return the folders of the user's PYTHONPATH, which the project's own programs ignore."""
     return [path for path in environ.get("PYTHONPATH", "").split(os.pathsep) if path]
 
@@ -51,7 +51,7 @@ def take_python_variables(environ: MutableMapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in variables.items() if name not in OTHER_INTERPRETERS}
 
 
-def complete(environ: MutableMapping[str, str]) -> None:
+def set_missing_variables(environ: MutableMapping[str, str]) -> None:
     """Set a folder for temporary files, and a home folder and a user name for users without an account.
 
     Docker sets HOME to `/` for such a user, and `getpass.getuser` raises an error. Values of the user have priority.

@@ -15,7 +15,7 @@ SKIPPED_NAMES = ("Thumbs.db", "desktop.ini", "lost+found")
 """Files that other systems create in folders. Names that begin with `.` or `_` are skipped too, as in Hadoop and Spark.
 Examples are .DS_Store, .ipynb_checkpoints, _SUCCESS and __MACOSX."""
 
-EXPECTED = "x_train.npy y_train.npy x_test.npy y_test.npy, or shards such as x_train-00000-of-00004.npy"
+EXPECTED_NAMES = "x_train.npy y_train.npy x_test.npy y_test.npy, or shards such as x_train-00000-of-00004.npy"
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ def survey(folder: Path) -> list[Entry]:
     entries = []
     for path in _find_data(folder):
         if FILE_NAME.fullmatch(path.name) is None or not path.is_file():
-            raise UserError(f"unexpected {path.name!r} in the input: it may contain {EXPECTED}")
+            raise UserError(f"unexpected {path.name!r} in the input: it may contain {EXPECTED_NAMES}")
         entries.append(_describe(open_array(path)))
     return entries
 
@@ -81,7 +81,7 @@ def _describe(array: ArrayFile) -> Entry:
     return Entry(name, array.shape, array.path.stat().st_size)
 
 
-def check(files: Mapping[str, Entry]) -> None:
+def check_files_match(files: Mapping[str, Entry]) -> None:
     """Check that the files of all hosts belong together: shards, widths, rows of features and targets.
 
     Raises:
@@ -108,7 +108,7 @@ def _check_partner(targets: Entry, files: Mapping[str, Entry]) -> None:
         raise UserError(f"{targets.name} has {targets.shape[0]} rows but {targets.partner} has {rows}")
 
 
-def require(files: Mapping[str, Entry], split: str) -> None:
+def require_rows(files: Mapping[str, Entry], split: str) -> None:
     """Raise UserError if no host has a row of features for this split."""
     if not sum(entry.shape[0] for entry in files.values() if entry.is_features and entry.split == split):
         found = ", ".join(files) or "no files"
@@ -137,12 +137,12 @@ def assign(surveys: Mapping[str, Sequence[Entry]]) -> dict[str, list[str]]:
     """
     work: dict[str, list[str]] = {host: [] for host in surveys}
     load = dict.fromkeys(surveys, 0)
-    holders: dict[str, list[str]] = {}
+    hosts_by_file: dict[str, list[str]] = {}
     for host, entries in surveys.items():
         for entry in entries:
-            holders.setdefault(entry.name, []).append(host)
+            hosts_by_file.setdefault(entry.name, []).append(host)
     for entry in sorted(merge(surveys).values(), key=lambda entry: (-entry.size, entry.name)):
-        host = min(holders[entry.name], key=lambda host: load[host])
+        host = min(hosts_by_file[entry.name], key=lambda host: load[host])
         work[host].append(entry.name)
         load[host] += entry.size
     return {host: sorted(names) for host, names in work.items()}

@@ -12,13 +12,13 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-MARK = "# Made from requirements with the digest "
+DIGEST_PREFIX = "# Made from requirements with the digest "
 
 
 def reason_if_stale(source: Path) -> str:
     """Return a sentence with the command that updates the lock of an .in file; empty if the lock is up to date."""
     lock = source.with_suffix(".lock")
-    if lock.read_text(encoding="utf-8").partition("\n")[0] == MARK + digest(source):
+    if lock.read_text(encoding="utf-8").partition("\n")[0] == DIGEST_PREFIX + digest(source):
         return ""
     folder = source.absolute().parent.name
     command = "make lock" if folder == "shared" else f"make lock/{folder}"
@@ -29,8 +29,8 @@ def stamp(source: Path) -> None:
     """Write the digest of an .in file into the first line of its lock."""
     lock = source.with_suffix(".lock")
     lines = lock.read_text(encoding="utf-8").splitlines(keepends=True)
-    content = "".join(line for line in lines if not line.startswith(MARK))
-    lock.write_text(f"{MARK}{digest(source)}\n{content}", encoding="utf-8")
+    content = "".join(line for line in lines if not line.startswith(DIGEST_PREFIX))
+    lock.write_text(f"{DIGEST_PREFIX}{digest(source)}\n{content}", encoding="utf-8")
 
 
 def digest(source: Path) -> str:

@@ -25,11 +25,11 @@ from microjobs.files import atomic_write  # noqa: E402
 # A file `matplotlibrc` in the working directory must not choose the style.
 mpl.rcParams.update({name: value for name, value in mpl.rcParamsDefault.items() if "backend" not in name})
 
-POINTS = 5000
+MAX_POINTS = 5000
 """Maximum number of points of a plot. More points would overlap, and take seconds to draw."""
 
 
-def learning_curve(path: Path, epochs: Sequence[int], losses: Mapping[str, Sequence[float]]) -> None:
+def draw_learning_curve(path: Path, epochs: Sequence[int], losses: Mapping[str, Sequence[float]]) -> None:
     """Draw one line per loss over the epochs. The scale is logarithmic if all losses are positive."""
     figure = Figure(figsize=(8, 5), layout="constrained")
     axes = figure.subplots()
@@ -42,20 +42,20 @@ def learning_curve(path: Path, epochs: Sequence[int], losses: Mapping[str, Seque
     _save(figure, path)
 
 
-def predicted_versus_target(path: Path, target: ArrayLike, predicted: ArrayLike, title: str) -> None:
-    """Draw one point per test row, but at most POINTS points. Exact predictions are on the diagonal."""
+def draw_predicted_versus_target(path: Path, target: ArrayLike, predicted: ArrayLike, title: str) -> None:
+    """Draw one point per test row, but at most MAX_POINTS points. Exact predictions are on the diagonal."""
     target, predicted = np.ravel(target), np.ravel(predicted)
     figure = Figure(figsize=(6, 6), layout="constrained")
     axes = figure.subplots()
     low, high = min(target.min(), predicted.min()), max(target.max(), predicted.max())
     axes.plot([low, high], [low, high], color="grey", linewidth=1)
-    step = -(-len(target) // POINTS)
+    step = -(-len(target) // MAX_POINTS)
     axes.scatter(target[::step], predicted[::step], s=10)
     axes.set(title=title, xlabel="target", ylabel="predicted")
     _save(figure, path)
 
 
-def line_and_predictions(
+def draw_line_and_predictions(
     path: Path, train: tuple[ArrayLike, ArrayLike], test: tuple[ArrayLike, ArrayLike], predictions: ArrayLike
 ) -> None:
     """Draw the target over the only feature, for training data, test data and predictions, as in the notebook."""

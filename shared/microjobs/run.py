@@ -32,9 +32,9 @@ from microjobs.contract import (
 from microjobs.errors import EXIT_OK, ScriptStopped, Stopped, UserError, code_and_reason
 from microjobs.stopping import received_signals
 
-JOB = "MICROJOBS_JOB"
+JOB_VARIABLE = "MICROJOBS_JOB"
 LOG_LEVEL = "SAGEMAKER_CONTAINER_LOG_LEVEL"
-STOPPING = (signal.SIGTERM, signal.SIGINT)
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 COMMANDS = ("train", "serve", "process")
 
 logger = logging.getLogger("microjobs")
@@ -44,13 +44,13 @@ def main(arguments: Sequence[str]) -> int:
     """Run the command and return the exit code."""
     layout = Layout.from_environment()
     # Signals may arrive while the frameworks are imported, so the handlers come first.
-    for number in STOPPING:
+    for number in STOP_SIGNALS:
         signal.signal(number, _stop)
     try:
         start_logging(os.environ)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)  # the supervisor has blocked them
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)  # the supervisor has blocked them
         _check_root(layout)
-        interpreter.complete(os.environ)
+        interpreter.set_missing_variables(os.environ)
         _run(list(arguments), layout)
         return EXIT_OK
     except Stopped as stopped:
@@ -74,12 +74,12 @@ def _check_root(layout: Layout) -> None:
 
 def _ignore_stop_signals() -> None:
     """Ignore further stop signals: they must not interrupt the end of the job, nor change its exit code."""
-    for number in STOPPING:
+    for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
 
 
 def _run(arguments: list[str], layout: Layout) -> None:
-    job = _Job(Path(os.environ.get(JOB) or ".").resolve())
+    job = _Job(Path(os.environ.get(JOB_VARIABLE) or ".").resolve())
     sys.path.insert(0, str(job.folder))
     match arguments:
         case ["--help"] | ["-h"]:
@@ -139,7 +139,7 @@ class _Job:
 
     def load_main(self) -> ModuleType:
         if not self._has("main"):
-            remedy = f"move the job's modules into that package, or set {JOB} to the folder of a job"
+            remedy = f"move the job's modules into that package, or set {JOB_VARIABLE} to the folder of a job"
             raise UserError(f"{self.folder} has no {package_name(self.folder.name)}/main.py: {remedy}")
         loaded = self._import("main")
         if received_signals:  # a library may catch `Stopped`, and take it for a missing optional package

@@ -25,9 +25,9 @@ from typing import IO, Any
 
 from microjobs import source
 from microjobs.contract import BASE_DIR, Layout, ResourceConfig, read_training_resource_config
-from microjobs.distributed import Program, gpu_count, launch, make_tf_program, torchrun
+from microjobs.distributed import Program, count_gpus, launch, make_tf_program, make_torchrun_program
 from microjobs.errors import JobError, PlatformError, ScriptStopped, Stopped, UserError
-from microjobs.interpreter import take_python_variables, user_paths
+from microjobs.interpreter import read_user_paths, take_python_variables
 from microjobs.stopping import stop_request
 
 TAIL_BYTES = 16_384
@@ -114,7 +114,7 @@ def _run(layout: Layout, program: str, toolkit: dict[str, Any]) -> None:
 def _install(layout: Layout, program: str, toolkit: dict[str, Any], environment: Any, code: Path) -> list[str]:
     """Install the program and its requirements, set the environment variables, and return the command."""
     arguments, variables = environment.to_cmd_args(), environment.to_env_vars()
-    paths, python_variables = user_paths(), take_python_variables(os.environ)
+    paths, python_variables = read_user_paths(), take_python_variables(os.environ)
 
     class Runner(toolkit["process"].ProcessRunner):  # type: ignore[misc]  # known only after the import
         def run(self, *_: object, **__: object) -> None:
@@ -182,7 +182,7 @@ def _make_program(switch: str, resources: ResourceConfig, command: Sequence[str]
     arguments = ["--no-python", *command]
     if command[0] == sys.executable:
         arguments = [*command[2 if command[1] == "--" else 1 :]]
-    return torchrun(resources, max(1, gpu_count()), arguments)
+    return make_torchrun_program(resources, max(1, count_gpus()), arguments)
 
 
 def _execute(program: str, command: Sequence[str], cwd: Path) -> None:

@@ -31,7 +31,7 @@ def locate(layout: Layout, uri: str, setting: str, work: Path, environ: Mapping[
     """
     if uri.startswith("s3://"):
         return _download(uri, setting, work, environ)
-    path = layout.local(uri.removeprefix("file://"))
+    path = layout.resolve_local_path(uri.removeprefix("file://"))
     if not path.exists():
         raise UserError(f"{setting} {uri!r} does not exist: name a folder, a tar.gz or an S3 address")
     return path

@@ -16,9 +16,9 @@ from typing import NoReturn
 from microjobs import processes
 from microjobs.contract import Layout, write_failure
 
-FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
-STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
-HANDLED = {*FORWARDED, signal.SIGCHLD}
+FORWARDED_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
+HANDLED_SIGNALS = {*FORWARDED_SIGNALS, signal.SIGCHLD}
 BLOCKED_AT_START = {signal.SIGTERM, signal.SIGINT}
 """Signals that are blocked until the job has installed handlers. Without handlers, they would kill the job."""
 
@@ -38,10 +38,10 @@ def supervise(job: Callable[[], NoReturn], layout: Layout, grace: float) -> int:
         grace: seconds between the first stop signal and SIGKILL.
     """
     processes.adopt_orphans()
-    signal.pthread_sigmask(signal.SIG_BLOCK, HANDLED)
+    signal.pthread_sigmask(signal.SIG_BLOCK, HANDLED_SIGNALS)
     if (pid := os.fork()) == 0:
         os.setpgid(0, 0)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, HANDLED - BLOCKED_AT_START)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, HANDLED_SIGNALS - BLOCKED_AT_START)
         job()
     with contextlib.suppress(OSError):  # set here too: a signal may arrive before the child has set its group
         os.setpgid(pid, pid)
@@ -83,18 +83,18 @@ class _JobProcesses:
 
     def _step(self) -> None:
         wait = 3600.0 if self.deadline is None else max(0.0, self.deadline - time.monotonic())
-        received = signal.sigtimedwait(HANDLED, wait)
+        received = signal.sigtimedwait(HANDLED_SIGNALS, wait)
         if received is None:
             if self.deadline is not None:
                 self.timed_out = self.timed_out or (self._status is None)
                 self._signal_all(signal.SIGKILL)
                 self.deadline = time.monotonic() + 1.0
-        elif received.si_signo in FORWARDED:
+        elif received.si_signo in FORWARDED_SIGNALS:
             self._forward(received.si_signo)
         self._reap()
 
     def _forward(self, number: int) -> None:
-        if number in STOPPING and self.deadline is None:
+        if number in STOP_SIGNALS and self.deadline is None:
             self.stop_signal = number
             self.deadline = time.monotonic() + self.grace
         processes.signal_group(self.pid, number)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from microjobs.errors import EXIT_OK
 
-REPORT = "MICROJOBS_REPORT"
+REPORT_VARIABLE = "MICROJOBS_REPORT"
 """Variable with the path of the pipe to which workers write their report."""
 
 EXIT_TIMEOUT_SECONDS = 60.0
@@ -24,7 +24,7 @@ _MAX_LINE_BYTES = 4096
 
 
 def is_worker(environ: Mapping[str, str] = os.environ) -> bool:
-    return bool(environ.get(REPORT))
+    return bool(environ.get(REPORT_VARIABLE))
 
 
 def report(code: int, reason: str) -> bool:
@@ -35,7 +35,7 @@ def report(code: int, reason: str) -> bool:
     if not is_worker():
         return False
     try:
-        with Path(os.environ[REPORT]).open("ab", buffering=0) as pipe:
+        with Path(os.environ[REPORT_VARIABLE]).open("ab", buffering=0) as pipe:
             pipe.write(_format_line(code, reason))
     except OSError:  # the parent has ended; its supervisor ends this process next
         return False

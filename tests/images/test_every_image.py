@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from docker.types import Mount
 
-from microjobs.contract import FAILURE_LIMIT, Layout
+from microjobs.contract import MAX_FAILURE_CHARACTERS, Layout
 from microjobs.hyperparameters import describe
 from microjobs.interpreter import EXECUTABLE_VARIABLES, FLAGS
 from microjobs.run import package_name
@@ -84,7 +84,7 @@ def test_invalid_input_gives_exit_code_2_and_the_reason(
     run = run_job(job, example.arguments, prepared.root, expect=2)
     assert run.failure is not None
     assert example.expected_error in run.failure
-    assert len(run.failure) <= FAILURE_LIMIT
+    assert len(run.failure) <= MAX_FAILURE_CHARACTERS
     assert run.warnings() != []
     assert "Traceback" not in run.log
 

@@ -122,7 +122,7 @@ def test_without_targets_only_predictions_are_written(layout: Layout) -> None:
     batch = score(layout)
     assert (batch / "predictions.npy").exists()
     assert json.loads((batch / "report.json").read_text()) == {"rows": 100}
-    assert "not known" in (batch / "score-report.txt").read_text()
+    assert "unknown (no targets)" in (batch / "score-report.txt").read_text()
 
 
 @pytest.mark.parametrize(
@@ -178,7 +178,7 @@ def test_number_of_points_in_the_plot_is_limited(monkeypatch: pytest.MonkeyPatch
         tmp_path / "predictions.npy",
         "serving_default",
     )
-    assert result.target == data["y_test"][::4].tolist()
+    assert result.plot_targets == data["y_test"][::4].tolist()
 
 
 @pytest.mark.parametrize("model", ["none", "two archives", "no onnx"])

@@ -24,9 +24,9 @@ def test_environment_overrides_the_default_root() -> None:
 
 def test_local_paths_of_requests_map_below_the_root(layout: Layout) -> None:
     spelled = f"{contract.DEFAULT_ROOT}/processing/train"
-    assert layout.local(spelled) == layout.processing("train")
+    assert layout.resolve_local_path(spelled) == layout.processing("train")
     assert layout.format_local_path(layout.processing("train")) == spelled
-    assert layout.local("/data/mine") == Path("/data/mine")
+    assert layout.resolve_local_path("/data/mine") == Path("/data/mine")
 
 
 @pytest.mark.parametrize(

@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 
 from microjobs.contract import ResourceConfig
-from microjobs.distributed import gpu_count, make_tf_program, must_launch, torchrun
+from microjobs.distributed import count_gpus, make_tf_program, make_torchrun_program, must_launch
 from microjobs.endings import Ending
 from microjobs.interpreter import FLAGS
 from microjobs.network import TENSORFLOW_PORT, TORCH_PORT, Network
-from microjobs.worker import REPORT, report
+from microjobs.worker import REPORT_VARIABLE, report
 from tests.unit.hosts import Hosts, is_running, make_hosts, resources
 
 READY = "print('ready', flush=True)\n"
@@ -235,7 +235,7 @@ def test_only_the_first_host_may_send_a_verdict(hosts: Hosts) -> None:
 
 def test_long_reason_is_cut_in_the_middle(monkeypatch: pytest.MonkeyPatch) -> None:
     reading, writing = os.pipe()
-    monkeypatch.setenv(REPORT, f"/proc/{os.getpid()}/fd/{writing}")
+    monkeypatch.setenv(REPORT_VARIABLE, f"/proc/{os.getpid()}/fd/{writing}")
     assert report(1, "first line\n" + "ä" * 10_000 + "\nlast line")
     line = os.read(reading, 1 << 16)
     code, reason = json.loads(line)
@@ -248,17 +248,17 @@ def test_long_reason_is_cut_in_the_middle(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_only_workers_report_and_only_other_processes_launch(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(REPORT, raising=False)
+    monkeypatch.delenv(REPORT_VARIABLE, raising=False)
     assert not report(2, "reason")
     assert must_launch(resources("algo-1", 2))
     assert must_launch(resources("algo-1", 1), processes=2)
     assert not must_launch(resources("algo-1", 1))
-    monkeypatch.setenv(REPORT, "somewhere")
+    monkeypatch.setenv(REPORT_VARIABLE, "somewhere")
     assert not must_launch(resources("algo-1", 2))
 
 
 def test_torchrun_gets_the_rank_and_the_address_of_the_first_host() -> None:
-    program = torchrun(resources("algo-2", 4), 2, ["train.py"])
+    program = make_torchrun_program(resources("algo-2", 4), 2, ["train.py"])
     arguments = " ".join(program.command[1:])
     assert arguments == (
         f"{FLAGS} -m torch.distributed.run --nnodes 4 --node-rank 1 --nproc-per-node 2 "
@@ -269,9 +269,9 @@ def test_torchrun_gets_the_rank_and_the_address_of_the_first_host() -> None:
 
 def test_frameworks_use_the_jobs_network_interface() -> None:
     loopback = ResourceConfig("algo-1", ("algo-1", "algo-2"), network_interface="lo")
-    assert torchrun(loopback, 1).variables["GLOO_SOCKET_IFNAME"] == "lo"
+    assert make_torchrun_program(loopback, 1).variables["GLOO_SOCKET_IFNAME"] == "lo"
     unknown = ResourceConfig("algo-1", ("algo-1", "algo-2"), network_interface="ethwe")
-    assert "GLOO_SOCKET_IFNAME" not in torchrun(unknown, 1).variables
+    assert "GLOO_SOCKET_IFNAME" not in make_torchrun_program(unknown, 1).variables
 
 
 def test_tf_config_names_every_host_as_a_worker() -> None:
@@ -287,7 +287,7 @@ def test_frameworks_use_the_ports_of_the_network(monkeypatch: pytest.MonkeyPatch
         monkeypatch.setenv(name, value)
     config = json.loads(make_tf_program(resources("algo-1", 2)).variables["TF_CONFIG"])
     assert config["cluster"]["worker"] == ["127.64.0.1:40002", "127.64.0.2:40003"]
-    command = " ".join(torchrun(resources("algo-2", 2), 1).command)
+    command = " ".join(make_torchrun_program(resources("algo-2", 2), 1).command)
     assert "--master-addr 127.64.0.1 --master-port 40001" in command
 
 
@@ -297,11 +297,11 @@ def test_gpu_count_respects_cuda_visible_devices(monkeypatch: pytest.MonkeyPatch
     tool.chmod(0o755)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
-    assert gpu_count() == 2
+    assert count_gpus() == 2
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
-    assert gpu_count() == 1
+    assert count_gpus() == 1
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    assert gpu_count() == 0
+    assert count_gpus() == 0
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
     tool.unlink()
-    assert gpu_count() == 0
+    assert count_gpus() == 0

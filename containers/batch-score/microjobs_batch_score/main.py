@@ -31,7 +31,7 @@ class Task:
     signature: str
 
     def folder(self, path: str) -> Path:
-        return Layout.from_environment().local(path)
+        return Layout.from_environment().resolve_local_path(path)
 
 
 def process(arguments: list[str]) -> None:
@@ -54,13 +54,13 @@ def score(task: Task, hosts: Hosts) -> None:
     """
     surveys, host = hosts.gather(survey(task)), hosts.resources.current_host
     files = inventory.merge(surveys)
-    inventory.require(files, "test")
-    inventory.check(files)
+    inventory.require_rows(files, "test")
+    inventory.check_files_match(files)
     features = {name: [entry for entry in entries if entry.is_features] for name, entries in surveys.items()}
     work = inventory.assign(features)
-    own_targets = fetch(task, find_remote_targets(surveys, work).get(host, []))
-    fetched = {name: targets for part in hosts.gather(own_targets).values() for name, targets in part.items()}
-    parts = hosts.gather(score_files(task, work[host], fetched))
+    own_targets = load_targets_to_send(task, find_remote_targets(surveys, work).get(host, []))
+    remote_targets = {name: targets for part in hosts.gather(own_targets).values() for name, targets in part.items()}
+    parts = hosts.gather(score_files(task, work[host], remote_targets))
     if hosts.resources.is_first:
         scores = {name: score for part in parts.values() for name, score in part.items()}
         total = scoring.Score.sum(scores[name] for name in sorted(scores))
@@ -88,11 +88,11 @@ def find_remote_targets(
     return needed
 
 
-def fetch(task: Task, names: list[str]) -> dict[str, Floats]:
+def load_targets_to_send(task: Task, names: list[str]) -> dict[str, Floats]:
     return {name: scoring.load_targets(task.folder(task.test) / name) for name in names}
 
 
-def score_files(task: Task, names: list[str], fetched: Mapping[str, Floats]) -> dict[str, scoring.Score]:
+def score_files(task: Task, names: list[str], remote_targets: Mapping[str, Floats]) -> dict[str, scoring.Score]:
     """Score this host's feature files. If one fails, no predictions are written."""
     if not names:
         return {}
@@ -102,7 +102,7 @@ def score_files(task: Task, names: list[str], fetched: Mapping[str, Floats]) -> 
         for name in names:
             features = open_array(task.folder(task.test) / name)
             output = task.folder(task.batch) / scoring.predictions_name(name)
-            targets = scoring.find_targets(features.path, fetched)
+            targets = scoring.find_targets(features.path, remote_targets)
             scores[name] = scoring.score_file(predictor, features, targets, output, task.signature)
             register(output)
     return scores

@@ -29,29 +29,29 @@ class Score:
     """Sums over predicted rows, which can be added over files and hosts."""
 
     rows: int = 0
-    squared: float = 0.0
-    absolute: float = 0.0
-    target: list[float] = field(default_factory=list)
-    predicted: list[float] = field(default_factory=list)
+    squared_error_sum: float = 0.0
+    absolute_error_sum: float = 0.0
+    plot_targets: list[float] = field(default_factory=list)
+    plot_predictions: list[float] = field(default_factory=list)
 
     @classmethod
     def sum(cls, scores: Iterable["Score"]) -> "Score":
         total = cls()
         for score in scores:
             total.rows += score.rows
-            total.squared += score.squared
-            total.absolute += score.absolute
-            total.target += score.target
-            total.predicted += score.predicted
+            total.squared_error_sum += score.squared_error_sum
+            total.absolute_error_sum += score.absolute_error_sum
+            total.plot_targets += score.plot_targets
+            total.plot_predictions += score.plot_predictions
         return total
 
     @property
     def mse(self) -> float:
-        return self.squared / self.rows
+        return self.squared_error_sum / self.rows
 
     @property
     def mae(self) -> float:
-        return self.absolute / self.rows
+        return self.absolute_error_sum / self.rows
 
 
 def score_file(
@@ -62,7 +62,7 @@ def score_file(
     Raises:
         UserError: a row or its prediction is NaN or infinite, or the model takes rows of another width.
     """
-    every = max(1, features.rows // MAX_PLOT_POINTS)
+    plot_interval = max(1, features.rows // MAX_PLOT_POINTS)
     with write_array(output, (features.rows,), np.dtype(np.float32)) as writer:
 
         def score_part(part: range) -> Score:
@@ -73,12 +73,14 @@ def score_file(
                     predicted = predictor.predict(block, signature)[:, 0]
                 _check_finite(features.path, start, predicted)
                 writer.write(start, predicted)
-                known = None if targets is None else targets(range(start, start + len(block)))
-                scores.append(_compare(known, predicted, first=-start % every, every=every))
+                block_targets = None if targets is None else targets(range(start, start + len(block)))
+                scores.append(
+                    _compare(block_targets, predicted, first=-start % plot_interval, plot_interval=plot_interval)
+                )
             return Score.sum(scores)
 
         score = Score.sum(map_parts(features, score_part))
-        if not math.isfinite(score.squared):
+        if not math.isfinite(score.squared_error_sum):
             raise UserError(f"the targets of {features.path.name} are too large to square their errors: rescale them")
     logger.info("wrote %s: %d predictions", output.name, features.rows)
     return score
@@ -107,10 +109,10 @@ def load_targets(path: Path) -> Floats:
     return targets_in_file(path)(range(open_array(path).rows))
 
 
-def find_targets(features: Path, fetched: Mapping[str, Floats]) -> Targets | None:
+def find_targets(features: Path, remote_targets: Mapping[str, Floats]) -> Targets | None:
     """Return the targets of a feature file, from another host or from the same folder; None if it has no targets."""
     path = features.with_name("y" + features.name[1:])
-    if (values := fetched.get(path.name)) is not None:
+    if (values := remote_targets.get(path.name)) is not None:
         return lambda rows: values[rows.start : rows.stop]
     return targets_in_file(path) if path.exists() else None
 
@@ -120,18 +122,18 @@ def predictions_name(features: str) -> str:
     return features.replace("x_test", "predictions", 1)
 
 
-def _compare(target: Floats | None, predicted: NDArray[np.float32], first: int, every: int) -> Score:
+def _compare(target: Floats | None, predicted: NDArray[np.float32], first: int, plot_interval: int) -> Score:
     if target is None:
         return Score(rows=len(predicted))
     error = predicted - target
     with np.errstate(over="ignore"):  # `score_file` reports an overflow
-        squared = float(np.square(error).sum())
+        squared_error_sum = float(np.square(error).sum())
     return Score(
         rows=len(predicted),
-        squared=squared,
-        absolute=float(np.abs(error).sum()),
-        target=target[first::every].tolist(),
-        predicted=predicted[first::every].tolist(),
+        squared_error_sum=squared_error_sum,
+        absolute_error_sum=float(np.abs(error).sum()),
+        plot_targets=target[first::plot_interval].tolist(),
+        plot_predictions=predicted[first::plot_interval].tolist(),
     )
 
 
@@ -146,15 +148,17 @@ def _check_finite(path: Path, start: int, predicted: NDArray[np.float32]) -> Non
 
 def write_report(folder: Path, score: Score, *, with_targets: bool) -> None:
     """Write score-report.txt, as in the notebook, and report.json. With targets, also draw the plot."""
-    line = f"Test MSE : {score.mse}" if with_targets else "Test MSE : not known, there are no targets"
+    line = f"Test MSE : {score.mse}" if with_targets else "Test MSE : unknown (no targets)"
     numbers: dict[str, float | int] = {"rows": score.rows}
     if with_targets:
         # Imported only with targets, because the import is slow.
-        from microjobs.plots import predicted_versus_target
+        from microjobs.plots import draw_predicted_versus_target
 
         numbers |= {"mse": score.mse, "mae": score.mae}
         title = f"{score.rows} test rows, MSE {score.mse:.4g}"
-        predicted_versus_target(folder / "predicted-versus-target.png", score.target, score.predicted, title)
+        draw_predicted_versus_target(
+            folder / "predicted-versus-target.png", score.plot_targets, score.plot_predictions, title
+        )
     write_text(folder / "report.json", json.dumps(numbers, indent=1))
     write_text(folder / "score-report.txt", line)
     logger.info("%s", line)

@@ -19,7 +19,7 @@ Arrays = dict[str, NDArray[Any]]
 BOSTON_URL = "https://storage.googleapis.com/tensorflow/tf-keras-datasets/boston_housing.npz"
 BOSTON_SHA256 = "f553886a1f8d56431e820c5b82552d9d95cfcb96d1e678153f8839538947dff5"
 
-NAMES = ("diabetes", "straight-line", "boston")
+DATASETS = ("diabetes", "straight-line", "boston")
 SPLIT_SEED = 113
 """Seed with which Keras shuffles the Boston data before it splits them at 80 %."""
 TRAIN_SHARE = 0.8
@@ -33,13 +33,13 @@ def make_arrays(name: str, source: Path | None) -> Arrays:
         PlatformError: there is no source, and the download failed.
     """
     if name == "boston":
-        return boston(source)
+        return load_boston_arrays(source)
     if source is not None:
         raise UserError(f"dataset {name} does not take --from {source}: only boston does")
-    return diabetes() if name == "diabetes" else straight_line()
+    return load_diabetes_arrays() if name == "diabetes" else make_straight_line_arrays()
 
 
-def diabetes() -> Arrays:
+def load_diabetes_arrays() -> Arrays:
     """Return scikit-learn's diabetes data: 442 patients, 10 measured features, disease progression after a year."""
     # Imported only if it is needed: it takes longer to load than the rest of this job.
     from sklearn.datasets import load_diabetes
@@ -48,14 +48,14 @@ def diabetes() -> Arrays:
     return shuffled_split(x, y)
 
 
-def straight_line() -> Arrays:
+def make_straight_line_arrays() -> Arrays:
     """Return y = 0.3 x + 0.9 at 100 points from 0 to 0.99, in single precision and in order, as in the notebook."""
     x = (np.arange(100) * 0.01).astype(np.float32).reshape(-1, 1)
     y = np.float32(0.3) * x + np.float32(0.9)
     return _split(x, y)
 
 
-def boston(source: Path | None) -> Arrays:
+def load_boston_arrays(source: Path | None) -> Arrays:
     """Return the Boston housing data, 506 towns with 13 features, with the split of Keras."""
     content = _download() if source is None else _read(source)
     try:
@@ -74,7 +74,7 @@ def shuffled_split(x: NDArray[Any], y: NDArray[Any]) -> Arrays:
     return _split(x[order], y[order])
 
 
-def write(arrays: Arrays, folder: Path, shards: int) -> list[str]:
+def write_arrays(arrays: Arrays, folder: Path, shards: int) -> list[str]:
     """Save each array in `shards` files. Return the names of the files.
 
     Raises:
@@ -106,8 +106,8 @@ def _read(path: Path) -> bytes:
 
 def _download() -> bytes:
     try:
-        with urllib.request.urlopen(BOSTON_URL, timeout=30) as answer:
-            content: bytes = answer.read(10_000_000)
+        with urllib.request.urlopen(BOSTON_URL, timeout=30) as response:
+            content: bytes = response.read(10_000_000)
     except OSError as error:
         raise PlatformError(
             f"cannot download {BOSTON_URL} ({error}): download it elsewhere and use --from FILE"

@@ -10,7 +10,7 @@ from microjobs.arguments import Parser
 from microjobs.contract import Layout, read_processing_resource_config
 from microjobs.hosts import run_on_hosts
 
-from .standardise import TYPES, Task, standardise
+from .standardise import EXCHANGED_TYPES, Task, standardise
 
 logger = logging.getLogger("microjobs")
 
@@ -35,7 +35,7 @@ def _standardise(arguments: list[str]) -> None:
     parser.epilog = "`preprocess dataset --help` describes how to make raw data."
     task = Task(**vars(parser.parse_args(arguments)))
     resources = read_processing_resource_config(Layout.from_environment())
-    run_on_hosts(resources, lambda hosts: standardise(task, hosts), TYPES)
+    run_on_hosts(resources, lambda hosts: standardise(task, hosts), EXCHANGED_TYPES)
 
 
 def _dataset(arguments: list[str]) -> None:
@@ -43,11 +43,13 @@ def _dataset(arguments: list[str]) -> None:
 
     layout = Layout.from_environment()
     parser = Parser("preprocess dataset", description="Write raw arrays, 80 % for training and 20 % for testing.")
-    parser.add_argument("name", choices=datasets.NAMES)
+    parser.add_argument("name", choices=datasets.DATASETS)
     parser.add_argument("--from", dest="source", help="boston: the .npz file, relative to the input folder")
     parser.add_folders("output")
     parser.add_argument("--shards", type=int, choices=range(1, 100), default=1, metavar="N", help="files per array")
     options = parser.parse_args(arguments)
-    source = None if options.source is None else layout.processing("input") / layout.local(options.source)
-    names = datasets.write(datasets.make_arrays(options.name, source), layout.local(options.output), options.shards)
+    source = None if options.source is None else layout.processing("input") / layout.resolve_local_path(options.source)
+    names = datasets.write_arrays(
+        datasets.make_arrays(options.name, source), layout.resolve_local_path(options.output), options.shards
+    )
     logger.info("wrote %s", ", ".join(names))

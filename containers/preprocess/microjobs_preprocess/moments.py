@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from microjobs.arrays import ArrayFile, Floats, first_bad_row, fold_rows, map_parts
+from microjobs.arrays import ArrayFile, Floats, find_bad_row, fold_rows, map_parts
 from microjobs.errors import UserError
 from microjobs.scaler import Scaler
 
@@ -22,7 +22,7 @@ class Moments:
 
     count: NDArray[np.int64]
     mean: Floats
-    squares: Floats
+    squared_deviations: Floats
 
     @classmethod
     def empty(cls, features: int) -> "Moments":
@@ -35,10 +35,10 @@ class Moments:
         return Moments(
             count,
             self.mean + deviations * share,
-            self.squares + other.squares + deviations * deviations * self.count * share,
+            self.squared_deviations + other.squared_deviations + deviations * deviations * self.count * share,
         )
 
-    def scaler(self) -> Scaler:
+    def make_scaler(self) -> Scaler:
         """Return mean and population standard deviation; the scale of a constant feature is 1.
 
         A feature is constant if its variance is within the rounding error that scikit-learn's StandardScaler allows.
@@ -48,7 +48,7 @@ class Moments:
         """
         if not self.count.all():
             raise UserError(f"feature {int(np.argmin(self.count))} has no value in any training row: drop the column")
-        variance = self.squares / self.count
+        variance = self.squared_deviations / self.count
         epsilon = np.finfo(np.float64).eps
         constant = variance <= self.count * epsilon * variance + (self.count * self.mean * epsilon) ** 2
         scale = np.where(constant, 1.0, np.sqrt(variance))
@@ -66,7 +66,7 @@ def measure(array: ArrayFile, *, allow_missing: bool = False) -> Moments:
         moments = Moments.empty(array.width)
         for start, block in array.blocks(part):
             measured = _measure_block(block, allow_missing)
-            if not np.isfinite(measured.squares).all():
+            if not np.isfinite(measured.squared_deviations).all():
                 raise UserError(_describe_bad_block(array, block, start, allow_missing))
             moments = moments.merge(measured)
         return moments
@@ -86,8 +86,10 @@ def _measure_block(block: NDArray[Any], allow_missing: bool) -> Moments:
         # Corrects the rounding error of the mean, so that a constant feature has variance 0 for any value (the
         # "corrected two-pass algorithm" of Chan, Golub and LeVeque).
         error = _unfolded_sum(deviations.sum(axis=0), features) / count
-        squares = _unfolded_sum(np.einsum("ij,ij->j", deviations, deviations), features) - count * error * error
-        return Moments(np.full(features, count), mean + error, np.maximum(squares, 0.0))
+        squared_deviations = (
+            _unfolded_sum(np.einsum("ij,ij->j", deviations, deviations), features) - count * error * error
+        )
+        return Moments(np.full(features, count), mean + error, np.maximum(squared_deviations, 0.0))
 
 
 def _unfolded_sum(sums: Floats, features: int) -> Floats:
@@ -104,7 +106,7 @@ def _measure_present(values: Floats) -> Moments:
 
 
 def _describe_bad_block(array: ArrayFile, block: NDArray[Any], start: int, allow_missing: bool) -> str:
-    row = first_bad_row(block, allow_nan=allow_missing)
+    row = find_bad_row(block, allow_nan=allow_missing)
     if row is None:
         return f"{array.path.name} rows {start} to {start + len(block) - 1}: values too large to square; rescale them"
     bad = block[row][~np.isfinite(block[row])][0]

@@ -40,14 +40,14 @@ class Task:
     allow_missing: str | None = None
 
     def source(self, name: str) -> Path:
-        return _local(self.input) / name
+        return _resolve_folder(self.input) / name
 
     def output(self, name: str) -> Path:
-        return _local(self.train if "_train" in name else self.test) / name
+        return _resolve_folder(self.train if "_train" in name else self.test) / name
 
 
-def _local(folder: str) -> Path:
-    return Layout.from_environment().local(folder)
+def _resolve_folder(folder: str) -> Path:
+    return Layout.from_environment().resolve_local_path(folder)
 
 
 def standardise(task: Task, hosts: Hosts) -> None:
@@ -59,8 +59,8 @@ def standardise(task: Task, hosts: Hosts) -> None:
     """
     surveys = hosts.gather(survey(task))
     files = inventory.merge(surveys)
-    inventory.require(files, "train")
-    inventory.check(files)
+    inventory.require_rows(files, "train")
+    inventory.check_files_match(files)
     work, is_first = inventory.assign(surveys), hosts.resources.is_first
     for host, files_of_host in work.items() if is_first else ():
         logger.info("%s has %s", host, ", ".join(files_of_host) or "no files")
@@ -68,11 +68,11 @@ def standardise(task: Task, hosts: Hosts) -> None:
     measured = hosts.gather(measure_files(task, names))
     # In the order of names, so that the sum does not depend on which host has which file.
     parts = sorted((name, moments) for part in measured.values() for name, moments in part.items())
-    scaler = reduce(Moments.merge, [moments for _, moments in parts]).scaler()
+    scaler = reduce(Moments.merge, [moments for _, moments in parts]).make_scaler()
     with atomic_group() as register:
         if is_first:  # the scaler first: arrays without it would look unscaled
-            write_scaler(_local(task.train), scaler)
-            register(_local(task.train) / FILE_NAME)
+            write_scaler(_resolve_folder(task.train), scaler)
+            register(_resolve_folder(task.train) / FILE_NAME)
         transform_files(task, names, scaler, register)
         hosts.gather(None)  # if another host fails, this host removes its files
     if is_first:
@@ -82,8 +82,8 @@ def standardise(task: Task, hosts: Hosts) -> None:
 def survey(task: Task) -> list[inventory.Entry]:
     """Return this host's input files. Create its output folders, which are needed even if they stay empty."""
     for folder in (task.train, task.test):
-        _local(folder).mkdir(parents=True, exist_ok=True)
-    return inventory.survey(_local(task.input))
+        _resolve_folder(folder).mkdir(parents=True, exist_ok=True)
+    return inventory.survey(_resolve_folder(task.input))
 
 
 def measure_files(task: Task, names: list[str]) -> dict[str, Moments]:
@@ -139,5 +139,5 @@ def transform(array: ArrayFile, output: Path, scaler: Scaler, missing: str | Non
         map_parts(array, scale_part)
 
 
-TYPES = (inventory.Entry, Moments)
+EXCHANGED_TYPES = (inventory.Entry, Moments)
 """Dataclasses in the values that the hosts exchange."""

@@ -13,7 +13,7 @@ from .network import predict
 STATE_FILE = "model.pth"
 
 
-def save_state(network: nn.Module, new: nn.Module, x: torch.Tensor, folder: Path) -> None:
+def save_state(network: nn.Module, fresh_network: nn.Module, x: torch.Tensor, folder: Path) -> None:
     """Write the `state_dict`, and check that a new instance of the network predicts the same with it.
 
     Args:
@@ -24,8 +24,8 @@ def save_state(network: nn.Module, new: nn.Module, x: torch.Tensor, folder: Path
     """
     with (folder / STATE_FILE).open("wb") as file:  # torch would hide the error of a full disk
         torch.save(network.state_dict(), file)
-    new.load_state_dict(torch.load(folder / STATE_FILE, weights_only=True))
-    if not torch.equal(predict(new, x), predict(network, x)):
+    fresh_network.load_state_dict(torch.load(folder / STATE_FILE, weights_only=True))
+    if not torch.equal(predict(fresh_network, x), predict(network, x)):
         raise RuntimeError(f"{STATE_FILE} loaded into a new instance predicts other values")
 
 

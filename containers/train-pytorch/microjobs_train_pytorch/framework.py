@@ -15,7 +15,7 @@ from .hyperparameters import Hyperparameters
 from .network import build_network, set_output_bias
 from .training import Training
 
-SMALL_STEP = 10_000_000
+MAX_SMALL_STEP = 10_000_000
 """Product of rows per batch and weights, up to which more threads make no step faster on an idle machine."""
 
 
@@ -28,13 +28,13 @@ class PyTorch:
     name = "PyTorch"
     version = str(torch.__version__)
 
-    def begin(self, data: ProcessData, stop: StopRequest) -> Training:
+    def create_training(self, data: ProcessData, stop: StopRequest) -> Training:
         torch.manual_seed(self.hyperparameters.seed)
         network = build_network(self.hyperparameters.model, data.local_data.features)
         set_output_bias(network, data.mean_target)
         set_threads(network, self.hyperparameters.batch_size or data.rows)
         network.to(self.group.device)
-        model = self.group.parallel(network)
+        model = self.group.make_parallel(network)
         if self.hyperparameters.compile and self.group.has_gpu:
             model = torch.compile(model, backend=_choose_backend())
         return Training(network, model, data, self.hyperparameters, self.group, stop)
@@ -47,7 +47,7 @@ def set_threads(network: nn.Module, rows_per_step: int) -> None:
     time slice of that job: the training was then more than 20 times slower than on one thread.
     """
     weights = sum(parameter.numel() for parameter in network.parameters())
-    if "OMP_NUM_THREADS" not in os.environ and rows_per_step * weights <= SMALL_STEP:
+    if "OMP_NUM_THREADS" not in os.environ and rows_per_step * weights <= MAX_SMALL_STEP:
         torch.set_num_threads(1)
 
 

@@ -29,11 +29,11 @@ class Group(group.Group):
     def has_gpu(self) -> bool:
         return bool(self.device.type == "cuda")
 
-    def parallel(self, network: nn.Module) -> nn.Module:
+    def make_parallel(self, network: nn.Module) -> nn.Module:
         """Return a network that averages the gradients of all processes. It starts with the weights of process 0."""
         return network if self.world_size == 1 else nn.parallel.DistributedDataParallel(network)
 
-    def request_stop(self, stop: StopRequest) -> Callable[[], bool]:
+    def start_stop_vote(self, stop: StopRequest) -> Callable[[], bool]:
         """Start to ask all processes whether to stop. Return a function that returns the common answer.
 
         The messages travel while the next step is computed. Waiting for them took a third of the time of a small step.

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable
 
 from microjobs.contract import ResourceConfig
-from microjobs.distributed import Program, gpu_count, must_launch, torchrun
+from microjobs.distributed import Program, count_gpus, make_torchrun_program, must_launch
 from microjobs.trainer import job
 from microjobs.trainer.framework import Framework
 
@@ -18,8 +18,8 @@ def train(hyperparameters: Hyperparameters) -> None:
 
 def _find_worker_program(resources: ResourceConfig) -> Program | None:
     """Return torchrun with one process per GPU, or one per host without GPUs; None if one process is enough."""
-    processes = max(1, gpu_count())
-    return torchrun(resources, processes) if must_launch(resources, processes) else None
+    processes = max(1, count_gpus())
+    return make_torchrun_program(resources, processes) if must_launch(resources, processes) else None
 
 
 def _load_framework() -> Callable[[Hyperparameters], Framework]:

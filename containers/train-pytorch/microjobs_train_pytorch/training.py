@@ -10,7 +10,7 @@ from torch import nn
 from microjobs.stopping import StopRequest
 from microjobs.trainer.batches import Indices, Step
 from microjobs.trainer.data import Array, TrainingData
-from microjobs.trainer.framework import GRADIENT_NORM
+from microjobs.trainer.framework import MAX_GRADIENT_NORM
 from microjobs.trainer.process_data import ProcessData
 
 from .export import save_onnx, save_state
@@ -81,12 +81,12 @@ class Training:
         self._total = torch.tensor(loss if self.group.is_first else 0.0, device=self.group.device)
         self.model.train()
         # Processes receive the signal at different times, but stop before the same step.
-        self._read_stop = self.group.request_stop(self.stop)
+        self._read_stop_vote = self.group.start_stop_vote(self.stop)
 
-    def is_stopping(self) -> bool:
-        if is_stopping := self._read_stop():
-            return is_stopping
-        self._read_stop = self.group.request_stop(self.stop)
+    def should_stop(self) -> bool:
+        if self._read_stop_vote():
+            return True
+        self._read_stop_vote = self.group.start_stop_vote(self.stop)
         return False
 
     def step(self, step: Step) -> None:
@@ -97,12 +97,12 @@ class Training:
         self.optimizer.zero_grad()
         # DistributedDataParallel averages over processes; this factor yields the mean over the rows of all processes.
         (loss / step.total_rows * self.group.world_size).backward()
-        nn.utils.clip_grad_norm_(self.network.parameters(), GRADIENT_NORM)
+        nn.utils.clip_grad_norm_(self.network.parameters(), MAX_GRADIENT_NORM)
         self.optimizer.step()
         self._total += loss.detach()
 
     def epoch_loss(self) -> float:
-        self._read_stop()  # completes the last request
+        self._read_stop_vote()  # completes the last request
         return self.group.sum(self._total.item())[0]
 
     def test_loss(self) -> float:
@@ -117,7 +117,7 @@ class Training:
     def keep_best(self) -> None:
         self.best = copy.deepcopy(self.network.state_dict())
 
-    def finish(self) -> None:
+    def use_best_weights(self) -> None:
         if self.best is not None:
             self.network.load_state_dict(self.best)
 

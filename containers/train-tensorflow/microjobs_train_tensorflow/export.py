@@ -9,7 +9,7 @@ import tf2onnx
 from microjobs.bundle import MODEL_FILE, RAW, SERVING_DEFAULT
 from microjobs.scaler import Scaler
 
-VERSION = "1"
+VERSION_FOLDER = "1"
 """Name of the folder: TensorFlow Serving loads the highest number."""
 
 
@@ -18,7 +18,7 @@ def save_savedmodel(network: keras.Model, scaler: Scaler | None, folder: Path) -
 
     Both take `features` of shape (rows, features) and return `predictions` of shape (rows, 1).
     """
-    features = [_features(network)]
+    features = [_make_input_spec(network)]
     mean = tf.constant(scaler.mean if scaler else 0.0, tf.float64)
     scale = tf.constant(scaler.scale if scaler else 1.0, tf.float64)
 
@@ -31,14 +31,14 @@ def save_savedmodel(network: keras.Model, scaler: Scaler | None, folder: Path) -
     archive.track(network)
     archive.add_endpoint(SERVING_DEFAULT, lambda features: {"predictions": network(features)}, features)
     archive.add_endpoint(RAW, raw, features)
-    archive.write_out(folder / VERSION, verbose=False)
+    archive.write_out(folder / VERSION_FOLDER, verbose=False)
 
 
 def save_onnx(network: keras.Model, folder: Path) -> None:
     """Write `model.onnx`: `features` of shape (rows, features) in, `predictions` of shape (rows, 1) out."""
     function = tf.function(lambda features: {"predictions": network(features)})
-    tf2onnx.convert.from_function(function, [_features(network)], output_path=folder / MODEL_FILE)
+    tf2onnx.convert.from_function(function, [_make_input_spec(network)], output_path=folder / MODEL_FILE)
 
 
-def _features(network: keras.Model) -> tf.TensorSpec:
+def _make_input_spec(network: keras.Model) -> tf.TensorSpec:
     return tf.TensorSpec(network.input_shape, tf.float32, name="features")

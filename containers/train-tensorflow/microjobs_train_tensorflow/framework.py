@@ -23,7 +23,7 @@ class TensorFlow:
     name = "TensorFlow"
     version = str(tf.__version__)
 
-    def begin(self, data: ProcessData, stop: StopRequest) -> Training:
+    def create_training(self, data: ProcessData, stop: StopRequest) -> Training:
         keras.utils.set_random_seed(self.hyperparameters.seed)
         # bfloat16 has the range of single precision, so losses need no scaling.
         is_mixed = self.hyperparameters.mixed_precision and self.group.has_gpu

@@ -5,7 +5,7 @@ import numpy as np
 import tensorflow as tf
 
 from microjobs.trainer.data import Array
-from microjobs.trainer.framework import GRADIENT_NORM, HIDDEN_UNITS
+from microjobs.trainer.framework import HIDDEN_UNITS, MAX_GRADIENT_NORM
 
 from .hyperparameters import Hyperparameters
 
@@ -40,7 +40,7 @@ def _build_layer(units: int, **settings: object) -> keras.layers.Dense:
 
 def build_optimizer(network: keras.Sequential, hyperparameters: Hyperparameters) -> keras.optimizers.Optimizer:
     """Return the optimizer with all its variables."""
-    optimizer = OPTIMIZERS[hyperparameters.optimizer](hyperparameters.learning_rate, global_clipnorm=GRADIENT_NORM)
+    optimizer = OPTIMIZERS[hyperparameters.optimizer](hyperparameters.learning_rate, global_clipnorm=MAX_GRADIENT_NORM)
     optimizer.build(network.trainable_variables)
     return optimizer
 

@@ -69,17 +69,17 @@ class Training:
 
     def begin_epoch(self, epoch: int, order: Indices, loss: float) -> None:
         self._order, self._total = order, tf.constant(loss)
-        self._is_stopping = self.group.world_size == 1 and bool(self.stop)
+        self._should_stop = self.group.world_size == 1 and bool(self.stop)
         self._log.on_epoch_begin(epoch)
 
-    def is_stopping(self) -> bool:
-        return self._is_stopping
+    def should_stop(self) -> bool:
+        return self._should_stop
 
     def step(self, step: Step) -> None:
         rows, stop = self._order[step.first : step.last], tf.constant(float(bool(self.stop)))
         self._total, stops = self._step(rows, tf.constant(float(step.total_rows)), self._total, stop)
         # Hosts receive the signal at different times, but all stop after the same step.
-        self._is_stopping = bool(self.stop) if self.group.world_size == 1 else float(stops) > 0
+        self._should_stop = bool(self.stop) if self.group.world_size == 1 else float(stops) > 0
 
     def _step_everywhere(
         self, rows: tf.Tensor, total_rows: tf.Tensor, total: tf.Tensor, stop: tf.Tensor
@@ -123,7 +123,7 @@ class Training:
     def keep_best(self) -> None:
         self.best = self.network.get_weights()
 
-    def finish(self) -> None:
+    def use_best_weights(self) -> None:
         # A new network without connections to other hosts or devices, so that the model can be loaded anywhere.
         weights = self.network.get_weights() if self.best is None else self.best
         self.network = build_network(int(self._x.shape[1]))

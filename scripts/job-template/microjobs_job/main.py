@@ -5,7 +5,7 @@ import logging
 
 import numpy as np
 
-from microjobs.arrays import array_files, load_array
+from microjobs.arrays import find_array_files, load_array
 from microjobs.contract import Layout
 from microjobs.errors import UserError
 from microjobs.files import write_text
@@ -22,7 +22,7 @@ def train(hyperparameters: Hyperparameters) -> None:
         UserError: the input is invalid. Raise this error for problems that the user can fix.
     """
     layout = Layout.from_environment()
-    files = array_files(layout.channel("train"), "y", "train")
+    files = find_array_files(layout.channel("train"), "y", "train")
     if not files:
         raise UserError(f"channel train has no y_train.npy in {layout.channel('train')}")
     targets = np.concatenate([load_array(path) for path in files])

@@ -15,7 +15,7 @@ from typing import Any
 from microjobs import archives, source
 from microjobs.contract import Layout
 from microjobs.errors import UserError
-from microjobs.interpreter import user_paths
+from microjobs.interpreter import read_user_paths
 
 from . import toolkit
 
@@ -69,7 +69,7 @@ def find_program(layout: Layout, model: Path, environ: Mapping[str, str], cleanu
 
 def _code_folder(layout: Layout, model: Path, uri: str, cleanup: ExitStack) -> Path:
     """Return the folder with the user's code, which is fetched and unpacked if necessary."""
-    local = layout.local(uri.removeprefix("file://"))
+    local = layout.resolve_local_path(uri.removeprefix("file://"))
     if not uri or local == layout.model / "code":
         return model / "code"
     if local.is_relative_to(layout.model):  # `model` is another folder if the model was an archive
@@ -102,7 +102,7 @@ def load_handlers(program: Path) -> dict[str, Handler]:
 def _import(program: Path) -> ModuleType:
     """Import the program, with its folder and those of the user's PYTHONPATH first on the path."""
     toolkit.make_importable()
-    sys.path[:0] = [str(program.parent), *user_paths()]
+    sys.path[:0] = [str(program.parent), *read_user_paths()]
     spec = importlib.util.spec_from_file_location(program.stem, program)
     if spec is None or spec.loader is None:
         raise UserError(f"{program.name} is not a Python program: name it *.py")

@@ -27,7 +27,7 @@ from pathlib import Path
 
 from microjobs.errors import UserError
 from microjobs.interpreter import FLAGS
-from microjobs.run import STOPPING
+from microjobs.run import STOP_SIGNALS
 
 logger = logging.getLogger("microjobs")
 
@@ -59,7 +59,7 @@ class RestartNeededError(Exception):
 
     def restart(self) -> None:
         """Replace this process. The new process unblocks the signals as soon as it can handle them."""
-        signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
+        signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
         os.execv(  # noqa: S606 - runs without a shell on purpose
             self._python, [str(self._python), FLAGS, "-m", "microjobs.run", "serve"]
         )

@@ -51,7 +51,9 @@ class Batches:
             ends = [[rows * step // count for step in range(count + 1)] for rows in self.shard_sizes]
         else:
             sizes = [min(self.rows_per_step, self.rows - step * self.rows_per_step) for step in range(count)]
-            ends = [_ends([len(range(rank, size, self.world_size)) for size in sizes]) for rank in self._ranks]
+            ends = [
+                _cumulative_sizes([len(range(rank, size, self.world_size)) for size in sizes]) for rank in self._ranks
+            ]
         totals = [sum(end[step + 1] - end[step] for end in ends) for step in range(count)]
         own = ends[self.rank]
         return [Step(own[step], own[step + 1], totals[step]) for step in range(count)]
@@ -77,5 +79,5 @@ class Batches:
         return np.random.default_rng((epoch, self.seed, *seeds)).permutation(rows)
 
 
-def _ends(sizes: Sequence[int]) -> list[int]:
+def _cumulative_sizes(sizes: Sequence[int]) -> list[int]:
     return [0, *np.cumsum(sizes).tolist()]

@@ -27,7 +27,7 @@ from microjobs.errors import UserError
 from microjobs.files import name_full_disk
 
 MANIFEST = "checkpoint.json"
-TORN = ".torn"
+DAMAGED_SUFFIX = ".torn"
 TEMPORARY_MARK = ".made-by-the-job"
 """Name of the file that marks a temporary folder, which is removed when the job is complete."""
 TRAINING_PER_SAVE_TIME = 50
@@ -69,7 +69,7 @@ class Checkpoints:
         self._next_save = 0.0
 
     @property
-    def due(self) -> bool:
+    def is_due(self) -> bool:
         """Whether enough time has passed since the last save; more frequent saves would slow the training down."""
         return self.enabled and time.monotonic() >= self._next_save
 
@@ -115,9 +115,9 @@ class Checkpoints:
             (partial / MANIFEST).write_text(json.dumps(content, indent=1, allow_nan=False), encoding="utf-8")
             # Flushed first: otherwise, the renamed folder could have empty files after a power failure.
             for path in (*partial.rglob("*"), partial):
-                _sync(path)
+                _flush_to_disk(path)
             partial.rename(final)
-        _sync(self.folder)
+        _flush_to_disk(self.folder)
         for old in self._folders()[: -self._keep]:
             # Hidden first: a partly removed checkpoint would look damaged.
             hidden = old.with_name(f".{old.name}")
@@ -132,7 +132,7 @@ class Checkpoints:
 
     def _folders(self) -> list[Path]:
         """Return the folders of all checkpoints that were not set aside, oldest first."""
-        return sorted((path for path in _checkpoint_folders(self.folder) if path.suffix != TORN), key=_number)
+        return sorted((path for path in _checkpoint_folders(self.folder) if path.suffix != DAMAGED_SUFFIX), key=_number)
 
     def _check_identity(self, folder: Path, identity: Mapping[str, Any]) -> None:
         names = dict.fromkeys([*identity, *self._identity])
@@ -201,7 +201,7 @@ def _digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _sync(path: Path) -> None:
+def _flush_to_disk(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -217,7 +217,7 @@ def _checkpoint_folders(folder: Path) -> list[Path]:
 
 
 def _number(path: Path) -> int:
-    return int(path.name.removesuffix(TORN).removeprefix("checkpoint-"))
+    return int(path.name.removesuffix(DAMAGED_SUFFIX).removeprefix("checkpoint-"))
 
 
 @contextlib.contextmanager
@@ -239,7 +239,7 @@ def _remove_leftovers(folder: Path) -> None:
 
 
 def _set_aside(folder: Path, reason: str) -> None:
-    aside = folder.with_name(folder.name + TORN)
+    aside = folder.with_name(folder.name + DAMAGED_SUFFIX)
     logger.warning("checkpoint %s is torn: %s; set aside as %s", folder, reason, aside.name)
     shutil.rmtree(aside, ignore_errors=True)
     shutil.move(folder, aside)

@@ -51,7 +51,7 @@ class Epochs:
         progress, training = self.progress, self.training
         training.begin_epoch(progress.epoch, self.batches.order(progress.epoch), progress.loss)
         for step in self._steps[progress.step :]:
-            if training.is_stopping():
+            if training.should_stop():
                 break
             training.step(step)
             progress.step, progress.rows = progress.step + 1, progress.rows + step.total_rows
@@ -71,7 +71,7 @@ class Epochs:
 
     def _save_if_due(self) -> None:
         is_due = self.progress.epoch % self.hyperparameters.checkpoint_every == 0
-        if is_due and self.checkpoints is not None and self.checkpoints.due:
+        if is_due and self.checkpoints is not None and self.checkpoints.is_due:
             self._save()
 
     def _save(self) -> None:

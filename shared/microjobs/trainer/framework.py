@@ -11,7 +11,7 @@ from microjobs.trainer.process_data import ProcessData
 
 HIDDEN_UNITS = (128, 64)
 """Units of the two hidden layers of the multilayer perceptron, the same in both frameworks."""
-GRADIENT_NORM = 20.0
+MAX_GRADIENT_NORM = 20.0
 """Maximum norm of the gradients. Targets are not scaled, so gradients are large: without this limit, plain SGD diverges
 on the housing data at learning rates of 0.02 or more, which are in the notebook's tuning range."""
 
@@ -19,7 +19,7 @@ on the housing data at learning rates of 0.02 or more, which are in the notebook
 class Training(Protocol):
     """The network and the optimizer of one process.
 
-    For each epoch, call `begin_epoch`, then `is_stopping` and `step` for each step, then `epoch_loss`.
+    For each epoch, call `begin_epoch`, then `should_stop` and `step` for each step, then `epoch_loss`.
     """
 
     checkpoint_file: str
@@ -43,7 +43,7 @@ class Training(Protocol):
             loss: sum over the completed steps of this epoch.
         """
 
-    def is_stopping(self) -> bool:
+    def should_stop(self) -> bool:
         """Return whether to stop before the next step; the result is the same in all processes."""
 
     def step(self, step: Step) -> None:
@@ -60,7 +60,7 @@ class Training(Protocol):
     def keep_best(self) -> None:
         """Copy the current weights."""
 
-    def finish(self) -> None:
+    def use_best_weights(self) -> None:
         """Replace the current weights with the best weights, if any. No training follows."""
 
     def predict(self, x: Array) -> Array:
@@ -82,5 +82,5 @@ class Framework(Protocol):
     @property
     def group(self) -> Group: ...
 
-    def begin(self, data: ProcessData, stop: StopRequest) -> Training:
+    def create_training(self, data: ProcessData, stop: StopRequest) -> Training:
         """Return a new network with its optimizer, the same in every process."""

@@ -72,7 +72,7 @@ class Job:
         if group.is_first:
             logger.info("%s %s on %s", self.framework.name, self.framework.version, group.describe())
             _log_acceleration(self.hyperparameters, has_gpu=group.has_gpu)
-        training = self.framework.begin(self.data, self.stop)
+        training = self.framework.create_training(self.data, self.stop)
         progress = self._resume(training, checkpoints)
         batches = self.data.batches(self.hyperparameters)
         Epochs(training, progress, batches, self.hyperparameters, checkpoints if group.is_first else None).run()
@@ -108,7 +108,7 @@ class Job:
     def _save(self, training: Training, progress: Progress, checkpoints: Checkpoints) -> None:
         """Write the model bundle in the first process, with the predictions of all processes."""
         best_epoch = None if training.best is None else progress.history.best_epoch
-        training.finish()
+        training.use_best_weights()
         local = self.data.local_data
         data, train_predictions, test_predictions = self.data.gather_results(
             training.predict(local.x_train), training.predict(local.x_test)

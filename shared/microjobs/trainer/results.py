@@ -93,9 +93,9 @@ def _draw(folder: Path, data: TrainingData, result: TrainingResult) -> None:
 
     history = result.history
     losses = {"train": history.train, "test": history.test}
-    plots.learning_curve(folder / "learning-curve.png", history.epochs, losses)
+    plots.draw_learning_curve(folder / "learning-curve.png", history.epochs, losses)
     path = folder / "predicted-versus-target.png"
-    plots.predicted_versus_target(path, data.y_test, result.test_predictions, "Test rows")
+    plots.draw_predicted_versus_target(path, data.y_test, result.test_predictions, "Test rows")
     if data.features == 1:
         train, test = (data.x_train, data.y_train), (data.x_test, data.y_test)
-        plots.line_and_predictions(folder / "predictions.png", train, test, result.test_predictions)
+        plots.draw_line_and_predictions(folder / "predictions.png", train, test, result.test_predictions)

@@ -150,7 +150,7 @@ def test_output_folder_can_contain_another_output(context: Context, tmp_path: Pa
         processing_output(name, "s3://data/out", path) for name, path in (("inner", f"{OUT}/in"), ("outer", OUT))
     ]
     plan = processing_plan(context, tmp_path / "work", {"ProcessingOutputConfig": {"Outputs": outputs}})
-    assert all(Layout(host.files).local(f"{OUT}/in").is_dir() for host in plan.hosts)
+    assert all(Layout(host.files).resolve_local_path(f"{OUT}/in").is_dir() for host in plan.hosts)
 
 
 def test_duplicate_channel_name_raises(context: Context) -> None:

@@ -49,7 +49,7 @@ class LinearTraining:
     def begin_epoch(self, _epoch: int, order: Indices, loss: float) -> None:
         self._order, self._loss = order, loss if self.group.is_first else 0.0
 
-    def is_stopping(self) -> bool:
+    def should_stop(self) -> bool:
         if self.steps == self.stop_after:
             self.stop.signal_number = 15
         return self.group.sum(bool(self.stop))[0] > 0
@@ -77,7 +77,7 @@ class LinearTraining:
     def keep_best(self) -> None:
         self.best = self.weights.tolist()
 
-    def finish(self) -> None:
+    def use_best_weights(self) -> None:
         if self.best is not None:
             self.weights = np.array(self.best)
 
@@ -100,6 +100,6 @@ class LinearFramework:
     stop_after: int | None = None
     name = "Linear"
 
-    def begin(self, data: ProcessData, stop: StopRequest) -> LinearTraining:
+    def create_training(self, data: ProcessData, stop: StopRequest) -> LinearTraining:
         self.training = LinearTraining(data, self.hyperparameters, self.group, stop, self.stop_after)
         return self.training

@@ -191,11 +191,11 @@ def test_saves_take_a_small_share_of_the_time(tmp_path: Path, monkeypatch: pytes
         now[0] += seconds
 
     store = Checkpoints(tmp_path, IDENTITY, 3)
-    due = [store.due]
+    due = [store.is_due]
     store.save(1, lambda _: pass_time(2), {})
     for seconds in (0, 2 * TRAINING_PER_SAVE_TIME - 1, 1):
         pass_time(seconds)
-        due.append(store.due)
+        due.append(store.is_due)
     assert due == [True, False, False, True]
 
 
@@ -256,4 +256,4 @@ def test_nothing_is_saved_if_the_folder_cannot_be_created(tmp_path: Path, monkey
     monkeypatch.setattr(os, "access", lambda *_: False)  # root may write anywhere
     store = job_checkpoints(Layout(tmp_path), IDENTITY, 3)
     store.save(1, write(""), {})
-    assert (store.enabled, store.due, list(tmp_path.iterdir())) == (False, False, [])
+    assert (store.enabled, store.is_due, list(tmp_path.iterdir())) == (False, False, [])

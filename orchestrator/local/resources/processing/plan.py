@@ -56,7 +56,7 @@ def _write_files(job: JobHandle, layout: Layout, resources: ResourceConfig) -> N
     contract.write_processing_job_config(layout, job.request, job.arn)
     layout.output.mkdir(parents=True)
     for item in output_items(job.request):
-        layout.local(item["S3Output"]["LocalPath"]).mkdir(parents=True, exist_ok=True)
+        layout.resolve_local_path(item["S3Output"]["LocalPath"]).mkdir(parents=True, exist_ok=True)
 
 
 def output_items(request: Mapping[str, Any]) -> list[Mapping[str, Any]]:

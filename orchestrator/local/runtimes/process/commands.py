@@ -37,7 +37,7 @@ def translate_paths(text: str, layout: Layout) -> str:
 def _program(name: str, environment: Environment, layout: Layout) -> str:
     path = PurePosixPath(name)
     if path.is_relative_to(DEFAULT_ROOT):
-        return str(layout.local(name))
+        return str(layout.resolve_local_path(name))
     bare = path.name if str(path.parent) in SYSTEM_FOLDERS else name
     program = None if "/" in bare else shutil.which(bare, path=search_path(environment))
     program = program or (shutil.which(bare) if bare in SHELLS else None)
@@ -57,7 +57,7 @@ def search_path(environment: Environment) -> str:
 
 def local_path(layout: Layout, path: str) -> Path:
     """Return the local path for a path of the contract. Raise CannotRunError for a path outside of its root."""
-    local = Path(layout.local(path))
+    local = Path(layout.resolve_local_path(path))
     if ".." in PurePosixPath(path).parts or not local.is_relative_to(layout.root):
         raise CannotRunError(f"path {path} is not below {DEFAULT_ROOT}, so it needs a container: start Docker")
     return local

@@ -25,9 +25,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from microjobs.contract import BASE_DIR, Layout
-from microjobs.interpreter import EXECUTABLE_VARIABLES, PYTHON
+from microjobs.interpreter import EXECUTABLE_VARIABLES, PYTHON_VARIABLE
 from microjobs.network import SOCKET_FOLDER, Network
-from microjobs.run import JOB
+from microjobs.run import JOB_VARIABLE
 from microjobs_orchestrator.local import trees
 from microjobs_orchestrator.local.home import Home
 from microjobs_orchestrator.local.runtimes import files, pipes
@@ -210,8 +210,8 @@ def _variables(host: HostPlan, environment: Environment, layout: Layout, network
         "PATH": f"{commands.search_path(environment)}:{inherited.get('PATH', os.defpath)}",
         "PYTHONUNBUFFERED": "1",
         **request,
-        JOB: str(environment.job),
-        PYTHON: str(environment.python),
+        JOB_VARIABLE: str(environment.job),
+        PYTHON_VARIABLE: str(environment.python),
         BASE_DIR: str(layout.root),
         **network.variables(),
         **({} if host.gpus else {"CUDA_VISIBLE_DEVICES": ""}),
