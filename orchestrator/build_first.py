@@ -18,7 +18,7 @@ from microjobs_orchestrator.failures import LauncherError
 if TYPE_CHECKING:
     from docker import DockerClient
 
-REMEDY = 'docs/maintaining/building.md, "Air-gapped", describes builds without a registry'
+AIR_GAPPED_REMEDY = 'docs/maintaining/building.md, "Air-gapped", describes builds without a registry'
 
 
 def build_first(runtime: str, jobs: Sequence[str], console: Console) -> str:
@@ -45,15 +45,15 @@ def build_first(runtime: str, jobs: Sequence[str], console: Console) -> str:
             )
         return runtime
     if not images.find_missing(jobs):
-        console.print(f"{problem}; using the images that were built before", soft_wrap=True)
+        console.print(f"{problem}; the jobs use the images that were built before", soft_wrap=True)
         return runtime
     if runtime == "docker":
-        raise LauncherError(f"{problem}; {REMEDY}, and --runtime process needs no images")
-    console.print(f"{problem}; the jobs run as processes. {REMEDY}", soft_wrap=True)
+        raise LauncherError(f"{problem}; {AIR_GAPPED_REMEDY}, and --runtime process needs no images")
+    console.print(f"{problem}; the jobs run as processes. {AIR_GAPPED_REMEDY}", soft_wrap=True)
     return "process"
 
 
-def base_image() -> str:
+def get_base_image_name() -> str:
     """Return the name of the base image: PYTHON_IMAGE, or the default of `containers/Dockerfile`."""
     dockerfile = (images.REPOSITORY / "containers" / "Dockerfile").read_text(encoding="utf-8")
     default = re.findall(r"^ARG PYTHON_IMAGE=(\S+)$", dockerfile, re.MULTILINE)[0]
@@ -62,7 +62,7 @@ def base_image() -> str:
 
 def pull_base_image(client: "DockerClient", console: Console) -> str | None:
     """Pull the base image unless the engine has it; return the problem in one line, or None."""
-    name = base_image()
+    name = get_base_image_name()
     with suppress(ImageNotFound):
         client.images.get(name)
         return None

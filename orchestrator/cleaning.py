@@ -89,7 +89,7 @@ def list_runs(home: Home, days: float) -> list[Removable]:
     latest = time.time() - days * DAY_SECONDS
     records = sorted((home.root / "runs").glob("*.json"))
     old = [path.stem for path in records if path.stat().st_mtime <= latest]
-    return [_list_run(home, name) for name in old if not _is_running(home, name)]
+    return [_make_removable_run(home, name) for name in old if not _is_running(home, name)]
 
 
 def _is_running(home: Home, name: str) -> bool:
@@ -97,7 +97,7 @@ def _is_running(home: Home, name: str) -> bool:
     return any(row.name.startswith(f"{name}-") for row in rows)
 
 
-def _list_run(home: Home, name: str) -> Removable:
+def _make_removable_run(home: Home, name: str) -> Removable:
     pattern = glob.escape(name)
     paths = [home.root / "runs" / f"{name}.json", home.root / "runs" / name]
     # A bucket that is a link leads to a folder outside the home.
@@ -142,16 +142,16 @@ def _remove_image(tag: str) -> None:
 
 def list_environments(home: Home) -> list[Removable]:
     """List the virtual environments of the process runtime, and their lock files."""
-    return [_list_file(path) for path in sorted(home.environments.glob("*"))]
+    return [_make_removable(path) for path in sorted(home.environments.glob("*"))]
 
 
 def list_home(home: Home) -> list[Removable]:
     """List all files of a home, and the folder itself, which is removed if it contains nothing else."""
-    entries = [_list_file(home.root / name) for name in ENTRIES if os.path.lexists(home.root / name)]
+    entries = [_make_removable(home.root / name) for name in ENTRIES if os.path.lexists(home.root / name)]
     return [*entries, Removable(str(home.root), 0, lambda: _remove_if_empty(home.root))] if entries else []
 
 
-def _list_file(path: Path) -> Removable:
+def _make_removable(path: Path) -> Removable:
     return Removable(str(path), size_bytes(path), lambda: remove_tree(path))
 
 

@@ -31,7 +31,9 @@ def print_requests(request: LaunchRequest) -> None:
     backend = make_request_context(request.aws, images.allow_missing_images(pushed, destination))
     comments = Console(stderr=True, highlight=False, soft_wrap=True)
     if missing := [job for job in options.jobs if job not in pushed]:
-        comments.print(f"# no digest is known of {', '.join(missing)}: run `microjobs push` before you send these")
+        comments.print(
+            f"# images of {', '.join(missing)} were not pushed: run `microjobs push` before you send these requests"
+        )
     context = RunContext(backend, f"{request.workflow}-dry-run")
     for path, uri in workflow.plan_uploads(context, options).items():
         comments.print(f"# aws s3 cp {shlex.quote(path)} {uri}")

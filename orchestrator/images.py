@@ -12,8 +12,8 @@ from microjobs_orchestrator.local import own_images
 REPOSITORY = Path(__file__).resolve().parent.parent
 PLATFORM = "linux/amd64"
 """The platform of SageMaker's instances."""
-REVISION = "org.opencontainers.image.revision"
-VARIANT = "org.microjobs.variant"
+REVISION_LABEL = "org.opencontainers.image.revision"
+VARIANT_LABEL = "org.microjobs.variant"
 """`cpu` or `cuda`."""
 
 
@@ -50,7 +50,7 @@ def select_jobs(names: Sequence[str], variant: str = "cpu") -> list[str]:
     known = list_jobs_with(variant)
     if unknown := [name for name in names if name not in known]:
         word = "job" if variant == "cpu" else f"{variant} variant of"
-        raise UsageError(f"no {word} {', '.join(unknown)}: there are {', '.join(known)}")
+        raise UsageError(f"no {word} {', '.join(unknown)} exists: choose from {', '.join(known)}")
     return list(dict.fromkeys(names)) or known
 
 
@@ -90,7 +90,7 @@ def read_labels() -> dict[str, dict[str, str]]:
 
 def is_stale(job: str, labels: Mapping[str, str]) -> bool:
     """Return whether an image was built from other files than the repository has now; False if git cannot tell."""
-    revision = labels.get(REVISION, "").removesuffix("-dirty")
+    revision = labels.get(REVISION_LABEL, "").removesuffix("-dirty")
     try:
         return bool(sources.list_changed_files(REPOSITORY, job, "cpu", revision))
     except FileNotFoundError:

@@ -91,7 +91,7 @@ def launch(request: LaunchRequest) -> None:
         ask_for_consent(console, request, workflow, backend, options, journal)
         journal = journal or Journal.new(runs, request.workflow, request.options, request.on, request.base)
         console.print(f"{journal.id}: jobs run by {backend.title} ({backend.reason})", soft_wrap=True)
-        with print_advice(console, request, backend, journal):
+        with print_resume_advice(console, request, backend, journal):
             run = Run(backend, journal, Progress(console, verbose=request.verbose), guard, keep=request.keep)
             results = workflow.execute(run, options, runs / journal.id)
         journal.finished = True
@@ -140,7 +140,7 @@ def open_backend(home: Home, request: LaunchRequest, jobs: Sequence[str]) -> Abs
 def require_images(jobs: Sequence[str]) -> None:
     """Raise LauncherError if images of jobs are not built."""
     if missing := images.find_missing(jobs):
-        raise LauncherError(f"no image of {', '.join(missing)}: `microjobs build {' '.join(missing)}` makes them")
+        raise LauncherError(f"images of {', '.join(missing)} are not built: run `microjobs build {' '.join(missing)}`")
 
 
 def ask_for_consent(
@@ -162,7 +162,7 @@ def ask_for_consent(
 
 
 @contextmanager
-def print_advice(console: Console, request: LaunchRequest, backend: Backend, journal: Journal) -> Iterator[None]:
+def print_resume_advice(console: Console, request: LaunchRequest, backend: Backend, journal: Journal) -> Iterator[None]:
     """If the block fails, print the command that resumes the run, and its cost so far."""
     try:
         yield
@@ -188,8 +188,8 @@ def show_results(console: Console, backend: Backend, journal: Journal, results: 
     write_text(report, make_page(results, heading, journal.steps, all_locations))
     for line in results.log:
         console.print(Text(line))
-    shown = [(item.name, item.uri.removeprefix(f"{base}/")) for item in results.locations if item.in_summary]
-    console.print(make_summary(results, heading, [*locations, *shown, ("report", shorten_path(report))]))
+    in_summary = [(item.name, item.uri.removeprefix(f"{base}/")) for item in results.locations if item.in_summary]
+    console.print(make_summary(results, heading, [*locations, *in_summary, ("report", shorten_path(report))]))
 
 
 def make_summary(results: RunResults, heading: str, locations: Sequence[tuple[str, str]]) -> RenderableType:

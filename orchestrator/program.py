@@ -13,20 +13,20 @@ from pathlib import Path
 from microjobs_orchestrator.failures import LauncherError, UsageError
 from microjobs_orchestrator.terminal import strip_controls
 
-INTERRUPTED = 130
+EXIT_INTERRUPTED = 130
 
-Describe = Callable[[Exception, argparse.Namespace], str | None]
+DescribeError = Callable[[Exception, argparse.Namespace], str | None]
 """Returns the message for an expected error, or None for a bug, which keeps its traceback."""
 
 
-def run(parser: argparse.ArgumentParser, arguments: Sequence[str] | None, describe: Describe) -> int:
+def run(parser: argparse.ArgumentParser, arguments: Sequence[str] | None, describe: DescribeError) -> int:
     """Parse the arguments, by default those of this process, and call the command that they name."""
     prepare_streams()
     options = argparse.Namespace()
     try:
         return _call(parser, arguments, options)
     except KeyboardInterrupt:
-        return INTERRUPTED
+        return EXIT_INTERRUPTED
     except BrokenPipeError:  # the reader, such as `head`, has closed its end
         flush_or_discard()
         return 1

@@ -35,10 +35,10 @@ def strip_controls(text: str, *, colours: bool = False) -> str:
 
 def escape_bytes(text: str) -> str:
     """Replace surrogates, which represent invalid UTF-8 bytes, with text such as `\\xff`: no encoder accepts them."""
-    return text if text.isascii() else _SURROGATE.sub(_spell, text)
+    return text if text.isascii() else _SURROGATE.sub(_escape_surrogate, text)
 
 
-def _spell(match: re.Match[str]) -> str:
+def _escape_surrogate(match: re.Match[str]) -> str:
     code = ord(match[0])
     return f"\\x{code - 0xDC00:02x}" if 0xDC80 <= code <= 0xDCFF else f"\\u{code:04x}"
 

@@ -19,7 +19,7 @@ from microjobs_orchestrator.runs.backend import SERVICES, Backend, RequestContex
 POLL_INTERVAL = 5.0
 """Seconds between two Describe calls for a job. All runs of an account share AWS's rate limits."""
 
-CLIENT = Config(
+CLIENT_CONFIG = Config(
     connect_timeout=10,
     read_timeout=70,
     # Retries, and slows down when AWS reports that the rate limit is exceeded.
@@ -31,12 +31,12 @@ CLIENT = Config(
 def open_session(settings: Settings) -> boto3.Session:
     """Return boto3's session, with credentials that boto3 finds. Raise UsageError if the profile does not exist."""
     try:
-        return _open(settings)
+        return _make_session(settings)
     except BotoCoreError as error:
         raise UsageError(f"{error}: {find_remedy(error, settings.profile)}") from error
 
 
-def _open(settings: Settings) -> boto3.Session:
+def _make_session(settings: Settings) -> boto3.Session:
     return boto3.Session(profile_name=settings.profile or None, region_name=settings.region or None)
 
 
@@ -45,17 +45,17 @@ def add_region(settings: Settings) -> Settings:
     if settings.region:
         return settings
     with suppress(BotoCoreError):  # the profile does not exist: `find_credentials_problems` reports it
-        return replace(settings, region=_open(settings).region_name or "")
+        return replace(settings, region=_make_session(settings).region_name or "")
     return settings
 
 
 def find_credentials_problems(settings: Settings) -> list[Problem]:
     """Return a problem if boto3 finds no credentials. Only AWS knows whether it accepts found credentials."""
     try:
-        found = _open(settings).get_credentials()
+        found = _make_session(settings).get_credentials()
     except BotoCoreError as error:
         return [Problem(str(error), find_remedy(error, settings.profile) or make_login_command(settings.profile))]
-    return [] if found else [Problem("no credentials for AWS are found", make_login_command(settings.profile))]
+    return [] if found else [Problem("boto3 finds no credentials for AWS", make_login_command(settings.profile))]
 
 
 def make_request_context(settings: Settings, image: Callable[[str], str]) -> RequestContext:
@@ -76,7 +76,7 @@ def make_request_context(settings: Settings, image: Callable[[str], str]) -> Req
 def connect(settings: Settings, image: Callable[[str], str]) -> Backend:
     """Return the backend of an account. boto3 looks for credentials at the first request."""
     session = open_session(settings)
-    clients: Any = {name: session.client(name, config=CLIENT) for name in SERVICES}  # type: ignore[call-overload]
+    clients: Any = {name: session.client(name, config=CLIENT_CONFIG) for name in SERVICES}  # type: ignore[call-overload]
     context = make_request_context(settings, image)
     return Backend(
         **{item.name: getattr(context, item.name) for item in fields(context)},

@@ -6,7 +6,7 @@ from copy import deepcopy
 from typing import Any
 
 from microjobs_orchestrator.aws.settings import Settings
-from microjobs_orchestrator.runs.backend import Complete
+from microjobs_orchestrator.runs.backend import CompleteRequest
 from microjobs_orchestrator.runs.kinds import Kind, Members
 
 RUN_TAG = "microjobs:run"
@@ -20,7 +20,7 @@ https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_ResourceConfig.htm
 """
 
 
-def make_complete(settings: Settings) -> Complete:
+def make_complete(settings: Settings) -> CompleteRequest:
     """Return the function that completes each request."""
 
     def complete(run: str, kind: Kind, request: Members) -> Members:

@@ -41,11 +41,11 @@ class Estimate:
     max_seconds: float
     """The time limit of each instance. At this limit AWS ends a job, and the launcher deletes an endpoint."""
 
-    def expected(self, prices: Mapping[str, float]) -> float | None:
+    def expected_dollars(self, prices: Mapping[str, float]) -> float | None:
         """Return the expected dollars, or None if the price is unknown."""
         return self._cost(prices, min(EXPECTED_SECONDS, self.max_seconds))
 
-    def maximum(self, prices: Mapping[str, float]) -> float | None:
+    def max_dollars(self, prices: Mapping[str, float]) -> float | None:
         """Return the dollars for instances that reach their time limit, or None if the price is unknown."""
         return self._cost(prices, self.max_seconds)
 
@@ -99,8 +99,8 @@ def print_estimates(console: Console, settings: Settings, requests: Iterable[Pla
 
 def _make_table(estimates: Sequence[Estimate], prices: Mapping[str, float]) -> Table:
     """Return a table with one row per estimate, and a footer with the sums."""
-    expected = [item.expected(prices) for item in estimates]
-    maximum = [item.maximum(prices) for item in estimates]
+    expected = [item.expected_dollars(prices) for item in estimates]
+    maximum = [item.max_dollars(prices) for item in estimates]
     result = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_footer=True)
     result.add_column("step", "all")
     result.add_column("instances", no_wrap=True)

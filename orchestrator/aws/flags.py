@@ -12,7 +12,7 @@ from microjobs_orchestrator.failures import UsageError
 PREFIX = "aws_"
 """The prefix of these flags' names among the parsed options of a command."""
 
-CONNECTION = ("profile", "region")
+CONNECTION_SETTINGS = ("profile", "region")
 """Settings that all of these commands need, even those that create no jobs."""
 
 
@@ -25,7 +25,7 @@ def add(parser: argparse.ArgumentParser, *, requests: bool = False) -> None:
         "on AWS", "Each one is also a setting in [aws] of microjobs.toml: docs/using/aws.md"
     )
     for item in fields(settings.Settings):
-        if item.metadata and (requests or item.name in CONNECTION):
+        if item.metadata and (requests or item.name in CONNECTION_SETTINGS):
             destination = f"{PREFIX}{item.name}"
             group.add_argument(_flag_name(item.name), dest=destination, default=argparse.SUPPRESS, **item.metadata)
 
@@ -34,23 +34,23 @@ def _flag_name(setting: str) -> str:
     return "--tag" if setting == "tags" else f"--{setting.replace('_', '-')}"
 
 
-def _values(options: argparse.Namespace) -> dict[str, Any]:
+def _read_flag_values(options: argparse.Namespace) -> dict[str, Any]:
     """Return the values of the flags for AWS, by setting."""
     return {name.removeprefix(PREFIX): value for name, value in vars(options).items() if name.startswith(PREFIX)}
 
 
-def on_aws(options: argparse.Namespace) -> bool:
+def uses_aws(options: argparse.Namespace) -> bool:
     """Return whether a command uses AWS. Raise UsageError if it does not, but flags for AWS are set."""
     if options.on == "aws":
         return True
-    if names := ", ".join(map(_flag_name, _values(options))):
+    if names := ", ".join(map(_flag_name, _read_flag_values(options))):
         raise UsageError(f"{names} can be used only with --on aws")
     return False
 
 
 def parse_settings(options: argparse.Namespace) -> dict[str, Any]:
     """Return the settings that flags set."""
-    values = _values(options)
+    values = _read_flag_values(options)
     if "tags" in values:
         values["tags"] = dict(values["tags"])
     types: dict[str, str] = {}

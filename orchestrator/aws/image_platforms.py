@@ -18,22 +18,22 @@ MANIFEST_TYPES = [
 def list_platforms(ecr: "ECRClient", repository: str, digest: str) -> list[str]:
     """Return the platforms of an image, such as `linux/amd64`; an empty list if the registry does not have it."""
     try:
-        answer = ecr.batch_get_image(
+        response = ecr.batch_get_image(
             repositoryName=repository, imageIds=[{"imageDigest": digest}], acceptedMediaTypes=MANIFEST_TYPES
         )
     except ecr.exceptions.RepositoryNotFoundException:
         return []
-    if not answer["images"]:
+    if not response["images"]:
         return []
-    manifest: dict[str, Any] = json.loads(answer["images"][0]["imageManifest"])
+    manifest: dict[str, Any] = json.loads(response["images"][0]["imageManifest"])
     if "manifests" in manifest:
         # Attestations of a build are listed like images, with the operating system `unknown`.
         found = (item.get("platform", {}) for item in manifest["manifests"])
-        return [_format(platform) for platform in found if platform.get("os") != "unknown"]
+        return [_format_platform(platform) for platform in found if platform.get("os") != "unknown"]
     url = ecr.get_download_url_for_layer(repositoryName=repository, layerDigest=manifest["config"]["digest"])
     with urllib.request.urlopen(url["downloadUrl"], timeout=30) as config:
-        return [_format(json.load(config))]
+        return [_format_platform(json.load(config))]
 
 
-def _format(platform: dict[str, Any]) -> str:
+def _format_platform(platform: dict[str, Any]) -> str:
     return f"{platform.get('os')}/{platform.get('architecture')}"

@@ -22,11 +22,11 @@ def require_pushed_images(images: Images, jobs: Iterable[str], destination: Dest
     """Return the function from a job to its image URI. Raise UsageError if images of jobs were not pushed."""
     if missing := [job for job in jobs if job not in images]:
         raise UsageError(
-            f"no image of {', '.join(missing)} was pushed to {destination} from this home: `microjobs push` pushes it"
+            f"images of {', '.join(missing)} were not pushed to {destination} from this home: run `microjobs push`"
         )
     return images.__getitem__
 
 
 def allow_missing_images(images: Images, destination: Destination) -> Callable[[str], str]:
     """Return the function from a job to its image URI, which has the tag NOT_PUSHED_TAG if the image was not pushed."""
-    return lambda job: images.get(job, destination.uri(job, NOT_PUSHED_TAG))
+    return lambda job: images.get(job, destination.image_uri(job, NOT_PUSHED_TAG))

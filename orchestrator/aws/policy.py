@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from microjobs_orchestrator.push.destination import PREFIX
-from microjobs_orchestrator.push.ecr import LIFECYCLE
+from microjobs_orchestrator.push.ecr import LIFECYCLE_POLICY
 
 Json = dict[str, Any]
 
@@ -136,7 +136,7 @@ def make_repository(job: str) -> Json:
             "RepositoryName": f"{PREFIX}/{job}",
             "ImageTagMutability": "IMMUTABLE",
             "ImageScanningConfiguration": {"ScanOnPush": True},
-            "LifecyclePolicy": {"LifecyclePolicyText": LIFECYCLE},
+            "LifecyclePolicy": {"LifecyclePolicyText": LIFECYCLE_POLICY},
             "EmptyOnDelete": True,
         },
     }
@@ -148,7 +148,7 @@ def make_role(repositories: Iterable[str]) -> Json:
         "Type": "AWS::IAM::Role",
         "Properties": {
             "RoleName": {"Fn::Sub": "microjobs-${AWS::Region}"},
-            "AssumeRolePolicyDocument": TRUST,
+            "AssumeRolePolicyDocument": TRUST_POLICY,
             "Policies": [
                 {
                     "PolicyName": "jobs",
@@ -159,7 +159,7 @@ def make_role(repositories: Iterable[str]) -> Json:
     }
 
 
-TRUST: Json = {
+TRUST_POLICY: Json = {
     "Version": "2012-10-17",
     "Statement": [
         {
@@ -202,9 +202,11 @@ def make_statements(repositories: Iterable[str]) -> list[Json]:
             **_allow("Metrics", ["cloudwatch:PutMetricData"], "*"),
             "Condition": {"StringLike": {"cloudwatch:namespace": ["aws/sagemaker/*", "/aws/sagemaker/*"]}},
         },
-        _if("HasKey", _allow("Key", ["kms:CreateGrant", "kms:Decrypt", "kms:GenerateDataKey"], {"Ref": "KmsKeyArn"})),
+        _include_if(
+            "HasKey", _allow("Key", ["kms:CreateGrant", "kms:Decrypt", "kms:GenerateDataKey"], {"Ref": "KmsKeyArn"})
+        ),
         # Describe actions accept no narrower resource, and SageMaker chooses the names of network interfaces.
-        _if("InVpc", _allow("Network", NETWORK_ACTIONS, "*")),
+        _include_if("InVpc", _allow("Network", NETWORK_ACTIONS, "*")),
     ]
 
 
@@ -212,5 +214,5 @@ def _allow(sid: str, actions: list[str], resource: object) -> Json:
     return {"Sid": sid, "Effect": "Allow", "Action": actions, "Resource": resource}
 
 
-def _if(condition: str, statement: Json) -> Json:
+def _include_if(condition: str, statement: Json) -> Json:
     return {"Fn::If": [condition, statement, {"Ref": "AWS::NoValue"}]}

@@ -2,7 +2,7 @@
 
 from botocore import exceptions
 
-NO_CREDENTIALS = (
+NO_CREDENTIALS_ERRORS = (
     exceptions.NoCredentialsError,
     exceptions.PartialCredentialsError,
     exceptions.CredentialRetrievalError,
@@ -11,7 +11,7 @@ NO_CREDENTIALS = (
     exceptions.SSOError,
     exceptions.MetadataRetrievalError,
 )
-REFUSED_CREDENTIALS = (
+REFUSED_CREDENTIALS_CODES = (
     "ExpiredToken",
     "ExpiredTokenException",
     "IncompleteSignature",
@@ -20,14 +20,18 @@ REFUSED_CREDENTIALS = (
     "SignatureDoesNotMatch",
     "UnrecognizedClientException",
 )
-DENIED = ("AccessDenied", "AccessDeniedException", "AllAccessDisabled", "UnauthorizedOperation", "403")
-WRONG_FILES = (
+DENIED_CODES = ("AccessDenied", "AccessDeniedException", "AllAccessDisabled", "UnauthorizedOperation", "403")
+WRONG_FILE_ERRORS = (
     exceptions.ConfigParseError,
     exceptions.ConfigNotFound,
     exceptions.InvalidConfigError,
     exceptions.InfiniteLoopConfigError,
 )
-UNREACHABLE = (exceptions.EndpointConnectionError, exceptions.ConnectTimeoutError, exceptions.ProxyConnectionError)
+UNREACHABLE_ERRORS = (
+    exceptions.EndpointConnectionError,
+    exceptions.ConnectTimeoutError,
+    exceptions.ProxyConnectionError,
+)
 
 
 def make_login_command(profile: str = "") -> str:
@@ -39,21 +43,21 @@ def make_login_command(profile: str = "") -> str:
 def find_remedy(error: Exception, profile: str = "") -> str:
     """Return the remedy for an error of boto3, or an empty string if none is known."""
     if isinstance(error, exceptions.ClientError):
-        return _find_remedy_of_code(str(error.response["Error"].get("Code")), profile)
-    if isinstance(error, NO_CREDENTIALS):
+        return _find_remedy_for_code(str(error.response["Error"].get("Code")), profile)
+    if isinstance(error, NO_CREDENTIALS_ERRORS):
         return make_login_command(profile)
     if isinstance(error, exceptions.ProfileNotFound):
-        return "`aws configure list-profiles` lists the existing ones"
+        return "`aws configure list-profiles` lists the profiles"
     if isinstance(error, exceptions.NoRegionError):
         return "set --region, `region` in [aws] of microjobs.toml, or AWS_DEFAULT_REGION"
-    if isinstance(error, WRONG_FILES):
+    if isinstance(error, WRONG_FILE_ERRORS):
         return "correct ~/.aws/config and ~/.aws/credentials, or choose another --profile"
-    if isinstance(error, UNREACHABLE):
+    if isinstance(error, UNREACHABLE_ERRORS):
         return "check the network, the proxy, and that the region exists"
     return ""
 
 
-def _find_remedy_of_code(code: str, profile: str) -> str:
-    if code in REFUSED_CREDENTIALS:
+def _find_remedy_for_code(code: str, profile: str) -> str:
+    if code in REFUSED_CREDENTIALS_CODES:
         return make_login_command(profile)
-    return "`microjobs doctor --on aws` shows what these credentials may do" if code in DENIED else ""
+    return "`microjobs doctor --on aws` shows what these credentials may do" if code in DENIED_CODES else ""

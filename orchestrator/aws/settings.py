@@ -11,17 +11,17 @@ from microjobs_orchestrator.failures import UsageError
 from microjobs_orchestrator.local.config import FILE, ConfigError, load_section
 from microjobs_orchestrator.push.destination import Destination
 
-ROLE = re.compile(r"arn:aws[\w-]*:iam::(?P<account>\d{12}):role/(?P<name>.+)")
+ROLE_ARN_PATTERN = re.compile(r"arn:aws[\w-]*:iam::(?P<account>\d{12}):role/(?P<name>.+)")
 PLACEHOLDER_REGION = "us-east-1"
 PLACEHOLDER_ACCOUNT = "123456789012"
 """The account of AWS's examples."""
-INSTANCE_TYPE = re.compile(r"ml\.[a-z0-9-]+\.[a-z0-9]+")
+INSTANCE_TYPE_PATTERN = re.compile(r"ml\.[a-z0-9-]+\.[a-z0-9]+")
 
 
-def declare_flag(default: Any, metavar: str, help: str, **members: Any) -> Any:
-    """Declare a setting that is also a flag. `members` are further arguments of `add_argument`."""
-    shown = f" (default: {default})" if default and isinstance(default, str | int) else ""
-    metadata = {"metavar": metavar, "help": f"{help}{shown}", **members}
+def declare_flag(default: Any, metavar: str, help: str, **arguments: Any) -> Any:
+    """Declare a setting that is also a flag. `arguments` are further arguments of `add_argument`."""
+    default_note = f" (default: {default})" if default and isinstance(default, str | int) else ""
+    metadata = {"metavar": metavar, "help": f"{help}{default_note}", **arguments}
     return field(default_factory=default if callable(default) else lambda: default, metadata=metadata)
 
 
@@ -95,35 +95,35 @@ class Settings:
         return Destination.parse(self.registry or f"{self.account}.dkr.ecr.{self.region}.amazonaws.com")
 
     def _role_part(self, name: str) -> str:
-        match = ROLE.fullmatch(self.role)
+        match = ROLE_ARN_PATTERN.fullmatch(self.role)
         return match[name] if match else ""
 
 
 def load(path: Path = FILE) -> Settings:
     """Load the settings of the file. Raise ConfigError for a wrong file, name or type."""
     table = load_section(path, "aws")
-    return Settings(**{name: _typed(path, name, value) for name, value in table.items()})
+    return Settings(**{name: _parse_setting(path, name, value) for name, value in table.items()})
 
 
-def _typed(path: Path, name: str, value: Any) -> Any:
+def _parse_setting(path: Path, name: str, value: Any) -> Any:
     defaults = {item.name: getattr(Settings(), item.name) for item in fields(Settings)}
     if name not in defaults:
         raise ConfigError(f"{path}: [aws] has no setting {name!r}; its settings are {', '.join(defaults)}")
     if isinstance(defaults[name], tuple):
         value = tuple(value) if isinstance(value, list) else value
     if type(value) is not type(defaults[name]):
-        wanted = "a list" if isinstance(defaults[name], tuple) else f"like {defaults[name]!r}"
-        raise ConfigError(f"{path}: {name} must be {wanted}, not {value!r}")
+        expected = "a list" if isinstance(defaults[name], tuple) else f"like {defaults[name]!r}"
+        raise ConfigError(f"{path}: {name} must be {expected}, not {value!r}")
     _check_items(path, name, value)
     return value
 
 
 def _check_items(path: Path, name: str, value: Any) -> None:
     items = value.values() if isinstance(value, dict) else value if isinstance(value, tuple) else ()
-    wanted, word = ((int, float), "numbers") if name == "prices" else (str, "texts")
+    expected_type, type_name = ((int, float), "number") if name == "prices" else (str, "string")
     for item in items:
-        if not isinstance(item, wanted) or isinstance(item, bool):
-            raise ConfigError(f"{path}: {name} must hold {word}, not {item!r}")
+        if not isinstance(item, expected_type) or isinstance(item, bool):
+            raise ConfigError(f"{path}: every item of {name} must be a {type_name}, not {item!r}")
 
 
 def override(settings: Settings, changes: Mapping[str, Any]) -> Settings:
@@ -163,7 +163,7 @@ def find_region_problems(settings: Settings) -> list[Problem]:
 
 def find_problems(settings: Settings, steps: Collection[str]) -> list[Problem]:
     """Return all problems with the settings that requests need. `steps` are the steps of all workflows."""
-    found = [*find_region_problems(settings), *_find_target_problems(settings)]
+    found = [*find_region_problems(settings), *_find_role_and_bucket_problems(settings)]
     found += _find_instance_problems(settings, steps)
     if bool(settings.subnets) != bool(settings.security_groups):
         found.append(Problem("a VPC needs both subnets and security groups", "--subnets and --security-groups"))
@@ -174,13 +174,13 @@ def find_problems(settings: Settings, steps: Collection[str]) -> list[Problem]:
     ]
 
 
-def _find_target_problems(settings: Settings) -> Iterator[Problem]:
-    template = "`microjobs init` writes a template that makes one"
+def _find_role_and_bucket_problems(settings: Settings) -> Iterator[Problem]:
+    template = "`microjobs init` writes a template that creates it"
     if not settings.role:
         yield Problem("no role is set", f"--role, or `role` in [aws] of microjobs.toml ({template})")
-    elif not ROLE.fullmatch(settings.role):
-        like = "write it like arn:aws:iam::123456789012:role/NAME"
-        yield Problem(f"role {settings.role!r} is not the ARN of a role", like)
+    elif not ROLE_ARN_PATTERN.fullmatch(settings.role):
+        remedy = "use the form arn:aws:iam::123456789012:role/NAME"
+        yield Problem(f"role {settings.role!r} is not the ARN of a role", remedy)
     if not settings.bucket:
         yield Problem("no bucket is set", f"--bucket, or `bucket` in [aws] of microjobs.toml ({template})")
 
@@ -188,10 +188,10 @@ def _find_target_problems(settings: Settings) -> Iterator[Problem]:
 def _find_instance_problems(settings: Settings, steps: Collection[str]) -> Iterator[Problem]:
     for step in settings.instance_types:
         if step not in steps:
-            yield Problem(f"no step is called {step}", f"the steps are {', '.join(steps)}")
+            yield Problem(f"step {step} does not exist", f"the steps are {', '.join(steps)}")
     for instance_type in (settings.instance_type, *settings.instance_types.values()):
-        if not INSTANCE_TYPE.fullmatch(instance_type):
-            yield Problem(f"{instance_type!r} is not an instance type", "they are written like ml.m5.large")
+        if not INSTANCE_TYPE_PATTERN.fullmatch(instance_type):
+            yield Problem(f"{instance_type!r} is not an instance type", "use the form ml.m5.large")
 
 
 def fill_placeholders(settings: Settings) -> tuple[Settings, dict[str, str]]:

@@ -19,7 +19,7 @@ def open_backend(options: argparse.Namespace) -> "AbstractContextManager[Backend
     Raises:
         UsageError: on AWS, the region or the credentials are unknown; on this machine, flags for AWS are set.
     """
-    if flags.on_aws(options):
+    if flags.uses_aws(options):
         return nullcontext(_connect_aws(options))
     from microjobs_orchestrator.runs import backend
 
@@ -28,7 +28,7 @@ def open_backend(options: argparse.Namespace) -> "AbstractContextManager[Backend
 
 def open_view(options: argparse.Namespace) -> View:
     """Return the view of a command that only reads. Raise UsageError for the same reasons as `open_backend`."""
-    if not flags.on_aws(options):
+    if not flags.uses_aws(options):
         return home_view.HomeView(Home.from_environment())
     from microjobs_orchestrator.runs.backend_view import BackendView
 

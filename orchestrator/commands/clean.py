@@ -53,10 +53,10 @@ def call(options: argparse.Namespace) -> int:
     if not options.what:
         return _print_summary(listers, f"older than {options.older_than:g} days")
     with cleaning.lock_home(home):
-        return _clean(_list(listers, options.what), yes=options.yes)
+        return _clean(_list_items(listers, options.what), yes=options.yes)
 
 
-def _list(listers: Listers, kinds: Sequence[str]) -> list[Removable]:
+def _list_items(listers: Listers, kinds: Sequence[str]) -> list[Removable]:
     """List the items of some kinds. Without an engine, print a warning and list all but the images."""
     found: list[Removable] = []
     for what in dict.fromkeys(kinds):
@@ -81,7 +81,7 @@ def _print_summary(listers: Listers, age: str) -> int:
             continue
         note = f"  ({age})" if what == "runs" else ""
         print(f"{what:13} {len(found):4}  {_format_size(found)}{note}")
-    print("for example, `microjobs clean runs` lists the runs, asks, and then removes them")
+    print("to remove the runs, for example, use `microjobs clean runs`: it asks first")
     return 0
 
 

@@ -17,8 +17,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def call(options: argparse.Namespace) -> int:
     home, has_problem = Home.from_environment(), False
-    on_aws = flags.on_aws(options)
-    for finding in _examine_account(options, home) if on_aws else machine.examine(home):
+    uses_aws = flags.uses_aws(options)
+    for finding in _examine_account(options, home) if uses_aws else machine.examine(home):
         has_problem = has_problem or finding.level == "problem"
         print(f"{SIGNS[finding.level]} {finding.message}", flush=True)
         if finding.remedy:

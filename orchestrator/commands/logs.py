@@ -26,7 +26,7 @@ def call(options: argparse.Namespace) -> int:
     while True:
         # The status is read before the log: if the job ends between the two, the next round reads its last lines.
         follow = options.follow and _can_grow(view, kind, options.job)
-        for event in tail.read() if follow else tail.rest():
+        for event in tail.read() if follow else tail.read_remaining():
             _print(event, flush=follow)
         if not follow:
             _print_failure(kind, view.describe(kind, options.job) or {}, options.job)

@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="HOST[/PREFIX]",
         help="target (default: `registry` in [aws] of microjobs.toml, or the account's ECR)",
     )
-    add("--allow-dirty", action="store_true", help="also push images that match no commit; their tags show it")
+    add("--allow-dirty", action="store_true", help="also push images that match no commit, with `dirty` in their tags")
     add("--region", metavar="R", help="region of ECR (default: from microjobs.toml, or from boto3's settings)")
     add("--profile", metavar="P", help="profile of ~/.aws/config (default: from microjobs.toml, or boto3's)")
 

@@ -43,7 +43,7 @@ def _add_option(parser: argparse.ArgumentParser, option: dict[str, Any]) -> None
         return
     parser.add_argument(
         flag,
-        type=_make_parser_of_values(option),
+        type=_make_value_parser(option),
         choices=option.get("choices"),
         metavar=None if "choices" in option else METAVARS.get(option["type"], option["type"].upper()),
         default=argparse.SUPPRESS,
@@ -51,7 +51,7 @@ def _add_option(parser: argparse.ArgumentParser, option: dict[str, Any]) -> None
     )
 
 
-def _make_parser_of_values(option: dict[str, Any]) -> Callable[[str], object]:
+def _make_value_parser(option: dict[str, Any]) -> Callable[[str], object]:
     def parse(text: str) -> object:
         if option["type"] == "file":
             return str(Path(text).absolute())
@@ -96,7 +96,7 @@ def call(options: argparse.Namespace) -> int:
         options.runtime,
         options.resume,
         options.verbose,
-        aws=_settings(options) if flags.on_aws(options) else None,
+        aws=_load_aws_settings(options) if flags.uses_aws(options) else None,
         yes=options.yes,
         keep=options.keep,
         build=options.build,
@@ -108,7 +108,7 @@ def call(options: argparse.Namespace) -> int:
     return 0
 
 
-def _settings(options: argparse.Namespace) -> settings.Settings:
+def _load_aws_settings(options: argparse.Namespace) -> settings.Settings:
     """Return the settings for AWS. A dry run needs neither an account nor credentials."""
     if not options.dry_run:
         return flags.require_settings(options, workflows.list_steps())

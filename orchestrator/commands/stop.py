@@ -41,9 +41,13 @@ def _stop_resource(options: argparse.Namespace) -> int:
 def _stop_run(options: argparse.Namespace) -> int:
     from microjobs_orchestrator.runs.stopping import stop_run  # imports boto3
 
-    if not flags.on_aws(options):
+    if not flags.uses_aws(options):
         require_state(Home.from_environment())  # before a server is started for the home
     with backends.open_backend(options) as backend:
         stopped = stop_run(backend, options.run, lambda line: print(line, flush=True))
-    print(f"{options.run}: nothing runs" if stopped else f"nothing of {options.run} was running")
+    print(
+        f"all jobs and endpoints of {options.run} are stopped"
+        if stopped
+        else f"no job or endpoint of {options.run} was running"
+    )
     return 0

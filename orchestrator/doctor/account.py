@@ -12,8 +12,13 @@ from botocore.parsers import ResponseParserError
 from microjobs_orchestrator import images, workflows
 from microjobs_orchestrator.aws import image_platforms, quotas
 from microjobs_orchestrator.aws import images as aws_images
-from microjobs_orchestrator.aws.backend import CLIENT, find_credentials_problems, make_request_context, open_session
-from microjobs_orchestrator.aws.remedies import DENIED, find_remedy, make_login_command
+from microjobs_orchestrator.aws.backend import (
+    CLIENT_CONFIG,
+    find_credentials_problems,
+    make_request_context,
+    open_session,
+)
+from microjobs_orchestrator.aws.remedies import DENIED_CODES, find_remedy, make_login_command
 from microjobs_orchestrator.aws.settings import Settings, find_problems
 from microjobs_orchestrator.doctor.finding import Finding
 from microjobs_orchestrator.local.home import Home
@@ -21,7 +26,7 @@ from microjobs_orchestrator.local.home import Home
 if TYPE_CHECKING:
     from mypy_boto3_iam.type_defs import ContextEntryTypeDef
 
-CONFIG = CLIENT.merge(Config(retries={"mode": "standard", "max_attempts": 2}))
+CHECK_CONFIG = CLIENT_CONFIG.merge(Config(retries={"mode": "standard", "max_attempts": 2}))
 """Few retries, because a check reports a service that does not answer."""
 DEPLOY_TEMPLATE = "deploy the template that `microjobs init` writes"
 SAGEMAKER = "sagemaker.amazonaws.com"
@@ -34,7 +39,7 @@ class Account:
     home: Home
 
     def client(self, service: str) -> Any:
-        return self.session.client(service, config=CONFIG)  # type: ignore[call-overload]  # any service
+        return self.session.client(service, config=CHECK_CONFIG)  # type: ignore[call-overload]  # any service
 
 
 Check = Callable[[Account], Iterator[Finding]]
@@ -64,7 +69,7 @@ def run_check(subject: str, check: Check, account: Account) -> Iterator[Finding]
     try:
         yield from check(account)
     except ClientError as error:
-        if error.response["Error"]["Code"] in DENIED:
+        if error.response["Error"]["Code"] in DENIED_CODES:
             message = f"{subject} cannot be checked: {error.operation_name} is not allowed"
             yield Finding("unknown", message, "ask an administrator of the account, or continue without it")
         else:
@@ -82,7 +87,7 @@ def check_credentials(account: Account) -> Finding:
         advice = find_remedy(error, settings.profile) or make_login_command(settings.profile)
         return Finding("problem", f"AWS does not accept these credentials: {error}", advice)
     if settings.account and identity["Account"] != settings.account:
-        message = f"the credentials belong to account {identity['Account']}, and the role to account {settings.account}"
+        message = f"the credentials belong to account {identity['Account']}, but the role to account {settings.account}"
         return Finding("problem", message, "choose another --profile, or another role")
     return Finding("ok", f"credentials of {identity['Arn']}")
 
@@ -93,7 +98,7 @@ def check_role(account: Account) -> Iterator[Finding]:
     try:
         role = iam.get_role(RoleName=settings.role_name)["Role"]
     except iam.exceptions.NoSuchEntityException:
-        yield Finding("problem", f"there is no role {settings.role_name}", DEPLOY_TEMPLATE)
+        yield Finding("problem", f"role {settings.role_name} does not exist", DEPLOY_TEMPLATE)
         return
     if role["Arn"] != settings.role:
         message = f"the role's ARN is {role['Arn']}, not {settings.role}"
@@ -128,7 +133,7 @@ def check_permissions(account: Account) -> Iterator[Finding]:
     """Check the role's permissions, by IAM's own simulation."""
     denied = [
         f"{action} on {resource}"
-        for actions, resource in needed_permissions(account.settings)
+        for actions, resource in list_needed_permissions(account.settings)
         for action in _denied_actions(account, actions, resource)
     ]
     role = account.settings.role_name
@@ -138,7 +143,7 @@ def check_permissions(account: Account) -> Iterator[Finding]:
         yield Finding("ok", f"role {role} has the permissions that jobs need")
 
 
-def needed_permissions(settings: Settings) -> Iterator[tuple[list[str], str]]:
+def list_needed_permissions(settings: Settings) -> Iterator[tuple[list[str], str]]:
     """Yield the actions of jobs with the ARN of the resource that they act on."""
     partition = settings.role.split(":")[1]
     bucket = f"arn:{partition}:s3:::{settings.bucket}"
@@ -149,7 +154,10 @@ def needed_permissions(settings: Settings) -> Iterator[tuple[list[str], str]]:
     yield ["ecr:GetAuthorizationToken"], "*"
     registry = f"arn:{partition}:ecr:{settings.region}:{settings.account}:repository"
     for job in images.list_jobs():
-        yield ["ecr:BatchGetImage", "ecr:GetDownloadUrlForLayer"], f"{registry}/{settings.destination.name(job)}"
+        yield (
+            ["ecr:BatchGetImage", "ecr:GetDownloadUrlForLayer"],
+            f"{registry}/{settings.destination.repository_name(job)}",
+        )
 
 
 def _denied_actions(account: Account, actions: list[str], resource: str) -> list[str]:
@@ -174,7 +182,7 @@ def check_bucket(account: Account) -> Iterator[Finding]:
     except ClientError as error:
         metadata = error.response["ResponseMetadata"]
         if metadata["HTTPStatusCode"] == 404:
-            yield Finding("problem", f"there is no bucket {bucket}", DEPLOY_TEMPLATE)
+            yield Finding("problem", f"bucket {bucket} does not exist", DEPLOY_TEMPLATE)
             return
         if metadata["HTTPStatusCode"] != 301:
             message = f"these credentials may not use bucket {bucket}"
@@ -186,7 +194,7 @@ def check_bucket(account: Account) -> Iterator[Finding]:
     if bucket_region == region:
         yield Finding("ok", f"bucket {bucket} in {region}")
     else:
-        message = f"bucket {bucket} is in {bucket_region}, and jobs run in {region}: SageMaker refuses that"
+        message = f"bucket {bucket} is in {bucket_region}, but SageMaker requires it in {region}, the jobs' region"
         yield Finding("problem", message, f"--region {bucket_region}, or a bucket in {region}")
 
 
@@ -201,7 +209,7 @@ def check_quotas(account: Account) -> Iterator[Finding]:
         elif limit >= instances:
             yield Finding("ok", f"quota {quota!r} is {limit:g}")
         else:
-            message = f"quota {quota!r} is {limit:g}, {instances} are needed"
+            message = f"quota {quota!r} is {limit:g}, but the workflows need {instances}"
             advice = "request an increase in the console of Service Quotas, or choose another --instance-type"
             yield Finding("problem", message, advice)
 
@@ -212,10 +220,12 @@ def check_images(account: Account) -> Iterator[Finding]:
     pushed = aws_images.load_pushed_images(account.home, destination)
     for job in images.list_jobs():
         if job not in pushed:
-            yield Finding("problem", f"no image of {job} was pushed from this home", f"microjobs push {job}")
+            yield Finding(
+                "problem", f"the image of {job} was not pushed from {account.home.root}", f"microjobs push {job}"
+            )
             continue
         digest = pushed[job].rpartition("@")[2]
-        platforms = image_platforms.list_platforms(account.client("ecr"), destination.name(job), digest)
+        platforms = image_platforms.list_platforms(account.client("ecr"), destination.repository_name(job), digest)
         if not platforms:
             yield Finding("problem", f"{pushed[job]} is no longer in ECR", f"microjobs push {job}")
         elif images.PLATFORM not in platforms:

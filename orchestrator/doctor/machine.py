@@ -19,7 +19,7 @@ from microjobs_orchestrator.failures import LauncherError
 from microjobs_orchestrator.local import control
 from microjobs_orchestrator.local.home import Home
 
-REMOTE = ("tcp://", "ssh://", "http")
+REMOTE_PREFIXES = ("tcp://", "ssh://", "http")
 """Prefixes of the addresses of engines that may run on another machine."""
 MIN_COMPOSE = (2, 24, 4)
 """The compose files use `!override` and inline configs, which are new in this version."""
@@ -40,9 +40,9 @@ TLS_REMEDY = (
 def examine(home: Home, environ: Mapping[str, str] = os.environ) -> Iterator[Finding]:
     """Run all checks and yield each finding as soon as it is known."""
     yield check_python(sys.version_info[:3])
-    about_engine = list(check_engine(environ))
-    yield from about_engine
-    if about_engine[0].level == "ok":
+    engine_findings = list(check_engine(environ))
+    yield from engine_findings
+    if engine_findings[0].level == "ok":
         yield check_process_runtime(required=False)
         yield from check_build_tools()
         yield from check_images()
@@ -76,7 +76,7 @@ def check_engine(environ: Mapping[str, str]) -> Iterator[Finding]:
         yield explain_unreachable_engine(str(error), address, from_variable=bool(environ.get("DOCKER_HOST")))
         return
     yield Finding("ok", f"Docker engine {version}" + (", with NVIDIA's runtime for GPUs" if has_gpu_runtime else ""))
-    if address.startswith(REMOTE):
+    if address.startswith(REMOTE_PREFIXES):
         message = f"the Docker engine runs on another machine, {address}, and cannot use this machine's folders"
         remedy = "`docker context use default` and `unset DOCKER_HOST`, or run with `--runtime process`"
         yield Finding("problem", message, remedy)
@@ -201,7 +201,7 @@ def check_resources(home: Home) -> Iterator[Finding]:
     """Check disk space and memory."""
     folder = next(path for path in (home.root, *home.root.parents) if path.exists())
     free = shutil.disk_usage(folder).free
-    yield _check_size("disk space", free, MIN_DISK_BYTES, f"free some on the disk of {folder}")
+    yield _check_size("disk space", free, MIN_DISK_BYTES, f"free disk space on the disk of {folder}")
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     yield _check_size("memory", memory, MIN_MEMORY_BYTES, "use --no-tuning, which trains one model at a time")
 

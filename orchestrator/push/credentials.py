@@ -41,7 +41,9 @@ def read_credentials(host: str, environ: Mapping[str, str] = os.environ) -> Cred
     if user and password:
         return Credentials(user, password)
     if user or password:
-        raise UsageError(f"only {USER if user else PASSWORD} is set: set {PASSWORD if user else USER} too, or neither")
+        raise UsageError(
+            f"only {USER if user else PASSWORD} is set: also set {PASSWORD if user else USER}, or unset both"
+        )
     # A credential helper returns capitalised keys (`Username`), and a settings file has lower-case keys.
     login = {key.lower(): value for key, value in (load_config().resolve_authconfig(host) or {}).items()}
     if not (login.get("identitytoken") or login.get("username")):

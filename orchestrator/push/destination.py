@@ -24,17 +24,17 @@ class Destination:
     def __str__(self) -> str:
         return f"{self.host}/{self.prefix}"
 
-    def name(self, job: str) -> str:
-        """Return the name of a job's repository inside the registry."""
+    def repository_name(self, job: str) -> str:
+        """Return the name of a job's repository, without the registry's host."""
         return f"{self.prefix}/{job}"
 
-    def repository(self, job: str) -> str:
-        """Return the name of a job's repository with the registry's host."""
+    def repository_uri(self, job: str) -> str:
+        """Return the name of a job's repository, with the registry's host."""
         return f"{self}/{job}"
 
-    def uri(self, job: str, tag: str) -> str:
+    def image_uri(self, job: str, tag: str) -> str:
         """Return the URI of a job's image with a tag. (`pushed_images` has URIs with digests.)"""
-        return f"{self.repository(job)}:{tag}"
+        return f"{self.repository_uri(job)}:{tag}"
 
     @classmethod
     def parse(cls, text: str) -> "Destination":
@@ -46,7 +46,7 @@ class Destination:
         host, _, prefix = text.partition("/")
         if not _HOST.fullmatch(host) or (prefix and not _REPOSITORY.fullmatch(prefix)):
             raise UsageError(
-                f"registry {text!r} is not HOST[/PREFIX]: write it like registry.example.com/team, in lower case and "
+                f"registry {text!r} is not HOST[/PREFIX]: use the form registry.example.com/team, in lower case and "
                 "without https://"
             )
         return cls(host, prefix or PREFIX)

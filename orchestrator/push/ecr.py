@@ -34,11 +34,13 @@ def _make_rule(priority: int, max_images: int, description: str, **selection: ob
     }
 
 
-LIFECYCLE = json.dumps(
+LIFECYCLE_POLICY = json.dumps(
     {
         "rules": [
             _make_rule(1, MAX_UNTAGGED_IMAGES, "images that lost their tag", tagStatus="untagged"),
-            _make_rule(2, MAX_DIRTY_IMAGES, "images of no commit", tagStatus="tagged", tagPatternList=["*-dirty-*"]),
+            _make_rule(
+                2, MAX_DIRTY_IMAGES, "images that match no commit", tagStatus="tagged", tagPatternList=["*-dirty-*"]
+            ),
             _make_rule(3, MAX_IMAGES, "old images", tagStatus="any"),
         ]
     }
@@ -73,7 +75,7 @@ def check_account(registry: str, own_registry: str) -> None:
     target, own = _HOST.fullmatch(registry), _HOST.fullmatch(own_registry)
     if target and own and target["account"] != own["account"]:
         raise UsageError(
-            f"--registry {registry} belongs to account {target['account']}, and these credentials to account "
+            f"--registry {registry} belongs to account {target['account']}, but these credentials belong to account "
             f"{own['account']}: choose other credentials with --profile"
         )
 
@@ -90,7 +92,7 @@ def create_missing_repository(client: "ECRClient", name: str) -> bool:
         repositoryName=name, imageTagMutability="IMMUTABLE", imageScanningConfiguration={"scanOnPush": True}
     )
     try:
-        client.put_lifecycle_policy(repositoryName=name, lifecyclePolicyText=LIFECYCLE)
+        client.put_lifecycle_policy(repositoryName=name, lifecyclePolicyText=LIFECYCLE_POLICY)
     except BaseException:  # otherwise the next push would keep the repository without a policy
         client.delete_repository(repositoryName=name)
         raise

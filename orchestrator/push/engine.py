@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from docker.errors import ImageNotFound
 
 from microjobs_orchestrator.failures import LauncherError
-from microjobs_orchestrator.images import REVISION, VARIANT, local_image_name
+from microjobs_orchestrator.images import REVISION_LABEL, VARIANT_LABEL, local_image_name
 from microjobs_orchestrator.push.credentials import Credentials
 from microjobs_orchestrator.push.tags import Image, TaggedImage, format_arguments
 
@@ -36,7 +36,9 @@ def read_image(client: "DockerClient", job: str, variant: str) -> Image:
     platform = f"{image.attrs['Os']}/{image.attrs['Architecture']}"
     media_type = (image.attrs.get("Descriptor") or {}).get("mediaType", "")
     labels = image.labels
-    return Image(job, name, str(image.id), labels.get(REVISION, ""), platform, media_type, labels.get(VARIANT, "cpu"))
+    return Image(
+        job, name, str(image.id), labels.get(REVISION_LABEL, ""), platform, media_type, labels.get(VARIANT_LABEL, "cpu")
+    )
 
 
 @dataclass
@@ -96,17 +98,17 @@ def push_image(
     """
     upload, image, tag = Upload(), tagged.image, tagged.tag
     auth_config = credentials.auth_config() if credentials else {}
-    with _named(client, image.id, repository, tag):
+    with _temporary_tag(client, image.id, repository, tag):
         for event in client.api.push(repository, tag, stream=True, decode=True, auth_config=auth_config):
             upload.update(event)
             show(upload)
     if upload.error:
-        raise upload_error(f"{repository}:{tag}", format_arguments([image.job], image.variant), upload)
+        raise make_upload_error(f"{repository}:{tag}", format_arguments([image.job], image.variant), upload)
     return upload
 
 
 @contextmanager
-def _named(client: "DockerClient", image_id: str, repository: str, tag: str) -> Iterator[None]:
+def _temporary_tag(client: "DockerClient", image_id: str, repository: str, tag: str) -> Iterator[None]:
     """Give the image a name in the registry during the block, because engines push by name.
 
     The name is removed afterwards: otherwise it would keep each pushed image on the disk.
@@ -122,7 +124,7 @@ def _named(client: "DockerClient", image_id: str, repository: str, tag: str) -> 
                 client.api.remove_image(name, noprune=True)
 
 
-def upload_error(target: str, arguments: str, upload: Upload) -> LauncherError:
+def make_upload_error(target: str, arguments: str, upload: Upload) -> LauncherError:
     """Return the error for an upload that failed.
 
     Args:

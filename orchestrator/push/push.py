@@ -17,7 +17,7 @@ from microjobs_orchestrator.push.credentials import read_credentials
 from microjobs_orchestrator.push.destination import Destination
 from microjobs_orchestrator.push.pushed_images import PushedImage
 from microjobs_orchestrator.push.registry import Manifest, Registry
-from microjobs_orchestrator.push.tags import TaggedImage, format_arguments, format_problem, read_source, tag_images
+from microjobs_orchestrator.push.tags import TaggedImage, find_format_problem, format_arguments, read_source, tag_images
 from microjobs_orchestrator.runs.progress import Progress, StepDisplay
 
 if TYPE_CHECKING:
@@ -85,18 +85,18 @@ def open_registry(options: PushOptions, jobs: Sequence[str], console: Console) -
     region = ecr.parse_region(target.host) if target else options.region
     if target and region is None:
         if options.region or options.profile:
-            raise UsageError(f"--region and --profile are for ECR, and {target.host} is not ECR: leave them out")
+            raise UsageError(f"--region and --profile are for ECR, and {target.host} is not ECR: omit them")
         return Registry(target, read_credentials(target.host))
     if target and options.region not in (None, region):
-        raise UsageError(f"--registry {target} is in {region}, not in {options.region}: leave --region out")
+        raise UsageError(f"--registry {target} is in {region}, not in {options.region}: omit --region")
     with closing(ecr.connect(region, options.profile)) as client:
         own_host, credentials = ecr.log_in(client)
         if target:
             ecr.check_account(target.host, own_host)
         destination = target or Destination(own_host)
         for job in jobs:
-            if ecr.create_missing_repository(client, destination.name(job)):
-                console.print(f"created repository {destination.repository(job)}", soft_wrap=True)
+            if ecr.create_missing_repository(client, destination.repository_name(job)):
+                console.print(f"created repository {destination.repository_uri(job)}", soft_wrap=True)
     return Registry(destination, credentials)
 
 
@@ -110,13 +110,13 @@ def find_manifest(registry: Registry, tagged: TaggedImage) -> Manifest | None:
     manifest = registry.get_manifest(image.job, tagged.tag)
     if manifest is None:
         return None
-    uri = registry.destination.uri(image.job, tagged.tag)
+    uri = registry.destination.image_uri(image.job, tagged.tag)
     if not manifest.describes(image):
         raise LauncherError(
-            f"{uri} is already another image, {manifest.digest}, not {image.name} of this machine: tags are never "
+            f"{uri} already belongs to image {manifest.digest}, not to {image.name} of this machine: tags are never "
             "overwritten, so commit and build again, or use the image in the registry"
         )
-    if problem := format_problem(manifest.media_type):
+    if problem := find_format_problem(manifest.media_type):
         rebuild = f"microjobs build {format_arguments([image.job], image.variant)}"
         raise LauncherError(f"{uri} {problem}: delete that tag, then `{rebuild}` and push again")
     return manifest
@@ -126,13 +126,13 @@ def _upload(client: "DockerClient", registry: Registry, tagged: TaggedImage, pro
     job, destination = tagged.image.job, registry.destination
     with progress.step(f"Pushing {job}") as step:
         show = upload_printer(progress, step)
-        upload = engine.push_image(client, tagged, destination.repository(job), registry.credentials, show)
+        upload = engine.push_image(client, tagged, destination.repository_uri(job), registry.credentials, show)
     progress.print_note(
         f"  {tagged.tag}: layers pushed {upload.sent_layers}, already in the registry {upload.existing_layers}"
     )
     manifest = find_manifest(registry, tagged)
     if manifest is None:
-        uri = destination.uri(job, tagged.tag)
+        uri = destination.image_uri(job, tagged.tag)
         raise LauncherError(f"{uri} was pushed, but the registry does not have it: push again")
     return manifest
 
@@ -152,6 +152,6 @@ def upload_printer(progress: Progress, step: StepDisplay) -> Callable[[engine.Up
 
 def _save(home: Home, destination: Destination, tagged: TaggedImage, digest: str) -> PushedImage:
     image, now = tagged.image, datetime.now(UTC).isoformat(timespec="seconds")
-    pushed = PushedImage(f"{destination.repository(image.job)}@{digest}", tagged.tag, image.revision, image.id, now)
+    pushed = PushedImage(f"{destination.repository_uri(image.job)}@{digest}", tagged.tag, image.revision, image.id, now)
     pushed_images.save(home, destination, image.job, pushed)
     return pushed

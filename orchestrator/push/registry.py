@@ -63,7 +63,7 @@ class Registry:
         Raises:
             LauncherError: the registry does not answer, or refuses the request.
         """
-        name = self.destination.name(job)
+        name = self.destination.repository_name(job)
         try:
             response = self._get(name, tag)
             if response.status_code == requests.codes.not_found:
@@ -71,10 +71,11 @@ class Registry:
             response.raise_for_status()
             content = response.json()
         except requests.HTTPError as error:
-            raise self._refusal(name, error.response) from error
+            raise self._make_error(name, error.response) from error
         except requests.RequestException as error:
             raise LauncherError(
-                f"{self.host} does not answer as a registry: {error}; check its name and the network, then push again"
+                f"{self.host} does not respond like a registry: {error}; check its name and the network, "
+                "then push again"
             ) from error
         digest = f"sha256:{hashlib.sha256(response.content).hexdigest()}"
         media_type = content.get("mediaType") or response.headers.get("Content-Type", "")
@@ -88,18 +89,18 @@ class Registry:
             return response
         scheme, _, parameters = response.headers.get("WWW-Authenticate", "").partition(" ")
         challenge = requests.utils.parse_dict_header(parameters)  # type: ignore[no-untyped-call]
-        auth = self._bearer(challenge, name) if scheme.lower() == "bearer" else self._basic()
+        auth = self._fetch_token(challenge, name) if scheme.lower() == "bearer" else self._make_basic_auth()
         return self.session.get(url, headers=headers, timeout=TIMEOUT_SECONDS, auth=auth)
 
-    def _basic(self) -> HTTPBasicAuth | None:
+    def _make_basic_auth(self) -> HTTPBasicAuth | None:
         return HTTPBasicAuth(self.credentials.user, self.credentials.password) if self.credentials else None
 
-    def _bearer(self, challenge: dict[str, str | None], name: str) -> "_Bearer":
+    def _fetch_token(self, challenge: dict[str, str | None], name: str) -> "_BearerAuth":
         """Fetch a token for one repository from the address in the challenge."""
         realm = challenge.get("realm") or ""
         if urlsplit(realm).scheme != "https" and not is_loopback(urlsplit(realm).netloc):
             raise LauncherError(
-                f"registry {self.host} requests a login at {realm!r}, which is not https: no login was sent"
+                f"registry {self.host} requests a login at {realm!r}, which is not an https address: no login was sent"
             )
         # `push` too: a registry may deny a token for `pull` alone if the push has yet to create the repository.
         scope = {"service": challenge.get("service") or "", "scope": f"repository:{name}:pull,push"}
@@ -108,19 +109,19 @@ class Registry:
             form["refresh_token"] = self.credentials.identity_token
             response = self.session.post(realm, data=form, timeout=TIMEOUT_SECONDS)
         else:
-            response = self.session.get(realm, params=scope, timeout=TIMEOUT_SECONDS, auth=self._basic())
+            response = self.session.get(realm, params=scope, timeout=TIMEOUT_SECONDS, auth=self._make_basic_auth())
         response.raise_for_status()
         content = response.json()
-        return _Bearer(content.get("token") or content.get("access_token") or "")
+        return _BearerAuth(content.get("token") or content.get("access_token") or "")
 
-    def _refusal(self, name: str, response: requests.Response) -> LauncherError:
+    def _make_error(self, name: str, response: requests.Response) -> LauncherError:
         problem = f"registry {self.host} answers {response.status_code} {response.reason} for repository {name}"
         if response.status_code in (requests.codes.unauthorized, requests.codes.forbidden):
             return LauncherError(f"{problem}: `docker login {self.host}`, or set {USER} and {PASSWORD}")
         return LauncherError(f"{problem}: push again later")
 
 
-class _Bearer(AuthBase):
+class _BearerAuth(AuthBase):
     def __init__(self, token: str) -> None:
         self.token = token
 

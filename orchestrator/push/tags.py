@@ -11,7 +11,7 @@ from microjobs_orchestrator.images import PLATFORM
 
 OCI_PREFIX = "application/vnd.oci."
 """Prefix of the manifest types that SageMaker refuses: https://github.com/aws/amazon-sagemaker-feedback/issues/180."""
-DIGITS = 12
+TAG_DIGITS = 12
 """Digits of a commit or a digest in a tag."""
 MAX_FILES = 3
 """Changed files that an error lists for each image."""
@@ -86,7 +86,7 @@ def tag_images(built: Sequence[tuple[Image, Source]], *, allow_dirty: bool = Fal
     images = [image for image, _ in built]
     _check_platforms(images)
     _check_formats(images)
-    problems = {image.job: problem for image, source in built if (problem := commit_problem(image, source))}
+    problems = {image.job: problem for image, source in built if (problem := find_commit_problem(image, source))}
     if problems and not allow_dirty:
         rebuild = f"microjobs build {format_arguments(problems, images[0].variant)}"
         summary = "; ".join(dict.fromkeys(problems.values()))
@@ -101,29 +101,30 @@ def format_arguments(jobs: Iterable[str], variant: str) -> str:
 
 def format_tag(image: Image, *, dirty: bool) -> str:
     """Return `COMMIT`, or `COMMIT-cuda` for CUDA, with `-dirty-DIGEST` at the end if the image matches no commit."""
-    revision = (image.revision.removesuffix("-dirty") or sources.UNKNOWN)[:DIGITS]
+    revision = (image.revision.removesuffix("-dirty") or sources.UNKNOWN)[:TAG_DIGITS]
     name = revision if image.variant == "cpu" else f"{revision}-{image.variant}"
-    return f"{name}-dirty-{image.id.removeprefix('sha256:')[:DIGITS]}" if dirty else name
+    return f"{name}-dirty-{image.id.removeprefix('sha256:')[:TAG_DIGITS]}" if dirty else name
 
 
-def commit_problem(image: Image, source: Source) -> str:
+def find_commit_problem(image: Image, source: Source) -> str:
     """Return why an image matches no commit, or differs from HEAD; empty if it matches."""
     if image.revision in ("", sources.UNKNOWN):
         return f"{image.name} has no label with the revision that it was built from"
     if image.revision.endswith("-dirty"):
         files = f" ({_format_files(source.uncommitted_files)})" if source.uncommitted_files else ""
         return f"{image.name} was built from files with uncommitted changes{files}"
-    built = f"{image.name} was built from revision {image.revision[:DIGITS]}"
+    built = f"{image.name} was built from revision {image.revision[:TAG_DIGITS]}"
     if source.changed_files is None:
         return f"{built}, which this clone does not have"
     if source.changed_files:
-        return f"{built}, and HEAD, {source.head[:DIGITS]}, has other files ({_format_files(source.changed_files)})"
+        files = _format_files(source.changed_files)
+        return f"{built}, and HEAD, {source.head[:TAG_DIGITS]}, has different files ({files})"
     if source.uncommitted_files:
         return f"files of {image.name} have uncommitted changes ({_format_files(source.uncommitted_files)})"
     return ""
 
 
-def format_problem(media_type: str) -> str:
+def find_format_problem(media_type: str) -> str:
     """Return why SageMaker refuses a manifest of this type; empty if it accepts the type.
 
     Builds with attestations create OCI manifests in engines that keep images in containerd.
@@ -142,11 +143,11 @@ def _check_platforms(images: Iterable[Image]) -> None:
     if wrong:
         platforms = ", ".join(f"{image.name} is for {image.platform}" for image in wrong)
         rebuild = f"microjobs build {format_arguments([image.job for image in wrong], wrong[0].variant)}"
-        raise LauncherError(f"{platforms}, but SageMaker runs {PLATFORM}: `{rebuild}` builds for it")
+        raise LauncherError(f"{platforms}, but SageMaker runs {PLATFORM}: `{rebuild}` builds for this platform")
 
 
 def _check_formats(images: Iterable[Image]) -> None:
     for image in images:
-        if problem := format_problem(image.media_type):
+        if problem := find_format_problem(image.media_type):
             rebuild = f"microjobs build {format_arguments([image.job], image.variant)}"
-            raise LauncherError(f"{image.name} {problem}: `{rebuild}` builds one with a manifest of Docker's type")
+            raise LauncherError(f"{image.name} {problem}: `{rebuild}` builds an image with a manifest of Docker's type")

@@ -40,7 +40,7 @@ def make_section(title: str, content: str) -> str:
 
 
 def make_table(header: Sequence[str], rows: Sequence[Sequence[str]], *, texts: bool = False) -> str:
-    """Return a table of numbers, or with `texts` a table of texts, aligned at the left and wrapped where necessary."""
+    """Return a table of numbers. With `texts`, the cells are texts, aligned at the left and wrapped where necessary."""
     head = "".join(f"<th>{escape(cell)}</th>" for cell in header)
     body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
     return f"<table{' class=texts' if texts else ''}><tr>{head}</tr>{body}</table>"

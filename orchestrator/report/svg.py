@@ -19,7 +19,7 @@ class Axis:
     end: float
     logarithmic: bool = False
 
-    def at(self, value: float) -> float:
+    def to_pixels(self, value: float) -> float:
         """Return the pixel of a value."""
         scale: Callable[[float], float] = math.log10 if self.logarithmic else float
         share = (scale(value) - scale(self.low)) / (scale(self.high) - scale(self.low))
@@ -47,8 +47,8 @@ def make_axis(values: Sequence[float], start: float, end: float, *, logarithmic:
     low, high = min(values), max(values)
     if logarithmic and low > 0:
         return Axis(low / 1.2, high * 1.2, start, end, logarithmic=True)
-    room = (high - low) * 0.05 or abs(high) * 0.05 or 1.0
-    return Axis(low - room, high + room, start, end)
+    margin = (high - low) * 0.05 or abs(high) * 0.05 or 1.0
+    return Axis(low - margin, high + margin, start, end)
 
 
 def draw_scatter(
@@ -79,16 +79,16 @@ def draw_scatter(
         )
     for number, (x, y) in enumerate(points):
         title = f"<title>{escape(labels[number])}</title>" if labels else ""
-        parts.append(f'<circle cx="{x_axis.at(x)}" cy="{y_axis.at(y)}" r="3.5">{title}</circle>')
+        parts.append(f'<circle cx="{x_axis.to_pixels(x)}" cy="{y_axis.to_pixels(y)}" r="3.5">{title}</circle>')
     return _make_svg(HEIGHT, parts)
 
 
 def draw_bars(rows: Sequence[tuple[str, float, str]]) -> str:
     """Return a bar chart. Each row has the name, the value and the text of a bar."""
-    longest = max((value for _, value, _ in rows), default=0.0) or 1.0
+    max_value = max((value for _, value, _ in rows), default=0.0) or 1.0
     parts = []
     for number, (name, value, text) in enumerate(rows):
-        y, length = 8 + number * 24, max(1.0, round(value / longest * 200, 1))
+        y, length = 8 + number * 24, max(1.0, round(value / max_value * 200, 1))
         parts.append(f'<text x="130" y="{y + 12}" text-anchor="end">{escape(name)}</text>')
         parts.append(f'<rect x="138" y="{y}" width="{length}" height="16" rx="2"/>')
         parts.append(f'<text x="{144 + length}" y="{y + 12}">{escape(text)}</text>')
@@ -99,11 +99,11 @@ def _draw_frame(x_axis: Axis, y_axis: Axis, x_label: str, y_label: str) -> str:
     bottom, middle = HEIGHT - BOTTOM, (TOP + HEIGHT - BOTTOM) / 2
     parts = [f'<path class="axis" d="M{LEFT} {TOP}V{bottom}H{WIDTH - RIGHT}"/>']
     parts += [
-        f'<text x="{x_axis.at(value)}" y="{bottom + 16}" text-anchor="middle">{value:g}</text>'
+        f'<text x="{x_axis.to_pixels(value)}" y="{bottom + 16}" text-anchor="middle">{value:g}</text>'
         for value in x_axis.ticks()
     ]
     for value in y_axis.ticks():
-        y = y_axis.at(value)
+        y = y_axis.to_pixels(value)
         parts.append(f'<line class="grid" x1="{LEFT}" y1="{y}" x2="{WIDTH - RIGHT}" y2="{y}"/>')
         parts.append(f'<text x="{LEFT - 6}" y="{y + 4}" text-anchor="end">{value:g}</text>')
     x_middle = (LEFT + WIDTH - RIGHT) / 2

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 SERVICES = ("sagemaker", "sagemaker-runtime", "s3", "logs")
 LOCAL_POLL_INTERVAL = 0.25
 
-Complete = Callable[[str, Kind, Members], Members]
+CompleteRequest = Callable[[str, Kind, Members], Members]
 """Takes a run, a kind and a request; returns the request to send, with tags, a network and keys if necessary."""
 
 
@@ -45,7 +45,7 @@ class RequestContext:
     endpoint_instances: int = 1
     max_seconds: int = 86_400
     """The time limit of a job, and of an endpoint's creation."""
-    complete: Complete = lambda _run, _kind, request: request
+    complete: CompleteRequest = lambda _run, _kind, request: request
 
     def uri(self, key: str) -> str:
         return f"s3://{self.bucket}/{self.prefix}{key}"

@@ -111,5 +111,5 @@ class CostMeter:
         """Return the cost of the run in one line; empty without prices."""
         if self._backend.price is None:
             return ""
-        unpriced = f", and what {', '.join(self._journal.unpriced)} costs" if self._journal.unpriced else ""
+        unpriced = f", plus the unknown cost of {', '.join(self._journal.unpriced)}" if self._journal.unpriced else ""
         return f"{format_dollars(self._journal.spent)} for instances, by the price table{unpriced}"

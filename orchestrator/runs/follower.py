@@ -32,7 +32,7 @@ class Follower:
         while True:
             description = kind.describe(self._backend.sagemaker, name)
             if description is None:
-                raise display.failure(name, "gone", "it was deleted")
+                raise display.make_failure(name, "deleted", "it no longer exists")
             has_ended = description[kind.status_member] not in kind.lifecycle.transitional
             self._show(kind, name, description, display)
             self._show_log(kind, tail, display, has_ended=has_ended)
@@ -53,18 +53,18 @@ class Follower:
     def _show_log(self, kind: Kind, tail: LogTail, display: StepDisplay, *, has_ended: bool) -> None:
         """Show new lines. A running job with trials has many streams, which are read only if they are shown."""
         if has_ended:
-            self._progress.show_log(display, tail.rest())
+            self._progress.show_log(display, tail.read_remaining())
         elif not kind.has_trials or self._progress.verbose:
             self._progress.show_log(display, tail.read())
 
     def _check_time(self, kind: Kind, name: str, description: Members, display: StepDisplay) -> None:
         limit = self._backend.max_seconds
         if kind.lifecycle.is_lasting and display.seconds > limit:
-            raise display.failure(name, description[kind.status_member], f"not in service within {limit} s")
+            raise display.make_failure(name, description[kind.status_member], f"not in service within {limit} s")
 
 
 def check_success(kind: Kind, name: str, description: Members, display: StepDisplay) -> None:
     """Raise JobFailedError if the final status of a resource is not its kind's status of success."""
     status = description[kind.status_member]
     if status != kind.lifecycle.success:
-        raise display.failure(name, status, description.get("FailureReason") or "no reason is given")
+        raise display.make_failure(name, status, description.get("FailureReason") or "no reason was reported")

@@ -27,7 +27,10 @@ MAX_TIME = 253_402_300_799
 
 
 def no_jobs_message(home: Home) -> str:
-    return f"{home.root} has no jobs: run this where they were started, or set {HOME} to that folder's .microjobs"
+    return (
+        f"{home.root} has no jobs: run this command in the folder where you started them, or set {HOME} to the "
+        ".microjobs of that folder"
+    )
 
 
 def require_state(home: Home) -> None:
@@ -53,7 +56,7 @@ class HomeView(View):
     def newest(self, row_filter: Filter) -> list[ResourceRow]:
         with self._database() as database:
             return row_filter.newest(
-                row for kind in row_filter.matching_kinds() for row in _select(database, kind, row_filter)
+                row for kind in row_filter.matching_kinds() for row in _select_rows(database, kind, row_filter)
             )
 
     def find(self, name: str) -> tuple[Kind, Members]:
@@ -87,8 +90,8 @@ class HomeView(View):
 
     def _is_empty(self) -> bool:
         """Return whether the home has neither jobs nor endpoints."""
-        marks = ", ".join("?" * len(KINDS))
-        query = f"SELECT 1 FROM resources WHERE kind IN ({marks}) LIMIT 1"  # noqa: S608  the marks are constants
+        placeholders = ", ".join("?" * len(KINDS))
+        query = f"SELECT 1 FROM resources WHERE kind IN ({placeholders}) LIMIT 1"  # noqa: S608  the placeholders are question marks
         with self._database() as database:
             return database.execute(query, [kind.arn_type for kind in KINDS]).fetchone() is None
 
@@ -106,7 +109,7 @@ class HomeView(View):
         """Open the state without creating or changing a file. If there is no state, yield an empty database."""
         path = self._home.state
         try:
-            with closing(sqlite3.connect(_address(self._home), uri=True)) as database:
+            with closing(sqlite3.connect(_database_uri(self._home), uri=True)) as database:
                 database.text_factory = lambda content: content.decode(errors="replace")
                 if not path.exists():
                     database.execute("CREATE TABLE resources (kind, name, status, created, description)")
@@ -115,7 +118,7 @@ class HomeView(View):
             raise LauncherError(f"{path} cannot be read ({error}): `microjobs local up` reports the damage") from error
 
 
-def _address(home: Home) -> str:
+def _database_uri(home: Home) -> str:
     """Return SQLite's URI of the state."""
     if not home.state.exists():
         return "file::memory:"
@@ -124,12 +127,12 @@ def _address(home: Home) -> str:
     return f"{home.state.as_uri()}?immutable=1"  # no server writes; otherwise SQLite would create files beside it
 
 
-def _select(database: sqlite3.Connection, kind: Kind, row_filter: Filter) -> list[ResourceRow]:
+def _select_rows(database: sqlite3.Connection, kind: Kind, row_filter: Filter) -> list[ResourceRow]:
     """Return the newest rows of one kind, without damaged ones."""
     statuses = (row_filter.status,) if row_filter.status else row_filter.statuses(kind)
-    marks = ", ".join("?" * len(statuses))
+    placeholders = ", ".join("?" * len(statuses))
     content = "iif(json_valid(description), description, '{}')"
-    condition = f"AND (status IN ({marks}) OR secondary IN ({marks}))" if statuses else ""
+    condition = f"AND (status IN ({placeholders}) OR secondary IN ({placeholders}))" if statuses else ""
     query = f"""
         SELECT name, status, created, json_extract({content}, ?) AS ended,
                coalesce(json_extract({content}, '$.SecondaryStatus'), '') AS secondary

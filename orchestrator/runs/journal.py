@@ -67,7 +67,8 @@ class Journal:
             journal.save()
             return journal
         raise UsageError(
-            f"{folder} already has {len(SUFFIXES)} runs of this second, {stem}: start the next one a second later"
+            f"{folder} already has {len(SUFFIXES)} runs that started in this second, {stem}: start the next run a "
+            "second later"
         )
 
     @classmethod
@@ -79,7 +80,7 @@ class Journal:
             return cls(path=path, **content)
         except FileNotFoundError:
             raise UsageError(
-                f"there is no run {path.stem} in {path.parent}: omit the name to resume the last unfinished run"
+                f"run {path.stem} does not exist in {path.parent}: omit the name to resume the last unfinished run"
             ) from None
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise UsageError(f"{path} is not the journal of a run ({error}): start a new run") from error
@@ -97,7 +98,7 @@ class Journal:
         """The total duration of the finished steps."""
         return sum(entry.seconds or 0.0 for entry in self.steps)
 
-    def step(self, step: str) -> JournalEntry | None:
+    def find_entry(self, step: str) -> JournalEntry | None:
         return next((entry for entry in self.steps if entry.step == step), None)
 
     def add_cost(self, instance_type: str, dollars: float | None) -> None:
@@ -117,4 +118,4 @@ def last_unfinished(folder: Path, workflow: str) -> Path:
             continue
         if not finished:
             return path
-    raise UsageError(f"no run of {workflow} in {folder} is unfinished: omit --resume to start one")
+    raise UsageError(f"{folder} has no unfinished run of {workflow}: omit --resume to start a new run")

@@ -65,7 +65,7 @@ class Tail(ABC):
         events = [event for stream in self._streams() for event in self._page(stream)]
         return sorted(events, key=lambda event: event.time)
 
-    def rest(self) -> Iterator[Event]:
+    def read_remaining(self) -> Iterator[Event]:
         """Yield all lines since the last call, for a job that has ended."""
         while True:  # an empty page is the last one only if the positions have not changed
             before = dict(self.positions)

@@ -18,7 +18,7 @@ from microjobs_orchestrator.runs.trials import Trial, format_value, make_trial_t
 from microjobs_orchestrator.terminal import strip_controls
 
 TAIL_LINES = 15
-RUNNING = ("InProgress", "Stopping")
+RUNNING_STATUSES = ("InProgress", "Stopping")
 """Statuses of a trial that has not ended."""
 
 
@@ -39,7 +39,7 @@ class StepDisplay:
     def seconds(self) -> float:
         return time.monotonic() - self.started
 
-    def failure(self, name: str, status: str, reason: str) -> JobFailedError:
+    def make_failure(self, name: str, status: str, reason: str) -> JobFailedError:
         """Return the error for a job or endpoint that did not succeed."""
         return JobFailedError(self.title, name, status, reason, tuple(self.tail))
 
@@ -107,9 +107,9 @@ class Progress:
     def show_trials(self, display: StepDisplay, trials: Sequence[Trial]) -> None:
         """Show the trials. Without a terminal, print each ended trial once."""
         if not self.console.is_terminal:
-            printed = {trial.name for trial in display.trials if trial.status not in RUNNING}
+            printed = {trial.name for trial in display.trials if trial.status not in RUNNING_STATUSES}
             for trial in trials:
-                if trial.name not in printed and trial.status not in RUNNING:
+                if trial.name not in printed and trial.status not in RUNNING_STATUSES:
                     self.console.print(Text(f"  {format_duration(display.seconds):>8}  {_format_trial(trial)}"))
         display.trials = trials
 

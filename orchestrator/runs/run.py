@@ -68,7 +68,7 @@ class Run(RunContext):
 
     def name(self, step: str) -> str:
         """Return the unique name of a step's job, model or endpoint. Jobs in the journal keep their names."""
-        entry = self.journal.step(step)
+        entry = self.journal.find_entry(step)
         if entry is not None and entry.kind:
             return entry.name
         return super().name(step) + ("" if self.journal.attempt == 1 else f"-{self.journal.attempt}")
@@ -81,8 +81,8 @@ class Run(RunContext):
         """
         kind, name = planned.kind, planned.name
         with self._progress.step(planned.title) as display:
-            with self._removed_on_failure(name, partial(self._stop, kind)):
-                entry = self.journal.step(planned.step) or self._create_job(planned)
+            with self._remove_on_failure(name, partial(self._stop, kind)):
+                entry = self.journal.find_entry(planned.step) or self._create_job(planned)
                 description = self._follower.follow(kind, name, display)
             if entry.seconds is None:
                 self._costs.add_job(kind, description)
@@ -94,21 +94,21 @@ class Run(RunContext):
     def _create_job(self, planned: PlannedRequest) -> JournalEntry:
         entry = JournalEntry(planned.step, planned.title, planned.kind.noun, planned.name)
         self._add_entry(entry)
-        self._create(planned)
+        self._send_create_request(planned)
         return entry
 
     def _add_entry(self, entry: JournalEntry) -> None:
         self.journal.steps.append(entry)
         self.journal.save()
 
-    def _create(self, planned: PlannedRequest) -> None:
+    def _send_create_request(self, planned: PlannedRequest) -> None:
         request = self.backend.complete(self.id, planned.kind, planned.members)
         with self.guard.creating():
             planned.kind.create(self.backend.sagemaker, request)
 
     def compute_once(self, step: str, title: str, compute: Callable[[], Any]) -> Any:
         """Return a value that is computed once and stored in the journal as JSON."""
-        entry = self.journal.step(step)
+        entry = self.journal.find_entry(step)
         if entry is None:
             started = time.monotonic()
             value = compute()
@@ -131,7 +131,7 @@ class Run(RunContext):
         self.journal.save()
         started = time.monotonic()
         try:
-            with self._removed_on_failure(name, self._delete_endpoint):  # journal.endpoint is kept until then
+            with self._remove_on_failure(name, self._delete_endpoint):  # journal.endpoint is kept until then
                 self._start_endpoint(requests)
                 yield name
                 self._delete_endpoint(name)
@@ -143,7 +143,7 @@ class Run(RunContext):
         kind, name = requests[-1].kind, requests[-1].name
         with self._progress.step(requests[-1].title) as display:
             for planned in requests:
-                self._create(planned)
+                self._send_create_request(planned)
             check_success(kind, name, self._follower.follow(kind, name, display), display)
 
     def _delete_endpoint(self, name: str) -> None:
@@ -152,10 +152,10 @@ class Run(RunContext):
         self.journal.save()
 
     @contextlib.contextmanager
-    def _removed_on_failure(self, name: str, remove: Callable[[str], None]) -> Iterator[None]:
+    def _remove_on_failure(self, name: str, remove: Callable[[str], None]) -> Iterator[None]:
         """Stop a job, or delete an endpoint, if Ctrl-C or a failure ends the block. With `keep`, print a note."""
         on = "" if self.journal.on == "here" else f" --on {self.journal.on}"
-        command = f"`microjobs stop {name}{on}` stops or deletes it"
+        command = f"run `microjobs stop {name}{on}` to stop or delete it"
         try:
             yield
         except BaseException:
@@ -179,4 +179,4 @@ class Run(RunContext):
                 self._costs.add_job(kind, description)
                 return
             time.sleep(self.backend.poll_interval)
-        self._progress.print_note(f"{name} has not stopped after {STOP_TIMEOUT} s: `microjobs ps` shows it")
+        self._progress.print_note(f"{name} did not stop within {STOP_TIMEOUT} s: check its status with `microjobs ps`")

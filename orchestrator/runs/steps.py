@@ -11,10 +11,10 @@ from microjobs_orchestrator.runs.kinds import ENDPOINT, ENDPOINT_CONFIG, MODEL, 
 from microjobs_orchestrator.runs.planned import PlannedRequest, RunContext
 from microjobs_orchestrator.runs.run import Run
 
-ROWS = 10
+ENDPOINT_ROWS = 10
 """Number of test rows that are sent to the endpoint, as in the notebook."""
 
-PREDICTIONS = "predictions"
+PREDICTIONS_STEP = "predictions"
 """Name of the step that stores the endpoint's predictions. A run with this step in its journal needs no endpoint."""
 
 
@@ -136,7 +136,7 @@ def plan_endpoint(context: RunContext, model: str) -> list[PlannedRequest]:
         ENDPOINT_CONFIG: {"EndpointConfigName": name, "ProductionVariants": [variant]},
         ENDPOINT: {"EndpointName": name, "EndpointConfigName": name},
     }
-    return [PlannedRequest("endpoint", "Endpoint", *item, value_step=PREDICTIONS) for item in requests.items()]
+    return [PlannedRequest("endpoint", "Endpoint", *item, value_step=PREDICTIONS_STEP) for item in requests.items()]
 
 
 def serve_and_predict(run: Run, model: str, rows: list[list[float]]) -> list[float]:
@@ -152,7 +152,7 @@ def serve_and_predict(run: Run, model: str, rows: list[list[float]]) -> list[flo
             )
             return [float(value) for [value] in json.load(response["Body"])["predictions"]]
 
-    predictions: list[float] = run.compute_once(PREDICTIONS, "Predictions", compute)
+    predictions: list[float] = run.compute_once(PREDICTIONS_STEP, "Predictions", compute)
     return predictions
 
 

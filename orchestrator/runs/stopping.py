@@ -27,12 +27,14 @@ def stop_run(backend: Backend, run: str, note: Callable[[str], None]) -> int:
     Raises:
         LauncherError: a job did not stop within STOP_TIMEOUT.
     """
-    jobs = list(_running_jobs(backend, run))
+    jobs = list(_list_running_jobs(backend, run))
     for kind, name in jobs:
         note(f"stopping {kind.title} {name}")
         kind.stop(backend.sagemaker, name)
     # A configuration or a model can exist without an endpoint.
-    endpoints = sorted({name for kind in (ENDPOINT, ENDPOINT_CONFIG, MODEL) for name in _names(backend, kind, run)})
+    endpoints = sorted(
+        {name for kind in (ENDPOINT, ENDPOINT_CONFIG, MODEL) for name in _list_names(backend, kind, run)}
+    )
     for name in endpoints:
         note(f"deleting endpoint {name}, its configuration and its model")
         delete_endpoint(backend, name, note)
@@ -42,20 +44,20 @@ def stop_run(backend: Backend, run: str, note: Callable[[str], None]) -> int:
 
 def _wait_until_stopped(backend: Backend, run: str) -> None:
     deadline = time.monotonic() + STOP_TIMEOUT
-    while running := list(_running_jobs(backend, run)):
+    while running := list(_list_running_jobs(backend, run)):
         if time.monotonic() > deadline:
             names = ", ".join(name for _, name in running)
-            raise LauncherError(f"{names} did not stop within {STOP_TIMEOUT} s: `microjobs ps` shows the status")
+            raise LauncherError(f"{names} did not stop within {STOP_TIMEOUT} s: check their status with `microjobs ps`")
         time.sleep(backend.poll_interval)
 
 
-def _running_jobs(backend: Backend, run: str) -> Iterator[tuple[Kind, str]]:
+def _list_running_jobs(backend: Backend, run: str) -> Iterator[tuple[Kind, str]]:
     for kind in KINDS:
         for status in () if kind.lifecycle.is_lasting else kind.lifecycle.transitional:
-            yield from ((kind, name) for name in _names(backend, kind, run, StatusEquals=status))
+            yield from ((kind, name) for name in _list_names(backend, kind, run, StatusEquals=status))
 
 
-def _names(backend: Backend, kind: Kind, run: str, **filters: str) -> list[str]:
+def _list_names(backend: Backend, kind: Kind, run: str, **filters: str) -> list[str]:
     """Return the names of a run's resources of a kind."""
     names = [row[kind.name_member] for row in kind.list_summaries(backend.sagemaker, NameContains=run, **filters)]
     return [name for name in names if name.startswith(f"{run}-")]

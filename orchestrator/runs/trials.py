@@ -22,7 +22,7 @@ class Trial:
 
 def list_trials(backend: Backend, tuning_job: str) -> list[Trial]:
     """Return the trials of a tuning job in the order of their creation."""
-    answer = backend.sagemaker.list_training_jobs_for_hyper_parameter_tuning_job(
+    response = backend.sagemaker.list_training_jobs_for_hyper_parameter_tuning_job(
         HyperParameterTuningJobName=tuning_job, SortBy="CreationTime", SortOrder="Ascending", MaxResults=MAX_TRIALS
     )
     return [
@@ -32,7 +32,7 @@ def list_trials(backend: Backend, tuning_job: str) -> list[Trial]:
             objective=summary.get("FinalHyperParameterTuningJobObjectiveMetric", {}).get("Value"),
             hyperparameters=dict(summary["TunedHyperParameters"]),
         )
-        for summary in answer["TrainingJobSummaries"]
+        for summary in response["TrainingJobSummaries"]
     ]
 
 
@@ -50,9 +50,9 @@ def make_trial_table(trials: Sequence[Trial], objective: str = "objective") -> T
     for name in names:
         table.add_column(name, justify="right")
     for trial in trials:
-        outcome = trial.status if trial.objective is None else f"{trial.objective:.5g}"
+        objective_or_status = trial.status if trial.objective is None else f"{trial.objective:.5g}"
         values = (format_value(trial.hyperparameters.get(name, "")) for name in names)
-        table.add_row("-".join(trial.name.split("-")[-2:]), outcome, *values)
+        table.add_row("-".join(trial.name.split("-")[-2:]), objective_or_status, *values)
     return table
 
 

@@ -85,7 +85,7 @@ class View(ABC):
     @abstractmethod
     def tail(self, kind: Kind, name: str) -> Tail: ...
 
-    def warning(self, *, shows_running: bool) -> str:  # noqa: ARG002  overriding methods use it
+    def warning(self, *, shows_running: bool) -> str:  # noqa: ARG002  the method of HomeView uses it
         """Return a warning about the output of a command, or an empty text.
 
         Args:

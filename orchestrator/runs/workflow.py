@@ -12,13 +12,13 @@ from microjobs_orchestrator.runs.run import Run
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-FILE = "file"
+FILE_TYPE = "file"
 """The type of an option whose value is a file path, in the result of `microjobs.hyperparameters.describe`."""
 
 
 def file_option(help: str) -> Any:
     """Declare an option that is the path of a file. A flag's relative path is made absolute."""
-    return field(default="", metadata={"help": help, "type": FILE})
+    return field(default="", metadata={"help": help, "type": FILE_TYPE})
 
 
 class WorkflowOptions(Protocol):

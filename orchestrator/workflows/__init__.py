@@ -20,7 +20,7 @@ def list_names() -> list[str]:
 
 def summarize(name: str) -> str:
     """Return the first line of a workflow's docstring, without importing the workflow."""
-    spec = util.find_spec(_module(name))
+    spec = util.find_spec(_module_name(name))
     if spec is None or spec.origin is None:
         return ""
     docstring = ast.get_docstring(ast.parse(Path(spec.origin).read_text(encoding="utf-8"))) or ""
@@ -29,7 +29,7 @@ def summarize(name: str) -> str:
 
 def load(name: str) -> "Workflow[Any]":
     """Import a workflow."""
-    workflow: Workflow[Any] = import_module(_module(name)).WORKFLOW
+    workflow: Workflow[Any] = import_module(_module_name(name)).WORKFLOW
     return workflow
 
 
@@ -39,8 +39,8 @@ def plan_requests(context: "RequestContext", options: Mapping[str, Any]) -> "lis
 
     requests: list[PlannedRequest] = []
     for workflow in map(load, list_names()):
-        own = {name: value for name, value in options.items() if name in workflow.option_names}
-        requests += workflow.plan_requests(RunContext(context, "planned"), workflow.options(**own))
+        own_options = {name: value for name, value in options.items() if name in workflow.option_names}
+        requests += workflow.plan_requests(RunContext(context, "planned"), workflow.options(**own_options))
     return requests
 
 
@@ -52,5 +52,5 @@ def list_steps() -> list[str]:
     return list(dict.fromkeys(planned.step for planned in plan_requests(context, {})))
 
 
-def _module(name: str) -> str:
+def _module_name(name: str) -> str:
     return f"{__name__}.{name.replace('-', '_')}"

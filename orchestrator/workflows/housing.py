@@ -105,13 +105,13 @@ def apply_best_model(
     best = min(models.values(), key=lambda model: model.test_mse)
     test = outputs.download(run.backend, run.uri("test"), folder / "test")
     x_test, y_test = outputs.read_test_arrays(test, "x"), outputs.read_test_arrays(test, "y").ravel().tolist()
-    predictions = steps.serve_and_predict(run, best.uri, x_test[: steps.ROWS].tolist())
+    predictions = steps.serve_and_predict(run, best.uri, x_test[: steps.ENDPOINT_ROWS].tolist())
     report, scored = steps.score_test_data(run, best.uri, run.uri("test"), folder)
     blocks: list[Block] = [
         Metrics([(f"Test MSE, {name}", model.test_mse) for name, model in models.items()]),
         make_figures(best, PredictionPlot(y_test, scored), trials),
         *([Trials(trials, OBJECTIVE)] if trials else []),
-        Predictions(predictions, y_test[: steps.ROWS]),
+        Predictions(predictions, y_test[: steps.ENDPOINT_ROWS]),
         Score(report),
     ]
     locations = [
@@ -233,9 +233,9 @@ def check_data(options: Options) -> None:
         names = zipfile.ZipFile(options.data).namelist()
     except (OSError, zipfile.BadZipFile) as error:
         reason = (error.strerror if isinstance(error, OSError) else None) or error
-        raise UsageError(f"--data {options.data}: {reason}: name an .npz file with arrays x and y") from error
+        raise UsageError(f"--data {options.data}: {reason}: choose an .npz file with arrays x and y") from error
     if not {"x.npy", "y.npy"} <= set(names):
-        raise UsageError(f"--data {options.data} has {', '.join(names) or 'nothing'}: arrays x and y are needed")
+        raise UsageError(f"--data {options.data} contains {', '.join(names) or 'no arrays'}: add arrays x and y")
 
 
 WORKFLOW = Workflow(Options, housing, plan_requests, plan_uploads, check_data, EXAMPLES)

@@ -92,7 +92,7 @@ def test_unpushed_images_prevent_a_run(account: Account, tmp_path: Path) -> None
     (tmp_path / "microjobs.toml").write_text((account.folder / "microjobs.toml").read_text())
     done = other.microjobs("run", "straight-line", "--on", "aws", "--yes")
     assert done.returncode == 2
-    assert "no image of preprocess, train-pytorch, serve, batch-score was pushed" in done.stderr
+    assert "images of preprocess, train-pytorch, serve, batch-score were not pushed" in done.stderr
     assert "`microjobs push`" in done.stderr
 
 

@@ -60,7 +60,7 @@ def test_credentials_of_another_account_are_a_problem(account: Account, settings
     other = replace(settings, role="arn:aws:iam::999999999999:role/microjobs")
     finding = checks.check_credentials(replace(account, settings=other))
     assert finding.level == "problem"
-    assert "belong to account 123456789012, and the role to account 999999999999" in finding.message
+    assert "belong to account 123456789012, but the role to account 999999999999" in finding.message
 
 
 def test_no_credentials_end_the_checks(settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -78,7 +78,7 @@ def test_no_credentials_end_the_checks(settings: Settings, tmp_path: Path, monke
 
 def test_missing_role_has_a_remedy(account: Account) -> None:
     finding = run(checks.check_role, account)
-    assert (finding.level, finding.message) == ("problem", "there is no role microjobs")
+    assert (finding.level, finding.message) == ("problem", "role microjobs does not exist")
     assert "microjobs init" in finding.remedy
 
 
@@ -157,7 +157,7 @@ def test_bucket_in_the_region_of_jobs_is_ok(account: Account) -> None:
 
 
 def test_missing_bucket_has_a_remedy(account: Account) -> None:
-    assert run(checks.check_bucket, account).message == "there is no bucket data"
+    assert run(checks.check_bucket, account).message == "bucket data does not exist"
 
 
 def test_bucket_in_another_region_is_a_problem(account: Account) -> None:
@@ -165,7 +165,7 @@ def test_bucket_in_another_region_is_a_problem(account: Account) -> None:
         Bucket="data", CreateBucketConfiguration={"LocationConstraint": "eu-central-1"}
     )
     finding = run(checks.check_bucket, account)
-    assert "bucket data is in eu-central-1, and jobs run in us-east-1" in finding.message
+    assert "bucket data is in eu-central-1, but SageMaker requires it in us-east-1" in finding.message
 
 
 # --- quotas ---
@@ -181,7 +181,7 @@ def test_quotas_are_compared_with_concurrent_instances(account: Account, monkeyp
     findings = {item.message: item.level for item in checks.check_quotas(account)}
     assert findings == {
         "quota 'ml.m5.large for processing job usage' is 4": "ok",
-        "quota 'ml.m5.large for training job usage' is 2, 3 are needed": "problem",
+        "quota 'ml.m5.large for training job usage' is 2, but the workflows need 3": "problem",
         "AWS has no quota 'ml.m5.large for endpoint usage'": "unknown",
     }
 
@@ -214,7 +214,7 @@ def test_unpushed_image_has_a_remedy(account: Account) -> None:
 
 
 def test_image_deleted_from_ecr_is_a_problem(account: Account, monkeypatch: pytest.MonkeyPatch) -> None:
-    uri = f"{account.settings.destination.repository('serve')}@sha256:{'0' * 64}"
+    uri = f"{account.settings.destination.repository_uri('serve')}@sha256:{'0' * 64}"
     monkeypatch.setattr(project_images, "list_jobs", lambda: ["serve"])
     monkeypatch.setattr(images, "load_pushed_images", lambda *_: {"serve": uri})
     assert run(checks.check_images, account).message == f"{uri} is no longer in ECR"

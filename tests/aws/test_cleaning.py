@@ -149,7 +149,9 @@ def test_undeletable_endpoint_raises(
 
 
 def kept_note(name: str) -> str:
-    return f"{name} is kept, and may cost money until it ends: `microjobs stop {name} --on aws` stops or deletes it"
+    return (
+        f"{name} is kept, and may cost money until it ends: run `microjobs stop {name} --on aws` to stop or delete it"
+    )
 
 
 def test_kept_job_and_endpoint_are_named(aws: Aws, tmp_path: Path, screen: io.StringIO) -> None:
@@ -158,7 +160,7 @@ def test_kept_job_and_endpoint_are_named(aws: Aws, tmp_path: Path, screen: io.St
     interrupt_run(run, tmp_path)
     assert ("Endpoint", f"{run.id}-endpoint") in aws.list_running()
     assert (
-        f"{run.id}-endpoint is kept, and may cost money until it ends: `microjobs stop {run.id}-endpoint --on aws`"
+        f"{run.id}-endpoint is kept, and may cost money until it ends: run `microjobs stop {run.id}-endpoint --on aws`"
         in screen.getvalue()
     )
     assert aws.find_requests("StopTrainingJob") == []
@@ -171,7 +173,7 @@ def test_kept_job_continues(aws: Aws, tmp_path: Path, screen: io.StringIO) -> No
     interrupt_run(run, tmp_path)
     assert aws.list_running() == [("TrainingJob", f"{run.id}-train")]
     assert (
-        f"{run.id}-train is kept, and may cost money until it ends: `microjobs stop {run.id}-train --on aws`"
+        f"{run.id}-train is kept, and may cost money until it ends: run `microjobs stop {run.id}-train --on aws`"
         in screen.getvalue()
     )
 

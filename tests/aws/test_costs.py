@@ -51,14 +51,14 @@ def test_estimate_has_every_step_that_starts_instances(settings: Settings) -> No
 
 def test_maximum_is_the_cost_until_the_time_limit(settings: Settings) -> None:
     tuning = make_estimates(replace(settings, max_minutes=30))[3]
-    assert tuning.maximum({"ml.m5.large": 0.2}) == pytest.approx(6 * 0.5 * 0.2)
-    assert tuning.expected({"ml.m5.large": 0.2}) == pytest.approx(6 * 5 / 60 * 0.2)
-    assert tuning.maximum({}) is None
+    assert tuning.max_dollars({"ml.m5.large": 0.2}) == pytest.approx(6 * 0.5 * 0.2)
+    assert tuning.expected_dollars({"ml.m5.large": 0.2}) == pytest.approx(6 * 5 / 60 * 0.2)
+    assert tuning.max_dollars({}) is None
 
 
 def test_expected_cost_is_at_most_the_maximum(settings: Settings) -> None:
     for item in make_estimates(replace(settings, max_minutes=1)):
-        assert item.expected({"ml.m5.large": 1.0}) == item.maximum({"ml.m5.large": 1.0})
+        assert item.expected_dollars({"ml.m5.large": 1.0}) == item.max_dollars({"ml.m5.large": 1.0})
 
 
 def test_table_shows_steps_and_their_sum(settings: Settings) -> None:
@@ -169,7 +169,7 @@ def test_total_has_the_running_job_and_names_types_without_a_price(cloud: Cloud,
     unpriced = {**ended, "ResourceConfig": {"InstanceType": "ml.x1.large", "InstanceCount": 1}}
     assert costs_of_run.format_total(TRAINING, unpriced) == "$0.50 so far"
     costs_of_run.add_job(TRAINING, unpriced)
-    assert costs_of_run.summarize() == "$0.50 for instances, by the price table, and what ml.x1.large costs"
+    assert costs_of_run.summarize() == "$0.50 for instances, by the price table, plus the unknown cost of ml.x1.large"
 
 
 def test_costs_are_not_shown_without_prices(cloud: Cloud, tmp_path: Path) -> None:

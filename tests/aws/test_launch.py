@@ -43,7 +43,7 @@ def test_dry_run_prints_only_json_on_stdout(capsys: pytest.CaptureFixture[str]) 
 
 def test_dry_run_has_digests_of_pushed_images(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     main(["run", "straight-line", *AWS_FLAGS, "--dry-run"])
-    assert "no digest is known of preprocess, train-pytorch, serve, batch-score" in capsys.readouterr().err
+    assert "images of preprocess, train-pytorch, serve, batch-score were not pushed" in capsys.readouterr().err
     account.write_pushed_images(home)
     main(["run", "straight-line", *AWS_FLAGS, "--dry-run"])
     captured = capsys.readouterr()

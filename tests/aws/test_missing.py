@@ -22,7 +22,7 @@ COMMANDS_WITH_JOBS = ("run", "doctor")
 """Commands that need a role and a bucket."""
 
 REGION = ("no region is set", "AWS_DEFAULT_REGION")
-CREDENTIALS = ("no credentials for AWS are found", "aws sso login", "aws configure")
+CREDENTIALS = ("boto3 finds no credentials for AWS", "aws sso login", "aws configure")
 ROLE = ("no role is set", "microjobs init")
 BUCKET = ("no bucket is set", "--bucket")
 PROFILE = ("The config profile (nobody) could not be found", "aws configure list-profiles")
@@ -85,9 +85,9 @@ def test_profile_of_the_file_that_does_not_exist_is_named(
         (b"aws = 'us-east-1'\n", "'aws' is not one of the tables [local] and [aws]"),
         (b"[aws]\nregions = 'us-east-1'\n", "[aws] has no setting 'regions'"),
         (b"[aws]\nregion = 1\n", "region must be like '', not 1"),
-        (b"[aws]\nsubnets = [1]\n", "subnets must hold texts, not 1"),
-        (b"[aws.tags]\nteam = 1\n", "tags must hold texts, not 1"),
-        (b"[aws.prices]\n'ml.m5.large' = 'cheap'\n", "prices must hold numbers, not 'cheap'"),
+        (b"[aws]\nsubnets = [1]\n", "every item of subnets must be a string, not 1"),
+        (b"[aws.tags]\nteam = 1\n", "every item of tags must be a string, not 1"),
+        (b"[aws.prices]\n'ml.m5.large' = 'cheap'\n", "every item of prices must be a number, not 'cheap'"),
     ],
 )
 @pytest.mark.parametrize("command", COMMANDS)
@@ -126,7 +126,7 @@ def test_invalid_aws_configuration_has_a_remedy(
 
 def test_unknown_job_is_reported_without_an_account(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["push", "nope"]) == 2
-    assert "no job nope: there are batch-score" in read_output(capsys)
+    assert "no job nope exists: choose from batch-score" in read_output(capsys)
 
 
 def test_unreachable_network_has_a_remedy(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -88,7 +88,7 @@ DOCTOR = [
     "✓ credentials of arn:aws",
     "✓ role microjobs-us-east-1, which SageMaker may assume",
     "✓ bucket microjobs-123456789012-us-east-1 in us-east-1",
-    "✗ no image of serve was pushed from this home",
+    "✗ the image of serve was not pushed from ",
 ]
 EXPECTED: dict[str, tuple[int, list[str]]] = {
     "microjobs doctor": (1, DOCTOR),

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from microjobs_orchestrator.aws.policy import TRUST, make_statements, make_template
+from microjobs_orchestrator.aws.policy import TRUST_POLICY, make_statements, make_template
 from microjobs_orchestrator.cli import main
 from tests.conftest import JOBS
 
@@ -66,7 +66,7 @@ def test_role_can_use_only_its_prefix() -> None:
 
 
 def test_only_sagemaker_of_this_account_assumes_the_role() -> None:
-    [statement] = TRUST["Statement"]
+    [statement] = TRUST_POLICY["Statement"]
     assert statement["Principal"] == {"Service": "sagemaker.amazonaws.com"}
     assert statement["Condition"] == {"StringEquals": {"aws:SourceAccount": {"Ref": "AWS::AccountId"}}}
 

@@ -86,8 +86,8 @@ def test_flags_extend_tables_of_the_file(file: Path) -> None:
 
 def test_flags_for_aws_need_on_aws_option() -> None:
     with pytest.raises(UsageError, match="--spot, --tag can be used only with --on aws"):
-        flags.on_aws(parse("--spot", "--tag", "a=b"))
-    assert flags.on_aws(parse()) is False
+        flags.uses_aws(parse("--spot", "--tag", "a=b"))
+    assert flags.uses_aws(parse()) is False
 
 
 def test_every_flag_is_a_setting() -> None:
@@ -108,7 +108,7 @@ def test_every_flag_is_a_setting() -> None:
         ({"role": "microjobs"}, "'microjobs' is not the ARN of a role"),
         ({"bucket": ""}, "no bucket is set"),
         ({"subnets": ("subnet-1",)}, "a VPC needs both"),
-        ({"instance_types": {"training": "ml.m5.large"}}, "no step is called training: the steps are raw, scale"),
+        ({"instance_types": {"training": "ml.m5.large"}}, "step training does not exist: the steps are raw, scale"),
         ({"instance_types": {"train": "m5.large"}}, "'m5.large' is not an instance type"),
         ({"max_minutes": 0}, "max_minutes must be at least 1, not 0"),
     ],

@@ -83,7 +83,7 @@ def test_base_image_is_pulled_if_it_is_missing(
 
 def test_default_base_image_is_the_dockerfiles(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHON_IMAGE", "")
-    assert build_first.base_image() == "python:3.11-slim-bookworm"
+    assert build_first.get_base_image_name() == "python:3.11-slim-bookworm"
 
 
 def test_failed_build_raises(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -95,7 +95,7 @@ def test_resume_with_other_options_fails(
 def test_finished_run_is_not_resumed(microjobs: Microjobs, capsys: pytest.CaptureFixture[str]) -> None:
     microjobs("run", "straight-line")
     assert microjobs("run", "straight-line", "--resume") == 2
-    assert "is unfinished" in capsys.readouterr().err
+    assert "has no unfinished run of straight-line" in capsys.readouterr().err
 
 
 def test_interrupted_run_exits_with_130(microjobs: Microjobs, cloud: Cloud) -> None:
@@ -110,9 +110,9 @@ def interrupt(_name: str) -> None:
 def test_data_file_must_hold_x_and_y(microjobs: Microjobs, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     np.savez(tmp_path / "data.npz", x=np.zeros(3))
     assert microjobs("run", "housing", "--data", str(tmp_path / "data.npz")) == 2
-    assert "has x.npy: arrays x and y are needed" in capsys.readouterr().err
+    assert "contains x.npy: add arrays x and y" in capsys.readouterr().err
     assert microjobs("run", "housing", "--data", str(tmp_path / "no.npz")) == 2
-    assert "no.npz: No such file or directory: name an .npz file with arrays x and y" in capsys.readouterr().err
+    assert "no.npz: No such file or directory: choose an .npz file with arrays x and y" in capsys.readouterr().err
 
 
 def test_missing_images_are_reported_before_the_first_job(
@@ -122,7 +122,7 @@ def test_missing_images_are_reported_before_the_first_job(
     monkeypatch.setattr(launch, "open_local_backend", lambda *_: nullcontext(backend_with_images))
     monkeypatch.setattr(images, "read_labels", lambda: {"microjobs/serve:dev": {}, "microjobs/preprocess:dev": {}})
     assert microjobs("run", "straight-line") == 1
-    assert "`microjobs build train-pytorch batch-score` makes them" in capsys.readouterr().err
+    assert "run `microjobs build train-pytorch batch-score`" in capsys.readouterr().err
     assert cloud.requests == []
 
 

@@ -119,7 +119,7 @@ def test_missing_package_folder_is_a_problem(tmp_path: Path) -> None:
 
 
 def make_labels(jobs: list[str], revision: str) -> dict[str, dict[str, str]]:
-    return {local_image_name(job): {images.REVISION: revision} for job in jobs}
+    return {local_image_name(job): {images.REVISION_LABEL: revision} for job in jobs}
 
 
 def test_missing_images_are_listed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -132,7 +132,8 @@ def test_missing_images_are_listed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_stale_images_are_noted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(images, "read_labels", lambda: make_labels(JOBS, "abc"))
-    monkeypatch.setattr(images, "is_stale", lambda job, labels: (job, labels) == ("serve", {images.REVISION: "abc"}))
+    stale = ("serve", {images.REVISION_LABEL: "abc"})
+    monkeypatch.setattr(images, "is_stale", lambda job, labels: (job, labels) == stale)
     (finding,) = machine.check_images()
     assert finding.level == "note"
     assert finding.remedy == "microjobs build serve"

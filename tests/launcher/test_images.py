@@ -20,7 +20,7 @@ from tests.conftest import JOBS, REPOSITORY
     ],
 )
 def test_image_is_stale_if_its_files_have_changed(revision: str, is_stale: bool) -> None:
-    assert images.is_stale("serve", {images.REVISION: revision}) == is_stale
+    assert images.is_stale("serve", {images.REVISION_LABEL: revision}) == is_stale
     assert not images.is_stale("serve", {})
 
 
@@ -49,13 +49,15 @@ def test_build_without_an_engine_has_a_remedy() -> None:
 
 
 def test_build_refuses_an_unknown_job() -> None:
-    with pytest.raises(UsageError, match=f"no job nothing: there are {', '.join(JOBS)}"):
+    with pytest.raises(UsageError, match=f"no job nothing exists: choose from {', '.join(JOBS)}"):
         images.build(["nothing"])
 
 
 def test_only_trainers_have_a_cuda_variant() -> None:
     assert images.select_jobs([], "cuda") == ["train-pytorch", "train-tensorflow"]
-    with pytest.raises(UsageError, match="no cuda variant of serve: there are train-pytorch, train-tensorflow"):
+    with pytest.raises(
+        UsageError, match="no cuda variant of serve exists: choose from train-pytorch, train-tensorflow"
+    ):
         images.select_jobs(["serve"], "cuda")
 
 

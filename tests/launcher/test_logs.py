@@ -36,7 +36,7 @@ def test_empty_page_is_not_the_end(cloud: Cloud) -> None:
         return {"events": [{"timestamp": 1, "message": line} for line in lines], "nextForwardToken": token}
 
     cloud.GetLogEvents = get  # type: ignore[method-assign]
-    assert [event.text for event in LogTail(TRAINING, "x", cloud.backend().logs).rest()] == ["a", "b"]
+    assert [event.text for event in LogTail(TRAINING, "x", cloud.backend().logs).read_remaining()] == ["a", "b"]
 
 
 def test_all_streams_of_a_tuning_job_are_read(cloud: Cloud) -> None:
@@ -48,7 +48,7 @@ def test_all_streams_of_a_tuning_job_are_read(cloud: Cloud) -> None:
         return {"logStreams": [{"logStreamName": name} for name in streams[begin : begin + 50]], **more}
 
     cloud.DescribeLogStreams = describe  # type: ignore[method-assign]
-    assert len({event.stream for event in LogTail(TUNING, "tune", cloud.backend().logs).rest()}) == 60
+    assert len({event.stream for event in LogTail(TUNING, "tune", cloud.backend().logs).read_remaining()}) == 60
 
 
 CLIPBOARD = "\x1b]52;c;cm0gLXJmIH4=\x07"
@@ -88,7 +88,7 @@ def test_messages_of_aws_have_no_control_sequences(cloud: Cloud) -> None:
         return {"events": [] if members.get("nextToken") else events, "nextForwardToken": "1"}
 
     cloud.GetLogEvents = get  # type: ignore[method-assign]
-    texts = [event.text for event in LogTail(TRAINING, "x", cloud.backend().logs).rest()]
+    texts = [event.text for event in LogTail(TRAINING, "x", cloud.backend().logs).read_remaining()]
     assert not any(set(text) & {"\x07", "\x9b", "\x1b"} for text in texts)
     assert texts[1] == "100%"
 

@@ -247,7 +247,7 @@ def test_axis_has_round_ticks_within_its_range(values: list[float]) -> None:
     axis = svg.make_axis(values, 0, 100)
     ticks = axis.ticks()
     assert 2 <= len(ticks) <= 12
-    assert all(0 <= axis.at(tick) <= 100 for tick in ticks)
+    assert all(0 <= axis.to_pixels(tick) <= 100 for tick in ticks)
     assert f"{ticks[1] - ticks[0]:.3e}".partition("e")[0] in ("1.000", "2.000", "5.000")
 
 

@@ -257,7 +257,7 @@ def test_last_unfinished_run_is_selected(tmp_path: Path) -> None:
 
 
 def test_nothing_to_resume_raises(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="no run of housing"):
+    with pytest.raises(UsageError, match="no unfinished run of housing"):
         last_unfinished(tmp_path, "housing")
 
 

@@ -64,7 +64,7 @@ def test_existing_repository_is_unchanged(client: "ECRClient") -> None:
 
 
 def test_repository_without_a_policy_is_deleted(client: "ECRClient", monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ecr, "LIFECYCLE", "no policy" * 20)
+    monkeypatch.setattr(ecr, "LIFECYCLE_POLICY", "no policy" * 20)
     with pytest.raises(ClientError, match="PutLifecyclePolicy"):
         ecr.create_missing_repository(client, NAME)
     assert client.describe_repositories()["repositories"] == []
@@ -96,7 +96,7 @@ def test_registry_of_another_account_raises() -> None:
     own, other = (f"{account}.dkr.ecr.eu-west-1.amazonaws.com" for account in ("123456789012", "210987654321"))
     ecr.check_account(own, own)
     with pytest.raises(
-        UsageError, match="belongs to account 210987654321, and these credentials to account 123456789012"
+        UsageError, match="belongs to account 210987654321, but these credentials belong to account 123456789012"
     ):
         ecr.check_account(other, own)
 
@@ -122,7 +122,7 @@ def test_repositories_are_created_below_the_prefix() -> None:
 
 def test_region_must_match_the_registry() -> None:
     target = Destination("123456789012.dkr.ecr.eu-west-1.amazonaws.com")
-    with pytest.raises(UsageError, match="is in eu-west-1, not in us-east-1: leave --region out"):
+    with pytest.raises(UsageError, match="is in eu-west-1, not in us-east-1: omit --region"):
         open_registry(PushOptions(registry=str(target), region="us-east-1"), ["serve"], CONSOLE)
 
 

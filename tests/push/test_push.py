@@ -81,7 +81,7 @@ def test_tag_is_never_overwritten(
     build("serve")
     build("train")
     assert microjobs("push", "--registry", registry.host) == 1
-    assert f"is already another image, {digest}" in capsys.readouterr().err
+    assert f"already belongs to image {digest}" in capsys.readouterr().err
     tag = git(clone, "rev-parse", "HEAD")[:12]
     assert registry.get(f"microjobs/serve/manifests/{tag}").headers["Docker-Content-Digest"] == digest
     assert registry.tags("microjobs/train") == []

@@ -136,12 +136,12 @@ def test_missing_login_has_a_remedy(start_registry: StartRegistry) -> None:
 def test_password_is_not_sent_over_plain_http(start_registry: StartRegistry) -> None:
     challenge = {"WWW-Authenticate": 'Bearer realm="http://elsewhere.example.com/token"'}
     fake = start_registry(lambda *_: (401, challenge, b""))
-    with pytest.raises(LauncherError, match="which is not https: no login was sent"):
+    with pytest.raises(LauncherError, match="which is not an https address: no login was sent"):
         fake.get_manifest()
 
 
 @pytest.mark.parametrize(
-    ("status", "message"), [(503, "503 Service Unavailable"), (200, "does not answer as a registry")]
+    ("status", "message"), [(503, "503 Service Unavailable"), (200, "does not respond like a registry")]
 )
 def test_invalid_response_raises(start_registry: StartRegistry, status: int, message: str) -> None:
     with pytest.raises(LauncherError, match=message):
@@ -151,7 +151,7 @@ def test_invalid_response_raises(start_registry: StartRegistry, status: int, mes
 def test_unreachable_registry_raises() -> None:
     with (
         closing(Registry(Destination("127.0.0.1:1"), None)) as registry,
-        pytest.raises(LauncherError, match="does not answer"),
+        pytest.raises(LauncherError, match="does not respond"),
     ):
         registry.get_manifest("a", "b")
 
@@ -169,7 +169,7 @@ def test_manifest_describes_an_image_with_either_digest() -> None:
         (
             MEDIA_TYPE,
             "sha256:other",
-            f"is already another image, sha256:.*, not {image().name} of this machine: tags are never",
+            f"already belongs to image sha256:.*, not to {image().name} of this machine: tags are never",
         ),
         ("application/vnd.oci.image.manifest.v1+json", image().id, "which SageMaker refuses: delete that tag"),
     ],
@@ -216,7 +216,7 @@ def test_variables_override_the_settings_of_docker_login(tmp_path: Path, monkeyp
 
 
 def test_user_without_password_raises() -> None:
-    with pytest.raises(UsageError, match="only MICROJOBS_REGISTRY_USER is set: set MICROJOBS_REGISTRY_PASSWORD"):
+    with pytest.raises(UsageError, match="only MICROJOBS_REGISTRY_USER is set: also set MICROJOBS_REGISTRY_PASSWORD"):
         credentials.read_credentials("example.com", {credentials.USER: "otto"})
 
 

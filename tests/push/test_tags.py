@@ -50,7 +50,7 @@ CHANGED_FILES = ("a", "b", "c", "d", "e")
         (
             OTHER_COMMIT,
             Source(HEAD, changed_files=CHANGED_FILES),
-            rf"was built from revision {OTHER_COMMIT[:12]}, and HEAD, {HEAD[:12]}, has other",
+            rf"was built from revision {OTHER_COMMIT[:12]}, and HEAD, {HEAD[:12]}, has different files",
         ),
         (
             OTHER_COMMIT,
@@ -107,8 +107,8 @@ def test_manifest_type_that_sagemaker_refuses_raises() -> None:
 )
 def test_registry_is_parsed_into_host_and_prefix(text: str, repository: str) -> None:
     destination = Destination.parse(text)
-    assert destination.uri("serve", "t") == f"{repository}:t"
-    assert destination.name("serve") == repository.partition("/")[2]
+    assert destination.image_uri("serve", "t") == f"{repository}:t"
+    assert destination.repository_name("serve") == repository.partition("/")[2]
 
 
 @pytest.mark.parametrize("text", ["https://example.com", "team", "example.com/Team", "example.com/a//b", "a b.com", ""])
@@ -120,7 +120,7 @@ def test_invalid_registry_raises(text: str) -> None:
 @pytest.mark.usefixtures("clone")
 def test_unknown_job_is_refused(microjobs: Microjobs, capsys: pytest.CaptureFixture[str]) -> None:
     assert microjobs("push", "server", "--registry", "example.com") == 2
-    assert "no job server: there are serve, train" in capsys.readouterr().err
+    assert "no job server exists: choose from serve, train" in capsys.readouterr().err
 
 
 def read_serve(clone: Path, revision: str | None = None) -> Source:

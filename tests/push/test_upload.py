@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from microjobs_orchestrator.failures import LauncherError
-from microjobs_orchestrator.push.engine import Upload, upload_error
+from microjobs_orchestrator.push.engine import Upload, make_upload_error
 from microjobs_orchestrator.push.push import PRINT_INTERVAL_SECONDS, upload_printer
 from microjobs_orchestrator.runs.progress import Progress, StepDisplay
 
@@ -74,4 +74,4 @@ def test_plain_output_prints_at_intervals(terminal: bool, lines: int) -> None:
 def test_upload_error_has_a_remedy(error: str, message: str) -> None:
     upload = after(layer("a", "Pushed"), layer("b", "Pushing", current=1), {"error": error})
     with pytest.raises(LauncherError, match=message):
-        raise upload_error("x:t", "serve", upload)
+        raise make_upload_error("x:t", "serve", upload)

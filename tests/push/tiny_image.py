@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import docker
 
-from microjobs_orchestrator.images import REVISION
+from microjobs_orchestrator.images import REVISION_LABEL
 
 
 def load(name: str, layers: Sequence[bytes], revision: str, architecture: str = "amd64") -> str:
@@ -17,7 +17,7 @@ def load(name: str, layers: Sequence[bytes], revision: str, architecture: str = 
     config = {
         "architecture": architecture,
         "os": "linux",
-        "config": {"Labels": {REVISION: revision}},
+        "config": {"Labels": {REVISION_LABEL: revision}},
         "rootfs": {"type": "layers", "diff_ids": [f"sha256:{hashlib.sha256(tree).hexdigest()}" for tree in trees]},
     }
     names = [f"{number}/layer.tar" for number in range(len(trees))]
