@@ -120,12 +120,12 @@ def report(results: dict[str, list[Timing]], options: argparse.Namespace) -> Non
         "peak memory",
     ]
     tools = [
-        harness.versions(harness.PEERS / "onnxruntime.lock", "numpy", "onnxruntime"),
-        harness.versions(harness.PEERS / "keras.lock", "keras", "tensorflow-cpu"),
+        harness.format_versions(harness.PEERS / "onnxruntime.lock", "numpy", "onnxruntime"),
+        harness.format_versions(harness.PEERS / "keras.lock", "keras", "tensorflow-cpu"),
     ]
     task = "Predictions for rows of 13 float32 values, by an MLP with 128 and 64 units"
-    title = f"{task}; {harness.machine()}, {', '.join(tools)}"
-    harness.table(title, head, lines, markdown=options.markdown)
+    title = f"{task}; {harness.describe_machine()}, {', '.join(tools)}"
+    harness.print_table(title, head, lines, markdown=options.markdown)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
-from overhead import local_mode, serving, small_image, training_job
+from overhead import make_training_job_timer, run_local_server, start_local_mode, temporary_image
 
 from microjobs.contract import Layout
 
@@ -35,10 +35,10 @@ def main() -> None:
     options = parser.parse_args()
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        stack.enter_context(small_image(options.base, IMAGE, "/bin/sh", "-c", SCRIPT))
-        address = stack.enter_context(serving(folder))
+        stack.enter_context(temporary_image(options.base, IMAGE, "/bin/sh", "-c", SCRIPT))
+        address = stack.enter_context(run_local_server(folder))
         bucket = folder / "home" / "s3" / address.bucket
-        before = fill(bucket / "train", round(options.gigabytes * GB))
+        before = write_objects(bucket / "train", round(options.gigabytes * GB))
         uri = f"s3://{address.bucket}/train/"
         source = {"S3DataType": "S3Prefix", "S3Uri": uri, "S3DataDistributionType": "FullyReplicated"}
         members = {
@@ -46,16 +46,16 @@ def main() -> None:
             "InputDataConfig": [{"ChannelName": "train", "DataSource": {"S3DataSource": source}}],
         }
         candidates = {
-            "local server": training_job(address, **members),
-            "SDK v2 local mode": stack.enter_context(local_mode(folder, address, IMAGE, uri)),
+            "local server": make_training_job_timer(address, **members),
+            "SDK v2 local mode": stack.enter_context(start_local_mode(folder, address, IMAGE, uri)),
         }
         report({name: measure(run, folder) for name, run in candidates.items()}, options.gigabytes)
-        if digests(bucket / "train") != before:
+        if compute_digests(bucket / "train") != before:
             sys.exit("the bucket changed")
         print("bucket             unchanged")
 
 
-def fill(folder: Path, size: int) -> dict[str, str]:
+def write_objects(folder: Path, size: int) -> dict[str, str]:
     """Write a large and a small object, and return their digests by name."""
     folder.mkdir(parents=True)
     block = os.urandom(1 << 24)
@@ -63,10 +63,10 @@ def fill(folder: Path, size: int) -> dict[str, str]:
         for written in range(0, size, len(block)):
             file.write(block[: size - written])
     (folder / "small").write_text("original\n")
-    return digests(folder)
+    return compute_digests(folder)
 
 
-def digests(folder: Path) -> dict[str, str]:
+def compute_digests(folder: Path) -> dict[str, str]:
     """Return the SHA-256 digest of each file by name."""
     found = {}
     for path in folder.iterdir():

@@ -95,13 +95,13 @@ def peer_python(peer: str) -> Path:
     return python
 
 
-def versions(lock: Path, *packages: str) -> str:
+def format_versions(lock: Path, *packages: str) -> str:
     """Return the versions of packages in a lock with hashes."""
     pins = dict(line.split(" ")[0].split("==") for line in lock.read_text().splitlines() if "==" in line[:80])
     return ", ".join(f"{package} {pins[package]}" for package in packages)
 
 
-def machine() -> str:
+def describe_machine() -> str:
     models = [
         line.partition(": ")[2] for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line
     ]
@@ -110,7 +110,7 @@ def machine() -> str:
     return f"{models[0]}, {cores} cores, {memory / 1e9:.0f} GB; Python {platform.python_version()}"
 
 
-def table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]], *, markdown: bool) -> None:
+def print_table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]], *, markdown: bool) -> None:
     """Print a table with right-aligned columns; with `markdown`, in the format of docs/maintaining/benchmarks.md."""
     if markdown:
         print(f"\n{title}\n")

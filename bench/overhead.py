@@ -39,12 +39,12 @@ def main() -> None:
     options = parser.parse_args()
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        stack.enter_context(small_image(options.base))
-        address = stack.enter_context(serving(folder))
+        stack.enter_context(temporary_image(options.base))
+        address = stack.enter_context(run_local_server(folder))
         candidates = {
-            "docker run": docker_run,
-            "local server": training_job(address),
-            "SDK v2 local mode": stack.enter_context(local_mode(folder, address)),
+            "docker run": time_docker_run,
+            "local server": make_training_job_timer(address),
+            "SDK v2 local mode": stack.enter_context(start_local_mode(folder, address)),
         }
         run_interleaved(candidates, 1)  # warm up
         times = run_interleaved(candidates, options.runs)
@@ -59,7 +59,7 @@ def report(times: Mapping[str, Sequence[float]]) -> None:
 
 
 @contextmanager
-def small_image(base: str, image: str = IMAGE, *entrypoint: str) -> Iterator[None]:
+def temporary_image(base: str, image: str = IMAGE, *entrypoint: str) -> Iterator[None]:
     """Build an image whose entry point does nothing (or is `entrypoint`), and remove it after the block."""
     dockerfile = f"FROM {base}\nENTRYPOINT {json.dumps(entrypoint or ['/bin/true'])}\n"
     subprocess.run(["docker", "build", "--quiet", "--tag", image, "-"], input=dockerfile.encode(), check=True)
@@ -76,18 +76,18 @@ def small_image(base: str, image: str = IMAGE, *entrypoint: str) -> Iterator[Non
 
 
 @contextmanager
-def serving(folder: Path) -> Iterator[control.Address]:
+def run_local_server(folder: Path) -> Iterator[control.Address]:
     with control.use_server(Home(folder / "home"), Config(port=0, runtime="docker")) as address:
         yield address
 
 
-def docker_run() -> float:
+def time_docker_run() -> float:
     began = time.perf_counter()
     subprocess.run(["docker", "run", "--rm", IMAGE, "train"], check=True)
     return time.perf_counter() - began
 
 
-def training_job(address: control.Address, **members: Any) -> Callable[[], float]:
+def make_training_job_timer(address: control.Address, **members: Any) -> Callable[[], float]:
     """Return a function that runs a training job. The members override those of `request`."""
     client = boto3.client(
         "sagemaker",
@@ -100,18 +100,18 @@ def training_job(address: control.Address, **members: Any) -> Callable[[], float
     def run() -> float:
         name = f"no-op-{time.time_ns()}"
         began = time.perf_counter()
-        client.create_training_job(**request(address, name) | members)
+        client.create_training_job(**make_request(address, name) | members)
         while (status := client.describe_training_job(TrainingJobName=name)["TrainingJobStatus"]) == "InProgress":
             time.sleep(0.005)
-        taken = time.perf_counter() - began
+        seconds = time.perf_counter() - began
         if status != "Completed":
             sys.exit(f"the job is {status}")
-        return taken
+        return seconds
 
     return run
 
 
-def request(address: control.Address, name: str) -> dict[str, Any]:
+def make_request(address: control.Address, name: str) -> dict[str, Any]:
     return {
         "TrainingJobName": name,
         "AlgorithmSpecification": {"TrainingImage": IMAGE, "TrainingInputMode": "File"},
@@ -123,11 +123,11 @@ def request(address: control.Address, name: str) -> dict[str, Any]:
 
 
 @contextmanager
-def local_mode(
+def start_local_mode(
     folder: Path, address: control.Address, image: str = IMAGE, *channel: str
 ) -> Iterator[Callable[[], float]]:
     """Start SDK local mode in its own interpreter, once: its import takes seconds and is not measured."""
-    python = sdk_python(folder)
+    python = create_sdk_environment(folder)
     # The SDK expects "v2" in the output of `docker compose version`, or else this command. Debian prints "2.26.1-4".
     shim = folder / "docker-compose"
     shim.write_text('#!/bin/sh\nexec docker compose "$@"\n')
@@ -162,7 +162,7 @@ def local_mode(
         process.communicate()
 
 
-def sdk_python(folder: Path) -> Path:
+def create_sdk_environment(folder: Path) -> Path:
     """Create a virtual environment with the lock of the client tests, and return its interpreter."""
     uv = shutil.which("uv") or sys.exit("uv is not installed (`make setup` installs it): it installs the SDK")
     python = folder / "sdk" / "bin" / "python"

@@ -139,9 +139,9 @@ def report(results: dict[str, list[Usage]], rows: int, *, markdown: bool) -> Non
     size = rows * FEATURES * 8 / 1e6
     lock = harness.REPOSITORY / "containers" / "preprocess" / "cpu.lock"
     shared = harness.REPOSITORY / "shared" / "requirements.lock"
-    tools = f"{harness.versions(shared, 'numpy')}, {harness.versions(lock, 'scikit-learn')}"
-    title = f"Standard scaling of {rows:,} x {FEATURES} doubles ({size:.0f} MB); {harness.machine()}, {tools}"
-    harness.table(title, ["", "median", "ratio to preprocess", "range", "peak memory"], lines, markdown=markdown)
+    tools = f"{harness.format_versions(shared, 'numpy')}, {harness.format_versions(lock, 'scikit-learn')}"
+    title = f"Standard scaling of {rows:,} x {FEATURES} doubles ({size:.0f} MB); {harness.describe_machine()}, {tools}"
+    harness.print_table(title, ["", "median", "ratio to preprocess", "range", "peak memory"], lines, markdown=markdown)
 
 
 if __name__ == "__main__":

@@ -38,8 +38,8 @@ def main() -> None:
         for job in options.jobs:
             with temporary_image(Path(folder), job):
                 rows.append([job, *map("{:.2f} s".format, measure(Path(folder), job, options.runs))])
-    title = f"make build/<job>, medians of {options.runs}; {harness.machine()}"
-    harness.table(title, ["", "nothing changed", "one line changed"], rows, markdown=options.markdown)
+    title = f"make build/<job>, medians of {options.runs}; {harness.describe_machine()}"
+    harness.print_table(title, ["", "nothing changed", "one line changed"], rows, markdown=options.markdown)
 
 
 def copy_repository(folder: Path) -> None:

@@ -46,8 +46,8 @@ def main() -> None:
     options = parser.parse_args()
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        stack.enter_context(overhead.small_image(options.base))
-        stack.enter_context(overhead.small_image(options.base, channel.IMAGE, "/bin/sh", "-c", channel.SCRIPT))
+        stack.enter_context(overhead.temporary_image(options.base))
+        stack.enter_context(overhead.temporary_image(options.base, channel.IMAGE, "/bin/sh", "-c", channel.SCRIPT))
         make_bundle(folder / "root" / "model")
         trees = {
             "this": REPOSITORY,
@@ -94,8 +94,8 @@ def start(tree: Path, folder: Path, name: str, stack: ExitStack) -> Measurements
     clients["s3"].put_object(**an_object, Body=bytes(1000))
     local, serve = partial(measure_cpu, [pid]), run_serve(tree, folder, stack)
     return {
-        "no-op job, s": overhead.training_job(address),
-        "job with a channel of 1 GB, s": overhead.training_job(
+        "no-op job, s": overhead.make_training_job_timer(address),
+        "job with a channel of 1 GB, s": overhead.make_training_job_timer(
             address, AlgorithmSpecification=algorithm, InputDataConfig=input_data
         ),
         "GetObject of 1 kB, CPU": lambda: local(lambda: clients["s3"].get_object(**an_object)["Body"].read()),
@@ -144,7 +144,7 @@ def make_client(service: Any, address: Address) -> Any:
 
 
 def fill_bucket(folder: Path) -> None:
-    channel.fill(folder, GB)
+    channel.write_objects(folder, GB)
 
 
 def run_serve(tree: Path, folder: Path, stack: ExitStack) -> Callable[[], float]:
@@ -164,10 +164,10 @@ def run_serve(tree: Path, folder: Path, stack: ExitStack) -> Callable[[], float]
 
     def invoke() -> None:
         connection.request("POST", "/invocations", BODY, {"Content-Type": "application/json"})
-        answer = connection.getresponse()
-        if answer.status != 200:
-            sys.exit(f"serve responds with {answer.status}: {answer.read()[:500]!r}")
-        answer.read()
+        response = connection.getresponse()
+        if response.status != 200:
+            sys.exit(f"serve responds with {response.status}: {response.read()[:500]!r}")
+        response.read()
 
     return lambda: measure_cpu(session_members(server.pid), invoke, 10 * REQUESTS)
 

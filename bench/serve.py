@@ -85,7 +85,7 @@ def main() -> None:
         workspace = Workspace(Path(stack.enter_context(tempfile.TemporaryDirectory())), stack)
         make_bundle(workspace.folder / "root" / "model")
         if options.memory:
-            memory(SERVERS["ours"](workspace), workspace.folder, options.memory)
+            print_memory(SERVERS["ours"](workspace), workspace.folder, options.memory)
             return
         startups = measure_startups(options.servers, workspace.folder, options.starts)
         servers = [SERVERS[name](workspace) for name in options.servers]
@@ -107,7 +107,7 @@ def measure_startups(names: Sequence[str], folder: Path, starts: int) -> list[fl
 
 
 def make_loads() -> list[Load]:
-    few, many = rows(10), rows(1000)
+    few, many = make_rows(10), make_rows(1000)
     csv = "".join(",".join(map(str, row)) + "\n" for row in few.tolist())
     npy = io.BytesIO()
     np.save(npy, many.astype(np.float32))
@@ -119,7 +119,7 @@ def make_loads() -> list[Load]:
     ]
 
 
-def rows(number: int) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
+def make_rows(number: int) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
     drawn: np.ndarray[tuple[int, int], np.dtype[np.float64]] = np.random.default_rng(1).normal(size=(number, FEATURES))
     return drawn.round(4)
 
@@ -143,12 +143,12 @@ def run_alone(server: Server, load: Load, folder: Path, seconds: int) -> tuple[f
     """Return the result of `wrk` for a server; resume the server before and pause it afterwards."""
     send_signal(server.pid, signal.SIGCONT)
     try:
-        return wrk(server, load, folder, seconds)
+        return run_wrk(server, load, folder, seconds)
     finally:
         send_signal(server.pid, signal.SIGSTOP)
 
 
-def wrk(server: Server, load: Load, folder: Path, seconds: int) -> tuple[float, float]:
+def run_wrk(server: Server, load: Load, folder: Path, seconds: int) -> tuple[float, float]:
     """Return the requests per second, and the 99th percentile of the latency in milliseconds."""
     script, body = folder / "post.lua", folder / "body"
     script.write_text(SCRIPT)
@@ -167,30 +167,30 @@ def wrk(server: Server, load: Load, folder: Path, seconds: int) -> tuple[float, 
 
 def report(servers: Sequence[Server], results: Results, startups: Sequence[float]) -> None:
     names = list(dict.fromkeys(load for _, load in results))
-    print(f"\n{machine()}\nRequests/s (ratio of ours to this server)\n")
+    print(f"\n{describe_machine()}\nRequests/s (ratio of ours to this server)\n")
     print("| server | " + " | ".join(names) + " | p99 ms, JSON 10 | startup s |")
     print("|---|" + "---|" * (len(names) + 2))
     for server, startup in zip(servers, startups, strict=True):
-        cells = [cell(results[servers[0].name, name], results[server.name, name]) for name in names]
+        cells = [format_cell(results[servers[0].name, name], results[server.name, name]) for name in names]
         p99 = statistics.median(results[server.name, names[0]].p99)
         print(f"| {server.name} | " + " | ".join(cells) + f" | {p99:.1f} | {startup:.2f} |")
 
 
-def cell(ours: Measurements, other: Measurements) -> str:
+def format_cell(ours: Measurements, other: Measurements) -> str:
     return f"{other.rate:,.0f} ({ours.rate / other.rate:.2f})"
 
 
-def machine() -> str:
+def describe_machine() -> str:
     cpu = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
     return f"{cpu[1] if cpu else platform.machine()}, {os.cpu_count()} CPUs, Linux {platform.release()}"
 
 
-def memory(server: Server, folder: Path, seconds: int) -> None:
+def print_memory(server: Server, folder: Path, seconds: int) -> None:
     """Print the memory of the server's worker under all kinds of load, one after the other."""
-    kinds, began = make_loads(), time.monotonic()
+    loads, began = make_loads(), time.monotonic()
     worker = last_descendant(server.pid)
     while (passed := time.monotonic() - began) < seconds:
-        wrk(server, kinds[int(passed) % len(kinds)], folder, 5)
+        run_wrk(server, loads[int(passed) % len(loads)], folder, 5)
         print(f"{time.monotonic() - began:6.0f} s  {private_megabytes(worker):7.1f} MB", flush=True)
 
 

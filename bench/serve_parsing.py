@@ -24,40 +24,40 @@ def report() -> None:
     print("\nMicroseconds per body, and the ratio of ours to the fastest parser that does not check the rows\n")
     print("| format | rows | ours | others | ratio |\n|---|---|---|---|---|")
     for number in ROWS:
-        for name, (body, ours, others) in cases(number).items():
-            timings = {parser: fastest(parse, body) for parser, parse in (("ours", ours), *others.items())}
+        for name, (body, ours, others) in make_cases(number).items():
+            timings = {parser: measure_fastest(parse, body) for parser, parse in (("ours", ours), *others.items())}
             our_time = timings.pop("ours")
             listed = ", ".join(f"{parser} {seconds * 1e6:.1f}" for parser, seconds in timings.items())
             print(f"| {name} | {number} | {our_time * 1e6:.1f} | {listed} | {our_time / min(timings.values()):.2f} |")
 
 
-def cases(number: int) -> Mapping[str, tuple[bytes, Parse, Mapping[str, Parse]]]:
+def make_cases(number: int) -> Mapping[str, tuple[bytes, Parse, Mapping[str, Parse]]]:
     rows = np.random.default_rng(1).normal(size=(number, 13)).round(4)
     lists, npy = rows.tolist(), io.BytesIO()
     np.save(npy, rows.astype(np.float32))
     csv = "".join(",".join(map(str, row)) + "\n" for row in lists).encode()
     lines = "".join(json.dumps(row) + "\n" for row in lists).encode()
     return {
-        "JSON": (json.dumps({"instances": lists}).encode(), decoder("application/json"), JSON_PARSERS),
-        "CSV": (csv, decoder("text/csv"), CSV_PARSERS),
-        "JSON lines": (lines, decoder("application/jsonlines"), LINES_PARSERS),
-        "npy": (npy.getvalue(), decoder("application/x-npy"), {"numpy": lambda body: np.load(io.BytesIO(body))}),
+        "JSON": (json.dumps({"instances": lists}).encode(), make_decoder("application/json"), JSON_PARSERS),
+        "CSV": (csv, make_decoder("text/csv"), CSV_PARSERS),
+        "JSON lines": (lines, make_decoder("application/jsonlines"), LINES_PARSERS),
+        "npy": (npy.getvalue(), make_decoder("application/x-npy"), {"numpy": lambda body: np.load(io.BytesIO(body))}),
     }
 
 
-def decoder(media_type: str) -> Parse:
+def make_decoder(media_type: str) -> Parse:
     return lambda body: formats.decode(body, media_type)
 
 
 _parser = simdjson.Parser()
 
 
-def _flat(body: bytes) -> Any:
+def _parse_rows(body: bytes) -> Any:
     content: Any = _parser.parse(body)
     return np.frombuffer(content.as_buffer(of_type="d")).reshape(-1, 13)
 
 
-def _member(body: bytes) -> Any:
+def _parse_instances(body: bytes) -> Any:
     content: Any = _parser.parse(body)
     return np.frombuffer(content["instances"].as_buffer(of_type="d")).reshape(-1, 13)
 
@@ -71,22 +71,22 @@ def _lines_as_json(body: bytes) -> bytes:
 
 
 JSON_PARSERS: Mapping[str, Parse] = {
-    "simdjson": _member,
+    "simdjson": _parse_instances,
     "orjson": lambda body: np.array(orjson.loads(body)["instances"]),
     "json": lambda body: np.array(json.loads(body)["instances"]),
 }
 CSV_PARSERS: Mapping[str, Parse] = {
-    "simdjson": lambda body: _flat(_csv_as_json(body)),
+    "simdjson": lambda body: _parse_rows(_csv_as_json(body)),
     "orjson": lambda body: np.array(orjson.loads(_csv_as_json(body))),
     "numpy": lambda body: np.loadtxt(io.BytesIO(body), delimiter=","),
 }
 LINES_PARSERS: Mapping[str, Parse] = {
-    "simdjson": lambda body: _flat(_lines_as_json(body)),
+    "simdjson": lambda body: _parse_rows(_lines_as_json(body)),
     "orjson": lambda body: np.array(orjson.loads(_lines_as_json(body))),
 }
 
 
-def fastest(parse: Parse, body: bytes, rounds: int = 15) -> float:
+def measure_fastest(parse: Parse, body: bytes, rounds: int = 15) -> float:
     """Return the seconds of the fastest round: other load on the machine slows the others."""
     repeats = max(1, 200_000 // len(body))
     best = float("inf")

@@ -56,6 +56,6 @@ def time_to_first_ping(root: Path) -> float:
 
 
 def is_healthy(url: str) -> bool:
-    with suppress(OSError), urllib.request.urlopen(url, timeout=2) as answer:
-        return bool(answer.status == 200)
+    with suppress(OSError), urllib.request.urlopen(url, timeout=2) as response:
+        return bool(response.status == 200)
     return False

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from harness import PEERS, machine, run_interleaved, table
+from harness import PEERS, describe_machine, print_table, run_interleaved
 
 from microjobs.contract import DEFAULT_ROOT, Channel, Layout, write_hyperparameters, write_input_data_config
 
@@ -46,10 +46,10 @@ def main() -> None:
     parser.add_argument("--tag", default="dev")
     parser.add_argument("--markdown", action="store_true")
     options = parser.parse_args()
-    print(machine())
+    print(describe_machine())
     rows = [measure(job, case, options.tag, options.runs) for job in options.jobs for case in DATA]
     head = ("job, data", "script s", "job s", "ratio", "start, read", "import", "train", "save", "end")
-    table("Training jobs, from start to end", head, rows, markdown=options.markdown)
+    print_table("Training jobs, from start to end", head, rows, markdown=options.markdown)
 
 
 def measure(job: str, case: str, tag: str, runs: int) -> list[str]:

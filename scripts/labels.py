@@ -29,7 +29,7 @@ def describe_job(job: Path) -> list[dict[str, Any]]:
     return describe(importlib.import_module(f"{package}.hyperparameters").Hyperparameters)
 
 
-def label_line(description: list[dict[str, Any]]) -> str:
+def make_label_line(description: list[dict[str, Any]]) -> str:
     """Return the label as a line of YAML, with escapes for YAML and Compose."""
     text = json.dumps(description).replace("'", "''").replace("$", "$$")
     return f"{LABEL}: '{text}'"
@@ -43,7 +43,7 @@ def main() -> None:
             continue
         if LINE.search(text) is None:
             raise SystemExit(f"{path}: has no line for {LABEL} below build.labels; add one")
-        line = label_line(description).replace("\\", r"\\")
+        line = make_label_line(description).replace("\\", r"\\")
         path.write_text(LINE.sub(rf"\g<1>{line}", text))
 
 

@@ -50,7 +50,9 @@ def main() -> int:
         print(f"{len(mutations)} changes of {options.path}, about {seconds * len(mutations) / 60:.0f} min", flush=True)
         timeout = seconds * TIMEOUT_FACTOR + TIMEOUT_SECONDS
         survivors = [
-            diff for number, item in enumerate(mutations, 1) if (diff := survives(item, test_command, timeout, number))
+            diff
+            for number, item in enumerate(mutations, 1)
+            if (diff := find_missed_change(item, test_command, timeout, number))
         ]
     print(f"\n{len(mutations) - len(survivors)} of {len(mutations)} changes were detected")
     return 1 if survivors else 0
@@ -113,7 +115,7 @@ def sample(mutations: Iterable[MutationSpec], count: int, seed: int, text: str) 
     return sorted(chosen, key=lambda item: item.start_pos)
 
 
-def survives(mutation: MutationSpec, test_command: str, timeout: float, number: int) -> str:
+def find_missed_change(mutation: MutationSpec, test_command: str, timeout: float, number: int) -> str:
     """Apply a mutation and run the tests; return its diff if they pass, else an empty text."""
     result = mutate_and_test([mutation], test_command, timeout)
     survived = result.test_outcome is TestOutcome.SURVIVED

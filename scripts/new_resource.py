@@ -41,22 +41,22 @@ class Family:
     def operation(self, verb: str) -> str:
         return f"{verb}{self.noun}{'s' if verb == 'List' else ''}"
 
-    def members(self, verb: str) -> dict[str, Any]:
+    def request_members(self, verb: str) -> dict[str, Any]:
         """Return the shapes of a request's members, by name."""
         shape: Any = operation_model("sagemaker", self.operation(verb)).input_shape
         return dict(shape.members)
 
-    def answer(self, verb: str) -> dict[str, Any]:
+    def response_members(self, verb: str) -> dict[str, Any]:
         shape: Any = operation_model("sagemaker", self.operation(verb)).output_shape
         return dict(shape.members)
 
     @property
     def statuses(self) -> list[str]:
-        shape = self.answer("Describe").get(f"{self.noun}Status")
+        shape = self.response_members("Describe").get(f"{self.noun}Status")
         return list(shape.enum) if shape is not None else []
 
     @property
-    def runs(self) -> bool:
+    def is_runnable(self) -> bool:
         """Whether the template's job can run for it: Stop exists, and the statuses are those of jobs."""
         return "Stop" in self.verbs and set(JobStatus) <= set(self.statuses)
 
@@ -70,7 +70,7 @@ def find_noun(name: str) -> str:
     created = [item.removeprefix("Create") for item in service_model("sagemaker").operation_names if "Create" in item]
     nouns = {"-".join(split_words(noun)): noun for noun in created}
     if name not in nouns:
-        sys.exit(f"new-resource: SageMaker has no resource {name!r}; it has: {', '.join(sorted(nouns))}")
+        sys.exit(f"new-resource: SageMaker has no resource {name!r}: choose from {', '.join(sorted(nouns))}")
     return nouns[name]
 
 
@@ -82,16 +82,18 @@ def write_kinds(family: Family) -> str:
     """Return the module that declares the kind."""
     names = [family.name, family.noun, family.name]
     lifecycle = ""
-    if family.runs:
-        ended = next((name for name in family.answer("Describe") if name.endswith("EndTime")), "")
-        lifecycle = f'lifecycle=Lifecycle(end_member="{ended}", statuses={tuple(family.statuses)!r}),'
+    if family.is_runnable:
+        end_member = next((name for name in family.response_members("Describe") if name.endswith("EndTime")), "")
+        lifecycle = f'lifecycle=Lifecycle(end_member="{end_member}", statuses={tuple(family.statuses)!r}),'
         lifecycle += f' logs=LogNames("/aws/sagemaker/{family.noun}s"),'
-    listed = next((name for name, shape in family.answer("List").items() if shape.type_name == "list"), "")
+    list_member = next(
+        (name for name, shape in family.response_members("List").items() if shape.type_name == "list"), ""
+    )
     return (
         f'"""The kind {family.name}."""\n\n'
         f"from microjobs_orchestrator.local.kinds import Kind{', Lifecycle, LogNames' if lifecycle else ''}\n"
         f"\n{family.constant} = Kind({json.dumps(names)[1:-1]}, {lifecycle} verbs={tuple(family.verbs)!r},"
-        f' summaries="{listed}")\n'
+        f' summaries="{list_member}")\n'
     )
 
 
@@ -125,12 +127,12 @@ def create_rows(family: Family, create: Any) -> Iterator[tuple[str, str]]:
 
 def list_rows(family: Family) -> Iterable[tuple[str, str]]:
     """Return the rows of the List operation, or none if they are those of other kinds."""
-    usual = LIST_WITH_STATUS if family.runs else LIST
-    if family.members("List").keys() == usual.keys():
+    usual = LIST_WITH_STATUS if family.is_runnable else LIST
+    if family.request_members("List").keys() == usual.keys():
         return []
     known = LIST_WITH_STATUS if family.statuses else LIST
     other = 'Refused("it is not supported yet")'
-    return [(name, "Honoured()" if name in known else other) for name in family.members("List")]
+    return [(name, "Honoured()" if name in known else other) for name in family.request_members("List")]
 
 
 def write_family(family: Family, folder: Path, example: Path) -> None:
@@ -139,7 +141,7 @@ def write_family(family: Family, folder: Path, example: Path) -> None:
     (folder / "__init__.py").write_text(f'"""The resource family {family.name}."""\n')
     (folder / "kinds.py").write_text(write_kinds(family))
     (folder / "parity.py").write_text(write_parity(family))
-    names = ("job.py", "operations.py") if family.runs else ("operations_without_job.py",)
+    names = ("job.py", "operations.py") if family.is_runnable else ("operations_without_job.py",)
     targets = {name: folder / name.replace("_without_job", "") for name in names} | {"example.py": example}
     for source, target in targets.items():
         text = (TEMPLATE / source).read_text()
@@ -153,12 +155,14 @@ def main() -> None:
     parser.add_argument("name", help="such as auto-ml-job")
     family = Family(parser.parse_args().name)
     for verb in ("Describe", "List"):
-        if verb not in family.verbs or (verb == "Describe" and family.members(verb).keys() != {f"{family.noun}Name"}):
+        if verb not in family.verbs or (
+            verb == "Describe" and family.request_members(verb).keys() != {f"{family.noun}Name"}
+        ):
             sys.exit(f"new-resource: {family.operation(verb)} is not an operation on resources with a name")
     folder, example = RESOURCES / family.package, EXAMPLES / f"{family.package}.py"
     for path in (folder, example):
         if path.exists():
-            sys.exit(f"new-resource: {path.relative_to(ROOT)} exists")
+            sys.exit(f"new-resource: {path.relative_to(ROOT)} already exists: remove it to create the family again")
     try:
         write_family(family, folder, example)
         for command in (["format", "--quiet"], ["check", "--fix", "--quiet"], ["format", "--quiet"]):

@@ -26,8 +26,8 @@ def main() -> None:
         json.dumps({"instances": x.tolist()}).encode(),
         {"Content-Type": "application/json"},
     )
-    with urllib.request.urlopen(request, timeout=30) as answer:
-        predictions = np.ravel(json.load(answer)["predictions"])
+    with urllib.request.urlopen(request, timeout=30) as response:
+        predictions = np.ravel(json.load(response)["predictions"])
     print((options.batch / "score-report.txt").read_text())
     for name, values in (("predictions", predictions), ("target values", np.ravel(y))):
         print(f"{name + ':':15}", " ".join(f"{value:8.1f}" for value in values))

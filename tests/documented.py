@@ -31,7 +31,7 @@ class Snippet:
         return f"{self.path}:{self.line}"
 
 
-def pages() -> list[Path]:
+def list_pages() -> list[Path]:
     """Return the pages of the documentation, relative to the repository, without history and generated pages."""
     found = [*REPOSITORY.glob("*.md"), *REPOSITORY.glob("docs/**/*.md"), *REPOSITORY.glob("containers/*/README.md")]
     found.append(REPOSITORY / "scripts" / "job-template" / "README.md")
@@ -39,7 +39,7 @@ def pages() -> list[Path]:
     return sorted(path.relative_to(REPOSITORY) for path in found if path.name not in left_out)
 
 
-def blocks(page: Path) -> Iterator[Snippet]:
+def code_blocks(page: Path) -> Iterator[Snippet]:
     """Yield the indented blocks and the fenced shell blocks of a page."""
     language: str | None = None
     begin, lines = 0, list[str]()
@@ -56,7 +56,7 @@ def blocks(page: Path) -> Iterator[Snippet]:
             language = None if language is not None else fence[1]
 
 
-def spans(page: Path) -> Iterator[Snippet]:
+def inline_commands(page: Path) -> Iterator[Snippet]:
     """Yield the commands in sentences and tables of a page."""
     for number, line in enumerate((REPOSITORY / page).read_text(encoding="utf-8").splitlines(), 1):
         for text in _SPAN.findall(line):
@@ -64,7 +64,7 @@ def spans(page: Path) -> Iterator[Snippet]:
                 yield Snippet(page, number, text.replace("\\|", "|"))
 
 
-def advice() -> Iterator[Snippet]:
+def quoted_commands() -> Iterator[Snippet]:
     """Yield the commands in backquotes in messages of the tools."""
     for message in _messages():
         for text in _SPAN.findall(message.text):
@@ -72,7 +72,7 @@ def advice() -> Iterator[Snippet]:
                 yield Snippet(message.path, message.line, text)
 
 
-def endings() -> Iterator[Snippet]:
+def unquoted_commands() -> Iterator[Snippet]:
     """Yield the `microjobs` commands in messages without backquotes, with the rest of the line."""
     call = re.compile(r"(?<![\w$(/])microjobs (?:run|build|push|local|ps|logs|stop|interrupt|init|doctor|clean) .*")
     for message in _messages():

@@ -6,7 +6,7 @@ A worker runs whole files, so a long file that starts last would keep one worker
 
 import pytest
 
-LONG = (
+SLOW_FILES = (
     "tests/aws/test_page.py",
     "tests/clients/",
     "tests/e2e/",
@@ -35,4 +35,4 @@ LONG = (
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     # Engine-free tests first: a mistake shows in seconds, not after the images' tests.
-    items.sort(key=lambda item: (item.get_closest_marker("engine") is not None, not item.nodeid.startswith(LONG)))
+    items.sort(key=lambda item: (item.get_closest_marker("engine") is not None, not item.nodeid.startswith(SLOW_FILES)))

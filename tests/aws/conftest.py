@@ -5,7 +5,7 @@ import pytest
 from microjobs_orchestrator.aws.settings import Settings
 from tests.launcher.conftest import cloud, screen, start
 
-__all__ = ["cloud", "full", "screen", "settings", "start"]
+__all__ = ["cloud", "full_settings", "screen", "settings", "start"]
 
 ROLE = "arn:aws:iam::123456789012:role/team/microjobs"
 
@@ -16,7 +16,7 @@ def settings() -> Settings:
 
 
 @pytest.fixture
-def full() -> Settings:
+def full_settings() -> Settings:
     """Settings that use everything that requests can have."""
     return Settings(
         role=ROLE,

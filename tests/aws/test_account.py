@@ -15,7 +15,7 @@ from tests.images.training import STRAIGHT_LINE_TABLE
 
 pytestmark = pytest.mark.engine
 
-ENDLESS = ("run", "straight-line", "--on", "aws", "--yes", "--epochs", "100000000")
+ENDLESS_RUN = ("run", "straight-line", "--on", "aws", "--yes", "--epochs", "100000000")
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +24,7 @@ def account(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Account]:
         yield account
 
 
-def last_run(account: Account) -> str:
+def find_last_run(account: Account) -> str:
     return max((account.home / "runs").glob("*.json"), key=lambda path: path.stat().st_mtime).stem
 
 
@@ -39,9 +39,9 @@ def test_finished_workflow_leaves_nothing_running(account: Account) -> None:
     assert STRAIGHT_LINE_TABLE in done.stdout
     assert re.search(r"^cost +\$0\.\d+ for instances, by the price table$", done.stdout, re.MULTILINE)
     assert account.list_running() == []
-    job = account.local.sagemaker.describe_training_job(TrainingJobName=f"{last_run(account)}-train")
+    job = account.local.sagemaker.describe_training_job(TrainingJobName=f"{find_last_run(account)}-train")
     tags = account.local.sagemaker.list_tags(ResourceArn=job["TrainingJobArn"])["Tags"]
-    assert {tag["Key"]: tag["Value"] for tag in tags} == {"team": "lines", RUN_TAG: last_run(account)}
+    assert {tag["Key"]: tag["Value"] for tag in tags} == {"team": "lines", RUN_TAG: find_last_run(account)}
     assert job["AlgorithmSpecification"]["TrainingImage"] == accounts.URIS["train-pytorch"]
 
 
@@ -55,7 +55,7 @@ def test_nothing_starts_without_consent(account: Account) -> None:
 
 
 def test_interrupted_run_leaves_nothing_running_and_resumes_only_on_aws(account: Account) -> None:
-    with account.start(*ENDLESS) as running:
+    with account.start(*ENDLESS_RUN) as running:
         wait_for_training(running)
         running.send_signal(signal.SIGINT)
         output, _ = running.communicate(timeout=200)
@@ -76,14 +76,14 @@ def test_failed_step_leaves_nothing(account: Account) -> None:
 
 
 def test_run_of_a_killed_launcher_is_stopped_by_its_name(account: Account) -> None:
-    with account.start(*ENDLESS) as running:
+    with account.start(*ENDLESS_RUN) as running:
         wait_for_training(running)
         running.kill()
-    assert account.list_running() == [f"{last_run(account)}-train"]
-    done = account.microjobs("stop", "--run", last_run(account), "--on", "aws")
+    assert account.list_running() == [f"{find_last_run(account)}-train"]
+    done = account.microjobs("stop", "--run", find_last_run(account), "--on", "aws")
     assert (done.returncode, done.stderr) == (0, "")
     assert account.list_running() == []
-    again = account.microjobs("stop", "--run", last_run(account), "--on", "aws")
+    again = account.microjobs("stop", "--run", find_last_run(account), "--on", "aws")
     assert "was running" in again.stdout
 
 

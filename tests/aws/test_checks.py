@@ -171,7 +171,7 @@ def test_bucket_in_another_region_is_a_problem(account: Account) -> None:
 # --- quotas ---
 
 
-def quota(name: str, value: float) -> dict[str, Any]:
+def make_quota(name: str, value: float) -> dict[str, Any]:
     return {"QuotaName": name, "Value": value}
 
 
@@ -186,8 +186,8 @@ def test_quotas_are_compared_with_concurrent_instances(account: Account, monkeyp
     }
 
 
-def test_quotas_are_separate_for_spot_and_for_each_instance_type(full: Settings) -> None:
-    requests = workflows.plan_requests(make_request_context(full, image=str), {})
+def test_quotas_are_separate_for_spot_and_for_each_instance_type(full_settings: Settings) -> None:
+    requests = workflows.plan_requests(make_request_context(full_settings, image=str), {})
     assert quotas.compute_needed_quotas(requests, spot=True) == {
         "ml.m5.large for processing job usage": 4,
         "ml.g5.xlarge for spot training job usage": 1,
@@ -199,8 +199,8 @@ def test_quotas_are_separate_for_spot_and_for_each_instance_type(full: Settings)
 def test_all_pages_of_quotas_are_read() -> None:
     client = boto3.client("service-quotas", "us-east-1", aws_access_key_id="k", aws_secret_access_key="s")  # noqa: S106
     with Stubber(client) as stub:
-        stub.add_response("list_service_quotas", {"Quotas": [quota("a", 1.0)], "NextToken": "more"})
-        stub.add_response("list_service_quotas", {"Quotas": [quota("b", 2.0)]})
+        stub.add_response("list_service_quotas", {"Quotas": [make_quota("a", 1.0)], "NextToken": "more"})
+        stub.add_response("list_service_quotas", {"Quotas": [make_quota("b", 2.0)]})
         assert quotas.read_quotas(client) == {"a": 1.0, "b": 2.0}
 
 
@@ -257,7 +257,7 @@ def config_url() -> Iterator[str]:
         thread.join()
 
 
-def platforms_of(manifest: dict[str, Any], url: str = "") -> list[str]:
+def find_platforms(manifest: dict[str, Any], url: str = "") -> list[str]:
     client = boto3.client("ecr", "us-east-1", aws_access_key_id="k", aws_secret_access_key="s")  # noqa: S106
     with Stubber(client) as stub:
         stub.add_response("batch_get_image", {"images": [{"imageManifest": json.dumps(manifest)}]})
@@ -268,20 +268,20 @@ def platforms_of(manifest: dict[str, Any], url: str = "") -> list[str]:
 
 
 def test_architecture_of_a_single_image_is_in_its_config(config_url: str) -> None:
-    assert platforms_of({"config": {"digest": "sha256:c"}}, config_url) == ["linux/arm64"]
+    assert find_platforms({"config": {"digest": "sha256:c"}}, config_url) == ["linux/arm64"]
 
 
 def test_architectures_of_an_index_are_in_its_manifest() -> None:
     built = {"os": "linux", "architecture": "amd64"}
     attestation = {"os": "unknown", "architecture": "unknown"}
     manifest = {"manifests": [{"platform": built}, {"platform": attestation}]}
-    assert platforms_of(manifest) == ["linux/amd64"]
+    assert find_platforms(manifest) == ["linux/amd64"]
 
 
 # --- checks that fail ---
 
 
-def failing_check(error: Exception) -> Check:
+def make_failing_check(error: Exception) -> Check:
     def check(_account: Account) -> Iterator[Finding]:
         raise error
 
@@ -290,7 +290,7 @@ def failing_check(error: Exception) -> Check:
 
 @pytest.mark.parametrize("code", ["AccessDenied", "AccessDeniedException", "UnauthorizedOperation"])
 def test_denied_check_is_unknown(code: str, account: Account) -> None:
-    finding = run(failing_check(ClientError({"Error": {"Code": code, "Message": "no"}}, "GetRole")), account)
+    finding = run(make_failing_check(ClientError({"Error": {"Code": code, "Message": "no"}}, "GetRole")), account)
     assert (finding.level, finding.message) == ("unknown", "the subject cannot be checked: GetRole is not allowed")
 
 
@@ -298,6 +298,6 @@ def test_denied_check_is_unknown(code: str, account: Account) -> None:
     "error", [OSError("no route"), ClientError({"Error": {"Code": "Throttling", "Message": "no route"}}, "GetRole")]
 )
 def test_failed_check_is_unknown(error: Exception, account: Account) -> None:
-    finding = run(failing_check(error), account)
+    finding = run(make_failing_check(error), account)
     assert (finding.level, finding.message) == ("unknown", f"the subject cannot be checked: {error}")
     assert finding.remedy == "try again"

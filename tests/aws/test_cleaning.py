@@ -22,7 +22,7 @@ from microjobs_orchestrator.runs.run import Run
 from microjobs_orchestrator.workflows import housing
 from tests.launcher.cloud import START, Cloud
 
-QUICK = housing.Options(tuning=False)
+WITHOUT_TUNING = housing.Options(tuning=False)
 
 
 class Aws(Cloud):
@@ -81,7 +81,7 @@ def press_ctrl_c_at(step: str) -> Any:
 
 def interrupt_run(run: Run, folder: Path) -> None:
     with pytest.raises(KeyboardInterrupt), run.guard.interruptible():
-        housing.housing(run, QUICK, folder)
+        housing.housing(run, WITHOUT_TUNING, folder)
 
 
 @pytest.mark.parametrize("step", ["raw", "train", "endpoint"])
@@ -105,7 +105,7 @@ def test_failed_endpoint_is_deleted(aws: Aws, tmp_path: Path, screen: io.StringI
     aws.failures["endpoint"] = "no /ping"
     run = start_run(aws, tmp_path, screen)
     with pytest.raises(JobFailedError, match="is Failed: no /ping"):
-        housing.housing(run, QUICK, tmp_path)
+        housing.housing(run, WITHOUT_TUNING, tmp_path)
     assert aws.list_running() == []
 
 
@@ -130,7 +130,7 @@ def test_failed_deletion_does_not_hide_the_first_error(
     aws.failures["endpoint"] = "no /ping"
     run = start_run(aws, tmp_path, screen)
     with pytest.raises(JobFailedError, match="no /ping"):
-        housing.housing(run, QUICK, tmp_path)
+        housing.housing(run, WITHOUT_TUNING, tmp_path)
     assert f"`microjobs stop {run.id}-endpoint --on aws`" in screen.getvalue()
     assert Journal.read(run.journal.path).endpoint == f"{run.id}-endpoint"
 
@@ -148,7 +148,7 @@ def test_undeletable_endpoint_raises(
         stopping.delete_endpoint(start_run(aws, tmp_path, screen).backend, "stuck", print)
 
 
-def kept_note(name: str) -> str:
+def make_kept_note(name: str) -> str:
     return (
         f"{name} is kept, and may cost money until it ends: run `microjobs stop {name} --on aws` to stop or delete it"
     )
@@ -208,19 +208,19 @@ def test_cost_of_all_attempts_is_in_the_journal(aws: Aws, tmp_path: Path, screen
     aws.failures["batch-score"] = "no luck"
     run = start_run(aws, tmp_path, screen)
     with pytest.raises(JobFailedError):
-        housing.housing(run, QUICK, tmp_path)
+        housing.housing(run, WITHOUT_TUNING, tmp_path)
     first = Journal.read(run.journal.path).spent
     hosts = 1 + 4 + 1 + 1  # raw, scale, train, batch-score
     assert first == pytest.approx(10 * hosts, abs=5)  # a dollar a second, and the endpoint's few
     aws.failures.clear()
     resumed = start_run(aws, tmp_path, screen, journal=run.journal)
     resumed.journal.attempt += 1
-    housing.housing(resumed, QUICK, tmp_path)
+    housing.housing(resumed, WITHOUT_TUNING, tmp_path)
     assert Journal.read(run.journal.path).spent == pytest.approx(first + 10)
     assert "so far" in screen.getvalue()
 
 
 def test_unpriced_types_are_in_the_journal(aws: Aws, tmp_path: Path, screen: io.StringIO) -> None:
     run = start_run(aws, tmp_path, screen, price=lambda _type: None)
-    housing.housing(run, QUICK, tmp_path)
+    housing.housing(run, WITHOUT_TUNING, tmp_path)
     assert Journal.read(run.journal.path).unpriced == ["ml.m5.large"]

@@ -17,7 +17,7 @@ TEMPLATE = make_template(JOBS)
 RESOURCES = TEMPLATE["Resources"]
 
 
-def allowed() -> Iterator[dict[str, Any]]:
+def role_statements() -> Iterator[dict[str, Any]]:
     """Return all statements of the role, including those with a condition."""
     for statement in make_statements(["RepositoryServe"]):
         yield statement["Fn::If"][1] if "Fn::If" in statement else statement
@@ -49,19 +49,21 @@ def test_bucket_is_private_encrypted_and_requires_tls() -> None:
 
 
 def test_no_action_of_the_role_is_a_wildcard() -> None:
-    assert [action for statement in allowed() for action in statement["Action"] if "*" in action] == []
+    assert [action for statement in role_statements() for action in statement["Action"] if "*" in action] == []
 
 
 def test_wildcard_resources_are_necessary() -> None:
-    everywhere = {action for statement in allowed() if statement["Resource"] == "*" for action in statement["Action"]}
+    everywhere = {
+        action for statement in role_statements() if statement["Resource"] == "*" for action in statement["Action"]
+    }
     network = {action for action in everywhere if action.startswith("ec2:")}
     assert everywhere - network == {"ecr:GetAuthorizationToken", "cloudwatch:PutMetricData"}
 
 
 def test_role_can_use_only_its_prefix() -> None:
-    objects = [item for item in allowed() if any("Object" in action for action in item["Action"])]
+    objects = [item for item in role_statements() if any("Object" in action for action in item["Action"])]
     assert [item["Resource"] for item in objects] == [{"Fn::Sub": "${Bucket.Arn}/${Prefix}/*"}]
-    [listing] = [item for item in allowed() if "s3:ListBucket" in item["Action"]]
+    [listing] = [item for item in role_statements() if "s3:ListBucket" in item["Action"]]
     assert listing["Condition"] == {"StringLike": {"s3:prefix": [{"Fn::Sub": "${Prefix}/*"}]}}
 
 

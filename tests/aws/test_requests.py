@@ -53,7 +53,7 @@ def remove_members(value: Any, names: tuple[str, ...]) -> Any:
 
 
 @pytest.mark.parametrize("workflow", REQUESTS)
-@pytest.mark.parametrize("fixture_name", ["settings", "full"])
+@pytest.mark.parametrize("fixture_name", ["settings", "full_settings"])
 def test_dry_run_prints_valid_requests(workflow: str, fixture_name: str, request: pytest.FixtureRequest) -> None:
     context = RunContext(make_request_context(request.getfixturevalue(fixture_name), URIS.__getitem__), "run")
     for command, line in format_requests(context, REQUESTS[workflow](context)):
@@ -101,19 +101,19 @@ def find_sent_request(cloud: Cloud, item: PlannedRequest, number: int, planned: 
     return json.loads(text.replace("-tune-001-abcd1234/output", "-train/output"))
 
 
-def test_all_resources_are_tagged_with_their_run(full: Settings) -> None:
-    for requests in complete_requests(full, "housing").values():
+def test_all_resources_are_tagged_with_their_run(full_settings: Settings) -> None:
+    for requests in complete_requests(full_settings, "housing").values():
         for request in requests:
             assert request["Tags"] == [{"Key": "team", "Value": "houses"}, {"Key": complete.RUN_TAG, "Value": "run"}]
 
 
-def test_all_data_is_below_the_prefix(full: Settings) -> None:
-    text = json.dumps(complete_requests(full, "own data"))
+def test_all_data_is_below_the_prefix(full_settings: Settings) -> None:
+    text = json.dumps(complete_requests(full_settings, "own data"))
     assert text.count("s3://bucket/") == text.count("s3://bucket/team/houses/run/") > 10
 
 
-def test_spot_training_has_additional_wait_time(full: Settings) -> None:
-    requests = complete_requests(full, "housing")
+def test_spot_training_has_additional_wait_time(full_settings: Settings) -> None:
+    requests = complete_requests(full_settings, "housing")
     [training] = requests["CreateTrainingJob"]
     definition = requests["CreateHyperParameterTuningJob"][0]["TrainingJobDefinition"]
     for request in (training, definition):
@@ -121,26 +121,26 @@ def test_spot_training_has_additional_wait_time(full: Settings) -> None:
         assert request["StoppingCondition"] == {"MaxRuntimeInSeconds": 3600, "MaxWaitTimeInSeconds": 7200}
 
 
-def test_jobs_and_models_are_in_the_vpc(full: Settings) -> None:
+def test_jobs_and_models_are_in_the_vpc(full_settings: Settings) -> None:
     vpc = {"Subnets": ["subnet-1", "subnet-2"], "SecurityGroupIds": ["sg-1"]}
-    requests = complete_requests(full, "housing")
+    requests = complete_requests(full_settings, "housing")
     assert [request["NetworkConfig"]["VpcConfig"] for request in requests["CreateProcessingJob"]] == [vpc] * 3
     assert requests["CreateTrainingJob"][0]["VpcConfig"] == vpc
     assert requests["CreateHyperParameterTuningJob"][0]["TrainingJobDefinition"]["VpcConfig"] == vpc
     assert requests["CreateModel"][0]["VpcConfig"] == vpc
 
 
-def test_outputs_and_volumes_are_encrypted(full: Settings) -> None:
-    requests = complete_requests(full, "housing")
+def test_outputs_and_volumes_are_encrypted(full_settings: Settings) -> None:
+    requests = complete_requests(full_settings, "housing")
     for request in requests["CreateProcessingJob"]:
-        assert request["ProcessingOutputConfig"]["KmsKeyId"] == full.kms_key
-        assert request["ProcessingResources"]["ClusterConfig"]["VolumeKmsKeyId"] == full.kms_key
-    assert requests["CreateTrainingJob"][0]["OutputDataConfig"]["KmsKeyId"] == full.kms_key
-    assert requests["CreateEndpointConfig"][0]["KmsKeyId"] == full.kms_key
+        assert request["ProcessingOutputConfig"]["KmsKeyId"] == full_settings.kms_key
+        assert request["ProcessingResources"]["ClusterConfig"]["VolumeKmsKeyId"] == full_settings.kms_key
+    assert requests["CreateTrainingJob"][0]["OutputDataConfig"]["KmsKeyId"] == full_settings.kms_key
+    assert requests["CreateEndpointConfig"][0]["KmsKeyId"] == full_settings.kms_key
 
 
-def test_encrypted_local_disks_get_no_key(full: Settings) -> None:
-    assert "VolumeKmsKeyId" not in complete_requests(full, "housing")["CreateTrainingJob"][0]["ResourceConfig"]
+def test_encrypted_local_disks_get_no_key(full_settings: Settings) -> None:
+    assert "VolumeKmsKeyId" not in complete_requests(full_settings, "housing")["CreateTrainingJob"][0]["ResourceConfig"]
 
 
 @pytest.mark.parametrize(
@@ -160,8 +160,8 @@ def test_types_with_local_disks_are_recognised(instance_type: str, has_local_dis
     assert (complete.LOCAL_DISKS.match(instance_type) is not None) == has_local_disks
 
 
-def test_steps_can_have_different_instance_types(full: Settings) -> None:
-    requests = complete_requests(full, "housing")
+def test_steps_can_have_different_instance_types(full_settings: Settings) -> None:
+    requests = complete_requests(full_settings, "housing")
     assert requests["CreateTrainingJob"][0]["ResourceConfig"]["InstanceType"] == "ml.g5.xlarge"
     tuning = requests["CreateHyperParameterTuningJob"][0]["TrainingJobDefinition"]
     assert tuning["ResourceConfig"]["InstanceType"] == "ml.m5.large"
@@ -169,8 +169,8 @@ def test_steps_can_have_different_instance_types(full: Settings) -> None:
     assert (variant["InstanceType"], variant["InitialInstanceCount"]) == ("ml.c5.large", 2)
 
 
-def test_completing_does_not_change_the_request(full: Settings) -> None:
-    context: RequestContext = make_request_context(full, URIS.__getitem__)
+def test_completing_does_not_change_the_request(full_settings: Settings) -> None:
+    context: RequestContext = make_request_context(full_settings, URIS.__getitem__)
     planned = housing.plan_requests(RunContext(context, "run"), housing.Options())
     before = json.dumps([item.members for item in planned])
     for item in planned:
@@ -189,7 +189,7 @@ def test_aws_members_of_kinds_match_the_api(kind: Kind) -> None:
     request = SAGEMAKER.meta.service_model.operation_model(kind.operations["Create"]).input_shape
     definition = find_shape(request, kind.aws.definition)
     keys = {"VolumeKmsKeyId", "EnableManagedSpotTraining"} & {
-        name for shape in structures(definition) for name in shape.members
+        name for shape in list_structures(definition) for name in shape.members
     }
     assert bool(kind.aws.volume_key) == ("VolumeKmsKeyId" in keys or kind.noun == "EndpointConfig")
     assert kind.aws.has_spot == ("EnableManagedSpotTraining" in keys)
@@ -204,7 +204,7 @@ def find_shape(shape: Any, path: str) -> Any:
     return shape
 
 
-def structures(shape: Any) -> list[Any]:
+def list_structures(shape: Any) -> list[Any]:
     """Return a structure, and the structures that it contains down to two levels."""
     members = [member for member in shape.members.values() if member.type_name == "structure"]
     inner = [item for member in members for item in member.members.values() if item.type_name == "structure"]

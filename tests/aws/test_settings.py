@@ -11,7 +11,7 @@ from microjobs_orchestrator.aws import flags
 from microjobs_orchestrator.aws.settings import Settings, find_problems, load, override, raise_problems
 from microjobs_orchestrator.failures import UsageError
 
-FILE = """
+SETTINGS_FILE = """
 [local]
 port = 1
 [aws]
@@ -37,7 +37,7 @@ def parse(*words: str) -> argparse.Namespace:
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
     path = tmp_path / "microjobs.toml"
-    path.write_text(FILE)
+    path.write_text(SETTINGS_FILE)
     return path
 
 

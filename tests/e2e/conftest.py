@@ -14,7 +14,7 @@ import pytest
 
 from tests.conftest import REPOSITORY, tracked_files
 
-OWNER = 12345
+OWNER_ID = 12345
 
 
 def _enable_interrupts() -> None:

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from tests.conftest import REPOSITORY
-from tests.e2e.conftest import OWNER, Pipeline
+from tests.e2e.conftest import OWNER_ID, Pipeline
 from tests.images.training import STRAIGHT_LINE_TABLE
 
 pytestmark = pytest.mark.engine
@@ -51,7 +51,7 @@ def test_override_is_valid(path: Path) -> None:
 
 def test_housing_runs_to_its_report_and_the_endpoint_answers(pipeline: Pipeline) -> None:
     for path in [pipeline.checkout, *pipeline.checkout.rglob("*")]:
-        os.chown(path, OWNER, OWNER)
+        os.chown(path, OWNER_ID, OWNER_ID)
     printed = pipeline.run()
 
     report = json.loads((pipeline.artifacts / "batch" / "report.json").read_text())
@@ -68,7 +68,7 @@ def test_housing_runs_to_its_report_and_the_endpoint_answers(pipeline: Pipeline)
     )
 
     assert [name for name in RESULTS if not (pipeline.artifacts / name).is_file()] == []
-    assert {path.stat().st_uid for path in pipeline.artifacts.rglob("*")} == {OWNER}
+    assert {path.stat().st_uid for path in pipeline.artifacts.rglob("*")} == {OWNER_ID}
 
     answer = subprocess.run(readme_curl(pipeline.port), capture_output=True, text=True, check=True)
     assert len(json.loads(answer.stdout)["predictions"]) == 1

@@ -70,4 +70,4 @@ def test_wheels_replace_the_index(repository: Path) -> None:
 
 
 def test_unknown_job_is_reported(repository: Path) -> None:
-    assert "there is no job nothing" in lock(repository, "lock/nothing").stderr
+    assert "job nothing does not exist" in lock(repository, "lock/nothing").stderr

@@ -10,7 +10,14 @@ from pathlib import Path
 import pytest
 
 from microjobs_orchestrator.cli import make_parser
-from tests.documented import PLACEHOLDER, advice, blocks, endings, pages, spans
+from tests.documented import (
+    PLACEHOLDER,
+    code_blocks,
+    inline_commands,
+    list_pages,
+    quoted_commands,
+    unquoted_commands,
+)
 
 STUBS = (
     "aws",
@@ -36,8 +43,12 @@ printf '%s\\n' "${0##*/}$(printf ' <%s>' "$@")" >> "$CALLS"
 SHELLS = {"bash": ["bash", "--noprofile", "--norc", "-i"], "zsh": ["zsh", "-fis"]}
 """Interactive shells: in them, zsh does not treat `#` as a comment, and both shells expand `!` in double quotes."""
 
-BLOCKS = [snippet for page in pages() for snippet in blocks(page)]
-SPANS = [*(snippet for page in pages() for snippet in spans(page)), *advice(), *endings()]
+CODE_BLOCKS = [snippet for page in list_pages() for snippet in code_blocks(page)]
+INLINE_COMMANDS = [
+    *(snippet for page in list_pages() for snippet in inline_commands(page)),
+    *quoted_commands(),
+    *unquoted_commands(),
+]
 
 Paste = Callable[[str, str], list[str]]
 
@@ -71,17 +82,17 @@ def paste(tmp_path: Path) -> Paste:
     return paste
 
 
-SOURCES = sorted({str(snippet.path) for snippet in (*BLOCKS, *SPANS)})
+SOURCES = sorted({str(snippet.path) for snippet in (*CODE_BLOCKS, *INLINE_COMMANDS)})
 
 
 def test_blocks_have_no_comments() -> None:
-    assert [str(snippet) for snippet in BLOCKS if re.search(r"(?:^|\s)#", snippet.text)] == []
+    assert [str(snippet) for snippet in CODE_BLOCKS if re.search(r"(?:^|\s)#", snippet.text)] == []
 
 
 @pytest.mark.parametrize("source", SOURCES)
 def test_bash_and_zsh_make_the_same_calls(source: str, paste: Paste) -> None:
     require_zsh()
-    for snippet in (*BLOCKS, *SPANS):
+    for snippet in (*CODE_BLOCKS, *INLINE_COMMANDS):
         if str(snippet.path) == source:
             bash_calls = paste("bash", snippet.text)
             assert paste("zsh", snippet.text) == bash_calls, snippet
@@ -103,11 +114,16 @@ def test_differences_between_shells_are_found(text: str, paste: Paste) -> None:
 
 
 def test_commands_at_the_end_of_messages_contain_no_prose() -> None:
-    assert [str(snippet) for snippet in endings() if re.search(r"(?:,|;) (?:then|or|and) ", snippet.text)] == []
+    assert [
+        str(snippet) for snippet in unquoted_commands() if re.search(r"(?:,|;) (?:then|or|and) ", snippet.text)
+    ] == []
 
 
 def list_microjobs_commands() -> list[tuple[str, str]]:
-    texts = [*((str(item), item.text) for item in BLOCKS), *((f"span {item}", item.text) for item in SPANS)]
+    texts = [
+        *((str(item), item.text) for item in CODE_BLOCKS),
+        *((f"span {item}", item.text) for item in INLINE_COMMANDS),
+    ]
     lines = [(location, line) for location, text in texts for line in re.split(r"\n|&&", text)]
     return [(location, line.strip()) for location, line in lines if line.strip().startswith("microjobs ")]
 

@@ -21,7 +21,7 @@ CONTRACT = REPOSITORY / "shared" / "microjobs" / "contract.py"
 README = REPOSITORY / "README.md"
 PAGES = [README, REPOSITORY / "CONTRIBUTING.md", *(REPOSITORY / "docs").rglob("*.md"), *CONTAINERS.glob("*/README.md")]
 COMPOSE_FILES = sorted(REPOSITORY.glob("docker-compose*.yml"))
-CODE = {".py", ".sh", ""}
+SUFFIXES = {".py", ".sh", ""}
 
 
 def tracked_paths() -> list[Path]:
@@ -29,14 +29,14 @@ def tracked_paths() -> list[Path]:
 
 
 def test_files_of_the_test_order_exist() -> None:
-    assert [name for name in order.LONG if not (REPOSITORY / name).exists()] == []
+    assert [name for name in order.SLOW_FILES if not (REPOSITORY / name).exists()] == []
 
 
 def test_contract_root_is_defined_once() -> None:
     files = [
         path
         for path in tracked_paths()
-        if path.suffix in CODE and path.name not in ("LICENSE", "Makefile") and DEFAULT_ROOT in path.read_text()
+        if path.suffix in SUFFIXES and path.name not in ("LICENSE", "Makefile") and DEFAULT_ROOT in path.read_text()
     ]
     assert files == [CONTRACT]
 
@@ -107,7 +107,7 @@ def test_links_and_compose_files_in_pages_exist(page: Path) -> None:
     assert missing == []
 
 
-def anchors(page: Path) -> set[str]:
+def list_anchors(page: Path) -> set[str]:
     """Return the anchors of a page's headings, as GitHub derives them."""
     headings = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
     return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
@@ -116,14 +116,16 @@ def anchors(page: Path) -> set[str]:
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(REPOSITORY)))
 def test_anchors_in_links_exist(page: Path) -> None:
     links = re.findall(r"\]\((?!https?:)([^)#]*)#([^)]+)\)", page.read_text())
-    missing = [f"{file}#{name}" for file, name in links if name not in anchors(page.parent / file if file else page)]
+    missing = [
+        f"{file}#{name}" for file, name in links if name not in list_anchors(page.parent / file if file else page)
+    ]
     assert missing == []
 
 
-WRAPPED = [page for page in PAGES if page.name != "parity.md" and CONTAINERS not in page.parents]
+WRAPPED_PAGES = [page for page in PAGES if page.name != "parity.md" and CONTAINERS not in page.parents]
 
 
-@pytest.mark.parametrize("page", WRAPPED, ids=lambda path: str(path.relative_to(REPOSITORY)))
+@pytest.mark.parametrize("page", WRAPPED_PAGES, ids=lambda path: str(path.relative_to(REPOSITORY)))
 def test_prose_is_wrapped(page: Path) -> None:
     prose = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL).splitlines()
     long = [line for line in prose if len(line) > 120 and not line.startswith(("|", "    "))]

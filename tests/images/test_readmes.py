@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import JOBS, image_name
-from tests.documented import Snippet, blocks, spans
+from tests.documented import Snippet, code_blocks, inline_commands
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(600)]
 
@@ -33,12 +33,12 @@ def run(snippet: Snippet, folder: Path) -> None:
 
 @pytest.mark.parametrize("job", RESULTS)
 def test_examples_run_in_order(job: str, tmp_path: Path) -> None:
-    for snippet in (*blocks(page(job)), *spans(page(job))):
+    for snippet in (*code_blocks(page(job)), *inline_commands(page(job))):
         if not snippet.text.startswith("make "):
             run(snippet, tmp_path)
     assert [name for name in RESULTS[job] if not (tmp_path / "root" / name).is_file()] == []
 
 
 def test_all_readmes_with_examples_are_tested() -> None:
-    with_examples = {job for job in JOBS if any("docker run" in snippet.text for snippet in blocks(page(job)))}
+    with_examples = {job for job in JOBS if any("docker run" in snippet.text for snippet in code_blocks(page(job)))}
     assert with_examples - {"serve"} == set(RESULTS)

@@ -21,7 +21,7 @@ from microjobs_orchestrator.local.errors import ServiceError
 from microjobs_orchestrator.local.gateway.validation import validate
 from microjobs_orchestrator.runs.backend import Backend
 
-ROWS = 12
+TEST_ROWS = 12
 PNG = b"\x89PNG not drawn"
 START = datetime(2026, 11, 22, tzinfo=UTC)
 
@@ -167,14 +167,14 @@ class Cloud:
 
     def _end_ProcessingJob(self, _name: str, resource: Members) -> None:  # noqa: N802  found by the kind's noun
         files = {
-            "raw": {"x_test.npy": npy(np.zeros((ROWS, 3))), "y_test.npy": npy(np.arange(ROWS))},
-            "train": {"x_train.npy": npy(np.zeros((ROWS, 3)))},
+            "raw": {"x_test.npy": npy(np.zeros((TEST_ROWS, 3))), "y_test.npy": npy(np.arange(TEST_ROWS))},
+            "train": {"x_train.npy": npy(np.zeros((TEST_ROWS, 3)))},
             "test": {
                 "x_test-00000-of-00002.npy": npy(np.zeros((4, 3))),
-                "x_test-00001-of-00002.npy": npy(np.ones((ROWS - 4, 3))),
-                "y_test.npy": npy(np.arange(ROWS)),
+                "x_test-00001-of-00002.npy": npy(np.ones((TEST_ROWS - 4, 3))),
+                "y_test.npy": npy(np.arange(TEST_ROWS)),
             },
-            "batch": {"predictions.npy": npy(np.arange(ROWS) + 0.5), "score-report.txt": b"Test MSE : 0.25"},
+            "batch": {"predictions.npy": npy(np.arange(TEST_ROWS) + 0.5), "score-report.txt": b"Test MSE : 0.25"},
         }
         for output in resource["ProcessingOutputConfig"]["Outputs"]:
             for name, content in files[output["OutputName"]].items():

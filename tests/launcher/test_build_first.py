@@ -10,7 +10,7 @@ from rich.console import Console
 from microjobs_orchestrator import build_first, docker_engine, images
 from microjobs_orchestrator.failures import LauncherError
 
-BASE = "registry.example.com/python:3.11"
+BASE_IMAGE = "registry.example.com/python:3.11"
 CONSOLE = Console(quiet=True)
 
 
@@ -47,7 +47,7 @@ def built(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
         return 0
 
     monkeypatch.setattr(images, "build", build)
-    monkeypatch.setenv("PYTHON_IMAGE", BASE)
+    monkeypatch.setenv("PYTHON_IMAGE", BASE_IMAGE)
     return jobs
 
 
@@ -71,13 +71,13 @@ def test_without_an_engine_nothing_is_built(
     assert built == []
 
 
-@pytest.mark.parametrize("existing", [(), (BASE,)])
+@pytest.mark.parametrize("existing", [(), (BASE_IMAGE,)])
 def test_base_image_is_pulled_if_it_is_missing(
     existing: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, built: list[list[str]]
 ) -> None:
     engine = Engine(existing=existing)
     assert run(monkeypatch, engine) == "auto"
-    assert engine.pulled == ([] if existing else [(BASE, "linux/amd64")])
+    assert engine.pulled == ([] if existing else [(BASE_IMAGE, "linux/amd64")])
     assert built == [["serve"]]
 
 
@@ -99,7 +99,7 @@ def test_without_a_registry_jobs_run_as_processes(
     monkeypatch.setattr(docker_engine, "connect", lambda: Engine(has_registry=False))
     assert build_first.build_first("auto", ["serve"], Console(width=300)) == "process"
     printed = capsys.readouterr().out
-    assert f"cannot pull {BASE} (no such host); the jobs run as processes" in printed
+    assert f"cannot pull {BASE_IMAGE} (no such host); the jobs run as processes" in printed
     assert built == []
 
 

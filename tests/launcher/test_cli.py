@@ -107,7 +107,7 @@ def interrupt(_name: str) -> None:
     raise KeyboardInterrupt
 
 
-def test_data_file_must_hold_x_and_y(microjobs: Microjobs, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_data_file_needs_x_and_y(microjobs: Microjobs, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     np.savez(tmp_path / "data.npz", x=np.zeros(3))
     assert microjobs("run", "housing", "--data", str(tmp_path / "data.npz")) == 2
     assert "contains x.npy: add arrays x and y" in capsys.readouterr().err

@@ -37,7 +37,7 @@ from tests.launcher.cloud import PNG
 from tests.launcher.conftest import StartRun
 
 HEADING = "housing-20261122-013229  docker on this machine  1 min 32 s"
-BASE = "s3://sagemaker-us-east-1-000000000000/housing-20261122-013229"
+BASE_URI = "s3://sagemaker-us-east-1-000000000000/housing-20261122-013229"
 TRIALS = tuple(
     Trial(
         f"housing-20261122-013229-tune-{number:03}-abcd1234",
@@ -65,11 +65,14 @@ RESULTS = RunResults(
         ),
         Score("Test MSE : <2891.2>"),
     ],
-    [Location("data", f"{BASE}/train"), Location("model", f"{BASE}/models/x/output/model.tar.gz", in_summary=True)],
+    [
+        Location("data", f"{BASE_URI}/train"),
+        Location("model", f"{BASE_URI}/models/x/output/model.tar.gz", in_summary=True),
+    ],
 )
 LOCATIONS = [
-    ("S3", BASE),
-    ("disk", f".microjobs/s3/{BASE.removeprefix('s3://')}"),
+    ("S3", BASE_URI),
+    ("disk", f".microjobs/s3/{BASE_URI.removeprefix('s3://')}"),
     ("model", f"models/{TRIALS[0].name}/output/model.tar.gz"),
     ("report", "/home/somebody/with/a/long/way/to/the/clone/.microjobs/runs/housing-20261122-013229/report.html"),
 ]
@@ -99,7 +102,7 @@ def test_summary_shows_metrics_trials_and_locations() -> None:
         "160",
         "-1235",
         "model",
-        BASE,
+        BASE_URI,
     ):
         assert wanted in text
     assert "004-abcd1234" not in text
@@ -181,7 +184,7 @@ def test_locations_are_texts_and_trials_are_numbers() -> None:
     assert "<table><tr><th>training job</th>" in text
 
 
-MEASURE = """<script>
+MEASURING_SCRIPT = """<script>
 const wide = [...document.querySelectorAll("body *")].filter(e => e.getBoundingClientRect().right > innerWidth + 1);
 const cells = [...document.querySelectorAll(".texts td")].map(e => getComputedStyle(e).textAlign);
 document.title = JSON.stringify({
@@ -191,7 +194,7 @@ document.title = JSON.stringify({
 });
 parent.postMessage(document.title, "*");
 </script>"""
-FRAME = """<title></title><iframe src="report.html" style="border:0;width:{width}px;height:3000px"></iframe>
+FRAME_PAGE = """<title></title><iframe src="report.html" style="border:0;width:{width}px;height:3000px"></iframe>
 <script>onmessage = event => {{ document.title = event.data }}</script>"""
 
 
@@ -201,9 +204,9 @@ def test_nothing_overflows_in_a_browser(width: int, tmp_path: Path) -> None:
     if chromium is None:
         pytest.skip("chromium is not installed")
     (tmp_path / "report.html").write_text(
-        make_page(RESULTS, HEADING, STEPS, LOCATIONS).replace("</body>", f"{MEASURE}</body>")
+        make_page(RESULTS, HEADING, STEPS, LOCATIONS).replace("</body>", f"{MEASURING_SCRIPT}</body>")
     )
-    (tmp_path / "frame.html").write_text(FRAME.format(width=width))  # a window has at least 500 pixels
+    (tmp_path / "frame.html").write_text(FRAME_PAGE.format(width=width))  # a window has at least 500 pixels
     command = [chromium, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}"]
     command += ["--virtual-time-budget=5000", "--dump-dom", (tmp_path / "frame.html").as_uri()]
     dumped = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout

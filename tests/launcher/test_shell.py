@@ -12,7 +12,7 @@ from microjobs_orchestrator.cli import main
 from microjobs_orchestrator.local import shell
 from microjobs_orchestrator.local.home import HOME, Home
 from microjobs_orchestrator.local.state import State
-from tests.documented import blocks
+from tests.documented import code_blocks
 
 BIN = Path(sys.executable).parent
 
@@ -114,7 +114,7 @@ def test_variables_are_restored(name: str, times: int, tmp_path: Path) -> None:
 
 
 QUICK_START = Path("docs/using/quick-start.md")
-(FIRST_STEPS,) = [block.text for block in blocks(QUICK_START) if "local up" in block.text]
+(FIRST_STEPS,) = [block.text for block in code_blocks(QUICK_START) if "local up" in block.text]
 
 
 @pytest.mark.parametrize("name", ["bash", "zsh"])

@@ -26,7 +26,7 @@ from tests.push import tiny_image
 HEAD = "0123456789abcdef0123456789abcdef01234567"
 PASSWORD = "correct horse"  # noqa: S105 - of the test registry
 # The bcrypt hash of that password: the registry accepts only bcrypt. `AWS` is the user of every ECR token.
-HASH = "$2b$05$abcdefghijklmnopqrstuuHNbAKRhpaujgo33bRWs.NLUTJO3lOy2"
+BCRYPT_HASH = "$2b$05$abcdefghijklmnopqrstuuHNbAKRhpaujgo33bRWs.NLUTJO3lOy2"
 USERS = ("anna", "AWS")
 TIMEOUT_SECONDS = 30
 
@@ -65,7 +65,7 @@ def registry(tmp_path: Path) -> Iterator[LocalRegistry]:
         pytest.skip(reason)
     folder = tmp_path / "registry"
     folder.mkdir()
-    (folder / "users").write_text("".join(f"{user}:{HASH}\n" for user in USERS))
+    (folder / "users").write_text("".join(f"{user}:{BCRYPT_HASH}\n" for user in USERS))
     (folder / "config.yml").write_text(
         "version: 0.1\nlog: {level: info}\nhttp: {addr: '127.0.0.1:0'}\n"
         f"storage: {{filesystem: {{rootdirectory: '{folder}/storage'}}}}\n"
@@ -75,13 +75,13 @@ def registry(tmp_path: Path) -> Iterator[LocalRegistry]:
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
     try:
-        yield LocalRegistry(_port(process, folder / "log"), folder / "storage")
+        yield LocalRegistry(_read_port(process, folder / "log"), folder / "storage")
     finally:
         process.terminate()
         process.wait(TIMEOUT_SECONDS)
 
 
-def _port(process: "subprocess.Popen[bytes]", log: Path) -> int:
+def _read_port(process: "subprocess.Popen[bytes]", log: Path) -> int:
     """Return the port, from the registry's log."""
     for _ in range(TIMEOUT_SECONDS * 20):
         if match := re.search(r"listening on 127\.0\.0\.1:(\d+)", log.read_text()):

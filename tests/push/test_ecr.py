@@ -133,7 +133,7 @@ def test_flags_for_ecr_raise_for_other_registries(region: str | None, profile: s
         open_registry(options, ["serve"], CONSOLE)
 
 
-def stubbed(host: str) -> "tuple[ECRClient, Stubber]":
+def make_stubbed_client(host: str) -> "tuple[ECRClient, Stubber]":
     """Return a client of an account whose registry is `host`, without repositories."""
     client = boto3.client("ecr", "eu-west-1", aws_access_key_id="testing", aws_secret_access_key="testing")  # noqa: S106
     stub = Stubber(client)
@@ -160,7 +160,7 @@ def test_push_creates_the_repository_and_logs_in_with_the_token(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     build("serve")
-    client, stub = stubbed(registry.host)
+    client, stub = make_stubbed_client(registry.host)
     (tmp_path / "config").write_text("[profile research]\naws_access_key_id = AKIA\naws_secret_access_key = secret\n")
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
     monkeypatch.setattr(ecr, "connect", lambda region, profile: {("eu-west-1", "research"): client}[region, profile])

@@ -9,7 +9,7 @@ from microjobs_orchestrator.commands.push import read_options
 from microjobs_orchestrator.failures import UsageError
 from microjobs_orchestrator.push.push import PushOptions
 
-OWN = "123456789012.dkr.ecr.eu-west-1.amazonaws.com"
+OWN_ECR = "123456789012.dkr.ecr.eu-west-1.amazonaws.com"
 ROLE = 'region = "eu-west-1"\nrole = "arn:aws:iam::123456789012:role/microjobs"\n'
 
 
@@ -29,7 +29,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def request(folder: Path, settings: str, *words: str) -> PushOptions:
+def read_push_options(folder: Path, settings: str, *words: str) -> PushOptions:
     (folder / "microjobs.toml").write_text(f"[aws]\n{settings}")
     return read_options(make_parser().parse_args(["push", *words]))
 
@@ -41,20 +41,32 @@ def request(folder: Path, settings: str, *words: str) -> PushOptions:
         ('profile = "research"', (), None, "eu-north-1", "research"),
         ('profile = "research"', ("--profile", "other"), None, "sa-east-1", "other"),
         ('region = "eu-west-1"', ("--region", "us-west-2"), None, "us-west-2", ""),
-        (ROLE, (), f"{OWN}/microjobs", "eu-west-1", ""),  # where runs take images from
-        (ROLE, ("--region", "us-west-2"), f"{OWN}/microjobs".replace("eu-west-1", "us-west-2"), "us-west-2", ""),
-        (f'registry = "{OWN}/team"\nprofile = "research"', (), f"{OWN}/team", "eu-west-1", "research"),
+        (ROLE, (), f"{OWN_ECR}/microjobs", "eu-west-1", ""),  # where runs take images from
+        (
+            ROLE,
+            ("--region", "us-west-2"),
+            f"{OWN_ECR}/microjobs".replace("eu-west-1", "us-west-2"),
+            "us-west-2",
+            "",
+        ),
+        (
+            f'registry = "{OWN_ECR}/team"\nprofile = "research"',
+            (),
+            f"{OWN_ECR}/team",
+            "eu-west-1",
+            "research",
+        ),
         (f'{ROLE}registry = "registry.example.com/team"', (), "registry.example.com/team", None, None),
-        (f'{ROLE}registry = "{OWN}/team"', ("--registry", "example.com"), "example.com", None, None),
+        (f'{ROLE}registry = "{OWN_ECR}/team"', ("--registry", "example.com"), "example.com", None, None),
     ],
 )
 def test_settings_complete_the_flags(
     folder: Path, settings: str, words: tuple[str, ...], registry: str | None, region: str | None, profile: str | None
 ) -> None:
-    found = request(folder, settings, *words)
+    found = read_push_options(folder, settings, *words)
     assert (found.registry, found.region, found.profile) == (registry, region, profile)
 
 
 def test_invalid_registry_in_the_file_raises(folder: Path) -> None:
     with pytest.raises(UsageError, match=r"registry 'https://example.com' is not HOST\[/PREFIX\]"):
-        request(folder, 'registry = "https://example.com"')
+        read_push_options(folder, 'registry = "https://example.com"')

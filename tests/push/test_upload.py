@@ -13,35 +13,37 @@ from microjobs_orchestrator.push.push import PRINT_INTERVAL_SECONDS, upload_prin
 from microjobs_orchestrator.runs.progress import Progress, StepDisplay
 
 
-def after(*events: dict[str, Any]) -> Upload:
+def make_upload(*events: dict[str, Any]) -> Upload:
     upload = Upload()
     for event in events:
         upload.update(event)
     return upload
 
 
-def layer(name: str, status: str, **detail: int) -> dict[str, Any]:
+def layer_event(name: str, status: str, **detail: int) -> dict[str, Any]:
     return {"id": name, "status": status, "progressDetail": detail}
 
 
 def test_progress_counts_layers_and_bytes() -> None:
-    upload = after(
+    upload = make_upload(
         {"status": "The push refers to repository [x]"},
-        layer("a", "Layer already exists"),
-        layer("b", "Mounted from team/other"),
-        layer("c", "Pushing", current=1_000_000, total=4_000_000),
-        layer("d", "Waiting"),
+        layer_event("a", "Layer already exists"),
+        layer_event("b", "Mounted from team/other"),
+        layer_event("c", "Pushing", current=1_000_000, total=4_000_000),
+        layer_event("d", "Waiting"),
     )
     assert str(upload) == "2 of 4 layers, 1.0 of 4.0 MB"
 
 
 def test_lost_connection_is_shown() -> None:
-    assert str(after(layer("a", "Retrying in 5 seconds"))) == "0 of 1 layers, connection lost, trying again"
+    assert str(make_upload(layer_event("a", "Retrying in 5 seconds"))) == "0 of 1 layers, connection lost, trying again"
 
 
 def test_last_events_are_not_layers() -> None:
     aux = {"Tag": "t", "Digest": "sha256:1", "Size": 2}
-    upload = after(layer("a", "Pushed"), {"status": "t: digest: sha256:1 size: 2"}, {"progressDetail": {}, "aux": aux})
+    upload = make_upload(
+        layer_event("a", "Pushed"), {"status": "t: digest: sha256:1 size: 2"}, {"progressDetail": {}, "aux": aux}
+    )
     assert (len(upload.layers), upload.sent_layers, upload.existing_layers, upload.error) == (1, 1, 0, "")
 
 
@@ -52,7 +54,7 @@ def test_plain_output_prints_at_intervals(terminal: bool, lines: int) -> None:
     step = StepDisplay("Pushing serve", started=time.monotonic() - PRINT_INTERVAL_SECONDS - 1)
     show = upload_printer(progress, step)
     for number in range(3):
-        show(after(layer("a", "Pushing", current=number * 1_000_000, total=3_000_000)))
+        show(make_upload(layer_event("a", "Pushing", current=number * 1_000_000, total=3_000_000)))
     assert len(text.getvalue().splitlines()) == lines
     assert step.status == ("0 of 1 layers, 2.0 of 3.0 MB" if terminal else "0 of 1 layers, 0.0 of 3.0 MB")
 
@@ -72,6 +74,6 @@ def test_plain_output_prints_at_intervals(terminal: bool, lines: int) -> None:
     ],
 )
 def test_upload_error_has_a_remedy(error: str, message: str) -> None:
-    upload = after(layer("a", "Pushed"), layer("b", "Pushing", current=1), {"error": error})
+    upload = make_upload(layer_event("a", "Pushed"), layer_event("b", "Pushing", current=1), {"error": error})
     with pytest.raises(LauncherError, match=message):
         raise make_upload_error("x:t", "serve", upload)

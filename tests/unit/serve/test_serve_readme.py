@@ -11,11 +11,11 @@ import pytest
 
 from microjobs.contract import Layout
 from tests.conftest import REPOSITORY
-from tests.documented import blocks
+from tests.documented import code_blocks
 from tests.unit.serve.conftest import Server, free_port
 
 PAGE = Path("containers/serve/README.md")
-START, ASK, FORMATS, TEXT = [snippet.text for snippet in blocks(PAGE)]
+START, ASK, FORMATS, TEXT = [snippet.text for snippet in code_blocks(PAGE)]
 (PROGRAM,) = re.findall(r"```python\n(.*?)```", (REPOSITORY / PAGE).read_text(), re.DOTALL)
 
 
