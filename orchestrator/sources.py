@@ -15,7 +15,7 @@ UNKNOWN = "unknown"
 COMMIT = re.compile(r"[0-9a-f]{7,64}")
 
 SHARED = (".dockerignore", ":(glob)containers/*", "containers/bin", "containers/fallback", "shared")
-NOT_IN_IMAGES = (":!*.md", ":!*/tests/*", ":!*.in")
+NOT_IN_IMAGES = (":!*.md", ":!*/tests/*", ":!*.in", ":!shared/microjobs/local.py")
 
 
 def list_paths(job: str, variant: str = "cpu") -> list[str]:

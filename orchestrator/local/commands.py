@@ -132,13 +132,13 @@ def _env(options: argparse.Namespace) -> int:
     from microjobs_orchestrator.local import shell
 
     if options.unset:
-        lines = shell.undo(os.environ)
+        changes = shell.list_restorations(os.environ)
     else:
         from microjobs_orchestrator.local import control
 
         home = Home.from_environment()
         if (address := control.find_server(home)) is None:
             raise control.ServerError(control.explain_missing_server(home))
-        lines = shell.change(control.make_environment(home, address), os.environ)
-    print("\n".join(lines))
+        changes = shell.list_changes(control.make_environment(home, address), os.environ)
+    print("\n".join(shell.format_commands(changes)))
     return 0

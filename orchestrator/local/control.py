@@ -191,6 +191,8 @@ def _wait_until_ready(home: Home, process: subprocess.Popen[bytes]) -> Address |
             time.sleep(POLL_INTERVAL)
     except BaseException:  # Ctrl-C does not reach a process in a session of its own
         process.terminate()
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(TERM_TIMEOUT)  # afterwards, the caller may remove the home
         raise
     return None
 

@@ -1,4 +1,4 @@
-"""Shell commands that direct AWS clients to the local server, and commands that undo this."""
+"""Changes of environment variables that direct AWS clients to the local server, as shell commands if necessary."""
 
 import json
 import shlex
@@ -7,28 +7,32 @@ from collections.abc import Iterator, Mapping
 SAVED = "MICROJOBS_SAVED_ENVIRONMENT"
 """The variable that keeps the shell's earlier values, as JSON; null stands for a variable that was not set."""
 
-CONFLICTING = ("AWS_PROFILE", "AWS_DEFAULT_PROFILE", "AWS_SESSION_TOKEN", "AWS_SECURITY_TOKEN")
-"""Variables that would give clients other credentials."""
+CONFLICTING = (
+    "AWS_PROFILE",
+    "AWS_DEFAULT_PROFILE",
+    "AWS_SESSION_TOKEN",
+    "AWS_SECURITY_TOKEN",
+    "AWS_IGNORE_CONFIGURED_ENDPOINT_URLS",
+)
+"""Variables that would give clients other credentials, or let them ignore the address."""
+
+Changes = Mapping[str, str | None]
+"""New values of variables. None: the variable is removed."""
 
 
-def change(values: Mapping[str, str], environ: Mapping[str, str]) -> Iterator[str]:
-    """Yield commands that set variables. The first change also saves the earlier values."""
-    for name, value in values.items():
-        yield _export(name, value)
-    yield f"unset {' '.join(CONFLICTING)}"
-    if SAVED not in environ:
-        yield _export(SAVED, json.dumps({name: environ.get(name) for name in (*values, *CONFLICTING)}))
+def list_changes(values: Mapping[str, str], environ: Mapping[str, str]) -> Changes:
+    """Return the changes that set variables. The first change also saves the earlier values."""
+    changes: dict[str, str | None] = {**values, **dict.fromkeys(CONFLICTING)}
+    saved = {} if SAVED in environ else {SAVED: json.dumps({name: environ.get(name) for name in changes})}
+    return {**changes, **saved}
 
 
-def undo(environ: Mapping[str, str]) -> Iterator[str]:
-    """Yield commands that restore all variables; none if nothing was changed."""
-    if (text := environ.get(SAVED)) is None:
-        return
-    saved: dict[str, str | None] = json.loads(text)
-    for name, value in saved.items():
-        yield f"unset {name}" if value is None else _export(name, value)
-    yield f"unset {SAVED}"
+def list_restorations(environ: Mapping[str, str]) -> Changes:
+    """Return the changes that restore all variables; none if nothing was changed."""
+    return {**json.loads(environ[SAVED]), SAVED: None} if SAVED in environ else {}
 
 
-def _export(name: str, value: str) -> str:
-    return f"export {name}={shlex.quote(value)}"
+def format_commands(changes: Changes) -> Iterator[str]:
+    """Yield the commands that make changes."""
+    for name, value in changes.items():
+        yield f"unset {name}" if value is None else f"export {name}={shlex.quote(value)}"

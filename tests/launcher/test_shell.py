@@ -89,7 +89,8 @@ BEFORE = {"AWS_PROFILE": "work", "AWS_ACCESS_KEY_ID": "it's mine", "AWS_REGION":
 CHANGED = {"AWS_ACCESS_KEY_ID": "AKIA", "AWS_ENDPOINT_URL": "http://127.0.0.1:1", "AWS_REGION": "us-east-1"}
 PROGRAMS = {
     "change": (
-        f"from microjobs_orchestrator.local.shell import change; print(*change({CHANGED!r}, os.environ), sep=chr(10))"
+        "from microjobs_orchestrator.local import shell; "
+        f"print(*shell.format_commands(shell.list_changes({CHANGED!r}, os.environ)), sep=chr(10))"
     ),
     "show": "print(*sorted(f'{name}={value!r}' for name, value in os.environ.items() if 'AWS' in name))",
 }
@@ -133,4 +134,4 @@ def test_first_steps_of_the_quick_start_work_when_pasted(name: str, tmp_path: Pa
 
 
 def test_unset_without_changes_prints_nothing() -> None:
-    assert list(shell.undo(BEFORE)) == []
+    assert shell.list_restorations(BEFORE) == {}

@@ -1,0 +1,1 @@
+"""The local server as a library: for users' programs, notebooks and tests."""

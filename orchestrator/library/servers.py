@@ -1,0 +1,97 @@
+"""Starts a local server for a block of code, and directs the clients of this process to a server."""
+
+import os
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from microjobs_orchestrator.library.local_server import LocalServer
+from microjobs_orchestrator.local import config, control, shell, trees
+from microjobs_orchestrator.local.home import Home
+
+
+@contextmanager
+def server(folder: str | Path | None = None, **settings: Any) -> Iterator[LocalServer]:
+    """Start a local server, yield it, and stop it with its jobs and endpoints after the block.
+
+    The server also stops if the block raises, at Ctrl-C, and when this process ends in any other way.
+
+    Args:
+        folder: the server's folder. By default, a temporary folder, which is removed after the block.
+        settings: settings of the table `[local]` of `microjobs.toml`, such as `runtime="process"` or
+            `images={"my-image:*": "my-image:dev"}`. They override the file in the current folder. The default port is a
+            free one.
+
+    Raises:
+        ConfigError: a setting is unknown or invalid.
+        ServerError: the server does not start, or a server already runs for the folder.
+    """
+    chosen = _read_settings(settings)
+    with ExitStack() as cleanup:
+        if folder is None:
+            folder = Path(tempfile.mkdtemp(prefix="microjobs-"))
+            cleanup.callback(trees.remove, folder)
+        home = Home(Path(folder).expanduser().absolute())
+        if control.await_server(home) is not None:
+            remedy = "use it with `microjobs.local.connect`, or stop it with `microjobs local down`"
+            raise control.ServerError(f"a server already runs for {home.root}: {remedy}")
+        yield LocalServer.at(home, cleanup.enter_context(control.use_server(home, chosen)))
+
+
+def _read_settings(settings: Mapping[str, Any]) -> config.Config:
+    known = [field.name for field in fields(config.Config)]
+    if unknown := sorted(settings.keys() - set(known)):
+        raise config.ConfigError(f"a server has no setting {unknown[0]!r}; the settings are {', '.join(known)}")
+    return config.merge_flags(config.load(), **{"port": 0, **settings})
+
+
+def connect(folder: str | Path | None = None) -> LocalServer:
+    """Direct the AWS clients of this process to a running local server, until `disconnect`.
+
+    This sets the environment variables that `microjobs local env` prints, and replaces boto3's default session. Clients
+    and sessions that exist already keep their address.
+
+    Args:
+        folder: the server's folder; by default `.microjobs` in the current folder, or MICROJOBS_HOME.
+
+    Raises:
+        ServerError: no server runs for the folder.
+    """
+    home = Home.from_environment() if folder is None else Home(Path(folder).expanduser().absolute())
+    if (address := control.find_server(home)) is None:
+        raise control.ServerError(control.explain_missing_server(home))
+    found = LocalServer.at(home, address)
+    _set_variables(shell.list_changes(found.environment, os.environ))
+    return found
+
+
+def disconnect() -> None:
+    """Restore the environment variables that this process, or its shell, had before it used a local server."""
+    _set_variables(shell.list_restorations(os.environ))
+
+
+@contextmanager
+def connected(running: LocalServer) -> Iterator[None]:
+    """Direct the AWS clients of this process to a server during a block."""
+    changes = shell.list_changes(running.environment, os.environ)
+    before = {name: os.environ.get(name) for name in changes}
+    _set_variables(changes)
+    try:
+        yield
+    finally:
+        _set_variables(before)
+
+
+def _set_variables(values: Mapping[str, str | None]) -> None:
+    """Set environment variables, and remove those with the value None."""
+    for name, value in values.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
+    if (boto3 := sys.modules.get("boto3")) is not None:
+        boto3.DEFAULT_SESSION = None  # type: ignore[attr-defined]  # the next call creates one, with these variables
