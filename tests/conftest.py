@@ -16,7 +16,7 @@ from hypothesis import settings
 from microjobs_orchestrator import docker_engine
 from microjobs_orchestrator.local.runtimes.process.packages import TORCH_INDEX_URL
 
-pytest_plugins = ["tests.order", "tests.passes"]
+pytest_plugins = ["pytester", "tests.order", "tests.passes"]
 
 settings.load_profile("ci")
 """Hypothesis' profile for CI: each run generates the same examples, and a slow machine is not a failure."""

@@ -1,0 +1,46 @@
+"""Plugin for pytest, with the fixture `microjobs`: a local server for the tests of a project.
+
+pytest imports this module in every project of an environment in which this package is installed. Therefore, everything
+else is imported when a test uses a fixture.
+"""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from microjobs_orchestrator.library.local_server import LocalServer
+
+
+@pytest.fixture(scope="session")
+def microjobs_settings() -> dict[str, Any]:
+    """Return the arguments of `microjobs.local.server` for the tests. Redefine this fixture to change them."""
+    return {}
+
+
+@pytest.fixture(scope="session")
+def microjobs_server(
+    microjobs_settings: dict[str, Any], tmp_path_factory: pytest.TempPathFactory
+) -> "Iterator[LocalServer]":
+    """Run a server until the end of the session; with pytest-xdist, one server per worker.
+
+    Fixtures that several tests share use this fixture: what they create is not removed after a test.
+    """
+    from microjobs_orchestrator.library.servers import server
+
+    folder = tmp_path_factory.mktemp("microjobs")
+    with server(**{"folder": folder, **microjobs_settings}) as running:
+        yield running
+
+
+@pytest.fixture
+def microjobs(microjobs_server: "LocalServer") -> "Iterator[LocalServer]":
+    """Direct the AWS clients to the server during the test, and remove the resources that the test created."""
+    from microjobs_orchestrator.library.removal import list_names, remove_others
+    from microjobs_orchestrator.library.servers import connected
+
+    kept = list_names(microjobs_server)
+    with connected(microjobs_server):
+        yield microjobs_server
+    remove_others(microjobs_server, kept)

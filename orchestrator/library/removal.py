@@ -1,0 +1,91 @@
+"""Removal of the resources that a test created."""
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from typing import Any
+
+from botocore import xform_name
+from botocore.exceptions import ClientError
+
+from microjobs_orchestrator.failures import LauncherError
+from microjobs_orchestrator.library.local_server import LocalServer
+from microjobs_orchestrator.local.kinds import Kind, all_kinds
+
+POLL_SECONDS = 0.05
+TIMEOUT_SECONDS = 120.0
+
+Names = Mapping[Kind, frozenset[str]]
+"""Names of resources by kind."""
+
+
+def list_names(server: LocalServer) -> Names:
+    """Return the names of all resources of a server."""
+    sagemaker = server.client("sagemaker")
+    return {kind: frozenset(_list_names(sagemaker, kind)) for kind in all_kinds() if "List" in kind.verbs}
+
+
+def _list_names(sagemaker: Any, kind: Kind) -> Iterator[str]:
+    for page in sagemaker.get_paginator(_method(kind, "List")).paginate():
+        for summary in page[kind.summaries_member]:
+            yield summary[kind.name_member]
+
+
+def remove_others(server: LocalServer, kept: Names) -> None:
+    """Stop and delete the resources that are not among the kept ones.
+
+    Jobs of kinds that AWS cannot delete, such as transform jobs, are only stopped.
+
+    Raises:
+        LauncherError: a resource does not end within `TIMEOUT_SECONDS`.
+    """
+    sagemaker = server.client("sagemaker")
+    for kind in reversed(all_kinds()):  # owners first: they create resources of other kinds
+        if "List" in kind.verbs:
+            names = {*_list_names(sagemaker, kind)} - kept.get(kind, frozenset())
+            for remove in (_request_stop, _await_end, _delete):
+                for name in names:
+                    remove(sagemaker, kind, name)
+
+
+def _request_stop(sagemaker: Any, kind: Kind, name: str) -> None:
+    if "Stop" in kind.verbs:
+        with suppress(ClientError):  # it has ended
+            getattr(sagemaker, _method(kind, "Stop"))(**{kind.name_member: name})
+
+
+def _await_end(sagemaker: Any, kind: Kind, name: str) -> None:
+    """Wait until a job has ended."""
+    if "Stop" not in kind.verbs or kind.lifecycle is None:
+        return
+    for description in _poll(sagemaker, kind, name):
+        if description[kind.status_member] not in kind.lifecycle.transitional:
+            return
+
+
+def _delete(sagemaker: Any, kind: Kind, name: str) -> None:
+    """Delete a resource, and wait until it does not exist."""
+    if "Delete" not in kind.verbs:
+        return
+    getattr(sagemaker, _method(kind, "Delete"))(**{kind.name_member: name})
+    for _ in _poll(sagemaker, kind, name):
+        pass
+
+
+def _poll(sagemaker: Any, kind: Kind, name: str) -> Iterator[Mapping[str, Any]]:
+    """Yield the description of a resource again and again, until it does not exist."""
+    describe, deadline = getattr(sagemaker, _method(kind, "Describe")), time.monotonic() + TIMEOUT_SECONDS
+    while time.monotonic() < deadline:
+        try:
+            yield describe(**{kind.name_member: name})
+        except ClientError as error:
+            if "Could not find" in str(error):
+                return
+            raise
+        time.sleep(POLL_SECONDS)
+    raise LauncherError(f"{kind.words} {name} was not removed within {TIMEOUT_SECONDS:g} s: see the server's log")
+
+
+def _method(kind: Kind, verb: str) -> str:
+    """Return the name of boto3's method for an operation."""
+    return xform_name(kind.operations[verb])
