@@ -6,9 +6,8 @@ from pathlib import Path
 
 from microjobs.bundle import MODEL_FILE, open_model_folder
 from microjobs.contract import Layout
-from microjobs.errors import UserError
-from microjobs.hosting.model_source import ModelSource, bundle_source, handler_source
-from microjobs.hosting.user_program import MAX_NAMES, find_program
+from microjobs.hosting.model_source import ModelSource, bundle_source, handler_source, no_model_error
+from microjobs.hosting.user_program import find_program
 
 
 def find_model_source(layout: Layout, environ: Mapping[str, str], cleanup: ExitStack) -> ModelSource:
@@ -23,20 +22,13 @@ def find_model_source(layout: Layout, environ: Mapping[str, str], cleanup: ExitS
     if program is not None:
         return handler_source(program, folder, environ)
     if not (folder / MODEL_FILE).is_file():
-        raise UserError(_no_model_message(folder))
+        raise no_model_error(folder, f"{MODEL_FILE}: it is not a model bundle of the train jobs", _find_remedy(folder))
     return bundle_source(folder)
 
 
-def _no_model_message(folder: Path) -> str:
-    """Return an error message with the files of the folder and the remedy."""
-    scripts = sorted(path.name for path in (folder / "code").glob("*.py"))
-    if (folder / "inference.py").is_file():
-        remedy = "move inference.py into the folder code/"
-    elif scripts:
-        names = ", ".join(scripts[:MAX_NAMES])
-        remedy = f"code/ has {names}: name the program inference.py, or set SAGEMAKER_PROGRAM"
-    else:
-        remedy = "serve runs bundles of the train jobs, and your own code in code/inference.py"
-    entries = sorted(path.name + "/" * path.is_dir() for path in folder.iterdir())
-    content = ", ".join(entries[:MAX_NAMES]) or "nothing"
-    return f"{folder} has no {MODEL_FILE}: it is not a model bundle of the train jobs. It contains {content}; {remedy}"
+def _find_remedy(folder: Path) -> str:
+    if next(folder.rglob("saved_model.pb"), None):
+        return "the image train-tensorflow serves SavedModels"
+    if any(folder.glob("*.pt")) or any(folder.glob("*.pth")):
+        return "the image train-pytorch serves TorchScript archives, and files of PyTorch with code/inference.py"
+    return "serve runs bundles of the train jobs, and your own code in code/inference.py"

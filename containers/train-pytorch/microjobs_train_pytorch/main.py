@@ -1,4 +1,4 @@
-"""Trains a regression model with PyTorch: channels `train` and `test` in, a model bundle out."""
+"""Trains a regression model with PyTorch: channels `train` and `test` in, a model bundle out. Serves models."""
 
 import logging
 from collections.abc import Callable
@@ -14,6 +14,15 @@ from .hyperparameters import Hyperparameters
 def train(hyperparameters: Hyperparameters) -> None:
     """Train, test and save; see `microjobs.trainer.job.train`."""
     job.train(hyperparameters, _load_framework, _find_worker_program)
+
+
+def serve() -> None:
+    """Serve the model in the model folder; see `microjobs.hosting.server.serve`."""
+    from microjobs.hosting import server  # a training does not need it
+
+    from .model_source import find_model_source
+
+    server.serve(find_model_source)
 
 
 def _find_worker_program(resources: ResourceConfig) -> Program | None:

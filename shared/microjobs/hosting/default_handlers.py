@@ -1,13 +1,18 @@
 """Default functions, used for each function that a user's program does not define.
 
 The defaults around the user's predict_fn behave as those of `sagemaker-inference`. That package rejects a program
-without predict_fn. `serve` accepts it: requests and responses are then those of a bundle.
+without predict_fn. `serve` accepts it: requests and responses are then those of a bundle. Images of frameworks supply
+defaults of their own.
 """
 
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from microjobs.bundle import read_bundle
 from microjobs.predictor import Predictor
 
 from . import formats
@@ -16,6 +21,35 @@ from .formats.rows import Numbers, check_rows
 from .media_types import FORMATS, JSON, JSON_LINES, SUPPORTED, parse_media_type
 from .responses import HttpError, quote
 from .toolkit import decoder, encoder, errors, utils
+
+
+@dataclass(frozen=True)
+class DefaultFunctions:
+    """Functions for those that a program does not define, with the parameters of the convention.
+
+    Args:
+        model_fn: raises UserError if it finds no model that it can load.
+    """
+
+    model_fn: Callable[[str], Any]
+    input_fn: Callable[[bytes | str, str], Any]
+    predict_fn: Callable[[Any, Any], Any]
+    output_fn: Callable[[Any, str], Any]
+
+
+ChooseDefaults = Callable[[Collection[str], Path], DefaultFunctions]
+"""Function that returns the defaults for the names of a program's functions and the model folder."""
+
+
+def bundle_defaults(functions: Collection[str], _model_dir: Path) -> DefaultFunctions:
+    """Return the defaults of the image serve: the model is a bundle, and data are numpy arrays."""
+    if "predict_fn" in functions:
+        return DefaultFunctions(load_bundle, decode_array, predict_rows, encode_array)
+    return DefaultFunctions(load_bundle, decode_rows, predict_rows, encode_predictions)
+
+
+def load_bundle(model_dir: str) -> Predictor:
+    return Predictor(read_bundle(Path(model_dir)))
 
 
 def decode_array(body: bytes | str, content_type: str) -> Any:

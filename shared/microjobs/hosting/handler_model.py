@@ -12,11 +12,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from microjobs.bundle import read_bundle
 from microjobs.errors import UserError
-from microjobs.predictor import Predictor
 
-from . import default_handlers as defaults
+from .default_handlers import ChooseDefaults, bundle_defaults, can_predict
 from .formats import to_utf8
 from .handler_context import Context, check_header, response_headers
 from .media_types import JSON, parse_media_type
@@ -34,24 +32,32 @@ STATUSES_WITHOUT_BODY = (204, 304)
 class HandlerModel:
     """The user's functions and model. It runs one invocation at a time, because user code is not always thread-safe.
 
+    Args:
+        program: the user's program; None if all functions are the defaults.
+        choose_defaults: returns the functions that replace those that the program does not define.
+
     Raises:
         UserError: the program cannot be imported, a function is missing, or the model cannot be loaded.
     """
 
     is_fast = False
 
-    def __init__(self, program: Path, model_dir: Path, default_accept: str = "") -> None:
-        self._program = program.name
-        self._handlers = load_handlers(program)
+    def __init__(
+        self,
+        program: Path | None,
+        model_dir: Path,
+        default_accept: str = "",
+        choose_defaults: ChooseDefaults = bundle_defaults,
+    ) -> None:
+        self._program = program.name if program else "the model"
+        self._handlers = load_handlers(program) if program else {}
         self._model_dir = str(model_dir)
         self._default_accept = default_accept or JSON
         self._lock = threading.Lock()
-        has_predict_fn = "predict_fn" in self._handlers
-        decode = defaults.decode_array if has_predict_fn else defaults.decode_rows
-        encode = defaults.encode_array if has_predict_fn else defaults.encode_predictions
-        self._input_fn = self._handler("input_fn", decode)
-        self._predict_fn = self._handler("predict_fn", defaults.predict_rows)
-        self._output_fn = self._handler("output_fn", encode)
+        defaults = self._defaults = choose_defaults(self._handlers, model_dir)
+        self._input_fn = self._handler("input_fn", defaults.input_fn)
+        self._predict_fn = self._handler("predict_fn", defaults.predict_fn)
+        self._output_fn = self._handler("output_fn", defaults.output_fn)
         self._transform_fn: Handler = self._handlers.get("transform_fn", self._transform)
         self._model = self._load_model()
 
@@ -92,20 +98,20 @@ class HandlerModel:
         if "model_fn" in self._handlers:
             model = self._run_at_start("model_fn", context, self._model_dir)
         else:
-            model = self._load_bundle()
-        if not {"predict_fn", "transform_fn"} & self._handlers.keys() and not defaults.can_predict(model):
+            model = self._load_default_model()
+        if not {"predict_fn", "transform_fn"} & self._handlers.keys() and not can_predict(model):
             kind = type(model).__name__
             raise UserError(f"{self._program}: model_fn returned {kind}, which has no predict(): define predict_fn")
         self._run_at_start("model_warmup_fn", context, self._model_dir, model)
         return model
 
-    def _load_bundle(self) -> Any:
+    def _load_default_model(self) -> Any:
         try:
-            return Predictor(read_bundle(Path(self._model_dir)))
+            return self._defaults.model_fn(self._model_dir)
         except UserError as error:
-            raise UserError(
-                f"{self._program} does not define model_fn, so serve loads a bundle, which failed: {error}"
-            ) from error
+            if not self._handlers:
+                raise
+            raise UserError(f"{self._program} does not define model_fn, and the default failed: {error}") from error
 
     def _run_at_start(self, name: str, context: Context, *values: object) -> Any:
         if name not in self._handlers:

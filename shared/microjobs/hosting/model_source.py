@@ -8,10 +8,13 @@ from pathlib import Path
 
 from microjobs.bundle import read_bundle
 from microjobs.contract import Layout
+from microjobs.errors import UserError
 
 from .bundle_model import BundleModel
+from .default_handlers import ChooseDefaults, bundle_defaults
 from .handler_model import HandlerModel
 from .service import Model
+from .user_program import MAX_NAMES
 from .user_requirements import ensure_installed
 
 BUNDLE_QUEUE_SIZE = 128
@@ -55,16 +58,47 @@ def bundle_source(folder: Path) -> ModelSource:
     return ModelSource(lambda: model, loads_slowly=False, labels=labels, queue_size=BUNDLE_QUEUE_SIZE)
 
 
-def handler_source(program: Path, folder: Path, environ: Mapping[str, str]) -> ModelSource:
+def handler_source(
+    program: Path | None,
+    folder: Path,
+    environ: Mapping[str, str],
+    choose_defaults: ChooseDefaults = bundle_defaults,
+    model: str = "",
+) -> ModelSource:
     """Install the requirements of a user's program, and load the program in each worker.
 
     Frameworks with threads of their own do not survive a fork.
+
+    Args:
+        program: the user's program; None if all functions are the defaults.
+        choose_defaults: see `HandlerModel`.
+        model: name of the model, for the log and the metrics, if there is no program.
 
     Raises:
         UserError: the requirements cannot be installed.
         RestartNeededError: they have been installed for another interpreter.
     """
-    ensure_installed(program.parent)
+    if program:
+        ensure_installed(program.parent)
     accept = environ.get("SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT", "")
-    load = functools.partial(HandlerModel, program, folder, accept)
-    return ModelSource(load, loads_slowly=True, labels={"program": program.name}, queue_size=HANDLER_QUEUE_SIZE)
+    load = functools.partial(HandlerModel, program, folder, accept, choose_defaults)
+    labels = {"program": program.name} if program else {"model": model}
+    return ModelSource(load, loads_slowly=True, labels=labels, queue_size=HANDLER_QUEUE_SIZE)
+
+
+def no_model_error(folder: Path, expected: str, remedy: str) -> UserError:
+    """Return the error for a model folder without a model; it names the files of the folder and the remedy.
+
+    Args:
+        expected: what the folder lacks.
+        remedy: used if the files of the folder do not suggest another one.
+    """
+    scripts = sorted(path.name for path in (folder / "code").glob("*.py"))
+    if (folder / "inference.py").is_file():
+        remedy = "move inference.py into the folder code/"
+    elif scripts:
+        names = ", ".join(scripts[:MAX_NAMES])
+        remedy = f"code/ has {names}: name the program inference.py, or set SAGEMAKER_PROGRAM"
+    entries = sorted(path.name + "/" * path.is_dir() for path in folder.iterdir())
+    content = ", ".join(entries[:MAX_NAMES]) or "nothing"
+    return UserError(f"{folder} has no {expected}. It contains {content}; {remedy}")

@@ -127,7 +127,7 @@ def _check_names(program: str, module: ModuleType) -> None:
     if not present:
         hint = "".join(f" (did you mean {intended} instead of {name}?)" for name, intended in typos[:1])
         if not hint and (other := [name for name in TENSORFLOW_SERVING_FUNCTIONS if name in functions]):
-            hint = f" ({' and '.join(other)} are for TensorFlow Serving's image)"
+            hint = f" ({' and '.join(other)} are for TensorFlow Serving: the image train-tensorflow calls them)"
         raise UserError(f"{found}, but serve calls only {expected}{hint}")
     for name, intended in typos:
         if intended not in (*present, *replaced):

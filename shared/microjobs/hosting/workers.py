@@ -63,10 +63,19 @@ def worker_count(environ: Mapping[str, str]) -> int:
     """
     text = environ.get("SAGEMAKER_MODEL_SERVER_WORKERS", "")
     if not text:
-        return max(1, int(min(len(os.sched_getaffinity(0)), cpu_quota())))
+        return _cpu_count()
     if not text.isdecimal() or int(text) < 1:
         raise UserError(f"SAGEMAKER_MODEL_SERVER_WORKERS is {text!r}: set it to a number of at least 1")
     return int(text)
+
+
+def threads_per_worker(environ: Mapping[str, str]) -> int:
+    """Return the number of threads with which all workers together use the CPUs of this container."""
+    return max(1, _cpu_count() // worker_count(environ))
+
+
+def _cpu_count() -> int:
+    return max(1, int(min(len(os.sched_getaffinity(0)), cpu_quota())))
 
 
 def cpu_quota(cgroup: Path = CGROUP) -> float:

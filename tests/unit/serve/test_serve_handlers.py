@@ -256,7 +256,7 @@ MODEL = "def model_fn(model_dir):\n    return 1\n"
 PREDICT = "def predict_fn(data, model):\n    return 1\n"
 HANDLER = "def input_handler(data, context):\n    pass\ndef output_handler(data, context):\n    pass\n"
 UNUSABLE_PROGRAMS = {
-    HANDLER: "(input_handler and output_handler are for TensorFlow Serving's image)",
+    HANDLER: "(input_handler and output_handler are for TensorFlow Serving: the image train-tensorflow calls them)",
     HANDLER.replace("_handler", "_of_mine"): "defines input_of_mine, output_of_mine, but serve calls only pre_model_fn",
     "x = 1": "defines no functions, but serve calls only pre_model_fn",
     "def modle_fn(model_dir):\n    return 1\n"
@@ -285,7 +285,7 @@ def test_missing_model_error_names_the_functions_found(tmp_path: Path) -> None:
     (tmp_path / "model" / "code" / "inference.py").write_text(PREDICT)
     with running_server(tmp_path) as server:
         assert server.wait() == 2
-    assert "inference.py does not define model_fn, so serve loads a bundle, which failed: " in (server.failure or "")
+    assert "inference.py does not define model_fn, and the default failed: " in (server.failure or "")
     assert "has no model.onnx" in (server.failure or "")
 
 
@@ -301,7 +301,8 @@ def test_helpers_with_similar_names_are_accepted(root: Path) -> None:
 
 
 FILES_WITHOUT_MODEL = {
-    "1/saved_model.pb": "It contains 1/",
+    "1/saved_model.pb": "It contains 1/; the image train-tensorflow serves SavedModels",
+    "model.pth": "the image train-pytorch serves TorchScript archives",
     "model.joblib": "It contains model.joblib",
     "inference.py": "move inference.py into the folder code/",
     "code/serve.py": "code/ has serve.py: name the program inference.py",

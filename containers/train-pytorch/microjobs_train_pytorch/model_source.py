@@ -1,0 +1,61 @@
+"""Finds the model to serve: the user's code, a TorchScript archive, or a bundle. Does not import PyTorch."""
+
+import zipfile
+from collections.abc import Collection, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+
+from microjobs.bundle import MODEL_FILE, open_model_folder
+from microjobs.contract import Layout
+from microjobs.hosting.default_handlers import DefaultFunctions, bundle_defaults
+from microjobs.hosting.model_source import ModelSource, bundle_source, handler_source, no_model_error
+from microjobs.hosting.user_program import find_program
+
+ARCHIVE_NAMES = ("model.pt", "model.pth")
+"""Usual names of a TorchScript archive. The first one is the name that AWS's image expects."""
+
+
+def find_model_source(layout: Layout, environ: Mapping[str, str], cleanup: ExitStack) -> ModelSource:
+    """Return the user's own code if the model folder has some, otherwise a TorchScript archive or the bundle.
+
+    Raises:
+        UserError: the folder has none of them, or the bundle cannot be loaded.
+        RestartNeededError: the user's requirements have been installed for another interpreter.
+    """
+    folder = cleanup.enter_context(open_model_folder(layout.model))
+    program = find_program(layout, folder, environ, cleanup)
+    archive = find_torchscript(folder)
+    if program is not None or archive is not None:
+        return handler_source(program, folder, environ, choose_defaults, archive.name if archive else "")
+    if (folder / MODEL_FILE).is_file():
+        return bundle_source(folder)
+    remedy = "save a TorchScript archive (torch.jit.save) as model.pt, or add code/inference.py with model_fn"
+    raise no_model_error(folder, "TorchScript archive, code/inference.py or bundle of the train jobs", remedy)
+
+
+def find_torchscript(folder: Path) -> Path | None:
+    """Return the TorchScript archive of a model folder: one with a usual name, or the only one; otherwise None."""
+    archives = [
+        path for suffix in ("pt", "pth") for path in sorted(folder.glob(f"*.{suffix}")) if _is_torchscript(path)
+    ]
+    named = [path for name in ARCHIVE_NAMES for path in archives if path.name == name]
+    return next(iter(named), archives[0] if len(archives) == 1 else None)
+
+
+def _is_torchscript(path: Path) -> bool:
+    """Return whether a file is a TorchScript archive. Other files of PyTorch are archives too, but without code."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return any(name.endswith("/constants.pkl") for name in archive.namelist())
+    except (OSError, zipfile.BadZipFile):
+        return False
+
+
+def choose_defaults(functions: Collection[str], model_dir: Path) -> DefaultFunctions:
+    """Return the defaults of PyTorch's convention; those of bundles if the model can only be the bundle."""
+    archive = find_torchscript(model_dir)
+    if "model_fn" not in functions and archive is None and (model_dir / MODEL_FILE).is_file():
+        return bundle_defaults(functions, model_dir)
+    from .default_functions import torch_defaults
+
+    return torch_defaults(archive)
