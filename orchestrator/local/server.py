@@ -132,7 +132,7 @@ def _start(home: Home, config: Config, runtime: Runtime, cleanup: ExitStack) -> 
     port: int = client_listener.bind_addr[1]
     cleanup.callback(client_listener.stop)
     settings = Settings(
-        f"http://{runtime.machine}:{port}", config.region, config.images, config.framework_images, config.limits
+        f"http://{runtime.machine_address}:{port}", config.region, config.images, config.framework_images, config.limits
     )
     state, store = State(home.state), ObjectStore(home)
     cleanup.callback(state.close)
@@ -153,10 +153,10 @@ def _start(home: Home, config: Config, runtime: Runtime, cleanup: ExitStack) -> 
 
 def _listen_for_jobs(runtime: Runtime, port: int, cleanup: ExitStack) -> Iterator[Server]:
     """Listen on the address that hosts of jobs use, unless clients use the same address."""
-    if runtime.machine in NAMES:
+    if runtime.machine_address in NAMES:
         return
     try:
-        listener = _listen(runtime.machine, port)
+        listener = _listen(runtime.machine_address, port)
     except ServerError as error:  # clients do not need this address, and jobs that need it report the error
         logger.warning("jobs cannot reach this server: %s", error)
         return
@@ -188,7 +188,7 @@ def create_services(context: Context, registry: Registry) -> Mapping[str, Servic
 
 
 def _create_gateway(context: Context, registry: Registry, forwarder: Forwarder) -> Gateway:
-    home, hosts = context.home, {*NAMES, context.runtime.machine}
+    home, hosts = context.home, {*NAMES, context.runtime.machine_address}
     services: dict[str, AnyService] = {
         "s3": S3(context.store, context.settings.region),
         **create_services(context, registry),

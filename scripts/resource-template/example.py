@@ -1,4 +1,4 @@
-"""Example of greetings."""
+"""An example request for greetings, with which the tests of all families create one."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from tests.local.resources.examples import Example, required_members
 
 
 def make_request(local: LocalServer, name: str) -> dict[str, Any]:  # noqa: ARG001
-    """Replace this: return a request with the members that the family honours, and store the objects that it reads."""
+    """Replace this: return a Create request with all honoured members, and store the S3 objects that it reads."""
     return required_members(GREETING)
 
 

@@ -14,7 +14,7 @@ from microjobs_orchestrator.local import control
 from microjobs_orchestrator.local.home import HOME
 from microjobs_orchestrator.local.identity import ACCOUNT, REGION
 from tests.conftest import JOBS, image_name
-from tests.local.clients import LocalServer, started
+from tests.local.clients import LocalServer, running_server
 
 REGISTRY = f"{ACCOUNT}.dkr.ecr.{REGION}.amazonaws.com/microjobs"
 DIGEST = "sha256:" + "0" * 64
@@ -87,7 +87,9 @@ def to_snake_case(word: str) -> str:
 @contextmanager
 def open_account(folder: Path) -> Iterator[Account]:
     """Start an account whose registry has this machine's images, and write its settings."""
-    with started(folder / "aws", runtime="docker", images={uri: image_name(job) for job, uri in URIS.items()}) as local:
+    with running_server(
+        folder / "aws", runtime="docker", images={uri: image_name(job) for job, uri in URIS.items()}
+    ) as local:
         account = Account(local, folder)
         write_pushed_images(account.home)
         (folder / "microjobs.toml").write_text(

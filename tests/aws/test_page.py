@@ -24,7 +24,7 @@ from microjobs_orchestrator.cli import make_parser
 from microjobs_orchestrator.local import control
 from tests.clients.environments import client_programs
 from tests.conftest import REPOSITORY
-from tests.local.clients import LocalServer, started
+from tests.local.clients import LocalServer, running_server
 
 # moto warns that it does not create bucket policies.
 pytestmark = pytest.mark.filterwarnings("ignore:Tried to parse AWS..S3..BucketPolicy")
@@ -76,7 +76,7 @@ def moto() -> Iterator[str]:
 @pytest.fixture
 def page_folder(tmp_path: Path, moto: str) -> Iterator[PageFolder]:
     (tmp_path / "microjobs.toml").write_text(TABLES[0])
-    with started(tmp_path / "local", runtime="process") as local:
+    with running_server(tmp_path / "local", runtime="process") as local:
         (local.home.buckets / settings.load(tmp_path / "microjobs.toml").bucket).mkdir()
         yield PageFolder(tmp_path, local, moto)
 

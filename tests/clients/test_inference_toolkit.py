@@ -74,10 +74,10 @@ def test_only_failures_of_user_code_are_reported_as_failures_of_user_code(serve_
 def pair_responses(
     toolkit_results: list[Answers], serve_results: list[Answers]
 ) -> Iterator[tuple[tuple[str, str], Answers, Answers]]:
-    """Yield program and request, and responses responses."""
+    """Yield the names of a program and a request, the toolkit's response, and the response of serve."""
     for (name, program), toolkit, serve in zip(PROGRAMS.items(), toolkit_results, serve_results, strict=True):
-        for request, *responses in zip(program.requests, toolkit["answers"], serve["answers"], strict=False):
-            yield (name, request), responses[0], responses[1]
+        for request, expected, found in zip(program.requests, toolkit["answers"], serve["answers"], strict=False):
+            yield (name, request), expected, found
 
 
 def is_equivalent(toolkit: Answers, serve: Answers) -> bool:

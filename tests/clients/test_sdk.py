@@ -9,7 +9,7 @@ import pytest
 from tests.bundles import linear_bundle
 from tests.clients.environments import run_program
 from tests.conftest import image_name
-from tests.local.clients import LocalServer, started
+from tests.local.clients import LocalServer, running_server
 
 pytestmark = pytest.mark.engine
 
@@ -20,7 +20,7 @@ def run(local: LocalServer, folder: Path, script: str, *arguments: object) -> li
 
 def test_script_runs_in_the_alias_of_an_aws_image(tmp_path: Path) -> None:
     aliases = {"*.dkr.ecr.*.amazonaws.com/sagemaker-scikit-learn:*": image_name("preprocess")}
-    with started(tmp_path / "home", runtime="docker", images=aliases) as local:
+    with running_server(tmp_path / "home", runtime="docker", images=aliases) as local:
         assert run(local, tmp_path, "sklearn_processor.py", tmp_path)[-1] == "mean 0.000000 std 1.000000"
 
 

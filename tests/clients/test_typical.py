@@ -54,7 +54,7 @@ def test_program_for_version_2_runs(
         "transformed": "6.0\n15.0\n",
         "processed": ["typical-v2/copy/rows.csv"],
     }
-    note = "ProfilerRuleConfigurations has no effect: there is no profiler"
+    note = "ProfilerRuleConfigurations has no effect: the local server has no profiler"
     assert any(note in line for line in lines) == (client == "sdk290")
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from microjobs_orchestrator.local import control
 from tests.conftest import REPOSITORY, image_name
-from tests.local.clients import started
+from tests.local.clients import running_server
 
 
 def make(target: str, checkout: Path) -> subprocess.CompletedProcess[str]:
@@ -47,7 +47,7 @@ def run_example_of_the_page(job: str, folder: Path) -> float:
     page = (REPOSITORY / "docs" / "using" / "your-own-job.md").read_text(encoding="utf-8")
     (program,) = re.findall(r"```python\n(import .*?)```", page, re.DOTALL)
     (folder / "my_first.py").write_text(program.replace("microjobs/my-job:dev", image_name(job)))
-    with started(folder / "home", runtime="docker") as local:
+    with running_server(folder / "home", runtime="docker") as local:
         (local.bucket / "my-data").mkdir()
         np.save(local.bucket / "my-data" / "y_train.npy", np.arange(10.0))
         environment = {**os.environ, **control.make_environment(local.home, local.address)}

@@ -19,7 +19,7 @@ from microjobs_orchestrator.local.control import ServerError
 from microjobs_orchestrator.local.home import Home
 from tests.conftest import image_name
 from tests.local import clients
-from tests.local.clients import started, wait_until
+from tests.local.clients import running_server, wait_until
 
 OTHER_SETTINGS = {
     "AWS_PROFILE": "missing",
@@ -49,7 +49,7 @@ with microjobs.local.server(sys.argv[1] or None, runtime="process") as server:
 
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[clients.LocalServer]:
-    with started(tmp_path_factory.mktemp("running"), runtime="process") as server:
+    with running_server(tmp_path_factory.mktemp("running"), runtime="process") as server:
         yield server
 
 

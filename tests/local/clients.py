@@ -91,19 +91,21 @@ class LocalServer:
         )
         return job
 
-    def training(self, name: str) -> dict[str, Any]:
+    def describe_training(self, name: str) -> dict[str, Any]:
         """Return the description of a training job."""
         described: dict[str, Any] = self.sagemaker.describe_training_job(TrainingJobName=name)
         return described
 
-    def in_status(self, name: str, secondary: str) -> dict[str, Any]:
+    def wait_for_secondary_status(self, name: str, secondary: str) -> dict[str, Any]:
         """Wait until a training job has a SecondaryStatus; return its description."""
-        job: dict[str, Any] = wait_until(lambda: self.training(name), lambda job: job["SecondaryStatus"] == secondary)
+        job: dict[str, Any] = wait_until(
+            lambda: self.describe_training(name), lambda job: job["SecondaryStatus"] == secondary
+        )
         return job
 
     def wait_for_log(self, name: str, line: str) -> None:
         """Wait until a training job's first host has printed a line."""
-        wait_until(lambda: self.output("TrainingJobs", name), lambda lines: line in lines.get("algo-1", []))
+        wait_until(lambda: self.read_logs("TrainingJobs", name), lambda lines: line in lines.get("algo-1", []))
 
     def model(self, name: str, archive: str = "model.tar.gz") -> dict[str, str]:
         """Return the text of each file of a training job's archive, by name."""
@@ -125,7 +127,7 @@ class LocalServer:
         self.sagemaker.create_processing_job(**(request := processing_request(script, **members)))
         return str(request["ProcessingJobName"])
 
-    def output(self, group: str, job: str) -> dict[str, list[str]]:
+    def read_logs(self, group: str, job: str) -> dict[str, list[str]]:
         """Return the log lines that a job has now, by host."""
         streams = self.log_streams(f"/aws/sagemaker/{group}", f"{job}/")
         return {name.removeprefix(f"{job}/").rpartition("-")[0]: lines for name, lines in streams.items()}
@@ -145,20 +147,20 @@ class LocalServer:
         return [event["message"] for event in events]
 
 
-def wait_until(ask: Callable[[], Any], enough: Callable[[Any], bool], seconds: float = 150.0) -> Any:
-    """Call `ask` until `enough` accepts the answer, and return this answer."""
+def wait_until(poll: Callable[[], Any], is_done: Callable[[Any], bool], seconds: float = 150.0) -> Any:
+    """Call `poll` until `is_done` accepts its result; return the result."""
     deadline = time.monotonic() + seconds
-    while not enough(answer := ask()):
-        assert time.monotonic() < deadline, f"not within {seconds:g} s: {json.dumps(answer, default=str)}"
+    while not is_done(result := poll()):
+        assert time.monotonic() < deadline, f"not within {seconds:g} s: {json.dumps(result, default=str)}"
         time.sleep(0.05)
-    return answer
+    return result
 
 
-_number = iter(range(1, 1_000_000))
+_numbers = iter(range(1, 1_000_000))
 
 
 def unique(prefix: str) -> str:
-    return f"{prefix}-{next(_number)}"
+    return f"{prefix}-{next(_numbers)}"
 
 
 def training_request(local: LocalServer, script: str, instances: int = 1, **members: Any) -> dict[str, Any]:
@@ -211,7 +213,7 @@ def processing_output(name: str, uri: str, path: str, mode: str = "EndOfJob") ->
 
 
 @contextmanager
-def started(folder: Path, **settings: Any) -> Iterator[LocalServer]:
+def running_server(folder: Path, **settings: Any) -> Iterator[LocalServer]:
     """Run a server in its own process, as users do, until the end of the block."""
     home = Home(folder)
     address = control.start(home, Config(port=0, **settings))

@@ -7,20 +7,20 @@ import pytest
 
 from microjobs_orchestrator.local.home import Home
 from microjobs_orchestrator.local.runtimes.docker.runtime import DockerRuntime
-from tests.local.clients import LocalServer, started
+from tests.local.clients import LocalServer, running_server
 
 
 @pytest.fixture(scope="session")
 def local(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServer]:
     """Run a server whose jobs run in containers."""
-    with started(tmp_path_factory.mktemp("local"), runtime="docker") as running:
+    with running_server(tmp_path_factory.mktemp("local"), runtime="docker") as running:
         yield running
 
 
 @pytest.fixture(scope="session")
 def processes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServer]:
     """Run a server whose jobs run as processes."""
-    with started(tmp_path_factory.mktemp("processes"), runtime="process") as running:
+    with running_server(tmp_path_factory.mktemp("processes"), runtime="process") as running:
         yield running
 
 
@@ -36,6 +36,6 @@ def docker_runtime(tmp_path: Path) -> Iterator[DockerRuntime]:
     """Return a Docker runtime for the home `tmp_path / "home"`."""
     runtime = DockerRuntime(Home(tmp_path / "home"))
     yield runtime
-    for plan in runtime.running():
+    for plan in runtime.find_hosts():
         runtime.remove(plan)
     runtime.close()

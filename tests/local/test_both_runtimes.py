@@ -20,7 +20,7 @@ from tests.local.clients import (
     channel,
     processing_input,
     processing_output,
-    started,
+    running_server,
     unique,
     wait_until,
 )
@@ -152,12 +152,12 @@ def _round_numbers(text: str) -> str:
 
 def read_lines(local: LocalServer, group: str, job: str) -> dict[str, list[str]]:
     """Return the lines of a job's hosts, without times and addresses."""
-    return {host: [NOISE.sub("", line) for line in lines] for host, lines in local.output(group, job).items()}
+    return {host: [NOISE.sub("", line) for line in lines] for host, lines in local.read_logs(group, job).items()}
 
 
 def run_workflow(folder: Path, runtime: str) -> dict[str, Any]:
     """Scale, train and predict on a new server; return everything that a client sees."""
-    with started(folder, runtime=runtime) as local:
+    with running_server(folder, runtime=runtime) as local:
         assert local.address.runtime == runtime
         create_arrays(local)
         scaled = scale(local)

@@ -17,7 +17,7 @@ from botocore.exceptions import ClientError
 from microjobs.contract import Layout
 from microjobs_orchestrator.local import control
 from microjobs_orchestrator.local.config import Config
-from tests.local.clients import ROOT, LocalServer, channel, processing_input, started, wait_until
+from tests.local.clients import ROOT, LocalServer, channel, processing_input, running_server, wait_until
 
 
 def make_channel(name: str, uri: str, **members: Any) -> dict[str, Any]:
@@ -28,14 +28,14 @@ def make_channel(name: str, uri: str, **members: Any) -> dict[str, Any]:
     return item | members
 
 
-def read(local: LocalServer, name: str) -> str:
+def read_output(local: LocalServer, name: str) -> str:
     """Return the content of the file `model/read` of a completed job."""
     job = local.wait_for_end(name)
     assert job["TrainingJobStatus"] == "Completed", job["FailureReason"]
     return local.model(name)["read"]
 
 
-EPOCHS = (
+READ_EPOCHS = (
     f"cd {ROOT}/input/data; "
     "for epoch in 0 1 2; do until [ -p train_$epoch ]; do sleep 0.02; done; cat train_$epoch >> ../../model/read; "
     "echo '|' >> ../../model/read; done"
@@ -46,9 +46,9 @@ EPOCHS = (
 def test_pipe_contains_all_objects_in_each_epoch(anywhere: LocalServer) -> None:
     anywhere.put({"pipe/b": "second", "pipe/a": "first,", "pipe/deep/c": ".\n"})
     name = anywhere.start_training(
-        EPOCHS, InputDataConfig=[make_channel("train", anywhere.uri("pipe/"), InputMode="Pipe")]
+        READ_EPOCHS, InputDataConfig=[make_channel("train", anywhere.uri("pipe/"), InputMode="Pipe")]
     )
-    assert read(anywhere, name) == "first,second.\n|\n" * 3
+    assert read_output(anywhere, name) == "first,second.\n|\n" * 3
 
 
 def test_input_folders_can_be_renamed(anywhere: LocalServer) -> None:
@@ -56,7 +56,7 @@ def test_input_folders_can_be_renamed(anywhere: LocalServer) -> None:
     rename = 'python -c \'import os; os.rename("old", "new")\''  # mv copies if it cannot rename
     script = f"cd {ROOT}/input/data/train && {rename} && echo more >> new/a && cat new/a > ../../../model/read"
     name = anywhere.start_training(script, InputDataConfig=[make_channel("train", anywhere.uri("renamed/"))])
-    assert read(anywhere, name) == "contentmore\n"
+    assert read_output(anywhere, name) == "contentmore\n"
     assert (anywhere.bucket / "renamed/old/a").read_text() == "content"
 
 
@@ -67,16 +67,16 @@ def test_pipe_contains_a_complete_large_object(anywhere: LocalServer) -> None:
     name = anywhere.start_training(
         script, InputDataConfig=[make_channel("train", anywhere.uri("large/"), InputMode="Pipe")]
     )
-    assert read(anywhere, name).split()[0] == hashlib.sha256(content).hexdigest()
+    assert read_output(anywhere, name).split()[0] == hashlib.sha256(content).hexdigest()
 
 
 def test_reader_that_closes_early_gets_the_next_epoch(anywhere: LocalServer) -> None:
     anywhere.put({"early/a": "0123456789" * 100_000})
-    script = EPOCHS.replace("cat train_$epoch", "head -c 4 train_$epoch")
+    script = READ_EPOCHS.replace("cat train_$epoch", "head -c 4 train_$epoch")
     name = anywhere.start_training(
         script, InputDataConfig=[make_channel("train", anywhere.uri("early/"), InputMode="Pipe")]
     )
-    assert read(anywhere, name) == "0123|\n" * 3
+    assert read_output(anywhere, name) == "0123|\n" * 3
 
 
 def test_job_completes_with_unread_pipes(anywhere: LocalServer) -> None:
@@ -97,20 +97,20 @@ def test_pipe_decompresses_gzip_and_writes_recordio(processes: LocalServer) -> N
     )
     name = processes.start_training(f"cd {ROOT}; base64 -w0 input/data/train_0 > model/read", InputDataConfig=[pipe])
     first = struct.pack("<II", 0xCED7230A, 5) + b"12345\0\0\0"
-    assert base64.b64decode(read(processes, name)) == first + struct.pack("<II", 0xCED7230A, 0)
+    assert base64.b64decode(read_output(processes, name)) == first + struct.pack("<II", 0xCED7230A, 0)
 
 
 def test_shuffle_order_differs_in_each_epoch(processes: LocalServer) -> None:
     processes.put({f"shuffled/{number}": str(number) for number in range(8)})
 
-    def epochs(seed: int) -> list[str]:
+    def read_epochs(seed: int) -> list[str]:
         pipe = make_channel("train", processes.uri("shuffled/"), InputMode="Pipe", ShuffleConfig={"Seed": seed})
-        return read(processes, processes.start_training(EPOCHS, InputDataConfig=[pipe])).split("|\n")[:3]
+        return read_output(processes, processes.start_training(READ_EPOCHS, InputDataConfig=[pipe])).split("|\n")[:3]
 
-    first = epochs(1)
+    first = read_epochs(1)
     assert len(set(first)) == 3
     assert {"".join(sorted(epoch)) for epoch in first} == {"01234567"}
-    assert epochs(1) == first != epochs(2)
+    assert read_epochs(1) == first != read_epochs(2)
 
 
 def test_pipes_of_hosts_contain_shards(processes: LocalServer) -> None:
@@ -133,13 +133,13 @@ def test_attributes_of_an_augmented_manifest_are_records(processes: LocalServer)
         "train", processes.uri("list.manifest"), InputMode="Pipe",
         S3DataType="AugmentedManifestFile", AttributeNames=["class", "image-ref"],
     )  # fmt: skip
-    assert read(processes, processes.start_training(EPOCHS, InputDataConfig=[pipe])) == "0A1B|\n" * 3
+    assert read_output(processes, processes.start_training(READ_EPOCHS, InputDataConfig=[pipe])) == "0A1B|\n" * 3
 
 
-FIND = f"cd {ROOT}/input/data && find train -type f | sort | xargs cat /dev/null > ../../model/read"
+READ_FILES = f"cd {ROOT}/input/data && find train -type f | sort | xargs cat /dev/null > ../../model/read"
 
 
-def manifest(local: LocalServer, *paths: str) -> str:
+def put_manifest(local: LocalServer, *paths: str) -> str:
     """Upload objects below `listed/` and a manifest of some of them; return the manifest's URI."""
     local.put({"listed/a": "A", "listed/deep/b": "B", "listed/c": "C"})
     local.put({"files.manifest": json.dumps([{"prefix": local.uri("listed/")}, *paths])})
@@ -148,18 +148,18 @@ def manifest(local: LocalServer, *paths: str) -> str:
 
 @pytest.mark.parametrize("mode", ["File", "FastFile"])
 def test_channel_contains_files_of_a_manifest(processes: LocalServer, mode: str) -> None:
-    uri = manifest(processes, "deep/b", "a")
+    uri = put_manifest(processes, "deep/b", "a")
     listed = make_channel("train", uri, InputMode=mode, S3DataType="ManifestFile")
-    assert read(processes, processes.start_training(FIND, InputDataConfig=[listed])) == "AB"
+    assert read_output(processes, processes.start_training(READ_FILES, InputDataConfig=[listed])) == "AB"
 
 
 def test_processing_input_contains_files_of_a_manifest(processes: LocalServer) -> None:
     where = str(Layout().processing("input"))
-    listed = processing_input("input", manifest(processes, "deep/b"), where)
+    listed = processing_input("input", put_manifest(processes, "deep/b"), where)
     listed["S3Input"]["S3DataType"] = "ManifestFile"
     job = processes.process(f"cat {ROOT}/processing/input/deep/b", ProcessingInputs=[listed])
     assert job["ProcessingJobStatus"] == "Completed"
-    assert processes.output("ProcessingJobs", job["ProcessingJobName"]) == {"algo-1": ["B"]}
+    assert processes.read_logs("ProcessingJobs", job["ProcessingJobName"]) == {"algo-1": ["B"]}
 
 
 @pytest.mark.engine
@@ -168,13 +168,13 @@ def test_fast_file_inputs_are_read_only(local: LocalServer) -> None:
     fast = make_channel("train", local.uri("fast/"), InputMode="FastFile")
     script = f"cd {ROOT}/input; cat data/train/a config/inputdataconfig.json > ../model/read; touch data/train/b"
     name = local.start_training(f"{script} || exit 0; exit 1", InputDataConfig=[fast])
-    assert read(local, name).startswith('original{"train": {"TrainingInputMode": "File"')
+    assert read_output(local, name).startswith('original{"train": {"TrainingInputMode": "File"')
 
 
 # --- errors ---
 
 
-def failure(local: LocalServer, script: str, item: dict[str, Any]) -> str:
+def train_and_fail(local: LocalServer, script: str, item: dict[str, Any]) -> str:
     job = local.train(script, InputDataConfig=[item])
     assert job["TrainingJobStatus"] == "Failed"
     return str(job["FailureReason"])
@@ -183,7 +183,7 @@ def failure(local: LocalServer, script: str, item: dict[str, Any]) -> str:
 def test_invalid_gzip_in_a_pipe_fails_the_job(anywhere: LocalServer) -> None:
     anywhere.put({"plain/a": "not compressed"})
     pipe = make_channel("train", anywhere.uri("plain/"), InputMode="Pipe", CompressionType="Gzip")
-    reason = failure(anywhere, f"cat {ROOT}/input/data/train_0; sleep 60", pipe)
+    reason = train_and_fail(anywhere, f"cat {ROOT}/input/data/train_0; sleep 60", pipe)
     assert reason.startswith("ClientError: Data download failed: ")
     assert "a is not a gzip file" in reason
 
@@ -198,7 +198,7 @@ def test_invalid_gzip_in_a_pipe_fails_the_job(anywhere: LocalServer) -> None:
 )
 def test_invalid_manifest_fails_the_job(processes: LocalServer, content: str, message: str) -> None:
     processes.put({"wrong.manifest": content})
-    reason = failure(
+    reason = train_and_fail(
         processes, "true", make_channel("train", processes.uri("wrong.manifest"), S3DataType="ManifestFile")
     )
     assert reason.startswith("ClientError: Data download failed: ")
@@ -211,13 +211,13 @@ def test_missing_attribute_fails_the_job(processes: LocalServer) -> None:
         "train", processes.uri("lines.manifest"), InputMode="Pipe",
         S3DataType="AugmentedManifestFile", AttributeNames=["a"],
     )  # fmt: skip
-    assert "line 2 has no attribute 'a'" in failure(processes, "true", pipe)
+    assert "line 2 has no attribute 'a'" in train_and_fail(processes, "true", pipe)
 
 
 @pytest.mark.engine
 def test_job_with_pipes_is_not_resumed_by_another_server(tmp_path: Path) -> None:
     """The pipe ends with the first server, so the job cannot know that its data are incomplete."""
-    with started(tmp_path / "home", runtime="docker") as local:
+    with running_server(tmp_path / "home", runtime="docker") as local:
         local.put({"cut/a": "x" * 10_000_000})
         pipe = make_channel("train", local.uri("cut/"), InputMode="Pipe")
         script = f"exec 3< {ROOT}/input/data/train_0; echo ready; sleep 2; cat <&3 | wc -c"
@@ -232,12 +232,12 @@ def test_job_with_pipes_is_not_resumed_by_another_server(tmp_path: Path) -> None
 AUGMENTED = {"S3DataType": "AugmentedManifestFile", "AttributeNames": ["a"]}
 INVALID = [
     (AUGMENTED, "can only be used if the Channel's input mode is Pipe"),
-    ({"S3DataType": "AugmentedManifestFile", "InputMode": "Pipe"}, "AttributeNames must be given"),
+    ({"S3DataType": "AugmentedManifestFile", "InputMode": "Pipe"}, "AttributeNames is required"),
     ({"AttributeNames": ["a"]}, "AttributeNames can only be used with"),
     ({"CompressionType": "Gzip"}, "can only be used if the input mode is Pipe"),
     ({"RecordWrapperType": "RecordIO", "InputMode": "FastFile"}, "can only be used if the input mode is Pipe"),
     ({**AUGMENTED, "InputMode": "Pipe", "CompressionType": "Gzip"}, "CompressionType Gzip cannot be used"),
-    ({"InputMode": "FastFile"}, "must be a whole folder, but wrong-too/b begins with it too"),
+    ({"InputMode": "FastFile"}, "must be a whole folder, but the key wrong-too/b also begins with it"),
     ({"S3DataType": "Converse"}, "Not supported here"),
 ]
 

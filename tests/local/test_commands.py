@@ -32,7 +32,7 @@ UP = ("up", "--detach", "--port", "0", "--runtime", "process")
 
 def test_server_starts_reports_status_and_stops(folder: Path) -> None:
     up = microjobs(folder, *UP)
-    assert "answers, runtime process (it was asked for)" in up.stdout
+    assert "answers, runtime process (as configured)" in up.stdout
     assert microjobs(folder, *UP).stdout == up.stdout  # it runs already
     assert "answers, process" in microjobs(folder, "status").stdout
     assert microjobs(folder, "down").stdout == "stopped\n"
@@ -86,7 +86,7 @@ def test_signal_stops_the_server_in_the_foreground(folder: Path, number: signal.
     process.send_signal(number)
     _, output = process.communicate(timeout=30)
     assert process.returncode == 0
-    assert "runtime process: it was asked for" in output
+    assert "runtime process: as configured" in output
     assert not home.server_file.exists()
 
 

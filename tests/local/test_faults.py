@@ -14,21 +14,21 @@ pytestmark = pytest.mark.engine
 
 
 @pytest.fixture(scope="module")
-def bare() -> Iterator[str]:
+def image_without_train() -> Iterator[str]:
     """The name of an image without an entry point and without a program `train`."""
     with image_from(SHELL, "ENV PATH=/bin", "ENTRYPOINT []") as name:
         yield name
 
 
-def containers(job: str) -> list[str]:
+def list_containers(job: str) -> list[str]:
     command = ["docker", "ps", "--quiet", "--all", "--filter", f"label=org.microjobs.plan=training-job/{job}"]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
 
 
-def test_missing_train_is_reported(local: LocalServer, bare: str) -> None:
-    job = local.train("", AlgorithmSpecification={"TrainingImage": bare, "TrainingInputMode": "File"})
+def test_missing_train_is_reported(local: LocalServer, image_without_train: str) -> None:
+    job = local.train("", AlgorithmSpecification={"TrainingImage": image_without_train, "TrainingInputMode": "File"})
     assert 'exec: "train": executable file not found' in job["FailureReason"]
-    wait_until(lambda: containers(job["TrainingJobName"]), lambda left: left == [])
+    wait_until(lambda: list_containers(job["TrainingJobName"]), lambda left: left == [])
 
 
 @pytest.mark.parametrize(
@@ -38,7 +38,7 @@ def test_missing_train_is_reported(local: LocalServer, bare: str) -> None:
 def test_failed_entrypoint_is_reported(local: LocalServer, program: str, reason: str) -> None:
     job = local.train("", algorithm={"ContainerEntrypoint": [program]})
     assert re.search(reason, job["FailureReason"]), job["FailureReason"]
-    wait_until(lambda: containers(job["TrainingJobName"]), lambda left: left == [])
+    wait_until(lambda: list_containers(job["TrainingJobName"]), lambda left: left == [])
 
 
 def test_killed_program_is_reported(local: LocalServer) -> None:
@@ -50,7 +50,7 @@ def test_killed_container_stops_the_other_hosts(local: LocalServer) -> None:
     script = "trap 'exit 0' TERM; echo ready; while :; do sleep 0.1; done"
     name = local.start_training(script, instances=2)
     both = {"algo-1": ["ready"], "algo-2": ["ready"]}
-    wait_until(lambda: local.output("TrainingJobs", name), lambda lines: lines == both)
+    wait_until(lambda: local.read_logs("TrainingJobs", name), lambda lines: lines == both)
     engine = docker.from_env()
     (second,) = (
         item for item in engine.containers.list(ignore_removed=True) if str(item.name).endswith(f"{name}-algo-2")

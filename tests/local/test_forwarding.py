@@ -25,7 +25,7 @@ from microjobs_orchestrator.local.gateway.claims import Claim
 from microjobs_orchestrator.local.gateway.exchange import Exchange
 from microjobs_orchestrator.local.gateway.forward import Forwarder
 from microjobs_orchestrator.local.protocols.protocol import get_protocol
-from tests.local.clients import LocalServer, started
+from tests.local.clients import LocalServer, running_server
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +44,7 @@ def forwarding(moto: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     with socket.create_server(("127.0.0.1", 0)) as listener:
         closed_port_url = f"http://127.0.0.1:{listener.getsockname()[1]}"
     services = {**dict.fromkeys(names, moto), "stepfunctions": closed_port_url}
-    with started(tmp_path_factory.mktemp("forwarding"), runtime="process", services=services) as local:
+    with running_server(tmp_path_factory.mktemp("forwarding"), runtime="process", services=services) as local:
         yield local
 
 
@@ -165,7 +165,7 @@ def test_emulator_receives_no_credentials_of_the_server(tmp_path: Path) -> None:
     def answer(request: Emulator) -> None:
         request.reply(b'{"Keys": []}', Keep_Alive="timeout=5", X_Thing="1", Connection="x-hop", X_Hop="2")
 
-    with emulator(answer) as (url, requests), started(tmp_path, runtime="process", services={"*": url}) as local:
+    with emulator(answer) as (url, requests), running_server(tmp_path, runtime="process", services={"*": url}) as local:
         credentials = local.client("sts").get_session_token()["Credentials"]
         session = boto3.Session(
             credentials["AccessKeyId"], credentials["SecretAccessKey"], credentials["SessionToken"], "eu-west-1"
@@ -249,7 +249,7 @@ def test_service_that_cannot_be_forwarded_is_refused(service: str, reason: str) 
 def test_invalid_service_setting_is_reported_at_start(tmp_path: Path) -> None:
     with (
         pytest.raises(ServerError, match=r"has 'nonsense', which is not a service"),
-        started(tmp_path, runtime="process", services={"nonsense": "http://127.0.0.1:1"}),
+        running_server(tmp_path, runtime="process", services={"nonsense": "http://127.0.0.1:1"}),
     ):
         pass
 

@@ -29,7 +29,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Home]:
         os.kill(pid, signal.SIGKILL)
 
 
-def hang(home: Home) -> int:
+def start_hanging_server(home: Home) -> int:
     """Start a server and suspend it: a suspended process reacts only to SIGKILL, as one that holds the GIL."""
     pid = control.start(home, CONFIG).pid
     os.kill(pid, signal.SIGSTOP)
@@ -38,7 +38,7 @@ def hang(home: Home) -> int:
 
 
 def test_hanging_server_is_killed(home: Home, caplog: pytest.LogCaptureFixture) -> None:
-    pid = hang(home)
+    pid = start_hanging_server(home)
     assert control.stop(home)
     assert (home_lock.find_holder(home), control.find_server(home)) == (None, None)
     assert f"process {pid}, did not stop within 1 s and is killed" in caplog.text
@@ -47,14 +47,14 @@ def test_hanging_server_is_killed(home: Home, caplog: pytest.LogCaptureFixture) 
 
 
 def test_hanging_server_is_replaced(home: Home, caplog: pytest.LogCaptureFixture) -> None:
-    pid = hang(home)
+    pid = start_hanging_server(home)
     with control.use_server(home, CONFIG) as address:
         assert address.pid != pid
     assert f"process {pid}, has not answered for 1 s" in caplog.text
 
 
 def test_commands_report_a_hanging_server(home: Home) -> None:
-    pid = hang(home)
+    pid = start_hanging_server(home)
     try:
         environment = {**os.environ, "MICROJOBS_HOME": str(home.root)}
         for command, channel in (("status", "stdout"), ("env", "stderr")):
@@ -70,7 +70,7 @@ def test_commands_report_a_hanging_server(home: Home) -> None:
 def test_start_waits_for_a_stopping_server(home: Home) -> None:
     first = control.start(home, CONFIG)
     os.kill(first.pid, signal.SIGTERM)
-    wait_until(home.server_file.exists, lambda exists: not exists)  # its jobs would be ended now
+    wait_until(home.server_file.exists, lambda exists: not exists)  # the server then ends its jobs
     with control.use_server(home, CONFIG) as address:
         assert address.pid != first.pid
 
@@ -104,14 +104,14 @@ def test_process_with_the_reused_id_of_a_server_is_not_stopped(home: Home) -> No
 
 def test_frequent_status_checks_do_not_prevent_a_start(home: Home) -> None:
     home.create()
-    look = f"""
+    program = f"""
 from pathlib import Path
 from microjobs_orchestrator.local import home_lock
 from microjobs_orchestrator.local.home import Home
 while True:
     home_lock.find_holder(Home(Path({str(home.root)!r})))
 """
-    with subprocess.Popen([sys.executable, "-c", look]) as watcher:
+    with subprocess.Popen([sys.executable, "-c", program]) as watcher:
         try:
             with control.use_server(home, CONFIG) as address:
                 wait_until(lambda: control.find_server(home), lambda found: found == address)

@@ -19,7 +19,7 @@ from microjobs_orchestrator.local import control
 from microjobs_orchestrator.local.config import Config
 from tests.bundles import linear_bundle
 from tests.conftest import image_name
-from tests.local.clients import FINAL_STATUSES, LocalServer, started, unique, wait_until
+from tests.local.clients import FINAL_STATUSES, LocalServer, running_server, unique, wait_until
 
 ROW = b"1,2,3\n"
 CLIENTS = 4
@@ -123,7 +123,7 @@ def test_error_explains_that_network_isolation_forbids_fetching_code(local: Loca
     assert "Code in S3 needs a network, which EnableNetworkIsolation forbids" in found["FailureReason"]
 
 
-def test_update_drops_no_request(anywhere: LocalServer, endpoints: list[str]) -> None:
+def test_update_loses_no_request(anywhere: LocalServer, endpoints: list[str]) -> None:
     name = deploy(anywhere, make_config(anywhere, make_model(anywhere, 1.0)), endpoints)
     new, stop = make_config(anywhere, make_model(anywhere, 2.0)), threading.Event()
     with ThreadPoolExecutor(CLIENTS) as pool:
@@ -172,7 +172,7 @@ def test_asynchronous_responses_and_failures_become_objects(anywhere: LocalServe
 
 
 def test_queue_survives_a_killed_server(tmp_path: Path) -> None:
-    with started(tmp_path, runtime="process") as first:
+    with running_server(tmp_path, runtime="process") as first:
         config = {
             "OutputConfig": {"S3OutputPath": first.uri("answers")},
             "ClientConfig": {"MaxConcurrentInvocationsPerInstance": 1},

@@ -1,4 +1,4 @@
-"""Tests for unusual output of containers: deep folders, invalid names, huge files, very long lines."""
+"""Tests of unusual files and output of containers: deep folders, invalid names, huge files, very long lines."""
 
 import tarfile
 import time
@@ -14,15 +14,15 @@ pytestmark = pytest.mark.engine
 LAYOUT = Layout()
 
 
-def python(code: str) -> str:
+def python_command(code: str) -> str:
     return f'cd {LAYOUT.model} && python -c "import os,sys;{code}"'
 
 
-def nested(name: str, count: int) -> str:
+def nest_folders(name: str, count: int) -> str:
     return f"[(os.mkdir({name}),os.chdir({name})) for i in range({count})];open('w','w').write('x')"
 
 
-def names(local: LocalServer, job: str) -> set[str]:
+def list_model_files(local: LocalServer, job: str) -> set[str]:
     with tarfile.open(local.bucket / f"models/{job}/output/model.tar.gz") as tar:
         return {item.name for item in tar if item.isfile()}
 
@@ -30,29 +30,29 @@ def names(local: LocalServer, job: str) -> set[str]:
 @pytest.mark.parametrize(
     ("code", "expected"),
     [
-        (nested("'d'", 1500), "d/" * 1500 + "w"),
+        (nest_folders("'d'", 1500), "d/" * 1500 + "w"),
         (r"os.mkdir(b'caf\xe9');open(b'caf\xe9/\xff','w').write('x')", "caf\udce9/\udcff"),
         ("os.mkdir('c');open('c/w','w').write('x');os.chmod('c/w',0);os.chmod('c',0)", "c/w"),
     ],
     ids=["deep", "not UTF-8", "closed"],
 )
 def test_model_with_unusual_files_is_archived(local: LocalServer, code: str, expected: str) -> None:
-    job = local.train(python(code))
+    job = local.train(python_command(code))
     assert job["TrainingJobStatus"] == "Completed", job.get("FailureReason")
-    assert names(local, job["TrainingJobName"]) == {expected}
+    assert list_model_files(local, job["TrainingJobName"]) == {expected}
     wait_until(lambda: list(local.home.work.glob(f"*{job['TrainingJobName']}*")), lambda left: left == [])
 
 
 @pytest.mark.parametrize(
     ("code", "reason"),
     [
-        (nested("'d'*80", 60), "the engine cannot copy paths of more than 3839 bytes"),
+        (nest_folders("'d'*80", 60), "the engine cannot copy paths of more than 3839 bytes"),
         ("open('huge.bin','wb').truncate(1<<43)", "huge.bin of 8.8 TB does not fit"),
     ],
     ids=["long", "sparse"],
 )
 def test_failure_reason_names_a_model_that_cannot_be_copied(local: LocalServer, code: str, reason: str) -> None:
-    job = local.train(python(code))
+    job = local.train(python_command(code))
     assert job["TrainingJobStatus"] == "Failed"
     assert job["FailureReason"].startswith(f"ClientError: Artifact upload failed: {reason[:12]}"), job["FailureReason"]
     assert reason in job["FailureReason"]
@@ -75,18 +75,18 @@ def test_slow_metric_regex_does_not_block_other_requests(local: LocalServer) -> 
         {"Name": "exponential", "Regex": r"(a+)+$b()"},
     ]
     name = local.start_training(
-        python("print('x'*10**5);print('a'*8*10**5);print('loss=9'+chr(13)+'loss=1')"),
+        python_command("print('x'*10**5);print('a'*8*10**5);print('loss=9'+chr(13)+'loss=1')"),
         algorithm={"MetricDefinitions": definitions, "TrainingImage": image_name(SHELL)},
     )
     slowest = 0.0
-    while local.training(name)["TrainingJobStatus"] == "InProgress":
+    while local.describe_training(name)["TrainingJobStatus"] == "InProgress":
         began = time.monotonic()
         local.sagemaker.list_training_jobs()
         slowest = max(slowest, time.monotonic() - began)
     assert slowest < 10  # a search that holds the interpreter's lock takes minutes
-    job = local.training(name)
+    job = local.describe_training(name)
     assert [(item["MetricName"], item["Value"]) for item in job["FinalMetricDataList"]] == [("loss", 1.0)]
-    lines = local.output("TrainingJobs", name)["algo-1"]
+    lines = local.read_logs("TrainingJobs", name)["algo-1"]
     assert lines[-1] == "loss=1"
     assert sum("metric 'exponential'" in line for line in lines) == 1
 

@@ -33,7 +33,7 @@ def test_trainer_uses_both_hosts(job: str, local: LocalServer) -> None:
     name = request["TrainingJobName"]
     description = local.wait_for_end(name)
     assert description["TrainingJobStatus"] == "Completed", description.get("FailureReason")
-    lines = local.output("TrainingJobs", name)
+    lines = local.read_logs("TrainingJobs", name)
     assert "of each of 2 hosts" in "\n".join(lines["algo-1"])
     assert [line for line in lines["algo-2"] if line.startswith("Epoch")] == []
     with tarfile.open(local.bucket / f"models/{name}/output/model.tar.gz") as model:

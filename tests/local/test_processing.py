@@ -16,11 +16,11 @@ LAYOUT = Layout()
 IN, OUT = str(LAYOUT.processing("input")), str(LAYOUT.processing("output"))
 
 
-def outputs(local: LocalServer, prefix: str, **options: Any) -> dict[str, Any]:
+def output_config(local: LocalServer, prefix: str, **options: Any) -> dict[str, Any]:
     return {"ProcessingOutputConfig": {"Outputs": [processing_output("out", local.uri(prefix), OUT, **options)]}}
 
 
-def files(local: LocalServer, prefix: str) -> dict[str, str]:
+def read_files(local: LocalServer, prefix: str) -> dict[str, str]:
     folder = local.bucket / prefix
     return {path.relative_to(folder).as_posix(): path.read_text() for path in folder.rglob("*") if path.is_file()}
 
@@ -31,12 +31,12 @@ def test_hosts_get_shards_and_their_outputs_are_merged(local: LocalServer) -> No
         f"for f in {IN}/*; do cp $f {OUT}/$(basename $f); done; hostname > {OUT}/clash",
         instances=4,
         ProcessingInputs=[processing_input("raw", local.uri("raw"), IN, "ShardedByS3Key")],
-        **outputs(local, "merged"),
+        **output_config(local, "merged"),
     )
     assert job["ProcessingJobStatus"] == "Completed"
-    assert files(local, "merged") == {"0": "0", "1": "1", "2": "2", "3": "3", "clash": "algo-1\n"}
+    assert read_files(local, "merged") == {"0": "0", "1": "1", "2": "2", "3": "3", "clash": "algo-1\n"}
     notes = [
-        line for line in local.output("ProcessingJobs", job["ProcessingJobName"])["algo-1"] if "[microjobs]" in line
+        line for line in local.read_logs("ProcessingJobs", job["ProcessingJobName"])["algo-1"] if "[microjobs]" in line
     ]
     assert len(notes) == 3
 
@@ -46,7 +46,7 @@ def test_job_reads_its_request_and_hosts(local: LocalServer) -> None:
         f"cd {LAYOUT.processing_config}; cat processingjobconfig.json; echo; cat resourceconfig.json",
         Environment={"COLOUR": "blue"},
     )
-    request, resources = local.output("ProcessingJobs", job["ProcessingJobName"])["algo-1"]
+    request, resources = local.read_logs("ProcessingJobs", job["ProcessingJobName"])["algo-1"]
     assert json.loads(request)["ProcessingJobArn"] == job["ProcessingJobArn"]
     assert json.loads(request)["Environment"] == {"COLOUR": "blue"}
     assert json.loads(resources) == {"current_host": "algo-1", "hosts": ["algo-1"]}
@@ -56,20 +56,21 @@ def test_input_of_one_object_is_a_folder_with_its_name(local: LocalServer) -> No
     local.put({"one/model.tar.gz": "m", "one/model.tar.gz.bak": "b"})
     job = local.process(f"ls {IN}", ProcessingInputs=[processing_input("one", local.uri("one/model.tar.gz"), IN)])
     # S3Uri is a key prefix, as on AWS, so it also matches the other object.
-    assert local.output("ProcessingJobs", job["ProcessingJobName"])["algo-1"] == ["model.tar.gz", "model.tar.gz.bak"]
+    assert local.read_logs("ProcessingJobs", job["ProcessingJobName"])["algo-1"] == ["model.tar.gz", "model.tar.gz.bak"]
 
 
 def test_exit_message_and_failure_reason_are_described(local: LocalServer) -> None:
     job = local.process(
-        f"printf 'no rows' > {LAYOUT.message}; echo 'empty input' > {LAYOUT.failure}; exit 2", **outputs(local, "none")
+        f"printf 'no rows' > {LAYOUT.message}; echo 'empty input' > {LAYOUT.failure}; exit 2",
+        **output_config(local, "none"),
     )
     assert (job["ProcessingJobStatus"], job["ExitMessage"]) == ("Failed", "no rows")
     assert job["FailureReason"] == "AlgorithmError: empty input, exit code: 2"
 
 
 def test_failed_job_leaves_no_output(local: LocalServer) -> None:
-    local.process(f"echo half > {OUT}/half; exit 1", **outputs(local, "half"))
-    assert files(local, "half") == {}
+    local.process(f"echo half > {OUT}/half; exit 1", **output_config(local, "half"))
+    assert read_files(local, "half") == {}
 
 
 def test_exit_message_with_invalid_utf8_fails_the_job(local: LocalServer) -> None:
@@ -80,15 +81,15 @@ def test_exit_message_with_invalid_utf8_fails_the_job(local: LocalServer) -> Non
 def test_continuous_output_appears_while_the_job_runs(local: LocalServer) -> None:
     name = local.start_processing(
         f"trap 'echo late > {OUT}/last; exit 0' TERM; echo 1 > {OUT}/first; while :; do sleep 0.1; done",
-        **outputs(local, "continuous", mode="Continuous"),
+        **output_config(local, "continuous", mode="Continuous"),
     )
-    wait_until(lambda: files(local, "continuous"), lambda found: found == {"first": "1\n"})
+    wait_until(lambda: read_files(local, "continuous"), lambda found: found == {"first": "1\n"})
     assert local.sagemaker.describe_processing_job(ProcessingJobName=name)["ProcessingJobStatus"] == "InProgress"
     local.sagemaker.stop_processing_job(ProcessingJobName=name)
     local.sagemaker.get_waiter("processing_job_completed_or_stopped").wait(
         ProcessingJobName=name, WaiterConfig={"Delay": 1, "MaxAttempts": 30}
     )
-    assert files(local, "continuous") == {"first": "1\n", "last": "late\n"}
+    assert read_files(local, "continuous") == {"first": "1\n", "last": "late\n"}
 
 
 def test_missing_input_fails_the_job(local: LocalServer) -> None:
@@ -97,7 +98,7 @@ def test_missing_input_fails_the_job(local: LocalServer) -> None:
 
 
 def test_failure_reason_explains_that_pip_is_missing(local: LocalServer) -> None:
-    """FrameworkProcessor of the SDK starts a script with requirements by such a command."""
+    """FrameworkProcessor of the SDK runs such a command for a script with requirements."""
     application = {
         "ImageUri": image_name("preprocess"),
         "ContainerEntrypoint": ["/bin/bash", "-c"],
@@ -131,4 +132,4 @@ def test_input_may_contain_another_input_and_an_output(local: LocalServer) -> No
     script = f"cat {IN}/a.csv {IN}/code/run.py > {IN}/code/out/both"
     job = local.process(script, ProcessingInputs=inputs, ProcessingOutputConfig={"Outputs": output})
     assert job["ProcessingJobStatus"] == "Completed", job
-    assert files(local, "nested/out") == {"both": "ab"}
+    assert read_files(local, "nested/out") == {"both": "ab"}

@@ -22,14 +22,14 @@ from microjobs_orchestrator.local.runtimes.base import Host, MachineFailedError,
 from microjobs_orchestrator.local.runtimes.process.runtime import ProcessRuntime
 from microjobs_orchestrator.local.s3.store import ObjectStore
 from microjobs_orchestrator.local.state import State
-from tests.local.clients import LocalServer, started, wait_until
+from tests.local.clients import LocalServer, running_server, wait_until
 from tests.local.runtimes.processes import make_home, make_tiny_repository
 from tests.local.test_spot import secondary_statuses
 
 TWICE = ["Starting", "Downloading", "Training", "Starting", "Downloading", "Training", "Uploading", "Completed"]
 
 
-def retries(number: int) -> dict[str, Any]:
+def retry_strategy(number: int) -> dict[str, Any]:
     return {"RetryStrategy": {"MaximumRetryAttempts": number}}
 
 
@@ -47,13 +47,13 @@ def remove_container(name: str) -> None:
 
 @pytest.mark.engine
 def test_job_is_retried_after_its_container_was_removed(local: LocalServer) -> None:
-    name = local.start_training("echo ready; sleep 2; echo done", **retries(1))
+    name = local.start_training("echo ready; sleep 2; echo done", **retry_strategy(1))
     local.wait_for_log(name, "ready")
     remove_container(name)
     assert secondary_statuses(local.wait_for_end(name)) == TWICE
-    lines = local.output("TrainingJobs", name)["algo-1"]
+    lines = local.read_logs("TrainingJobs", name)["algo-1"]
     assert [line for line in lines if line[0] != "["] == ["ready", "ready", "done"]
-    assert any("its container was removed from outside" in line and "retry 1 of 1" in line for line in lines)
+    assert any("another program removed its container" in line and "retry 1 of 1" in line for line in lines)
 
 
 @pytest.mark.engine
@@ -62,24 +62,24 @@ def test_removed_container_is_an_internal_error(local: LocalServer) -> None:
     local.wait_for_log(name, "ready")
     remove_container(name)
     assert local.wait_for_end(name)["FailureReason"].startswith(
-        "InternalServerError: its container was removed from outside"
+        "InternalServerError: another program removed its container"
     )
 
 
 def test_jobs_own_failure_is_not_retried(processes: LocalServer) -> None:
-    job = processes.train("exit 3", **retries(5))
+    job = processes.train("exit 3", **retry_strategy(5))
     assert (job["TrainingJobStatus"], secondary_statuses(job).count("Training")) == ("Failed", 1)
 
 
 def test_missing_image_is_not_retried(processes: LocalServer) -> None:
-    job = processes.train("true", algorithm={"TrainingImage": "nowhere.invalid/none:1"}, **retries(5))
+    job = processes.train("true", algorithm={"TrainingImage": "nowhere.invalid/none:1"}, **retry_strategy(5))
     assert (job["TrainingJobStatus"], secondary_statuses(job).count("Starting")) == ("Failed", 1)
 
 
 def test_job_is_retried_after_its_server_was_killed(tmp_path: Path) -> None:
     """Processes end with their server, so the next server finds no hosts of the job."""
-    with started(tmp_path / "home", runtime="process") as local:
-        retried = local.start_training("echo ready; sleep 3", **retries(1))
+    with running_server(tmp_path / "home", runtime="process") as local:
+        retried = local.start_training("echo ready; sleep 3", **retry_strategy(1))
         lost = local.start_training("echo ready; sleep 3")
         for name in (retried, lost):
             local.wait_for_log(name, "ready")
@@ -93,7 +93,7 @@ def test_job_is_retried_after_its_server_was_killed(tmp_path: Path) -> None:
 # --- a machine that temporarily cannot start hosts ---
 
 
-class Flaky(ProcessRuntime):
+class FailingRuntime(ProcessRuntime):
     """A runtime whose first `failures` calls of `start` fail."""
 
     failures = 0
@@ -112,7 +112,7 @@ def flaky(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Context]:
     home: Home = make_home(tmp_path / "home")
     state, store = State(home.state), ObjectStore(home)
     store.create_bucket("data")
-    runtime = Flaky(home, tmp_path / "repository" / "containers")
+    runtime = FailingRuntime(home, tmp_path / "repository" / "containers")
     yield Context(home, state, store, LogStore(home.logs), runtime, Settings("http://127.0.0.1:1"))
     runtime.close()
     store.close()
@@ -121,7 +121,7 @@ def flaky(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Context]:
 
 def train(context: Context, failures: int, **members: Any) -> dict[str, Any]:
     runtime = context.runtime
-    assert isinstance(runtime, Flaky)
+    assert isinstance(runtime, FailingRuntime)
     runtime.failures = failures
     algorithm = {"TrainingInputMode": "File", "ContainerEntrypoint": ["sh", "-c", "echo trained"]}
     request = {
@@ -140,12 +140,12 @@ def train(context: Context, failures: int, **members: Any) -> dict[str, Any]:
 
 
 def test_job_is_retried_after_a_failed_start(flaky: Context) -> None:
-    job = train(flaky, 2, **retries(2))
+    job = train(flaky, 2, **retry_strategy(2))
     assert (job["TrainingJobStatus"], secondary_statuses(job).count("Starting")) == ("Completed", 3)
 
 
 def test_retries_are_limited(flaky: Context) -> None:
-    job = train(flaky, 3, **retries(2))
+    job = train(flaky, 3, **retry_strategy(2))
     assert (job["TrainingJobStatus"], job["FailureReason"]) == ("Failed", "InternalServerError: no room")
 
 
@@ -153,6 +153,6 @@ def test_retries_share_the_time_limit(flaky: Context, monkeypatch: pytest.Monkey
     monkeypatch.setattr(time_limits, "FIRST_RETRY_DELAY", 30.0)
     start = time.monotonic()
     stopping = {"MaxRuntimeInSeconds": 1, "MaxWaitTimeInSeconds": 1}
-    job = train(flaky, 1, **retries(1), EnableManagedSpotTraining=True, StoppingCondition=stopping)
+    job = train(flaky, 1, **retry_strategy(1), EnableManagedSpotTraining=True, StoppingCondition=stopping)
     assert job["SecondaryStatus"] == "MaxWaitTimeExceeded"
     assert time.monotonic() - start < 10

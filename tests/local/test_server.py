@@ -14,7 +14,7 @@ from microjobs.contract import Layout
 from microjobs_orchestrator.local import control, home_lock
 from microjobs_orchestrator.local.config import Config
 from microjobs_orchestrator.local.home import Home, HomeError
-from tests.local.clients import LocalServer, started, wait_until
+from tests.local.clients import LocalServer, running_server, wait_until
 from tests.local.machine import container_names
 
 LAYOUT = Layout()
@@ -26,19 +26,19 @@ def crash(local: LocalServer) -> None:
 
 
 def test_second_server_for_a_home_is_refused(tmp_path: Path) -> None:
-    with started(tmp_path / "home", runtime="process") as local, pytest.raises(control.ServerError) as caught:
+    with running_server(tmp_path / "home", runtime="process") as local, pytest.raises(control.ServerError) as caught:
         control.start(local.home, Config(port=0, runtime="process"))
     assert "another server uses" in str(caught.value)
 
 
 def test_port_in_use_is_reported(tmp_path: Path) -> None:
-    with started(tmp_path / "one", runtime="process") as local, pytest.raises(control.ServerError) as caught:
+    with running_server(tmp_path / "one", runtime="process") as local, pytest.raises(control.ServerError) as caught:
         control.start(Home(tmp_path / "two"), Config(port=int(local.address.url.rpartition(":")[2]), runtime="process"))
     assert "Address already in use; use another --port" in str(caught.value)
 
 
 def test_environment_is_sufficient_for_clients(tmp_path: Path) -> None:
-    with started(tmp_path / "home", runtime="process") as local:
+    with running_server(tmp_path / "home", runtime="process") as local:
         environment = {
             "PATH": os.environ["PATH"],
             "HOME": str(tmp_path),
@@ -147,7 +147,7 @@ def test_error_about_a_file_in_place_of_a_folder_names_the_remedy(tmp_path: Path
 
 
 def test_only_the_owner_can_access_the_home(tmp_path: Path) -> None:
-    with started(tmp_path / "home", runtime="process") as local:
+    with running_server(tmp_path / "home", runtime="process") as local:
         assert local.home.root.stat().st_mode & 0o777 == 0o700
         assert (local.home.root / "credentials.json").stat().st_mode & 0o777 == 0o600
 
@@ -155,13 +155,13 @@ def test_only_the_owner_can_access_the_home(tmp_path: Path) -> None:
 @pytest.mark.engine
 def test_resources_survive_a_restart(tmp_path: Path) -> None:
     home = tmp_path / "home"
-    with started(home, runtime="docker") as local:
+    with running_server(home, runtime="docker") as local:
         job = local.train(f"echo hello; echo w > {LAYOUT.model}/weights", Tags=[{"Key": "a", "Value": "b"}])
-    with started(home, runtime="docker") as restarted:
+    with running_server(home, runtime="docker") as restarted:
         name = job["TrainingJobName"]
         assert restarted.sagemaker.describe_training_job(TrainingJobName=name)["TrainingJobStatus"] == "Completed"
         assert restarted.sagemaker.list_tags(ResourceArn=job["TrainingJobArn"])["Tags"] == [{"Key": "a", "Value": "b"}]
-        assert restarted.output("TrainingJobs", name) == {"algo-1": ["hello"]}
+        assert restarted.read_logs("TrainingJobs", name) == {"algo-1": ["hello"]}
         key = f"models/{name}/output/model.tar.gz"
         assert restarted.s3.head_object(Bucket=restarted.address.bucket, Key=key)["ContentLength"] > 0
 
@@ -174,12 +174,12 @@ def test_running_job_is_resumed_after_a_crash(tmp_path: Path) -> None:
     home = Home(tmp_path / "home")
     local = LocalServer(home, control.start(home, Config(port=0, runtime="docker")))
     name = local.start_training(COUNT.format(LAYOUT.model))
-    wait_until(lambda: local.output("TrainingJobs", name), lambda lines: len(lines.get("algo-1", [])) > 20)
+    wait_until(lambda: local.read_logs("TrainingJobs", name), lambda lines: len(lines.get("algo-1", [])) > 20)
     crash(local)
     time.sleep(1)
-    with started(home.root, runtime="docker") as restarted:
+    with running_server(home.root, runtime="docker") as restarted:
         assert restarted.wait_for_end(name)["TrainingJobStatus"] == "Completed"
-        assert restarted.output("TrainingJobs", name)["algo-1"] == [f"line {number}" for number in range(1, 81)]
+        assert restarted.read_logs("TrainingJobs", name)["algo-1"] == [f"line {number}" for number in range(1, 81)]
     assert container_names(home) == []
 
 
@@ -191,19 +191,19 @@ def test_job_without_a_container_fails_after_a_crash(tmp_path: Path) -> None:
     wait_until(lambda: container_names(home), lambda names: len(names) == 1)
     crash(local)
     subprocess.run(["docker", "rm", "-f", *container_names(home)], check=True, capture_output=True)
-    with started(home.root, runtime="docker") as restarted:
+    with running_server(home.root, runtime="docker") as restarted:
         assert "the local server ended while the job ran" in restarted.wait_for_end(name)["FailureReason"]
 
 
 @pytest.mark.engine
 def test_stop_of_the_server_stops_jobs_and_removes_containers(tmp_path: Path) -> None:
     home = tmp_path / "home"
-    with started(home, runtime="docker") as local:
+    with running_server(home, runtime="docker") as local:
         name = local.start_training("trap 'exit 0' TERM; echo ready; while :; do sleep 0.1; done", instances=2)
         wait_until(lambda: container_names(local.home), lambda names: len(names) == 2)
     assert container_names(local.home) == []
     assert list(local.home.work.iterdir()) == []
-    with started(home, runtime="docker") as restarted:
+    with running_server(home, runtime="docker") as restarted:
         assert "was shut down" in restarted.wait_for_end(name)["FailureReason"]
 
 
@@ -223,7 +223,7 @@ def test_server_answers_while_ten_jobs_run(local: LocalServer) -> None:
 
 
 def test_unknown_operation_lists_supported_operations(tmp_path: Path) -> None:
-    with started(tmp_path / "home", runtime="process") as local, pytest.raises(ClientError) as caught:
+    with running_server(tmp_path / "home", runtime="process") as local, pytest.raises(ClientError) as caught:
         local.sagemaker.create_cluster(ClusterName="x")
     assert "CreateTrainingJob" in str(caught.value)
 
@@ -237,5 +237,5 @@ def test_container_without_a_job_is_removed(tmp_path: Path) -> None:
     crash(local)
     for file in home.root.glob("state.db*"):
         file.unlink()
-    with started(home.root, runtime="docker"):
+    with running_server(home.root, runtime="docker"):
         wait_until(lambda: container_names(home), lambda names: names == [], seconds=30)

@@ -15,7 +15,7 @@ from botocore.exceptions import ClientError
 from microjobs_orchestrator.local import control
 from microjobs_orchestrator.local.config import Config
 from tests.conftest import image_name
-from tests.local.clients import ROOT, LocalServer, channel, started, training_request, wait_until
+from tests.local.clients import ROOT, LocalServer, channel, running_server, training_request, wait_until
 
 RESUMES = (
     f"cd {ROOT}; if [ -e checkpoints/step ]; then cp checkpoints/step model/; echo resumed; exit 0; fi; "
@@ -26,7 +26,7 @@ RESUMES = (
 STUBBORN = RESUMES.replace("exit 0' TERM", "' TERM").replace("echo ready", "echo 0 > model/half; echo ready")
 
 
-def spot(local: LocalServer, name: str, runtime: int = 60, wait: int = 90) -> dict[str, Any]:
+def spot_members(local: LocalServer, name: str, runtime: int = 60, wait: int = 90) -> dict[str, Any]:
     """Return the members of a spot job's request, with a separate folder of checkpoints."""
     return {
         "EnableManagedSpotTraining": True,
@@ -41,7 +41,7 @@ def interrupt(local: LocalServer, *arguments: str) -> subprocess.CompletedProces
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=60)
 
 
-def interrupted(local: LocalServer, script: str, *flags: str, **members: Any) -> str:
+def start_interrupted_job(local: LocalServer, script: str, *flags: str, **members: Any) -> str:
     """Start a job, and interrupt it when it is ready."""
     name = local.start_training(script, **members)
     local.wait_for_log(name, "ready")
@@ -61,16 +61,19 @@ TWICE = [
 
 
 def test_interrupted_job_resumes_from_its_checkpoint(anywhere: LocalServer) -> None:
-    name = interrupted(anywhere, RESUMES, **spot(anywhere, "resumes"))
+    name = start_interrupted_job(anywhere, RESUMES, **spot_members(anywhere, "resumes"))
     job = anywhere.wait_for_end(name)
     assert secondary_statuses(job) == TWICE
     assert anywhere.model(name) == {"step": "7\n"}
-    assert [line for line in anywhere.output("TrainingJobs", name)["algo-1"] if line[0] != "["] == ["ready", "resumed"]
+    assert [line for line in anywhere.read_logs("TrainingJobs", name)["algo-1"] if line[0] != "["] == [
+        "ready",
+        "resumed",
+    ]
     assert job["BillableTimeInSeconds"] <= job["TrainingTimeInSeconds"]
 
 
 def test_job_that_ignores_sigterm_is_killed_after_the_notice(anywhere: LocalServer) -> None:
-    name = interrupted(anywhere, STUBBORN, "--notice", "3", **spot(anywhere, "stubborn"))
+    name = start_interrupted_job(anywhere, STUBBORN, "--notice", "3", **spot_members(anywhere, "stubborn"))
     job = anywhere.wait_for_end(name)
     assert job["TrainingJobStatus"] == "Completed", job
     assert anywhere.model(name) == {"step": "7\n"}  # without files of the first host
@@ -78,9 +81,9 @@ def test_job_that_ignores_sigterm_is_killed_after_the_notice(anywhere: LocalServ
 
 @pytest.mark.engine
 def test_all_hosts_are_interrupted_together(local: LocalServer) -> None:
-    name = interrupted(local, RESUMES, **spot(local, "together"), instances=2)
+    name = start_interrupted_job(local, RESUMES, **spot_members(local, "together"), instances=2)
     assert secondary_statuses(local.wait_for_end(name)) == TWICE
-    assert {host: lines[-1] for host, lines in local.output("TrainingJobs", name).items()} == {
+    assert {host: lines[-1] for host, lines in local.read_logs("TrainingJobs", name).items()} == {
         "algo-1": "resumed", "algo-2": "resumed",
     }  # fmt: skip
 
@@ -99,19 +102,19 @@ def test_interrupted_trainer_ends_at_the_same_weights(local: LocalServer) -> Non
             path.parent.mkdir(parents=True, exist_ok=True)
             np.save(path, values)
     complete = start_trainer(local)
-    spot_job = start_trainer(local, **spot(local, "trainer", runtime=300, wait=600))
+    spot_job = start_trainer(local, **spot_members(local, "trainer", runtime=300, wait=600))
     wait_until(
-        lambda: local.output("TrainingJobs", spot_job),
+        lambda: local.read_logs("TrainingJobs", spot_job),
         lambda lines: any("Epoch: 200 " in line for line in lines.get("algo-1", [])),
     )
     assert interrupt(local, spot_job).returncode == 0
     job = local.wait_for_end(spot_job)
     assert secondary_statuses(job) == TWICE, job
-    lines = "\n".join(local.output("TrainingJobs", spot_job)["algo-1"])
+    lines = "\n".join(local.read_logs("TrainingJobs", spot_job)["algo-1"])
     (epochs,) = re.findall(r"resuming after (\S+) of", lines)
     assert float(epochs) < EPOCHS  # the interruption came during the training
     assert local.wait_for_end(complete)["TrainingJobStatus"] == "Completed"
-    assert onnx(local, spot_job) == onnx(local, complete)
+    assert read_onnx(local, spot_job) == read_onnx(local, complete)
 
 
 def start_trainer(local: LocalServer, **members: Any) -> str:
@@ -124,7 +127,7 @@ def start_trainer(local: LocalServer, **members: Any) -> str:
     return str(request["TrainingJobName"])
 
 
-def onnx(local: LocalServer, name: str) -> bytes:
+def read_onnx(local: LocalServer, name: str) -> bytes:
     with tarfile.open(local.bucket / f"models/{name}/output/model.tar.gz") as archive:
         file = archive.extractfile("model.onnx")
         assert file is not None
@@ -135,26 +138,28 @@ FOREVER = RESUMES.replace("exit 0; fi", "fi")
 
 
 def test_max_wait_includes_time_without_hosts(processes: LocalServer) -> None:
-    members = spot(processes, "waits", runtime=9, wait=9)
-    job = processes.wait_for_end(interrupted(processes, FOREVER, "--away", "6", **members))
+    members = spot_members(processes, "waits", runtime=9, wait=9)
+    job = processes.wait_for_end(start_interrupted_job(processes, FOREVER, "--away", "6", **members))
     assert (job["TrainingJobStatus"], job["SecondaryStatus"]) == ("Stopped", "MaxWaitTimeExceeded")
     assert job["BillableTimeInSeconds"] < job["TrainingTimeInSeconds"] <= 12  # 15 if only time on hosts counted
 
 
 def test_max_runtime_includes_all_attempts(processes: LocalServer) -> None:
     forever = FOREVER.replace("echo ready", "sleep 2; echo ready")
-    job = processes.wait_for_end(interrupted(processes, forever, **spot(processes, "longest", runtime=10)))
+    job = processes.wait_for_end(
+        start_interrupted_job(processes, forever, **spot_members(processes, "longest", runtime=10))
+    )
     assert job["SecondaryStatus"] == "MaxRuntimeExceeded"
     assert job["TrainingTimeInSeconds"] - job["BillableTimeInSeconds"] <= 2  # less than the time of the first attempt
 
 
 def test_job_without_hosts_can_be_stopped(processes: LocalServer) -> None:
-    name = interrupted(processes, RESUMES, "--away", "1000", **spot(processes, "stopped"))
-    processes.in_status(name, "Interrupted")
+    name = start_interrupted_job(processes, RESUMES, "--away", "1000", **spot_members(processes, "stopped"))
+    processes.wait_for_secondary_status(name, "Interrupted")
     command = ["microjobs", "ps", "--status", "interrupted"]
     environment = {**os.environ, "MICROJOBS_HOME": str(processes.home.root)}
-    shown = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
-    assert re.search(rf"^training +{name} +InProgress: Interrupted ", shown, re.MULTILINE)
+    table = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
+    assert re.search(rf"^training +{name} +InProgress: Interrupted ", table, re.MULTILINE)
     processes.sagemaker.stop_training_job(TrainingJobName=name)
     assert processes.wait_for_end(name)["SecondaryStatus"] == "Stopped"
 
@@ -162,9 +167,9 @@ def test_job_without_hosts_can_be_stopped(processes: LocalServer) -> None:
 @pytest.mark.engine
 def test_interruption_survives_a_restart_of_the_server(tmp_path: Path) -> None:
     slow = RESUMES.replace("exit 0' TERM", "sleep 3; exit 0' TERM")
-    with started(tmp_path / "home", runtime="docker") as local:
-        name = interrupted(local, slow, **spot(local, "outlives"))
-        local.in_status(name, "Interrupted")
+    with running_server(tmp_path / "home", runtime="docker") as local:
+        name = start_interrupted_job(local, slow, **spot_members(local, "outlives"))
+        local.wait_for_secondary_status(name, "Interrupted")
         os.kill(local.address.pid, signal.SIGKILL)
         wait_until(lambda: control.find_server(local.home), lambda address: address is None)
         second = LocalServer(local.home, control.start(local.home, Config(port=0, runtime="docker")))
@@ -197,7 +202,7 @@ def test_contradictory_time_limits_raise(processes: LocalServer, members: dict[s
 def test_only_running_spot_jobs_are_interrupted(processes: LocalServer) -> None:
     on_demand = processes.train("true")["TrainingJobName"]
     assert "is not a managed spot training job" in interrupt(processes, on_demand).stderr
-    completed = processes.train("true", **spot(processes, "completed"))["TrainingJobName"]
+    completed = processes.train("true", **spot_members(processes, "completed"))["TrainingJobName"]
     assert "is Completed: only a job that is Training" in interrupt(processes, completed).stderr
     assert f"no job or endpoint in {processes.home.root} is called nothing" in interrupt(processes, "nothing").stderr
     assert interrupt(processes, on_demand, "--notice", "-1").returncode == 2

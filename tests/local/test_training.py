@@ -11,14 +11,14 @@ from botocore.exceptions import ClientError
 
 from microjobs.contract import Layout
 from tests.conftest import image_name
-from tests.local.clients import LocalServer, channel, started, training_request, unique, wait_until
+from tests.local.clients import LocalServer, channel, running_server, training_request, unique, wait_until
 
 pytestmark = pytest.mark.engine
 
 LAYOUT = Layout()
 
 
-def model(local: LocalServer, name: str, archive: str = "model.tar.gz") -> dict[str, str]:
+def read_model(local: LocalServer, name: str, archive: str = "model.tar.gz") -> dict[str, str]:
     """Return the contents of the files in an archive that a job uploaded, by name."""
     with tarfile.open(local.bucket / f"models/{name}/output/{archive}") as tar:
         return {item.name: file.read().decode() for item in tar if item.isfile() and (file := tar.extractfile(item))}
@@ -33,7 +33,7 @@ def test_job_reads_inputs_and_configuration(local: LocalServer) -> None:
         InputDataConfig=[channel("train", local.uri("in/")) | {"ContentType": "text/csv"}],
         Environment={"COLOUR": "blue"},
     )
-    found = model(local, job["TrainingJobName"])
+    found = read_model(local, job["TrainingJobName"])
     assert '{"epochs": "3"}' in found["config"]
     assert '"current_host": "algo-1", "current_instance_type": "ml.m5.large"' in found["config"]
     assert '"train": {"TrainingInputMode": "File"' in found["config"]
@@ -63,7 +63,7 @@ def test_writes_to_an_input_do_not_change_the_bucket(local: LocalServer) -> None
     local.put({"writable/a": "original"})
     script = f"cd {LAYOUT.channel('train')} && echo changed > a && echo new > b && rm a && cp b {LAYOUT.model}"
     job = local.train(script, InputDataConfig=[channel("train", local.uri("writable"))])
-    assert model(local, job["TrainingJobName"]) == {"b": "new\n"}
+    assert read_model(local, job["TrainingJobName"]) == {"b": "new\n"}
     assert [path.name for path in (local.bucket / "writable").iterdir()] == ["a"]
     assert (local.bucket / "writable/a").read_text() == "original"
 
@@ -77,7 +77,7 @@ def test_hosts_get_shards_and_resolve_each_other(local: LocalServer) -> None:
     )
     shards = channel("train", local.uri("shards/"), "ShardedByS3Key")
     job = local.train(script, instances=3, InputDataConfig=[shards])
-    found = model(local, job["TrainingJobName"])
+    found = read_model(local, job["TrainingJobName"])
     assert [found[f"algo-{number}"].split() for number in (1, 2, 3)] == [["0", "3"], ["1", "4"], ["2"]]
     assert job["TrainingJobStatus"] == "Completed"
 
@@ -85,10 +85,10 @@ def test_hosts_get_shards_and_resolve_each_other(local: LocalServer) -> None:
 def test_models_of_hosts_are_merged_and_conflicts_are_logged(local: LocalServer) -> None:
     script = f"hostname > {LAYOUT.model}/clash; hostname > {LAYOUT.model}/$(hostname); echo same > {LAYOUT.model}/same"
     name = local.train(script, instances=2)["TrainingJobName"]
-    assert model(local, name) == {
+    assert read_model(local, name) == {
         "clash": "algo-1\n", "algo-1": "algo-1\n", "algo-2": "algo-2\n", "same": "same\n",
     }  # fmt: skip
-    notes = [line for line in local.output("TrainingJobs", name)["algo-1"] if line.startswith("[microjobs]")]
+    notes = [line for line in local.read_logs("TrainingJobs", name)["algo-1"] if line.startswith("[microjobs]")]
     problem = "clash of algo-2 differs from another host's"
     assert notes == [f"[microjobs] {problem} and was left out: use a different file name on each host"]
 
@@ -98,7 +98,7 @@ def test_failure_file_is_the_failure_reason(local: LocalServer) -> None:
     assert (job["TrainingJobStatus"], job["SecondaryStatus"]) == ("Failed", "Failed")
     assert job["FailureReason"] == "AlgorithmError: too few rows, exit code: 7"
     name = job["TrainingJobName"]
-    assert model(local, name, "output.tar.gz") == {"log": "kept\n"}
+    assert read_model(local, name, "output.tar.gz") == {"log": "kept\n"}
     assert not (local.bucket / f"models/{name}/output/model.tar.gz").exists()
 
 
@@ -114,10 +114,10 @@ def test_failed_host_stops_the_other_hosts(local: LocalServer) -> None:
 
 def test_stopped_job_saves_its_model(local: LocalServer) -> None:
     name = local.start_training(TRAP)
-    wait_until(lambda: local.output("TrainingJobs", name), lambda lines: lines.get("algo-1") == ["ready"])
+    wait_until(lambda: local.read_logs("TrainingJobs", name), lambda lines: lines.get("algo-1") == ["ready"])
     local.sagemaker.stop_training_job(TrainingJobName=name)
     assert local.wait_for_end(name)["SecondaryStatus"] == "Stopped"
-    assert model(local, name) == {"weights": "saved\n"}
+    assert read_model(local, name) == {"weights": "saved\n"}
     with pytest.raises(ClientError, match="because the training job is in status Stopped"):
         local.sagemaker.stop_training_job(TrainingJobName=name)
 
@@ -125,7 +125,7 @@ def test_stopped_job_saves_its_model(local: LocalServer) -> None:
 def test_job_is_stopped_after_max_runtime(local: LocalServer) -> None:
     job = local.train(TRAP, StoppingCondition={"MaxRuntimeInSeconds": 1})
     assert (job["TrainingJobStatus"], job["SecondaryStatus"]) == ("Stopped", "MaxRuntimeExceeded")
-    assert model(local, job["TrainingJobName"]) == {"weights": "saved\n"}
+    assert read_model(local, job["TrainingJobName"]) == {"weights": "saved\n"}
 
 
 def test_checkpoints_are_downloaded_and_uploaded(local: LocalServer) -> None:
@@ -134,7 +134,7 @@ def test_checkpoints_are_downloaded_and_uploaded(local: LocalServer) -> None:
         f"cd {LAYOUT.checkpoints} && cat epoch-1 > {LAYOUT.model}/resumed && echo two > epoch-2 && rm old && sleep 12"
     )
     job = local.train(script, CheckpointConfig={"S3Uri": local.uri("checkpoints")})
-    assert model(local, job["TrainingJobName"]) == {"resumed": "one"}
+    assert read_model(local, job["TrainingJobName"]) == {"resumed": "one"}
     assert (local.bucket / "checkpoints/epoch-2").read_text() == "two\n"
     assert (local.bucket / "checkpoints/epoch-1").read_text() == "one"
     assert not (local.bucket / "checkpoints/old").exists()
@@ -146,7 +146,7 @@ CONNECT = "import socket; socket.create_connection(('1.1.1.1', 53), timeout=2)"
 def test_isolated_job_has_no_network_and_no_credentials(local: LocalServer) -> None:
     job = local.train(f'env; python3 -c "{CONNECT}"', EnableNetworkIsolation=True)
     assert job["TrainingJobStatus"] == "Failed"
-    lines = local.output("TrainingJobs", job["TrainingJobName"])["algo-1"]
+    lines = local.read_logs("TrainingJobs", job["TrainingJobName"])["algo-1"]
     assert any("Network is unreachable" in line for line in lines)
     assert not [line for line in lines if line.startswith("AWS_ACCESS")]
 
@@ -163,13 +163,13 @@ def test_entrypoint_and_arguments_replace_train(local: LocalServer) -> None:
     with_arguments = local.train(
         "", algorithm={"ContainerEntrypoint": ["echo", "entry"], "ContainerArguments": ["a b"]}
     )
-    assert local.output("TrainingJobs", with_arguments["TrainingJobName"]) == {"algo-1": ["entry a b"]}
+    assert local.read_logs("TrainingJobs", with_arguments["TrainingJobName"]) == {"algo-1": ["entry a b"]}
     without_arguments = training_request(local, "")
     without_arguments["AlgorithmSpecification"] |= {"ContainerEntrypoint": ["echo", "alone"]}
     del without_arguments["AlgorithmSpecification"]["ContainerArguments"]
     local.sagemaker.create_training_job(**without_arguments)
     local.wait_for_end(name := without_arguments["TrainingJobName"])
-    assert local.output("TrainingJobs", name) == {"algo-1": ["alone"]}
+    assert local.read_logs("TrainingJobs", name) == {"algo-1": ["alone"]}
 
 
 @pytest.mark.parametrize(
@@ -207,7 +207,7 @@ def test_job_reaches_the_server_with_its_own_credentials(local: LocalServer) -> 
     script = "import os, urllib.request as web; web.urlopen(os.environ['AWS_ENDPOINT_URL'] + '/health')"
     job = local.train(f'env; python3 -c "{script}"')
     assert job["TrainingJobStatus"] == "Completed"
-    lines = local.output("TrainingJobs", job["TrainingJobName"])["algo-1"]
+    lines = local.read_logs("TrainingJobs", job["TrainingJobName"])["algo-1"]
     assert f"AWS_ACCESS_KEY_ID={local.address.access_key_id}" in lines
 
 
@@ -241,18 +241,18 @@ def test_image_alias_and_instance_limits_apply(tmp_path: Path) -> None:
     """The server maps AWS's image URI to a local image, and limits a host to the memory of its instance type."""
     uri = "123456789012.dkr.ecr.us-east-1.amazonaws.com/sagemaker-scikit-learn:1.2-1-cpu-py3"
     aliases = {"*.dkr.ecr.*.amazonaws.com/sagemaker-scikit-learn:*": image_name("serve")}
-    with started(tmp_path, runtime="docker", images=aliases, limits=True) as local:
+    with running_server(tmp_path, runtime="docker", images=aliases, limits=True) as local:
         job = local.train(
             "cat /sys/fs/cgroup/memory/memory.limit_in_bytes 2>/dev/null || cat /sys/fs/cgroup/memory.max",
             algorithm={"TrainingImage": uri},
             ResourceConfig=SMALL,
         )
         assert job["AlgorithmSpecification"]["TrainingImage"] == uri
-        assert local.output("TrainingJobs", job["TrainingJobName"])["algo-1"] == [str(4 << 30)]
+        assert local.read_logs("TrainingJobs", job["TrainingJobName"])["algo-1"] == [str(4 << 30)]
 
 
 def test_failure_reason_reports_lack_of_memory(tmp_path: Path) -> None:
-    with started(tmp_path, runtime="docker", limits=True) as local:
+    with running_server(tmp_path, runtime="docker", limits=True) as local:
         job = local.train("python3 -c 'x = bytearray(5 << 30)'; exit $?", ResourceConfig=SMALL)
         reason = "AlgorithmError: it ran out of memory, exit code: 137"
         assert (job["TrainingJobStatus"], job["FailureReason"]) == ("Failed", reason)
@@ -289,4 +289,4 @@ def test_script_is_downloaded_from_the_bucket(local: LocalServer) -> None:
     local.sagemaker.create_training_job(**request)
     job = local.wait_for_end(request["TrainingJobName"])
     assert job["TrainingJobStatus"] == "Completed", job["FailureReason"]
-    assert model(local, job["TrainingJobName"]) == {"weights": "3 epochs on algo-1"}
+    assert read_model(local, job["TrainingJobName"]) == {"weights": "3 epochs on algo-1"}

@@ -21,7 +21,7 @@ def write_tree(tree: Tree, folder: Path) -> None:
 
 
 def copy_from_host(host: Host, path: str, target: Path) -> bool:
-    """Copy from a host into the folder `target`; False if there is nothing."""
+    """Copy from a host into the folder `target`; return False if the path does not exist."""
     tree = host.copy(path, target.with_name(f"{target.name}.contents"))
     if tree is not None:
         write_tree(tree, target)

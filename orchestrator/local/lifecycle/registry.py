@@ -110,7 +110,7 @@ class Registry:
 
     def recover(self, makers: Mapping[str, Maker]) -> None:
         """Resume an earlier server's jobs and endpoints (owners are last in `makers`), and remove other hosts."""
-        hosts = dict(self._context.runtime.running())
+        hosts = dict(self._context.runtime.find_hosts())
         self._remove_incomplete(hosts)
         for kind, maker in makers.items():
             for record in self._context.state.unfinished(kind, _active_statuses(find_kind(kind))):
@@ -171,7 +171,7 @@ class Registry:
             thread.join(max(0.0, deadline - time.monotonic()))
             if thread.is_alive():
                 logger.warning("%s did not end within %g s", job.plan_name, END_TIMEOUT)
-                for name in [job.plan_name, *_plan_names(job, list(self._context.runtime.running()))]:
+                for name in [job.plan_name, *_plan_names(job, list(self._context.runtime.find_hosts()))]:
                     self._context.runtime.remove(name)
 
 

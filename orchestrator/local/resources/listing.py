@@ -50,8 +50,8 @@ def list_resources(
         kind.arn_type,
         name_contains=request.get("NameContains", ""),
         status="" if filters_page else status,
-        created=_times(request, "CreationTime"),
-        modified=_times(request, "LastModifiedTime"),
+        created=_read_time_range(request, "CreationTime"),
+        modified=_read_time_range(request, "LastModifiedTime"),
         order_by=SORT_COLUMNS[request.get("SortBy", kind.sort_by)],
         descending=request.get("SortOrder", "Descending" if kind.newest_first else "Ascending") == "Descending",
         limit=limit + 1,
@@ -71,7 +71,7 @@ def list_resources(
     return answer
 
 
-def _times(request: Mapping[str, Any], member: str) -> tuple[float, float]:
+def _read_time_range(request: Mapping[str, Any], member: str) -> tuple[float, float]:
     return request.get(f"{member}After", float("-inf")), request.get(f"{member}Before", float("inf"))
 
 

@@ -97,7 +97,7 @@ class Operations:
         """Return the members of Describe and List that are not stored."""
         return {}
 
-    def more(self) -> Mapping[str, Handler]:
+    def further_handlers(self) -> Mapping[str, Handler]:
         """Return further operations of the kind, by name."""
         return {}
 
@@ -106,7 +106,7 @@ class Operations:
     def handlers(self) -> dict[str, Handler]:
         """Return all operations on the kind, by name."""
         common = {name: getattr(self, verb.lower()) for verb, name in self.kind.operations.items()}
-        return {**common, **self.more()}
+        return {**common, **self.further_handlers()}
 
     def create(self, request: Request) -> Answer:
         return {self.kind.arn_member: self.add(request).arn}
@@ -177,10 +177,11 @@ def load_operations(context: Context, registry: Registry) -> list[Operations]:
     return [classes[kind](context, registry) for kind in all_kinds()]
 
 
-def list_makers(kinds: Iterable[Operations]) -> dict[str, Maker]:
+def list_makers(all_operations: Iterable[Operations]) -> dict[str, Maker]:
     """Return the functions that make the runnable of a record, by kind, in the order of recovery."""
-    return {kind.kind.arn_type: _maker(kind) for kind in kinds if isinstance(kind, RunningOperations)}
+    running = [operations for operations in all_operations if isinstance(operations, RunningOperations)]
+    return {operations.kind.arn_type: _make_maker(operations) for operations in running}
 
 
-def _maker(kind: RunningOperations) -> Maker:
-    return lambda _, record: kind.make_runnable(record)
+def _make_maker(operations: RunningOperations) -> Maker:
+    return lambda _, record: operations.make_runnable(record)

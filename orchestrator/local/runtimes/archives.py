@@ -29,7 +29,7 @@ does not find all items of a folder with a longer path."""
 
 
 @contextmanager
-def packed(trees: Iterable[tuple[Path, str]]) -> Iterator[IO[bytes]]:
+def pack(trees: Iterable[tuple[Path, str]]) -> Iterator[IO[bytes]]:
     """Yield an archive of trees, each with its absolute path in the container. As on SageMaker, root owns all files."""
     with tempfile.SpooledTemporaryFile(SPOOL_BYTES) as file:
         with tarfile.open(fileobj=file, mode="w", dereference=True) as archive:
@@ -37,7 +37,7 @@ def packed(trees: Iterable[tuple[Path, str]]) -> Iterator[IO[bytes]]:
                 for folder in reversed(PurePosixPath(target).parents[:-1]):
                     info = tarfile.TarInfo(str(folder).lstrip("/"))
                     info.type = tarfile.DIRTYPE
-                    archive.addfile(_root_owned(info))
+                    archive.addfile(_make_root_owned(info))
                 _add(archive, source, target.lstrip("/"))
         file.seek(0)
         yield file
@@ -45,17 +45,19 @@ def packed(trees: Iterable[tuple[Path, str]]) -> Iterator[IO[bytes]]:
 
 def _add(archive: tarfile.TarFile, source: Path, target: str) -> None:
     """Add a tree of any depth. A link to a file becomes a file; other links are left out."""
-    archive.addfile(_root_owned(archive.gettarinfo(source, target)))
+    archive.addfile(_make_root_owned(archive.gettarinfo(source, target)))
     for found in walk(source):
         path = source / found.name
         if found.type is FileType.FILE or path.is_file():
             with path.open("rb") as file:
-                archive.addfile(_root_owned(archive.gettarinfo(arcname=f"{target}/{found.name}", fileobj=file)), file)
+                archive.addfile(
+                    _make_root_owned(archive.gettarinfo(arcname=f"{target}/{found.name}", fileobj=file)), file
+                )
         elif found.type is FileType.FOLDER:
-            archive.addfile(_root_owned(archive.gettarinfo(path, f"{target}/{found.name}")))
+            archive.addfile(_make_root_owned(archive.gettarinfo(path, f"{target}/{found.name}")))
 
 
-def _root_owned(info: tarfile.TarInfo) -> tarfile.TarInfo:
+def _make_root_owned(info: tarfile.TarInfo) -> tarfile.TarInfo:
     info.uid = info.gid = 0
     info.uname = info.gname = "root"
     info.mode = 0o755 if info.isdir() else 0o644 | (info.mode & 0o111)
@@ -79,7 +81,10 @@ def unpack(chunks: Iterable[bytes], target: Path, top: str = "") -> Tree:
             if (not inside and member.isdir()) or not is_valid_name(name):
                 continue
             if name in tree or not _add_parents(tree, name):
-                logger.warning("left out: the archive has another item at %s or above it", escape_bytes(name))
+                logger.warning(
+                    "left out: %s, because the archive has another item at this path or at a parent of it",
+                    escape_bytes(name),
+                )
                 continue
             if member.islnk():  # the target's name begins with the same folder
                 member.linkname = member.linkname.removeprefix(root + "/")
@@ -105,7 +110,7 @@ def _check_length(top: str, name: str) -> None:
     if len(os.fsencode(f"{top}/{name}")) > MAX_ENGINE_PATH_BYTES:
         raise CannotRunError(
             f"ClientError: {ARTIFACT_UPLOAD} failed: the engine cannot copy paths of more than "
-            f"{MAX_ENGINE_PATH_BYTES} bytes, such as {escape_bytes(name)[:100]}…: write fewer or shorter folders"
+            f"{MAX_ENGINE_PATH_BYTES} bytes, such as {escape_bytes(name)[:100]}…: use fewer folders or shorter names"
         )
 
 
@@ -118,7 +123,7 @@ def _extract(
     if member.issym():
         return make_link_entry(name, member.linkname)
     if member.islnk():
-        return _hard_link(name, member.linkname, tree, content)
+        return _make_hard_link_entry(name, member.linkname, tree, content)
     source = archive.extractfile(member) if member.isfile() else None
     if source is None:
         logger.warning("left out: %s is neither a file nor a folder", escape_bytes(name))
@@ -128,10 +133,12 @@ def _extract(
     return Entry(FileType.FILE, member.mode, member.mtime, member.size, content)
 
 
-def _hard_link(name: str, target: str, tree: Tree, content: Path) -> Entry | None:
+def _make_hard_link_entry(name: str, target: str, tree: Tree, content: Path) -> Entry | None:
     found = tree.get(target)
     if found is None or found.type is FileType.FOLDER:
-        logger.warning("left out: %s is a hard link to %s, which is no file", escape_bytes(name), escape_bytes(target))
+        logger.warning(
+            "left out: %s is a hard link to %s, which is not a file", escape_bytes(name), escape_bytes(target)
+        )
         return None
     if found.content is None:
         return make_link_entry(name, found.target)

@@ -166,7 +166,7 @@ class Runtime(Protocol):
     name: str
 
     @property
-    def machine(self) -> str:
+    def machine_address(self) -> str:
         """The name or address that the hosts use to connect to the local server on this machine."""
 
     def prepare(self, image: str) -> None:
@@ -178,7 +178,7 @@ class Runtime(Protocol):
     def start(self, plan: Plan) -> Sequence[Host]:
         """Start all hosts of a plan, or none. Raise CannotRunError if one of them cannot start."""
 
-    def running(self) -> Mapping[str, Sequence[Host]]:
+    def find_hosts(self) -> Mapping[str, Sequence[Host]]:
         """Return an earlier server's hosts, also ended ones, by plan name; none for a plan that did not start fully."""
 
     def remove(self, plan_name: str) -> None:

@@ -12,7 +12,7 @@ from microjobs_orchestrator.local.runtimes.process.runtime import ProcessRuntime
 def choose(name: str, home: Home, *, guard_image: str = "") -> tuple[Runtime, str]:
     """Return a runtime and a reason. `auto`: Docker if an engine answers. Raise CannotRunError if `docker` has none."""
     if name == "process":
-        return ProcessRuntime(home, JOBS), "it was asked for"
+        return ProcessRuntime(home, JOBS), "as configured"
     try:
         runtime = DockerRuntime(home, guard_image=guard_image)
     except DockerException as error:
@@ -20,4 +20,4 @@ def choose(name: str, home: Home, *, guard_image: str = "") -> tuple[Runtime, st
         if name == "docker":
             raise CannotRunError(f"{reason}: start the engine, or use --runtime process") from error
         return ProcessRuntime(home, JOBS), reason
-    return runtime, "a Docker engine answers" if name == "auto" else "it was asked for"
+    return runtime, "a Docker engine answers" if name == "auto" else "as configured"

@@ -24,10 +24,10 @@ from microjobs_orchestrator.local.home import Home
 from tests.local.clients import FINAL_STATUSES, LocalServer, processing_request, training_request, wait_until
 from tests.local.drills.examples import Examples
 from tests.local.drills.image import LAYOUT, expected_lines
-from tests.local.drills.leaks import machine, started, temporary_folder
+from tests.local.drills.leaks import list_objects, list_started_plans, temporary_folder
 from tests.local.drills.uploads import Uploads
 
-LOST = "the local server ended while the job ran"
+LOST_REASON = "the local server ended while the job ran"
 MODEL = "drill"
 OBJECTS = 3
 MAX_ROUND_SECONDS = 7.0
@@ -70,11 +70,11 @@ class Drill:
         self._examples: Examples
         self._finished: dict[tuple[str, str], bytes] = {}
         """The output of completed jobs, by the jobs' kinds and names."""
-        self._config = Config(port=_free_port(), runtime="docker")
+        self._config = Config(port=_find_free_port(), runtime="docker")
         self._process = self._launch()
         self.local = self._wait_for_server()
         self._uploads = Uploads(self.local.s3, self.local.address.bucket, seed)
-        self._temporary = machine(engine, home).temporary
+        self._temporary = list_objects(engine, home).temporary
         self._make_model()
 
     # --- the server ---
@@ -111,16 +111,15 @@ class Drill:
         """Stop the server as `microjobs local down` does, and check that no container, file or network remains."""
         self._process.terminate()
         self._process.wait(60)
-        left = machine(self._engine, self.home)
-        assert not left.containers | left.networks | left.volumes | left.folders | left.incoming, left
+        found = list_objects(self._engine, self.home)
+        assert not found.containers | found.networks | found.volumes | found.folders | found.incoming, found
 
     # --- a round ---
 
-    def round(self) -> None:
-        self._uploads.go_on()
-        self._examples = Examples(self.local, self._name("example"))
-        left = self._generator.uniform(0.0, MAX_ROUND_SECONDS)
-        kill_at = time.monotonic() + left
+    def run_round(self) -> None:
+        self._uploads.resume()
+        self._examples = Examples(self.local, self._make_name("example"))
+        kill_at = time.monotonic() + self._generator.uniform(0.0, MAX_ROUND_SECONDS)
         client = threading.Thread(target=self._submit, daemon=True)
         client.start()
         time.sleep(max(0.0, kill_at - MAX_ROUND_SECONDS / 4 - time.monotonic()))
@@ -129,7 +128,7 @@ class Drill:
         self._kill()
         client.join()
         self._uploads.check(self.local.bucket)
-        running = started(self._engine, self.home)
+        running = list_started_plans(self._engine, self.home)
         self._restart()
         self._uploads.pause()
         self._uploads.check(self.local.bucket)
@@ -152,38 +151,38 @@ class Drill:
         """Create jobs of all kinds on one or two hosts, and sometimes another endpoint. Stop some of the jobs."""
         if self._endpoint == "" or self._generator.random() < 0.3:
             self._replace_endpoint()
-        self._tune()
+        self._start_tuning()
         self._examples.create()
         for start in (self._start_training, self._start_transform, self._start_processing, self._start_training):
             self._jobs.append(start(self._generator.choice((1, 2))))
         if self._generator.random() < 0.4:
             job = self._generator.choice(self._jobs)
             job.is_stopped = True  # unless it has ended already
-            self._operation("stop", job)
+            self._call_operation("stop", job)
 
-    def _operation(self, verb: str, job: Job) -> dict[str, Any]:
+    def _call_operation(self, verb: str, job: Job) -> dict[str, Any]:
         operation = getattr(self.local.sagemaker, f"{verb}_{job.kind.lower()}_job")
         answer: dict[str, Any] = operation(**{f"{job.kind}JobName": job.name})
         return answer
 
-    def _new(self, kind: str, hosts: int) -> tuple[Job, dict[str, str]]:
+    def _make_job(self, kind: str, hosts: int) -> tuple[Job, dict[str, str]]:
         """Return a new job and its hyperparameters, which decide how many lines it prints."""
         choice = self._generator.choice
-        job = Job(kind, self._name(kind.lower()), choice((1, 10, 30)), choice((0, 1000, 20_000)), hosts)
+        job = Job(kind, self._make_name(kind.lower()), choice((1, 10, 30)), choice((0, 1000, 20_000)), hosts)
         return job, {"lines": str(job.lines), "burst": str(job.burst), "pause": "0.1"}
 
     def _start_training(self, hosts: int) -> Job:
-        job, given = self._new("Training", hosts)
+        job, hyperparameters = self._make_job("Training", hosts)
         self.local.sagemaker.create_training_job(
-            **self._request(hosts) | {"TrainingJobName": job.name, "HyperParameters": given}
+            **self._make_training_request(hosts) | {"TrainingJobName": job.name, "HyperParameters": hyperparameters}
         )
         return job
 
     def _start_processing(self, hosts: int) -> Job:
-        job, given = self._new("Processing", hosts)
+        job, hyperparameters = self._make_job("Processing", hosts)
         uri, path = self.local.uri(f"processed/{job.name}"), str(LAYOUT.processing("output"))
         output = {"OutputName": "weights", "S3Output": {"S3Uri": uri, "LocalPath": path, "S3UploadMode": "EndOfJob"}}
-        application = {"ImageUri": self._image, "ContainerArguments": ["process", json.dumps(given)]}
+        application = {"ImageUri": self._image, "ContainerArguments": ["process", json.dumps(hyperparameters)]}
         self.local.sagemaker.create_processing_job(
             **processing_request("", hosts)
             | {"ProcessingJobName": job.name, "AppSpecification": application}
@@ -193,7 +192,7 @@ class Drill:
 
     def _start_transform(self, hosts: int) -> Job:
         """Start a transform job. Its containers print no lines, and answer `ok` to each object."""
-        job = Job("Transform", self._name("transform"), 0, 0, hosts)
+        job = Job("Transform", self._make_name("transform"), 0, 0, hosts)
         source = {"S3DataSource": {"S3DataType": "S3Prefix", "S3Uri": self.local.uri("rows/")}}
         self.local.sagemaker.create_transform_job(
             TransformJobName=job.name,
@@ -211,18 +210,18 @@ class Drill:
             ModelName=MODEL, PrimaryContainer={"Image": self._image}, ExecutionRoleArn=self.local.address.role_arn
         )
 
-    def _request(self, hosts: int = 1) -> dict[str, Any]:
+    def _make_training_request(self, hosts: int = 1) -> dict[str, Any]:
         request = training_request(self.local, "", hosts)
         metrics = [{"Name": "val_loss", "Regex": r"val_loss: (\S+)"}]
         algorithm = {"TrainingImage": self._image, "TrainingInputMode": "File", "MetricDefinitions": metrics}
         return request | {"AlgorithmSpecification": algorithm}
 
-    def _tune(self) -> None:
-        definition = self._request()
+    def _start_tuning(self) -> None:
+        definition = self._make_training_request()
         del definition["TrainingJobName"]
         definition["StaticHyperParameters"] = {"burst": "10", "pause": "0.1"}
         ranges = {"IntegerParameterRanges": [{"Name": "lines", "MinValue": "1", "MaxValue": "10"}]}
-        name = self._name("tune")
+        name = self._make_name("tune")
         self.local.sagemaker.create_hyper_parameter_tuning_job(
             HyperParameterTuningJobName=name,
             HyperParameterTuningJobConfig={
@@ -238,50 +237,50 @@ class Drill:
     def _replace_endpoint(self) -> None:
         sagemaker = self.local.sagemaker
         if self._endpoint:
-            ending, self._endpoint = self._endpoint, ""  # the server may be killed before it answers
-            sagemaker.delete_endpoint(EndpointName=ending)
-        name = self._name("endpoint")
+            old, self._endpoint = self._endpoint, ""  # the server may be killed before it answers
+            sagemaker.delete_endpoint(EndpointName=old)
+        name = self._make_name("endpoint")
         variant = {"VariantName": "main", "ModelName": MODEL, "InstanceType": "ml.m5.large", "InitialInstanceCount": 1}
         sagemaker.create_endpoint_config(EndpointConfigName=name, ProductionVariants=[variant])
         sagemaker.create_endpoint(EndpointName=name, EndpointConfigName=name)
         self._endpoint = name
 
-    def _name(self, kind: str) -> str:
+    def _make_name(self, kind: str) -> str:
         self._number += 1
         return f"{kind}-{self._number}"
 
     def _read_state(self) -> None:
         """Read the lines and the status of each job before the server is killed."""
         for job in self._jobs:
-            job.seen_lines = self.local.output(f"{job.kind}Jobs", job.name)
-            job.seen_status = str(self._operation("describe", job)[f"{job.kind}JobStatus"])
+            job.seen_lines = self.local.read_logs(f"{job.kind}Jobs", job.name)
+            job.seen_status = str(self._call_operation("describe", job)[f"{job.kind}JobStatus"])
 
     # --- checks ---
 
     def _check_job(self, job: Job, running: set[str]) -> None:
         found = wait_until(
-            lambda: self._operation("describe", job), lambda found: found[f"{job.kind}JobStatus"] in FINAL_STATUSES
+            lambda: self._call_operation("describe", job), lambda found: found[f"{job.kind}JobStatus"] in FINAL_STATUSES
         )
         status = found[f"{job.kind}JobStatus"]
-        story = f"{job}, running: {job.plan in running}, found: {found}"
+        details = f"{job}, running: {job.plan in running}, found: {found}"
         if job.seen_status in FINAL_STATUSES:
-            assert status == job.seen_status, story
+            assert status == job.seen_status, details
         if status == "Failed":
-            assert LOST in found["FailureReason"], story
-            assert job.plan not in running, story
+            assert LOST_REASON in found["FailureReason"], details
+            assert job.plan not in running, details
         elif status == "Stopped":
-            assert job.is_stopped, story
-        output = self._whole_output(job)
+            assert job.is_stopped, details
+        output = self._read_complete_logs(job)
         for host, lines in job.seen_lines.items():
-            assert output[host][: len(lines)] == lines, story
-        whole = [] if job.kind == "Transform" else expected_lines(job.lines, job.burst)
+            assert output[host][: len(lines)] == lines, details
+        expected = [] if job.kind == "Transform" else expected_lines(job.lines, job.burst)
         for lines in output.values():
-            assert lines == whole[: len(lines)], (story, lines[:50], lines[-5:])
+            assert lines == expected[: len(lines)], (details, lines[:50], lines[-5:])
         if status == "Completed":
-            assert [len(lines) for lines in output.values()] == [len(whole)] * job.hosts, story
-            self._finished[job.kind, job.name] = b"ok" * OBJECTS if not whole else b"%d" % job.lines * 1000
+            assert [len(lines) for lines in output.values()] == [len(expected)] * job.hosts, details
+            self._finished[job.kind, job.name] = b"ok" * OBJECTS if not expected else b"%d" % job.lines * 1000
 
-    def _whole_output(self, job: Job) -> dict[str, list[str]]:
+    def _read_complete_logs(self, job: Job) -> dict[str, list[str]]:
         streams = self.local.home.logs.glob(f"aws/sagemaker/{job.kind}Jobs/{job.name}/*")
         return {
             path.name.rpartition("-")[0]: [line.partition(" ")[2] for line in path.read_text().splitlines()]
@@ -300,13 +299,13 @@ class Drill:
         trials = list(pages.paginate(HyperParameterTuningJobName=self._tuning).search("TrainingJobSummaries[]"))
         assert len(trials) == 3, found
         for trial in trials:
-            story = self.local.training(trial["TrainingJobName"])
-            assert trial["TrainingJobStatus"] == "Completed" or LOST in story["FailureReason"], story
+            described = self.local.describe_training(trial["TrainingJobName"])
+            assert trial["TrainingJobStatus"] == "Completed" or LOST_REASON in described["FailureReason"], described
             if trial["TrainingJobStatus"] == "Completed":
                 lines = int(trial["TunedHyperParameters"]["lines"])
                 self._finished["Training", trial["TrainingJobName"]] = b"%d" % lines * 1000
-        any_ended = any(trial["TrainingJobStatus"] == "Completed" for trial in trials)
-        assert found["HyperParameterTuningJobStatus"] == ("Completed" if any_ended else "Failed"), found
+        any_completed = any(trial["TrainingJobStatus"] == "Completed" for trial in trials)
+        assert found["HyperParameterTuningJobStatus"] == ("Completed" if any_completed else "Failed"), found
 
     def _check_endpoint(self) -> None:
         """Check that the endpoint answers. Delete endpoints whose Create request had no response."""
@@ -327,10 +326,10 @@ class Drill:
 
     def _check_finished(self) -> None:
         """Check that the outputs of all completed jobs are still complete."""
-        for (kind, name), left in self._finished.items():
-            described = self._operation("describe", Job(kind, name, 0, 0, 0))
+        for (kind, name), expected in self._finished.items():
+            described = self._call_operation("describe", Job(kind, name, 0, 0, 0))
             assert described[f"{kind}JobStatus"] == "Completed", described
-            assert self._read_output(kind, name) == left, name
+            assert self._read_output(kind, name) == expected, name
 
     def _read_output(self, kind: str, name: str) -> bytes:
         if kind == "Processing":
@@ -344,18 +343,18 @@ class Drill:
 
     def _check_machine(self) -> None:
         """Check that only the endpoint has containers, networks, volumes and files."""
-        mine = f"endpoint/{self._endpoint}/"
+        endpoint_prefix = f"endpoint/{self._endpoint}/"
 
-        def others(names: Sequence[str] | frozenset[str], beginning: str = mine) -> list[str]:
-            return [name for name in names if not name.startswith(beginning)]
+        def without_endpoint(names: Sequence[str] | frozenset[str], prefix: str = endpoint_prefix) -> list[str]:
+            return [name for name in names if not name.startswith(prefix)]
 
-        def left() -> list[str]:
-            now = machine(self._engine, self.home)
-            plans = others(now.containers) + others(now.networks) + others(now.volumes)
-            folders = others(now.folders, mine.replace("/", "-"))
+        def list_leftovers() -> list[str]:
+            now = list_objects(self._engine, self.home)
+            plans = without_endpoint(now.containers) + without_endpoint(now.networks) + without_endpoint(now.volumes)
+            folders = without_endpoint(now.folders, endpoint_prefix.replace("/", "-"))
             return plans + folders + sorted(now.incoming) + sorted(now.temporary - self._temporary)
 
-        wait_until(left, lambda names: names == [], seconds=60)
+        wait_until(list_leftovers, lambda names: names == [], seconds=60)
         assert list((self.home.objects / "uploads").iterdir()) == []
 
     def clean_up(self) -> None:
@@ -366,7 +365,7 @@ class Drill:
             self._process.wait(60)
 
 
-def _free_port() -> int:
+def _find_free_port() -> int:
     """Return a port on which each restarted server can listen."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port: int = listener.getsockname()[1]

@@ -25,21 +25,21 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def log_message(self, *_):
         pass
 
-def work(given, output):
+def work(options, output):
     signal.signal(signal.SIGTERM, lambda *_: is_stopped.append(True))
-    for number in range(int(given["lines"])):
+    for number in range(int(options["lines"])):
         if is_stopped:
             return
         print("line", number, flush=True)
-        time.sleep(float(given["pause"]))
-    for number in range(int(given["burst"])):
+        time.sleep(float(options["pause"]))
+    for number in range(int(options["burst"])):
         print("burst", number)
-    print("val_loss: %s" % given["lines"], flush=True)
-    pathlib.Path(output, "weights").write_text(given["lines"] * 1000)
+    print("val_loss: %s" % options["lines"], flush=True)
+    pathlib.Path(output, "weights").write_text(options["lines"] * 1000)
 
 if sys.argv[1] == "train":
-    given = json.loads(pathlib.Path("{LAYOUT.input_config / "hyperparameters.json"}").read_text())
-    work(given, "{LAYOUT.model}")
+    options = json.loads(pathlib.Path("{LAYOUT.input_config / "hyperparameters.json"}").read_text())
+    work(options, "{LAYOUT.model}")
 elif sys.argv[1] == "process":
     work(json.loads(sys.argv[2]), "{LAYOUT.processing("output")}")
 else:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ENGINE = "/var/run/docker.sock"
-CHUNK = 1 << 16
+CHUNK_BYTES = 1 << 16
 
 
 class Proxy:
@@ -16,7 +16,7 @@ class Proxy:
     def __init__(self, path: Path, engine: str) -> None:
         self.path = path
         self._engine = engine
-        self._ends: set[socket.socket] = set()
+        self._sockets: set[socket.socket] = set()
         self._lock = threading.Lock()
         self._listener: socket.socket | None = None
 
@@ -32,9 +32,9 @@ class Proxy:
         if self._listener is not None:
             _close(self._listener)
         with self._lock:
-            for end in self._ends:
+            for end in self._sockets:
                 _close(end)
-            self._ends.clear()
+            self._sockets.clear()
 
     def _accept(self, listener: socket.socket) -> None:
         with contextlib.suppress(OSError):  # it is closed
@@ -43,15 +43,15 @@ class Proxy:
                 engine = socket.socket(socket.AF_UNIX)
                 engine.connect(self._engine)
                 with self._lock:
-                    self._ends |= {client, engine}
-                for one, other in ((client, engine), (engine, client)):
-                    threading.Thread(target=self._pass, args=(one, other), daemon=True).start()
+                    self._sockets |= {client, engine}
+                for source, target in ((client, engine), (engine, client)):
+                    threading.Thread(target=self._forward, args=(source, target), daemon=True).start()
 
-    def _pass(self, one: socket.socket, other: socket.socket) -> None:
-        with contextlib.suppress(OSError):  # the other end is gone
-            while chunk := one.recv(CHUNK):
-                other.sendall(chunk)
-            other.shutdown(socket.SHUT_WR)
+    def _forward(self, source: socket.socket, target: socket.socket) -> None:
+        with contextlib.suppress(OSError):  # one of the connections was closed
+            while chunk := source.recv(CHUNK_BYTES):
+                target.sendall(chunk)
+            target.shutdown(socket.SHUT_WR)
 
 
 def _close(end: socket.socket) -> None:
@@ -61,10 +61,10 @@ def _close(end: socket.socket) -> None:
 
 
 @contextlib.contextmanager
-def proxy(path: Path, engine: str = ENGINE) -> Iterator[Proxy]:
-    passing = Proxy(path, engine)
-    passing.listen()
+def running_proxy(path: Path, engine: str = ENGINE) -> Iterator[Proxy]:
+    running = Proxy(path, engine)
+    running.listen()
     try:
-        yield passing
+        yield running
     finally:
-        passing.disconnect()
+        running.disconnect()

@@ -1,4 +1,4 @@
-"""A server whose device has no space left: it says so, loses nothing, and goes on when there is space again."""
+"""Tests of a server whose device is full: it reports this, loses nothing, and works again when space is free."""
 
 import subprocess
 from collections.abc import Iterator
@@ -9,14 +9,14 @@ import pytest
 from botocore.exceptions import ClientError
 
 from microjobs.contract import Layout
-from tests.local.clients import started, wait_until
+from tests.local.clients import running_server, wait_until
 
 LAYOUT = Layout()
 MEGABYTES = 40
 
 
 @pytest.fixture
-def small(tmp_path: Path) -> Iterator[Path]:
+def small_file_system(tmp_path: Path) -> Iterator[Path]:
     """A file system of `MEGABYTES` megabytes."""
     folder = tmp_path / "small"
     folder.mkdir()
@@ -29,7 +29,7 @@ def small(tmp_path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def full(folder: Path) -> Iterator[None]:
+def fill_file_system(folder: Path) -> Iterator[None]:
     """Fill a folder's file system to the last byte; free the space at the end of the block."""
     filler = folder / "filler"
     with filler.open("wb", buffering=0) as file:
@@ -44,13 +44,13 @@ def full(folder: Path) -> Iterator[None]:
 
 
 @pytest.mark.engine
-def test_full_device_is_reported_and_nothing_is_lost(small: Path) -> None:
-    with started(small / "home", runtime="docker") as local:
+def test_full_device_is_reported_and_nothing_is_lost(small_file_system: Path) -> None:
+    with running_server(small_file_system / "home", runtime="docker") as local:
         finished = local.train(f"echo finished > {LAYOUT.model}/weights")["TrainingJobName"]
         name = local.start_training(f"echo ready; sleep 3; head -c 3000000 /dev/urandom > {LAYOUT.model}/big")
-        wait_until(lambda: local.output("TrainingJobs", name), lambda lines: lines.get("algo-1") == ["ready"])
+        wait_until(lambda: local.read_logs("TrainingJobs", name), lambda lines: lines.get("algo-1") == ["ready"])
         objects = {path.name for path in local.bucket.rglob("*")}
-        with full(small):
+        with fill_file_system(small_file_system):
             with pytest.raises(ClientError, match="no space left on the device"):
                 local.s3.put_object(Bucket=local.address.bucket, Key="big", Body=b"x" * 100_000)
             with pytest.raises(ClientError, match="no space left on the device"):

@@ -28,7 +28,7 @@ def test_killed_server_loses_nothing(tmp_path: Path) -> None:
         try:
             for number in range(ROUNDS):
                 print(f"round {number}", flush=True)
-                drill.round()
+                drill.run_round()
             drill.end()
         finally:
             drill.clean_up()

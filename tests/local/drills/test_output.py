@@ -1,4 +1,4 @@
-"""Whatever a container says, and however much at once, is in its log: every byte, in order, in little memory."""
+"""Tests that a job's log contains all output of its container, in order, and that long output needs little memory."""
 
 import hashlib
 from pathlib import Path
@@ -7,45 +7,45 @@ import pytest
 
 from tests.conftest import image_name
 from tests.local.clients import SHELL, LocalServer
-from tests.local.drills.test_many_jobs import size
+from tests.local.drills.test_many_jobs import measure
 
 pytestmark = pytest.mark.engine
 
 LINES = 100_000
 
 
-def python(local: LocalServer, program: str) -> str:
-    """Run a training job that is a program; its name."""
+def run_program(local: LocalServer, program: str) -> str:
+    """Run a training job that executes a Python program; return the job's name."""
     algorithm = {
         "TrainingImage": image_name(SHELL),
         "TrainingInputMode": "File",
         "ContainerEntrypoint": ["python3", "-c"],
-        "ContainerArguments": ["import os; exec(os.environ['PROGRAM'])"],  # an argument has no newlines
+        "ContainerArguments": ["import os; exec(os.environ['PROGRAM'])"],  # arguments must not contain newlines
     }
     job = local.train("", AlgorithmSpecification=algorithm, Environment={"PROGRAM": program})
     assert job["TrainingJobStatus"] == "Completed", job["FailureReason"]
     return str(job["TrainingJobName"])
 
 
-def output(local: LocalServer, job: str) -> list[bytes]:
-    """The lines of the log's file."""
+def read_log(local: LocalServer, job: str) -> list[bytes]:
+    """Return the lines in the file of a job's only log stream."""
     (path,) = Path(local.home.logs, "aws/sagemaker/TrainingJobs", job).iterdir()
     return [line.partition(b" ")[2] for line in path.read_bytes().split(b"\n")[:-1]]
 
 
-def test_no_line_of_hundreds_per_millisecond_is_lost(local: LocalServer) -> None:
-    job = python(local, f"print('\\n'.join(f'line {{n}}' for n in range({LINES})))")
-    assert output(local, job) == [b"line %d" % number for number in range(LINES)]
+def test_no_line_is_lost_at_hundreds_of_lines_per_millisecond(local: LocalServer) -> None:
+    job = run_program(local, f"print('\\n'.join(f'line {{n}}' for n in range({LINES})))")
+    assert read_log(local, job) == [b"line %d" % number for number in range(LINES)]
 
 
-def test_bytes_that_are_no_text_are_kept(local: LocalServer) -> None:
-    job = python(local, "import os; os.write(1, bytes(set(range(256)) - {10}) + b'\\n\\n\\xff\\xfe')")
-    assert output(local, job) == [bytes(sorted(set(range(256)) - {10})), b"", b"\xff\xfe"]
-    (said,) = local.output("TrainingJobs", job).values()
-    assert said[-1] == "\ufffd\ufffd"
+def test_bytes_that_are_not_text_are_kept(local: LocalServer) -> None:
+    job = run_program(local, "import os; os.write(1, bytes(set(range(256)) - {10}) + b'\\n\\n\\xff\\xfe')")
+    assert read_log(local, job) == [bytes(sorted(set(range(256)) - {10})), b"", b"\xff\xfe"]
+    (lines,) = local.read_logs("TrainingJobs", job).values()
+    assert lines[-1] == "\ufffd\ufffd"
 
 
-LONG = """
+PRINT_LONG_LINES = """
 import hashlib, os, random, sys
 for _ in range(4):
     line = random.randbytes(5 << 20).hex()
@@ -55,31 +55,31 @@ for _ in range(4):
 """
 
 
-def test_lines_of_ten_megabytes_are_kept_in_flat_memory(local: LocalServer) -> None:
-    python(local, "print('what a server loads for its first job')")
-    before = size(local.address.pid).memory
-    job = python(local, LONG)
-    grown = size(local.address.pid).memory - before
-    lines = output(local, job)
+def test_lines_of_ten_megabytes_are_kept_without_much_memory(local: LocalServer) -> None:
+    run_program(local, "print('loads what a server needs for its first job')")
+    before = measure(local.address.pid).memory
+    job = run_program(local, PRINT_LONG_LINES)
+    growth = measure(local.address.pid).memory - before
+    lines = read_log(local, job)
     digests = [line for line in lines if len(line) == 64]
     whole = b"".join(line for line in lines if len(line) != 64)
     length = 10 << 20
     parts = [whole[start : start + length] for start in range(0, len(whole), length)]
     assert [hashlib.sha256(part).hexdigest().encode() for part in parts] == digests
-    assert grown < 16 << 20
+    assert growth < 16 << 20
 
 
 def test_streams_do_not_mix_within_a_line(local: LocalServer) -> None:
-    """The engine gives long lines in pieces; those of the other stream come between them."""
+    """The engine splits long lines into pieces, and pieces of the other output stream come between them."""
     program = "import os\nfor _ in range(200): os.write(1, b'o' * 20_000); os.write(2, b'e\\n'); os.write(1, b'\\n')"
-    lines = output(local, python(local, program))
+    lines = read_log(local, run_program(local, program))
     assert (lines.count(b"o" * 20_000), lines.count(b"e"), len(lines)) == (200, 200, 400)
 
 
-CLOSES = "import os, time; os.write(1, b'first\\nlast'); os.close(1); time.sleep(1); os.write(2, b'heard\\non')"
+CLOSE_STDOUT = "import os, time; os.write(1, b'first\\nlast'); os.close(1); time.sleep(1); os.write(2, b'more\\nend')"
 
 
-def test_container_that_closes_its_stdout_is_heard_on(local: LocalServer) -> None:
-    """What has no line end the engine gives when the container has ended, and the streams in either order."""
-    first, heard, *rest = output(local, python(local, CLOSES))
-    assert (first, heard, sorted(rest)) == (b"first", b"heard", [b"last", b"on"])
+def test_output_continues_after_a_container_closes_its_stdout(local: LocalServer) -> None:
+    """When the container has ended, the engine sends the incomplete last lines of both streams, in any order."""
+    first, more, *rest = read_log(local, run_program(local, CLOSE_STDOUT))
+    assert (first, more, sorted(rest)) == (b"first", b"more", [b"end", b"last"])

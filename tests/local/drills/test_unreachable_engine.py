@@ -17,9 +17,9 @@ from microjobs.contract import Layout
 from microjobs_orchestrator.local.runtimes.docker.engine import EngineUnreachableError, retry_while_unreachable
 from microjobs_orchestrator.local.runtimes.docker.host import DockerHost
 from microjobs_orchestrator.local.runtimes.docker.labels import HOST_LABEL
-from tests.local.clients import LocalServer, started, wait_until
-from tests.local.drills.leaks import machine
-from tests.local.drills.proxy import Proxy, proxy
+from tests.local.clients import LocalServer, running_server, wait_until
+from tests.local.drills.leaks import list_objects
+from tests.local.drills.proxy import Proxy, running_proxy
 
 LAYOUT = Layout()
 
@@ -31,8 +31,8 @@ PRINT_LINES = (
 
 @pytest.fixture(scope="module")
 def engine_proxy() -> Iterator[Proxy]:
-    with tempfile.TemporaryDirectory() as folder, proxy(Path(folder) / "engine.sock") as passing:
-        yield passing
+    with tempfile.TemporaryDirectory() as folder, running_proxy(Path(folder) / "engine.sock") as running:
+        yield running
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +40,7 @@ def server(engine_proxy: Proxy, tmp_path_factory: pytest.TempPathFactory) -> Ite
     """A server that connects to its engine through the proxy."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DOCKER_HOST", f"unix://{engine_proxy.path}")
-        running = started(tmp_path_factory.mktemp("home"), runtime="docker")
+        running = running_server(tmp_path_factory.mktemp("home"), runtime="docker")
         local = running.__enter__()
     yield local
     running.__exit__(None, None, None)
@@ -60,7 +60,7 @@ def group_lines(lines: list[str]) -> dict[str, list[str]]:
 def remaining_resources(local: LocalServer) -> frozenset[str]:
     engine = docker.from_env()
     try:
-        found = machine(engine, local.home)
+        found = list_objects(engine, local.home)
     finally:
         engine.close()
     return found.containers | found.networks | found.volumes | found.folders
@@ -74,7 +74,7 @@ def test_job_continues_while_the_engine_is_unreachable(server: LocalServer, engi
     time.sleep(1.5)
     engine_proxy.listen()
     assert server.wait_for_end(name)["TrainingJobStatus"] == "Completed"
-    output = server.output("TrainingJobs", name)
+    output = server.read_logs("TrainingJobs", name)
     assert [group_lines(output[host]) for host in ("algo-1", "algo-2")] == [expected_lines(40)] * 2
     wait_until(lambda: remaining_resources(server), lambda names: not names, seconds=30)
 
@@ -88,7 +88,7 @@ def test_job_that_ends_while_the_engine_is_unreachable_is_collected(server: Loca
     engine_proxy.listen()
     job = server.wait_for_end(name)
     assert job["TrainingJobStatus"] == "Completed", job
-    assert group_lines(server.output("TrainingJobs", name)["algo-1"]) == expected_lines(10)
+    assert group_lines(server.read_logs("TrainingJobs", name)["algo-1"]) == expected_lines(10)
     assert (server.bucket / f"models/{name}/output/model.tar.gz").stat().st_size > 0
 
 
@@ -108,7 +108,7 @@ def test_jobs_complete_while_the_engine_is_often_unreachable(server: LocalServer
     jobs = [server.wait_for_end(name) for name in names]
     assert [job["TrainingJobStatus"] for job in jobs] == ["Completed"] * 2, jobs
     for name, count in zip(names, (3, 10), strict=True):
-        assert {str(group_lines(lines)) for lines in server.output("TrainingJobs", name).values()} == {
+        assert {str(group_lines(lines)) for lines in server.read_logs("TrainingJobs", name).values()} == {
             str(expected_lines(count))
         }
     wait_until(lambda: remaining_resources(server), lambda names: not names, seconds=30)
@@ -117,10 +117,10 @@ def test_jobs_complete_while_the_engine_is_often_unreachable(server: LocalServer
 def test_timeout_starts_when_the_engine_becomes_unreachable(monkeypatch: pytest.MonkeyPatch) -> None:
     """A job may have run for hours before the engine became unreachable."""
     monkeypatch.setattr("microjobs_orchestrator.local.runtimes.docker.engine.UNREACHABLE_TIMEOUT", 0.5)
-    tries = iter((1.0, 0.0))
+    delays = iter((1.0, 0.0))
 
     def request() -> str:
-        if (seconds := next(tries)) > 0:
+        if (seconds := next(delays)) > 0:
             time.sleep(seconds)
             raise RequestException("connection reset")
         return "ended"

@@ -1,4 +1,4 @@
-"""A client that uploads all the time, to a server that goes and comes back. Objects say whether they are whole."""
+"""A client that uploads objects continuously, also while the server restarts. Each object contains its own digest."""
 
 import hashlib
 import random
@@ -10,34 +10,35 @@ from typing import Any
 from botocore.exceptions import BotoCoreError, ClientError
 
 PREFIX = "uploads"
-PART = 5 << 20
+PART_BYTES = 5 << 20
 
 
-def content(generator: random.Random, size: int) -> bytes:
-    """Bytes that begin with the digest of the rest."""
+def make_content(generator: random.Random, size: int) -> bytes:
+    """Return bytes that begin with the digest of the other bytes."""
     rest = generator.randbytes(min(size, 1 << 12)) * (size // (1 << 12) + 1)
     return hashlib.sha256(rest[:size]).hexdigest().encode() + rest[:size]
 
 
-def is_whole(path: Path) -> bool:
+def is_complete(path: Path) -> bool:
     found = path.read_bytes()
     return hashlib.sha256(found[64:]).hexdigest().encode() == found[:64]
 
 
 class Uploads:
-    """Uploads from a thread until `pause`; `stored` has what the server has said that it stored."""
+    """Uploads objects in a thread, from `resume` to `pause`."""
 
     def __init__(self, client: Any, bucket: str, seed: int) -> None:
         self.stored: dict[str, str] = {}
-        """Digests of the last acknowledged content by key."""
-        self._unsure: dict[str, set[str]] = {}
+        """The digest of the content that the server acknowledged last, by key."""
+        self._unacknowledged: dict[str, set[str]] = {}
+        """Digests of later contents, which the server may have stored without a response, by key."""
         self._client = client
         self._bucket = bucket
         self._generator = random.Random(seed)  # noqa: S311  not for secrets
         self._paused = threading.Event()
         self._thread = threading.Thread()
 
-    def go_on(self) -> None:
+    def resume(self) -> None:
         self._paused.clear()
         self._thread = threading.Thread(target=self._upload, daemon=True)
         self._thread.start()
@@ -50,40 +51,40 @@ class Uploads:
         while not self._paused.wait(0.005):
             key = f"{PREFIX}/{self._generator.randrange(40)}"
             is_large = self._generator.random() < 0.1
-            body = content(self._generator, PART if is_large else self._generator.randrange(1 << 17))
-            self._unsure.setdefault(key, set()).add(body[:64].decode())
+            body = make_content(self._generator, PART_BYTES if is_large else self._generator.randrange(1 << 17))
+            self._unacknowledged.setdefault(key, set()).add(body[:64].decode())
             try:
-                (self._in_parts if is_large else self._at_once)(key, body)
-            except (BotoCoreError, ClientError):  # what became of it is not known
+                (self._put_in_parts if is_large else self._put)(key, body)
+            except (BotoCoreError, ClientError):  # the server may have stored the object or not
                 time.sleep(0.05)
                 continue
             self.stored[key] = body[:64].decode()
-            self._unsure[key] = set()
+            self._unacknowledged[key] = set()
 
-    def _at_once(self, key: str, body: bytes) -> None:
+    def _put(self, key: str, body: bytes) -> None:
         self._client.put_object(Bucket=self._bucket, Key=key, Body=body)
 
-    def _in_parts(self, key: str, body: bytes) -> None:
+    def _put_in_parts(self, key: str, body: bytes) -> None:
         where = {"Bucket": self._bucket, "Key": key}
         upload = self._client.create_multipart_upload(**where)["UploadId"]
         parts = [
             {"PartNumber": number, "ETag": self._client.upload_part(**where, UploadId=upload, **part)["ETag"]}
-            for number, chunk in enumerate((body[:PART], body[PART:]), 1)
+            for number, chunk in enumerate((body[:PART_BYTES], body[PART_BYTES:]), 1)
             for part in [{"PartNumber": number, "Body": chunk}]
         ]
         self._client.complete_multipart_upload(**where, UploadId=upload, MultipartUpload={"Parts": parts})
 
     def check(self, bucket: Path) -> None:
-        """Everything that was stored is there, and all that is there is whole, whatever was under way."""
+        """Check that all acknowledged objects exist, and that no object is incomplete, even after a failed upload."""
         found = {f"{PREFIX}/{path.name}": path for path in (bucket / PREFIX).glob("*")}
-        assert [key for key, path in found.items() if not is_whole(path)] == []
+        assert [key for key, path in found.items() if not is_complete(path)] == []
         for key, digest in self.stored.items():
-            assert key in found, f"{key} was stored and is gone"
-            there = found[key].read_bytes()[:64].decode()
-            assert there in {digest, *self._unsure.get(key, ())}, f"{key} has an older content"
+            assert key in found, f"{key} was stored, but does not exist"
+            current = found[key].read_bytes()[:64].decode()
+            assert current in {digest, *self._unacknowledged.get(key, ())}, f"{key} has an older content"
 
     def abort_all(self) -> None:
-        """End the uploads that a killed server has not seen the end of."""
+        """Abort the multipart uploads that were incomplete when the server was killed."""
         for upload in self._client.list_multipart_uploads(Bucket=self._bucket).get("Uploads", []):
             where = {"Bucket": self._bucket, "Key": upload["Key"], "UploadId": upload["UploadId"]}
             self._client.abort_multipart_upload(**where)

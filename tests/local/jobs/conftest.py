@@ -92,13 +92,13 @@ class ServerParts:
     def make_config(
         self, name: str = "c", /, asynchronous: Mapping[str, Any] | None = None, **variants: Mapping[str, Any]
     ) -> None:
-        """Create a configuration with variants, given by their names; by default with one variant, of model `m`."""
-        given = [
+        """Create a configuration. `variants` maps names to members; the default is one variant with the model `m`."""
+        variant_items = [
             {"VariantName": variant, "ModelName": "m", "InstanceType": "ml.m5.large", **members}
             for variant, members in (variants or ONE_VARIANT).items()
         ]
         members = {} if asynchronous is None else {"AsyncInferenceConfig": asynchronous}
-        request = {"EndpointConfigName": name, "ProductionVariants": given, **members}
+        request = {"EndpointConfigName": name, "ProductionVariants": variant_items, **members}
         EndpointConfigOperations(self.context, self.registry).create(request)
 
     def start_endpoint(self, name: str = "e", config: str = "c") -> None:
@@ -232,7 +232,7 @@ def archive(parts: ServerParts, tmp_path: Path) -> Callable[..., str]:
 
 @pytest.fixture
 def serve() -> Iterator[Serve]:
-    """A function that returns a client of a server, which calls a function for each request of a connection."""
+    """A function that returns a client of a new server. The server calls the function's argument for each request."""
     listener = socket.create_server(("127.0.0.1", 0))
     clients = []
 

@@ -30,7 +30,7 @@ class Reply:
     headers: Mapping[str, str] = field(default_factory=lambda: {"Content-Type": "text/plain"})
 
 
-def echo(request: ReceivedRequest) -> Reply:
+def return_body(request: ReceivedRequest) -> Reply:
     return Reply(request.body)
 
 
@@ -38,7 +38,7 @@ def echo(request: ReceivedRequest) -> Reply:
 class Model:
     """The behaviour of an image, which a test changes, and the requests to `/invocations`."""
 
-    invoke: Callable[[ReceivedRequest], Reply] = echo
+    invoke: Callable[[ReceivedRequest], Reply] = return_body
     ping: int = 200
     unhealthy_hosts: set[str] = field(default_factory=set)
     """The names of hosts whose `/ping` answers 503."""
@@ -67,7 +67,7 @@ def track_concurrency(model: Model) -> list[int]:
 
 
 class FakeHost:
-    """A container."""
+    """A container that runs a model's HTTP server in this process."""
 
     def __init__(self, plan: HostPlan, model: Model) -> None:
         self.name = plan.name
@@ -204,7 +204,7 @@ class FakeRuntime:
     """Runs models, which it finds by the names of their images."""
 
     name = "fake"
-    machine = "127.0.0.1"
+    machine_address = "127.0.0.1"
 
     def __init__(self) -> None:
         self.models: dict[str, Model] = {"model": Model()}
@@ -228,7 +228,7 @@ class FakeRuntime:
         self.hosts[plan.name] = started
         return list(started)
 
-    def running(self) -> Mapping[str, Sequence[Host]]:
+    def find_hosts(self) -> Mapping[str, Sequence[Host]]:
         return {name: list(hosts) for name, hosts in list(self.hosts.items())}
 
     def remove(self, plan_name: str) -> None:

@@ -78,13 +78,15 @@ def test_response_is_stored_as_an_object(parts: ServerParts, invoke: Invoker, mo
 
 
 def test_container_receives_body_and_headers(parts: ServerParts, invoke: Invoker, model: Model) -> None:
-    given = {
+    sent_headers = {
         "X-Amzn-SageMaker-Content-Type": "text/csv",
         "X-Amzn-SageMaker-Accept": "application/json",
         "X-Amzn-SageMaker-Custom-Attributes": "colour=blue",
         "X-Amzn-SageMaker-Inference-Id": "mine",
     }
-    assert invoke_async(invoke, headers={INPUT: parts.put("in", b"1,2"), **given}).json == {"InferenceId": "mine"}
+    assert invoke_async(invoke, headers={INPUT: parts.put("in", b"1,2"), **sent_headers}).json == {
+        "InferenceId": "mine"
+    }
     wait_until(lambda: model.requests)
     (request,) = model.requests
     assert (request.body, request.chunked) == (b"1,2", False)
@@ -109,8 +111,8 @@ def test_body_can_be_inline(parts: ServerParts, invoke: Invoker) -> None:
 
 
 def test_output_key_comes_from_the_request(parts: ServerParts, invoke: Invoker) -> None:
-    named = {"X-Amzn-SageMaker-S3OutputPathExtension": "mine/", "X-Amzn-SageMaker-Filename": "a.csv"}
-    response = invoke_async(invoke, b"x", named)
+    headers = {"X-Amzn-SageMaker-S3OutputPathExtension": "mine/", "X-Amzn-SageMaker-Filename": "a.csv"}
+    response = invoke_async(invoke, b"x", headers)
     assert response.headers[OUTPUT_URI] == "s3://bucket/out/mine/a.csv"
     assert response.headers[FAILURE_URI] == "s3://bucket/failed/mine/a.csv-error.out"
     assert read_object(parts, "s3://bucket/out/mine/a.csv")[1] == b"x"
@@ -191,12 +193,12 @@ def test_concurrency_follows_the_configuration(parts: ServerParts, model: Model)
 def test_restarted_server_resumes_the_queue(parts: ServerParts, model: Model) -> None:
     released = threading.Event()
 
-    def hold(request: ReceivedRequest) -> Reply:
+    def answer_when_released(request: ReceivedRequest) -> Reply:
         released.wait(20)
         return Reply(request.body)
 
     serve(parts, MaxConcurrentInvocationsPerInstance=2)
-    model.invoke = hold
+    model.invoke = answer_when_released
     uris = [invoke_async(Invoker(parts), b"%d" % number).headers[OUTPUT_URI] for number in range(5)]
     wait_until(lambda: len(model.requests) == 2)
     parts.registry.shut_down()

@@ -21,13 +21,13 @@ HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n"
 
 
 def test_timeout_limits_a_slow_response_body(serve: Serve) -> None:
-    def drip(connection: socket.socket) -> None:
+    def send_slowly(connection: socket.socket) -> None:
         connection.sendall(HEAD)
         for _ in range(100):
             time.sleep(0.1)
             connection.sendall(b"x")
 
-    client = serve(drip)
+    client = serve(send_slowly)
     began = time.monotonic()
     with pytest.raises(NoAnswerError) as caught:
         client.request("GET", "/", timeout=0.2)
@@ -36,11 +36,11 @@ def test_timeout_limits_a_slow_response_body(serve: Serve) -> None:
 
 
 def test_incomplete_response_raises(serve: Serve) -> None:
-    def break_off(connection: socket.socket) -> None:
+    def send_half(connection: socket.socket) -> None:
         connection.sendall(HEAD + b"half")
         connection.shutdown(socket.SHUT_RDWR)
 
-    client = serve(break_off)
+    client = serve(send_half)
     with pytest.raises(NoAnswerError) as caught:
         client.request("GET", "/", timeout=5)
     assert (caught.value.timed_out, caught.value.was_sent) == (False, True)
@@ -64,19 +64,19 @@ def test_connection_serves_many_requests(serve: Serve) -> None:
 
 def test_chunked_response_is_joined(serve: Serve) -> None:
     client = serve(lambda connection: connection.sendall(CHUNKED + b"3\r\none\r\n4\r\n two\r\n0\r\n\r\n"))
-    for _ in range(2):  # the connection is fit for another
+    for _ in range(2):  # the connection can be used again
         body = BytesIO()
         client.request("GET", "/", timeout=5, into=body)
         assert body.getvalue() == b"one two"
 
 
 def test_incomplete_chunked_response_raises(serve: Serve) -> None:
-    def break_off(connection: socket.socket) -> None:
+    def send_half(connection: socket.socket) -> None:
         connection.sendall(CHUNKED + b"3\r\none\r\n")
         connection.shutdown(socket.SHUT_RDWR)
 
     with pytest.raises(NoAnswerError):
-        serve(break_off).request("GET", "/", timeout=5)
+        serve(send_half).request("GET", "/", timeout=5)
 
 
 def test_refused_connection_means_request_was_not_sent() -> None:
@@ -112,11 +112,11 @@ def test_oversized_response_closes_its_connection(serve: Serve) -> None:
 
 
 class Recorder:
-    """A server that answers some requests of each connection and then closes it; it keeps all requests."""
+    """A server that records requests. It answers some requests of each connection, and then closes the connection."""
 
-    def __init__(self, *, answered: int, late: bytes = b"", body: int = 0) -> None:
+    def __init__(self, *, answered: int, last_bytes: bytes = b"", body_bytes: int = 0) -> None:
         self.connections: list[list[bytes]] = []
-        self._answered, self._late, self._body = answered, late, body
+        self._answered, self._last_bytes, self._body_bytes = answered, last_bytes, body_bytes
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.client = Client(partial(socket.create_connection, self._listener.getsockname()))
         threading.Thread(target=self._accept, daemon=True).start()
@@ -136,9 +136,11 @@ class Recorder:
     def _answer(self, connection: socket.socket, file: IO[bytes], requests: list[bytes]) -> None:
         while head := b"".join(itertools.takewhile(lambda line: line != b"\r\n", file)):
             chunked = b"chunked" in head
-            requests.append(b"".join(_chunks(file)) if chunked else file.read(self._body if b"POST" in head else 0))
+            requests.append(
+                b"".join(_chunks(file)) if chunked else file.read(self._body_bytes if b"POST" in head else 0)
+            )
             if len(requests) > self._answered:
-                connection.sendall(self._late)
+                connection.sendall(self._last_bytes)
                 return
             connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
 
@@ -155,21 +157,21 @@ def _chunks(file: IO[bytes]) -> Iterator[bytes]:
     file.readline()
 
 
-PIECES: Body = lambda: iter([b"one ", b"two"])  # noqa: E731
+SEND_PARTS: Body = lambda: iter([b"one ", b"two"])  # noqa: E731
 
 
 @pytest.mark.parametrize(
     ("body", "headers", "sent"),
     [
         (b"whole", {}, b"whole"),
-        (PIECES, {}, b"one two"),
-        (PIECES, {"Content-Length": "7"}, b"one two"),
+        (SEND_PARTS, {}, b"one two"),
+        (SEND_PARTS, {"Content-Length": "7"}, b"one two"),
         (b"x" * 3_000_000, {}, b"x" * 3_000_000),
     ],
-    ids=["bytes", "chunked", "pieces of a known size", "more than the kernel buffers"],
+    ids=["bytes", "chunked", "parts of a known total size", "more than the kernel buffers"],
 )
 def test_request_on_stale_connection_is_sent_again(body: Body, headers: dict[str, str], sent: bytes) -> None:
-    with closing(Recorder(answered=1, body=len(sent))) as server:
+    with closing(Recorder(answered=1, body_bytes=len(sent))) as server:
         assert server.client.is_healthy()
         answered = BytesIO()
         assert server.client.request("POST", "/", body, headers, timeout=5, into=answered).status == 200
@@ -183,7 +185,7 @@ def test_parallel_requests_survive_closed_idle_connections() -> None:
 
 
 def test_request_is_sent_twice_at_most() -> None:
-    """A request that crashes the server would otherwise crash each server after it."""
+    """Otherwise, a request that crashes the server would crash each restarted server."""
     with closing(Recorder(answered=1)) as server:
         assert server.client.is_healthy()
         server._answered = 0
@@ -199,9 +201,9 @@ def test_request_on_a_new_connection_is_sent_once() -> None:
         assert server.connections == [[b""]]
 
 
-@pytest.mark.parametrize("late", [b"H", b"HTTP/1.1 100 Continue\r\n\r\n", HEAD + b"half", CHUNKED + b"3\r\non"])
-def test_request_is_sent_once_if_any_byte_of_a_response_arrived(late: bytes) -> None:
-    with closing(Recorder(answered=1, late=late)) as server:
+@pytest.mark.parametrize("last_bytes", [b"H", b"HTTP/1.1 100 Continue\r\n\r\n", HEAD + b"half", CHUNKED + b"3\r\non"])
+def test_request_is_sent_once_if_any_byte_of_a_response_arrived(last_bytes: bytes) -> None:
+    with closing(Recorder(answered=1, last_bytes=last_bytes)) as server:
         assert server.client.is_healthy()
         with pytest.raises(NoAnswerError):
             server.client.request("GET", "/", timeout=5)
@@ -209,7 +211,7 @@ def test_request_is_sent_once_if_any_byte_of_a_response_arrived(late: bytes) -> 
 
 
 def test_second_attempt_has_the_remaining_time(serve: Serve) -> None:
-    """Else a request could take twice as long as its caller allows."""
+    """Otherwise, a request could take twice as long as its caller allows."""
     requests = []
 
     def answer(connection: socket.socket) -> None:
@@ -232,7 +234,7 @@ def test_second_attempt_has_the_remaining_time(serve: Serve) -> None:
 def test_reading_a_body_may_take_longer_than_connecting(
     serve: Serve, monkeypatch: pytest.MonkeyPatch, reused: bool
 ) -> None:
-    """The times of connecting and of the ping before do not count for it."""
+    """The limits of the connection and of the earlier ping do not apply to it."""
     monkeypatch.setattr(client_module, "CONNECT_SECONDS", 1.0)
     monkeypatch.setattr(client_module, "PING_SECONDS", 1.0)
 

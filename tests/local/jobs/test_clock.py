@@ -1,4 +1,4 @@
-"""The clock is set while jobs run: none ends for that."""
+"""Tests of jobs during changes of the system clock: time limits and times ignore the changes."""
 
 import socket
 import threading
@@ -31,8 +31,8 @@ PROCESSING = {
 }
 
 
-class Working:
-    """A host that works for a while."""
+class WorkingHost:
+    """A host that ends by itself after some seconds."""
 
     def __init__(self, name: str, seconds: float) -> None:
         self.name = name
@@ -52,14 +52,14 @@ class Working:
         self._ended.set()
 
     def copy(self, path: str, target: Path) -> None:
-        """It leaves no files."""
+        """Return None: the host has no files."""
 
     def connect(self, timeout: float) -> socket.socket:  # noqa: ARG002
         raise ConnectionRefusedError
 
 
-class Setting(Working):
-    """A host that sets the clock and ends: then the time that is left is looked at again."""
+class ClockChangingHost(WorkingHost):
+    """A host that changes the clock and ends. After the end of a host, the server computes the remaining time again."""
 
     def __init__(self, patch: pytest.MonkeyPatch, by: float) -> None:
         super().__init__("algo-2", 0.0)
@@ -73,33 +73,33 @@ class Setting(Working):
 
 
 def test_clock_set_forward_does_not_end_a_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    host = Working("algo-1", 0.6)
-    run_hosts(tmp_path, EventQueue(), host, Setting(monkeypatch, DAY), timeout=60)
+    host = WorkingHost("algo-1", 0.6)
+    run_hosts(tmp_path, EventQueue(), host, ClockChangingHost(monkeypatch, DAY), timeout=60)
     assert not host.was_stopped
 
 
 def test_clock_set_back_does_not_lengthen_a_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    host = Working("algo-1", 20)
+    host = WorkingHost("algo-1", 20)
     began = time.monotonic()
-    run_hosts(tmp_path, EventQueue(), host, Setting(monkeypatch, -DAY), timeout=0.6)
+    run_hosts(tmp_path, EventQueue(), host, ClockChangingHost(monkeypatch, -DAY), timeout=0.6)
     assert host.was_stopped
     assert time.monotonic() - began < 10
 
 
 class Clock:
-    """The system's clock, which a test sets, and the steady one."""
+    """Replaces the system clock, which a test can change, and the monotonic clock."""
 
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
         self._patch = patch
         self._real = time.time, time.monotonic
-        self._set, self._passed = 0.0, 0.0
-        patch.setattr(time, "time", lambda: self._real[0]() + self._passed + self._set)
+        self._change, self._passed = 0.0, 0.0
+        patch.setattr(time, "time", lambda: self._real[0]() + self._passed + self._change)
         patch.setattr(time, "monotonic", lambda: self._real[1]() + self._passed)
 
-    def set(self, by: float) -> None:
-        self._set += by
+    def change(self, by: float) -> None:
+        self._change += by
 
-    def pass_(self, seconds: float) -> None:
+    def advance(self, seconds: float) -> None:
         self._passed += seconds
 
     def reboot(self) -> None:
@@ -122,7 +122,7 @@ TRAINING = {
 
 
 def training_job(parts: ServerParts) -> training.TrainingJob:
-    """The job of the state, as a server finds it."""
+    """Return the training job, which is created if the state does not contain it, as a new server would make it."""
     record = parts.context.state.get(TRAINING_JOB.arn_type, "job") or create_training_job(parts.context, TRAINING)
     return training.TrainingJob(parts.context, record)
 
@@ -131,14 +131,14 @@ def training_job(parts: ServerParts) -> training.TrainingJob:
 @pytest.mark.parametrize("restart", [True, False])
 def test_time_limits_ignore_clock_changes(parts: ServerParts, clocks: Clock, by: float, restart: bool) -> None:
     job = training_job(parts)
-    clocks.pass_(50)
+    clocks.advance(50)
     job.handle_start(())
-    clocks.pass_(100)
-    clocks.set(by)
+    clocks.advance(100)
+    clocks.change(by)
     if restart:
         job = training_job(parts)
     assert job.remaining_time == pytest.approx(900, abs=2)
-    clocks.pass_(100)
+    clocks.advance(100)
     job.fail("a reason")
     record = parts.context.state.get(TRAINING_JOB.arn_type, "job")
     assert record is not None
@@ -153,19 +153,19 @@ def test_time_limits_ignore_clock_changes(parts: ServerParts, clocks: Clock, by:
 @pytest.mark.parametrize("by", [DAY, -DAY])
 def test_max_wait_ignores_clock_changes(parts: ServerParts, clocks: Clock, by: float) -> None:
     job = training_job(parts)
-    clocks.pass_(2500)
-    clocks.set(by)
+    clocks.advance(2500)
+    clocks.change(by)
     job.handle_start(())
     assert job.remaining_time == pytest.approx(500, abs=2)
     assert training_job(parts).remaining_time == pytest.approx(500, abs=2)
 
 
-def test_time_over_a_restart_of_the_machine_is_that_of_the_clock(clocks: Clock) -> None:
+def test_elapsed_time_uses_the_system_clock_after_a_reboot(clocks: Clock) -> None:
     stored = Moment.now().stored()
-    clocks.pass_(100)
+    clocks.advance(100)
     clocks.reboot()
     assert Moment.read(stored, 0.0).elapsed() == pytest.approx(100, abs=1)
-    clocks.set(-DAY)
+    clocks.change(-DAY)
     assert Moment.read(stored, 0.0).elapsed() == 0.0
 
 
@@ -177,7 +177,7 @@ def test_metrics_are_read_from_lines_before_a_restart(parts: ServerParts) -> Non
     job.handle_start(())
     with job.job.open_stream("algo-1").writer() as write:
         write(Line(time.time(), b"loss: 0.5"))
-    training_job(parts).recover([Working("algo-1", 0.0)])
+    training_job(parts).recover([WorkingHost("algo-1", 0.0)])
     record = parts.context.state.get(TRAINING_JOB.arn_type, "job")
     assert record is not None
     assert [(item["MetricName"], item["Value"]) for item in record.description["FinalMetricDataList"]] == [
@@ -187,7 +187,7 @@ def test_metrics_are_read_from_lines_before_a_restart(parts: ServerParts) -> Non
 
 def test_usage_of_an_earlier_version_is_read(clocks: Clock) -> None:
     usage = Usage.load({"Attempts": {"ran": 5.0, "since": time.time(), "retries": 1}})
-    clocks.pass_(10)
+    clocks.advance(10)
     assert usage.seconds == pytest.approx(15, abs=1)
 
 
@@ -198,7 +198,7 @@ def test_delay_doubles_with_each_retry() -> None:
 REASONS: dict[Exception, str] = {
     CannotRunError("image x is missing"): "ClientError: image x is missing",
     CannotRunError("AlgorithmError: it failed"): "AlgorithmError: it failed",
-    MachineFailedError("the engine is away"): "InternalServerError: the engine is away",
+    MachineFailedError("the engine is unreachable"): "InternalServerError: the engine is unreachable",
     ServiceError("ValidationException", "No S3 objects found"): "ClientError: No S3 objects found",
     ServiceError("InsufficientStorage", "no space", 507): "InternalServerError: no space",
     RuntimeError("surprise"): "InternalServerError: RuntimeError: surprise; see the server's log",
@@ -207,7 +207,7 @@ REASONS: dict[Exception, str] = {
 
 @pytest.mark.parametrize(("error", "reason"), REASONS.items(), ids=REASONS.values())
 @pytest.mark.parametrize("kind", ["training", "processing", "transform"])
-def test_reason_of_a_failed_start_has_a_prefix_of_sagemaker(
+def test_reason_of_a_failed_start_begins_with_a_sagemaker_prefix(
     parts: ServerParts, error: Exception, reason: str, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(_: str) -> None:

@@ -98,7 +98,7 @@ def test_single_object_may_be_an_archive_or_a_file(parts: ServerParts, archive: 
 
 def test_archive_below_a_prefix_is_refused(parts: ServerParts) -> None:
     source = {"S3Uri": "s3://bucket/models/", "S3DataType": "S3Prefix", "CompressionType": "Gzip"}
-    with pytest.raises(ValidationError, match="with S3DataType S3Object"):
+    with pytest.raises(ValidationError, match="set S3Uri to an archive and S3DataType to S3Object"):
         parts.make_model(ModelDataSource={"S3DataSource": source})
 
 
@@ -121,7 +121,8 @@ def test_failure_reason_has_last_lines_of_ended_container(parts: ServerParts, mo
     assert found["EndpointStatus"] == "Failed"
     reason = found["FailureReason"]
     assert reason.startswith(
-        "The primary container for production variant main did not pass the ping health check. It ended before that. "
+        "The primary container for production variant main did not pass the ping health check. "
+        "The container ended before GET /ping answered 200. "
         "Exit code: 3. Its last lines: hello Its log: main/i-"
     )
     assert parts.runtime.hosts == {}

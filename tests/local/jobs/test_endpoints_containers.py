@@ -18,7 +18,7 @@ from microjobs_orchestrator.local import control
 from microjobs_orchestrator.local.config import Config
 from tests.bundles import linear_bundle
 from tests.conftest import image_name
-from tests.local.clients import LocalServer, started, unique, wait_until
+from tests.local.clients import LocalServer, running_server, unique, wait_until
 
 pytestmark = pytest.mark.engine
 
@@ -116,7 +116,10 @@ def test_failure_reason_explains_invalid_model(local: LocalServer, tmp_path: Pat
         tar.add(tmp_path / "weights", "weights")
     found = deploy(local, make_model(local, tmp_path / "odd.tar.gz"))
     assert found["EndpointStatus"] == "Failed"
-    assert "did not pass the ping health check. It ended before that. Exit code: 2." in found["FailureReason"]
+    assert (
+        "did not pass the ping health check. The container ended before GET /ping answered 200. Exit code: 2."
+        in found["FailureReason"]
+    )
     assert "it is not a model bundle" in found["FailureReason"]
     delete(local, found["EndpointName"])
 
@@ -144,7 +147,7 @@ def _responds(local: LocalServer, name: str) -> bool:
 
 
 def test_endpoint_outlives_its_server(tmp_path: Path, summing: Path, engine: docker.DockerClient) -> None:
-    with started(tmp_path, runtime="docker") as first:
+    with running_server(tmp_path, runtime="docker") as first:
         name = deploy(first, make_model(first, summing))["EndpointName"]
         before = container(engine, name).id
         os.kill(first.address.pid, signal.SIGKILL)

@@ -21,7 +21,7 @@ from microjobs_orchestrator.local.runtimes.base import Exit
 from microjobs_orchestrator.local.services import sagemaker_runtime
 from microjobs_orchestrator.local.services.sagemaker_runtime import EndpointInvoker
 from tests.local.jobs.conftest import ServerParts, wait_until
-from tests.local.jobs.fakes import Model, ReceivedRequest, Reply, echo
+from tests.local.jobs.fakes import Model, ReceivedRequest, Reply, return_body
 
 
 class Invoker:
@@ -65,17 +65,17 @@ def invoke(parts: ServerParts, model: Model) -> Invoker:  # noqa: ARG001  endpoi
 
 
 def test_container_receives_body_and_headers(invoke: Invoker, model: Model) -> None:
-    given = {
+    sent_headers = {
         "Content-Type": "text/csv",
         "Accept": "application/json",
         "X-Amzn-SageMaker-Custom-Attributes": "colour=blue",
         "X-Amzn-SageMaker-Inference-Id": "one",
         "X-Amzn-SageMaker-Session-Id": "NEW_SESSION",
     }
-    assert invoke(b"1,2\n", **given).data == b"1,2\n"
+    assert invoke(b"1,2\n", **sent_headers).data == b"1,2\n"
     (request,) = model.requests
     assert request.body == b"1,2\n"
-    assert given.items() <= request.headers.items()
+    assert sent_headers.items() <= request.headers.items()
 
 
 def test_signature_headers_are_not_forwarded(invoke: Invoker, model: Model) -> None:
@@ -94,11 +94,11 @@ def test_client_receives_response_and_headers(invoke: Invoker, model: Model) -> 
     assert "Server" not in response.headers
 
 
-@pytest.mark.parametrize(("status", "whose"), [(400, "client error (400)"), (503, "server error (503)")])
-def test_container_error_is_a_model_error(invoke: Invoker, model: Model, status: int, whose: str) -> None:
+@pytest.mark.parametrize(("status", "error_kind"), [(400, "client error (400)"), (503, "server error (503)")])
+def test_container_error_is_a_model_error(invoke: Invoker, model: Model, status: int, error_kind: str) -> None:
     model.invoke = lambda _: Reply(b"no such column", status)
     assert invoke.read_model_error() == {
-        "Message": f'Received {whose} from primary with message "no such column". '
+        "Message": f'Received {error_kind} from primary with message "no such column". '
         "See /aws/sagemaker/Endpoints/e in account 000000000000 for more information.",
         "OriginalStatusCode": status,
         "OriginalMessage": "no such column",
@@ -136,7 +136,7 @@ def test_request_that_ends_the_container_is_a_model_error(parts: ServerParts, in
     assert "could not get a response from the primary endpoint" in invoke.read_model_error()["Message"]
     error = invoke.read_error()  # SDKs retry after this error
     assert (error.code, error.status) == ("ServiceUnavailable", 503)
-    model.invoke, model.ping = echo, 200
+    model.invoke, model.ping = return_body, 200
     wait_until(lambda: parts.running_hosts)
     assert wait_until(lambda: read_response(invoke)) == b"x"
 

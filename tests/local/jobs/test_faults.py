@@ -1,4 +1,4 @@
-"""Data and answers that are not what they should be."""
+"""Tests of damaged or missing data, and of malformed responses of containers."""
 
 import socket
 from collections.abc import Callable
@@ -12,9 +12,9 @@ from tests.local.jobs.conftest import Serve, ServerParts
 from tests.local.jobs.fakes import Model, ReceivedRequest, Reply
 
 ARCHIVES = {
-    "no archive": b"this is no archive",
+    "not an archive": b"this is not an archive",
     "empty": b"",
-    "cut off": bytes.fromhex("1f8b0800000000000003edc1010d000000c2a0f74f6d0e37a0"),
+    "truncated": bytes.fromhex("1f8b0800000000000003edc1010d000000c2a0f74f6d0e37a0"),
 }
 
 
@@ -27,7 +27,7 @@ def test_malformed_archive_fails_the_endpoint(parts: ServerParts, damage: str) -
     assert parts.runtime.started_hosts == []
 
 
-def test_model_data_that_is_gone_fails_the_endpoint(parts: ServerParts, archive: Callable[..., str]) -> None:
+def test_deleted_model_data_fails_the_endpoint(parts: ServerParts, archive: Callable[..., str]) -> None:
     parts.make_model(ModelDataUrl=archive(x="1"))
     parts.context.store.delete("bucket", "models/model.tar.gz")
     found = parts.serve()
@@ -35,7 +35,7 @@ def test_model_data_that_is_gone_fails_the_endpoint(parts: ServerParts, archive:
     assert "Could not find model data at s3://bucket/models/model.tar.gz" in found["FailureReason"]
 
 
-def test_object_deleted_while_a_job_starts_is_named(parts: ServerParts) -> None:
+def test_error_names_an_object_that_is_deleted_while_a_job_starts(parts: ServerParts) -> None:
     found = inputs.select(parts.context.store, parts.put("train/a", b"x").removesuffix("a"), "input")
     parts.context.store.delete("bucket", "train/a")
     with pytest.raises(CannotRunError, match="s3://bucket/train/a was deleted while the job started"):
@@ -56,7 +56,7 @@ def test_object_deleted_during_a_transform_does_not_affect_other_outputs(parts: 
 
 
 REPLIES = {
-    "no HTTP": b"SSH-2.0-OpenSSH_9.2\r\n",
+    "not HTTP": b"SSH-2.0-OpenSSH_9.2\r\n",
     "nothing": b"",
     "no status": b"HTTP/1.1 ABC OK\r\n\r\n",
     "chunk without a size": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nxyz\r\nhello\r\n",

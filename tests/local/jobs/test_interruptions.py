@@ -57,7 +57,7 @@ def statuses(parts: ServerParts) -> list[str]:
     ],
 )
 def test_malformed_interruption_raises(parts: ServerParts, content: Any) -> None:
-    with pytest.raises(ValidationError, match="is expected"):
+    with pytest.raises(ValidationError, match="must be a JSON object with"):
         interrupt(parts.registry, content)
 
 

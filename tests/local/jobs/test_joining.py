@@ -18,7 +18,7 @@ WHOLE = {"ContentType": "application/json", "Accept": "application/json"}
 
 def make_processing(formats: Mapping[str, Any], join: bool = True, **filters: Any) -> DataProcessing:
     members = {**filters, "JoinSource": "Input" if join else "None"}
-    found = DataProcessing.of(transform_request(**formats, DataProcessing=members))
+    found = DataProcessing.read(transform_request(**formats, DataProcessing=members))
     assert found is not None
     return found
 
@@ -58,9 +58,9 @@ def test_byte_order_mark_is_removed() -> None:
 @pytest.mark.parametrize(
     ("formats", "record", "reason"),
     [
-        (CSV, b'1,"two\nlines"\n', "quoted line ends divide records too"),
-        (CSV, b'1,"two\r\nlines"\r\n', "quoted line ends divide records too"),
-        (CSV, b'1,"open\n2,b\n', "a quote is not closed on its line"),
+        (CSV, b'1,"two\nlines"\n', "a line break ends a record even inside quotes"),
+        (CSV, b'1,"two\r\nlines"\r\n', "a line break ends a record even inside quotes"),
+        (CSV, b'1,"open\n2,b\n', "a quoted field does not end on its line"),
         (CSV, "1,caf\u00e9\n".encode("latin-1"), "codec can't decode"),
         (LINES, b'{"x": ' + b"[" * 5000 + b"]" * 5000 + b"}\n", "it is nested too deeply"),
     ],
@@ -83,7 +83,9 @@ def test_record_without_selected_column_fails_only_its_object(parts: ServerParts
     parts.put("in/a.csv", b"1\n")
     parts.put("in/b.csv", b"1,2,3\n")
     job = parts.transform(**CSV, DataProcessing={"InputFilter": "$[0,2]"})
-    assert job["FailureReason"] == ("ClientError: s3://bucket/in/a.csv: InputFilter $[0,2]: 1 items have no index 2")
+    assert job["FailureReason"] == (
+        "ClientError: s3://bucket/in/a.csv: InputFilter $[0,2]: an array of 1 items has no index 2"
+    )
     assert parts.read_outputs() == {"b.csv.out": b"1,3\n"}
     assert len(model.requests) == 1
 
@@ -92,7 +94,7 @@ def test_missing_predictions_fail_the_object(parts: ServerParts, model: Model) -
     model.invoke = lambda _: Reply(b"1\n")
     parts.put("in/a.csv", b"1\n2\n")
     reason = parts.transform(**CSV, DataProcessing={"JoinSource": "Input"})["FailureReason"]
-    assert "the model answered 1 records to 2, and JoinSource Input needs one for each" in reason
+    assert "the model returned 1 records for 2 input records: JoinSource Input requires one for each" in reason
     assert parts.read_outputs() == {}
 
 
@@ -162,7 +164,7 @@ def test_filter_without_columns_raises() -> None:
 
 def test_default_members_need_no_processing() -> None:
     defaults = {"InputFilter": "$", "OutputFilter": "$", "JoinSource": "None"}
-    assert DataProcessing.of(transform_request(DataProcessing=defaults)) is None
+    assert DataProcessing.read(transform_request(DataProcessing=defaults)) is None
 
 
 @pytest.mark.parametrize(

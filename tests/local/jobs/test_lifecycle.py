@@ -37,7 +37,7 @@ from microjobs_orchestrator.local.state import Owner
 from microjobs_orchestrator.local.trees import Tree
 from tests.local.jobs.conftest import ServerParts, transform_request, wait_until
 from tests.local.jobs.test_clock import PROCESSING, training_job
-from tests.local.jobs.test_waiting import request as tuning_request
+from tests.local.jobs.test_waiting import tuning_request
 from tests.local.jobs.waiting import WaitingHost, run_hosts
 from tests.local.trees import read_tree
 
@@ -110,7 +110,7 @@ def test_shutdown_after_a_stop_shortens_the_grace_period(tmp_path: Path) -> None
     assert (outcome.exits["algo-1"].code, outcome.first_failed) == (137, None)
 
 
-def test_hosts_that_are_no_longer_needed_get_half_a_minute(tmp_path: Path) -> None:
+def test_hosts_that_are_no_longer_needed_get_30_seconds(tmp_path: Path) -> None:
     events, host = EventQueue(), WaitingHost("algo-1")
     events.stop(FINISHED)
     run_hosts(tmp_path, events, host)
@@ -185,15 +185,17 @@ def test_later_interruption_is_ignored(tmp_path: Path, disturbance: str) -> None
         (SHUTDOWN, "algo-1", Ending.SHUT_DOWN),
     ],
 )
-def test_ending(reason: StopReason | None, failed: str | None, expected: Ending) -> None:
+def test_end_is_classified_by_stop_reason_and_failed_host(
+    reason: StopReason | None, failed: str | None, expected: Ending
+) -> None:
     events = EventQueue()
     if reason is not None:
         events.stop(reason)
     assert classify_end(Outcome(first_failed=failed), events) is expected
 
 
-def secrets_of(parts: ServerParts, hosts: int) -> list[bytes]:
-    """The secrets that the hosts of a new attempt find."""
+def read_secrets(parts: ServerParts, hosts: int) -> list[bytes]:
+    """Return the secrets in the files of the hosts of a new attempt."""
 
     def make_plan(folder: Path) -> Plan:
         files = [folder / str(number) for number in range(hosts)]
@@ -208,10 +210,10 @@ def secrets_of(parts: ServerParts, hosts: int) -> list[bytes]:
 
 
 def test_hosts_of_an_attempt_share_a_new_secret(parts: ServerParts) -> None:
-    first, second = secrets_of(parts, 2), secrets_of(parts, 2)
+    first, second = read_secrets(parts, 2), read_secrets(parts, 2)
     assert len(first) == len(second) == 2
     assert first[0] == first[1] != second[0]
-    assert secrets_of(parts, 1) == []
+    assert read_secrets(parts, 1) == []
 
 
 def test_stopped_job_starts_no_hosts(parts: ServerParts) -> None:
@@ -256,7 +258,7 @@ def test_end_of_the_last_request_after_close_is_reported_once() -> None:
 
 
 class HostWithOneFolder(WaitingHost):
-    """A host that has ended and left one folder; others cannot be copied."""
+    """An ended host with one folder. Other output folders cannot be copied."""
 
     def __init__(self, folder: str) -> None:
         super().__init__("algo-1")
@@ -273,7 +275,7 @@ class HostWithOneFolder(WaitingHost):
         return None
 
 
-def test_no_output_is_uploaded_unless_all_can_be_fetched(parts: ServerParts) -> None:
+def test_no_output_is_uploaded_unless_all_can_be_copied(parts: ServerParts) -> None:
     folder = f"{DEFAULT_ROOT}/processing/output/"
     outputs = [
         {
@@ -294,7 +296,7 @@ def test_no_output_is_uploaded_unless_all_can_be_fetched(parts: ServerParts) -> 
     assert list(parts.context.store.list("bucket", "first")) == []
 
 
-def test_long_reason_is_cut(parts: ServerParts, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_long_reason_is_truncated(parts: ServerParts, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(image: str) -> None:
         raise CannotRunError(f"{image} {'x' * 2000}")
 

@@ -49,9 +49,9 @@ def test_split_none_sends_the_whole_object(file: Path) -> None:
     assert list(read_bodies(file, split="None", strategy="MultiRecord", max_bytes=len(MIXED))) == [MIXED]
 
 
-@pytest.mark.parametrize(("split", "what"), [("None", "the object"), ("Line", "line 4")])
-def test_error_names_oversized_record(file: Path, split: str, what: str) -> None:
-    with pytest.raises(RecordTooLargeError, match=f"{what} is larger"):
+@pytest.mark.parametrize(("split", "description"), [("None", "the object"), ("Line", "line 4")])
+def test_error_names_oversized_record(file: Path, split: str, description: str) -> None:
+    with pytest.raises(RecordTooLargeError, match=f"{description} is larger"):
         list(read_bodies(file, split=split, strategy="SingleRecord", max_bytes=18))
 
 
@@ -92,9 +92,9 @@ def test_decompression_stops_at_the_size_limit(file: Path) -> None:
     tracemalloc.start()
     with pytest.raises(RecordTooLargeError):
         list(read_bodies(file, split="None", strategy="MultiRecord", max_bytes=1000, compression="Gzip"))
-    _, most = tracemalloc.get_traced_memory()
+    _, peak_bytes = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert most < 1 << 20
+    assert peak_bytes < 1 << 20
 
 
 PARTS = recordio((0, b"one"), (0, b"four"), (1, b"in"), (2, b"three"), (3, b"parts"))
@@ -125,16 +125,16 @@ def test_tfrecords_are_split(file: Path, strategy: str) -> None:
     [
         (
             "RecordIO",
-            b"not what it says",
+            b"not a RecordIO file",
             DamagedError,
             "begins with 0xced7230a, not 0x20746f6e",
         ),
-        ("RecordIO", PARTS[0] + PARTS[1][:-1], DamagedError, "record 2 is cut off"),
+        ("RecordIO", PARTS[0] + PARTS[1][:-1], DamagedError, "record 2 is incomplete"),
         ("RecordIO", PARTS[0] + PARTS[2], DamagedError, "record 2 ends before its last part"),
         ("RecordIO", PARTS[0] + b"".join(recordio((0, bytes(99)))), RecordTooLargeError, "record 2 is larger"),
-        ("TFRecord", tfrecord(b"one")[:-1], DamagedError, "record 1 is cut off"),
-        ("TFRecord", b"short", DamagedError, "record 1 is cut off"),
-        ("TFRecord", b"not a TFRecord at all", RecordTooLargeError, "or is no TFRecord"),
+        ("TFRecord", tfrecord(b"one")[:-1], DamagedError, "record 1 is incomplete"),
+        ("TFRecord", b"short", DamagedError, "record 1 is incomplete"),
+        ("TFRecord", b"not a TFRecord at all", RecordTooLargeError, "or is not a TFRecord"),
     ],
 )
 def test_damaged_binary_record_raises(

@@ -79,7 +79,7 @@ def check_users_folder(work: Path) -> None:
     assert len(list((work.parent.parent / f"linked from {work.name}").iterdir())) == 10
 
 
-def garbage(work: Path) -> None:
+def create_unexpected_files(work: Path) -> None:
     """Create files that a server does not expect in the folder of running jobs."""
     (work / "training-job-file").write_text("a file")
     (work / "training-job-link").symlink_to(make_users_folder(work))
@@ -100,20 +100,18 @@ def garbage(work: Path) -> None:
 
 
 def test_unknown_files_in_the_work_folder_are_removed(parts: ServerParts) -> None:
-    garbage(parts.home.work)
+    create_unexpected_files(parts.home.work)
     Registry(parts.context).recover({})
     assert [path.name for path in parts.home.work.iterdir()] == ["process"]
     check_users_folder(parts.home.work)
 
 
-def test_plan_that_cannot_be_removed_does_not_end_the_start(
-    parts: ServerParts, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_server_starts_although_a_plan_cannot_be_removed(parts: ServerParts, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(plan_name: str) -> None:
         raise OSError(f"{plan_name} cannot be removed")
 
     hosts: dict[str, list[Host]] = {"training-job/half": [], "training-job/left": [parts]}  # type: ignore[list-item]
-    monkeypatch.setattr(parts.runtime, "running", lambda: hosts)
+    monkeypatch.setattr(parts.runtime, "find_hosts", lambda: hosts)
     monkeypatch.setattr(parts.runtime, "remove", fail)
     (parts.home.work / "training-job-old").mkdir()
     Registry(parts.context).recover({})
@@ -128,7 +126,7 @@ def test_damaged_run_is_skipped(tmp_path: Path, content: str) -> None:
     assert last_unfinished(tmp_path, "w").name == "w-1.json"
 
 
-def test_home_with_a_nan_starts_again(parts: ServerParts) -> None:
+def test_server_starts_with_a_home_that_contains_nan(parts: ServerParts) -> None:
     """An earlier version could store NaN."""
     parts.context.state.add(TRAINING_JOB.arn_type, "done", "arn:done", "Completed", {}, {"FinalMetricDataList": []})
     metric = '{"FinalMetricDataList": [{"MetricName": "loss", "Value": NaN, "Timestamp": 1.5}]}'
@@ -145,7 +143,7 @@ def test_deep_leftovers_of_uploads_are_removed(parts: ServerParts) -> None:
     folders = [path for path in parts.home.objects.iterdir() if path.is_dir()]
     assert {folder.name for folder in folders} == {"incoming", "uploads"}
     for folder in folders:
-        garbage(folder)
+        create_unexpected_files(folder)
     with closing(ObjectStore(parts.home)) as store:
         Uploads(store)
     assert [list(folder.iterdir()) for folder in folders] == [[]] * len(folders)

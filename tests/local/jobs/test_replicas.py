@@ -31,7 +31,7 @@ def test_silent_container_is_replaced(parts: ServerParts, model: Model) -> None:
     wait_until(lambda: parts.running_hosts)
     assert wait_until(lambda: _read_response(parts)) == b"x"
     (lines,) = parts.read_log(GROUP).values()
-    assert "[microjobs] the container answered no request, and no GET /ping with 200, for 0.3 s" in "".join(lines)
+    assert "[microjobs] the container answered neither a request nor GET /ping with 200 for 0.3 s" in "".join(lines)
 
 
 def test_container_that_responds_to_requests_is_not_replaced(

@@ -1,4 +1,4 @@
-"""Tests of Stop requests at each step of a job: the job and its hosts end, and the description says so."""
+"""Tests of Stop requests at each step of a job: the job and its hosts end, and the description has the right status."""
 
 import os
 import socket
@@ -28,7 +28,7 @@ from microjobs_orchestrator.local.state import Record, State
 from microjobs_orchestrator.local.trees import Tree
 from tests.local.trees import read_tree
 
-SECONDS = 10.0
+TIMEOUT_SECONDS = 10.0
 
 
 class Gates:
@@ -42,10 +42,10 @@ class Gates:
     def step(self, name: str) -> None:
         if name == self._closed:
             self.reached.set()
-            self.open.wait(SECONDS)
+            self.open.wait(TIMEOUT_SECONDS)
 
 
-class Container:
+class GatedHost:
     name = "algo-1"
 
     def __init__(self, gates: Gates) -> None:
@@ -53,13 +53,13 @@ class Container:
         self._ended = threading.Event()
 
     def lines(self) -> Iterator[Line]:
-        self._ended.wait(SECONDS)
+        self._ended.wait(TIMEOUT_SECONDS)
         return iter(())
 
     def wait(self) -> Exit:
         self._gates.step("running")
         if self._gates.reached.is_set():
-            self._ended.wait(SECONDS)
+            self._ended.wait(TIMEOUT_SECONDS)
         self._ended.set()
         return Exit(0)
 
@@ -74,11 +74,11 @@ class Container:
         raise ConnectionRefusedError
 
 
-class Engine:
+class GatedRuntime:
     name = "gated"
-    machine = "127.0.0.1"
+    machine_address = "127.0.0.1"
 
-    container = Container
+    host_type = GatedHost
 
     def __init__(self, gates: Gates) -> None:
         self._gates = gates
@@ -89,13 +89,13 @@ class Engine:
 
     def start(self, plan: Plan) -> Sequence[Host]:
         self._gates.step("starting")
-        self.plans[plan.name] = [self.container(self._gates)]
+        self.plans[plan.name] = [self.host_type(self._gates)]
         return self.plans[plan.name]
 
     def images(self) -> Sequence[Image]:
         return ()
 
-    def running(self) -> Mapping[str, Sequence[Host]]:
+    def find_hosts(self) -> Mapping[str, Sequence[Host]]:
         return self.plans
 
     def remove(self, plan_name: str) -> None:
@@ -107,17 +107,17 @@ class Engine:
 
 
 class Server:
-    """The parts of a server whose engine has gates."""
+    """The parts of a server whose runtime has gates."""
 
     def __init__(self, folder: Path, closed: str) -> None:
         home = Home(folder)
         home.create()
         (home.buckets / "bucket").mkdir()
         self.gates = Gates(closed)
-        self.engine = Engine(self.gates)
+        self.runtime = GatedRuntime(self.gates)
         self.state, store = State(home.state), ObjectStore(home)
         self.context = Context(
-            home, self.state, store, LogStore(home.logs), self.engine, Settings("http://127.0.0.1:1")
+            home, self.state, store, LogStore(home.logs), self.runtime, Settings("http://127.0.0.1:1")
         )
         self.registry = Registry(self.context)
         self.operations = SageMaker(self.context.state, load_operations(self.context, self.registry)).operations()
@@ -132,11 +132,11 @@ class Server:
 
     def wait_for_end(self, kind: str = TRAINING_JOB.arn_type) -> Mapping[str, Any]:
         """Wait until the job has ended and its containers are removed; return its description."""
-        deadline = time.monotonic() + SECONDS
+        deadline = time.monotonic() + TIMEOUT_SECONDS
         while self.registry.find(f"{kind}/job") is not None:
             assert time.monotonic() < deadline, self.record(kind)
             time.sleep(0.005)
-        assert self.engine.plans == {}
+        assert self.runtime.plans == {}
         return self.record(kind).description
 
     def close(self) -> None:
@@ -189,7 +189,7 @@ PROCESSING = {
 def test_stop_ends_a_job_at_any_moment(make_server: Callable[[str], Server], moment: str, outcome: str) -> None:
     server = make_server(moment)
     server.operations["CreateTrainingJob"](REQUEST)
-    assert server.gates.reached.wait(SECONDS)
+    assert server.gates.reached.wait(TIMEOUT_SECONDS)
     server.stop()
     assert server.record().status == "Stopping"
     server.stop()  # a second stop has no further effect
@@ -200,7 +200,7 @@ def test_stop_ends_a_job_at_any_moment(make_server: Callable[[str], Server], mom
 def test_stop_of_an_ended_job_raises(make_server: Callable[[str], Server]) -> None:
     server = make_server("removing")
     server.operations["CreateTrainingJob"](REQUEST)
-    assert server.gates.reached.wait(SECONDS)
+    assert server.gates.reached.wait(TIMEOUT_SECONDS)
     with pytest.raises(ValidationError, match="in status Completed"):
         server.stop()
 
@@ -209,14 +209,14 @@ def test_delete_waits_until_the_hosts_are_removed(make_server: Callable[[str], S
     """Otherwise, the removal of the old job's containers would remove those of a new job with the same name."""
     server = make_server("removing")
     server.operations["CreateTrainingJob"](REQUEST)
-    assert server.gates.reached.wait(SECONDS)
+    assert server.gates.reached.wait(TIMEOUT_SECONDS)
     with ThreadPoolExecutor() as pool:
         deletion = pool.submit(server.operations["DeleteTrainingJob"], {"TrainingJobName": "job"})
         with pytest.raises(TimeoutError):
             deletion.result(0.3)
         server.gates.open.set()
-        assert deletion.result(SECONDS) == {}
-    assert server.engine.plans == {}
+        assert deletion.result(TIMEOUT_SECONDS) == {}
+    assert server.runtime.plans == {}
 
 
 def test_job_that_starts_during_a_shutdown_is_stopped(make_server: Callable[[str], Server]) -> None:
@@ -226,7 +226,7 @@ def test_job_that_starts_during_a_shutdown_is_stopped(make_server: Callable[[str
     assert server.wait_for_end()["FailureReason"].endswith("the local server was shut down while the job ran")
 
 
-class CheckpointContainer(Container):
+class CheckpointHost(GatedHost):
     """A host whose last checkpoint has a name that is not a valid key."""
 
     def copy(self, path: str, target: Path) -> Tree | None:
@@ -240,7 +240,7 @@ class CheckpointContainer(Container):
 
 def test_model_is_stored_after_a_failed_checkpoint_upload(make_server: Callable[[str], Server]) -> None:
     server = make_server("")
-    server.engine.container = CheckpointContainer
+    server.runtime.host_type = CheckpointHost
     server.operations["CreateTrainingJob"]({**REQUEST, "CheckpointConfig": {"S3Uri": "s3://bucket/checkpoints"}})
     ended = server.wait_for_end()
     assert ended["TrainingJobStatus"] == "Completed", ended
@@ -253,7 +253,7 @@ def test_model_is_stored_after_a_failed_checkpoint_upload(make_server: Callable[
 def test_stop_ends_a_processing_job(make_server: Callable[[str], Server], moment: str) -> None:
     server = make_server(moment)
     server.operations["CreateProcessingJob"](PROCESSING)
-    assert server.gates.reached.wait(SECONDS)
+    assert server.gates.reached.wait(TIMEOUT_SECONDS)
     server.operations["StopProcessingJob"]({"ProcessingJobName": "job"})
     server.gates.open.set()
     assert server.wait_for_end(PROCESSING_JOB.arn_type)["ProcessingJobStatus"] == "Stopped"
@@ -274,7 +274,7 @@ def test_stop_before_a_crash_stops_the_resumed_job(make_server: Callable[[str], 
     create_training_job(server.context, REQUEST)
     server.stop()
     if hosts:
-        server.engine.plans["training-job/job"] = [Container(server.gates)]
+        server.runtime.plans["training-job/job"] = [GatedHost(server.gates)]
     server.gates.open.set()
     server.registry.recover({TRAINING_JOB.arn_type: training.TrainingJob})
     assert server.wait_for_end()["TrainingJobStatus"] == "Stopped"

@@ -86,7 +86,7 @@ def test_compressed_objects_are_decompressed(parts: ServerParts, model: Model, m
     parts.put("in/a.gz", gzip.compress(b"one\ntwo\n"))
     parts.put("in/b.gz", b"plain")
     job = parts.transform(CompressionType="Gzip", MaxPayloadInMB=max_payload_mb)
-    assert job["FailureReason"].startswith("ClientError: s3://bucket/in/b.gz: CompressionType is Gzip, and")
+    assert job["FailureReason"].startswith("ClientError: s3://bucket/in/b.gz: CompressionType is Gzip, but")
     assert parts.read_outputs() == {"a.gz.out": b"one\ntwo\n"}
     assert b"one\ntwo\n" in [request.body for request in model.requests]
 

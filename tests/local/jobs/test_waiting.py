@@ -38,7 +38,7 @@ class Tuning:
         self.registry = Registry(self.context)
 
     def start(self, trials: int, **config: Any) -> None:
-        record = create_tuning_job(self.context, request(trials, **config))
+        record = create_tuning_job(self.context, tuning_request(trials, **config))
         self.registry.start(TuningJob(self.context, record, self.registry))
         wait_until(lambda: len(self.runtime.hosts) == trials)
 
@@ -59,7 +59,7 @@ class Tuning:
         self.context.state.close()
 
 
-def request(trials: int, **config: Any) -> dict[str, Any]:
+def tuning_request(trials: int, **config: Any) -> dict[str, Any]:
     metrics = [{"Name": "loss", "Regex": "loss=([0-9.]+)"}]
     ranges = {"ContinuousParameterRanges": [{"Name": "rate", "MinValue": "0.1", "MaxValue": "1"}]}
     return {
@@ -177,7 +177,7 @@ def test_best_trial_has_the_largest_value_of_a_maximized_objective(tuning: Tunin
     tuning.start(3, **MAXIMIZE)
     for number, value in enumerate([1.0, 3.0, 2.0]):
         end_trial(tuning, number, value)
-    best = TrialResults(tuning.context, request(3, **MAXIMIZE)).best()
+    best = TrialResults(tuning.context, tuning_request(3, **MAXIMIZE)).best()
     assert best is not None
     assert best.name == tuning.trials()[1].name
 

@@ -14,7 +14,7 @@ from microjobs_orchestrator.local.runtimes.base import Exit, Host, Image, Line, 
 
 
 class WaitingHost:
-    """A host that writes lines and ends when a test says so, and takes no processor time until then."""
+    """A host that writes lines and ends only when a test calls its methods, and takes no processor time until then."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -44,18 +44,18 @@ class WaitingHost:
         self.end()
 
     def copy(self, path: str, target: Path) -> None:
-        """It leaves no files."""
+        """Return None: the host has no files."""
 
 
 class WaitingRuntime:
     name = "waiting"
-    machine = "127.0.0.1"
+    machine_address = "127.0.0.1"
 
     def __init__(self) -> None:
         self.hosts: dict[str, WaitingHost] = {}
 
     def prepare(self, image: str) -> None:
-        """Every image is available."""
+        """Do nothing: every image is available."""
 
     def images(self) -> Sequence[Image]:
         return []
@@ -64,7 +64,7 @@ class WaitingRuntime:
         self.hosts[plan.name] = host = WaitingHost(plan.hosts[0].name)
         return [host]  # type: ignore[list-item]
 
-    def running(self) -> Mapping[str, Sequence[Host]]:
+    def find_hosts(self) -> Mapping[str, Sequence[Host]]:
         return {name: [host] for name, host in self.hosts.items()}  # type: ignore[list-item]
 
     def remove(self, plan_name: str) -> None:
@@ -72,7 +72,7 @@ class WaitingRuntime:
             host.end(137)
 
     def close(self) -> None:
-        """There is nothing to close."""
+        """Do nothing: there is nothing to close."""
 
 
 def run_hosts(folder: Path, events: EventQueue, *hosts: Any, timeout: float | None = None) -> Outcome:

@@ -58,11 +58,11 @@ def wait_for_line(host: Host, text: bytes) -> None:
     assert any(text in line.text for line in host.lines()), output(host)
 
 
-def wait_until(ask: Callable[[], T], seconds: float = 30.0) -> T:
-    """Call `ask` until it returns a true value, and return this value."""
+def wait_until(poll: Callable[[], T], seconds: float = 30.0) -> T:
+    """Call `poll` until it returns a true value, and return this value."""
     deadline = time.monotonic() + seconds
-    while not (value := ask()):
-        assert time.monotonic() < deadline, f"nothing within {seconds:g} s"
+    while not (value := poll()):
+        assert time.monotonic() < deadline, f"no true value within {seconds:g} s"
         time.sleep(0.01)
     return value
 

@@ -14,7 +14,7 @@ from docker.errors import ImageNotFound, NotFound
 
 from microjobs.contract import Layout
 from microjobs_orchestrator.local.home import Home
-from microjobs_orchestrator.local.runtimes.archives import packed, unpack
+from microjobs_orchestrator.local.runtimes.archives import pack, unpack
 from microjobs_orchestrator.local.runtimes.base import CannotRunError, Host, HostLimits, HostPlan, Input, Plan
 from microjobs_orchestrator.local.runtimes.docker.guards import DEFAULT_IMAGE, IMAGE_VARIABLE, Guards
 from microjobs_orchestrator.local.runtimes.docker.images import missing_image_remedy
@@ -34,9 +34,9 @@ def plan(tmp_path: Path, script: str, name: str = "job/a", image: str = "serve")
     for folder in (files / "model", data):
         folder.mkdir(parents=True, exist_ok=True)
     (data / "x").write_text("original")
-    given = (Input(DATA, data),)
+    inputs = (Input(DATA, data),)
     return Plan(
-        name, (HostPlan("algo-1", image_name(image), files, given, entrypoint=("/bin/sh", "-c"), arguments=(script,)),)
+        name, (HostPlan("algo-1", image_name(image), files, inputs, entrypoint=("/bin/sh", "-c"), arguments=(script,)),)
     )
 
 
@@ -138,12 +138,12 @@ def test_exhausted_memory_is_reported(tmp_path: Path, docker_runtime: DockerRunt
 
 
 @pytest.mark.engine
-def test_container_that_is_removed_from_outside_ends_the_host(tmp_path: Path, docker_runtime: DockerRuntime) -> None:
+def test_container_that_another_program_removes_ends_the_host(tmp_path: Path, docker_runtime: DockerRuntime) -> None:
     (host,) = docker_runtime.start(plan(tmp_path, "sleep 60"))
     (container,) = list_containers(Home(tmp_path / "home"))
     container.remove(force=True)
     assert host.wait().code == 137
-    docker_runtime.remove("job/a")  # its volumes are there still
+    docker_runtime.remove("job/a")  # its volumes still exist
 
 
 @pytest.mark.engine
@@ -167,7 +167,7 @@ def test_plan_that_cannot_start_leaves_nothing(tmp_path: Path, docker_runtime: D
     broken = Plan("job/b", (HostPlan("algo-1", image_name("serve"), tmp_path, entrypoint=("/no/such/program",)),))
     with pytest.raises(CannotRunError, match="no such file or directory"):
         docker_runtime.start(broken)
-    assert docker_runtime.running() == {}
+    assert docker_runtime.find_hosts() == {}
 
 
 @pytest.mark.engine
@@ -175,8 +175,8 @@ def test_start_waits_for_the_removal_of_an_earlier_container(tmp_path: Path, doc
     """The engine completes a request whose connection broke, maybe after the plan was removed."""
     made = plan(tmp_path, "exit 0")
     client = docker.from_env()
-    left = client.containers.create(image_name("serve"), name=home_labels(tmp_path).container_name(made, "algo-1"))
-    removal = threading.Timer(1.0, lambda: left.remove(force=True))
+    earlier = client.containers.create(image_name("serve"), name=home_labels(tmp_path).container_name(made, "algo-1"))
+    removal = threading.Timer(1.0, lambda: earlier.remove(force=True))
     removal.start()
     (host,) = docker_runtime.start(made)
     assert host.wait().code == 0
@@ -185,34 +185,36 @@ def test_start_waits_for_the_removal_of_an_earlier_container(tmp_path: Path, doc
 
 
 @pytest.mark.engine
-def test_running_ignores_containers_that_were_not_started(tmp_path: Path, docker_runtime: DockerRuntime) -> None:
-    """The engine reports exit code 0 for it."""
+def test_find_hosts_ignores_containers_that_were_not_started(tmp_path: Path, docker_runtime: DockerRuntime) -> None:
+    """The engine reports exit code 0 for such a container."""
     made = plan(tmp_path, "exit 0")
     docker_runtime._create(made, made.hosts[0], {}, [])
-    assert docker_runtime.running() == {"job/a": ()}
+    assert docker_runtime.find_hosts() == {"job/a": ()}
 
 
 @pytest.mark.engine
-def test_running_returns_no_hosts_if_one_is_missing(tmp_path: Path, docker_runtime: DockerRuntime) -> None:
+def test_find_hosts_returns_no_hosts_if_one_is_missing(tmp_path: Path, docker_runtime: DockerRuntime) -> None:
     one = plan(tmp_path, "sleep 60")
     two = replace(one, hosts=(one.hosts[0], replace(one.hosts[0], name="algo-2")))
     docker_runtime.start(two)
     client = docker.from_env()
     client.containers.get(home_labels(tmp_path).container_name(two, "algo-2")).remove(force=True, v=True)
     client.close()
-    assert docker_runtime.running() == {"job/a": ()}
+    assert docker_runtime.find_hosts() == {"job/a": ()}
 
 
 @pytest.mark.engine
-def test_running_finds_volumes_and_networks_without_containers(tmp_path: Path, docker_runtime: DockerRuntime) -> None:
+def test_find_hosts_finds_volumes_and_networks_without_containers(
+    tmp_path: Path, docker_runtime: DockerRuntime
+) -> None:
     made = replace(plan(tmp_path, "exit 0"), isolated=True)
     labels = home_labels(tmp_path)
     docker_runtime._networks.create(made, labels.plan_labels(made, 1), guarded=False)
     docker_runtime._overlays.volume(tmp_path / "data", labels.plan_labels(replace(made, name="job/b"), 1))
-    assert docker_runtime.running() == {"job/a": (), "job/b": ()}
+    assert docker_runtime.find_hosts() == {"job/a": (), "job/b": ()}
     docker_runtime.remove("job/a")
     docker_runtime.remove("job/b")
-    assert docker_runtime.running() == {}
+    assert docker_runtime.find_hosts() == {}
 
 
 @pytest.mark.engine
@@ -220,7 +222,7 @@ def test_plans_of_another_home_are_not_touched(tmp_path: Path, docker_runtime: D
     docker_runtime.start(plan(tmp_path, "sleep 60"))
     other = DockerRuntime(Home(tmp_path / "other"))
     other.remove("job/a")
-    assert (list(other.running()), list(docker_runtime.running())) == ([], ["job/a"])
+    assert (list(other.find_hosts()), list(docker_runtime.find_hosts())) == ([], ["job/a"])
     other.close()
 
 
@@ -275,6 +277,6 @@ def test_links_inside_stay_links(tmp_path: Path) -> None:
 def test_packed_files_belong_to_root(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir(mode=0o700)
     (tmp_path / "a" / "x").touch(mode=0o600)
-    with packed([(tmp_path / "a", "/some/where")]) as file, tarfile.open(fileobj=file) as tar:
+    with pack([(tmp_path / "a", "/some/where")]) as file, tarfile.open(fileobj=file) as tar:
         found = {item.name: (item.uid, oct(item.mode)) for item in tar}
     assert found == {"some": (0, "0o755"), "some/where": (0, "0o755"), "some/where/x": (0, "0o644")}

@@ -41,7 +41,7 @@ def test_private_files_are_replaced_by_readable_copies(linked: Path) -> None:
     assert modes(bucket) == MODES
     assert {path.name: path.read_text() for path in (linked / "deep").iterdir()} == {name: name for name in MODES}
     same = {name for name in MODES if (linked / "deep" / name).samefile(bucket / name)}
-    assert same == {"public"}, "only what must be is copied"
+    assert same == {"public"}, "only files that must become readable are copied"
 
 
 @pytest.mark.engine
@@ -51,8 +51,8 @@ def test_container_whose_user_is_not_root_reads_private_files(linked: Path, tmp_
     script = f"cat {layout.channel('train')}/deep/*"
     with image_from("serve", "USER 1000") as image:
         runtime = DockerRuntime(Home(tmp_path / "home"))
-        given = (Input(str(layout.channel("train")), linked),)
-        host = HostPlan("algo-1", image, files, given, entrypoint=("/bin/sh", "-c"), arguments=(script,))
+        inputs = (Input(str(layout.channel("train")), linked),)
+        host = HostPlan("algo-1", image, files, inputs, entrypoint=("/bin/sh", "-c"), arguments=(script,))
         try:
             (started,) = runtime.start(Plan("job/a", (host,)))
             assert b"".join(line.text for line in started.lines()).decode() == "".join(sorted(MODES))

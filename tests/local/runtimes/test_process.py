@@ -125,8 +125,8 @@ def test_incomplete_line_is_read_when_it_is_complete(tmp_path: Path) -> None:
     log = tmp_path / "log"
     process = ManagedProcess(["/bin/sleep", "1"], {}, log)
     log.write_bytes(b"1000000 ha")
-    rest = threading.Timer(0.3, log.write_bytes, [b"1000000 half\n"])
-    rest.start()
+    timer = threading.Timer(0.3, log.write_bytes, [b"1000000 half\n"])
+    timer.start()
     assert list(process.lines()) == [Line(1.0, b"half")]
     assert process.wait() == 0
 
@@ -168,10 +168,10 @@ def test_host_does_not_inherit_secrets(start: Start, tmp_path: Path, monkeypatch
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
     monkeypatch.setenv("LC_ALL", "C.UTF-8")
     code = "import os; print(*sorted(os.environ), os.environ['GIVEN'], os.environ['HOME'])"
-    said = output(start(program(tmp_path, code, environment={"GIVEN": "value"}))).split()
-    assert "AWS_SECRET_ACCESS_KEY" not in said
-    assert {"LC_ALL", "SAGEMAKER_BASE_DIR", "value"} <= set(said)
-    assert not Path(said[-1]).exists(), "its home is gone with it"
+    words = output(start(program(tmp_path, code, environment={"GIVEN": "value"}))).split()
+    assert "AWS_SECRET_ACCESS_KEY" not in words
+    assert {"LC_ALL", "SAGEMAKER_BASE_DIR", "value"} <= set(words)
+    assert not Path(words[-1]).exists(), "the HOME folder of an ended host still exists"
 
 
 HOSTILE = dict.fromkeys(("PYTHONHOME", *EXECUTABLE_VARIABLES, "PATH", "MICROJOBS_JOB"), "/nonexistent")
@@ -239,19 +239,19 @@ def test_stop_sends_sigkill_after_the_grace_period(start: Start, tmp_path: Path)
 
 
 def test_second_stop_can_shorten_the_grace_period(start: Start, tmp_path: Path) -> None:
-    code = "import signal, time; signal.signal(signal.SIGTERM, lambda *_: print('told', flush=True)); "
+    code = "import signal, time; signal.signal(signal.SIGTERM, lambda *_: print('signalled', flush=True)); "
     host = start(program(tmp_path, code + "print('up', flush=True); [time.sleep(1) for _ in range(600)]"))
     wait_for_line(host, b"up")
-    patient = threading.Thread(target=host.stop, args=(60,))
-    patient.start()
-    wait_for_line(host, b"told")
+    first_stop = threading.Thread(target=host.stop, args=(60,))
+    first_stop.start()
+    wait_for_line(host, b"signalled")
     host.stop(0)
-    patient.join(5)
-    assert not patient.is_alive()
+    first_stop.join(5)
+    assert not first_stop.is_alive()
 
 
-def any_seconds() -> str:
-    """A time to sleep that no other process sleeps: it finds them."""
+def make_unique_seconds() -> str:
+    """Return a sleep time that no other process has, so that a search for it finds only the test's processes."""
     return f"600.{secrets.randbelow(10**9):09}"
 
 
@@ -259,7 +259,7 @@ DAEMON = "import subprocess, sys; subprocess.Popen(['sleep', sys.argv[1]], start
 
 
 def test_processes_of_a_host_end_with_it(start: Start, tmp_path: Path) -> None:
-    seconds = any_seconds()
+    seconds = make_unique_seconds()
     assert start(program(tmp_path, DAEMON, seconds)).wait() == Exit(0)
     assert processes_with(seconds) == []
 
@@ -297,7 +297,7 @@ def test_removed_plan_leaves_nothing(runtime: ProcessRuntime, start: Start, plac
 
 
 def test_all_hosts_start_or_none(runtime: ProcessRuntime, place: Path, tmp_path: Path) -> None:
-    seconds = any_seconds()
+    seconds = make_unique_seconds()
     good = program(tmp_path, f"import time; time.sleep({seconds})")
     bad = program(tmp_path, "pass", name="algo-2", inputs=(Input("/etc/input", tmp_path),))
     with pytest.raises(CannotRunError, match=r"path /etc/input is not below"):
@@ -340,10 +340,10 @@ time.sleep(600)
 """
 
 
-FREEZING = """
+STOP_SHIM = """
 import os, signal, time
 print("up", flush=True)
-time.sleep(0.5)  # the shim passes the line on
+time.sleep(0.5)  # until the shim has written the line to the log
 os.kill(os.getppid(), signal.SIGSTOP)
 time.sleep(600)
 """
@@ -363,8 +363,8 @@ def wait_for_shim(argument: str) -> int:
 
 
 def test_program_that_stops_its_shim_is_ended(start: Start, tmp_path: Path) -> None:
-    seconds = any_seconds()
-    host = start(program(tmp_path, FREEZING, seconds))
+    seconds = make_unique_seconds()
+    host = start(program(tmp_path, STOP_SHIM, seconds))
     wait_for_state(wait_for_shim(seconds), STOPPED)
     started = time.monotonic()
     host.stop(0.3)
@@ -373,20 +373,20 @@ def test_program_that_stops_its_shim_is_ended(start: Start, tmp_path: Path) -> N
 
 
 def test_next_server_ends_a_stopped_shim(place: Path, tmp_path: Path) -> None:
-    seconds = any_seconds()
-    arguments = [sys.executable, "-c", SERVER, str(place), str(tmp_path), FREEZING, seconds]
+    seconds = make_unique_seconds()
+    arguments = [sys.executable, "-c", SERVER, str(place), str(tmp_path), STOP_SHIM, seconds]
     environment = {**os.environ, "PYTHONPATH": f"{REPOSITORY}:{REPOSITORY / 'shared'}"}
     with subprocess.Popen(arguments, stdout=subprocess.DEVNULL, env=environment) as server:
         wait_for_state(wait_for_shim(seconds), STOPPED)
         server.kill()
-    assert tiny_runtime(place).running() == {}
+    assert tiny_runtime(place).find_hosts() == {}
     assert processes_with(seconds) == []
     assert list_plans(place) == []
 
 
 @pytest.mark.parametrize("code", [DAEMON + "; import time; sys.stdout.flush(); time.sleep(600)", STUBBORN])
 def test_killed_server_leaves_no_process(code: str, place: Path, tmp_path: Path) -> None:
-    seconds = any_seconds()
+    seconds = make_unique_seconds()
     arguments = [sys.executable, "-c", SERVER, str(place), str(tmp_path), code, seconds]
     environment = {**os.environ, "PYTHONPATH": f"{REPOSITORY}:{REPOSITORY / 'shared'}"}
     with subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True, env=environment) as server:
@@ -394,14 +394,14 @@ def test_killed_server_leaves_no_process(code: str, place: Path, tmp_path: Path)
         assert server.stdout.readline() == "up\n"
         assert processes_with(seconds) != []
         server.kill()
-    assert tiny_runtime(place).running() == {}
+    assert tiny_runtime(place).find_hosts() == {}
     assert processes_with(seconds) == []
     assert list_plans(place) == []
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_killed_shim_ends_its_program(number: int, start: Start, tmp_path: Path) -> None:
-    seconds = any_seconds()
+    seconds = make_unique_seconds()
     code = "import os, sys, time; print('up in', os.getcwd(), flush=True); time.sleep(float(sys.argv[1]))"
     host = start(program(tmp_path, code, seconds))
     wait_for_line(host, b"up in")
@@ -412,7 +412,7 @@ def test_killed_shim_ends_its_program(number: int, start: Start, tmp_path: Path)
     wait_until(lambda: processes_with(seconds) == [])
 
 
-def test_folder_that_cannot_be_removed_does_not_keep_others(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_folders_are_removed_if_one_cannot_be_removed(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     work = Home(place / "home").work / "process"
     for name in ("a", "b", "c"):
         (work / name).mkdir(parents=True)
@@ -425,7 +425,7 @@ def test_folder_that_cannot_be_removed_does_not_keep_others(place: Path, monkeyp
 
     with monkeypatch.context() as patch:
         patch.setattr(trees, "remove", remove_others)
-        assert tiny_runtime(place).running() == {}
+        assert tiny_runtime(place).find_hosts() == {}
         assert list_plans(place) == ["b"]
     remove(work / "b")
 
@@ -487,11 +487,11 @@ def test_output_left_in_the_pipe_at_the_end_is_logged(tmp_path: Path) -> None:
 def test_folders_that_a_job_made_read_only_are_removed(tmp_path: Path) -> None:
     folder = tmp_path / "scratch" / "cache"
     script = f"mkdir -p {folder}/inner && touch {folder}/inner/file && chmod 555 {folder}/inner {folder}"
-    assert run_shim(str(tmp_path / "log"), tmp_path / "scratch", script, preexec_fn=as_any_user) == 0
+    assert run_shim(str(tmp_path / "log"), tmp_path / "scratch", script, preexec_fn=drop_write_capability) == 0
     assert not folder.exists()
 
 
-def as_any_user() -> None:
+def drop_write_capability() -> None:
     """Drop the capability with which root can write into read-only folders."""
     if os.geteuid() == 0:
         ctypes.CDLL(None).prctl(PR_CAPBSET_DROP, CAP_DAC_OVERRIDE, 0, 0, 0)

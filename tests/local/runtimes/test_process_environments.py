@@ -11,7 +11,7 @@ import pytest
 
 from microjobs_orchestrator.local.runtimes.base import CannotRunError
 from microjobs_orchestrator.local.runtimes.process.environments import Environments
-from microjobs_orchestrator.local.runtimes.process.packages import Installer, requirements
+from microjobs_orchestrator.local.runtimes.process.packages import Installer, merge_locks
 from tests.conftest import CONTAINERS, JOBS
 from tests.local.runtimes.processes import make_tiny_repository, names
 
@@ -66,22 +66,22 @@ def wheel(tmp_path: Path, jobs: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 )
 def test_image_name_selects_the_job(image: str, shared_place: Path) -> None:
     jobs = shared_place / "repository" / "containers"
-    assert Environments(shared_place / "environments", jobs).get(image).job == jobs / "tiny"
+    assert Environments(shared_place / "environments", jobs).ensure(image).job == jobs / "tiny"
 
 
 @pytest.mark.parametrize("image", ["sagemaker-scikit-learn:1.2-1", "bin", ".", "", "microjobs/tiny:dev-cuda"])
 def test_unknown_image_raises_with_the_available_jobs(image: str, environments: Environments) -> None:
     with pytest.raises(
-        CannotRunError, match=rf"^image {re.escape(image)} is none of the jobs of this repository \(tiny\).*Docker"
+        CannotRunError, match=rf"^image {re.escape(image)} is not a job of this repository \(tiny\).*Docker"
     ):
-        environments.get(image)
+        environments.ensure(image)
 
 
 def test_framework_image_error_names_the_option(environments: Environments) -> None:
     uri = "763104351884.dkr.ecr.us-east-1.amazonaws.com/pytorch-training:2.3-gpu-py311"
-    remedy = "start the server with --framework-images to run train-pytorch in its place, or name one of them"
+    remedy = "start the server with --framework-images to run train-pytorch in its place, or use one of them"
     with pytest.raises(CannotRunError, match=remedy):
-        environments.get(uri)
+        environments.ensure(uri)
 
 
 @pytest.mark.parametrize("uv", [True, False], ids=["uv", "pip"])
@@ -92,9 +92,9 @@ def test_packages_come_from_the_local_folder(
     if uv and installer.uv is None:
         pytest.skip("uv is not installed")
     monkeypatch.setattr(Installer, "find", lambda _: installer if uv else Installer(None, wheel.parent))
-    python = environments.get("tiny").bin / "python"
-    said = subprocess.run([python, "-c", "import greeting"], capture_output=True, text=True, check=True)
-    assert said.stdout == "hello\n"
+    python = environments.ensure("tiny").bin / "python"
+    done = subprocess.run([python, "-c", "import greeting"], capture_output=True, text=True, check=True)
+    assert done.stdout == "hello\n"
 
 
 def test_wrong_package_hash_raises_and_leaves_no_environment(
@@ -103,7 +103,7 @@ def test_wrong_package_hash_raises_and_leaves_no_environment(
     with zipfile.ZipFile(wheel, "a") as archive:
         archive.writestr("more.py", "print('something else')")
     with pytest.raises(CannotRunError, match=r"(?is)cannot be made:.*hash.*docs/maintaining/building\.md"):
-        environments.get("tiny")
+        environments.ensure("tiny")
     assert not any(path.is_dir() for path in (tmp_path / "environments").iterdir())
 
 
@@ -112,7 +112,7 @@ def test_parallel_requests_make_an_environment_once(environments: Environments, 
     stamps = set[float]()
 
     def get() -> None:
-        stamps.add((environments.get("tiny").folder / "complete").stat().st_mtime)
+        stamps.add((environments.ensure("tiny").folder / "complete").stat().st_mtime)
 
     threads = [threading.Thread(target=get) for _ in range(3)]
     for thread in threads:
@@ -124,15 +124,15 @@ def test_parallel_requests_make_an_environment_once(environments: Environments, 
 
 def test_incomplete_environment_is_made_again(environments: Environments, wheel: Path) -> None:
     del wheel
-    made = environments.get("tiny")
+    made = environments.ensure("tiny")
     (made.folder / "complete").unlink()
     (made.folder / "lib").rename(made.folder / "half")
-    assert names(environments.get("tiny").folder.iterdir()) >= {"lib", "complete"}
+    assert names(environments.ensure("tiny").folder.iterdir()) >= {"lib", "complete"}
     assert not (made.folder / "half").exists()
 
 
 def test_incomplete_environment_is_removed_at_start(environments: Environments, wheel: Path) -> None:
-    made = environments.get("tiny")
+    made = environments.ensure("tiny")
     broken = made.folder.with_name("tiny-cpu-broken")
     (broken / "lib").mkdir(parents=True)
     environments.remove_incomplete()
@@ -140,20 +140,20 @@ def test_incomplete_environment_is_removed_at_start(environments: Environments, 
 
 
 def test_changed_lock_file_makes_another_environment(environments: Environments, jobs: Path, wheel: Path) -> None:
-    folder = environments.get("tiny").folder
+    folder = environments.ensure("tiny").folder
     lock = jobs / "tiny" / "cpu.lock"
     lock.write_text(lock.read_text().replace("--hash", "--hash=sha256:" + "0" * 64 + " \\\n    --hash"))
     assert wheel.exists()
-    assert environments.get("tiny").folder != folder
+    assert environments.ensure("tiny").folder != folder
 
 
 def test_close_ends_installations(environments: Environments, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Installer, "commands", lambda *_: [["/bin/sh", "-c", "echo Downloading; sleep 600"]])
+    monkeypatch.setattr(Installer, "make_commands", lambda *_: [["/bin/sh", "-c", "echo Downloading; sleep 600"]])
     errors: list[CannotRunError] = []
 
     def get() -> None:
         with pytest.raises(CannotRunError) as caught:
-            environments.get("tiny")
+            environments.ensure("tiny")
         errors.append(caught.value)
 
     thread = threading.Thread(target=get)
@@ -168,7 +168,7 @@ def test_close_ends_installations(environments: Environments, tmp_path: Path, mo
 @pytest.mark.parametrize("job", JOBS)
 def test_only_dependencies_of_script_mode_are_left_out(job: str) -> None:
     lock = (CONTAINERS / job / "cpu.lock").read_text()
-    left_out = [line for line in lock.splitlines() if "==" in line and line not in requirements(lock)]
+    left_out = [line for line in lock.splitlines() if "==" in line and line not in merge_locks(lock)]
     assert any("sagemaker-training==" in line for line in left_out) == ("sagemaker-training==" in lock)
     assert not left_out or "sagemaker-training" in lock
 
@@ -191,4 +191,4 @@ job[extra]==1 \\
     --hash=sha256:00
     # via -r cpu.in
 """
-    assert re.findall(r"^(\S+)==", requirements(lock), re.MULTILINE) == ["both", "job[extra]"]
+    assert re.findall(r"^(\S+)==", merge_locks(lock), re.MULTILINE) == ["both", "job[extra]"]

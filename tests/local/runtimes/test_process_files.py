@@ -26,18 +26,18 @@ def source(tmp_path: Path) -> Path:
 
 
 def test_copied_files_are_writable(source: Path, tmp_path: Path) -> None:
-    copy_tree(source, tmp_path / "given")
-    program = tmp_path / "given" / "folder" / "program"
+    copy_tree(source, tmp_path / "copy")
+    program = tmp_path / "copy" / "folder" / "program"
     assert program.stat().st_mode & 0o777 == 0o755
     assert program.stat().st_ino != (source / "folder" / "program").stat().st_ino
     assert program.read_text() == "#!/bin/sh"
 
 
 def test_copied_folders_are_merged(source: Path, tmp_path: Path) -> None:
-    (tmp_path / "given").mkdir()
-    (tmp_path / "given" / "before").touch()
-    copy_tree(source, tmp_path / "given")
-    assert names((tmp_path / "given").iterdir()) == {"before", "file", "folder"}
+    (tmp_path / "copy").mkdir()
+    (tmp_path / "copy" / "before").touch()
+    copy_tree(source, tmp_path / "copy")
+    assert names((tmp_path / "copy").iterdir()) == {"before", "file", "folder"}
 
 
 def test_large_files_are_copied_without_kernel_support(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -47,8 +47,8 @@ def test_large_files_are_copied_without_kernel_support(tmp_path: Path, monkeypat
     monkeypatch.setattr(os, "copy_file_range", refuse)
     (tmp_path / "source").mkdir()
     (tmp_path / "source" / "file").write_bytes(content := os.urandom(3_000_000))
-    copy_tree(tmp_path / "source", tmp_path / "given")
-    assert (tmp_path / "given" / "file").read_bytes() == content
+    copy_tree(tmp_path / "source", tmp_path / "copy")
+    assert (tmp_path / "copy" / "file").read_bytes() == content
 
 
 @pytest.mark.parametrize("link", [True, False])
@@ -60,11 +60,11 @@ def test_collected_tree_equals_its_source(link: bool, source: Path, tmp_path: Pa
     assert sort_names(tree) == ["circle", "file", "folder", "folder/program", "link"]
     assert (tree["link"].target, tree["circle"].target) == ("folder/program", "circle")
     for name in ("file", "folder/program"):
-        entry, given = tree[name], (source / name).stat()
+        entry, status = tree[name], (source / name).stat()
         assert entry.content is not None
-        assert (entry.mode, entry.modified) == (given.st_mode & 0o7777, given.st_mtime)
+        assert (entry.mode, entry.modified) == (status.st_mode & 0o7777, status.st_mtime)
         assert entry.content.read_bytes() == (source / name).read_bytes()
-        assert (entry.content.stat().st_ino == given.st_ino) == link
+        assert (entry.content.stat().st_ino == status.st_ino) == link
 
 
 def test_single_file_is_collected(source: Path, tmp_path: Path) -> None:
@@ -113,8 +113,8 @@ def test_folders_that_a_job_made_read_only_are_removed(tmp_path: Path) -> None:
         parent.chmod(parent.stat().st_mode | 0o011)
     paths = f"{REPOSITORY}:{REPOSITORY / 'shared'}"
     command = [sys.executable, "-c", REMOVE, str(tmp_path), str(user)]
-    said = subprocess.run(command, env={"PYTHONPATH": paths}, capture_output=True, text=True, check=True)
-    assert said.stdout == "False\n"
+    done = subprocess.run(command, env={"PYTHONPATH": paths}, capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
     assert tmp_path.stat().st_mode & 0o777 == 0o777
 
 

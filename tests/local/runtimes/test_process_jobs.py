@@ -120,8 +120,11 @@ def test_preprocessing_runs_on_four_hosts(runtime: ProcessRuntime, tmp_path: Pat
 
 
 def test_lost_host_ends_all_other_hosts(runtime: ProcessRuntime, tmp_path: Path) -> None:
-    long = {"x_train": np.broadcast_to(1.0, (3_000_000, 13)), "y_train": np.zeros(3_000_000)}  # seconds to read
-    hosts = runtime.start(four_hosts(tmp_path, {**ARRAYS, **long}))
+    long_arrays = {
+        "x_train": np.broadcast_to(1.0, (3_000_000, 13)),
+        "y_train": np.zeros(3_000_000),
+    }  # takes seconds to read
+    hosts = runtime.start(four_hosts(tmp_path, {**ARRAYS, **long_arrays}))
     wait_for_line(hosts[0], b"algo-4 has")
     hosts[3].stop(0)
     assert {host.wait().code for host in hosts[:3]} == {3}
@@ -167,7 +170,7 @@ def endpoint(runtime: ProcessRuntime, folder: Path, name: str, weight: float) ->
     return runtime.start(Plan(f"endpoint/{name}", (plan,)))[0]
 
 
-def ask(host: Host, path: str, body: bytes | None = None) -> bytes:
+def request(host: Host, path: str, body: bytes | None = None) -> bytes:
     answered = io.BytesIO()
     with closing(Client(host.connect)) as client:
         method, headers = ("GET" if body is None else "POST"), {"Content-Type": "application/json"}
@@ -179,7 +182,7 @@ def wait_for_ping(host: Host) -> None:
     deadline = time.monotonic() + 30
     while True:
         try:
-            ask(host, "/ping")
+            request(host, "/ping")
         except NoAnswerError:
             assert time.monotonic() < deadline, output(host)
             time.sleep(0.05)
@@ -191,7 +194,7 @@ def test_two_endpoints_serve_at_once_and_exit_with_zero(runtime: ProcessRuntime,
     hosts = [endpoint(runtime, tmp_path, name, weight) for name, weight in (("one", 1.0), ("two", 2.0))]
     for host, prediction in zip(hosts, (3.5, 6.5), strict=True):
         wait_for_ping(host)
-        answer = json.loads(ask(host, "/invocations", b'{"instances": [[3.0]]}'))
+        answer = json.loads(request(host, "/invocations", b'{"instances": [[3.0]]}'))
         assert np.ravel(answer["predictions"]).tolist() == [prediction]
     for host in hosts:
         host.stop(30)

@@ -4,14 +4,14 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.local.clients import LocalServer, started
+from tests.local.clients import LocalServer, running_server
 from tests.local.security.wire import Sender
 
 
 @pytest.fixture(scope="package")
 def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServer]:
     """A server on the process runtime."""
-    with started(tmp_path_factory.mktemp("guarded"), runtime="process") as running:
+    with running_server(tmp_path_factory.mktemp("guarded"), runtime="process") as running:
         yield running
 
 

@@ -79,7 +79,7 @@ class StubRuntime:
     """Takes every plan, and runs nothing."""
 
     name = "stub"
-    machine = "127.0.0.1"
+    machine_address = "127.0.0.1"
 
     def __init__(self) -> None:
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Model)
@@ -97,7 +97,7 @@ class StubRuntime:
         self._hosts[plan.name] = [StubHost(host, address) for host in plan.hosts]
         return list(self._hosts[plan.name])
 
-    def running(self) -> Mapping[str, Sequence[Host]]:
+    def find_hosts(self) -> Mapping[str, Sequence[Host]]:
         return {}
 
     def remove(self, plan_name: str) -> None:

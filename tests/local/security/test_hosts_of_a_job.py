@@ -181,7 +181,7 @@ def test_secret_of_a_job_is_new_and_not_logged(anywhere: LocalServer) -> None:
     secrets = [set(anywhere.model(name).values()) for name in names]
     assert [len(one) for one in secrets] == [1, 1]
     assert secrets[0] != secrets[1]
-    told = str([jobs, [anywhere.output("TrainingJobs", name) for name in names]])
+    told = str([jobs, [anywhere.read_logs("TrainingJobs", name) for name in names]])
     assert not any(secret in told for one in secrets for secret in one)
 
 

@@ -17,7 +17,7 @@ import pytest
 from microjobs_orchestrator.local import control, home_lock, identity
 from microjobs_orchestrator.local.config import Config
 from microjobs_orchestrator.local.home import Home, HomeError
-from tests.local.clients import LocalServer, started, wait_until
+from tests.local.clients import LocalServer, running_server, wait_until
 
 NOBODY = 65534
 AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="gives files to another user, which root alone can")
@@ -62,7 +62,7 @@ def point_to(local: LocalServer, url: str) -> None:
 @pytest.fixture
 def crashed(tmp_path: Path) -> Iterator[tuple[Home, str]]:
     """Yield a home whose server was killed, while an impostor listens on the server's port."""
-    with started(tmp_path / "home", runtime="process") as local:
+    with running_server(tmp_path / "home", runtime="process") as local:
         os.kill(local.address.pid, 9)
         wait_until(lambda: home_lock.find_holder(local.home), lambda pid: pid is None)
         port = int(local.address.url.rpartition(":")[2])

@@ -142,7 +142,7 @@ def attack_from(container: Container, command: list[str]) -> bytes:
 
 
 def logged(docker_runtime: DockerRuntime, plan: Plan) -> Iterator[Line]:
-    (host,) = docker_runtime.running()[plan.name]
+    (host,) = docker_runtime.find_hosts()[plan.name]
     host.stop(0)
     return host.lines()
 
@@ -252,9 +252,9 @@ def test_host_without_a_guard_is_restarted(tmp_path: Path, docker_runtime: Docke
     """A new server could not reach such a host."""
     plan = serving(tmp_path, "lost", isolated=False)
     (host,) = docker_runtime.start(plan)
-    assert len(docker_runtime.running()[plan.name]) == 1
+    assert len(docker_runtime.find_hosts()[plan.name]) == 1
     container_of(Home(tmp_path / "home"), plan, guard=True).kill()
-    assert wait_until(lambda: docker_runtime.running()[plan.name], lambda hosts: not hosts, 10) == ()
+    assert wait_until(lambda: docker_runtime.find_hosts()[plan.name], lambda hosts: not hosts, 10) == ()
     with pytest.raises(OSError):  # noqa: PT011  refused, or reset by the engine's proxy
         host.connect(1)
 
@@ -263,7 +263,7 @@ def test_missing_image_of_guards_is_reported(tmp_path: Path) -> None:
     with closing(DockerRuntime(Home(tmp_path / "home"), guard_image="registry.invalid/no:image")) as runtime:
         with pytest.raises(CannotRunError, match=r"guard_image in .local. of microjobs.toml, or MICROJOBS_GUARD_IMAGE"):
             runtime.start(serving(tmp_path, "a", isolated=False))
-        assert runtime.running() == {}
+        assert runtime.find_hosts() == {}
 
 
 def test_guards_can_be_disabled(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -177,8 +177,8 @@ def test_image_name_cannot_be_a_path(tmp_path_factory: pytest.TempPathFactory, i
     for folder in (root, root / "jobs"):  # what a way out of the jobs' folder would find
         (folder / "image.yml").touch()
         (folder / "cpu.lock").touch()
-    with pytest.raises(CannotRunError, match="is none of the jobs of this repository"):
-        Environments(root / "environments", root / "jobs").get(image)
+    with pytest.raises(CannotRunError, match="is not a job of this repository"):
+        Environments(root / "environments", root / "jobs").ensure(image)
 
 
 @pytest.mark.parametrize("channel", [".", ".."])

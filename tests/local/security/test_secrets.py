@@ -14,7 +14,7 @@ import pytest
 from microjobs.contract import Layout
 from microjobs_orchestrator.local.runtimes.docker.labels import GUARD_LABEL
 from tests.conftest import image_name
-from tests.local.clients import SHELL, LocalServer, started, unique
+from tests.local.clients import SHELL, LocalServer, running_server, unique
 from tests.local.machine import list_containers
 
 pytestmark = pytest.mark.engine
@@ -54,7 +54,7 @@ class Run:
         describe = self.local.sagemaker.describe_training_job
         while (job := describe(TrainingJobName=name))["TrainingJobStatus"] == "InProgress":
             self.look()
-        self.descriptions_and_logs += [job, self.local.output("TrainingJobs", name)]
+        self.descriptions_and_logs += [job, self.local.read_logs("TrainingJobs", name)]
 
     def serve(self) -> None:
         """Create an endpoint whose image finds no model."""
@@ -93,7 +93,7 @@ def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
             patch.setenv(name, value)
         if request.param == "process":
             patch.setenv("DOCKER_HOST", "tcp://planted-engine:2375")
-        with started(folder / "home", runtime=request.param) as local:
+        with running_server(folder / "home", runtime=request.param) as local:
             look = LOOK if request.param == "process" else LOOK_IN_CONTAINER
             run = Run(local, [], [])
             run.train(f"{look}; env > {LAYOUT.model}/env; sleep 1")

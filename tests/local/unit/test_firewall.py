@@ -1,4 +1,4 @@
-"""The firewall of a guard, in network namespaces of its own and without an engine."""
+"""Tests of a guard's firewall in network namespaces that the test makes, without an engine."""
 
 import json
 import shutil

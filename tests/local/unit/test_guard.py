@@ -1,4 +1,4 @@
-"""The relay of a guard, without a container around it."""
+"""Tests of a guard's relay without a container."""
 
 import socket
 import struct
@@ -48,7 +48,7 @@ def relayed(service: Service) -> Iterator[Address]:
         yield listener.getsockname()
 
 
-def call(address: Address, secret: str = SECRET) -> socket.socket:
+def connect_with_secret(address: Address, secret: str = SECRET) -> socket.socket:
     connection = socket.create_connection(address, 5)
     try:
         proof.prove_to_guard(connection, secret)
@@ -74,7 +74,7 @@ def echo(connection: socket.socket) -> None:
 
 def test_caller_with_the_secret_reaches_the_host() -> None:
     sent = bytes(range(256)) * 40_000
-    with relayed(echo) as address, call(address) as connection:
+    with relayed(echo) as address, connect_with_secret(address) as connection:
         threading.Thread(target=send, args=(connection, sent)).start()
         assert read(connection) == sent
 
@@ -140,34 +140,36 @@ def test_proof_of_the_guard_is_refused_from_a_caller() -> None:
 
 
 def test_impostor_on_the_port_receives_no_secret_and_no_request() -> None:
-    heard = []
+    received = []
 
     def impostor(connection: socket.socket) -> None:
-        heard.append(proof.receive(connection, len(proof.MAGIC) + proof.NONCE_BYTES))
+        received.append(proof.receive(connection, len(proof.MAGIC) + proof.NONCE_BYTES))
         connection.sendall(bytes(proof.NONCE_BYTES + proof.PROOF_BYTES))
-        heard.append(read(connection))
+        received.append(read(connection))
 
     with listening(impostor) as address:
         with pytest.raises(proof.StrangerError, match="without the guard's secret"):
-            call(address)
+            connect_with_secret(address)
         deadline = time.monotonic() + 5
-        while len(heard) < 2 and time.monotonic() < deadline:
+        while len(received) < 2 and time.monotonic() < deadline:
             time.sleep(0.01)
-    assert (len(heard), heard[1], SECRET.encode() in heard[0]) == (2, b"", False)
+    assert (len(received), received[1], SECRET.encode() in received[0]) == (2, b"", False)
 
 
 def test_host_that_does_not_listen_refuses_the_connection() -> None:
-    with socket.socket() as unheard, socket.create_server(("127.0.0.1", 0)) as listener:
-        unheard.bind(("127.0.0.1", 0))
-        threading.Thread(target=Relay(SECRET, unheard.getsockname()[1]).serve, args=(listener,), daemon=True).start()
+    with socket.socket() as silent_socket, socket.create_server(("127.0.0.1", 0)) as listener:
+        silent_socket.bind(("127.0.0.1", 0))
+        threading.Thread(
+            target=Relay(SECRET, silent_socket.getsockname()[1]).serve, args=(listener,), daemon=True
+        ).start()
         with pytest.raises(ConnectionRefusedError):
-            call(listener.getsockname())
+            connect_with_secret(listener.getsockname())
 
 
 def test_silent_callers_do_not_block_others() -> None:
     with relayed(echo) as address:
         strangers = [socket.create_connection(address, 5) for _ in range(2 * relay.MAX_UNPROVEN)]
-        with call(address) as connection:
+        with connect_with_secret(address) as connection:
             send(connection, b"x")
             assert read(connection) == b"x"
         for stranger in strangers:
@@ -177,7 +179,7 @@ def test_silent_callers_do_not_block_others() -> None:
 def test_response_that_ends_with_the_connection_is_complete() -> None:
     with (
         relayed(lambda connection: connection.sendall(b"HTTP/1.0 200 OK\r\n\r\nall of it")) as address,
-        call(address) as connection,
+        connect_with_secret(address) as connection,
     ):
         assert read(connection) == b"HTTP/1.0 200 OK\r\n\r\nall of it"
 
@@ -188,7 +190,7 @@ def test_broken_response_resets_the_connection() -> None:
         time.sleep(0.2)
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
-    with relayed(reset) as address, call(address) as connection, pytest.raises(ConnectionResetError):
+    with relayed(reset) as address, connect_with_secret(address) as connection, pytest.raises(ConnectionResetError):
         read(connection)
 
 
@@ -197,7 +199,7 @@ def test_early_response_reaches_the_caller() -> None:
         connection.recv(1)
         connection.sendall(b"HTTP/1.1 413 Too Large\r\n\r\n")
 
-    with relayed(refuse) as address, call(address) as connection:
+    with relayed(refuse) as address, connect_with_secret(address) as connection:
         with suppress(ConnectionError):
             connection.sendall(b"x" * 10_000_000)
         assert connection.recv(100).startswith(b"HTTP/1.1 413")

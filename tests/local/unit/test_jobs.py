@@ -9,11 +9,11 @@ import pytest
 
 from microjobs_orchestrator.local import instances
 from microjobs_orchestrator.local.errors import ValidationError
-from microjobs_orchestrator.local.lifecycle import hosts as hosts_
+from microjobs_orchestrator.local.lifecycle import hosts as lifecycle_hosts
 from microjobs_orchestrator.local.lifecycle import inputs, outputs
 from microjobs_orchestrator.local.lifecycle.events import EventQueue, Interruption, StopReason
 from microjobs_orchestrator.local.resources.tuning.ranges import Range, read_ranges, tuned_names
-from microjobs_orchestrator.local.resources.tuning.search import Resources, Search, read_resources
+from microjobs_orchestrator.local.resources.tuning.search import HyperbandResources, Search, read_resources
 from microjobs_orchestrator.local.runtimes.base import CannotRunError, Exit, Line
 from microjobs_orchestrator.local.s3.store import ObjectStore
 from microjobs_orchestrator.local.trees import Tree
@@ -58,8 +58,8 @@ def test_path_collision_raises(store: ObjectStore, tmp_path: Path) -> None:
         inputs.link(inputs.select(store, "s3://data/train", "test"), tmp_path / "linked")
 
 
-class Left:
-    """A host that left files."""
+class HostWithFiles:
+    """An ended host with one folder of files."""
 
     def __init__(self, name: str, files: Mapping[str, str]) -> None:
         self.name = name
@@ -72,54 +72,59 @@ class Left:
         return read_tree(target)
 
 
-def gather(tmp_path: Path, *hosts: Left) -> tuple[dict[str, str], list[str]]:
+def gather(tmp_path: Path, *hosts: HostWithFiles) -> tuple[dict[str, str], list[str]]:
     notes: list[str] = []
     tree = outputs.gather(hosts, "out", tmp_path / "gathered", notes.append)  # type: ignore[arg-type]
     return {name: content.read_text() for name, content in outputs.files(tree).items()}, notes
 
 
 def test_outputs_of_hosts_are_merged(tmp_path: Path) -> None:
-    found, notes = gather(tmp_path, Left("algo-1", {"a": "1", "d/x": "1"}), Left("algo-2", {"b": "2", "d/y": "2"}))
+    found, notes = gather(
+        tmp_path, HostWithFiles("algo-1", {"a": "1", "d/x": "1"}), HostWithFiles("algo-2", {"b": "2", "d/y": "2"})
+    )
     assert (found, notes) == ({"a": "1", "d/x": "1", "b": "2", "d/y": "2"}, [])
 
 
 def test_identical_files_of_hosts_are_merged(tmp_path: Path) -> None:
-    assert gather(tmp_path, Left("algo-1", {"a": "1"}), Left("algo-2", {"a": "1"})) == ({"a": "1"}, [])
+    assert gather(tmp_path, HostWithFiles("algo-1", {"a": "1"}), HostWithFiles("algo-2", {"a": "1"})) == (
+        {"a": "1"},
+        [],
+    )
 
 
 def test_different_files_of_two_hosts_are_noted(tmp_path: Path) -> None:
-    found, notes = gather(tmp_path, Left("algo-1", {"a": "1"}), Left("algo-2", {"a": "2"}))
+    found, notes = gather(tmp_path, HostWithFiles("algo-1", {"a": "1"}), HostWithFiles("algo-2", {"a": "2"}))
     assert found == {"a": "1"}
     assert notes == ["a of algo-2 differs from another host's and was left out: use a different file name on each host"]
 
 
 def test_file_in_place_of_a_folder_is_noted(tmp_path: Path) -> None:
-    found, notes = gather(tmp_path, Left("algo-1", {"a": "1"}), Left("algo-2", {"a/b": "2"}))
+    found, notes = gather(tmp_path, HostWithFiles("algo-1", {"a": "1"}), HostWithFiles("algo-2", {"a/b": "2"}))
     assert found == {"a": "1"}
     assert "another host has a file in place of its folder" in notes[0]
 
 
-class Leading:
-    """A host that left links, and files beside them."""
+class HostWithLinks:
+    """An ended host with links and files."""
 
     def __init__(self, name: str, links: Mapping[str, str], files: Mapping[str, str]) -> None:
         self.name = name
-        self._left = Left(name, files)
+        self._files_host = HostWithFiles(name, files)
         self._links = links
 
     def copy(self, path: str, target: Path) -> Tree:
         for name, destination in self._links.items():
             (target / name).parent.mkdir(parents=True, exist_ok=True)
             (target / name).symlink_to(destination)
-        return self._left.copy(path, target)
+        return self._files_host.copy(path, target)
 
 
 def test_links_of_two_hosts_do_not_lead_out_together(tmp_path: Path) -> None:
-    """Each leads inside by itself; through the first one the second would lead to `victim`."""
+    """Each link stays in the folder, but through the first link, the second one would lead to `victim`."""
     (tmp_path / "victim").mkdir()
     deep = "p/q/q/q"
-    first = Leading("algo-1", {f"{deep}/r": "../../../../s"}, {"s/keep": ""})
-    second = Leading("algo-2", {f"{deep}/r/t/l": "../../../victim"}, {"s/t/l/planted": "x"})
+    first = HostWithLinks("algo-1", {f"{deep}/r": "../../../../s"}, {"s/keep": ""})
+    second = HostWithLinks("algo-2", {f"{deep}/r/t/l": "../../../victim"}, {"s/t/l/planted": "x"})
     found, notes = gather(tmp_path, first, second)  # type: ignore[arg-type]
     assert found == {"s/keep": "", "s/t/l/planted": "x"}
     assert notes == [f"{deep}/r/t/l of algo-2 was left out: another host has a link in place of its folder"]
@@ -143,52 +148,52 @@ def test_archive_contains_the_files_of_the_folder(store: ObjectStore, tmp_path: 
         assert archive.getnames() == ["1", "1/w"]
 
 
-class Ending:
-    """A host that ends with a code when a test says so."""
+class EndingHost:
+    """A host that ends with exit code 9 when a test sets `ended`."""
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.over = threading.Event()
+        self.ended = threading.Event()
 
     def lines(self) -> Iterator[Line]:
         return iter(())
 
     def wait(self) -> Exit:
-        self.over.wait()
+        self.ended.wait()
         return Exit(9)
 
     def stop(self, grace: float) -> None:
-        """It takes its time."""
+        """Do nothing: the host ends later."""
 
 
-def test_exit_code_of_an_interrupted_host_is_no_failure(tmp_path: Path) -> None:
-    hosts, events = [Ending("algo-1"), Ending("algo-2")], EventQueue()
+def test_exit_code_of_an_interrupted_host_is_not_a_failure(tmp_path: Path) -> None:
+    hosts, events = [EndingHost("algo-1"), EndingHost("algo-2")], EventQueue()
     events.send(Interruption())
     for host in hosts:
-        host.over.set()
+        host.ended.set()
     outcome = run_hosts(tmp_path, events, *hosts)
     assert (outcome.first_failed, outcome.interruption) == (None, Interruption())
 
 
-class Unheard(Ending):
-    """A host whose engine fails the first time that it shall stop it."""
+class HostWithFailingStop(EndingHost):
+    """A host whose first stop fails with an error of the engine."""
 
     def __init__(self) -> None:
         super().__init__("algo-1")
-        self._tries = 0
+        self._stop_calls = 0
 
     def stop(self, grace: float) -> None:  # noqa: ARG002
-        self._tries += 1
-        if self._tries == 1:
+        self._stop_calls += 1
+        if self._stop_calls == 1:
             raise RuntimeError("500 Server Error")
-        self.over.set()
+        self.ended.set()
 
 
 def test_failed_stop_is_retried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hosts_, "STOP_RETRY_DELAY", 0.01)
+    monkeypatch.setattr(lifecycle_hosts, "STOP_RETRY_DELAY", 0.01)
     events = EventQueue()
     events.stop(StopReason.REQUEST)
-    outcome = run_hosts(tmp_path, events, Unheard())
+    outcome = run_hosts(tmp_path, events, HostWithFailingStop())
     assert outcome.exits == {"algo-1": Exit(9)}
 
 
@@ -216,10 +221,10 @@ def test_same_seed_gives_the_same_values_within_ranges(strategy: str) -> None:
         assert 1 <= int(values["epochs"]) <= 50
 
 
-def test_from_wire_reverses_to_wire() -> None:
+def test_from_hyperparameter_reverses_to_hyperparameter() -> None:
     for item, value in ((CONTINUOUS, 0.25), (REVERSE, 0.25), (INTEGER, 7), (CATEGORICAL, "adam")):
-        assert item.from_wire(item.to_wire(value)) == value
-    assert REVERSE.to_wire(0.25) == "0.75"
+        assert item.from_hyperparameter(item.to_hyperparameter(value)) == value
+    assert REVERSE.to_hyperparameter(0.25) == "0.75"
 
 
 @pytest.mark.parametrize("minimise", [True, False])
@@ -232,11 +237,11 @@ def test_search_uses_results_from_before_a_restart(minimise: bool) -> None:
     assert sum(rate < 0.05 for rate in proposed) >= 5
 
 
-LINE = Range("x", "Continuous", 0.0, 1.0)
+UNIT_RANGE = Range("x", "Continuous", 0.0, 1.0)
 
 
 def test_search_inherits_results_within_its_ranges() -> None:
-    search = Search("Bayesian", (LINE,), minimise=True, seed=1)
+    search = Search("Bayesian", (UNIT_RANGE,), minimise=True, seed=1)
     for number in range(12):
         search.inherit_result({"x": str(0.08 * number), "other": "1"}, 0.08 * number)
     for values in ({"x": "3"}, {"x": "many"}, {"other": "1"}):
@@ -247,7 +252,7 @@ def test_search_inherits_results_within_its_ranges() -> None:
 
 def count_values(values: Mapping[str, float], minimum: int = 1, maximum: int = 9) -> dict[str, int]:
     """Run one trial after another; return the number of values that each trial reports before Hyperband stops it."""
-    search = Search("Hyperband", (LINE,), minimise=True, seed=1, resources=Resources(minimum, maximum))
+    search = Search("Hyperband", (UNIT_RANGE,), minimise=True, seed=1, resources=HyperbandResources(minimum, maximum))
     counts = {}
     for number, (name, value) in enumerate(values.items()):
         proposed = search.propose(name, number)
@@ -273,7 +278,7 @@ def test_hyperband_stops_no_trial_before_the_minimum() -> None:
 
 
 def test_hyperband_continues_trials_after_a_restart() -> None:
-    search = Search("Hyperband", (LINE,), minimise=True, seed=1, resources=Resources(1, 3))
+    search = Search("Hyperband", (UNIT_RANGE,), minimise=True, seed=1, resources=HyperbandResources(1, 3))
     search.add_running("running", {"x": "0.5"})
     assert not search.report("running", [1.0, 1.0])
     assert search.report("running", [1.0] * 4)
@@ -282,7 +287,7 @@ def test_hyperband_continues_trials_after_a_restart() -> None:
 
 @pytest.mark.parametrize("name", ["epochs", "num_epochs"])
 def test_hyperband_infers_max_resource_from_epochs(name: str) -> None:
-    assert read_resources({"Strategy": "Hyperband"}, {name: "7"}) == Resources(1, 7)
+    assert read_resources({"Strategy": "Hyperband"}, {name: "7"}) == HyperbandResources(1, 7)
 
 
 def test_bayesian_search_beats_random_search() -> None:
@@ -334,7 +339,7 @@ def test_range_with_duplicate_values_of_an_earlier_version_is_read() -> None:
     assert search.propose("job", 0) == {"a": "x"}
 
 
-def test_tuned_hyperparameters_are_listed_by_kind() -> None:
+def test_tuned_hyperparameters_are_listed_by_range_type() -> None:
     number = {"MinValue": "1", "MaxValue": "2"}
     ranges = {
         "CategoricalParameterRanges": [{"Name": "c", "Values": ["x", "y"]}],

@@ -1,4 +1,4 @@
-"""List requests without a server."""
+"""Tests of List requests without a server."""
 
 from pathlib import Path
 from typing import Any
@@ -31,15 +31,15 @@ def state(tmp_path: Path) -> State:
     return made
 
 
-def listed(state: State, kind: Kind, **request: Any) -> tuple[list[str], str | None]:
+def list_names(state: State, kind: Kind, **request: Any) -> tuple[list[str], str | None]:
     answer = list_resources(state, kind, {"SortBy": "Name", **request})
     return [item[kind.name_member] for item in answer[kind.summaries_member]], answer.get("NextToken")
 
 
 def test_status_filters_the_page_of_training_jobs(state: State) -> None:
     """As AWS documents: MaxResults jobs of any status are retrieved, and then filtered."""
-    first, token = listed(state, TRAINING_JOB, StatusEquals="Failed", MaxResults=3)
-    second, last = listed(state, TRAINING_JOB, StatusEquals="Failed", MaxResults=3, NextToken=token)
+    first, token = list_names(state, TRAINING_JOB, StatusEquals="Failed", MaxResults=3)
+    second, last = list_names(state, TRAINING_JOB, StatusEquals="Failed", MaxResults=3, NextToken=token)
     assert (first, second, last) == (["job-1"], ["job-3"], None)
     state.close()
 
@@ -48,11 +48,11 @@ def test_status_filters_the_page_of_training_jobs(state: State) -> None:
     ("kind", "request_members"), [(TRAINING_JOB, {}), (PROCESSING_JOB, {"MaxResults": 3}), (PROCESSING_JOB, {})]
 )
 def test_status_filters_all_jobs(state: State, kind: Kind, request_members: dict[str, int]) -> None:
-    assert listed(state, kind, StatusEquals="Failed", **request_members) == (["job-1", "job-3"], None)
+    assert list_names(state, kind, StatusEquals="Failed", **request_members) == (["job-1", "job-3"], None)
     state.close()
 
 
 def test_list_in_memory_has_pages() -> None:
-    first, more = cut_page("abc", {"MaxResults": 2})
-    second, last = cut_page("abc", {"MaxResults": 2, **more})
+    first, next_token = cut_page("abc", {"MaxResults": 2})
+    second, last = cut_page("abc", {"MaxResults": 2, **next_token})
     assert (first, second, last) == ("ab", "c", {})

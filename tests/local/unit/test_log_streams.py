@@ -54,8 +54,8 @@ def follow(stream: LogStream, *lines: Line, pause: float = 0.0) -> None:
     hosts.HostGroup(attempt, [host], EventQueue()).run()
 
 
-def make_lines(count: int, when: float = NOW) -> list[Line]:
-    return [Line(when, b"line %d" % number) for number in range(count)]
+def make_lines(count: int, timestamp: float = NOW) -> list[Line]:
+    return [Line(timestamp, b"line %d" % number) for number in range(count)]
 
 
 def messages(stream: LogStream) -> list[str]:
@@ -152,7 +152,7 @@ def test_writing_waits_for_free_space(stream: LogStream, monkeypatch: pytest.Mon
 def test_second_writer_waits_while_a_line_waits_for_space(stream: LogStream, monkeypatch: pytest.MonkeyPatch) -> None:
     waits, write = threading.Event(), os.write
 
-    def full_for_a_while(file: int, content: bytes) -> int:
+    def fail_once_without_space(file: int, content: bytes) -> int:
         if threading.current_thread() is threading.main_thread() or waits.is_set():
             return write(file, content)
         if len(content) > 40:
@@ -161,7 +161,7 @@ def test_second_writer_waits_while_a_line_waits_for_space(stream: LogStream, mon
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(logs, "RETRY_DELAY", 0.2)
-    monkeypatch.setattr(os, "write", full_for_a_while)
+    monkeypatch.setattr(os, "write", fail_once_without_space)
     host = threading.Thread(target=append_line, args=(stream, NOW, b"x" * 30))
     host.start()
     assert waits.wait(10)
@@ -171,6 +171,6 @@ def test_second_writer_waits_while_a_line_waits_for_space(stream: LogStream, mon
 
 
 def test_line_without_time_has_time_of_previous_line(stream: LogStream) -> None:
-    """As earlier servers wrote them on a full disk."""
+    """Earlier servers wrote such lines on a full disk."""
     stream.path.write_bytes(b"17 half of 017 [microjobs] note\nthe line\n18 next\n")
     assert [(event.time, event.message) for event in stream.events()][1:] == [(17, "the line"), (18, "next")]

@@ -31,7 +31,7 @@ def test_metric_is_first_group_and_last_value() -> None:
     metrics = Metrics([{"Name": "loss", "Regex": r" loss: ([0-9\.]+)"}, {"Name": "none", "Regex": "(x)"}])
     for time_, line in enumerate(("5/5 - loss: 0.5 - val_loss: 0.7", "no number", " loss: ...")):
         metrics.read(float(time_), line)
-    assert metrics.final() == [{"MetricName": "loss", "Value": 0.5, "Timestamp": 0.0}]
+    assert metrics.final_values() == [{"MetricName": "loss", "Value": 0.5, "Timestamp": 0.0}]
 
 
 def test_line_without_a_value_in_the_first_group_is_ignored() -> None:
@@ -110,7 +110,7 @@ class File:
         self.content += content
 
     def flush(self) -> None:
-        """Nothing is buffered."""
+        """Do nothing: no content is buffered."""
 
 
 def process_lines(content: bytes) -> list[Line]:
@@ -150,7 +150,7 @@ def test_slow_expression_lets_other_threads_run() -> None:
 
 def test_slow_expression_is_logged_once_and_skipped(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "SEARCH_TIMEOUT", 0.02)
-    monkeypatch.setattr(module, "MAX_SEARCH_TIME", 0.1)
+    monkeypatch.setattr(module, "MAX_SEARCH_SECONDS", 0.1)
     notes: list[str] = []
     metrics = Metrics([LOSS, CATASTROPHIC], notes.append)
     for number in range(50):
@@ -165,12 +165,12 @@ def test_definition_skipped_by_an_earlier_server_is_not_searched() -> None:
     began = time.thread_time()
     metrics.read(0.0, f"loss=1 {POISON}")
     assert time.thread_time() - began < module.SEARCH_TIMEOUT / 2
-    assert metrics.final()[0]["MetricName"] == "loss"
+    assert metrics.final_values()[0]["MetricName"] == "loss"
 
 
 def test_cost_of_all_definitions_together_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "SEARCH_TIMEOUT", 0.02)
-    monkeypatch.setattr(module, "MAX_SEARCH_TIME", 0.1)
+    monkeypatch.setattr(module, "MAX_SEARCH_SECONDS", 0.1)
     metrics = Metrics([{**CATASTROPHIC, "Name": f"bad-{number}"} for number in range(40)])
     for _ in range(100):
         metrics.read(0.0, POISON)
@@ -178,7 +178,7 @@ def test_cost_of_all_definitions_together_is_bounded(monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize(
-    ("expression", "why"),
+    ("expression", "reason"),
     [
         (r"(?x)(a{5000 }){ 5000}", "flag x"),
         (r"(?sx:(a{5000 }){ 5000})", "flag x"),
@@ -192,8 +192,8 @@ def test_cost_of_all_definitions_together_is_bounded(monkeypatch: pytest.MonkeyP
         (r"(a)((?-1)b)", "calls a group"),
     ],
 )
-def test_expression_of_unknown_cost_raises(expression: str, why: str) -> None:
-    with pytest.raises(ValidationError, match=why):
+def test_expression_of_unknown_cost_raises(expression: str, reason: str) -> None:
+    with pytest.raises(ValidationError, match=reason):
         compile_definition({"Name": "m", "Regex": expression})
 
 

@@ -1,4 +1,4 @@
-"""When inputs are copied and not overlaid."""
+"""Tests of the decision whether inputs are overlaid or copied."""
 
 from unittest.mock import Mock
 

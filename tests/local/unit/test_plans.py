@@ -18,7 +18,7 @@ from microjobs_orchestrator.local.resources.processing.operations import Process
 from microjobs_orchestrator.local.resources.training import job as training
 from microjobs_orchestrator.local.resources.training.channels import check_channels
 from microjobs_orchestrator.local.resources.training.create import create as create_training_job
-from microjobs_orchestrator.local.resources.tuning.create import RESOURCES
+from microjobs_orchestrator.local.resources.tuning.create import RESOURCE_MEMBERS
 from microjobs_orchestrator.local.resources.tuning.create import create as create_tuning_job
 from microjobs_orchestrator.local.runtimes.base import Plan, Runtime
 from microjobs_orchestrator.local.s3.store import ObjectStore
@@ -119,15 +119,15 @@ def test_aliases_name_local_images(context: Context, uri: str, local: str) -> No
 
 
 IN, OUT = str(Layout().processing("in")), str(Layout().processing("out"))
-TWICE = "must be unique; repeated:"
+NOT_UNIQUE = "must be unique; repeated:"
 
 
 @pytest.mark.parametrize(
     ("inputs", "outputs", "reason"),
     [
-        ([("x", IN), ("y", f"{IN}/./")], [], f"The LocalPaths of processing inputs {TWICE} '{IN}'"),
-        ([("x", IN), ("x", f"{IN}2")], [], f"InputNames {TWICE} 'x'"),
-        ([], [("o", OUT), ("o", f"{OUT}2")], f"OutputNames {TWICE} 'o'"),
+        ([("x", IN), ("y", f"{IN}/./")], [], f"The LocalPaths of processing inputs {NOT_UNIQUE} '{IN}'"),
+        ([("x", IN), ("x", f"{IN}2")], [], f"InputNames {NOT_UNIQUE} 'x'"),
+        ([], [("o", OUT), ("o", f"{OUT}2")], f"OutputNames {NOT_UNIQUE} 'o'"),
     ],
     ids=["LocalPath", "InputName", "OutputName"],
 )
@@ -155,13 +155,13 @@ def test_output_folder_can_contain_another_output(context: Context, tmp_path: Pa
 
 def test_duplicate_channel_name_raises(context: Context) -> None:
     channels = [channel("train", "s3://data/a"), channel("train", "s3://data/b")]
-    with pytest.raises(ValidationError, match=f"ChannelNames {TWICE} 'train'"):
+    with pytest.raises(ValidationError, match=f"ChannelNames {NOT_UNIQUE} 'train'"):
         check_channels(
             {"AlgorithmSpecification": {"TrainingInputMode": "File"}, "InputDataConfig": channels}, context.store
         )
 
 
-@pytest.mark.parametrize("resources", RESOURCES)
+@pytest.mark.parametrize("resources", RESOURCE_MEMBERS)
 def test_tuning_job_describes_members_that_sdks_read(context: Context, resources: str) -> None:
     hosts = {"InstanceCount": 1, "InstanceType": "ml.m5.large", "VolumeSizeInGB": 1}
     request = {

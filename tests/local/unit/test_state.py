@@ -176,7 +176,7 @@ def test_reserve_of_a_killed_server_is_removed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("order_by", ["created", "modified", "name", "status"])
-def test_every_list_has_an_index_in_its_order(tmp_path: Path, order_by: str) -> None:
+def test_lists_are_sorted_with_each_filter(tmp_path: Path, order_by: str) -> None:
     state = State(tmp_path / "state.db")
     for number in range(30):
         state.add("job", f"job-{number % 7}-{number}", f"arn-{number}", str(number % 3), {}, {}, owner=TUNING)

@@ -1,4 +1,4 @@
-"""A folder of a host that is kept the same in a bucket."""
+"""Tests of `Sync`, which uploads a host's folder to a bucket while the host runs."""
 
 import shutil
 from pathlib import Path
@@ -11,8 +11,8 @@ from microjobs_orchestrator.local.trees import Tree
 from tests.local.trees import read_tree
 
 
-class Writing:
-    """A host; its folder is `files`."""
+class HostWithFolder:
+    """A host whose only folder is `files` of this machine."""
 
     name = "algo-1"
 
@@ -26,7 +26,7 @@ class Writing:
 
 @pytest.fixture
 def sync(store: ObjectStore, tmp_path: Path) -> Sync:
-    host = Writing(tmp_path / "files")
+    host = HostWithFolder(tmp_path / "files")
     host.files.mkdir()
     return Sync(store, [host], "/out", "s3://data/c", tmp_path / "work", print, deletes=True)  # type: ignore[list-item]
 
@@ -35,8 +35,8 @@ def keys(store: ObjectStore) -> list[str]:
     return [item.key for item in store.list("data")]
 
 
-def test_checkpoint_stays_until_the_next_one_is_there(store: ObjectStore, sync: Sync, tmp_path: Path) -> None:
-    """The host may be lost at any moment; so may the server."""
+def test_checkpoint_stays_until_the_next_one_is_uploaded(store: ObjectStore, sync: Sync, tmp_path: Path) -> None:
+    """The host and the server may be lost at any moment."""
     files = tmp_path / "files"
     (files / "first").write_text("1")
     sync.poll(final=False)
@@ -50,7 +50,7 @@ def test_checkpoint_stays_until_the_next_one_is_there(store: ObjectStore, sync: 
     assert keys(store) == ["c/second"]
 
 
-def test_last_look_removes_what_has_gone(store: ObjectStore, sync: Sync, tmp_path: Path) -> None:
+def test_last_poll_deletes_objects_of_deleted_files(store: ObjectStore, sync: Sync, tmp_path: Path) -> None:
     files = tmp_path / "files"
     (files / "first").write_text("1")
     sync.poll(final=True)

@@ -1,4 +1,4 @@
-"""Text of jobs on a terminal: what it would show, and what it must not obey."""
+"""Tests of the output of jobs as a terminal shows it, without control sequences that change the terminal."""
 
 import time
 
@@ -34,13 +34,13 @@ def test_safe_text_has_no_control_sequences(attack: str, colours: bool) -> None:
     assert not set(found) & set(map(chr, [*range(9), *range(11, 32), *range(127, 160)]))
 
 
-def test_safe_text_keeps_colours_where_they_are_wanted() -> None:
+def test_safe_text_keeps_colours_on_request() -> None:
     text = "\x1b[1;31mred\x1b[0m"
     assert terminal.strip_controls(text, colours=True) == text
     assert terminal.strip_controls(text) == "red"
 
 
-def test_bytes_that_are_not_utf8_are_spelled_out() -> None:
+def test_bytes_that_are_not_utf8_are_escaped() -> None:
     assert terminal.strip_controls(b"caf\xe9 \xe2\x82\xac".decode(errors="surrogateescape")) == "caf\\xe9 €"
     assert terminal.escape_bytes("half \ud83d") == "half \\ud83d"
 

@@ -20,7 +20,7 @@ from microjobs_orchestrator.local import space
 from microjobs_orchestrator.local.errors import ServiceError
 from microjobs_orchestrator.local.lifecycle import outputs
 from microjobs_orchestrator.local.runtimes import files
-from microjobs_orchestrator.local.runtimes.archives import MAX_ENGINE_PATH_BYTES, packed, unpack
+from microjobs_orchestrator.local.runtimes.archives import MAX_ENGINE_PATH_BYTES, pack, unpack
 from microjobs_orchestrator.local.runtimes.base import CannotRunError
 from microjobs_orchestrator.local.s3.store import ObjectStore
 from microjobs_orchestrator.local.trees import Tree, discard, remove, sort_names, walk
@@ -49,40 +49,40 @@ def put(folder: int, name: str | bytes, content: bytes = b"x") -> None:
         file.write(content)
 
 
-def deep(top: Path) -> None:
+def make_deep(top: Path) -> None:
     with folders(top, ["d"] * 1500) as folder:
         put(folder, "weights")
 
 
-def long(top: Path) -> None:
+def make_long(top: Path) -> None:
     with folders(top, ["d" * 250] * 30) as folder:
         put(folder, "weights")
 
 
-def wide(top: Path) -> None:
+def make_wide(top: Path) -> None:
     with folders(top, []) as folder:
         for number in range(5000):
             put(folder, f"{number:05d}")
 
 
-def not_utf8(top: Path) -> None:
+def make_not_utf8(top: Path) -> None:
     with folders(top, [os.fsdecode(b"caf\xe9")]) as folder:
         put(folder, b"\xff\xfe\n\x1b[2J")
 
 
-def longest_name(top: Path) -> None:
+def make_longest_name(top: Path) -> None:
     with folders(top, []) as folder:
         put(folder, "n" * 255)
 
 
-def without_access(top: Path) -> None:
+def make_without_access(top: Path) -> None:
     (top / "closed" / "inner").mkdir(parents=True)
     (top / "closed" / "inner" / "weights").touch(mode=0)
     (top / "closed" / "inner").chmod(0)
     (top / "closed").chmod(0o500)
 
 
-def links_and_pipe(top: Path) -> None:
+def make_links_and_pipe(top: Path) -> None:
     (top / "in").mkdir(parents=True)
     (top / "in" / "weights").write_text("x")
     (top / "in" / "loop").symlink_to("../in")
@@ -93,13 +93,13 @@ def links_and_pipe(top: Path) -> None:
 
 
 OUTPUTS = {
-    "deep": (deep, {"d/" * 1500 + "weights"}),
-    "long": (long, {("d" * 250 + "/") * 30 + "weights"}),
-    "wide": (wide, {f"{number:05d}" for number in range(5000)}),
-    "not UTF-8": (not_utf8, {os.fsdecode(b"caf\xe9/\xff\xfe\n\x1b[2J")}),
-    "longest name": (longest_name, {"n" * 255}),
-    "no access": (without_access, {"closed/inner/weights"}),
-    "links and pipe": (links_and_pipe, {"in/weights"}),
+    "deep": (make_deep, {"d/" * 1500 + "weights"}),
+    "long": (make_long, {("d" * 250 + "/") * 30 + "weights"}),
+    "wide": (make_wide, {f"{number:05d}" for number in range(5000)}),
+    "not UTF-8": (make_not_utf8, {os.fsdecode(b"caf\xe9/\xff\xfe\n\x1b[2J")}),
+    "longest name": (make_longest_name, {"n" * 255}),
+    "no access": (make_without_access, {"closed/inner/weights"}),
+    "links and pipe": (make_links_and_pipe, {"in/weights"}),
 }
 
 
@@ -119,13 +119,13 @@ def test_all_files_are_archived_copied_and_removed(job_output: tuple[Path, set[s
     for link in (True, False):
         tree = files.collect(folder, tmp_path / "to", link=link)
         assert tree is not None
-        assert archived(tree) == names
+        assert list_archived_names(tree) == names
         remove(tmp_path / "to")
     if max(map(len, names)) < MAX_PATH_BYTES and not (folder / "pipe").exists():
         files.copy_tree(folder, tmp_path / "to")
 
 
-def archived(tree: Tree) -> set[str]:
+def list_archived_names(tree: Tree) -> set[str]:
     """Return the names of the files in a tree's archive, as `tarfile` reads them."""
     file = io.BytesIO()
     outputs.pack(tree, file)
@@ -160,7 +160,7 @@ def place() -> Iterator[Path]:
         yield Path(folder)
 
 
-@pytest.mark.parametrize("make", [deep, without_access], ids=["deep", "no access"])
+@pytest.mark.parametrize("make", [make_deep, make_without_access], ids=["deep", "no access"])
 def test_other_user_removes_the_tree(make: Callable[[Path], None], place: Path) -> None:
     make(place / "left")
     removal = remove_as_user(place / "left")
@@ -201,13 +201,13 @@ def test_deep_inputs_are_packed(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     with folders(tmp_path / "in", key.split("/")) as folder:
         put(folder, "x")
-    with packed([(tmp_path / "in", "/data")]) as file, tarfile.open(fileobj=file) as tar:
+    with pack([(tmp_path / "in", "/data")]) as file, tarfile.open(fileobj=file) as tar:
         assert f"data/{key}/x" in tar.getnames()
-    files.copy_tree(tmp_path / "in", tmp_path / "given")
-    files.make_read_only(tmp_path / "given")
-    assert (tmp_path / "given" / key / "x").read_text() == "x"
+    files.copy_tree(tmp_path / "in", tmp_path / "copy")
+    files.make_read_only(tmp_path / "copy")
+    assert (tmp_path / "copy" / key / "x").read_text() == "x"
     remove(tmp_path / "in")
-    remove(tmp_path / "given")
+    remove(tmp_path / "copy")
 
 
 def stream(*members: tuple[str, bytes, int]) -> Iterator[bytes]:
@@ -226,7 +226,7 @@ def test_deep_archive_of_the_engine_is_read(tmp_path: Path) -> None:
     tree = unpack(
         stream(*((name, tarfile.DIRTYPE, 0) for name in names), (f"{names[-1]}/w", tarfile.REGTYPE, 1)), tmp_path
     )
-    assert archived(tree) == {"d/" * 1500 + "w"}
+    assert list_archived_names(tree) == {"d/" * 1500 + "w"}
 
 
 def test_path_that_is_too_long_for_the_engine_raises(tmp_path: Path) -> None:
@@ -238,14 +238,14 @@ def test_path_that_is_too_long_for_the_engine_raises(tmp_path: Path) -> None:
 def test_too_large_sparse_file_raises_before_it_is_read(tmp_path: Path) -> None:
     read = 0
 
-    def counted() -> Iterator[bytes]:
+    def count_read_bytes() -> Iterator[bytes]:
         nonlocal read
         for chunk in stream(("model/huge.bin", tarfile.REGTYPE, 10**15)):
             read += len(chunk)
             yield chunk
 
     with pytest.raises(CannotRunError, match=r"huge\.bin of 1000\.0 TB does not fit: [\d.]+ .?B can be used"):
-        unpack(counted(), tmp_path)
+        unpack(count_read_bytes(), tmp_path)
     assert read < 10 << 20
 
 
@@ -267,7 +267,7 @@ def test_sparse_files_stay_sparse(tmp_path: Path) -> None:
     digests = [
         hashlib.sha256(content).digest() for content in (bytes(128 << 20), (tmp_path / "left" / "sparse").read_bytes())
     ]
-    trees = [files.collect(tmp_path / "left", tmp_path / "taken", link=False)]
+    trees = [files.collect(tmp_path / "left", tmp_path / "collected", link=False)]
     trees.append(unpack(stream(("model/sparse", tarfile.REGTYPE, 128 << 20)), tmp_path / "unpacked"))
     for tree in trees:
         assert tree is not None
@@ -301,7 +301,7 @@ def test_archive_raises_before_the_device_is_full(
 
 
 def test_error_names_a_file_whose_name_cannot_be_an_object_key(tmp_path: Path, store: ObjectStore) -> None:
-    not_utf8(tmp_path / "left")
+    make_not_utf8(tmp_path / "left")
     tree = files.collect(tmp_path / "left", tmp_path / "to", link=True)
     assert tree is not None
     with pytest.raises(ServiceError, match=r"^ClientError: Artifact upload failed: out/caf\\xe9/"):

@@ -40,8 +40,8 @@ RETRY_DELAY = 0.5
 """Seconds before an invocation is sent again to a container that did not receive it."""
 MAX_ERROR_BYTES = 500
 """Maximum number of bytes of a model's error response that the log quotes."""
-ATTRIBUTES = "X-Amzn-SageMaker-Custom-Attributes"
-REQUEST_HEADERS = {"ContentType": "Content-Type", "Accept": "Accept", "CustomAttributes": ATTRIBUTES}
+CUSTOM_ATTRIBUTES_HEADER = "X-Amzn-SageMaker-Custom-Attributes"
+REQUEST_HEADERS = {"ContentType": "Content-Type", "Accept": "Accept", "CustomAttributes": CUSTOM_ATTRIBUTES_HEADER}
 """Headers that the container receives, by the members of the client's request."""
 
 
@@ -68,7 +68,7 @@ class Invocation:
 def check_buckets(context: Context, config: Mapping[str, Any]) -> None:
     """Raise ValidationError unless the buckets of an AsyncInferenceConfig exist."""
     for name in ("S3OutputPath", "S3FailurePath"):
-        _locate(context, config, name, "x")
+        _make_uri(context, config, name, "x")
 
 
 def prepare(context: Context, config: Mapping[str, Any], members: Mapping[str, Any], body: bytes) -> Invocation:
@@ -88,14 +88,14 @@ def prepare(context: Context, config: Mapping[str, Any], members: Mapping[str, A
         {**headers, "X-Amzn-SageMaker-Inference-Id": inference_id},
         members.get("InputLocation", ""),
         base64.b64encode(body).decode(),
-        _locate(context, config, "S3OutputPath", output) or "",
-        _locate(context, config, "S3FailurePath", failure),
+        _make_uri(context, config, "S3OutputPath", output) or "",
+        _make_uri(context, config, "S3FailurePath", failure),
         int(members.get("InvocationTimeoutSeconds", 900)),
         int(members.get("RequestTTLSeconds", 21_600)),
     )
 
 
-def _locate(context: Context, config: Mapping[str, Any], member: str, file: str) -> str | None:
+def _make_uri(context: Context, config: Mapping[str, Any], member: str, file: str) -> str | None:
     if (path := config["OutputConfig"].get(member)) is None:
         return None
     try:
@@ -113,7 +113,7 @@ def list_queue(context: Context, endpoint: str) -> list[Record]:
     return context.state.find(Query(KIND, owner=owner, descending=False, limit=-1))
 
 
-class FailedError(Exception):
+class InvocationError(Exception):
     """The invocation failed. With a content type, the output file contains the model's own error."""
 
     def __init__(self, message: str, content_type: str | None = None) -> None:
@@ -209,7 +209,7 @@ class Queue:
             try:
                 content_type = self._invoke(invocation, queued, file)
                 self._store(invocation.output, file, content_type)
-            except FailedError as error:
+            except InvocationError as error:
                 self._fail(invocation, str(error), error.content_type, file)
             except ServiceError as error:
                 self._fail(invocation, error.message, None, file)
@@ -238,32 +238,32 @@ class Queue:
     # --- requests to the model ---
 
     def _invoke(self, invocation: Invocation, queued: Moment, file: Path) -> str:
-        """Write the model's response or error to a file; return its content type. Raise FailedError for an error."""
+        """Write the model's response or error to a file; return its content type. Raise InvocationError for errors."""
         while not self._closing.is_set():
             changes = self._changes
-            if (left := invocation.lifetime - queued.elapsed()) < 0:
-                raise FailedError(f"the request waited longer than {invocation.lifetime} s (RequestTTLSeconds)")
+            if (seconds_left := invocation.lifetime - queued.elapsed()) < 0:
+                raise InvocationError(f"the request waited longer than {invocation.lifetime} s (RequestTTLSeconds)")
             if (replica := self._choose()) is not None:
-                left = min(left, RETRY_DELAY)
+                seconds_left = min(seconds_left, RETRY_DELAY)
                 try:
                     return self._send(invocation, replica, file)
                 except NoAnswerError as error:
                     # If an update or the server has ended the host, its replacement gets the request.
                     if error.was_sent and not replica.traffic.is_closed and not self._closing.is_set():
                         late = f" within {invocation.timeout} s (InvocationTimeoutSeconds)" if error.timed_out else ""
-                        raise FailedError(f"the container did not answer{late}: {error}") from error
-            self._wait_for_change(changes, left)
+                        raise InvocationError(f"the container did not answer{late}: {error}") from error
+            self._wait_for_change(changes, seconds_left)
         raise _ClosedError
 
     def _send(self, invocation: Invocation, replica: Replica, file: Path) -> str:
-        with self._open_input(invocation) as (body, known), file.open("wb") as content:
-            headers = {**known, **invocation.headers}
+        with self._open_input(invocation) as (body, object_headers), file.open("wb") as content:
+            headers = {**object_headers, **invocation.headers}
             answer = replica.invoke(body, headers, timeout=invocation.timeout, into=content)
         content_type = answer.headers.get("Content-Type", DEFAULT_CONTENT_TYPE)
         if answer.status >= HTTPStatus.MULTIPLE_CHOICES:
             with file.open("rb") as content:
                 text = content.read(MAX_ERROR_BYTES).decode(errors="replace")
-            raise FailedError(f'the model answered {answer.status}: "{text}"', content_type)
+            raise InvocationError(f'the model answered {answer.status}: "{text}"', content_type)
         return content_type
 
     @contextmanager

@@ -17,7 +17,7 @@ with Model (a CreateModel request) and the InstanceId of its host; AsyncInferenc
 
 COUNT, WEIGHT = "InitialInstanceCount", "InitialVariantWeight"
 
-PROPERTIES = {"DesiredInstanceCount": COUNT, "DesiredWeight": WEIGHT}
+VARIANT_PROPERTIES = {"DesiredInstanceCount": COUNT, "DesiredWeight": WEIGHT}
 """The members of variants that updates change or retain, by their names in requests."""
 
 
@@ -32,8 +32,8 @@ def deploy(context: Context, config: str) -> Deployment:
         }
         for variant in description["ProductionVariants"]
     ]
-    queue = description.get("AsyncInferenceConfig")
-    return {"EndpointConfigName": config, "Variants": variants, "AsyncInferenceConfig": queue}
+    async_config = description.get("AsyncInferenceConfig")
+    return {"EndpointConfigName": config, "Variants": variants, "AsyncInferenceConfig": async_config}
 
 
 def change_variants(deployment: Deployment, changes: Mapping[str, Mapping[str, Any]]) -> Deployment:

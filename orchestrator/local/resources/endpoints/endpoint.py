@@ -28,7 +28,7 @@ from microjobs_orchestrator.local.state import Record
 
 logger = logging.getLogger(__name__)
 
-DEPLOYMENT, NEXT = "Deployment", "NextDeployment"
+DEPLOYMENT, NEXT_DEPLOYMENT = "Deployment", "NextDeployment"
 """Keys of the internal state."""
 
 DRAIN_TIMEOUT = 60.0
@@ -67,7 +67,7 @@ class Endpoint:
         """Resume with the hosts that an earlier server started; start the other hosts again."""
         if hosts:
             used = self._plan_names(self._read_internal()[DEPLOYMENT])
-            for name in self._context.runtime.running():
+            for name in self._context.runtime.find_hosts():
                 if name.startswith(f"{self.plan_name}/") and name not in used:  # a host of an interrupted update
                     remove_plan(self._context, name)
         self._run({host.name: host for host in hosts})
@@ -76,8 +76,8 @@ class Endpoint:
         """Return a variant's replica; None if it does not serve. Without a name, choose a variant by weight."""
         replicas, weights = self._replicas, self._weights
         if variant is None and replicas:
-            known = [weights.get(name, 1.0) for name in replicas]
-            (variant,) = _choose(list(replicas), known if any(known) else None)
+            replica_weights = [weights.get(name, 1.0) for name in replicas]
+            (variant,) = _choose(list(replicas), replica_weights if any(replica_weights) else None)
         return replicas.get(variant or "")
 
     def wake(self) -> None:
@@ -90,9 +90,9 @@ class Endpoint:
     def _run(self, hosts: Mapping[str, Host]) -> None:
         try:
             if not self._is_ending():
-                self._bring_up(hosts)
+                self._start_first_deployment(hosts)
             while not self._is_ending():
-                if (deployment := self._read_internal().get(NEXT)) is not None:
+                if (deployment := self._read_internal().get(NEXT_DEPLOYMENT)) is not None:
                     self._deploy(deployment, {}, "InService", "InService")
                 else:
                     self.events.wait()
@@ -113,10 +113,10 @@ class Endpoint:
         record = self._read_record()
         return record.internal if record else {}
 
-    def _bring_up(self, hosts: Mapping[str, Host]) -> None:
+    def _start_first_deployment(self, hosts: Mapping[str, Host]) -> None:
         """Start the deployment. If it fails, the endpoint fails, and an interrupted update is not resumed."""
         internal = self._read_internal()
-        deployment, is_updating = internal[DEPLOYMENT], internal.get(NEXT) is not None
+        deployment, is_updating = internal[DEPLOYMENT], internal.get(NEXT_DEPLOYMENT) is not None
         if any(variant["InstanceId"] not in hosts for variant in deployment["Variants"]):
             self._describe("Updating" if is_updating else "Creating")
         self._deploy(deployment, hosts, "Updating" if is_updating else "InService", "Failed")
@@ -130,7 +130,7 @@ class Endpoint:
         except StoppedError:
             return
         except CannotRunError as error:
-            self._describe(failure_status, FailureReason=str(error)[:REASON_LIMIT], internal={NEXT: None})
+            self._describe(failure_status, FailureReason=str(error)[:REASON_LIMIT], internal={NEXT_DEPLOYMENT: None})
             return
         self._serve(deployment, {**kept, **started}, status)
         self._retire([replica for replica in earlier.values() if replica.plan_name not in used])
@@ -141,9 +141,9 @@ class Endpoint:
         for replica in replicas:
             replica.traffic.close()
         while any(replica.traffic.longest_timeout() > 0 for replica in replicas) and not self._is_ending():
-            if (left := deadline - time.monotonic()) <= 0:
+            if (seconds_left := deadline - time.monotonic()) <= 0:
                 break
-            self.events.wait(left)
+            self.events.wait(seconds_left)
         _stop(replicas, FINISHED_GRACE_PERIOD)
 
     def _serve(self, deployment: Deployment, replicas: Mapping[str, Replica], status: str) -> None:
@@ -153,7 +153,7 @@ class Endpoint:
         if self.asynchronous is not None:
             client = self.asynchronous.get("ClientConfig", {})
             self.queue.open(client.get("MaxConcurrentInvocationsPerInstance", asynchronous.DEFAULT_CONCURRENCY))
-        internal = {DEPLOYMENT: deployment, **({NEXT: None} if status == "InService" else {})}
+        internal = {DEPLOYMENT: deployment, **({NEXT_DEPLOYMENT: None} if status == "InService" else {})}
         members = deployments.describe(deployment, is_serving=True)
         self._describe(status, internal=internal, FailureReason=None, **members)
         self.queue.wake()
@@ -171,7 +171,7 @@ class Endpoint:
         self.queue.close()
         record = self._read_record()
         internal = record.internal if record else {}
-        for deployment in (internal.get(DEPLOYMENT), internal.get(NEXT)):
+        for deployment in (internal.get(DEPLOYMENT), internal.get(NEXT_DEPLOYMENT)):
             for name in self._plan_names(deployment) if deployment else ():
                 remove_plan(self._context, name)
         if record is not None and record.status == "Deleting":

@@ -20,7 +20,7 @@ class EndpointStatus(StrEnum):
 
 
 _CREATING_OR_UPDATING = (EndpointStatus.CREATING, EndpointStatus.UPDATING)
-_ANY = (*_CREATING_OR_UPDATING, EndpointStatus.IN_SERVICE, EndpointStatus.FAILED, EndpointStatus.DELETING)
+_USED_STATUSES = (*_CREATING_OR_UPDATING, EndpointStatus.IN_SERVICE, EndpointStatus.FAILED, EndpointStatus.DELETING)
 
 ENDPOINT_CONFIG = Kind(
     "endpoint-config",
@@ -49,9 +49,9 @@ ENDPOINT = Kind(
         ),
         is_lasting=True,
         transitions={
-            EndpointStatus.CREATING: _ANY,
-            EndpointStatus.UPDATING: _ANY,
-            EndpointStatus.IN_SERVICE: _ANY,  # a restarted server starts the hosts again
+            EndpointStatus.CREATING: _USED_STATUSES,
+            EndpointStatus.UPDATING: _USED_STATUSES,
+            EndpointStatus.IN_SERVICE: _USED_STATUSES,  # a restarted server starts the hosts again
             EndpointStatus.FAILED: (EndpointStatus.DELETING,),
             EndpointStatus.DELETING: (EndpointStatus.FAILED,),
         },

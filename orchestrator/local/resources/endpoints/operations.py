@@ -12,8 +12,13 @@ from microjobs_orchestrator.local.errors import ValidationError
 from microjobs_orchestrator.local.lifecycle import inputs
 from microjobs_orchestrator.local.lifecycle.registry import Runnable
 from microjobs_orchestrator.local.resources.endpoints import asynchronous, deployments
-from microjobs_orchestrator.local.resources.endpoints.deployments import COUNT, PROPERTIES, WEIGHT, Deployment
-from microjobs_orchestrator.local.resources.endpoints.endpoint import DEPLOYMENT, NEXT, Endpoint, delete_record
+from microjobs_orchestrator.local.resources.endpoints.deployments import COUNT, VARIANT_PROPERTIES, WEIGHT, Deployment
+from microjobs_orchestrator.local.resources.endpoints.endpoint import (
+    DEPLOYMENT,
+    NEXT_DEPLOYMENT,
+    Endpoint,
+    delete_record,
+)
 from microjobs_orchestrator.local.resources.endpoints.kinds import ENDPOINT, ENDPOINT_CONFIG
 from microjobs_orchestrator.local.resources.models.kinds import MODEL
 from microjobs_orchestrator.local.resources.operations import (
@@ -52,7 +57,7 @@ class EndpointOperations(RunningOperations):
     def make_runnable(self, record: Record) -> Runnable:
         return Endpoint(self.context, record)
 
-    def more(self) -> Mapping[str, Handler]:
+    def further_handlers(self) -> Mapping[str, Handler]:
         return {"UpdateEndpoint": self.update, "UpdateEndpointWeightsAndCapacities": self.update_weights}
 
     def update(self, request: Request) -> Answer:
@@ -61,7 +66,7 @@ class EndpointOperations(RunningOperations):
         deployment = deployments.deploy(self.context, request["EndpointConfigName"])
         if request.get("RetainAllVariantProperties", False):
             excluded = [item["VariantPropertyType"] for item in request.get("ExcludeRetainedVariantProperties", [])]
-            names = [member for name, member in PROPERTIES.items() if name not in excluded]
+            names = [member for name, member in VARIANT_PROPERTIES.items() if name not in excluded]
             variants = record.internal[DEPLOYMENT]["Variants"]
             retained = {variant["VariantName"]: {name: variant[name] for name in names} for variant in variants}
             deployment = deployments.change_variants(deployment, retained)
@@ -72,7 +77,7 @@ class EndpointOperations(RunningOperations):
         record = self._find_in_service(request)
         deployment: Deployment = record.internal[DEPLOYMENT]
         changes = {
-            item["VariantName"]: {member: item[name] for name, member in PROPERTIES.items() if name in item}
+            item["VariantName"]: {member: item[name] for name, member in VARIANT_PROPERTIES.items() if name in item}
             for item in request["DesiredWeightsAndCapacities"]
         }
         known = [variant["VariantName"] for variant in deployment["Variants"]]
@@ -90,7 +95,7 @@ class EndpointOperations(RunningOperations):
         return record
 
     def _start_update(self, record: Record, deployment: Deployment) -> Answer:
-        changes, internal = {"EndpointStatus": "Updating"}, {NEXT: deployment}
+        changes, internal = {"EndpointStatus": "Updating"}, {NEXT_DEPLOYMENT: deployment}
         update, arn_type = self.context.state.update, ENDPOINT.arn_type
         if update(arn_type, record.name, changes, "Updating", internal=internal, only_if=("InService",)) is None:
             raise ValidationError(f'Another request has just changed endpoint "{record.arn}": try again.')

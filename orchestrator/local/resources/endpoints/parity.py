@@ -20,7 +20,7 @@ VARIANT: Rows = {
     "ServerlessConfig": Refused("set InstanceType and InitialInstanceCount"),
     "VolumeSizeInGB": VOLUME,
     "ModelDataDownloadTimeoutInSeconds": NoEffect("nothing is downloaded"),
-    "ContainerStartupHealthCheckTimeoutInSeconds": Honoured("how long `/ping` may take to answer 200"),
+    "ContainerStartupHealthCheckTimeoutInSeconds": Honoured("seconds until `/ping` must answer 200"),
     "EnableSSMAccess": Refused("use the engine: docker exec into the endpoint's container"),
     "ManagedInstanceScaling": ONE_CONTAINER,
     "RoutingConfig": ONE_CONTAINER,
@@ -44,7 +44,7 @@ ASYNC: Rows = {
             "NotificationConfig": Members(
                 {"SuccessTopic": NO_TOPICS, "ErrorTopic": NO_TOPICS, "IncludeInferenceResponseIn": NO_TOPICS}
             ),
-            "S3FailurePath": Honoured("files `<id>-error.out`: the model's error, or the reason of the failure"),
+            "S3FailurePath": Honoured("files `<id>-error.out` with the model's error, or the reason of the failure"),
         }
     ),
 }
@@ -88,7 +88,7 @@ ROWS: Mapping[str, Rows] = {
     "UpdateEndpoint": {
         "EndpointName": Honoured(),
         "EndpointConfigName": Honoured(),
-        "RetainAllVariantProperties": Honoured("the counts and weights of variants that both have"),
+        "RetainAllVariantProperties": Honoured("the counts and weights of variants that both configurations have"),
         "ExcludeRetainedVariantProperties": Members({"VariantPropertyType": Honoured()}),
         "DeploymentConfig": DEPLOYMENT,
         "RetainDeploymentConfig": DEPLOYMENT,

@@ -180,11 +180,11 @@ class Replica:
             if self.client is not None and self.client.is_healthy():
                 self._last_answer = time.monotonic()
             # A container that works on one request at a time cannot answer `/ping` during a request.
-            patience = max(SILENCE_TIMEOUT, self.traffic.longest_timeout())
-            if time.monotonic() - self._last_answer > patience and not self._events.stopped.is_set():
+            timeout = max(SILENCE_TIMEOUT, self.traffic.longest_timeout())
+            if time.monotonic() - self._last_answer > timeout and not self._events.stopped.is_set():
                 self._close_client()
                 self._end(running)
-                return f"answered no request, and no GET /ping with 200, for {patience:g} s"
+                return f"answered neither a request nor GET /ping with 200 for {timeout:g} s"
         self._close_client()
         return "ended by itself"
 
@@ -227,7 +227,7 @@ class Replica:
         """Send a request to the model. Raise as `Client.request` does, and NoAnswerError while the host restarts."""
         with self.traffic.request(timeout):
             if (client := self.client) is None:
-                raise NoAnswerError("the container does not serve now", was_sent=False)
+                raise NoAnswerError("the container is restarting", was_sent=False)
             answer = client.request(
                 "POST", "/invocations", body, headers, timeout=timeout, into=into, max_bytes=max_bytes
             )

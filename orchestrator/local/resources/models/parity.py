@@ -24,7 +24,7 @@ MODEL_SOURCE: Rows = {
 
 CONTAINER: Rows = {
     "ContainerHostname": NoEffect("there is one container"),
-    "Image": Honoured("an image of the engine, after the aliases of the configuration", required=True),
+    "Image": Honoured("an image of the engine; the configuration may define aliases", required=True),
     "ImageConfig": NoEffect("the engine uses its own logins"),
     "Mode": Honoured("one model", values=("SingleModel",), reason="create one endpoint per model"),
     "ModelDataUrl": Honoured("a `.tar.gz`, extracted before the container starts"),

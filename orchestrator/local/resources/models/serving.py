@@ -49,7 +49,7 @@ def get_container(model: Mapping[str, Any]) -> Container:
     return containers[0]
 
 
-def fetch(context: Context, container: Container, folder: Path) -> Path:
+def prepare_model_data(context: Context, container: Container, folder: Path) -> Path:
     """Make a new folder with a container's model data: an extracted archive, links to objects, or nothing.
 
     Raise ValidationError if the data does not exist any more, and CannotRunError if the archive cannot be extracted.
@@ -85,7 +85,8 @@ def find_data(context: Context, container: Container) -> tuple[bool, list[tuple[
     except ServiceError as error:
         raise ValidationError(f"Could not find model data at {uri}: {error.message}") from error
     raise ValidationError(
-        f"CompressionType Gzip needs one archive, not {uri}: set S3Uri to one, with S3DataType S3Object"
+        f"CompressionType Gzip requires one archive, but {uri} is a prefix: set S3Uri to an archive and "
+        "S3DataType to S3Object"
     )
 
 
@@ -103,7 +104,7 @@ def make_attempt(
     image = context.image(container["Image"])
 
     def make_plan(folder: Path) -> Plan:
-        data = fetch(context, container, folder / "model")
+        data = prepare_model_data(context, container, folder / "model")
         access = {} if is_isolated else context.access()
         variables = {**access, **container.get("Environment", {}), **(environment or {})}
         plans = (make_host(name, folder / "files" / name, data, variables) for name in hosts)
@@ -136,7 +137,7 @@ def wait_until_healthy(
     deadline, delay = time.monotonic() + seconds, FIRST_PING_DELAY
     while time.monotonic() < deadline:
         if has_ended():
-            raise UnhealthyError("It ended before that.")
+            raise UnhealthyError("The container ended before GET /ping answered 200.")
         client = Client(host.connect)
         if client.is_healthy():
             return client

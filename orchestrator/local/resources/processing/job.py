@@ -48,7 +48,7 @@ class ProcessingJob:
         outcome = self.job.run_attempt(self.attempt, hosts, self.handle_start)
         for sync in self._syncs:
             sync.finish()
-        self._handle(outcome)
+        self._handle_outcome(outcome)
 
     def handle_start(self, hosts: Sequence[Host]) -> float:
         """Start the continuous uploads; return the seconds that the hosts may run."""
@@ -66,7 +66,7 @@ class ProcessingJob:
         items = [item["S3Output"] for item in output_items(self.job.request)]
         return [item for item in items if item["S3UploadMode"] == mode]
 
-    def _handle(self, outcome: Outcome) -> None:
+    def _handle_outcome(self, outcome: Outcome) -> None:
         message, result = self._read_message(outcome.hosts), self.job.result(outcome)
         if result.ending is Ending.COMPLETED:
             self._upload_outputs(outcome.hosts)

@@ -24,9 +24,11 @@ INPUT: Rows = {
 }
 
 OUTPUT: Rows = {
-    "S3Uri": Honoured("the files of all hosts; of files with the same name, the first host's, and the log says so"),
+    "S3Uri": Honoured(
+        "the files of all hosts; of files with the same name, the first host's is used, and the log reports it"
+    ),
     "LocalPath": Honoured(required=True),
-    "S3UploadMode": Honoured("at the end, or also while the job runs"),
+    "S3UploadMode": Honoured("at the end, or while the job runs and at the end"),
 }
 
 CREATE: Rows = {

@@ -50,7 +50,7 @@ class Channel:
     def check(self, store: ObjectStore) -> None:
         """Raise ValidationError if members of the channel contradict each other, or it has no data."""
         if (reason := next(self._contradictions(), None)) is not None:
-            raise self._error(reason)
+            raise self._make_error(reason)
         inputs.check_source(store, self._source, "input data source")
         if self.mode == FAST_FILE and self._source["S3DataType"] == inputs.PREFIX:
             self._check_folder(store)
@@ -61,7 +61,7 @@ class Channel:
         if self._is_augmented and self.mode != PIPE:
             yield "AugmentedManifestFile can only be used if the Channel's input mode is Pipe"
         if self._is_augmented and not self._source.get("AttributeNames"):
-            yield "AttributeNames must be given for the S3DataType AugmentedManifestFile"
+            yield "AttributeNames is required for the S3DataType AugmentedManifestFile"
         if self._is_augmented and self._is_gzip:
             yield "CompressionType Gzip cannot be used with the S3DataType AugmentedManifestFile"
         if not self._is_augmented and self._source.get("AttributeNames"):
@@ -74,9 +74,11 @@ class Channel:
         folder = f"{prefix.rstrip('/')}/" if prefix else ""
         outside = next((item.key for item in store.list(bucket, prefix) if not item.key.startswith(folder)), None)
         if outside is not None:
-            raise self._error(f"with FastFile the S3Uri must be a whole folder, but {outside} begins with it too")
+            raise self._make_error(
+                f"with FastFile, S3Uri must be a whole folder, but the key {outside} also begins with it"
+            )
 
-    def _error(self, reason: str) -> ValidationError:
+    def _make_error(self, reason: str) -> ValidationError:
         return ValidationError(f"Invalid channel {self.name!r}: {reason}")
 
     def to_contract(self) -> contract.Channel:
@@ -84,7 +86,7 @@ class Channel:
         mode = PIPE if self.mode == PIPE else FILE
         return contract.Channel(mode, self._distribution, self._wrapper, self._content_type)
 
-    def find(self, store: ObjectStore) -> Sequence[tuple[str, Record]]:
+    def find_data(self, store: ObjectStore) -> Sequence[tuple[str, Record]]:
         """Return the data of all hosts: pairs of a path below the channel's folder and a record.
 
         Raises:
@@ -95,17 +97,17 @@ class Channel:
             return [("", record) for record in inputs.read_records(store, self._source["S3Uri"], names)]
         return [(path, (item,)) for path, item in inputs.find(store, self._source, "input")]
 
-    def pipe(self, data: Sequence[tuple[str, Record]], hosts: int, index: int) -> Pipe:
+    def make_pipe(self, data: Sequence[tuple[str, Record]], hosts: int, index: int) -> Pipe:
         """Return one host's share of the data in Pipe mode."""
         return Pipe(str(LAYOUT.channel(self.name)), functools.partial(self._read_epoch, data, hosts, index))
 
-    def folder(self, data: Sequence[tuple[str, Record]], hosts: int, index: int, folder: Path) -> Input:
+    def make_input(self, data: Sequence[tuple[str, Record]], hosts: int, index: int, folder: Path) -> Input:
         """Return one host's share of the data in the other modes, linked into a new folder."""
-        part = self._share(data, hosts, index)
+        part = self._select_share(data, hosts, index)
         linked = inputs.link([(path, item) for path, (item,) in part if not isinstance(item, bytes)], folder)
         return Input(str(LAYOUT.channel(self.name)), linked, read_only=self.mode == FAST_FILE)
 
-    def _share(self, items: Sequence[Item], hosts: int, index: int, epoch: int = 0) -> Sequence[Item]:
+    def _select_share(self, items: Sequence[Item], hosts: int, index: int, epoch: int = 0) -> Sequence[Item]:
         """Return one host's share of the items, which ShuffleConfig shuffles differently in each epoch."""
         items = list(items)
         if self._seed is not None:
@@ -119,7 +121,7 @@ class Channel:
             OSError: an object was deleted.
             ValueError: an object is not compressed as CompressionType requires, or is too large for a RecordIO record.
         """
-        for _, record in self._share(data, hosts, index, epoch):
+        for _, record in self._select_share(data, hosts, index, epoch):
             for item in record:
                 content = [item] if isinstance(item, bytes) else self._read(item.path)
                 if self._wrapper == "RecordIO":

@@ -25,20 +25,20 @@ class Checkpoints:
         """The folder in which the hosts read and write checkpoints."""
         self._sync: Sync | None = None
 
-    def _list(self) -> list[tuple[str, StoredObject]]:
+    def _list_checkpoints(self) -> list[tuple[str, StoredObject]]:
         """Return the checkpoints in the bucket with their paths. An earlier job may have written them."""
         bucket, prefix = parse_uri(self._uri)
         objects = self._job.context.store.list(bucket, outputs.join(prefix, ""))
         return [(item.key[len(prefix) :].lstrip("/"), item) for item in objects if not item.key.endswith("/")]
 
-    def inputs(self, folder: Path) -> list[Input]:
+    def make_inputs(self, folder: Path) -> list[Input]:
         """Return one host's input with the checkpoints of the bucket, linked into a new folder."""
-        return [] if self.folder is None else [Input(self.folder, inputs.link(self._list(), folder))]
+        return [] if self.folder is None else [Input(self.folder, inputs.link(self._list_checkpoints(), folder))]
 
     def start(self, hosts: Sequence[Host]) -> None:
         """Start to upload checkpoints."""
         if self.folder is not None:
-            initial, folder = [name for name, _ in self._list()], self._job.folder / "sync"
+            initial, folder = [name for name, _ in self._list_checkpoints()], self._job.folder / "sync"
             store, note = self._job.context.store, self._job.note
             self._sync = Sync(store, hosts, self.folder, self._uri, folder, note, deletes=True, initial=initial)
             self._sync.start()

@@ -19,7 +19,9 @@ from microjobs_orchestrator.local.resources.training.kinds import TRAINING_JOB
 
 PATH = "/_microjobs/interruptions"
 TIMEOUT_SECONDS = 10
-EXPECTED = "An object with a job's name in `job`, and seconds in `notice` and `away`, is expected."
+INVALID_REQUEST = (
+    "The body must be a JSON object with the job's name in `job`, and numbers of seconds in `notice` and `away`."
+)
 
 
 def interrupt(registry: Registry, content: Any) -> None:
@@ -38,9 +40,9 @@ def _parse(content: Any) -> tuple[str, Interruption]:
     try:
         name, *seconds = content["job"], float(content["notice"]), float(content["away"])
     except (TypeError, KeyError, ValueError, OverflowError) as error:
-        raise ValidationError(EXPECTED) from error
+        raise ValidationError(INVALID_REQUEST) from error
     if not isinstance(name, str) or not all(0 <= value < math.inf for value in seconds):
-        raise ValidationError(EXPECTED)
+        raise ValidationError(INVALID_REQUEST)
     return name, Interruption(*seconds)
 
 

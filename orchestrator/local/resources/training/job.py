@@ -103,12 +103,12 @@ class TrainingJob:
     def _run(self, hosts: Sequence[Host] = ()) -> None:
         while (outcome := self._run_attempt(hosts)) is None:
             hosts = ()
-        self._handle(outcome)
+        self._handle_outcome(outcome)
 
     def _run_attempt(self, hosts: Sequence[Host]) -> Outcome | None:
         """Return the outcome of an attempt, or None if the job starts another one."""
         if not hosts and self.events.stop_reason is None:
-            self._enter("Downloading")
+            self._enter_status("Downloading")
         try:
             outcome = self.job.run_attempt(self.attempt, hosts, self.handle_start)
         except MachineFailedError as error:
@@ -116,16 +116,16 @@ class TrainingJob:
                 return None
             raise
         self._checkpoints.finish()
-        return None if self._restarts(outcome) else outcome
+        return None if self._start_over_if_possible(outcome) else outcome
 
     def handle_start(self, hosts: Sequence[Host]) -> float:
         """Update the description and start to upload checkpoints; return the seconds that the hosts may run."""
         if self.job.started is None and self.job.request.get("ProfilerRuleConfigurations"):
-            self.job.note("ProfilerRuleConfigurations has no effect: there is no profiler")
+            self.job.note("ProfilerRuleConfigurations has no effect: the local server has no profiler")
         if self._usage.since is None:
             self._usage.since = Moment.now()
             members, internal = self.job.record_start()
-            self._enter("Training", internal={**internal, **self._usage.stored()}, **members)
+            self._enter_status("Training", internal={**internal, **self._usage.stored()}, **members)
         self._checkpoints.start(hosts)
         return self.remaining_time
 
@@ -152,10 +152,10 @@ class TrainingJob:
 
     def _handle_interruption(self) -> None:
         if self._transitions[-1]["Status"] != "Interrupted":
-            self._enter("Interrupted")
+            self._enter_status("Interrupted")
 
-    def _restarts(self, outcome: Outcome) -> bool:
-        """Return whether the job starts over on new hosts. If it does, remove the old hosts first."""
+    def _start_over_if_possible(self, outcome: Outcome) -> bool:
+        """Remove the old hosts and return True if the job starts over on new hosts; otherwise return False."""
         if self.events.stop_reason is not None:
             return False
         if (interruption := outcome.interruption) is not None:
@@ -191,11 +191,11 @@ class TrainingJob:
         if pause >= remaining:
             self.events.stop(StopReason.TIMEOUT)
         if self.events.stop_reason is None:
-            self._enter("Starting")
+            self._enter_status("Starting")
 
     # --- end of the job ---
 
-    def _handle(self, outcome: Outcome) -> None:
+    def _handle_outcome(self, outcome: Outcome) -> None:
         result = self.job.result(outcome)
         if result.ending is not Ending.SHUT_DOWN:
             self._collect(outcome.hosts, model=bool(outcome.hosts) and result.ending is not Ending.FAILED)
@@ -205,7 +205,7 @@ class TrainingJob:
 
     def _collect(self, hosts: Sequence[Host], *, model: bool) -> None:
         """Upload the output data, and the model if there is one."""
-        self._enter("Uploading")
+        self._enter_status("Uploading")
         folder, store, note = self.job.folder / "collected", self.job.context.store, self.job.note
         if data := outputs.gather(hosts, str(LAYOUT.output_data), folder / "output", note):
             outputs.upload_archive(store, data, output_uri(self.job.request, "output.tar.gz"), folder)
@@ -224,7 +224,7 @@ class TrainingJob:
             logger.exception("%s: could not save its checkpoints", self.job.plan_name)
         self._end(JobStatus.FAILED, JobStatus.FAILED, FailureReason=reason)
 
-    def _enter(self, status: str, **changes: Any) -> None:
+    def _enter_status(self, status: str, **changes: Any) -> None:
         members = enter_status(self._transitions, status, time.time())
         self._transitions = members["SecondaryStatusTransitions"]
         self.job.describe(**members, **changes)
@@ -239,6 +239,6 @@ class TrainingJob:
             TrainingStartTime=started.wall if started else None,
             TrainingTimeInSeconds=max(1, seconds),
             BillableTimeInSeconds=max(1, min(seconds, round(self._usage.ran))),
-            FinalMetricDataList=self.metrics.final(),
+            FinalMetricDataList=self.metrics.final_values(),
             **changes,
         )

@@ -22,9 +22,9 @@ Point = tuple[float, float]
 
 SEARCH_TIMEOUT = 1.0
 """Seconds of CPU time for one search in one line."""
-MAX_SEARCH_TIME = 10.0
+MAX_SEARCH_SECONDS = 10.0
 """Seconds of CPU time for all slow searches of a job. Then the definition that used the most time is skipped."""
-FREE_TIME, FREE_TIME_PER_CHARACTER = 1e-4, 1e-7
+UNCOUNTED_SECONDS, UNCOUNTED_SECONDS_PER_CHARACTER = 1e-4, 1e-7
 """Seconds that are not counted: for each search, and for each character of the searched line."""
 MAX_REPEATS = 10_000
 """Maximum number of repetitions that an expression such as `(a{100}){100}` requires. Each of them takes memory."""
@@ -56,12 +56,12 @@ class Metrics:
         self._spent = {name: 0.0 for name in self._patterns if name not in abandoned}
         """Seconds of CPU time of slow searches, by the names of the definitions that are not skipped."""
         self._note = note
-        self._missed: set[str] = set()
+        self._reported: set[str] = set()
         self._lock = threading.Lock()
         self.on_value: Callable[[], None] = lambda: None
         """Called after each new value, from any thread."""
 
-    def read(self, when: float, text: str) -> None:
+    def read(self, timestamp: float, text: str) -> None:
         """Read the values of one line: the first group of each expression that matches the line's last state."""
         states = terminal.render_states(text)
         for name in list(self._spent):
@@ -69,7 +69,7 @@ class Metrics:
             value = None if match is None else _parse_number(match[1])  # group 1 of `a (x)|b (y)` may be None
             if value is not None:
                 with self._lock:
-                    self._points[name].append((when, value))
+                    self._points[name].append((timestamp, value))
                 self.on_value()
 
     def _find(self, name: str, text: str) -> regex.Match[str] | None:
@@ -77,29 +77,31 @@ class Metrics:
         try:
             match = self._patterns[name].search(text, timeout=SEARCH_TIMEOUT, concurrent=True)
         except (TimeoutError, MemoryError):
-            self._miss(name, text)
+            self._report_failed_search(name, text)
             match = None
-        self._charge(name, time.thread_time() - began - FREE_TIME - FREE_TIME_PER_CHARACTER * len(text))
+        self._count_time(
+            name, time.thread_time() - began - UNCOUNTED_SECONDS - UNCOUNTED_SECONDS_PER_CHARACTER * len(text)
+        )
         return match
 
-    def _miss(self, name: str, text: str) -> None:
+    def _report_failed_search(self, name: str, text: str) -> None:
         with self._lock:
-            is_first = name not in self._missed
-            self._missed.add(name)
+            is_first = name not in self._reported
+            self._reported.add(name)
         if is_first:
             self._note(
                 f"metric {name!r}: its Regex took more than {SEARCH_TIMEOUT:g} s on a line of {len(text)} characters; "
-                "such lines are skipped for this metric"
+                "this metric ignores such lines"
             )
 
-    def _charge(self, name: str, seconds: float) -> None:
+    def _count_time(self, name: str, seconds: float) -> None:
         """Count the time of a slow search. When the time is used up, skip the most expensive definition."""
         if seconds <= 0:
             return
         with self._lock:
             if name in self._spent:
                 self._spent[name] += seconds
-            if sum(self._spent.values()) <= MAX_SEARCH_TIME:
+            if sum(self._spent.values()) <= MAX_SEARCH_SECONDS:
                 return
             worst = max(self._spent, key=lambda name: self._spent[name])
             spent = self._spent.pop(worst)
@@ -117,7 +119,7 @@ class Metrics:
         with self._lock:
             return list(self._points.get(name, ()))
 
-    def final(self) -> list[dict[str, Any]]:
+    def final_values(self) -> list[dict[str, Any]]:
         """Return FinalMetricDataList: the last value of each metric that has one."""
         last = {name: points[-1] for name in self._patterns if (points := self.points(name))}
         return [{"MetricName": name, "Value": value, "Timestamp": time} for name, (time, value) in last.items()]
@@ -139,7 +141,7 @@ def compile_definition(definition: Mapping[str, str]) -> regex.Pattern[str]:
     """
     expression = definition["Regex"]
     prefix = f"Metric {definition['Name']!r}: Regex {expression!r}"
-    if reason := _find_cost(expression):
+    if reason := _find_cost_error(expression):
         raise ValidationError(f"{prefix} {reason}.")
     try:
         pattern = regex.compile(expression)
@@ -150,12 +152,12 @@ def compile_definition(definition: Mapping[str, str]) -> regex.Pattern[str]:
     return pattern
 
 
-def _find_cost(expression: str) -> str:
+def _find_cost_error(expression: str) -> str:
     """Return why an expression could take too much memory or time; an empty string if it cannot."""
     if found := _COMMENT.search(expression):
         return f"has a comment or the flag x at {found[1]!r}: remove it"
     if found := _RECURSION.search(expression):
-        return f"calls a group at {found[1]!r}: write the group's expression there instead"
+        return f"calls a group at {found[1]!r}: write the group's expression in its place"
     count = _count_repeats(expression)
     return f"requires {count} repetitions; {MAX_REPEATS} are supported" if count > MAX_REPEATS else ""
 

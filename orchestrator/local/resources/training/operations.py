@@ -23,7 +23,7 @@ class TrainingJobOperations(RunningOperations):
     def stopping_members(self) -> Mapping[str, Any]:
         return {**super().stopping_members(), "SecondaryStatus": "Stopping"}
 
-    def more(self) -> Mapping[str, Handler]:
+    def further_handlers(self) -> Mapping[str, Handler]:
         return {"UpdateTrainingJob": self.update}
 
     def update(self, request: Request) -> Answer:

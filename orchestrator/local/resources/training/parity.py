@@ -18,7 +18,9 @@ S3_SOURCE: Rows = {
     ),
     **honoured("S3Uri"),
     "S3DataDistributionType": common.DISTRIBUTION,
-    "AttributeNames": Honoured("of an augmented manifest; names with `-ref` mean an object's content"),
+    "AttributeNames": Honoured(
+        "of an augmented manifest; a name that ends with `-ref` stands for the content of the object"
+    ),
     "InstanceGroupNames": Refused("all hosts are in one group"),
     "ModelAccessConfig": common.ACCESS,
     "HubAccessConfig": common.HUB,
@@ -37,7 +39,9 @@ CHANNELS: Rows = {
     "CompressionType": Honoured("Gzip in Pipe mode, as on AWS"),
     "RecordWrapperType": Honoured("RecordIO in Pipe mode, as on AWS"),
     "InputMode": INPUT_MODE,
-    "ShuffleConfig": Members({"Seed": Honoured("the order of the objects; in Pipe mode, it differs in each epoch")}),
+    "ShuffleConfig": Members(
+        {"Seed": Honoured("shuffles the objects; in Pipe mode, each epoch has a different order")}
+    ),
 }
 
 ALGORITHM: Rows = {
@@ -77,7 +81,7 @@ DEFINITION: Rows = {
         {"S3Uri": Honoured("downloaded at the start, and uploaded while the job runs"), "LocalPath": Honoured()}
     ),
     "RetryStrategy": Members(
-        {"MaximumRetryAttempts": Honoured("when the job lost its hosts, or the engine could not start them")}
+        {"MaximumRetryAttempts": Honoured("retries if the hosts were lost, or the engine could not start them")}
     ),
     "Environment": common.ENVIRONMENT,
 }
@@ -98,7 +102,7 @@ PROFILER: Rows = {
         {
             **dict.fromkeys(RULES, NoEffect("jobs are not profiled")),
             "RuleParameters": Honoured(
-                "SDKs from before 2023 send the rule ProfilerReport by default: no effect, and the log says so",
+                "SDKs from before 2023 send the rule ProfilerReport by default; no effect, and the log reports it",
                 values=({"rule_to_invoke": "ProfilerReport"},),
                 reason=DEBUGGER.reason,
                 required=True,
@@ -116,7 +120,7 @@ CREATE: Rows = {
             **ALGORITHM,
             "EnableSageMakerMetricsTimeSeries": NoEffect("there are no time series of metrics"),
             **common.COMMAND,
-            "TrainingImageConfig": NoEffect("the engine's own logins are used"),
+            "TrainingImageConfig": NoEffect("the engine uses its own logins for registries"),
         },
         required=True,
     ),

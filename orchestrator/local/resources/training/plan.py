@@ -14,17 +14,17 @@ from microjobs_orchestrator.local.runtimes.base import HostPlan, Input, Pipe, Pl
 
 def make_plan(job: JobHandle, channels: Sequence[Channel], checkpoints: Checkpoints, folder: Path) -> Plan:
     """Return the plan of a job, with its inputs and configuration files in a new folder."""
-    data = [(channel, channel.find(job.context.store)) for channel in channels]
+    data = [(channel, channel.find_data(job.context.store)) for channel in channels]
     resources = job.request["ResourceConfig"]
     names, hosts = host_names(resources["InstanceCount"]), []
     for index, name in enumerate(names):
         inputs = [
-            channel.folder(found, len(names), index, folder / "inputs" / name / channel.name)
+            channel.make_input(found, len(names), index, folder / "inputs" / name / channel.name)
             for channel, found in data
             if channel.mode != PIPE
         ]
-        inputs += checkpoints.inputs(folder / "checkpoints" / name)
-        pipes = [channel.pipe(found, len(names), index) for channel, found in data if channel.mode == PIPE]
+        inputs += checkpoints.make_inputs(folder / "checkpoints" / name)
+        pipes = [channel.make_pipe(found, len(names), index) for channel, found in data if channel.mode == PIPE]
         layout = Layout(folder / "files" / name)
         contract.write_training_resource_config(layout, ResourceConfig(name, names, resources["InstanceType"]))
         _write_files(job, channels, checkpoints, layout)

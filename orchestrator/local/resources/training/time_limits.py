@@ -16,7 +16,7 @@ from microjobs_orchestrator.local.errors import ValidationError
 DEFAULT_MAX_RUNTIME = 86_400
 """Seconds: one day, as on SageMaker."""
 
-KEY = "Attempts"
+USAGE_KEY = "Attempts"
 """A key of the internal state, with the fields of a `Usage`."""
 
 FIRST_RETRY_DELAY, MAX_RETRY_DELAY = 1.0, 60.0
@@ -50,14 +50,14 @@ class Usage:
     @classmethod
     def load(cls, internal: Mapping[str, Any]) -> "Usage":
         """Read the usage from an internal state."""
-        fields = {**internal.get(KEY, {})}
+        fields = {**internal.get(USAGE_KEY, {})}
         if (since := fields.get("since")) is not None:  # an earlier version stored a number
             fields["since"] = Moment.read(since, since if isinstance(since, float) else 0.0)
         return cls(**fields)
 
     def stored(self) -> dict[str, Any]:
         """Return the key and the value of the usage in the internal state."""
-        return {KEY: asdict(self)}
+        return {USAGE_KEY: asdict(self)}
 
     @property
     def seconds(self) -> float:

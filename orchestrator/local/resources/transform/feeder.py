@@ -34,8 +34,10 @@ MB = 1 << 20
 MAX_MB = 100
 """The limit of MaxPayloadInMB, and of its product with MaxConcurrentTransforms."""
 PARAMETERS_TIMEOUT = 10.0
+"""Seconds for a container to respond to GET /execution-parameters."""
 FIRST_RETRY_DELAY = 0.2
-MAX_MEMORY_BYTES = 1 << 20
+"""Seconds before the first retry of a request. The delay doubles with each retry."""
+MAX_RESPONSE_MEMORY_BYTES = 1 << 20
 """Larger responses are stored in files until they are assembled."""
 MAX_ERROR_BYTES = 500
 """Maximum number of bytes of a container's error response that a reason quotes."""
@@ -44,7 +46,7 @@ STRATEGIES = {"SINGLE_RECORD": "SingleRecord", "MULTI_RECORD": "MultiRecord"}
 """Maps a container's value of BatchStrategy to the value in requests."""
 
 
-class FailedError(Exception):
+class TransformError(Exception):
     """The model did not transform a record. The message begins with `ClientError` or `AlgorithmError`."""
 
     def __init__(self, message: str, *, can_retry: bool = False) -> None:
@@ -70,7 +72,7 @@ class Options:
     processing: DataProcessing | None
 
     @classmethod
-    def of(cls, request: Mapping[str, Any], parameters: Mapping[str, Any]) -> "Options":
+    def read(cls, request: Mapping[str, Any], parameters: Mapping[str, Any]) -> "Options":
         """Take settings from the request, else the container, else defaults. Raise ValidationError for a conflict."""
         source, output, client = (
             request.get(name, {}) for name in ("TransformInput", "TransformOutput", "ModelClientConfig")
@@ -88,7 +90,7 @@ class Options:
             headers={name: value for name, value in headers.items() if value},
             timeout=client.get("InvocationsTimeoutInSeconds", 600),
             retries=client.get("InvocationsMaxRetries", 3),
-            processing=DataProcessing.of(request),
+            processing=DataProcessing.read(request),
         )
         if options.payload_mb * options.concurrency > MAX_MB:
             raise ValidationError(
@@ -98,11 +100,13 @@ class Options:
         if options.payload_mb == 0 and options.split != "None":
             raise ValidationError(f"MaxPayloadInMB 0 sends whole objects: SplitType {options.split} must be None.")
         if options.payload_mb == 0 and options.processing is not None:
-            raise ValidationError("MaxPayloadInMB 0 sends objects unchanged: DataProcessing needs a larger value.")
+            raise ValidationError(
+                "MaxPayloadInMB 0 sends objects unchanged: set it to 1 or more to use DataProcessing."
+            )
         return options
 
 
-def request_parameters(client: Client) -> dict[str, Any]:
+def fetch_execution_parameters(client: Client) -> dict[str, Any]:
     """Return the settings that a container proposes, if any. Raise CannotRunError if its response is malformed."""
     file = BytesIO()
     try:
@@ -119,7 +123,7 @@ def request_parameters(client: Client) -> dict[str, Any]:
         }
         strategy = {"BatchStrategy": members["BatchStrategy"]} if "BatchStrategy" in members else {}
         if not {*strategy.values()} <= {*STRATEGIES, *STRATEGIES.values()}:
-            raise ValueError(f"BatchStrategy is none of {', '.join(STRATEGIES)}")
+            raise ValueError(f"BatchStrategy must be one of {', '.join(STRATEGIES)}")
     except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
         text = content[:MAX_ERROR_BYTES].decode(errors="replace")
         raise CannotRunError(f"GET /execution-parameters answered {text!r}: {error}") from error
@@ -172,7 +176,7 @@ class Feeder:
                     self._feed(output, pool)
                 self._collect(0)
             finally:
-                self._drop()
+                self._discard_requests()
 
     def _feed(self, output: Output, pool: ThreadPoolExecutor) -> None:
         try:
@@ -202,10 +206,10 @@ class Feeder:
                 with future.result() as content:
                     if output.reason is None:
                         output.add(content, self._options.assemble)
-            except FailedError as error:
+            except TransformError as error:
                 output.fail(str(error))
 
-    def _drop(self) -> None:
+    def _discard_requests(self) -> None:
         for _, future in self._window:
             if not future.cancel() and future.exception() is None:
                 future.result().close()
@@ -220,13 +224,13 @@ class Feeder:
                 content.seek(0)
                 return BytesIO(processing.filter_output(body, content.read()))
         except RecordError as error:
-            raise FailedError(f"ClientError: {error}") from error
+            raise TransformError(f"ClientError: {error}") from error
 
     def _invoke(self, body: bytes | Path) -> IO[bytes]:
         for attempt in range(self._options.retries):
             try:
                 return self._send(body)
-            except FailedError as error:
+            except TransformError as error:
                 if not error.can_retry or self._stopping.wait(FIRST_RETRY_DELAY * 2**attempt):
                     raise
         return self._send(body)
@@ -235,17 +239,19 @@ class Feeder:
         options = self._options
         data = partial(read_chunks, body, options.compression) if isinstance(body, Path) else body
         with ExitStack() as cleanup:
-            file = cleanup.enter_context(tempfile.SpooledTemporaryFile(MAX_MEMORY_BYTES, dir=str(self._folder)))
+            file = cleanup.enter_context(
+                tempfile.SpooledTemporaryFile(MAX_RESPONSE_MEMORY_BYTES, dir=str(self._folder))
+            )
             try:
                 answer = self._client.request(
                     "POST", "/invocations", data, options.headers, timeout=options.timeout, into=file
                 )
             except NoAnswerError as error:
-                late = f"no answer within {options.timeout:g} s (InvocationsTimeoutInSeconds)"
-                text = late if error.timed_out else f"no answer from the container: {error}"
-                raise FailedError(f"AlgorithmError: {text}", can_retry=True) from error
+                timeout_message = f"no answer within {options.timeout:g} s (InvocationsTimeoutInSeconds)"
+                text = timeout_message if error.timed_out else f"no answer from the container: {error}"
+                raise TransformError(f"AlgorithmError: {text}", can_retry=True) from error
             except DamagedError as error:
-                raise FailedError(f"ClientError: {error}") from error
+                raise TransformError(f"ClientError: {error}") from error
             if answer.status >= HTTPStatus.MULTIPLE_CHOICES:
                 file.seek(0)
                 raise _make_error(answer.status, file.read(MAX_ERROR_BYTES).decode(errors="replace"))
@@ -253,8 +259,8 @@ class Feeder:
             return file
 
 
-def _make_error(status: int, text: str) -> FailedError:
+def _make_error(status: int, text: str) -> TransformError:
     is_client_error = status < HTTPStatus.INTERNAL_SERVER_ERROR
     prefix = "ClientError" if is_client_error else "AlgorithmError"
     message = f'{prefix}: bad HTTP status received from algorithm: {status}, "{text}"'
-    return FailedError(message, can_retry=not is_client_error)
+    return TransformError(message, can_retry=not is_client_error)

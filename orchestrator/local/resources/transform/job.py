@@ -27,7 +27,7 @@ from microjobs_orchestrator.local.resources.transform.feeder import (
     Feeder,
     Options,
     Output,
-    request_parameters,
+    fetch_execution_parameters,
 )
 from microjobs_orchestrator.local.resources.transform.kinds import TRANSFORM_JOB
 from microjobs_orchestrator.local.runtimes.base import CannotRunError, Host
@@ -78,7 +78,7 @@ class TransformJob:
         self.events.stop(StopReason.FINISHED)
         if self._driver is not None:
             self._driver.join()
-        self._handle(outcome)
+        self._handle_outcome(outcome)
 
     # --- while it runs ---
 
@@ -121,7 +121,7 @@ class TransformJob:
         outputs = [Output(key, item, folder / str(number)) for number, (key, item) in enumerate(objects)]
         try:
             with closing(serving.wait_until_healthy(host, serving.STARTUP_TIMEOUT, stopped)) as client:
-                options = Options.of(self.job.request, request_parameters(client))
+                options = Options.read(self.job.request, fetch_execution_parameters(client))
                 Feeder(client, options, folder, stopped).feed(outputs)
         except BaseException:
             self.events.stop(StopReason.FINISHED)  # the job fails: the other containers can end
@@ -132,7 +132,7 @@ class TransformJob:
 
     # --- its end ---
 
-    def _handle(self, outcome: Outcome) -> None:
+    def _handle_outcome(self, outcome: Outcome) -> None:
         result = self.job.result(outcome)
         if result.ending in (Ending.SHUT_DOWN, Ending.STOPPED, Ending.TIMED_OUT):
             self.job.end(result.status, FailureReason=result.reason)

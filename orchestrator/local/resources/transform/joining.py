@@ -23,7 +23,7 @@ INPUT, OUTPUT = "SageMakerInput", "SageMakerOutput"
 csv.field_size_limit(sys.maxsize)  # a record is not larger than MaxPayloadInMB, and may be a single field
 
 MAX_SHOWN_BYTES = 100
-"""Bytes of a record that an error repeats."""
+"""Maximum number of bytes of a record that an error quotes."""
 
 
 class RecordError(Exception):
@@ -43,12 +43,12 @@ class DataProcessing:
     """Whether a body has one record per line; otherwise it is one record."""
 
     @classmethod
-    def of(cls, request: Mapping[str, Any]) -> "DataProcessing | None":
+    def read(cls, request: Mapping[str, Any]) -> "DataProcessing | None":
         """Return a request's DataProcessing, if any. Raise ValidationError if a filter does not fit the formats."""
         source, output, members = (
             request.get(name, {}) for name in ("TransformInput", "TransformOutput", "DataProcessing")
         )
-        content_type, accept = _media_type(source.get("ContentType")), _media_type(output.get("Accept"))
+        content_type, accept = _parse_media_type(source.get("ContentType")), _parse_media_type(output.get("Accept"))
         split, assemble = source.get("SplitType", "None"), output.get("AssembleWith", "None")
         joins = members.get("JoinSource", "None") == "Input"
         input_text, output_text = members.get("InputFilter", "$"), members.get("OutputFilter", "$")
@@ -84,8 +84,8 @@ class DataProcessing:
             if len(originals) == 1 and self.accept != CSV:
                 predictions = [answer]  # it may have several lines
             if len(originals) != len(predictions):
-                counts = f"the model answered {len(predictions)} records to {len(originals)}"
-                raise RecordError(f"{counts}, and JoinSource Input needs one for each")
+                counts = f"the model returned {len(predictions)} records for {len(originals)} input records"
+                raise RecordError(f"{counts}: JoinSource Input requires one for each")
             pairs = list(zip(originals, predictions, strict=True))
             if self.accept == CSV and not self.output_filter.steps:
                 return b"".join(original + b"," + prediction + b"\n" for original, prediction in pairs)
@@ -106,7 +106,7 @@ class DataProcessing:
         return content_type == JSON and not self.by_lines
 
 
-def _media_type(header: str | None) -> str:
+def _parse_media_type(header: str | None) -> str:
     return (header or "").partition(";")[0].strip().lower()
 
 
@@ -153,14 +153,14 @@ def _read(content_type: str, record: bytes) -> Any:
         return json.loads(record)
     except (ValueError, RecursionError, csv.Error) as error:
         shown = record[:MAX_SHOWN_BYTES].decode(errors="replace")
-        raise RecordError(f"{shown!r} is not {content_type}: {_reason(content_type, record, error)}") from error
+        raise RecordError(f"{shown!r} is not {content_type}: {_describe_error(content_type, record, error)}") from error
 
 
-def _reason(content_type: str, record: bytes, error: Exception) -> str:
+def _describe_error(content_type: str, record: bytes, error: Exception) -> str:
     if isinstance(error, RecursionError):
         return "it is nested too deeply"
     if content_type == CSV and record.count(b'"') % 2:
-        return "a quote is not closed on its line, and quoted line ends divide records too, as on SageMaker"
+        return "a quoted field does not end on its line; as on SageMaker, a line break ends a record even inside quotes"
     return str(error)
 
 

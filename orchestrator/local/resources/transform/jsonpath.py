@@ -31,7 +31,7 @@ class Step:
     """One part of a path. It selects parts of a value."""
 
     select: Callable[[Any], list[Any]]
-    is_many: bool = False
+    selects_many: bool = False
     """Whether the part can select several values: then the path selects a list."""
 
 
@@ -47,7 +47,7 @@ class Path:
         values = [value]
         for step in self.steps:
             values = [found for item in values for found in step.select(item)]
-        return values if any(step.is_many for step in self.steps) else values[0]
+        return values if any(step.selects_many for step in self.steps) else values[0]
 
 
 def parse(text: str, member: str, content_type: str) -> Path:
@@ -71,12 +71,12 @@ def _parse_steps(text: str, member: str) -> Iterator[Step]:
         matches = ((pattern.match(text, position), make) for pattern, make in STEPS.items())
         match, make = next(((match, make) for match, make in matches if match), (None, None))
         if match is None or make is None:
-            raise _unsupported(text, text[position:], member)
+            raise _unsupported_error(text, text[position:], member)
         position = match.end()
         yield make(match)
 
 
-def _unsupported(text: str, rest: str, member: str) -> ValidationError:
+def _unsupported_error(text: str, rest: str, member: str) -> ValidationError:
     bracket = rest[: rest.find("]") + 1]
     if ":" in bracket:
         return ValidationError(
@@ -84,61 +84,61 @@ def _unsupported(text: str, rest: str, member: str) -> ValidationError:
             f"Format {bracket} is not supported"
         )
     return ValidationError(
-        f"Invalid {member}: \"{text}\". {rest!r} is none of .name, .*, [*], ['name','name'], [1,3] and [1:5]."
+        f"Invalid {member}: \"{text}\". {rest!r} must be one of .name, .*, [*], ['name','name'], [1,3] and [1:5]."
     )
 
 
 # --- the kinds of steps ---
 
 
-def _wildcard(_: re.Match[str]) -> Step:
-    return Step(lambda value: list(value.values()) if isinstance(value, dict) else _items(value), is_many=True)
+def _parse_wildcard(_: re.Match[str]) -> Step:
+    return Step(lambda value: list(value.values()) if isinstance(value, dict) else _get_items(value), selects_many=True)
 
 
-def _name(match: re.Match[str]) -> Step:
-    return Step(lambda value: [_member(value, match[1])])
+def _parse_name(match: re.Match[str]) -> Step:
+    return Step(lambda value: [_get_member(value, match[1])])
 
 
-def _names(match: re.Match[str]) -> Step:
+def _parse_names(match: re.Match[str]) -> Step:
     names = re.findall("'([^']*)'", match[1])
     if len(names) == 1:
-        return Step(lambda value: [_member(value, names[0])])
-    return Step(lambda value: [{name: _member(value, name) for name in names}])
+        return Step(lambda value: [_get_member(value, names[0])])
+    return Step(lambda value: [{name: _get_member(value, name) for name in names}])
 
 
-def _indexes(match: re.Match[str]) -> Step:
+def _parse_indexes(match: re.Match[str]) -> Step:
     numbers = [int(number) for number in match[1].split(",")]
-    return Step(lambda value: [_item(value, number) for number in numbers], is_many=len(numbers) > 1)
+    return Step(lambda value: [_get_item(value, number) for number in numbers], selects_many=len(numbers) > 1)
 
 
-def _slice(match: re.Match[str]) -> Step:
+def _parse_slice(match: re.Match[str]) -> Step:
     begin, end = (int(number) if number else None for number in match.groups())
-    return Step(lambda value: _items(value)[begin:end], is_many=True)
+    return Step(lambda value: _get_items(value)[begin:end], selects_many=True)
 
 
 STEPS: Mapping[re.Pattern[str], Callable[[re.Match[str]], Step]] = {
-    re.compile(r"\.\*|\.?\[ *\* *\]"): _wildcard,
-    re.compile(r"\.([^\W_][^\W_-]*(?:-[^\W_-]+)*)"): _name,
-    re.compile(r"\.?\[ *('[^']*'(?: *, *'[^']*')*) *\]"): _names,
-    re.compile(r"\.?\[ *(-?\d+(?: *, *-?\d+)*) *\]"): _indexes,
-    re.compile(r"\.?\[ *(-?\d+)? *: *(-?\d+)? *\]"): _slice,
+    re.compile(r"\.\*|\.?\[ *\* *\]"): _parse_wildcard,
+    re.compile(r"\.([^\W_][^\W_-]*(?:-[^\W_-]+)*)"): _parse_name,
+    re.compile(r"\.?\[ *('[^']*'(?: *, *'[^']*')*) *\]"): _parse_names,
+    re.compile(r"\.?\[ *(-?\d+(?: *, *-?\d+)*) *\]"): _parse_indexes,
+    re.compile(r"\.?\[ *(-?\d+)? *: *(-?\d+)? *\]"): _parse_slice,
 }
 
 
-def _member(value: Any, name: str) -> Any:
+def _get_member(value: Any, name: str) -> Any:
     if not isinstance(value, dict) or name not in value:
-        raise MissingValueError(f"{_describe(value)} has no {name!r}")
+        raise MissingValueError(f"{_describe(value)} has no member {name!r}")
     return value[name]
 
 
-def _item(value: Any, number: int) -> Any:
-    items = _items(value)
+def _get_item(value: Any, number: int) -> Any:
+    items = _get_items(value)
     if not -len(items) <= number < len(items):
-        raise MissingValueError(f"{len(items)} items have no index {number}")
+        raise MissingValueError(f"an array of {len(items)} items has no index {number}")
     return items[number]
 
 
-def _items(value: Any) -> list[Any]:
+def _get_items(value: Any) -> list[Any]:
     if not isinstance(value, list):
         raise MissingValueError(f"{_describe(value)} has no items")
     return value
@@ -146,5 +146,5 @@ def _items(value: Any) -> list[Any]:
 
 def _describe(value: Any) -> str:
     if isinstance(value, dict):
-        return f"an object of {', '.join(map(repr, value)) or 'nothing'}"
+        return f"an object with the members {', '.join(map(repr, value))}" if value else "an empty object"
     return "an array" if isinstance(value, list) else "a single value"

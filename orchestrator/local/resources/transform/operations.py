@@ -18,7 +18,7 @@ class TransformJobOperations(RunningOperations):
     def add(self, request: Request) -> Record:
         """Check the model, data and limits; add the job, which checks the limits again with the container's values."""
         model = find_resource(self.context, MODEL, request["ModelName"]).request
-        Options.of({"MaxPayloadInMB": 1, **request}, {})
+        Options.read({"MaxPayloadInMB": 1, **request}, {})
         list_objects(self.context, request)
         members = {
             "TransformInput": {"CompressionType": "None", "SplitType": "None", **request["TransformInput"]},

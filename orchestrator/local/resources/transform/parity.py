@@ -31,25 +31,27 @@ CREATE: Rows = {
     ),
     "TransformOutput": Members(
         {
-            "S3OutputPath": Honoured("an output has the name of its input and `.out`"),
+            "S3OutputPath": Honoured("the key of an output is the key of its input with the suffix `.out`"),
             "Accept": Honoured(),
             "AssembleWith": Honoured(),
             "KmsKeyId": KMS,
         }
     ),
-    "DataCaptureConfig": Refused("buckets contain all inputs and outputs"),
+    "DataCaptureConfig": Refused("the buckets already contain all inputs and outputs"),
     "TransformResources": Members(
         {
             "InstanceType": INSTANCE_TYPE,
-            "InstanceCount": Honoured("containers that share the objects", maximum=100, reason=ONE_MACHINE),
+            "InstanceCount": Honoured(
+                "containers, each of which transforms a share of the objects", maximum=100, reason=ONE_MACHINE
+            ),
             "VolumeKmsKeyId": KMS,
             "TransformAmiVersion": NoEffect("hosts run on this machine"),
         }
     ),
     "DataProcessing": Members(
         {
-            "InputFilter": Honoured("AWS's part of JSONPath; `[a:b]` ends before `b`"),
-            "OutputFilter": Honoured("AWS's part of JSONPath; `[a:b]` ends before `b`"),
+            "InputFilter": Honoured("the part of JSONPath that AWS supports; `[a:b]` excludes `b`"),
+            "OutputFilter": Honoured("the part of JSONPath that AWS supports; `[a:b]` excludes `b`"),
             "JoinSource": Honoured("for CSV, JSON and JSON Lines"),
         }
     ),

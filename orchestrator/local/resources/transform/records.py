@@ -46,7 +46,7 @@ def read_bodies(path: Path, split: str, strategy: str, max_bytes: int, compressi
             case _:
                 yield _read_whole(file, max_bytes)
                 return
-        yield from records if is_single else _join(records, max_bytes)
+        yield from records if is_single else _join_records(records, max_bytes)
 
 
 def read_chunks(path: Path, compression: str = "None") -> Iterator[bytes]:
@@ -66,17 +66,17 @@ def _open(path: Path, compression: str) -> Iterator[IO[bytes]]:
             with BufferedReader(gzip.GzipFile(fileobj=plain)) as file:
                 yield file
         except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-            raise DamagedError(f"CompressionType is Gzip, and the object has another format: {error}") from error
+            raise DamagedError(f"CompressionType is Gzip, but the object is not a gzip file: {error}") from error
 
 
 def _read_whole(file: IO[bytes], max_bytes: int) -> bytes:
     content = file.read(max_bytes + 1)
     if len(content) > max_bytes:
-        raise RecordTooLargeError("the object is larger than a request may be, and SplitType is None")
+        raise RecordTooLargeError("the object is larger than a request may be, and SplitType None does not split it")
     return content
 
 
-def _join(records: Iterable[bytes], max_bytes: int) -> Iterator[bytes]:
+def _join_records(records: Iterable[bytes], max_bytes: int) -> Iterator[bytes]:
     batch = bytearray()
     for record in records:
         if len(batch) + len(record) > max_bytes:
@@ -126,11 +126,11 @@ def _read_tfrecords(file: IO[bytes], max_bytes: int) -> Iterator[bytes]:
         number += 1
         (length,) = struct.unpack("<Q", _check_complete(header, 12, number)[:8])
         if 12 + length + 4 > max_bytes:
-            raise RecordTooLargeError(f"record {number} is larger than a request may be, or is no TFRecord")
+            raise RecordTooLargeError(f"record {number} is larger than a request may be, or is not a TFRecord")
         yield header + _check_complete(file.read(length + 4), length + 4, number)
 
 
 def _check_complete(content: bytes, size: int, number: int) -> bytes:
     if len(content) < size:
-        raise DamagedError(f"record {number} is cut off")
+        raise DamagedError(f"record {number} is incomplete: the object ends inside it")
     return content

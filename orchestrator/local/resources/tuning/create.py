@@ -18,10 +18,10 @@ from microjobs_orchestrator.local.resources.tuning.ranges import check_ranges, r
 from microjobs_orchestrator.local.resources.tuning.search import GRID, read_resources
 from microjobs_orchestrator.local.state import Record
 
-RESOURCES = ("ResourceConfig", "HyperParameterTuningResourceConfig")
+RESOURCE_MEMBERS = ("ResourceConfig", "HyperParameterTuningResourceConfig")
 """The members of a definition that can describe the hosts. The SageMaker SDK sends the second one."""
 
-OBJECTIVE = "_tuning_objective_metric"
+OBJECTIVE_HYPERPARAMETER = "_tuning_objective_metric"
 """The hyperparameter that names the objective metric: SageMaker adds it, and SDKs read it when they attach to a job."""
 
 
@@ -33,9 +33,9 @@ def create(context: Context, request: Mapping[str, Any]) -> Record:
         ResourceInUseError: a job of that name exists.
     """
     config, definition = request["HyperParameterTuningJobConfig"], request["TrainingJobDefinition"]
-    resources = [definition[member] for member in RESOURCES if member in definition]
+    resources = [definition[member] for member in RESOURCE_MEMBERS if member in definition]
     if len(resources) != 1:
-        raise ValidationError(f"TrainingJobDefinition needs one of {' and '.join(RESOURCES)}.")
+        raise ValidationError(f"TrainingJobDefinition needs exactly one of {' and '.join(RESOURCE_MEMBERS)}.")
     static, metric = definition.get("StaticHyperParameters", {}), _check_objective(config, definition)
     _check_search(config, static)
     check_request(context, {**definition, "TrainingJobName": request["HyperParameterTuningJobName"]})
@@ -44,7 +44,7 @@ def create(context: Context, request: Mapping[str, Any]) -> Record:
         **definition,
         "ResourceConfig": resources[0],  # SDKs read this member, also if they sent the other one
         "OutputDataConfig": {"KmsKeyId": "", **definition["OutputDataConfig"]},
-        "StaticHyperParameters": {**static, OBJECTIVE: metric},
+        "StaticHyperParameters": {**static, OBJECTIVE_HYPERPARAMETER: metric},
     }
     members, internal = {"TrainingJobDefinition": described}, {CREATED: Moment.now().stored()}
     return add_resource(context, TUNING_JOB, request, members=members, internal=internal)
@@ -62,9 +62,9 @@ def _check_objective(config: Mapping[str, Any], definition: Mapping[str, Any]) -
 def _check_search(config: Mapping[str, Any], static: Mapping[str, str]) -> None:
     ranges = read_ranges(config.get("ParameterRanges", {}))
     if not ranges:
-        raise ValidationError("ParameterRanges names no hyperparameter to tune.")
+        raise ValidationError("ParameterRanges is empty: add a range for each hyperparameter to tune.")
     counts = Counter([*static, *(item.name for item in ranges)])
     if duplicates := sorted(name for name, count in counts.items() if count > 1):
-        raise ValidationError(f"Hyperparameter {', '.join(duplicates)} is given more than once.")
+        raise ValidationError(f"Hyperparameter {', '.join(duplicates)} has more than one range or static value.")
     read_resources(config, static)
     check_ranges(ranges, config["ResourceLimits"].get("MaxNumberOfTrainingJobs"), is_grid=config["Strategy"] == GRID)

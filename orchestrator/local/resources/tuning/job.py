@@ -128,7 +128,7 @@ class TuningJob:
                 value = None if trial.status == JobStatus.FAILED else results.objective_value(trial)
                 stopped = trial.status == JobStatus.STOPPED and self._uses_hyperband
                 search.add_result(trial.name, trial.description["HyperParameters"], value, stopped=stopped)
-                self._ended_values[trial.name] = self._trials.values(trial.name)
+                self._ended_values[trial.name] = self._trials.objective_values(trial.name)
             else:
                 search.add_running(trial.name, trial.description["HyperParameters"])
                 running.append(trial.name)
@@ -151,7 +151,7 @@ class TuningJob:
         for name in running:
             if name in self._stopped_early:
                 continue
-            values = self._trials.values(name)
+            values = self._trials.objective_values(name)
             is_worse = self._uses_auto_stopping and is_worse_than_median(values, ended_values, minimise=self._minimise)
             if search.report(name, values) or is_worse:
                 self._stopped_early.add(name)

@@ -27,7 +27,7 @@ class TuningJobOperations(RunningOperations):
         config = record.request["HyperParameterTuningJobConfig"]
         return {**config, **TrialResults(self.context, record.request).describe()}
 
-    def more(self) -> Mapping[str, Handler]:
+    def further_handlers(self) -> Mapping[str, Handler]:
         return {"ListTrainingJobsForHyperParameterTuningJob": self.list_training_jobs}
 
     def list_training_jobs(self, request: Request) -> Answer:

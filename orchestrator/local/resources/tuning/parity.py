@@ -8,10 +8,10 @@ from microjobs_orchestrator.local.parity.rows import Honoured, Members, NoEffect
 from microjobs_orchestrator.local.resources.training.parity import ALGORITHM, DEFINITION, RESOURCES
 
 RANGE = Members(honoured("Name", "MinValue", "MaxValue", "ScalingType"))
-IN_CONFIG = Refused("only for several definitions: use HyperParameterTuningJobConfig")
+IN_CONFIG = Refused("for several definitions, which are not supported: use HyperParameterTuningJobConfig")
 
 HYPERBAND: Rows = {
-    "MinResource": Honoured("values of the objective metric that a job may print before it is stopped"),
+    "MinResource": Honoured("number of objective values that a job prints before it may be stopped"),
     "MaxResource": Honoured("a job that prints more values is stopped"),
 }
 
@@ -27,13 +27,13 @@ CONFIG: Rows = {
     "Strategy": Honoured("Bayesian and Hyperband search with Optuna"),
     "StrategyConfig": Members({"HyperbandStrategyConfig": Members(HYPERBAND)}),
     "HyperParameterTuningJobObjective": Members(
-        {"Type": Honoured(), "MetricName": Honoured("of MetricDefinitions")}, required=True
+        {"Type": Honoured(), "MetricName": Honoured("the name of one of the MetricDefinitions")}, required=True
     ),
     "ResourceLimits": Members(
         {
             "MaxNumberOfTrainingJobs": Honoured(maximum=750, reason="SageMaker's own limit"),
             "MaxParallelTrainingJobs": Honoured(maximum=100, reason=common.ONE_MACHINE),
-            "MaxRuntimeInSeconds": Honoured("of the tuning job"),
+            "MaxRuntimeInSeconds": Honoured("limit for the tuning job, not for each training job"),
         }
     ),
     "ParameterRanges": Members(
@@ -56,7 +56,7 @@ CREATE: Rows = {
         {
             "DefinitionName": NoEffect("there is one definition"),
             **dict.fromkeys(("TuningObjective", "HyperParameterRanges"), IN_CONFIG),
-            "StaticHyperParameters": Honoured("in hyperparameters.json, together with the tuned ones"),
+            "StaticHyperParameters": Honoured("written to hyperparameters.json with the tuned hyperparameters"),
             "AlgorithmSpecification": Members(ALGORITHM),
             **DEFINITION,
             "ResourceConfig": Members(RESOURCES),
@@ -66,11 +66,11 @@ CREATE: Rows = {
         },
         required=True,
     ),
-    "TrainingJobDefinitions": Refused("only one definition is supported: start a tuning job for each"),
+    "TrainingJobDefinitions": Refused("only one definition is supported: start one tuning job for each definition"),
     "WarmStartConfig": Members(
         {
             "ParentHyperParameterTuningJobs": Members({"HyperParameterTuningJobName": Honoured(required=True)}),
-            "WarmStartType": Honoured("the search uses results of the parents' training jobs that lie in its ranges"),
+            "WarmStartType": Honoured("the search uses the parents' results whose hyperparameters lie in its ranges"),
         }
     ),
     "Tags": common.TAGS,

@@ -19,8 +19,8 @@ WHOLE_NUMBER = re.compile(r"[+-]?\d+", re.ASCII)
 
 MAX_INTEGER = 2**63 - 1
 
-INTEGER, CONTINUOUS, CATEGORICAL = KINDS = ("Integer", "Continuous", "Categorical")
-"""Kinds of ranges, in the order in which tuned hyperparameters are listed."""
+INTEGER, CONTINUOUS, CATEGORICAL = RANGE_TYPES = ("Integer", "Continuous", "Categorical")
+"""Types of ranges, in the order in which tuned hyperparameters are listed."""
 
 MAX_TRAINING_JOBS = 1000
 """Maximum number of training jobs of one tuning job; SageMaker allows fewer."""
@@ -34,7 +34,7 @@ class Range:
     """One tuned hyperparameter."""
 
     name: str
-    kind: str
+    range_type: str
     low: float = 0.0
     high: float = 0.0
     scaling: str = "Auto"
@@ -44,38 +44,40 @@ class Range:
     @property
     def count(self) -> float:
         """The number of values in the range; infinite if it is continuous."""
-        if self.kind == CATEGORICAL:
+        if self.range_type == CATEGORICAL:
             return len(self.values)
-        return self.high - self.low + 1 if self.kind == INTEGER else math.inf
+        return self.high - self.low + 1 if self.range_type == INTEGER else math.inf
 
     def distribution(self) -> "BaseDistribution":
         """Return Optuna's distribution. For `ReverseLogarithmic`, it is a logarithmic distribution of 1 - x."""
         from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
-        if self.kind == CATEGORICAL:
+        if self.range_type == CATEGORICAL:
             return CategoricalDistribution(tuple(dict.fromkeys(self.values)))
         is_wide = self.low > 0 and self.high / self.low >= LOGARITHMIC_RATIO
         log = self.scaling == "Logarithmic" or (self.scaling == "Auto" and is_wide)
-        if self.kind == INTEGER:
+        if self.range_type == INTEGER:
             return IntDistribution(round(self.low), round(self.high), log=log)
         if self.scaling == "ReverseLogarithmic":
             return FloatDistribution(1 - self.high, 1 - self.low, log=True)
         return FloatDistribution(self.low, self.high, log=log)
 
-    def to_wire(self, value: Any) -> str:
+    def to_hyperparameter(self, value: Any) -> str:
         """Return the hyperparameter for a value of Optuna's distribution."""
         return str(1 - value if self.scaling == "ReverseLogarithmic" else value)
 
-    def from_wire(self, text: str) -> Any:
+    def from_hyperparameter(self, text: str) -> Any:
         """Return the value of Optuna's distribution for a hyperparameter."""
-        if self.kind == CATEGORICAL:
+        if self.range_type == CATEGORICAL:
             return text
         value = float(text)
-        return 1 - value if self.scaling == "ReverseLogarithmic" else round(value) if self.kind == INTEGER else value
+        return (
+            1 - value if self.scaling == "ReverseLogarithmic" else round(value) if self.range_type == INTEGER else value
+        )
 
     def contains(self, text: str) -> bool:
         """Return whether a hyperparameter lies in the range."""
-        if self.kind == CATEGORICAL:
+        if self.range_type == CATEGORICAL:
             return text in self.values
         return NUMBER.fullmatch(text) is not None and self.low <= float(text) <= self.high
 
@@ -87,33 +89,37 @@ def read_ranges(parameter_ranges: Mapping[str, Any]) -> tuple[Range, ...]:
         ValidationError: an end of a range is not a number.
     """
     return tuple(
-        _read_range(item, kind) for kind in KINDS for item in parameter_ranges.get(f"{kind}ParameterRanges", [])
+        _read_range(item, range_type)
+        for range_type in RANGE_TYPES
+        for item in parameter_ranges.get(f"{range_type}ParameterRanges", [])
     )
 
 
-def _read_range(item: Mapping[str, Any], kind: str) -> Range:
+def _read_range(item: Mapping[str, Any], range_type: str) -> Range:
     name = item["Name"]
-    if kind == CATEGORICAL:
-        return Range(name, kind, values=tuple(item["Values"]))
-    low, high = (_parse_number(item[member], kind, name) for member in ("MinValue", "MaxValue"))
-    return Range(name, kind, low, high, item.get("ScalingType", "Auto"))
+    if range_type == CATEGORICAL:
+        return Range(name, range_type, values=tuple(item["Values"]))
+    low, high = (_parse_number(item[member], range_type, name) for member in ("MinValue", "MaxValue"))
+    return Range(name, range_type, low, high, item.get("ScalingType", "Auto"))
 
 
-def _parse_number(text: str, kind: str, name: str) -> float:
+def _parse_number(text: str, range_type: str, name: str) -> float:
     """Parse an end of a range; return an `int` for an integer range."""
-    is_integer = kind == INTEGER
+    is_integer = range_type == INTEGER
     if not (WHOLE_NUMBER if is_integer else NUMBER).fullmatch(text.strip(" ")):
         expected = "a whole number such as 10" if is_integer else "a number such as 0.1 or 1e-3"
-        raise ValidationError(f"{kind} parameter {name!r}: {text!r} is not {expected}.")
+        raise ValidationError(f"{range_type} parameter {name!r}: {text!r} is not {expected}.")
     number = int(text) if is_integer else float(text)
     if not math.isfinite(number) or (is_integer and abs(number) > MAX_INTEGER):
-        raise ValidationError(f"{kind} parameter {name!r}: {text} is too large.")
+        raise ValidationError(f"{range_type} parameter {name!r}: {text} is too large.")
     return number
 
 
 def tuned_names(parameter_ranges: Mapping[str, Any]) -> list[str]:
     """Return the names of the tuned hyperparameters, in the order of `read_ranges`."""
-    return [item["Name"] for kind in KINDS for item in parameter_ranges.get(f"{kind}ParameterRanges", [])]
+    return [
+        item["Name"] for range_type in RANGE_TYPES for item in parameter_ranges.get(f"{range_type}ParameterRanges", [])
+    ]
 
 
 def check_ranges(ranges: Sequence[Range], max_jobs: int | None, *, is_grid: bool) -> None:
@@ -129,14 +135,14 @@ def check_ranges(ranges: Sequence[Range], max_jobs: int | None, *, is_grid: bool
             strategy does not support a range, or the number of training jobs is unknown, too large, or larger than
             the number of combinations.
     """
-    numeric = [item.name for item in ranges if item.kind != CATEGORICAL]
+    numeric = [item.name for item in ranges if item.range_type != CATEGORICAL]
     if is_grid and numeric:
         raise ValidationError(f"Strategy Grid takes categorical parameters only, but {', '.join(numeric)} is numeric.")
     if not is_grid and max_jobs is None:
         raise ValidationError("ResourceLimits.MaxNumberOfTrainingJobs is required.")
     for item in ranges:
-        if error := _find_error(item) if item.kind == CATEGORICAL else _find_numeric_error(item):
-            raise ValidationError(f"{item.kind} parameter {item.name!r}: {error}")
+        if error := _find_categorical_error(item) if item.range_type == CATEGORICAL else _find_numeric_error(item):
+            raise ValidationError(f"{item.range_type} parameter {item.name!r}: {error}")
     _check_count(math.prod(item.count for item in ranges), max_jobs, is_grid=is_grid)
 
 
@@ -153,12 +159,14 @@ def _check_count(combinations: float, max_jobs: int | None, *, is_grid: bool) ->
         )
 
 
-def _find_error(item: Range) -> str:
+def _find_categorical_error(item: Range) -> str:
     """Return an error message for a categorical range; an empty string if it is valid."""
     if duplicates := [value for value, count in Counter(item.values).items() if count > 1]:
-        return f"{duplicates[0]!r} is given twice. Remove duplicates."
+        return f"{duplicates[0]!r} is listed twice. Remove duplicates."
     if len(item.values) == 1:
-        return f"there is one value, {item.values[0]!r}. Give two or more, or make it one of StaticHyperParameters."
+        return (
+            f"there is only one value, {item.values[0]!r}. Add values, or move the parameter to StaticHyperParameters."
+        )
     return ""
 
 
@@ -167,12 +175,12 @@ def _find_numeric_error(item: Range) -> str:
     if low > high:
         return f"MinValue {low} must not be greater than MaxValue {high}."
     if low == high:
-        return f"MinValue and MaxValue are both {low}. Widen the range, or make it one of StaticHyperParameters."
+        return f"MinValue and MaxValue are both {low}. Widen the range, or move the parameter to StaticHyperParameters."
     if math.isinf(float(high) - float(low)):
         return f"the range from {low} to {high} is too wide. Narrow it."
     if item.scaling == "Logarithmic" and low <= 0:
         return f"Logarithmic scaling needs a MinValue above 0, not {low}."
-    if item.scaling == "ReverseLogarithmic" and (item.kind == INTEGER or low < 0 or high >= 1):
+    if item.scaling == "ReverseLogarithmic" and (item.range_type == INTEGER or low < 0 or high >= 1):
         return "ReverseLogarithmic scaling is for continuous ranges in [0, 1)."
     return ""
 

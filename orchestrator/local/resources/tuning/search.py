@@ -19,20 +19,20 @@ if TYPE_CHECKING:
 
 BAYESIAN, GRID, HYPERBAND = "Bayesian", "Grid", "Hyperband"
 
-EPOCHS = ("epochs", "numepochs", "n-epochs", "n_epochs", "num_epochs")
+EPOCH_HYPERPARAMETERS = ("epochs", "numepochs", "n-epochs", "n_epochs", "num_epochs")
 """Static hyperparameters that replace a missing MaxResource."""
 MAX_RESOURCE = 20_000
 
 
 @dataclass(frozen=True)
-class Resources:
+class HyperbandResources:
     """Numbers of objective values. Hyperband stops no training job before `minimum`, and every one after `maximum`."""
 
     minimum: int
     maximum: int
 
 
-def read_resources(config: Mapping[str, Any], static: Mapping[str, str]) -> Resources | None:
+def read_resources(config: Mapping[str, Any], static: Mapping[str, str]) -> HyperbandResources | None:
     """Read Hyperband's resources from a tuning job's configuration; return None for another strategy.
 
     Raises:
@@ -45,7 +45,9 @@ def read_resources(config: Mapping[str, Any], static: Mapping[str, str]) -> Reso
     if config.get("TrainingJobEarlyStoppingType", "Off") != "Off":
         raise ValidationError("TrainingJobEarlyStoppingType must be OFF to use Hyperband, which stops jobs itself.")
     hyperband = config.get("StrategyConfig", {}).get("HyperbandStrategyConfig", {})
-    resources = Resources(hyperband.get("MinResource", 1), hyperband.get("MaxResource") or _read_epochs(static))
+    resources = HyperbandResources(
+        hyperband.get("MinResource", 1), hyperband.get("MaxResource") or _read_epochs(static)
+    )
     if not resources.minimum <= resources.maximum <= MAX_RESOURCE:
         raise ValidationError(
             f"MaxResource {resources.maximum} must be at least MinResource, {resources.minimum}, and at most "
@@ -55,11 +57,11 @@ def read_resources(config: Mapping[str, Any], static: Mapping[str, str]) -> Reso
 
 
 def _read_epochs(static: Mapping[str, str]) -> int:
-    epochs = next((static[name] for name in EPOCHS if name in static), "")
+    epochs = next((static[name] for name in EPOCH_HYPERPARAMETERS if name in static), "")
     if not re.fullmatch(r"\d{1,6}", epochs, re.ASCII):
         raise ValidationError(
             "MaxResource of HyperbandStrategyConfig is missing, and cannot be inferred from StaticHyperParameters: "
-            f"give it, or one of {', '.join(EPOCHS)} as a number."
+            f"set it, or set one of {', '.join(EPOCH_HYPERPARAMETERS)} to a number there."
         )
     return int(epochs)
 
@@ -80,7 +82,7 @@ class Search:
         minimise: bool,
         seed: int | None,
         name: str = "search",
-        resources: Resources | None = None,
+        resources: HyperbandResources | None = None,
     ) -> None:
         import optuna
 
@@ -109,7 +111,7 @@ class Search:
         if self._grid:
             self._study.enqueue_trial(self._grid[number])
         trial = self._running[name] = self._study.ask(self._distributions)
-        return {item: self._ranges[item].to_wire(value) for item, value in trial.params.items()}
+        return {item: self._ranges[item].to_hyperparameter(value) for item, value in trial.params.items()}
 
     def add_running(self, name: str, hyperparameters: Mapping[str, str]) -> None:
         """Add a running trial that an earlier server started."""
@@ -153,7 +155,7 @@ class Search:
             self.add_result("", hyperparameters, result)
 
     def _parse(self, hyperparameters: Mapping[str, str]) -> dict[str, Any]:
-        return {name: item.from_wire(hyperparameters[name]) for name, item in self._ranges.items()}
+        return {name: item.from_hyperparameter(hyperparameters[name]) for name, item in self._ranges.items()}
 
 
 def _make_sampler(strategy: str, seed: int | None) -> "BaseSampler":
@@ -165,7 +167,7 @@ def _make_sampler(strategy: str, seed: int | None) -> "BaseSampler":
     return RandomSampler(seed=seed)
 
 
-def _make_pruner(resources: Resources | None) -> "BasePruner":
+def _make_pruner(resources: HyperbandResources | None) -> "BasePruner":
     from optuna.pruners import HyperbandPruner, NopPruner
 
     if resources is None:

@@ -12,7 +12,7 @@ from microjobs_orchestrator.local.lifecycle.registry import Registry
 from microjobs_orchestrator.local.resources.training.create import create as create_training_job
 from microjobs_orchestrator.local.resources.training.job import TrainingJob
 from microjobs_orchestrator.local.resources.training.kinds import TRAINING_JOB
-from microjobs_orchestrator.local.resources.tuning.create import OBJECTIVE, RESOURCES
+from microjobs_orchestrator.local.resources.tuning.create import OBJECTIVE_HYPERPARAMETER, RESOURCE_MEMBERS
 from microjobs_orchestrator.local.resources.tuning.kinds import TUNING_JOB
 from microjobs_orchestrator.local.resources.tuning.results import TrialResults
 from microjobs_orchestrator.local.state import Owner
@@ -20,7 +20,13 @@ from microjobs_orchestrator.local.state import Owner
 STOP_TIMEOUT = 130.0
 """Seconds that trials may take to end when the tuning job ends; their hosts may take 120."""
 
-OTHER_MEMBERS = ("StaticHyperParameters", "DefinitionName", "TuningObjective", "HyperParameterRanges", RESOURCES[1])
+TUNING_ONLY_MEMBERS = (
+    "StaticHyperParameters",
+    "DefinitionName",
+    "TuningObjective",
+    "HyperParameterRanges",
+    RESOURCE_MEMBERS[1],
+)
 """Members of a TrainingJobDefinition that a training job's request does not have."""
 
 
@@ -55,7 +61,7 @@ class Trials:
         return f"{self._job.name}-{number + 1:03d}-{uuid.uuid4().hex[:8]}"
 
     def _make_request(self, name: str, hyperparameters: Mapping[str, str]) -> dict[str, Any]:
-        request = {member: value for member, value in self._definition.items() if member not in OTHER_MEMBERS}
+        request = {member: value for member, value in self._definition.items() if member not in TUNING_ONLY_MEMBERS}
         request["TrainingJobName"] = name
         request["HyperParameters"] = {**self._definition["StaticHyperParameters"], **hyperparameters}
         if config := request.get("CheckpointConfig"):  # one folder per trial: none resumes from another's checkpoints
@@ -67,11 +73,11 @@ class Trials:
         if self._reports_metrics:
             trial.metrics.on_value = lambda: self._job.events.send(Change.METRIC)
 
-    def values(self, name: str) -> list[float]:
+    def objective_values(self, name: str) -> list[float]:
         """Return the objective values that a trial has reported. An earlier server may have started the trial."""
         if name not in self._running and isinstance(job := self._registry.find(_plan_name(name)), TrainingJob):
             self._watch(name, job)
-        trial, metric = self._running.get(name), self._definition["StaticHyperParameters"][OBJECTIVE]
+        trial, metric = self._running.get(name), self._definition["StaticHyperParameters"][OBJECTIVE_HYPERPARAMETER]
         return [] if trial is None else [value for _, value in trial.metrics.points(metric)]
 
     def stop(self, name: str) -> None:

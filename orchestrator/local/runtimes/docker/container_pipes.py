@@ -45,10 +45,10 @@ def make(container: Container, path: str) -> None:
     container.put_archive("/", buffer.getvalue())
 
 
-def pour(container: Container, existing: Collection[str], path: str, chunks: Iterable[bytes]) -> bool:
-    """Fill a pipe of a container, as `pipes.Pour` describes. The container had the `existing` pipes at its start."""
+def pour(container: Container, initial_paths: Collection[str], path: str, chunks: Iterable[bytes]) -> bool:
+    """Fill a pipe of a container, as `pipes.Pour` describes. `initial_paths` are the pipes that it had at its start."""
     try:
-        if path not in existing:
+        if path not in initial_paths:
             make(container, path)
         code = fill(container, path, chunks)
         is_running = _is_running(container, CONTAINER_END_TIMEOUT if code in KILLED_CODES else 0.0)
@@ -57,9 +57,11 @@ def pour(container: Container, existing: Collection[str], path: str, chunks: Ite
     except APIError as error:
         if error.status_code == HTTPStatus.CONFLICT:  # the container has ended
             return False
-        raise CannotRunError(f"the engine cannot fill it: {error.explanation or error}") from error
+        raise CannotRunError(f"the engine cannot fill the pipe: {error.explanation or error}") from error
     if is_running and code not in (0, *READER_CLOSED_CODES):
-        raise CannotRunError(f"Pipe mode needs `sh` and `cat` in the image: filling it ended with exit code {code}")
+        raise CannotRunError(
+            f"Pipe mode needs `sh` and `cat` in the image: the fill command ended with exit code {code}"
+        )
     return is_running
 
 

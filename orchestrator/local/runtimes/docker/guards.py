@@ -22,7 +22,7 @@ from docker.types import LogConfig
 from microjobs_orchestrator.local import guard
 from microjobs_orchestrator.local.guard import proof
 from microjobs_orchestrator.local.guard.settings import READY_LINE, RELAY_PORT, VARIABLE_PREFIX, Settings
-from microjobs_orchestrator.local.runtimes.archives import packed
+from microjobs_orchestrator.local.runtimes.archives import pack
 from microjobs_orchestrator.local.runtimes.base import CannotRunError, HostPlan, MachineFailedError, Plan
 from microjobs_orchestrator.local.runtimes.docker import images
 from microjobs_orchestrator.local.runtimes.docker.engine import UNREACHABLE_ERRORS, follow_log
@@ -97,7 +97,7 @@ class Guards:
             **options,
         )
         package = Path(guard.__file__).parent
-        with packed([(package, f"{FOLDER}/{guard.__name__.replace('.', '/')}")]) as archive:
+        with pack([(package, f"{FOLDER}/{guard.__name__.replace('.', '/')}")]) as archive:
             container.put_archive("/", archive)
         container.start()
         _await_ready(container)

@@ -33,7 +33,7 @@ and the kernel drops signals that a first process does not handle: SIGTERM would
 ARCHIVE_CHUNK_BYTES = 1 << 16  # tarfile copies the rest of a chunk at each header
 
 KILLED = 128 + 9
-REMOVED = ("removing", "dead")
+REMOVING_STATUSES = ("removing", "dead")
 """Status values of a container that is being removed."""
 
 Connect = Callable[[float], socket.socket]
@@ -58,19 +58,19 @@ class DockerHost:
                     count += 1
                     yield line
                 if not self._is_running():
-                    yield from log.rest()  # the container has ended, so an incomplete line is final
+                    yield from log.unfinished_lines()  # the container has ended, so an incomplete line is final
                     return
             except UNREACHABLE_ERRORS as error:
-                logger.info("the log of %s broke off: %s", self.name, error)
-                if retry_while_unreachable(self._state) is None:
+                logger.info("the connection to the log of %s was lost: %s", self.name, error)
+                if retry_while_unreachable(self._read_state) is None:
                     return
             time.sleep(RETRY_DELAY)
 
     def _is_running(self) -> bool:
-        state = retry_while_unreachable(self._state)
+        state = retry_while_unreachable(self._read_state)
         return state is not None and state["Running"]
 
-    def _state(self) -> Mapping[str, Any]:
+    def _read_state(self) -> Mapping[str, Any]:
         self._container.reload()
         state: Mapping[str, Any] = self._container.attrs["State"]
         return state
@@ -78,11 +78,11 @@ class DockerHost:
     def wait(self) -> Exit:
         try:
             result = retry_while_unreachable(lambda: self._container.wait(timeout=None))
-            state = retry_while_unreachable(self._state)
+            state = retry_while_unreachable(self._read_state)
         except EngineUnreachableError as error:
             return Exit(KILLED, str(error), has_external_cause=True)
-        if result is None or state is None or state["Status"] in REMOVED:
-            return Exit(KILLED, "its container was removed from outside", has_external_cause=True)
+        if result is None or state is None or state["Status"] in REMOVING_STATUSES:
+            return Exit(KILLED, "another program removed its container", has_external_cause=True)
         if state["OOMKilled"]:
             return Exit(int(result["StatusCode"]), "it ran out of memory")
         return Exit(int(result["StatusCode"]), state["Error"] or None)
@@ -92,16 +92,16 @@ class DockerHost:
         retry_while_unreachable(lambda: self._container.stop(timeout=round(grace)))
 
     def copy(self, path: str, target: Path) -> Tree | None:
-        def copy_again() -> Tree:
+        def request_copy() -> Tree:
             discard(target)  # an earlier request may have broken off
             with stream(self._container, "archive", None, {"path": path}) as response:
                 return unpack(response.iter_content(ARCHIVE_CHUNK_BYTES), target, path)
 
         try:
-            return retry_while_unreachable(copy_again)
+            return retry_while_unreachable(request_copy)
         except APIError:
-            state = retry_while_unreachable(self._state)
-            if state is None or state["Status"] in REMOVED:
+            state = retry_while_unreachable(self._read_state)
+            if state is None or state["Status"] in REMOVING_STATUSES:
                 return None
             raise
 

@@ -43,7 +43,7 @@ class Lines:
             else:
                 yield Line(time, bytes(line))
 
-    def rest(self) -> Iterator[Line]:
+    def unfinished_lines(self) -> Iterator[Line]:
         """Return each output stream's last line if it has no end."""
         return (Line(time, bytes(line)) for time, line in self._partial.values() if line)
 

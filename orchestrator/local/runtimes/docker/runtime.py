@@ -22,7 +22,7 @@ from microjobs.contract import DEFAULT_ROOT
 from microjobs_orchestrator import docker_engine
 from microjobs_orchestrator.local.home import Home
 from microjobs_orchestrator.local.runtimes import pipes
-from microjobs_orchestrator.local.runtimes.archives import packed
+from microjobs_orchestrator.local.runtimes.archives import pack
 from microjobs_orchestrator.local.runtimes.base import (
     CannotRunError,
     Host,
@@ -74,7 +74,7 @@ class DockerRuntime:
         self._networks = Networks(self._client, self._labels)
 
     @functools.cached_property
-    def machine(self) -> str:
+    def machine_address(self) -> str:
         """The bridge's address on this machine. Docker Desktop, in a virtual machine, has a name for this machine."""
         if "Docker Desktop" in self._info["OperatingSystem"]:
             return DESKTOP_HOST
@@ -118,7 +118,7 @@ class DockerRuntime:
             raise error_type(reason) from error
 
     def _start_host(self, plan: Plan, host: HostPlan, network: Network | None) -> Host:
-        options = self._networks.container_options(host, network, self.machine)
+        options = self._networks.container_options(host, network, self.machine_address)
         if not self._guards.are_needed(plan):
             if host.port is not None:
                 options["ports"] = {f"{host.port}/tcp": ("127.0.0.1", None)}
@@ -138,7 +138,7 @@ class DockerRuntime:
         pipe_paths = [pipe.file(0) for pipe in host.pipes]
         container = self._create(plan, host, options, overlaid)
         try:
-            with packed([(host.files, DEFAULT_ROOT), *((item.source, item.path) for item in copied)]) as archive:
+            with pack([(host.files, DEFAULT_ROOT), *((item.source, item.path) for item in copied)]) as archive:
                 container.put_archive("/", archive)
             for path in pipe_paths:
                 container_pipes.make(container, path)
@@ -182,23 +182,23 @@ class DockerRuntime:
             options["device_requests"] = [DeviceRequest(count=-1, capabilities=[["gpu"]])]
         return options
 
-    def running(self) -> Mapping[str, Sequence[Host]]:
+    def find_hosts(self) -> Mapping[str, Sequence[Host]]:
         filters = self._labels.filters()
         containers: dict[str, list[Container]] = {}
         for container in self._client.containers.list(all=True, ignore_removed=True, filters=filters):
             containers.setdefault(container.labels[PLAN_LABEL], []).append(container)
         for item in [*self._client.volumes.list(filters=filters), *self._client.networks.list(filters=filters)]:
             containers.setdefault(item.attrs["Labels"][PLAN_LABEL], [])
-        return {name: _hosts(found) for name, found in containers.items()}
+        return {name: _make_hosts(found) for name, found in containers.items()}
 
     def remove(self, plan_name: str) -> None:
         deadline = time.monotonic() + REMOVE_TIMEOUT
-        while not retry_while_unreachable(lambda: self._is_removed(plan_name)):
+        while not retry_while_unreachable(lambda: self._try_remove(plan_name)):
             if time.monotonic() > deadline:
                 raise EngineUnreachableError(f"the engine did not remove {plan_name} within {REMOVE_TIMEOUT:g} s")
             time.sleep(RETRY_DELAY)
 
-    def _is_removed(self, plan_name: str) -> bool:
+    def _try_remove(self, plan_name: str) -> bool:
         filters = self._labels.filters(plan_name)
         containers = self._client.containers.list(all=True, ignore_removed=True, filters=filters)
         removals = [functools.partial(container.remove, force=True, v=True) for container in containers]
@@ -215,7 +215,7 @@ class DockerRuntime:
         return self._labels.plan_labels(plan, len(plan.hosts) * (2 if self._guards.are_needed(plan) else 1))
 
 
-def _hosts(containers: Sequence[Container]) -> Sequence[Host]:
+def _make_hosts(containers: Sequence[Container]) -> Sequence[Host]:
     """Return the hosts of a plan; none if some were not started, or cannot be reached because their guard ended."""
     started = [container for container in containers if container.status != "created"]
     if not all(container.labels[CONTAINERS_LABEL] == str(len(started)) for container in containers):

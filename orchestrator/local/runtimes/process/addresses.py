@@ -21,7 +21,7 @@ def reserve(hosts: Sequence[str]) -> Iterator[tuple[Network, list[socket.socket]
     addresses = {host: _format_address(number) for host, number in zip(hosts, numbers, strict=True)}
     with contextlib.ExitStack() as stack:
         holders = {}
-        for key, (address, option) in (_listeners(addresses) if len(hosts) > 1 else {}).items():
+        for key, (address, option) in (_list_listeners(addresses) if len(hosts) > 1 else {}).items():
             holders[key] = holder = stack.enter_context(socket.socket())
             holder.setsockopt(socket.SOL_SOCKET, option, 1)
             holder.bind((address, 0))
@@ -33,7 +33,7 @@ def _format_address(number: int) -> str:
     return f"127.{64 + (number >> 16)}.{number >> 8 & 255}.{number & 255}"
 
 
-def _listeners(addresses: Mapping[str, str]) -> dict[tuple[str, int], tuple[str, int]]:
+def _list_listeners(addresses: Mapping[str, str]) -> dict[tuple[str, int], tuple[str, int]]:
     """Return a job's listeners by host and default port: an address, and the socket option that shares the port.
 
     Frameworks do not set SO_REUSEPORT, which shares a port between sockets of one user.

@@ -26,7 +26,10 @@ def command_line(host: HostPlan, environment: Environment, layout: Layout) -> li
     if host.entrypoint is None:
         return [str(environment.python), FLAGS, "-m", "microjobs", *arguments]
     program, *rest = host.entrypoint
-    return [_program(program, environment, layout), *(translate_paths(part, layout) for part in [*rest, *arguments])]
+    return [
+        _find_program(program, environment, layout),
+        *(translate_paths(part, layout) for part in [*rest, *arguments]),
+    ]
 
 
 def translate_paths(text: str, layout: Layout) -> str:
@@ -34,7 +37,7 @@ def translate_paths(text: str, layout: Layout) -> str:
     return _ROOT.sub(lambda match: f"{match[1]}{layout.root}", text)
 
 
-def _program(name: str, environment: Environment, layout: Layout) -> str:
+def _find_program(name: str, environment: Environment, layout: Layout) -> str:
     path = PurePosixPath(name)
     if path.is_relative_to(DEFAULT_ROOT):
         return str(layout.resolve_local_path(name))
@@ -43,8 +46,8 @@ def _program(name: str, environment: Environment, layout: Layout) -> str:
     program = program or (shutil.which(bare) if bare in SHELLS else None)
     if program is None:
         raise CannotRunError(
-            f"entry point {name!r} is not in the environment of {environment.job.name}: without an engine python, "
-            "sh, bash and the commands of its packages can be run; start Docker for others"
+            f"entry point {name!r} is not in the environment of {environment.job.name}: without an engine, only "
+            "python, sh, bash and the commands of its packages run; start Docker for others"
         )
     return program
 

@@ -24,11 +24,11 @@ from microjobs.files import write_text
 from microjobs_orchestrator.local import framework_images, trees
 from microjobs_orchestrator.local.runtimes.base import CannotRunError, MachineFailedError
 from microjobs_orchestrator.local.runtimes.process.managed_process import ManagedProcess
-from microjobs_orchestrator.local.runtimes.process.packages import Installer, requirements
+from microjobs_orchestrator.local.runtimes.process.packages import Installer, merge_locks
 
 logger = logging.getLogger(__name__)
 
-COMPLETE = "complete"
+COMPLETE_MARKER = "complete"
 """The file that marks an environment as complete."""
 REASON_LINES = 12
 
@@ -59,17 +59,17 @@ class Environments:
         self._installing: set[ManagedProcess] = set()
         self._closed = False
 
-    def get(self, image: str) -> Environment:
+    def ensure(self, image: str) -> Environment:
         """Return the environment of an image, and make it if needed. Raise CannotRunError if it cannot be made."""
         lock = self._lock_file(image)
         self._check_lock(lock)
         files = [self._jobs.parent / "shared" / "requirements.lock", lock]
-        package_list = requirements(*(path.read_text(encoding="utf-8") for path in files))
-        job, key = lock.parent, _key(package_list)
+        package_list = merge_locks(*(path.read_text(encoding="utf-8") for path in files))
+        job, key = lock.parent, _hash_contents(package_list)
         environment = Environment(job, self._folder / f"{job.name}-{lock.stem}-{key}")
         self._folder.mkdir(parents=True, exist_ok=True)
         with locked_file(environment.folder.with_suffix(".lock")) as lock_file:
-            if not (environment.folder / COMPLETE).exists():
+            if not (environment.folder / COMPLETE_MARKER).exists():
                 self._make(environment, package_list, lock_file)
             _add_shared_code(environment.folder)
         return environment
@@ -78,7 +78,7 @@ class Environments:
         """Remove the incomplete environments of a killed server, whose installers end with it."""
         for folder in [path for path in self._folder.glob("*") if path.is_dir()]:
             with locked_file(folder.with_suffix(".lock")):
-                if not (folder / COMPLETE).exists():
+                if not (folder / COMPLETE_MARKER).exists():
                     trees.remove(folder)
 
     def _lock_file(self, image: str) -> Path:
@@ -88,8 +88,8 @@ class Environments:
         if name not in jobs or not lock.is_file():
             variant = f" or has no {lock.name}" if name in jobs else ""
             raise CannotRunError(
-                f"image {image} is none of the jobs of this repository ({', '.join(jobs)}){variant}: without an engine "
-                f"only these run; {framework_images.remedy(image)}name one of them (--image-alias), or start Docker"
+                f"image {image} is not a job of this repository ({', '.join(jobs)}){variant}: without an engine, only "
+                f"these jobs run; {framework_images.remedy(image)}use one of them (--image-alias), or start Docker"
             )
         return lock
 
@@ -105,12 +105,12 @@ class Environments:
         installer = Installer.find(self._jobs / "local-packages")
         logger.info("making the environment of %s with %s", environment.job.name, installer.name)
         try:
-            for command in installer.commands(folder, package_list):
+            for command in installer.make_commands(folder, package_list):
                 self._run(command, installer, package_list, folder, lock_file)
         except BaseException:
             trees.remove(folder)
             raise
-        (folder / COMPLETE).touch()
+        (folder / COMPLETE_MARKER).touch()
         logger.info("made the environment of %s in %.0f s", environment.job.name, time.monotonic() - started)
 
     def _run(
@@ -120,7 +120,9 @@ class Environments:
         with self._lock:
             if self._closed:
                 raise MachineFailedError("the server is stopping")
-            running = ManagedProcess(command, installer.environment(package_list), log, inherited_files=[lock_file])
+            running = ManagedProcess(
+                command, installer.make_environment(package_list), log, inherited_files=[lock_file]
+            )
             self._installing.add(running)
         try:
             for line in running.lines():
@@ -136,7 +138,7 @@ class Environments:
             command_line = " ".join(command[:4])
             raise MachineFailedError(
                 f"the environment {folder.name} cannot be made: `{command_line} …` ended with {code} and printed\n"
-                + "\n".join([*last_lines, installer.sources(package_list)])
+                + "\n".join([*last_lines, installer.describe_sources(package_list)])
             )
 
     def close(self) -> None:
@@ -155,7 +157,7 @@ def _add_shared_code(folder: Path) -> None:
         write_text(path, content)
 
 
-def _key(package_list: str) -> str:
+def _hash_contents(package_list: str) -> str:
     python = f"{sys.version} {sysconfig.get_platform()} {Path(sys.executable).resolve()}"
     return hashlib.sha256(f"{python}\n{package_list}".encode()).hexdigest()[:12]
 

@@ -36,7 +36,7 @@ class ProcessHost:
     def wait(self) -> Exit:
         code = self._process.wait()
         if code < 0:
-            return Exit(KILLED, "the host's shim process was killed from outside", has_external_cause=True)
+            return Exit(KILLED, "another program killed the host's shim process", has_external_cause=True)
         if code == KILLED and not self._is_stopped:
             return Exit(code, "killed by SIGKILL: most likely out of memory")
         return Exit(code)
@@ -52,8 +52,8 @@ class ProcessHost:
 
     def copy(self, path: str, target: Path) -> Tree | None:
         code = self._process.exit_code
-        no_writer = code is not None and code >= 0  # a killed shim may leave processes
-        return files.collect(commands.local_path(self._layout, path), target, link=no_writer)
+        has_no_writer = code is not None and code >= 0  # a killed shim may leave processes
+        return files.collect(commands.local_path(self._layout, path), target, link=has_no_writer)
 
     def connect(self, timeout: float) -> socket.socket:
         with contextlib.ExitStack() as cleanup:

@@ -17,13 +17,25 @@ from microjobs_orchestrator.local.runtimes.process import process_shim
 KILL_SECONDS = 10.0
 """After the grace period of its program a shim has this long to end before it is killed."""
 
-INHERITED = ("CUDA_VISIBLE_DEVICES", "LD_LIBRARY_PATH", "PATH", "SSL_CERT_DIR", "SSL_CERT_FILE", "TMPDIR", "TZ")
-"""Variables of the server that a program inherits, besides the locale's. Any other variable may hold a secret."""
+INHERITED_VARIABLES = (
+    "CUDA_VISIBLE_DEVICES",
+    "LD_LIBRARY_PATH",
+    "PATH",
+    "SSL_CERT_DIR",
+    "SSL_CERT_FILE",
+    "TMPDIR",
+    "TZ",
+)
+"""Variables of the server that a program inherits, besides the locale's. Any other variable may contain a secret."""
 
 
 def inherited_environment(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
     """Return the variables of an environment that a program may see."""
-    return {name: value for name, value in environ.items() if name in INHERITED or name == "LANG" or name[:3] == "LC_"}
+    return {
+        name: value
+        for name, value in environ.items()
+        if name in INHERITED_VARIABLES or name == "LANG" or name[:3] == "LC_"
+    }
 
 
 class ManagedProcess:
@@ -53,7 +65,7 @@ class ManagedProcess:
         self.scratch = folder = tempfile.mkdtemp(prefix="microjobs-")
         self._log = log
         self._changed = threading.Condition()
-        self._writes_count = 0
+        self._write_count = 0
         self.exit_code: int | None = None
         """The program's exit code, negative if the shim was killed; None while the program runs."""
         shim = [sys.executable, "-I", "-S", process_shim.__file__, str(log), folder, ",".join(map(str, cpus))]
@@ -80,7 +92,7 @@ class ManagedProcess:
         with self._shim.stdout as notifications:
             while notifications.read(1 << 12):
                 with self._changed:
-                    self._writes_count += 1
+                    self._write_count += 1
                     self._changed.notify_all()
         code = self._shim.wait()
         if code < 0:  # a shim that is not killed removes the folder
@@ -100,12 +112,12 @@ class ManagedProcess:
         with self._log.open("rb") as file:
             while True:
                 with self._changed:
-                    seen_writes, has_ended = self._writes_count, self.exit_code is not None
+                    seen_writes, has_ended = self._write_count, self.exit_code is not None
                 yield from _read_lines(file)
                 if has_ended:
                     return
                 with self._changed:
-                    while self._writes_count == seen_writes and self.exit_code is None:
+                    while self._write_count == seen_writes and self.exit_code is None:
                         self._changed.wait()
 
     def wait(self) -> int:

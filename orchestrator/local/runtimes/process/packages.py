@@ -19,12 +19,14 @@ SOURCE_ONLY = frozenset({"sagemaker-training"})
 TORCH_INDEX_URL = "https://download.pytorch.org/whl/cpu"
 
 
-def requirements(*locks: str) -> str:
+def merge_locks(*locks: str) -> str:
     """Merge lock files, without the packages of `SOURCE_ONLY` and the packages that only these need.
 
     The comments below a package state what requires it: `-r` and a file, or another package.
     """
-    entries = {_name(entry): entry for lock in locks for entry in re.split(r"^(?=[\w])", lock, flags=re.MULTILINE)[1:]}
+    entries = {
+        _parse_name(entry): entry for lock in locks for entry in re.split(r"^(?=[\w])", lock, flags=re.MULTILINE)[1:]
+    }
     required_by = {
         name: set(re.findall(r"^ +#(?: +via)? +(\S+)", entry, re.MULTILINE)) for name, entry in entries.items()
     }
@@ -34,7 +36,7 @@ def requirements(*locks: str) -> str:
     return "".join(entries[name] for name in sorted(kept))
 
 
-def _name(entry: str) -> str:
+def _parse_name(entry: str) -> str:
     return re.split(r"[\[=]", entry, maxsplit=1)[0]
 
 
@@ -58,8 +60,8 @@ class Installer:
     def name(self) -> str:
         return "uv" if self.uv else "pip"
 
-    def commands(self, folder: Path, package_list: str) -> Sequence[Sequence[str]]:
-        """Return the commands that make a virtual environment with the result of `requirements`."""
+    def make_commands(self, folder: Path, package_list: str) -> Sequence[Sequence[str]]:
+        """Return the commands that make a virtual environment with the result of `merge_locks`."""
         python, file = str(folder / "bin" / "python"), folder / "requirements.txt"
         file.write_text(package_list, encoding="utf-8")
         venv = [sys.executable, "-m", "venv", str(folder)]
@@ -71,7 +73,7 @@ class Installer:
             return [venv, [*pip, *options]]
         return [[*venv, "--without-pip"], [self.uv, "pip", "install", "--python", python, *options]]
 
-    def sources(self, package_list: str, environ: Mapping[str, str] = os.environ) -> str:
+    def describe_sources(self, package_list: str, environ: Mapping[str, str] = os.environ) -> str:
         """Return a sentence that names the sources of the packages, and the setting for each source."""
         index = environ.get("INDEX_URL") or "the package index"
         text = f"Packages come from {index} (INDEX_URL) and from wheels in {self.packages} (LOCAL_PACKAGES)"
@@ -80,7 +82,7 @@ class Installer:
             text += f", PyTorch's CPU build from {torch_index} (TORCH_INDEX_URL)"
         return f'{text}: docs/maintaining/building.md, "Air-gapped", explains these settings'
 
-    def environment(self, package_list: str, environ: Mapping[str, str] = os.environ) -> dict[str, str]:
+    def make_environment(self, package_list: str, environ: Mapping[str, str] = os.environ) -> dict[str, str]:
         """Return the caller's environment, with its proxies and caches, and the settings of image builds."""
         values = {**environ, "UV_INDEX_STRATEGY": "unsafe-best-match", "UV_NO_PROGRESS": "1"}
         if index := environ.get("INDEX_URL"):

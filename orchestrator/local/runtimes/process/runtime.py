@@ -40,7 +40,7 @@ from microjobs_orchestrator.local.runtimes.process.managed_process import Manage
 
 logger = logging.getLogger(__name__)
 
-LOCK = "lock"
+LOCK_FILE = "lock"
 """A file in a host's folder, locked until the host's last process has ended. It contains the shim's process id."""
 MAX_PID_DIGITS = 9
 END_SECONDS = 20.0
@@ -52,7 +52,7 @@ class ProcessRuntime:
     """Runs plans as processes. `jobs` is the folder `containers` of this repository."""
 
     name = "process"
-    machine = "127.0.0.1"
+    machine_address = "127.0.0.1"
 
     def __init__(self, home: Home, jobs: Path) -> None:
         self._work = home.work.absolute() / "process"
@@ -64,7 +64,7 @@ class ProcessRuntime:
     def prepare(self, image: str) -> None:
         if sys.platform != "linux":
             raise CannotRunError(f"without an engine jobs run on Linux only, not on {sys.platform}: start Docker")
-        self._environments.get(image)
+        self._environments.ensure(image)
 
     def images(self) -> Sequence[Image]:
         return ()
@@ -72,7 +72,7 @@ class ProcessRuntime:
     def start(self, plan: Plan) -> Sequence[Host]:
         if plan.isolated:
             raise CannotRunError("network isolation needs an engine: start Docker, or leave EnableNetworkIsolation out")
-        environments = [self._environments.get(host.image) for host in plan.hosts]
+        environments = [self._environments.ensure(host.image) for host in plan.hosts]
         hosts = self._claim(plan)
         try:
             with reserve([host.name for host in plan.hosts]) as (network, holders):
@@ -100,19 +100,19 @@ class ProcessRuntime:
         layout = Layout(folder / "root")
         command = commands.command_line(host, environment, layout)
         _write_files(host, layout)
-        with locked_file(folder / LOCK) as lock:
+        with locked_file(folder / LOCK_FILE) as lock:
             process = ManagedProcess(
                 command,
-                _variables(host, environment, layout, network),
+                _make_variables(host, environment, layout, network),
                 folder / "log",
                 scratch=("HOME", "MPLCONFIGDIR", *((SOCKET_FOLDER,) if host.port else ())),
-                cpus=self._cpus(host),
+                cpus=self._choose_cpus(host),
                 inherited_files=(lock, *(holder.fileno() for holder in holders)),
             )
             os.write(lock, b"%d" % process.pid)
         return ProcessHost(host.name, process, layout)
 
-    def _cpus(self, host: HostPlan) -> Sequence[int]:
+    def _choose_cpus(self, host: HostPlan) -> Sequence[int]:
         """Return the CPUs of a host, different ones for successive hosts; none if the host has no limits."""
         if host.limits is None:
             return ()
@@ -122,7 +122,7 @@ class ProcessRuntime:
         first = next(self._host_numbers) * count
         return sorted(all_cpus[(first + index) % len(all_cpus)] for index in range(count))
 
-    def running(self) -> Mapping[str, Sequence[Host]]:
+    def find_hosts(self) -> Mapping[str, Sequence[Host]]:
         """Wait until an earlier server's hosts have ended, and remove their folders; return no hosts."""
         self._environments.remove_incomplete()
         for folder in self._work.glob("*"):
@@ -169,7 +169,7 @@ def _write_files(host: HostPlan, layout: Layout) -> None:
 
 
 def _remove(folder: Path) -> None:
-    for lock in folder.glob(f"*/{LOCK}"):
+    for lock in folder.glob(f"*/{LOCK_FILE}"):
         if lock.is_file():  # opening a pipe would block
             _wait_for_end(lock)
     trees.remove(folder)
@@ -183,7 +183,7 @@ def _wait_for_end(lock: Path) -> None:
         while not _is_free(file.fileno()):
             if time.monotonic() > deadline:
                 raise TimeoutError(
-                    f"processes of {lock.parent} do not end: end process {shim.decode(errors='replace')}"
+                    f"processes of {lock.parent} are still running: end process {shim.decode(errors='replace')}"
                 )
             if shim.isdigit() and int(shim) > 1:
                 with contextlib.suppress(OSError):
@@ -199,7 +199,7 @@ def _is_free(lock: int) -> bool:
     return True
 
 
-def _variables(host: HostPlan, environment: Environment, layout: Layout, network: Network) -> dict[str, str]:
+def _make_variables(host: HostPlan, environment: Environment, layout: Layout, network: Network) -> dict[str, str]:
     """Return a host's variables: the image's (see containers/Dockerfile), the request's, and the paths of the host."""
     inherited = inherited_environment()
     request = {name: value for name, value in host.environment.items() if name not in EXECUTABLE_VARIABLES}
