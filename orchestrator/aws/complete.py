@@ -26,7 +26,7 @@ def make_complete(settings: Settings) -> CompleteRequest:
     def complete(run: str, kind: Kind, request: Members) -> Members:
         completed: dict[str, Any] = deepcopy(dict(request))
         definition: Any = kind.definition(completed)
-        for path, value in _additions(settings, kind, completed):
+        for path, value in _list_additions(settings, kind, completed):
             *parents, name = path.split(".")
             members = definition
             for parent in parents:
@@ -38,7 +38,7 @@ def make_complete(settings: Settings) -> CompleteRequest:
     return complete
 
 
-def _additions(settings: Settings, kind: Kind, request: Members) -> Iterator[tuple[str, object]]:
+def _list_additions(settings: Settings, kind: Kind, request: Members) -> Iterator[tuple[str, object]]:
     """Yield the members to add to a request's definition, by path."""
     if kind.aws.network and settings.subnets:
         yield kind.aws.network, {"Subnets": [*settings.subnets], "SecurityGroupIds": [*settings.security_groups]}

@@ -73,12 +73,12 @@ class Settings:
 
     @property
     def account(self) -> str:
-        return self._role_part("account")
+        return self._parse_role("account")
 
     @property
     def role_name(self) -> str:
         """The role's name without its path."""
-        return self._role_part("name").rpartition("/")[2]
+        return self._parse_role("name").rpartition("/")[2]
 
     @property
     def workflow_options(self) -> dict[str, int]:
@@ -94,7 +94,7 @@ class Settings:
         """The registry that images are taken from."""
         return Destination.parse(self.registry or f"{self.account}.dkr.ecr.{self.region}.amazonaws.com")
 
-    def _role_part(self, name: str) -> str:
+    def _parse_role(self, name: str) -> str:
         match = ROLE_ARN_PATTERN.fullmatch(self.role)
         return match[name] if match else ""
 

@@ -42,7 +42,7 @@ def read_image(client: "DockerClient", job: str, variant: str) -> Image:
 
 
 @dataclass
-class Upload:
+class UploadProgress:
     """Progress of a push, from the engine's events."""
 
     layers: dict[str, str] = field(default_factory=dict)
@@ -86,8 +86,8 @@ def push_image(
     tagged: TaggedImage,
     repository: str,
     credentials: Credentials | None,
-    show: Callable[[Upload], None],
-) -> Upload:
+    show: Callable[[UploadProgress], None],
+) -> UploadProgress:
     """Push an image to a repository.
 
     Args:
@@ -96,7 +96,7 @@ def push_image(
     Raises:
         LauncherError: the registry refuses the image, or the connection breaks and the engine gives up.
     """
-    upload, image, tag = Upload(), tagged.image, tagged.tag
+    upload, image, tag = UploadProgress(), tagged.image, tagged.tag
     auth_config = credentials.auth_config() if credentials else {}
     with _temporary_tag(client, image.id, repository, tag):
         for event in client.api.push(repository, tag, stream=True, decode=True, auth_config=auth_config):
@@ -124,7 +124,7 @@ def _temporary_tag(client: "DockerClient", image_id: str, repository: str, tag: 
                 client.api.remove_image(name, noprune=True)
 
 
-def make_upload_error(target: str, arguments: str, upload: Upload) -> LauncherError:
+def make_upload_error(target: str, arguments: str, upload: UploadProgress) -> LauncherError:
     """Return the error for an upload that failed.
 
     Args:

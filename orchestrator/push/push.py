@@ -125,7 +125,7 @@ def find_manifest(registry: Registry, tagged: TaggedImage) -> Manifest | None:
 def _upload(client: "DockerClient", registry: Registry, tagged: TaggedImage, progress: Progress) -> Manifest:
     job, destination = tagged.image.job, registry.destination
     with progress.step(f"Pushing {job}") as step:
-        show = upload_printer(progress, step)
+        show = make_upload_printer(progress, step)
         upload = engine.push_image(client, tagged, destination.repository_uri(job), registry.credentials, show)
     progress.print_note(
         f"  {tagged.tag}: layers pushed {upload.sent_layers}, already in the registry {upload.existing_layers}"
@@ -137,11 +137,11 @@ def _upload(client: "DockerClient", registry: Registry, tagged: TaggedImage, pro
     return manifest
 
 
-def upload_printer(progress: Progress, step: StepDisplay) -> Callable[[engine.Upload], None]:
+def make_upload_printer(progress: Progress, step: StepDisplay) -> Callable[[engine.UploadProgress], None]:
     """Return a function that shows an upload: always on a terminal, else every `PRINT_INTERVAL_SECONDS`."""
     last = step.started
 
-    def show(upload: engine.Upload) -> None:
+    def show(upload: engine.UploadProgress) -> None:
         nonlocal last
         if progress.console.is_terminal or time.monotonic() - last >= PRINT_INTERVAL_SECONDS:
             last = time.monotonic()

@@ -30,7 +30,7 @@ def load(home: Home) -> dict[str, dict[str, PushedImage]]:
     Raises:
         LauncherError: the file is damaged.
     """
-    path = _path(home)
+    path = _get_file_path(home)
     if not path.exists():
         return {}
     try:
@@ -51,8 +51,8 @@ def save(home: Home, destination: Destination, job: str, pushed: PushedImage) ->
         content = load(home)
         content.setdefault(str(destination), {})[job] = pushed
         plain = {registry: {name: asdict(item) for name, item in jobs.items()} for registry, jobs in content.items()}
-        write_text(_path(home), json.dumps(plain, indent=1, sort_keys=True))
+        write_text(_get_file_path(home), json.dumps(plain, indent=1, sort_keys=True))
 
 
-def _path(home: Home) -> Path:
+def _get_file_path(home: Home) -> Path:
     return home.root / "images.json"

@@ -26,10 +26,10 @@ class BackendView(View):
         return row_filter.newest(
             row
             for kind, status in queries
-            for row in islice(filter(row_filter.matches, self._list(kind, status, row_filter)), row_filter.limit)
+            for row in islice(filter(row_filter.matches, self._list_rows(kind, status, row_filter)), row_filter.limit)
         )
 
-    def _list(self, kind: Kind, status: str, row_filter: Filter) -> Iterator[ResourceRow]:
+    def _list_rows(self, kind: Kind, status: str, row_filter: Filter) -> Iterator[ResourceRow]:
         """Yield rows, newest first, page by page. AWS cuts pages before it filters rows, so a page can be short."""
         filters = {"StatusEquals": status, "NameContains": row_filter.name}
         request: dict[str, Any] = {

@@ -162,10 +162,10 @@ class HomeTail(Tail):
 
     store: LogStore
 
-    def _streams(self) -> list[str]:
+    def _list_streams(self) -> list[str]:
         return list(self.store.streams(self.group, self.prefix))
 
-    def _page(self, stream: str) -> Iterator[Event]:
+    def _read_page(self, stream: str) -> Iterator[Event]:
         file = self.store.stream(self.group, stream)
         if file is None:  # it was removed since it was listed
             return

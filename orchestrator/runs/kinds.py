@@ -23,7 +23,7 @@ class Kind(kinds.Kind):
     lifecycle: kinds.Lifecycle
 
     def create(self, client: "SageMakerClient", request: Members) -> None:
-        self._method(client, "Create")(**request)
+        self._get_method(client, "Create")(**request)
 
     def describe(self, client: "SageMakerClient", name: str) -> Members | None:
         """Return the description, or None if the resource does not exist."""
@@ -58,14 +58,14 @@ class Kind(kinds.Kind):
         from botocore.exceptions import ClientError  # importing it takes as long as the rest of `microjobs ps`
 
         try:
-            response: Members = self._method(client, verb)(**{self.name_member: name})
+            response: Members = self._get_method(client, verb)(**{self.name_member: name})
         except ClientError as error:
             if error.response["Error"]["Code"] in ABSENT_CODES:
                 return None
             raise
         return response
 
-    def _method(self, client: "SageMakerClient", verb: str) -> Callable[..., Any]:
+    def _get_method(self, client: "SageMakerClient", verb: str) -> Callable[..., Any]:
         """Return the client's method for an operation, such as `describe_training_job`."""
         method: Callable[..., Any] = getattr(client, f"{verb}-{self.arn_type}".replace("-", "_").lower())
         return method
@@ -78,17 +78,17 @@ def get_member(members: Members, path: str) -> Any:
     return members
 
 
-_BY_ARN_TYPE = {
+_KINDS_BY_ARN_TYPE = {
     kind.arn_type: Kind(**{**vars(kind), "lifecycle": kind.lifecycle or kinds.Lifecycle(is_lasting=True)})
     for kind in kinds.all_kinds()
 }
 
-KINDS = tuple(_BY_ARN_TYPE[kind.arn_type] for kind in kinds.all_kinds() if kind.lifecycle is not None)
+KINDS = tuple(_KINDS_BY_ARN_TYPE[kind.arn_type] for kind in kinds.all_kinds() if kind.lifecycle is not None)
 """The kinds of resources that run."""
 
-PROCESSING = _BY_ARN_TYPE["processing-job"]
-TRAINING = _BY_ARN_TYPE["training-job"]
-TUNING = _BY_ARN_TYPE["hyper-parameter-tuning-job"]
-MODEL = _BY_ARN_TYPE["model"]
-ENDPOINT_CONFIG = _BY_ARN_TYPE["endpoint-config"]
-ENDPOINT = _BY_ARN_TYPE["endpoint"]
+PROCESSING = _KINDS_BY_ARN_TYPE["processing-job"]
+TRAINING = _KINDS_BY_ARN_TYPE["training-job"]
+TUNING = _KINDS_BY_ARN_TYPE["hyper-parameter-tuning-job"]
+MODEL = _KINDS_BY_ARN_TYPE["model"]
+ENDPOINT_CONFIG = _KINDS_BY_ARN_TYPE["endpoint-config"]
+ENDPOINT = _KINDS_BY_ARN_TYPE["endpoint"]

@@ -62,7 +62,7 @@ class Tail(ABC):
 
         Pages let the caller check the job's status in between: a log can grow faster than it is read.
         """
-        events = [event for stream in self._streams() for event in self._page(stream)]
+        events = [event for stream in self._list_streams() for event in self._read_page(stream)]
         return sorted(events, key=lambda event: event.time)
 
     def read_remaining(self) -> Iterator[Event]:
@@ -75,11 +75,11 @@ class Tail(ABC):
                 return
 
     @abstractmethod
-    def _streams(self) -> list[str]:
+    def _list_streams(self) -> list[str]:
         """Return the names of the streams, sorted."""
 
     @abstractmethod
-    def _page(self, stream: str) -> Iterable[Event]:
+    def _read_page(self, stream: str) -> Iterable[Event]:
         """Return the next lines of a stream, and store the position after them."""
 
 
@@ -89,7 +89,7 @@ class LogTail(Tail):
 
     client: "CloudWatchLogsClient"
 
-    def _streams(self) -> list[str]:
+    def _list_streams(self) -> list[str]:
         from botocore.exceptions import ClientError  # importing it takes as long as the rest of `microjobs logs`
 
         request: dict[str, Any] = {"logGroupName": self.group}
@@ -103,7 +103,7 @@ class LogTail(Tail):
                 return []
             raise
 
-    def _page(self, stream: str) -> Iterable[Event]:
+    def _read_page(self, stream: str) -> Iterable[Event]:
         request: dict[str, Any] = {"logGroupName": self.group, "logStreamName": stream, "startFromHead": True}
         if stream in self.positions:
             request["nextToken"] = self.positions[stream]

@@ -35,7 +35,7 @@ RESULTS = [
 ]
 
 
-def readme_curl(port: int) -> list[str]:
+def read_curl_command(port: int) -> list[str]:
     """Return the README's command that invokes the endpoint."""
     found = re.search(r"^ *(curl .*?)$(?<!\\)", (REPOSITORY / "README.md").read_text(), re.MULTILINE | re.DOTALL)
     assert found is not None
@@ -70,8 +70,8 @@ def test_housing_runs_to_its_report_and_the_endpoint_answers(pipeline: Pipeline)
     assert [name for name in RESULTS if not (pipeline.artifacts / name).is_file()] == []
     assert {path.stat().st_uid for path in pipeline.artifacts.rglob("*")} == {OWNER_ID}
 
-    answer = subprocess.run(readme_curl(pipeline.port), capture_output=True, text=True, check=True)
-    assert len(json.loads(answer.stdout)["predictions"]) == 1
+    response = subprocess.run(read_curl_command(pipeline.port), capture_output=True, text=True, check=True)
+    assert len(json.loads(response.stdout)["predictions"]) == 1
 
     pipeline.down()
     assert pipeline.list_leftovers() == []
@@ -129,8 +129,8 @@ def test_straight_line_prints_the_table_of_the_notebook(pipeline: Pipeline) -> N
     request = urllib.request.Request(
         f"http://127.0.0.1:{pipeline.port}/invocations", b'{"instances": [[0.8]]}', {"Content-Type": "application/json"}
     )
-    with urllib.request.urlopen(request, timeout=10) as answer:
-        predicted = json.load(answer)["predictions"][0][0]
+    with urllib.request.urlopen(request, timeout=10) as response:
+        predicted = json.load(response)["predictions"][0][0]
     assert f"{predicted:.4f}" == "1.1464"  # the notebook's first prediction
 
 

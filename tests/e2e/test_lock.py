@@ -31,7 +31,7 @@ def repository(checkout: Path) -> Path:
     return checkout
 
 
-def lock(repository: Path, target: str, **variables: str) -> subprocess.CompletedProcess[str]:
+def run_lock(repository: Path, target: str, **variables: str) -> subprocess.CompletedProcess[str]:
     without = ("TORCH_INDEX_URL", "WHEELS", "MAKEFLAGS", "MAKELEVEL")
     environment = {name: value for name, value in os.environ.items() if name not in without}
     environment["PATH"] = f"{repository / 'bin'}:{environment['PATH']}"
@@ -49,13 +49,13 @@ def test_locks_are_made_from_their_requirements(source: Path) -> None:
 def test_lock_of_one_job_needs_only_its_packages(repository: Path) -> None:
     source = repository / "containers" / "preprocess" / "cpu.in"
     source.write_text("polars\n")
-    made = lock(repository, "lock/preprocess")
+    made = run_lock(repository, "lock/preprocess")
     assert (made.returncode, made.stdout, made.stderr) == (0, "containers/preprocess/cpu.lock\n", "")
     assert reason_if_stale(source) == ""
 
 
 def test_unreachable_index_is_reported_and_other_locks_are_written(repository: Path) -> None:
-    made = lock(repository, "lock")
+    made = run_lock(repository, "lock")
     assert made.returncode == 2
     assert "containers/train-pytorch/cpu.in needs https://download.pytorch.org/whl/cpu" in made.stderr
     assert "set WHEELS=/folder" in made.stderr
@@ -66,8 +66,8 @@ def test_unreachable_index_is_reported_and_other_locks_are_written(repository: P
 
 
 def test_wheels_replace_the_index(repository: Path) -> None:
-    assert lock(repository, "lock/train-pytorch", WHEELS="/wheels").returncode == 0
+    assert run_lock(repository, "lock/train-pytorch", WHEELS="/wheels").returncode == 0
 
 
 def test_unknown_job_is_reported(repository: Path) -> None:
-    assert "job nothing does not exist" in lock(repository, "lock/nothing").stderr
+    assert "job nothing does not exist" in run_lock(repository, "lock/nothing").stderr

@@ -62,14 +62,14 @@ def build(repository: Path, **variables: str) -> subprocess.CompletedProcess[str
     )
 
 
-def revision(repository: Path, **variables: str) -> str:
+def read_revision(repository: Path, **variables: str) -> str:
     return build(repository, **variables).stdout.strip()
 
 
 def test_revision_is_the_commit(repository: Path) -> None:
     head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=repository, check=True, capture_output=True, text=True)
-    assert revision(repository) == head.stdout.strip()
-    assert revision(repository, REVISION="1.0") == "1.0"
+    assert read_revision(repository) == head.stdout.strip()
+    assert read_revision(repository, REVISION="1.0") == "1.0"
 
 
 @pytest.mark.parametrize(
@@ -79,7 +79,7 @@ def test_uncommitted_file_makes_an_image_dirty(repository: Path, name: str) -> N
     path = repository / name
     path.parent.mkdir(exist_ok=True)
     path.write_text((path.read_text() if path.exists() else "") + "# changed")
-    assert revision(repository).endswith("-dirty")
+    assert read_revision(repository).endswith("-dirty")
 
 
 @pytest.mark.parametrize(
@@ -87,16 +87,16 @@ def test_uncommitted_file_makes_an_image_dirty(repository: Path, name: str) -> N
     ["README.md", "containers/job/README.md", "containers/job/tests/new.py", "containers/other/new.py", "docs/new"],
 )
 def test_other_files_do_not_make_an_image_dirty(repository: Path, name: str) -> None:
-    head = revision(repository)
+    head = read_revision(repository)
     (repository / name).parent.mkdir(exist_ok=True)
     (repository / name).write_text("changed")
-    assert revision(repository) == head
+    assert read_revision(repository) == head
 
 
 def test_folder_without_git_has_no_revision(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.rmtree(repository / ".git")
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(repository.parent))
-    assert revision(repository) == "unknown"
+    assert read_revision(repository) == "unknown"
 
 
 @pytest.mark.parametrize(

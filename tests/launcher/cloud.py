@@ -99,10 +99,10 @@ class Cloud:
     # --- operations ---
 
     def _handle(self, operation: str, members: Members) -> Members:
-        own = getattr(self, operation, None)
-        if own is not None:
-            answer: Members = own(members)
-            return answer
+        handler = getattr(self, operation, None)
+        if handler is not None:
+            response: Members = handler(members)
+            return response
         verb = next(verb for verb in ("Create", "Describe", "Stop", "Delete", "List") if operation.startswith(verb))
         noun = operation.removeprefix(verb)
         if verb == "List":
@@ -118,7 +118,7 @@ class Cloud:
         return {}
 
     def next_time(self) -> datetime:
-        """A second later for each resource."""
+        """Return the creation time of the next resource: one second after that of the last one."""
         return START + timedelta(seconds=len(self.resources))
 
     def _describe(self, noun: str, name: str, _members: Members) -> Members:
@@ -190,13 +190,13 @@ class Cloud:
     def _end_HyperParameterTuningJob(self, name: str, resource: Members) -> None:  # noqa: N802
         for number in range(1, 7):
             job = f"{name}-{number:03}-abcd1234"
-            own = {
+            handler = {
                 "TrainingJobName": job,
                 "TrainingJobStatus": "Completed",
                 "CreationTime": self.next_time(),
                 "number": number,
             }
-            self.resources["TrainingJob", job] = {**resource["TrainingJobDefinition"], **own}
+            self.resources["TrainingJob", job] = {**resource["TrainingJobDefinition"], **handler}
             self._end_TrainingJob(job, self.resources["TrainingJob", job], mse=20.0 + number)
         resource["BestTrainingJob"] = {"TrainingJobName": f"{name}-001-abcd1234"}
 

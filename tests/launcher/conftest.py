@@ -18,7 +18,7 @@ StartRun = Callable[..., Run]
 B = TypeVar("B", bound=Block)
 
 
-def block(results: RunResults, kind: type[B]) -> B:
+def find_block(results: RunResults, kind: type[B]) -> B:
     """Return the results' block of a type."""
     (found,) = (item for item in results.blocks if isinstance(item, kind))
     return found

@@ -18,7 +18,7 @@ from microjobs_orchestrator.local.home import ENTRIES, HOME, Home
 from microjobs_orchestrator.local.state import State
 from tests.conftest import image_name
 
-OLD, NEW, UNFINISHED = "housing-20200101-000000", "housing-20200102-000000", "housing-20200103-000000"
+OLD_RUN, NEW_RUN, UNFINISHED_RUN = "housing-20200101-000000", "housing-20200102-000000", "housing-20200103-000000"
 
 
 class Terminal(io.StringIO):
@@ -36,16 +36,16 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
     home.create()
     home.credentials()
     state = State(home.state)
-    for name in (OLD, NEW, UNFINISHED):
+    for name in (OLD_RUN, NEW_RUN, UNFINISHED_RUN):
         log = f"logs/aws/sagemaker/TrainingJobs/{name}-train/algo-1"
         for path in (f"runs/{name}/report.html", f"s3/b/{name}/model", log):
             (home.root / path).parent.mkdir(parents=True)
             (home.root / path).write_text(name)
         record = home.root / "runs" / f"{name}.json"
         record.write_text("{}")
-        if name != NEW:
+        if name != NEW_RUN:
             os.utime(record, (0, 0))
-        status = "InProgress" if name == UNFINISHED else "Completed"
+        status = "InProgress" if name == UNFINISHED_RUN else "Completed"
         state.add("training-job", f"{name}-train", f"arn:{name}", status, {}, {}, tags=[{"Key": "k", "Value": "v"}])
     state.close()
     (home.buckets / "b" / "mine.csv").write_text("1,2")
@@ -57,22 +57,22 @@ def find_runs(home: Home) -> set[str]:
     """Return the runs that have files or resources in a home."""
     paths = [path for path in home.root.rglob("*") if "housing-" in path.name]
     state = State(home.state)
-    in_state = [name for name in (OLD, NEW, UNFINISHED) if state.get("training-job", f"{name}-train")]
+    in_state = [name for name in (OLD_RUN, NEW_RUN, UNFINISHED_RUN) if state.get("training-job", f"{name}-train")]
     state.close()
     return {"-".join(path.name.removesuffix(".json").split("-")[:3]) for path in paths} | set(in_state)
 
 
 def test_old_runs_are_removed_completely(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["clean", "runs", "--yes"]) == 0
-    assert find_runs(home) == {NEW, UNFINISHED}
+    assert find_runs(home) == {NEW_RUN, UNFINISHED_RUN}
     assert (home.buckets / "b" / "mine.csv").exists()
     output = capsys.readouterr().out
-    assert OLD in output
-    assert NEW not in output
+    assert OLD_RUN in output
+    assert NEW_RUN not in output
 
 
 def test_deep_and_read_only_folders_are_removed(home: Home) -> None:
-    output = home.buckets / "b" / OLD
+    output = home.buckets / "b" / OLD_RUN
     folder = os.open(output, os.O_DIRECTORY)
     for _ in range(1500):
         os.mkdir("deep", dir_fd=folder)
@@ -84,13 +84,13 @@ def test_deep_and_read_only_folders_are_removed(home: Home) -> None:
     (output / "closed" / "file").touch()
     (output / "closed").chmod(0o500)
     assert main(["clean", "runs", "--yes"]) == 0
-    assert find_runs(home) == {NEW, UNFINISHED}
+    assert find_runs(home) == {NEW_RUN, UNFINISHED_RUN}
 
 
 def test_older_than_selects_runs(home: Home) -> None:
-    shutil.rmtree(home.root / "runs" / OLD)  # a run without a report
+    shutil.rmtree(home.root / "runs" / OLD_RUN)  # a run without a report
     assert main(["clean", "runs", "--older-than", "0", "--yes"]) == 0
-    assert find_runs(home) == {UNFINISHED}
+    assert find_runs(home) == {UNFINISHED_RUN}
 
 
 @pytest.mark.parametrize("days", ["many", "-1", "inf", "nan", ""])
@@ -154,10 +154,10 @@ def test_other_files_are_not_removed(home: Home, tmp_path: Path) -> None:
 
 
 def test_files_behind_a_link_in_place_of_a_bucket_are_not_removed(home: Home, tmp_path: Path) -> None:
-    (tmp_path / "linked" / OLD).mkdir(parents=True)
+    (tmp_path / "linked" / OLD_RUN).mkdir(parents=True)
     (home.buckets / "linked").symlink_to(tmp_path / "linked")
     assert main(["clean", "runs", "--yes"]) == 0
-    assert (tmp_path / "linked" / OLD).exists()
+    assert (tmp_path / "linked" / OLD_RUN).exists()
 
 
 def test_home_is_removed_without_an_engine(
@@ -182,7 +182,7 @@ def test_clean_fails_while_a_server_uses_the_home(home: Home, kind: str, capsys:
         fcntl.flock(lock, fcntl.LOCK_EX)
         assert main(["clean", kind, "--yes", "--older-than", "0"]) == 2
     assert f"a server uses {home.root}: stop it with `microjobs local down`" in capsys.readouterr().err
-    assert find_runs(home) == {OLD, NEW, UNFINISHED}
+    assert find_runs(home) == {OLD_RUN, NEW_RUN, UNFINISHED_RUN}
     assert any(home.environments.iterdir())
 
 

@@ -199,19 +199,19 @@ def test_stop_reports_the_status_of_a_job_that_ended_before_the_request(
     assert capsys.readouterr().out == "transform quick is Failed already\n"
 
 
-REFUSED: Any = {"Error": {"Code": "ValidationException", "Message": "1 validation error"}}
-EXPIRED: Any = {"Error": {"Code": "ExpiredTokenException", "Message": "expired"}}
-DENIED: Any = {"Error": {"Code": "AccessDeniedException", "Message": "no"}}
+REFUSED_ERROR: Any = {"Error": {"Code": "ValidationException", "Message": "1 validation error"}}
+EXPIRED_ERROR: Any = {"Error": {"Code": "ExpiredTokenException", "Message": "expired"}}
+DENIED_ERROR: Any = {"Error": {"Code": "AccessDeniedException", "Message": "no"}}
 
 
 @pytest.mark.parametrize(
     ("error", "output"),
     [
-        (ClientError(REFUSED, "CreateModel"), "CreateModel: 1 validation error"),
+        (ClientError(REFUSED_ERROR, "CreateModel"), "CreateModel: 1 validation error"),
         (EndpointConnectionError(endpoint_url="http://127.0.0.1:9"), "Could not connect"),
         (EndpointConnectionError(endpoint_url="http://127.0.0.1:9"), "check the network"),
-        (ClientError(EXPIRED, "ListEndpoints"), "ListEndpoints: expired: `aws sso login`, or `aws configure`"),
-        (ClientError(DENIED, "ListEndpoints"), "`microjobs doctor --on aws` shows"),
+        (ClientError(EXPIRED_ERROR, "ListEndpoints"), "ListEndpoints: expired: `aws sso login`, or `aws configure`"),
+        (ClientError(DENIED_ERROR, "ListEndpoints"), "`microjobs doctor --on aws` shows"),
         (NoRegionError(), "AWS_DEFAULT_REGION"),
         (DockerException("no engine"), "no engine"),
         (DockerException("Error while fetching server API version: x"), "no Docker engine answers"),

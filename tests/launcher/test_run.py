@@ -19,12 +19,12 @@ from microjobs_orchestrator.runs.progress import Progress
 from microjobs_orchestrator.runs.run import Run
 from microjobs_orchestrator.workflows.housing import Options, housing
 from tests.launcher.cloud import Cloud
-from tests.launcher.conftest import StartRun, block
+from tests.launcher.conftest import StartRun, find_block
 
-QUICK = Options(tuning=False)
+WITHOUT_TUNING = Options(tuning=False)
 
 
-def names(cloud: Cloud, operation: str) -> list[str]:
+def list_names(cloud: Cloud, operation: str) -> list[str]:
     noun = operation.removeprefix("Create").removeprefix("Stop")
     return [request[f"{noun}Name"] for request in cloud.find_requests(operation)]
 
@@ -39,7 +39,7 @@ def test_failed_job_reports_reason_and_last_log_lines(cloud: Cloud, start: Start
     cloud.failures["train"] = "the training diverged"
     run = start()
     with pytest.raises(JobFailedError, match="is Failed: the training diverged") as failure:
-        housing(run, QUICK, tmp_path)
+        housing(run, WITHOUT_TUNING, tmp_path)
     assert failure.value.tail == tuple(cloud.log)
     assert cloud.find_requests("StopTrainingJob") == []
 
@@ -48,22 +48,24 @@ def test_resumed_run_skips_finished_steps(cloud: Cloud, start: StartRun, tmp_pat
     cloud.failures["train"] = "no luck"
     run = start()
     with pytest.raises(JobFailedError):
-        housing(run, QUICK, tmp_path)
+        housing(run, WITHOUT_TUNING, tmp_path)
     cloud.failures.clear()
     resumed = start(journal=next_attempt(run.journal))
-    assert block(housing(resumed, QUICK, tmp_path), Score).report
-    assert names(cloud, "CreateProcessingJob") == [f"{run.id}-raw", f"{run.id}-scale", f"{run.id}-batch-score-2"]
-    assert names(cloud, "CreateTrainingJob") == [f"{run.id}-train", f"{run.id}-train-2"]
+    assert find_block(housing(resumed, WITHOUT_TUNING, tmp_path), Score).report
+    assert list_names(cloud, "CreateProcessingJob") == [f"{run.id}-raw", f"{run.id}-scale", f"{run.id}-batch-score-2"]
+    assert list_names(cloud, "CreateTrainingJob") == [f"{run.id}-train", f"{run.id}-train-2"]
 
 
 def test_resumed_run_reuses_stored_predictions(cloud: Cloud, start: StartRun, tmp_path: Path) -> None:
     cloud.failures["batch-score"] = "no luck"
     run = start()
     with pytest.raises(JobFailedError):
-        housing(run, QUICK, tmp_path)
+        housing(run, WITHOUT_TUNING, tmp_path)
     cloud.failures.clear()
     resumed = start(journal=next_attempt(run.journal))
-    assert block(housing(resumed, QUICK, tmp_path), Predictions).predictions == pytest.approx([0.9] * 4 + [1.2] * 6)
+    assert find_block(housing(resumed, WITHOUT_TUNING, tmp_path), Predictions).predictions == pytest.approx(
+        [0.9] * 4 + [1.2] * 6
+    )
     assert len(cloud.find_requests("CreateEndpoint")) == 1
 
 
@@ -71,12 +73,12 @@ def test_resumed_run_follows_a_running_job(cloud: Cloud, start: StartRun, tmp_pa
     cloud.on_describe = exit_at("train")
     run = start()
     with pytest.raises(SystemExit):
-        housing(run, QUICK, tmp_path)
+        housing(run, WITHOUT_TUNING, tmp_path)
     cloud.on_describe = lambda _name: None
     cloud.resources["TrainingJob", f"{run.id}-train"]["TrainingJobStatus"] = "InProgress"
     resumed = start(journal=next_attempt(run.journal))
-    housing(resumed, QUICK, tmp_path)
-    assert names(cloud, "CreateTrainingJob") == [f"{run.id}-train"]
+    housing(resumed, WITHOUT_TUNING, tmp_path)
+    assert list_names(cloud, "CreateTrainingJob") == [f"{run.id}-train"]
 
 
 def exit_at(step: str) -> Any:
@@ -91,13 +93,13 @@ def test_steps_after_a_deleted_job_are_repeated(cloud: Cloud, start: StartRun, t
     cloud.failures["batch-score"] = "no luck"
     run = start()
     with pytest.raises(JobFailedError):
-        housing(run, QUICK, tmp_path)
+        housing(run, WITHOUT_TUNING, tmp_path)
     cloud.failures.clear()
     del cloud.resources["ProcessingJob", f"{run.id}-scale"]
     resumed = start(journal=next_attempt(run.journal))
-    housing(resumed, QUICK, tmp_path)
-    assert names(cloud, "CreateTrainingJob") == [f"{run.id}-train", f"{run.id}-train-2"]
-    assert names(cloud, "CreateProcessingJob")[3:] == [f"{run.id}-scale-2", f"{run.id}-batch-score-2"]
+    housing(resumed, WITHOUT_TUNING, tmp_path)
+    assert list_names(cloud, "CreateTrainingJob") == [f"{run.id}-train", f"{run.id}-train-2"]
+    assert list_names(cloud, "CreateProcessingJob")[3:] == [f"{run.id}-scale-2", f"{run.id}-batch-score-2"]
 
 
 def test_endpoint_left_by_a_killed_run_is_deleted(cloud: Cloud, start: StartRun) -> None:
@@ -117,8 +119,8 @@ def test_ctrl_c_stops_the_running_job(
     cloud.on_describe = press_ctrl_c_at(step)
     run = start()
     with pytest.raises(KeyboardInterrupt), run.guard.interruptible():
-        housing(run, QUICK, tmp_path)
-    assert names(cloud, f"Stop{noun}") == [f"{run.id}-{step}"]
+        housing(run, WITHOUT_TUNING, tmp_path)
+    assert list_names(cloud, f"Stop{noun}") == [f"{run.id}-{step}"]
     assert cloud.resources[noun, f"{run.id}-{step}"][f"{noun}Status"] == "Stopped"
     assert f"stopping {run.id}-{step}" in screen.getvalue()
 
@@ -138,7 +140,7 @@ def test_ctrl_c_deletes_the_endpoint(cloud: Cloud, start: StartRun, tmp_path: Pa
     cloud.on_describe = press_ctrl_c_at("endpoint")
     run = start()
     with pytest.raises(KeyboardInterrupt), run.guard.interruptible():
-        housing(run, QUICK, tmp_path)
+        housing(run, WITHOUT_TUNING, tmp_path)
     assert [noun for noun, _ in cloud.resources if noun in ("Endpoint", "EndpointConfig", "Model")] == []
 
 
@@ -151,7 +153,7 @@ def test_ctrl_c_during_deletion_deletes_the_endpoint(cloud: Cloud, start: StartR
     cloud.on_describe = interrupt_deletion
     run = start()
     with pytest.raises(KeyboardInterrupt), run.guard.interruptible():
-        housing(run, QUICK, tmp_path)
+        housing(run, WITHOUT_TUNING, tmp_path)
     assert [noun for noun, _ in cloud.resources if noun in ("Endpoint", "EndpointConfig", "Model")] == []
 
 
@@ -159,31 +161,31 @@ def test_ctrl_c_during_a_create_call_stops_the_job(
     cloud: Cloud, start: StartRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An aborted Create request may still create the job on AWS, and nothing would stop that job."""
-    create, later = cloud._create, threading.Event()
+    create, is_created = cloud._create, threading.Event()
 
-    def created(noun: str, name: str, request: dict[str, Any]) -> None:
+    def create_later(noun: str, name: str, request: dict[str, Any]) -> None:
         create(noun, name, request)
-        later.set()
+        is_created.set()
 
-    def interrupted(noun: str, name: str, request: dict[str, Any]) -> dict[str, Any]:
+    def press_ctrl_c_and_create(noun: str, name: str, request: dict[str, Any]) -> dict[str, Any]:
         if noun != "TrainingJob":
             return create(noun, name, request)
-        threading.Timer(0.05, created, (noun, name, request)).start()
+        threading.Timer(0.05, create_later, (noun, name, request)).start()
         os.kill(os.getpid(), signal.SIGINT)
-        assert later.wait(10)
+        assert is_created.wait(10)
         return {}
 
-    monkeypatch.setattr(cloud, "_create", interrupted)
+    monkeypatch.setattr(cloud, "_create", press_ctrl_c_and_create)
     cloud.hanging_steps.add("train")
     run = start()
     with pytest.raises(KeyboardInterrupt), run.guard.interruptible():
-        housing(run, QUICK, tmp_path)
-    assert later.wait(10)
-    assert names(cloud, "StopTrainingJob") == [f"{run.id}-train"]
+        housing(run, WITHOUT_TUNING, tmp_path)
+    assert is_created.wait(10)
+    assert list_names(cloud, "StopTrainingJob") == [f"{run.id}-train"]
     assert cloud.resources["TrainingJob", f"{run.id}-train"]["TrainingJobStatus"] == "Stopped"
 
 
-class Full(io.StringIO):
+class FullDisk(io.StringIO):
     """A file on a disk that becomes full."""
 
     is_full = False
@@ -195,7 +197,7 @@ class Full(io.StringIO):
 
 
 def test_job_is_stopped_although_output_cannot_be_written(cloud: Cloud, tmp_path: Path) -> None:
-    screen = Full()
+    screen = FullDisk()
 
     def interrupt(name: str) -> None:
         if name.endswith("-train"):
@@ -207,8 +209,8 @@ def test_job_is_stopped_although_output_cannot_be_written(cloud: Cloud, tmp_path
     journal = Journal.new(tmp_path / "runs", "housing", {})
     run = Run(cloud.backend(), journal, Progress(Console(file=screen, width=80)))
     with pytest.raises((KeyboardInterrupt, OSError)), run.guard.interruptible():
-        housing(run, QUICK, tmp_path)
-    assert names(cloud, "StopTrainingJob") == [f"{run.id}-train"]
+        housing(run, WITHOUT_TUNING, tmp_path)
+    assert list_names(cloud, "StopTrainingJob") == [f"{run.id}-train"]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
@@ -243,7 +245,7 @@ def test_runs_of_the_same_second_have_different_names(tmp_path: Path) -> None:
 
 def test_saved_journal_is_read_unchanged(start: StartRun, tmp_path: Path) -> None:
     run = start()
-    housing(run, QUICK, tmp_path)
+    housing(run, WITHOUT_TUNING, tmp_path)
     assert Journal.read(run.journal.path) == run.journal
     assert [done.step for done in run.journal.steps] == ["raw", "scale", "train", "predictions", "batch-score"]
     assert all(done.seconds is not None and 0 <= done.seconds < 100 for done in run.journal.steps)

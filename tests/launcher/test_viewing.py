@@ -25,7 +25,7 @@ from tests.local.log_lines import append_line
 SLOW_IMPORTS = ("asyncio", "boto3", "botocore", "docker", "numpy", "optuna", "requests", "rich", "urllib.request")
 """Modules that take longer to import than a read-only command takes to run."""
 
-ROWS: tuple[tuple[Kind, str, str, dict[str, str]], ...] = (
+RESOURCES: tuple[tuple[Kind, str, str, dict[str, str]], ...] = (
     (PROCESSING, "raw", "Completed", {}),
     (TRAINING, "spot", "InProgress", {"SecondaryStatus": "Interrupted"}),
     (TRAINING, "first", "Failed", {"SecondaryStatus": "MaxRuntimeExceeded"}),
@@ -38,12 +38,12 @@ ROWS: tuple[tuple[Kind, str, str, dict[str, str]], ...] = (
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
-    """A home with the resources in ROWS. No server runs for it."""
+    """A home with the resources in RESOURCES. No server runs for it."""
     monkeypatch.setenv(HOME, str(tmp_path / "home"))
     home = Home(tmp_path / "home")
     home.create()
     state = State(home.state)
-    for kind, name, status, members in ROWS:
+    for kind, name, status, members in RESOURCES:
         state.add(kind.arn_type, name, f"arn:{name}", status, {}, {kind.status_member: status, **members})
     state.close()
     return home
@@ -53,7 +53,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
 def view(request: pytest.FixtureRequest, home: Home, cloud: Cloud) -> View:
     if request.param == "home":
         return HomeView(home)
-    for kind, name, status, members in ROWS:
+    for kind, name, status, members in RESOURCES:
         resource = {kind.name_member: name, kind.status_member: status, "CreationTime": cloud.next_time(), **members}
         cloud.resources[kind.noun, name] = resource
     return BackendView(cloud.backend(), "memory")

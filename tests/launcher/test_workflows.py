@@ -11,7 +11,7 @@ from microjobs_orchestrator.workflows.housing import WORKFLOW, Options, housing
 from microjobs_orchestrator.workflows.straight_line import Options as LineOptions
 from microjobs_orchestrator.workflows.straight_line import straight_line
 from tests.launcher.cloud import Cloud
-from tests.launcher.conftest import StartRun, block
+from tests.launcher.conftest import StartRun, find_block
 
 
 def test_housing_sends_the_requests_of_the_notebook(cloud: Cloud, start: StartRun, tmp_path: Path) -> None:
@@ -31,8 +31,8 @@ def test_housing_sends_the_requests_of_the_notebook(cloud: Cloud, start: StartRu
         "DeleteEndpointConfig",
         "CreateProcessingJob",
     ]
-    assert block(results, Score).report == "Test MSE : 0.25"
-    assert block(results, Metrics).values == [("Test MSE, trained", 30.0), ("Test MSE, tuned", 21.0)]
+    assert find_block(results, Score).report == "Test MSE : 0.25"
+    assert find_block(results, Metrics).values == [("Test MSE, trained", 30.0), ("Test MSE, tuned", 21.0)]
 
 
 def test_scaling_distributes_files_to_four_hosts(cloud: Cloud, start: StartRun, tmp_path: Path) -> None:
@@ -55,7 +55,7 @@ def test_tuning_has_the_ranges_of_the_notebook(cloud: Cloud, start: StartRun, tm
         "epochs": ("10", "50"),
         "batch_size": ("64", "256"),
     }
-    assert [trial.objective for trial in block(results, Trials).trials] == [21.0, 22.0, 23.0, 24.0, 25.0, 26.0]
+    assert [trial.objective for trial in find_block(results, Trials).trials] == [21.0, 22.0, 23.0, 24.0, 25.0, 26.0]
 
 
 def test_best_model_is_served_and_scored(cloud: Cloud, start: StartRun, tmp_path: Path) -> None:
@@ -88,8 +88,8 @@ def make_tuned_model_worse(cloud: Cloud, name: str, resource: dict[str, object])
 def test_endpoint_predicts_ten_rows_of_all_shards(start: StartRun, tmp_path: Path) -> None:
     run = start()
     results = housing(run, Options(tuning=False), tmp_path)
-    assert block(results, Predictions).predictions == pytest.approx([0.9] * 4 + [1.2] * 6)
-    assert block(results, Predictions).targets == list(range(10))
+    assert find_block(results, Predictions).predictions == pytest.approx([0.9] * 4 + [1.2] * 6)
+    assert find_block(results, Predictions).targets == list(range(10))
 
 
 def test_user_data_is_uploaded_and_split(cloud: Cloud, start: StartRun, tmp_path: Path) -> None:
@@ -116,7 +116,7 @@ def test_straight_line_shows_table_weight_and_bias(start: StartRun, tmp_path: Pa
     run = start("straight-line")
     results = straight_line(run, LineOptions(), tmp_path)
     assert results.log == ["Epoch: 0 | Train loss: 0.757 | Test loss: 0.725"]
-    figures = dict(block(results, Metrics).values)
+    figures = dict(find_block(results, Metrics).values)
     assert figures["weight"] == pytest.approx(0.3)
     assert figures["bias"] == 0.9
 

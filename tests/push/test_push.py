@@ -13,7 +13,7 @@ import pytest
 from microjobs_orchestrator.local.home import Home
 from microjobs_orchestrator.push import pushed_images
 from microjobs_orchestrator.push.destination import Destination
-from microjobs_orchestrator.push.engine import Upload
+from microjobs_orchestrator.push.engine import UploadProgress
 from tests.push.conftest import PASSWORD, Build, LocalRegistry, Microjobs, commit, git
 from tests.push.proxy import Proxy
 
@@ -180,14 +180,14 @@ def test_push_after_a_broken_connection_sends_the_rest(
     microjobs: Microjobs, build: Build, registry: LocalRegistry, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     small_layer_sent = threading.Event()
-    update = Upload.update
+    update = UploadProgress.update
 
-    def update_and_watch(upload: Upload, event: Mapping[str, Any]) -> None:
+    def update_and_watch(upload: UploadProgress, event: Mapping[str, Any]) -> None:
         update(upload, event)
         if upload.sent_layers:
             small_layer_sent.set()
 
-    monkeypatch.setattr(Upload, "update", update_and_watch)
+    monkeypatch.setattr(UploadProgress, "update", update_and_watch)
     proxy = Proxy(registry.port, 1_000_000, lambda: small_layer_sent.wait(10))
     try:
         build("serve", b"small", secrets.token_bytes(4_000_000))

@@ -8,13 +8,13 @@ import pytest
 from rich.console import Console
 
 from microjobs_orchestrator.failures import LauncherError
-from microjobs_orchestrator.push.engine import Upload, make_upload_error
-from microjobs_orchestrator.push.push import PRINT_INTERVAL_SECONDS, upload_printer
+from microjobs_orchestrator.push.engine import UploadProgress, make_upload_error
+from microjobs_orchestrator.push.push import PRINT_INTERVAL_SECONDS, make_upload_printer
 from microjobs_orchestrator.runs.progress import Progress, StepDisplay
 
 
-def make_upload(*events: dict[str, Any]) -> Upload:
-    upload = Upload()
+def make_upload(*events: dict[str, Any]) -> UploadProgress:
+    upload = UploadProgress()
     for event in events:
         upload.update(event)
     return upload
@@ -52,7 +52,7 @@ def test_plain_output_prints_at_intervals(terminal: bool, lines: int) -> None:
     text = io.StringIO()
     progress = Progress(Console(file=text, force_terminal=terminal))
     step = StepDisplay("Pushing serve", started=time.monotonic() - PRINT_INTERVAL_SECONDS - 1)
-    show = upload_printer(progress, step)
+    show = make_upload_printer(progress, step)
     for number in range(3):
         show(make_upload(layer_event("a", "Pushing", current=number * 1_000_000, total=3_000_000)))
     assert len(text.getvalue().splitlines()) == lines
