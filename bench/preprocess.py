@@ -37,16 +37,16 @@ def main() -> None:
     options = parser.parse_args()
     rows = options.megabytes * 1_000_000 // (FEATURES * 8)
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
-        results = one_host(Path(folder), rows, options)
+        results = measure_one_host(Path(folder), rows, options)
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
-        results |= hosts(Path(folder), rows, options.runs)
+        results |= measure_pinned_hosts(Path(folder), rows, options.runs)
     report(results, rows, markdown=options.markdown)
 
 
-def one_host(folder: Path, rows: int, options: argparse.Namespace) -> dict[str, list[Usage]]:
+def measure_one_host(folder: Path, rows: int, options: argparse.Namespace) -> dict[str, list[Usage]]:
     layout = Layout(folder)
     source, output = layout.processing("input"), layout.processing("train")
-    make(source, rows, parts=1)
+    write_arrays(source, rows, parts=1)
     command, environment = harness.job_process("preprocess", layout.root)
     files = sorted(source.iterdir())
     candidates = {
@@ -62,9 +62,9 @@ def one_host(folder: Path, rows: int, options: argparse.Namespace) -> dict[str, 
     return harness.run_interleaved(prepared, options.runs)
 
 
-def hosts(folder: Path, rows: int, runs: int) -> dict[str, list[Usage]]:
+def measure_pinned_hosts(folder: Path, rows: int, runs: int) -> dict[str, list[Usage]]:
     """Measure the job on shards, on one host and on two, each pinned to one core."""
-    make(folder / "shards", rows, parts=2)
+    write_arrays(folder / "shards", rows, parts=2)
     shards = sorted((folder / "shards").iterdir())
     candidates = {}
     for names in (HOSTS[:1], HOSTS):
@@ -101,7 +101,7 @@ def run_hosts(layouts: Sequence[Layout]) -> Callable[[], Usage]:
     return run
 
 
-def make(folder: Path, rows: int, parts: int) -> None:
+def write_arrays(folder: Path, rows: int, parts: int) -> None:
     data = harness.REPOSITORY / "bench" / "make_data.py"
     environment = {"PYTHONPATH": str(harness.REPOSITORY / "shared")}
     harness.measure([sys.executable, data, "arrays", folder, "train", str(rows), "float64", str(parts)], environment)

@@ -87,8 +87,8 @@ class Workspace:
             return python
         subprocess.run([uv, "venv", "--quiet", "--python", "3.11", self.folder / lock], check=True)
         install = [uv, "pip", "install", "--quiet", "--compile-bytecode", "--python", python, "--require-hashes", "-r"]
-        ours = (REPOSITORY / "shared" / "requirements.lock", REPOSITORY / "containers" / "serve" / "cpu.lock")
-        for path in ours if lock == "ours" else (PEERS / f"{lock}.lock",):
+        our_locks = (REPOSITORY / "shared" / "requirements.lock", REPOSITORY / "containers" / "serve" / "cpu.lock")
+        for path in our_locks if lock == "ours" else (PEERS / f"{lock}.lock",):
             subprocess.run([*map(str, install), str(path)], check=True)
         return python
 
@@ -106,12 +106,12 @@ class Workspace:
             stderr=log,
             start_new_session=True,
         )
-        self.stack.callback(stop, process)
+        self.stack.callback(stop_server, process)
         wait_for(f"http://127.0.0.1:{port}{ping}", process, Path(log.name))
         return Server(name, port, process.pid, time.perf_counter() - began)
 
 
-def stop(process: subprocess.Popen[bytes]) -> None:
+def stop_server(process: subprocess.Popen[bytes]) -> None:
     """Stop a server and all its child processes."""
     send_signal(process.pid, signal.SIGCONT)
     with suppress(ProcessLookupError):
@@ -165,7 +165,7 @@ def free_port() -> int:
 _assigned_ports: set[int] = set()
 
 
-def ours(workspace: Workspace) -> Server:
+def start_ours(workspace: Workspace) -> Server:
     """Start this project's server as its image does: the same packages and entry point, and one worker."""
     port, python = free_port(), workspace.environment("ours")
     return workspace.start(
@@ -180,11 +180,11 @@ def ours(workspace: Workspace) -> Server:
     )
 
 
-def static(workspace: Workspace) -> Server:
+def start_static(workspace: Workspace) -> Server:
     return granian(workspace, "static WSGI response", workspace.environment("static"), "static_app:app")
 
 
-def bare(workspace: Workspace) -> Server:
+def start_bare(workspace: Workspace) -> Server:
     """Start a server with the same packages, but without this project's code: it shows the cost of parser and model."""
     return granian(workspace, "bare WSGI, no checks", workspace.environment("ours"), "bare_app:app")
 
@@ -195,13 +195,13 @@ def granian(workspace: Workspace, name: str, python: Path, application: str) -> 
     return workspace.start(name, [python, "-m", "granian", *options, application], port)
 
 
-def fastapi(workspace: Workspace) -> Server:
+def start_fastapi(workspace: Workspace) -> Server:
     port, python = free_port(), workspace.environment("fastapi")
     options = ["--port", str(port), "--no-access-log", "--log-level", "warning"]
     return workspace.start("FastAPI + uvicorn", [python, "-m", "uvicorn", *options, "fastapi_app:app"], port)
 
 
-def flask(workspace: Workspace) -> Server:
+def start_flask(workspace: Workspace) -> Server:
     """Start gunicorn on a socket behind nginx, as AWS's sample does."""
     port, python = free_port(), workspace.environment("flask")
     socket_file, config = workspace.folder / "gunicorn.sock", workspace.folder / "nginx.conf"
@@ -219,7 +219,7 @@ def flask(workspace: Workspace) -> Server:
     return workspace.start("Flask + gunicorn + nginx", ["sh", "-c", script], port)
 
 
-def mms(workspace: Workspace) -> Server:
+def start_mms(workspace: Workspace) -> Server:
     """Start the model server of AWS's own inference images, without their fixed paths."""
     port, python = free_port(), workspace.environment("mms")
     archive = workspace.folder / "mms-models" / "model"
@@ -251,10 +251,10 @@ def mms(workspace: Workspace) -> Server:
 
 
 SERVERS: Mapping[str, Callable[[Workspace], Server]] = {
-    "ours": ours,
-    "static": static,
-    "bare": bare,
-    "fastapi": fastapi,
-    "flask": flask,
-    "mms": mms,
+    "ours": start_ours,
+    "static": start_static,
+    "bare": start_bare,
+    "fastapi": start_fastapi,
+    "flask": start_flask,
+    "mms": start_mms,
 }

@@ -74,8 +74,8 @@ def write_job(layout: Layout, rows: int, epochs: int, batch_size: int) -> None:
     random = np.random.default_rng(0)
     x = random.standard_normal((rows, FEATURES), np.float32)
     y = (x @ random.standard_normal(FEATURES) + np.sin(3 * x[:, 0]) + 20).astype(np.float32)
-    cut = rows * 4 // 5
-    for split, part in (("train", slice(cut)), ("test", slice(cut, None))):
+    train_rows = rows * 4 // 5
+    for split, part in (("train", slice(train_rows)), ("test", slice(train_rows, None))):
         layout.channel(split).mkdir(parents=True)
         np.save(layout.channel(split) / f"x_{split}.npy", x[part])
         np.save(layout.channel(split) / f"y_{split}.npy", y[part])
@@ -85,7 +85,7 @@ def write_job(layout: Layout, rows: int, epochs: int, batch_size: int) -> None:
         folder.mkdir(parents=True)
 
 
-def docker_run(layout: Layout, *arguments: str) -> tuple[float, datetime.datetime, str]:
+def run_container(layout: Layout, *arguments: str) -> tuple[float, datetime.datetime, str]:
     """Run a container to its end. Return its seconds, the time of its start, and its output."""
     began, start = datetime.datetime.now(datetime.UTC), time.perf_counter()
     command = ["docker", "run", "--rm", "--volume", f"{layout.root}:{DEFAULT_ROOT}", *arguments]
@@ -97,13 +97,13 @@ def docker_run(layout: Layout, *arguments: str) -> tuple[float, datetime.datetim
 
 def run_script(image: str, layout: Layout, script: Path, epochs: int, batch_size: int) -> Timing:
     mounted = ("--volume", f"{script}:/script.py:ro", "--entrypoint", "python")
-    seconds, _, _ = docker_run(layout, *mounted, image, "/script.py", DEFAULT_ROOT, str(epochs), str(batch_size))
+    seconds, _, _ = run_container(layout, *mounted, image, "/script.py", DEFAULT_ROOT, str(epochs), str(batch_size))
     return Timing(seconds)
 
 
 def run_job(image: str, layout: Layout) -> Timing:
     """Run the job. The timestamps in its log delimit its parts."""
-    seconds, began, log = docker_run(layout, image, "train")
+    seconds, began, log = run_container(layout, image, "train")
     lines = [(_since(began, stamp), text) for stamp, text in TIMESTAMP.findall(log)]
     read = next(when for when, text in lines if "training rows" in text)
     imported = next(when for when, text in lines if text.startswith(("PyTorch", "TensorFlow")))
