@@ -90,7 +90,7 @@ def test_other_platform_raises_even_with_allow_dirty() -> None:
 
 def test_manifest_type_that_sagemaker_refuses_raises() -> None:
     refused = replace(image(), media_type="application/vnd.oci.image.index.v1+json")
-    with pytest.raises(LauncherError, match=r"serve:dev .*oci.image.index.*`microjobs build serve` builds one"):
+    with pytest.raises(LauncherError, match=r"serve:dev .*oci.image.index.*`microjobs build serve` builds an image"):
         tag_image(refused, allow_dirty=True)
     tag_image(replace(image(), media_type="application/vnd.docker.distribution.manifest.v2+json"))
 
