@@ -46,7 +46,7 @@ def _stop_run(options: argparse.Namespace) -> int:
     with backends.open_backend(options) as backend:
         stopped = stop_run(backend, options.run, lambda line: print(line, flush=True))
     print(
-        f"all jobs and endpoints of {options.run} are stopped"
+        f"all jobs and endpoints of {options.run} are stopped or deleted"
         if stopped
         else f"no job or endpoint of {options.run} was running"
     )
