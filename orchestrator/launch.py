@@ -73,7 +73,7 @@ def launch(request: LaunchRequest) -> None:
     """Run a workflow and show its results.
 
     Raises:
-        UsageError: the options are wrong, or there is no run to resume.
+        UsageError: the options are wrong, or no run can be resumed.
         LauncherError: images are missing, or a step failed.
     """
     home = Home.from_environment()

@@ -24,7 +24,7 @@ _COLOUR = re.compile(r"\x1b\[[0-9;:]*m")
 
 
 def strip_controls(text: str, *, colours: bool = False) -> str:
-    """Remove control characters and sequences, except tabs, newlines and, if wanted, colours (SGR)."""
+    """Remove control characters and sequences, except tabs, newlines and, if `colours` is set, colours (SGR)."""
 
     def replace(match: re.Match[str]) -> str:
         is_kept = match[0] == "\n" or (colours and _COLOUR.fullmatch(match[0]))

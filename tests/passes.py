@@ -25,11 +25,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     file: Path | None = config.getoption("--only")
     if file is None:
         return
-    wanted = set(file.read_text(encoding="utf-8").splitlines())
-    if missing := wanted - {item.nodeid for item in items}:
+    selected = set(file.read_text(encoding="utf-8").splitlines())
+    if missing := selected - {item.nodeid for item in items}:
         raise pytest.UsageError(f"--only {file} names tests that do not exist: {', '.join(sorted(missing)[:5])}")
-    config.hook.pytest_deselected(items=[item for item in items if item.nodeid not in wanted])
-    items[:] = [item for item in items if item.nodeid in wanted]
+    config.hook.pytest_deselected(items=[item for item in items if item.nodeid not in selected])
+    items[:] = [item for item in items if item.nodeid in selected]
 
 
 class Recorder:

@@ -87,7 +87,7 @@ def _print_summary(listers: Listers, age: str) -> int:
 
 def _clean(found: Sequence[Removable], *, yes: bool) -> int:
     if not found:
-        print("there is nothing to remove")
+        print("nothing to remove")
         return 0
     for item in found[:MAX_LINES]:
         print(f"{_format_size([item]):>10}  {item.title}")

@@ -124,7 +124,7 @@ def _database_uri(home: Home) -> str:
         return "file::memory:"
     if home.state.with_name(f"{home.state.name}-wal").exists():
         return f"{home.state.as_uri()}?mode=ro"
-    return f"{home.state.as_uri()}?immutable=1"  # no server writes; otherwise SQLite would create files beside it
+    return f"{home.state.as_uri()}?immutable=1"  # no server writes; otherwise SQLite would create files next to it
 
 
 def _select_rows(database: sqlite3.Connection, kind: Kind, row_filter: Filter) -> list[ResourceRow]:

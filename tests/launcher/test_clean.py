@@ -210,7 +210,7 @@ def test_missing_home_has_nothing_to_remove(
 ) -> None:
     monkeypatch.setenv(HOME, str(tmp_path / "none"))
     assert main(["clean", "home", "runs", "environments", "--yes"]) == 0
-    assert capsys.readouterr().out == "there is nothing to remove\n"
+    assert capsys.readouterr().out == "nothing to remove\n"
     assert list(tmp_path.iterdir()) == []
 
 

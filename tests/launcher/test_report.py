@@ -93,7 +93,7 @@ def test_summary_fits_a_screen() -> None:
 
 def test_summary_shows_metrics_trials_and_locations() -> None:
     text = "\n".join(render_summary(RESULTS))
-    for wanted in (
+    for expected_text in (
         "3054.33",
         "2891.20",
         "val_loss",
@@ -104,7 +104,7 @@ def test_summary_shows_metrics_trials_and_locations() -> None:
         "model",
         BASE_URI,
     ):
-        assert wanted in text
+        assert expected_text in text
     assert "004-abcd1234" not in text
     assert f"disk    {LOCATIONS[1][1]}\n" in text
     assert "…" not in text
@@ -230,8 +230,8 @@ def test_page_shows_trials_predictions_and_times() -> None:
     text = make_page(RESULTS, HEADING, STEPS, LOCATIONS)
     assert text.count("abcd1234") >= 6
     names = "begin with housing-20261122-013229-tune-."
-    for wanted in ("1 min 01 s", "<td>134.0</td>", "3054.33", "learning rate", names, "report.html"):
-        assert wanted in text, wanted
+    for expected_text in ("1 min 01 s", "<td>134.0</td>", "3054.33", "learning rate", names, "report.html"):
+        assert expected_text in text, expected_text
     assert re.findall(r'width="([\d.]+)" height="16"', text) == ["13.8", "200.0"]  # 4.2 s and 61 s
 
 
