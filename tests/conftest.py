@@ -111,7 +111,3 @@ def boston() -> Path:
     if not BOSTON.exists():
         pytest.skip("the Boston housing data is missing: put boston_housing.npz into ../shared/data")
     return BOSTON
-
-
-# The folder of each job contains its package, which is not installed on the host.
-sys.path[:0] = [str(CONTAINERS / job) for job in JOBS]
