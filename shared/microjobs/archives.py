@@ -98,12 +98,16 @@ class _Extraction:
             self._check_link(member)
             self._links.append((target, member.linkname))
         else:
-            raise UserError(f"{self._name}: {member.name!r} is neither a file nor a folder: refused")
+            raise UserError(
+                f"{self._name}: {member.name!r} is not a file, a folder or a link; remove it from the archive"
+            )
 
     def _check_link(self, member: tarfile.TarInfo) -> None:
         self._relative_path(str(PurePosixPath(member.name).parent / member.linkname))
         if not leads_inside(PurePosixPath(member.name), member.linkname):
-            raise UserError(f"{self._name}: {member.name!r} links to {member.linkname!r}: refused")
+            raise UserError(
+                f"{self._name}: {member.name!r} links to {member.linkname!r}, possibly outside of the archive: refused"
+            )
 
     def _make_links(self) -> None:
         """Make symbolic links last and after all folders, so that no file or link is written through another link."""
@@ -140,7 +144,8 @@ class _Extraction:
 
     def _bomb_error(self) -> UserError:
         return UserError(
-            f"{self._name} unpacks to more than {self._limit} bytes or {MAX_MEMBERS} members: refused as a bomb"
+            f"{self._name} would unpack to more than {self._limit} bytes or {MAX_MEMBERS} members: refused "
+            "(possible decompression bomb)"
         )
 
 
@@ -158,5 +163,5 @@ def leads_inside(link: PurePosixPath, target: str) -> bool:
     folder, which is known only when all links exist.
     """
     parts = PurePosixPath(target).parts
-    up = next((index for index, part in enumerate(parts) if part != ".."), len(parts))
-    return not target.startswith("/") and ".." not in parts[up:] and up < len(link.parts)
+    parent_count = next((index for index, part in enumerate(parts) if part != ".."), len(parts))
+    return not target.startswith("/") and ".." not in parts[parent_count:] and parent_count < len(link.parts)

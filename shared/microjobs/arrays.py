@@ -113,15 +113,15 @@ def open_array(path: Path) -> ArrayFile:
     """Read an array's header and check the size of the file.
 
     Raises:
-        UserError: the file is no .npy file, is truncated, or holds no 1-D or 2-D array of real numbers.
+        UserError: the file is no .npy file, is truncated, or does not contain a 1-D or 2-D array of real numbers.
     """
     if not path.exists():
         raise UserError(f"{path} does not exist")
     if not path.is_file():  # a pipe would block
         raise UserError(f"{path.name} is not a file")
     with path.open("rb") as file:
-        head, size = BytesIO(file.read(HEADER_BYTES)), os.fstat(file.fileno()).st_size
-    array = _parse_header(path, head)
+        header, size = BytesIO(file.read(HEADER_BYTES)), os.fstat(file.fileno()).st_size
+    array = _parse_header(path, header)
     _check_type(array)
     row_bytes = array.width * array.dtype.itemsize
     missing = array.offset + array.rows * row_bytes - size
@@ -131,15 +131,15 @@ def open_array(path: Path) -> ArrayFile:
     return array
 
 
-def _parse_header(path: Path, head: BytesIO) -> ArrayFile:
+def _parse_header(path: Path, header: BytesIO) -> ArrayFile:
     try:
-        version = npy.read_magic(head)
+        version = npy.read_magic(header)
         read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
-        shape, fortran, dtype = read(head)
+        shape, fortran, dtype = read(header)
     except Exception as error:  # numpy's parser raises many types of errors for malicious headers
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(f"{path.name} is not a .npy array: {reason[:200]}") from error
-    return ArrayFile(path, shape, dtype, fortran, head.tell())
+    return ArrayFile(path, shape, dtype, fortran, header.tell())
 
 
 def _check_type(array: ArrayFile) -> None:
@@ -147,7 +147,7 @@ def _check_type(array: ArrayFile) -> None:
     if dtype.hasobject:
         raise UserError(f"{name} is a pickled array: save it with a numeric dtype (allow_pickle=False)")
     if dtype.kind not in "biuf":
-        raise UserError(f"{name} holds {str(dtype)[:100]}: it must hold real numbers")
+        raise UserError(f"{name} has type {str(dtype)[:100]}: save real numbers")
     if len(shape) not in (1, 2) or min(shape) < 0:
         raise UserError(f"{name} has shape {str(shape)[:100]}: it must be (rows,) or (rows, features)")
 
@@ -179,7 +179,7 @@ def load_array(path: Path) -> NDArray[Any]:
     """Read a whole array into memory, shape (rows, width), and check that all values are finite.
 
     Raises:
-        UserError: `open_array` rejects the file, or a row holds NaN or infinity.
+        UserError: `open_array` rejects the file, or a row contains NaN or infinity.
     """
     array = open_array(path)
     blocks = []
@@ -190,10 +190,10 @@ def load_array(path: Path) -> NDArray[Any]:
 
 
 def refuse_bad_row(path: Path, start: int, block: NDArray[Any]) -> None:
-    """Raise UserError if a row of the block holds NaN or infinity. The block starts at row `start` of the file."""
+    """Raise UserError if a row of the block contains NaN or infinity. The block starts at row `start` of the file."""
     row = find_bad_row(block)
     if row is not None:
-        raise UserError(f"{path.name} row {start + row} holds NaN or infinity: fill or drop it")
+        raise UserError(f"{path.name} row {start + row} contains NaN or infinity: fill or drop it")
 
 
 def find_array_files(folder: Path, kind: str, split: str) -> list[Path]:
@@ -240,7 +240,7 @@ def load_split(folder: Path, split: str) -> tuple[NDArray[np.float32], NDArray[n
     """Read all shards of x and y of one split, as float32: x of shape (rows, features), y of shape (rows, 1).
 
     Raises:
-        UserError: files are missing, their widths or row counts differ, or they hold invalid values.
+        UserError: files are missing, their widths or row counts differ, or they contain invalid values.
     """
     return _load_pair(folder, split, find_array_files(folder, "x", split), find_array_files(folder, "y", split))
 
@@ -271,12 +271,12 @@ def _load_pair(
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     for kind, files in (("x", x_files), ("y", y_files)):
         if not files:
-            raise UserError(f"{folder} has no {kind}_{split}.npy: it holds {_describe_contents(folder)}")
+            raise UserError(f"{folder} has no {kind}_{split}.npy: it contains {_describe_contents(folder)}")
     x, y = _join(x_files), _join(y_files)
     if len(x) != len(y):
         raise UserError(f"x_{split} has {len(x)} rows but y_{split} has {len(y)}")
     if y.shape[1] != 1:
-        raise UserError(f"y_{split} has {y.shape[1]} values a row: one target is expected")
+        raise UserError(f"y_{split} has {y.shape[1]} values per row: one target is expected")
     if not len(x):
         raise UserError(f"x_{split} has no rows")
     return _to_float32(x, f"x_{split}"), _to_float32(y, f"y_{split}")
@@ -284,18 +284,20 @@ def _load_pair(
 
 def _to_float32(array: NDArray[Any], name: str) -> NDArray[np.float32]:
     with np.errstate(over="ignore"):
-        single = array.astype(np.float32)
-    row = find_bad_row(single)
+        converted = array.astype(np.float32)
+    row = find_bad_row(converted)
     if row is not None:
-        raise UserError(f"{name} row {row} holds a value too large for single precision: rescale the data")
-    return single
+        raise UserError(f"{name} row {row} contains a value that is too large for float32: rescale the data")
+    return converted
 
 
 def _join(files: list[Path]) -> NDArray[Any]:
     arrays = [load_array(path) for path in files]
     for path, array in zip(files, arrays, strict=True):
         if array.shape[1] != arrays[0].shape[1]:
-            raise UserError(f"{path.name} has {array.shape[1]} values a row, {files[0].name} has {arrays[0].shape[1]}")
+            raise UserError(
+                f"{path.name} has {array.shape[1]} values per row, but {files[0].name} has {arrays[0].shape[1]}"
+            )
     return np.concatenate(arrays)
 
 
@@ -310,7 +312,7 @@ class ArrayWriter:
     def __init__(self, file: IO[bytes], shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
         npy.write_array_header_1_0(file, {"descr": npy.dtype_to_descr(dtype), "fortran_order": False, "shape": shape})
         file.flush()
-        self.written = 0
+        self.written_bytes = 0
         self._file, self._dtype, self._offset = file, dtype, file.tell()
         self._row_bytes = math.prod(shape[1:]) * dtype.itemsize
         self._written_lock = threading.Lock()
@@ -318,12 +320,12 @@ class ArrayWriter:
     def write(self, start: int, block: NDArray[Any]) -> None:
         """Write the block. Its first row becomes row `start` of the file."""
         content = np.ascontiguousarray(block, self._dtype).reshape(-1).view(np.uint8)
-        position, left = self._offset + start * self._row_bytes, content.data
-        while left:  # a write to an almost full disk stores only a part
-            done = os.pwrite(self._file.fileno(), left, position)
-            position, left = position + done, left[done:]
+        position, remaining = self._offset + start * self._row_bytes, content.data
+        while remaining:  # a write to an almost full disk stores only a part
+            written_bytes = os.pwrite(self._file.fileno(), remaining, position)
+            position, remaining = position + written_bytes, remaining[written_bytes:]
         with self._written_lock:
-            self.written += content.nbytes
+            self.written_bytes += content.nbytes
 
 
 @contextlib.contextmanager
@@ -337,8 +339,8 @@ def write_array(path: Path, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Ite
         with partial.open("wb") as file:
             writer = ArrayWriter(file, shape, dtype)
             yield writer
-        if writer.written != math.prod(shape) * dtype.itemsize:
-            raise ValueError(f"{path.name}: {writer.written} bytes written for shape {shape}")
+        if writer.written_bytes != math.prod(shape) * dtype.itemsize:
+            raise ValueError(f"{path.name}: {writer.written_bytes} bytes written for shape {shape}")
 
 
 def save_array(path: Path, array: NDArray[Any]) -> None:

@@ -86,7 +86,10 @@ def read_bundle(folder: Path) -> Bundle:
         raise UserError(f"{folder / MANIFEST_FILE} has {manifest.features} features: train the model again")
     scaler = read_scaler(folder)
     if scaler is not None and scaler.features != manifest.features:
-        raise UserError(f"{folder}: the scaler has {scaler.features} features, the model {manifest.features}")
+        raise UserError(
+            f"{folder}: the scaler has {scaler.features} features, but the model has {manifest.features}: "
+            "train the model again"
+        )
     return Bundle(folder, manifest, scaler)
 
 

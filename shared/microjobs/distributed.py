@@ -95,7 +95,7 @@ def make_tf_program(resources: ResourceConfig, command: Sequence[str] = WORKER) 
 def _find_interface(resources: ResourceConfig, network: Network) -> str | None:
     """Return the network interface for frameworks; None if they should choose it."""
     name = "lo" if network.hosts else resources.network_interface
-    return name if name in {known for _, known in socket.if_nameindex()} else None
+    return name if name in {interface for _, interface in socket.if_nameindex()} else None
 
 
 def count_gpus() -> int:
@@ -116,7 +116,7 @@ def launch(
     resources: ResourceConfig,
     *,
     explain: ExplainExit | None = None,
-    started: Callable[[subprocess.Popen[bytes]], None] = lambda _: None,
+    on_start: Callable[[subprocess.Popen[bytes]], None] = lambda _: None,
     join_seconds: float = JOIN_SECONDS,
 ) -> None:
     """Run the program on this host, while the other hosts run theirs. All hosts end in the same way.
@@ -124,7 +124,7 @@ def launch(
     Args:
         explain: for a program that sends no reports: takes the exit code of the process, and returns the exit code of
             the script and the reason. The exit codes may differ if an agent runs the script.
-        started: called with the process when it has started.
+        on_start: called with the process when it has started.
         join_seconds: time for which hosts wait for each other.
 
     Raises:
@@ -137,7 +137,7 @@ def launch(
             watch.end(Ending(resources.current_host, 128 + stop.signal_number))
         if watch.verdict is None:
             with contextlib.closing(_Workers(program, resources.current_host, explain)) as workers:
-                started(workers.process)
+                on_start(workers.process)
                 # Workers stay until all hosts are done, because other workers may still read from them.
                 watch.end(_follow(workers, watch, stop))
     if watch.verdict is not None:
@@ -170,7 +170,7 @@ class _Workers:
         pipe = f"/proc/{os.getpid()}/fd/{self._write_end}"
         environment = {**os.environ, **program.variables, REPORT_VARIABLE: pipe}
         # Workers unblock stop signals when they can handle them. Scripts do not, so they start with unblocked signals.
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS if explain is None else ())
+        previous_mask = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS if explain is None else ())
         try:
             self.process = subprocess.Popen(
                 list(program.command),
@@ -180,7 +180,7 @@ class _Workers:
                 env=environment,
             )
         finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+            signal.pthread_sigmask(signal.SIG_SETMASK, previous_mask)
 
     def poll_ending(self, stop_signal: int | None) -> Ending | None:
         """Return how the program ended; None while it runs.

@@ -83,7 +83,7 @@ def from_exit_code(host: str, code: int, *, by_agent: bool = False) -> Ending:
     event = f"exited with code {code}" if code > 0 else f"was ended by {signal.Signals(-code).name}"
     is_killed = code == -signal.SIGKILL
     hint = "most likely out of memory; " if by_agent or is_killed else ""
-    reason = f"the training {event} without giving a reason: {hint}see the log above"
+    reason = f"the training {event} without reporting a reason: {hint}see the log above"
     return _make_failure(host, EXIT_PLATFORM if is_killed else EXIT_BUG, reason, _certainty_of_signal(-code))
 
 

@@ -32,7 +32,7 @@ def name_full_disk(path: Path) -> Iterator[None]:
 
 
 def _probe(folder: Path) -> int:
-    """Return the error number of a small write into the folder, 0 if it succeeds."""
+    """Return the error number of a small write into the folder; 0 if it succeeds."""
     try:
         with tempfile.TemporaryFile(dir=folder, buffering=0) as file:
             file.write(bytes(PROBE_BYTES))
@@ -81,12 +81,12 @@ def atomic_group() -> Iterator[Callable[[Path], None]]:
 def atomic_fill(folder: Path) -> Iterator[None]:
     """Create the folder if it does not exist. If the block fails, remove what the block added to the folder."""
     folder.mkdir(parents=True, exist_ok=True)
-    before = set(folder.iterdir())
+    existing = set(folder.iterdir())
     try:
         with name_full_disk(folder):
             yield
     except BaseException:
-        for path in set(folder.iterdir()) - before:
+        for path in set(folder.iterdir()) - existing:
             if path.is_dir():
                 shutil.rmtree(path)
             else:

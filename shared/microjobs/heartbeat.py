@@ -170,7 +170,7 @@ class Watch:
         count = len(self._resources.hosts)
         joined = f"{count - len(missing)} of {count} hosts joined"
         if refused:
-            joined += f"; {refused} callers did not know the job's secret: "
+            joined += f"; {refused} connections used a wrong job secret: "
             joined += f"give every host of the job the same {_SECRET_FILE}"
         return f"host {', '.join(missing)} did not join within {seconds:g} s: {joined}; see the missing host's log"
 

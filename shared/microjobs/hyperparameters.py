@@ -44,47 +44,47 @@ def parameter(
     return dataclasses.field(default=default, metadata=metadata)
 
 
-def load(declared: type[T], values: Mapping[str, str]) -> T:
+def load(declaration: type[T], values: Mapping[str, str]) -> T:
     """Parse the strings of hyperparameters.json. Skip hyperparameters that SageMaker or an SDK adds for itself.
 
     Raises:
         UserError: lists all unknown names and invalid values, with the reasons and similar names.
     """
-    parameters = {item["name"]: item for item in describe(declared)}
-    problems, checked = [], {}
+    parameters = {item["name"]: item for item in describe(declaration)}
+    problems, parsed = [], {}
     for name, text in values.items():
         if name.startswith(PLATFORM_PREFIX) or name in PLATFORM_NAMES:
             continue
         if name not in parameters:
-            hint = _suggest(name, parameters) or f"known are {', '.join(parameters)}"
+            hint = _suggest(name, parameters) or f"valid names: {', '.join(parameters)}"
             problems.append(f"{name!r} (value {text!r}) is unknown: {hint}")
             continue
         try:
-            checked[name] = parse_value(parameters[name], text)
+            parsed[name] = parse_value(parameters[name], text)
         except OverflowError:
             problems.append(f"{name} = {text!r} is too large")
         except ValueError as error:
             problems.append(f"{name} = {text!r} {error}")
     if problems:
         raise UserError("hyperparameters: " + "; ".join(problems))
-    return declared(**checked)
+    return declaration(**parsed)
 
 
-def describe(declared: type[Any]) -> list[dict[str, Any]]:
+def describe(declaration: type[Any]) -> list[dict[str, Any]]:
     """Return the declaration as plain values, for `--help`, the image's label and the launcher."""
-    types = typing.get_type_hints(declared)
+    types = typing.get_type_hints(declaration)
     return [
         {"name": field.name, "type": types[field.name].__name__, "default": field.default}
         | {key: value for key, value in field.metadata.items() if value is not None}
-        for field in dataclasses.fields(declared)
+        for field in dataclasses.fields(declaration)
     ]
 
 
-def help_text(declared: type[Any]) -> str:
+def help_text(declaration: type[Any]) -> str:
     """Return one line per hyperparameter: name, type, default, range, meaning."""
     rows = [
         (item["name"], f"{item['type']}, default {item['default']}{_format_range(item)}", item["help"])
-        for item in describe(declared)
+        for item in describe(declaration)
     ]
     name_width, type_width = (max(len(row[column]) for row in rows) for column in (0, 1))
     lines = [f"  {name:<{name_width}}  {kind:<{type_width}}  {meaning}" for name, kind, meaning in rows]
@@ -127,19 +127,19 @@ def parse_value(item: Mapping[str, Any], text: str) -> object:
     return value
 
 
-def _convert(kind: str, text: str) -> bool | int | float | str:
+def _convert(type_name: str, text: str) -> bool | int | float | str:
     value = decode_hyperparameter(text)
-    if kind == "str":
+    if type_name == "str":
         return value if isinstance(value, str) else text
-    if kind == "bool":
+    if type_name == "bool":
         if (word := str(value).lower()) not in BOOLEANS:
             raise ValueError("is neither true nor false")
         return BOOLEANS[word]
     # Some tuners encode categorical values twice, so a number may be a JSON string, such as "\"0.1\"".
     number = decode_hyperparameter(value) if isinstance(value, str) else value
     if isinstance(number, bool) or not isinstance(number, int | float) or not math.isfinite(number):
-        raise ValueError(f"is not {'a whole number' if kind == 'int' else 'a finite number'}")
-    if kind == "float":
+        raise ValueError(f"is not {'a whole number' if type_name == 'int' else 'a finite number'}")
+    if type_name == "float":
         return float(number)
     if number != int(number):
         raise ValueError("is not a whole number")

@@ -36,7 +36,7 @@ class Network:
     hosts: Mapping[str, str] = field(default_factory=dict)
     """The address of each host of the job, by host name."""
     ports: Mapping[tuple[str, int], int] = field(default_factory=dict)
-    """The port that a host listens on instead of a usual port, by host name and usual port."""
+    """The port that a host listens on instead of a default port, by host name and default port."""
     socket_path: Path | None = None
     """The Unix socket that a server listens on instead of a port. Every user of the machine could use a port."""
 
@@ -44,9 +44,9 @@ class Network:
         """Return the host's address. If no address is set, return the host's name, because the name resolves."""
         return self.hosts.get(host, host)
 
-    def port(self, host: str, usual: int) -> int:
-        """Return the port that a host listens on instead of the usual port."""
-        return self.ports.get((host, usual), usual)
+    def port(self, host: str, default_port: int) -> int:
+        """Return the port that a host listens on instead of the default port."""
+        return self.ports.get((host, default_port), default_port)
 
     def listen(self, port: int) -> socket.socket:
         """Return a socket that listens on a port of this host.
@@ -63,19 +63,19 @@ class Network:
 
     def variables(self) -> dict[str, str]:
         addresses = ",".join(f"{host}={address}" for host, address in self.hosts.items())
-        ports = ",".join(f"{host}:{usual}={port}" for (host, usual), port in self.ports.items())
+        ports = ",".join(f"{host}:{default_port}={port}" for (host, default_port), port in self.ports.items())
         return {ADDRESS: self.address, HOST_ADDRESSES: addresses, HOST_PORTS: ports}
 
     @classmethod
     def read(cls, environ: Mapping[str, str] = os.environ) -> "Network":
         ports = {}
-        for key, port in _pairs(environ.get(HOST_PORTS, "")).items():
-            host, _, usual = key.rpartition(":")
-            ports[host, int(usual)] = int(port)
+        for key, port in _parse_pairs(environ.get(HOST_PORTS, "")).items():
+            host, _, default_port = key.rpartition(":")
+            ports[host, int(default_port)] = int(port)
         folder = environ.get(SOCKET_FOLDER)
         return cls(
             environ.get(ADDRESS) or cls.address,
-            _pairs(environ.get(HOST_ADDRESSES, "")),
+            _parse_pairs(environ.get(HOST_ADDRESSES, "")),
             ports,
             cls.socket_in(folder) if folder else None,
         )
@@ -85,6 +85,6 @@ class Network:
         return Path(folder) / "http.socket"
 
 
-def _pairs(text: str) -> dict[str, str]:
+def _parse_pairs(text: str) -> dict[str, str]:
     pairs = (pair.partition("=") for pair in text.split(",") if pair)
     return {key: value for key, _, value in pairs}

@@ -71,7 +71,7 @@ class Claim:
     def decode(cls, claim: bytes) -> "Claim":
         magic, _, *texts = CLAIM.unpack(claim)
         if magic != MAGIC:
-            raise ConnectionError("the caller speaks another protocol")
+            raise ConnectionError("the caller uses another protocol")
         return cls(*(text.rstrip(b"\0").decode(errors="replace") for text in texts))
 
 
@@ -92,10 +92,10 @@ class Connection:
         is_caller: whether this side called the other one.
     """
 
-    def __init__(self, connected: socket.socket, secret: bytes, transcript: bytes, *, is_caller: bool) -> None:
-        self._socket = connected
+    def __init__(self, sock: socket.socket, secret: bytes, transcript: bytes, *, is_caller: bool) -> None:
+        self._socket = sock
         # Otherwise a second message would wait for the acknowledgement of the first message, up to 40 ms.
-        connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         keys = [_mac(secret, label, transcript) for label in (b"caller's frames", b"listener's frames")]
         self._outgoing, self._incoming = keys if is_caller else reversed(keys)
         self._sent = self._received = 0
@@ -116,11 +116,11 @@ class Connection:
         """
         self._unread += received
         contents = []
-        while (content := self._next()) is not None:
+        while (content := self._take_frame()) is not None:
             contents.append(content)
         return contents
 
-    def _next(self) -> bytes | None:
+    def _take_frame(self) -> bytes | None:
         if len(self._unread) < FRAME.size:
             return None
         start, (size,) = FRAME.size + MAC_BYTES, FRAME.unpack_from(self._unread)
@@ -192,37 +192,37 @@ def call(address: tuple[str, int], secret: bytes, claim: Claim, seconds: float =
         OSError: the listener does not answer in time.
     """
     deadline = time.monotonic() + seconds
-    connected = socket.create_connection(address, timeout=seconds)
+    sock = socket.create_connection(address, timeout=seconds)
     try:
-        return _shake_hands(connected, secret, claim, deadline)
+        return _shake_hands(sock, secret, claim, deadline)
     except BaseException as error:
-        connected.close()
+        sock.close()
         if isinstance(error, EOFError):
             raise UntrustedError("it closed the connection during the handshake") from error
         raise
 
 
-def _shake_hands(connected: socket.socket, secret: bytes, claim: Claim, deadline: float) -> Connection:
+def _shake_hands(sock: socket.socket, secret: bytes, claim: Claim, deadline: float) -> Connection:
     hello_claim = claim.encode(os.urandom(NONCE_BYTES))
-    connected.sendall(hello_claim + _mac(secret, b"hello", hello_claim))
-    challenge = _read(connected, CHALLENGE_BYTES, deadline)
+    sock.sendall(hello_claim + _mac(secret, b"hello", hello_claim))
+    challenge = _read(sock, CHALLENGE_BYTES, deadline)
     transcript = hello_claim + challenge[:NONCE_BYTES]
     _check_mac(_mac(secret, b"challenge", transcript), challenge[NONCE_BYTES:])
-    connected.sendall(_mac(secret, b"proof", transcript))
-    connection = Connection(connected, secret, transcript, is_caller=True)
-    if connection.unwrap(_read(connected, WELCOME_BYTES, time.monotonic() + WELCOME_SECONDS)) != [b""]:
-        raise UntrustedError("its answer is not an admission")
-    connected.settimeout(None)
+    sock.sendall(_mac(secret, b"proof", transcript))
+    connection = Connection(sock, secret, transcript, is_caller=True)
+    if connection.unwrap(_read(sock, WELCOME_BYTES, time.monotonic() + WELCOME_SECONDS)) != [b""]:
+        raise UntrustedError("it sent an invalid response at the end of the handshake")
+    sock.settimeout(None)
     return connection
 
 
-def _read(connected: socket.socket, size: int, deadline: float) -> bytes:
+def _read(sock: socket.socket, size: int, deadline: float) -> bytes:
     received = b""
     while len(received) < size:
         if (remaining := deadline - time.monotonic()) <= 0:
             raise TimeoutError("the handshake took too long")
-        connected.settimeout(remaining)
-        if not (part := connected.recv(size - len(received))):
+        sock.settimeout(remaining)
+        if not (part := sock.recv(size - len(received))):
             raise EOFError
         received += part
     return received
@@ -232,7 +232,7 @@ def _read(connected: socket.socket, size: int, deadline: float) -> bytes:
 class _Caller:
     """A caller whose handshake is not complete."""
 
-    connected: socket.socket
+    sock: socket.socket
     deadline: float = field(default_factory=lambda: time.monotonic() + HANDSHAKE_SECONDS)
     received: bytes = b""
     transcript: bytes = b""
@@ -255,13 +255,13 @@ class _Caller:
             _check_mac(_mac(secret, b"hello", claim), message[CLAIM.size :])
             nonce = os.urandom(NONCE_BYTES)
             self.transcript = claim + nonce
-            self.connected.sendall(nonce + _mac(secret, b"challenge", self.transcript))
+            self.sock.sendall(nonce + _mac(secret, b"challenge", self.transcript))
         return False
 
     def _receive(self, size: int) -> bool:
         """Read bytes of a message of `size` bytes, but no bytes after it. Return whether the message is complete."""
         with contextlib.suppress(BlockingIOError):
-            part = self.connected.recv(size - len(self.received))
+            part = self.sock.recv(size - len(self.received))
             if not part:
                 raise EOFError
             self.received += part
@@ -306,10 +306,10 @@ class Door:
         callers: list[_Caller] = []
         with contextlib.suppress(OSError):  # no more callers are waiting, or a caller has just disconnected
             while len(callers) < MAX_ACCEPTS:
-                connected, _ = self._listener.accept()
-                connected.setblocking(False)
-                callers.append(_Caller(connected))
-                self._selector.register(connected, selectors.EVENT_READ, callers[-1])
+                sock, _ = self._listener.accept()
+                sock.setblocking(False)
+                callers.append(_Caller(sock))
+                self._selector.register(sock, selectors.EVENT_READ, callers[-1])
         self._callers += callers
         return callers
 
@@ -326,8 +326,8 @@ class Door:
         if claim not in self._expected:
             self._drop(caller)
             return None
-        connection = Connection(caller.connected, self._secret, caller.transcript, is_caller=False)
-        caller.connected.sendall(connection.wrap(b""))
+        connection = Connection(caller.sock, self._secret, caller.transcript, is_caller=False)
+        caller.sock.sendall(connection.wrap(b""))
         self._expected.remove(claim)
         self._drop(caller, close=False)
         return claim, connection
@@ -342,6 +342,6 @@ class Door:
 
     def _drop(self, caller: _Caller, *, close: bool = True) -> None:
         self._callers.remove(caller)
-        self._selector.unregister(caller.connected)
+        self._selector.unregister(caller.sock)
         if close:
-            caller.connected.close()
+            caller.sock.close()

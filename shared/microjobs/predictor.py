@@ -97,7 +97,8 @@ def _test_predictions(bundle: Bundle, model: OnnxModel) -> None:
     shapes = [np.shape(values) for values in predictions]
     if shapes != [(1, 1), (3, 1)] or np.asarray(predictions[0]).dtype != np.float32:
         raise UserError(
-            f"{bundle.model} predicts {shapes[1]} for 3 rows, not (3, 1) in single precision: train it again"
+            f"{bundle.model}: for 3 rows, the predictions must be float32 of shape (3, 1), but have "
+            f"type {np.asarray(predictions[0]).dtype} and shape {shapes[1]}: train the model again"
         )
 
 

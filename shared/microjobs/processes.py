@@ -26,6 +26,7 @@ def has_children() -> bool:
 
 
 def children_of(parent: int) -> list[int]:
+    """Return the process IDs of the children of a process."""
     found = []
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):

@@ -87,17 +87,17 @@ def _run(arguments: list[str], layout: Layout) -> None:
         case ["train"]:
             _train(job, layout)
         case ["serve"]:
-            job.command("serve")()
+            job.find_command("serve")()
         case ["train" | "serve" as command, *rest]:
             raise UserError(f"{command!r} takes no arguments, got {rest}")
         case _:
-            job.command("process")(arguments)
+            job.find_command("process")(arguments)
 
 
 def _print_help(job: "_Job") -> None:
     """Print the hyperparameters of a training image, a processing image's own help, or a server's module docstring."""
-    if (declared := job.hyperparameters()) is not None:
-        print(f"usage: {job.folder.name} train\n\n{hyperparameters.help_text(declared)}")
+    if (declaration := job.load_hyperparameters()) is not None:
+        print(f"usage: {job.folder.name} train\n\n{hyperparameters.help_text(declaration)}")
         return
     main_module = job.load_main()
     if hasattr(main_module, "process"):
@@ -115,8 +115,8 @@ def _train(job: "_Job", layout: Layout) -> None:
         script_mode.train(str(program))
         return
     # Checked before the main module imports its framework, so that invalid hyperparameters are reported at once.
-    declared = job.hyperparameters()
-    job.command("train")(values if declared is None else hyperparameters.load(declared, values))
+    declaration = job.load_hyperparameters()
+    job.find_command("train")(values if declaration is None else hyperparameters.load(declaration, values))
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,7 @@ class _Job:
 
     folder: Path
 
-    def command(self, name: str) -> Callable[..., None]:
+    def find_command(self, name: str) -> Callable[..., None]:
         """Return the function of the main module that runs the command.
 
         Raises:
@@ -138,22 +138,22 @@ class _Job:
         return function
 
     def load_main(self) -> ModuleType:
-        if not self._has("main"):
+        if not self._has_module("main"):
             remedy = f"move the job's modules into that package, or set {JOB_VARIABLE} to the folder of a job"
             raise UserError(f"{self.folder} has no {package_name(self.folder.name)}/main.py: {remedy}")
-        loaded = self._import("main")
+        loaded = self._import_module("main")
         if received_signals:  # a library may catch `Stopped`, and take it for a missing optional package
             raise Stopped(received_signals[0])
         return loaded
 
-    def hyperparameters(self) -> type[Any] | None:
+    def load_hyperparameters(self) -> type[Any] | None:
         """Return the dataclass of the job's hyperparameters; None if it declares none."""
-        return self._import("hyperparameters").Hyperparameters if self._has("hyperparameters") else None
+        return self._import_module("hyperparameters").Hyperparameters if self._has_module("hyperparameters") else None
 
-    def _has(self, module: str) -> bool:
+    def _has_module(self, module: str) -> bool:
         return (self.folder / package_name(self.folder.name) / f"{module}.py").exists()
 
-    def _import(self, module: str) -> ModuleType:
+    def _import_module(self, module: str) -> ModuleType:
         return importlib.import_module(f"{package_name(self.folder.name)}.{module}")
 
 

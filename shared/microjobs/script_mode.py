@@ -209,7 +209,7 @@ def _execute_on_all_hosts(name: str, program: Program, resources: ResourceConfig
             dataclasses.replace(program, cwd=cwd, stderr=subprocess.PIPE, grace=SAVE_SECONDS),
             resources,
             explain=lambda code: _explain(name, code, tails[0].read()),
-            started=lambda process: tails.append(_Tail(process)),
+            on_start=lambda process: tails.append(_Tail(process)),
             join_seconds=JOIN_SECONDS,
         )
     except Stopped as stopped:

@@ -33,14 +33,16 @@ def locate(layout: Layout, uri: str, setting: str, work: Path, environ: Mapping[
         return _download(uri, setting, work, environ)
     path = layout.resolve_local_path(uri.removeprefix("file://"))
     if not path.exists():
-        raise UserError(f"{setting} {uri!r} does not exist: name a folder, a tar.gz or an S3 address")
+        raise UserError(f"{setting} {uri!r} does not exist: use a folder, a .tar.gz file or an S3 address")
     return path
 
 
 def _download(uri: str, setting: str, work: Path, environ: Mapping[str, str]) -> Path:
     bucket, key = urlsplit(uri).netloc, urlsplit(uri).path.lstrip("/")
     if not bucket or not key or key.endswith("/"):
-        raise UserError(f"{setting} {uri!r} names no object: name an archive, as s3://bucket/sourcedir.tar.gz does")
+        raise UserError(
+            f"{setting} {uri!r} is not the address of an object: use one such as s3://bucket/sourcedir.tar.gz"
+        )
     try:
         boto3 = importlib.import_module("boto3")
         exceptions = importlib.import_module("botocore.exceptions")

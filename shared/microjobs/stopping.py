@@ -37,9 +37,9 @@ def stop_request() -> Iterator[StopRequest]:
     def set_flag(number: int, _frame: FrameType | None) -> None:
         request.signal_number = number
 
-    before = {number: signal.signal(number, set_flag) for number in (signal.SIGTERM, signal.SIGINT)}
+    previous_handlers = {number: signal.signal(number, set_flag) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield request
     finally:
-        for number, handler in before.items():
+        for number, handler in previous_handlers.items():
             signal.signal(number, handler)

@@ -50,9 +50,11 @@ def supervise(job: Callable[[], NoReturn], layout: Layout, grace: float) -> int:
     job_processes.end_leftovers()
     code = os.waitstatus_to_exitcode(status)
     if code != 0 and job_processes.stop_signal is None:
-        _explain(layout, code)
+        _report_missing_reason(layout, code)
     if job_processes.timed_out:
-        _report_failure(layout, f"did not end within {grace:g} s of signal {job_processes.stop_signal}: killed")
+        _report_failure(
+            layout, f"killed, because it did not end within {grace:g} s after signal {job_processes.stop_signal}"
+        )
     restore_ownership(layout)
     return 128 - code if code < 0 else code
 
@@ -113,16 +115,16 @@ class _JobProcesses:
                     self._status = ended[1]
 
 
-def _explain(layout: Layout, code: int) -> None:
+def _report_missing_reason(layout: Layout, code: int) -> None:
     """Write the failure file of a job that could not write it."""
     if layout.failure.exists():
         return
     if code == -signal.SIGKILL:
-        reason = "killed by SIGKILL: most likely out of memory; use a larger instance or less data at a time"
+        reason = "killed by SIGKILL: most likely out of memory; use a larger instance or smaller batches"
     elif code < 0:
         reason = f"ended by {signal.Signals(-code).name}: a crash in native code; see the log above"
     else:
-        reason = f"exited with code {code} without giving a reason; see the log above"
+        reason = f"exited with code {code} without reporting a reason; see the log above"
     _report_failure(layout, reason)
 
 
@@ -150,10 +152,10 @@ def restore_ownership(layout: Layout) -> None:
 
 
 def _change_owner(folder: Path, user: int, group: int) -> None:
-    waiting = [folder]
-    while waiting:  # not recursive: folders may be nested deeper than Python's recursion limit
-        for path in waiting.pop().iterdir():
+    pending_folders = [folder]
+    while pending_folders:  # not recursive: folders may be nested deeper than Python's recursion limit
+        for path in pending_folders.pop().iterdir():
             if path.lstat().st_uid == 0:
                 os.chown(path, user, group, follow_symlinks=False)
             if path.is_dir() and not path.is_symlink():
-                waiting.append(path)
+                pending_folders.append(path)

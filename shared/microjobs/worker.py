@@ -54,10 +54,10 @@ def finish() -> None:
 
 
 def _format_line(code: int, reason: str) -> bytes:
-    kept = len(reason)
+    kept_characters = len(reason)
     while (
         len(line := json.dumps([code, reason], ensure_ascii=False).encode(errors="replace") + b"\n") > _MAX_LINE_BYTES
     ):
-        kept = min(kept * 3 // 4, _MAX_LINE_BYTES)
-        reason = reason[: kept // 2] + reason[-kept // 2 :]
+        kept_characters = min(kept_characters * 3 // 4, _MAX_LINE_BYTES)
+        reason = reason[: kept_characters // 2] + reason[-kept_characters // 2 :]
     return line

@@ -20,7 +20,7 @@ GetImageAttributes = Callable[[str], dict[str, Any]]
 LIST_PACKAGES = "import importlib.metadata as m; print(*sorted(f'{d.name}=={d.version}' for d in m.distributions()))"
 
 
-def pins(lock: Path) -> set[str]:
+def read_pins(lock: Path) -> set[str]:
     found = re.findall(r"^([\w.-]+)(?:\[[\w,-]+\])?==([^ ]+)", lock.read_text(), re.MULTILINE)
     return {f"{_normalize(name)}=={version}" for name, version in found}
 
@@ -35,7 +35,9 @@ def test_image_contains_exactly_the_packages_of_its_locks(job: str, root: Path, 
     installed = {
         f"{_normalize(name)}=={version}" for name, _, version in (word.partition("==") for word in run.log.split())
     }
-    assert installed == pins(CONTAINERS / job / "cpu.lock") | pins(REPOSITORY / "shared" / "requirements.lock")
+    assert installed == read_pins(CONTAINERS / job / "cpu.lock") | read_pins(
+        REPOSITORY / "shared" / "requirements.lock"
+    )
 
 
 def test_same_locks_build_the_same_layers(image_attributes: GetImageAttributes) -> None:

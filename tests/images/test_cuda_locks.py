@@ -35,11 +35,11 @@ def test_cuda_lock_resolves_with_its_hashes(lock: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("lock", LOCKS, ids=lambda lock: lock.parent.name)
 def test_cuda_lock_has_the_versions_of_the_cpu_lock(lock: Path) -> None:
-    cpu, cuda = (pins(path) for path in (lock.with_name("cpu.lock"), lock))
+    cpu, cuda = (read_pins(path) for path in (lock.with_name("cpu.lock"), lock))
     different = {name for name in cpu.keys() & cuda.keys() if cpu[name] != cuda[name]}
     assert different == set()
 
 
-def pins(lock: Path) -> dict[str, str]:
+def read_pins(lock: Path) -> dict[str, str]:
     """Return versions by name, without the local part (`+cpu` of 2.13.0+cpu)."""
     return dict(re.findall(r"^([a-z0-9._-]+)==([^ +]+)", lock.read_text(), re.MULTILINE))

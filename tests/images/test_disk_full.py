@@ -10,7 +10,7 @@ from docker.types import Mount
 
 from microjobs.contract import DEFAULT_ROOT, Layout
 from tests.images.conftest import RunJob
-from tests.images.training import write_request, write_small
+from tests.images.training import write_request, write_small_data
 
 pytestmark = pytest.mark.engine
 
@@ -24,7 +24,7 @@ def test_full_disk_is_reported_and_leaves_no_partial_file(
 ) -> None:
     layout = Layout(root)
     write_request(layout, epochs=3)
-    write_small(layout)
+    write_small_data(layout)
     folder = f"{DEFAULT_ROOT}/{name}"
     command = ["sh", "-c", TRAIN_AND_LIST_FILES.format(folder=folder)]
     disk = Mount(folder, "", "tmpfs", tmpfs_size=size)

@@ -39,12 +39,12 @@ def example(job: str) -> Example:
 
 
 @pytest.fixture
-def prepared(example: Example, root: Path) -> Layout:
+def prepared_layout(example: Example, root: Path) -> Layout:
     example.prepare(Layout(root))
     return Layout(root)
 
 
-def give_to_another_user(root: Path) -> None:
+def change_owner(root: Path) -> None:
     """Change the owner of all files, as if a user with another UID had mounted them."""
     for path in [root, *root.rglob("*")]:
         os.chown(path, 12345, 23456)
@@ -66,22 +66,22 @@ def run_until_exit(start: StartJob, job: str, example: Example, root: Path, opti
 
 @pytest.mark.parametrize("options", [AS_SAGEMAKER, HARDENED], ids=["as-sagemaker", "hardened"])
 def test_valid_input_gives_exit_code_0_and_artifacts(
-    job: str, options: dict[str, Any], example: Example, prepared: Layout, start_job: StartJob
+    job: str, options: dict[str, Any], example: Example, prepared_layout: Layout, start_job: StartJob
 ) -> None:
     if options:
-        give_to_another_user(prepared.root)
-    run = run_until_exit(start_job, job, example, prepared.root, options).wait()
+        change_owner(prepared_layout.root)
+    run = run_until_exit(start_job, job, example, prepared_layout.root, options).wait()
     assert run.code == 0, run.log
     assert run.failure is None
-    assert [name for name in example.artifacts if not (prepared.root / name).is_file()] == []
+    assert [name for name in example.artifacts if not (prepared_layout.root / name).is_file()] == []
     assert run.warnings() == []
 
 
 def test_invalid_input_gives_exit_code_2_and_the_reason(
-    job: str, example: Example, prepared: Layout, run_job: RunJob
+    job: str, example: Example, prepared_layout: Layout, run_job: RunJob
 ) -> None:
-    example.corrupt(prepared)
-    run = run_job(job, example.arguments, prepared.root, expect=2)
+    example.corrupt(prepared_layout)
+    run = run_job(job, example.arguments, prepared_layout.root, expect=2)
     assert run.failure is not None
     assert example.expected_error in run.failure
     assert len(run.failure) <= MAX_FAILURE_CHARACTERS
@@ -90,19 +90,19 @@ def test_invalid_input_gives_exit_code_2_and_the_reason(
 
 
 def test_results_belong_to_the_owner_of_the_folder(
-    job: str, example: Example, prepared: Layout, start_job: StartJob
+    job: str, example: Example, prepared_layout: Layout, start_job: StartJob
 ) -> None:
     if example.is_server:
         pytest.skip("a server writes no results")
-    give_to_another_user(prepared.root)
-    run_until_exit(start_job, job, example, prepared.root, {})
-    results = [prepared.root / name for name in example.artifacts]
+    change_owner(prepared_layout.root)
+    run_until_exit(start_job, job, example, prepared_layout.root, {})
+    results = [prepared_layout.root / name for name in example.artifacts]
     assert {path.stat().st_uid for path in results} == {12345}
 
 
-def test_stopped_job_ends_in_time(job: str, example: Example, prepared: Layout, start_job: StartJob) -> None:
+def test_stopped_job_ends_in_time(job: str, example: Example, prepared_layout: Layout, start_job: StartJob) -> None:
     # Limited to a twentieth of a core until the signal is sent, so that a quick job does not end before.
-    started = start_job(job, example.arguments, prepared.root, cpu_period=100_000, cpu_quota=5_000)
+    started = start_job(job, example.arguments, prepared_layout.root, cpu_period=100_000, cpu_quota=5_000)
     started.wait_until_signals_are_handled()
     started.container.kill("SIGTERM")
     started.container.update(cpu_quota=-1)
@@ -112,13 +112,15 @@ def test_stopped_job_ends_in_time(job: str, example: Example, prepared: Layout, 
     assert stopped.failure is None
 
 
-def test_train_and_serve_are_entrypoints(job: str, example: Example, prepared: Layout, start_job: StartJob) -> None:
+def test_train_and_serve_are_entrypoints(
+    job: str, example: Example, prepared_layout: Layout, start_job: StartJob
+) -> None:
     """ContainerEntrypoint replaces the image's entry point, so PATH has the programs `train` and `serve`."""
     verb = example.arguments[:1]
     if verb in (["train"], ["serve"]):
-        started = start_job(job, [], prepared.root, entrypoint=verb)
+        started = start_job(job, [], prepared_layout.root, entrypoint=verb)
     else:
-        started = start_job(job, example.arguments, prepared.root, entrypoint=["python", "-m", "microjobs"])
+        started = start_job(job, example.arguments, prepared_layout.root, entrypoint=["python", "-m", "microjobs"])
     if example.is_server:
         started.wait_until(lambda: answers_ping(started), "200 on /ping", timeout=60)
         started.stop(timeout=30)

@@ -21,7 +21,7 @@ from microjobs.contract import (
     write_training_resource_config,
 )
 from tests.images.conftest import Job, Run, RunJob, StartJob
-from tests.images.training import weights, write_request, write_small
+from tests.images.training import load_weights, write_request, write_small_data
 
 pytestmark = pytest.mark.engine
 
@@ -52,7 +52,7 @@ class Hosts:
             channel = Channel(distribution=distribution)
             write_input_data_config(layout, {"train": channel, "test": channel})
             write_training_resource_config(layout, ResourceConfig(host, tuple(self.layouts)))
-            write_small(layout)
+            write_small_data(layout)
 
     def start(self, job: str) -> None:
         self.jobs = {host: self._start(job, layout, host) for host, layout in self.layouts.items()}
@@ -92,14 +92,14 @@ def hosts(network: Network, start_job: StartJob, tmp_path: Path) -> Callable[[in
 def train_on_one_host(job: str, root: Path, run_job: RunJob, **hyperparameters: object) -> Layout:
     layout = Layout(root)
     write_request(layout, **hyperparameters)
-    write_small(layout)
+    write_small_data(layout)
     run_job(job, ["train"], root)
     return layout
 
 
 def assert_same(found: Layout, expected: Layout) -> None:
     """Compare weights and metrics."""
-    pairs = zip(weights(found.model / "model.onnx"), weights(expected.model / "model.onnx"), strict=True)
+    pairs = zip(load_weights(found.model / "model.onnx"), load_weights(expected.model / "model.onnx"), strict=True)
     assert all(np.allclose(weight, expected_weight, atol=1e-4) for weight, expected_weight in pairs)
     metrics, expected_metrics = (dict(read_bundle(layout.model).manifest.metrics) for layout in (found, expected))
     assert metrics.pop("seconds") is not expected_metrics.pop("seconds")

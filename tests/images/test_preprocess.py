@@ -111,7 +111,7 @@ def test_invalid_row_on_one_host_is_the_error_of_all_hosts(arrays: Arrays, start
     arrays["x_test"][7, 3] = np.nan
     runs = wait(start_hosts(one_file_per_host(arrays)))
     assert {run.code for run in runs.values()} == {2}
-    assert all(run.failure and run.failure.startswith("x_test.npy row 7 holds nan") for run in runs.values())
+    assert all(run.failure and run.failure.startswith("x_test.npy row 7 contains nan") for run in runs.values())
     assert output_files(runs) == {}
 
 

@@ -20,7 +20,7 @@ RESULTS = {
 """Files in the folder `root` after the examples. The tests of serve run the examples of its README."""
 
 
-def page(job: str) -> Path:
+def find_readme(job: str) -> Path:
     return Path("containers", job, "README.md")
 
 
@@ -33,12 +33,14 @@ def run(snippet: Snippet, folder: Path) -> None:
 
 @pytest.mark.parametrize("job", RESULTS)
 def test_examples_run_in_order(job: str, tmp_path: Path) -> None:
-    for snippet in (*code_blocks(page(job)), *inline_commands(page(job))):
+    for snippet in (*code_blocks(find_readme(job)), *inline_commands(find_readme(job))):
         if not snippet.text.startswith("make "):
             run(snippet, tmp_path)
     assert [name for name in RESULTS[job] if not (tmp_path / "root" / name).is_file()] == []
 
 
 def test_all_readmes_with_examples_are_tested() -> None:
-    with_examples = {job for job in JOBS if any("docker run" in snippet.text for snippet in code_blocks(page(job)))}
+    with_examples = {
+        job for job in JOBS if any("docker run" in snippet.text for snippet in code_blocks(find_readme(job)))
+    }
     assert with_examples - {"serve"} == set(RESULTS)

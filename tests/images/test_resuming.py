@@ -18,17 +18,17 @@ from microjobs.bundle import read_bundle
 from microjobs.contract import Layout
 from microjobs.trainer.checkpoints import MANIFEST
 from tests.images.conftest import Job, Run, RunJob, Starter, StartJob
-from tests.images.training import weights, write_request, write_small
+from tests.images.training import load_weights, write_request, write_small_data
 
 pytestmark = pytest.mark.engine
 
 EPOCHS = 1500
 STOP_SECONDS = 10.0
 
-KILLS = {"train-pytorch": 20, "train-tensorflow": 4}
-STOPS = {"train-pytorch": 4, "train-tensorflow": 2}
+KILL_COUNTS = {"train-pytorch": 20, "train-tensorflow": 4}
+STOP_COUNTS = {"train-pytorch": 4, "train-tensorflow": 2}
 """Number of signals per job, at random moments; MICROJOBS_DRILL_ENDS overrides it."""
-MAX_SECONDS = {"train-pytorch": 4.0, "train-tensorflow": 10.0}
+MAX_SIGNAL_SECONDS = {"train-pytorch": 4.0, "train-tensorflow": 10.0}
 """Latest time of a signal, in seconds after the container starts: from the first import to the export."""
 
 EXTRA_HYPERPARAMETERS: Mapping[str, Mapping[str, object]] = {
@@ -36,7 +36,7 @@ EXTRA_HYPERPARAMETERS: Mapping[str, Mapping[str, object]] = {
     "train-tensorflow": {},
 }
 
-Uninterrupted = Callable[[str], list[bytes]]
+TrainWithoutInterruption = Callable[[str], list[bytes]]
 
 
 @pytest.fixture
@@ -50,7 +50,7 @@ def layout(job: str, root: Path) -> Layout:
     """A training job of a few seconds with a folder for checkpoints."""
     layout = Layout(root)
     write_training_request(layout, **EXTRA_HYPERPARAMETERS[job])
-    write_small(layout)
+    write_small_data(layout)
     layout.checkpoints.mkdir()
     return layout
 
@@ -62,11 +62,11 @@ def write_training_request(layout: Layout, **hyperparameters: object) -> None:
 
 def read_weights(layout: Layout) -> list[bytes]:
     """Return the bytes of the model's weights."""
-    return [value.tobytes() for value in weights(layout.model / "model.onnx")]
+    return [value.tobytes() for value in load_weights(layout.model / "model.onnx")]
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], list[bytes]]]:
+def train_without_interruption(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], list[bytes]]]:
     """A function that returns the weights of an uninterrupted job."""
     starter = Starter()
 
@@ -74,7 +74,7 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable
     def run(job: str) -> list[bytes]:
         layout = Layout(tmp_path_factory.mktemp(job))
         write_training_request(layout, **EXTRA_HYPERPARAMETERS[job])
-        write_small(layout)
+        write_small_data(layout)
         ended = starter(job, ["train"], layout.root).wait()
         assert ended.code == 0, ended.log
         return read_weights(layout)
@@ -88,7 +88,7 @@ def random_moments(job: str, ends: Mapping[str, int]) -> Iterator[float]:
     seed = random.randrange(1 << 32)  # noqa: S311
     print(f"seed of the random moments: {seed}")
     generator = random.Random(seed)  # noqa: S311
-    return (generator.uniform(0, MAX_SECONDS[job]) for _ in range(count))
+    return (generator.uniform(0, MAX_SIGNAL_SECONDS[job]) for _ in range(count))
 
 
 def send_signal(job: Job, number: int, moment: float) -> Run:
@@ -102,23 +102,23 @@ def send_signal(job: Job, number: int, moment: float) -> Run:
     return job.wait(timeout=60)
 
 
-@pytest.mark.parametrize("job", KILLS)
+@pytest.mark.parametrize("job", KILL_COUNTS)
 def test_killed_training_resumes_to_the_same_weights(
-    job: str, layout: Layout, start_job: StartJob, run_job: RunJob, uninterrupted: Uninterrupted
+    job: str, layout: Layout, start_job: StartJob, run_job: RunJob, train_without_interruption: TrainWithoutInterruption
 ) -> None:
-    for moment in random_moments(job, KILLS):
+    for moment in random_moments(job, KILL_COUNTS):
         run = send_signal(start_job(job, ["train"], layout.root), signal.SIGKILL, moment)
         assert run.code in (0, 137), run.log
     run_job(job, ["train"], layout.root)
-    assert read_weights(layout) == uninterrupted(job)
+    assert read_weights(layout) == train_without_interruption(job)
     assert read_bundle(layout.model).manifest.metrics["epochs"] == EPOCHS
 
 
-@pytest.mark.parametrize("job", STOPS)
+@pytest.mark.parametrize("job", STOP_COUNTS)
 def test_stopped_training_exits_with_0_and_resumes(
-    job: str, layout: Layout, start_job: StartJob, run_job: RunJob, uninterrupted: Uninterrupted
+    job: str, layout: Layout, start_job: StartJob, run_job: RunJob, train_without_interruption: TrainWithoutInterruption
 ) -> None:
-    for moment in random_moments(job, STOPS):
+    for moment in random_moments(job, STOP_COUNTS):
         started = start_job(job, ["train"], layout.root)
         started.wait_until_signals_are_handled()
         time.sleep(moment)
@@ -127,11 +127,11 @@ def test_stopped_training_exits_with_0_and_resumes(
         assert seconds < STOP_SECONDS, started.log
         assert "stopped by SIGTERM" in started.log or f"{EPOCHS} epochs in" in started.log
     run_job(job, ["train"], layout.root)
-    assert read_weights(layout) == uninterrupted(job)
+    assert read_weights(layout) == train_without_interruption(job)
 
 
-def test_torn_checkpoint_is_set_aside_with_a_warning(
-    job: str, layout: Layout, start_job: StartJob, uninterrupted: Uninterrupted
+def test_damaged_checkpoint_is_set_aside_with_a_warning(
+    job: str, layout: Layout, start_job: StartJob, train_without_interruption: TrainWithoutInterruption
 ) -> None:
     started = start_job(job, ["train"], layout.root)
     started.wait_for_log("Epoch: 200 ")
@@ -142,8 +142,8 @@ def test_torn_checkpoint_is_set_aside_with_a_warning(
     largest.write_bytes(largest.read_bytes()[:-1])
     run = start_job(job, ["train"], layout.root).wait()
     assert (run.code, len(run.warnings())) == (0, 1), run.log
-    assert f"{newest.name} is torn: {largest.name} has" in run.warnings()[0]
-    assert read_weights(layout) == uninterrupted(job)
+    assert f"{newest.name} is damaged: {largest.name} has" in run.warnings()[0]
+    assert read_weights(layout) == train_without_interruption(job)
 
 
 def test_checkpoint_of_another_training_is_refused(job: str, layout: Layout, run_job: RunJob) -> None:

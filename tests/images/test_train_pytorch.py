@@ -8,7 +8,7 @@ import pytest
 from microjobs.bundle import read_bundle
 from microjobs.contract import Layout
 from tests.images.conftest import Run, RunJob, RunPython
-from tests.images.training import STRAIGHT_LINE_TABLE, weights, write_request, write_straight_line
+from tests.images.training import STRAIGHT_LINE_TABLE, load_weights, write_request, write_straight_line_data
 
 pytestmark = pytest.mark.engine
 
@@ -29,7 +29,7 @@ def run(root: Path, run_job: RunJob) -> Run:
         seed=42,
         batch_size=0,
     )
-    write_straight_line(layout)
+    write_straight_line_data(layout)
     return run_job("train-pytorch", ["train"], root)
 
 
@@ -39,7 +39,9 @@ def test_prints_the_notebooks_table(run: Run) -> None:
 
 
 def test_weight_and_bias_match_the_notebook(run: Run) -> None:
-    found = {round(float(value.item()), 4) for value in weights(run.layout.model / "model.onnx") if value.size == 1}
+    found = {
+        round(float(value.item()), 4) for value in load_weights(run.layout.model / "model.onnx") if value.size == 1
+    }
     assert {0.3067, 0.9011} <= found
 
 
@@ -54,7 +56,7 @@ def test_straight_line_is_not_scaled(run: Run) -> None:
 def test_trains_on_a_single_test_row(root: Path, run_job: RunJob) -> None:
     layout = Layout(root)
     write_request(layout, epochs=2)
-    write_straight_line(layout)
+    write_straight_line_data(layout)
     for kind in ("x", "y"):
         path = layout.channel("test") / f"{kind}_test.npy"
         np.save(path, np.load(path)[:1])
@@ -64,7 +66,7 @@ def test_trains_on_a_single_test_row(root: Path, run_job: RunJob) -> None:
 def test_gpu_settings_are_ignored_without_a_gpu(root: Path, run_job: RunJob) -> None:
     layout = Layout(root)
     write_request(layout, epochs=2, mixed_precision="true", compile="true")
-    write_straight_line(layout)
+    write_straight_line_data(layout)
     run = run_job("train-pytorch", ["train"], root)
     assert "without mixed_precision and compile, which need a GPU" in run.log
 

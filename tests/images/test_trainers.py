@@ -13,10 +13,10 @@ from tests.conftest import BOSTON
 from tests.images.conftest import RunJob, StartJob
 from tests.images.training import (
     LINEAR_REGRESSION_MSE,
-    weights,
-    write_boston,
+    load_weights,
+    write_boston_data,
     write_request,
-    write_small,
+    write_small_data,
     write_split,
 )
 
@@ -30,7 +30,7 @@ def layout(root: Path) -> Layout:
     """A small training job that is ready to run."""
     layout = Layout(root)
     write_request(layout, epochs=3, batch_size=8)
-    write_small(layout)
+    write_small_data(layout)
     return layout
 
 
@@ -61,7 +61,7 @@ def test_same_seed_gives_same_weights(job: str, layout: Layout, run_job: RunJob)
     for seed in (1, 1, 2):
         write_request(layout, epochs=3, batch_size=8, seed=seed)
         run_job(job, ["train"], layout.root)
-        models.append(weights(layout.model / "model.onnx"))
+        models.append(load_weights(layout.model / "model.onnx"))
     first, same_seed, other_seed = models
     assert all(np.array_equal(*pair) for pair in zip(first, same_seed, strict=True))
     assert not all(np.array_equal(*pair) for pair in zip(first, other_seed, strict=True))
@@ -72,7 +72,7 @@ def test_same_seed_gives_same_weights(job: str, layout: Layout, run_job: RunJob)
 def test_beats_linear_regression_on_housing(job: str, seed: int, root: Path, run_job: RunJob) -> None:
     layout = Layout(root)
     write_request(layout, epochs=70, batch_size=128, learning_rate=0.01, seed=seed)
-    write_boston(layout)
+    write_boston_data(layout)
     run_job(job, ["train"], root)
     assert read_bundle(layout.model).manifest.metrics["test_mse"] < LINEAR_REGRESSION_MSE
 
@@ -110,7 +110,7 @@ def test_error_names_the_row_with_nan(job: str, layout: Layout, run_job: RunJob)
     np.save(path, rows)
     run = run_job(job, ["train"], layout.root, expect=2)
     assert run.failure is not None
-    assert run.failure.startswith("x_train.npy row 5 holds")
+    assert run.failure.startswith("x_train.npy row 5 contains")
 
 
 def test_error_names_the_missing_channel(job: str, root: Path, run_job: RunJob) -> None:
@@ -124,7 +124,7 @@ def test_error_names_the_missing_channel(job: str, root: Path, run_job: RunJob) 
 def test_test_rows_of_another_width_are_refused(job: str, layout: Layout, run_job: RunJob) -> None:
     write_split(layout, "test", np.ones((8, 3)), np.ones(8))
     run = run_job(job, ["train"], layout.root, expect=2)
-    assert run.failure == "x_train has 4 values a row, x_test has 3: preprocess both in the same job"
+    assert run.failure == "x_train has 4 values per row, but x_test has 3: preprocess both in the same job"
 
 
 def test_error_of_diverged_training_names_the_learning_rate(job: str, layout: Layout, run_job: RunJob) -> None:

@@ -12,18 +12,18 @@ from microjobs.interpreter import EXECUTABLE_VARIABLES
 from tests.conftest import CONTAINERS, JOBS
 from tests.images.conftest import RunJob, StartJob
 from tests.images.example import load_example
-from tests.images.test_every_image import GetImageAttributes, answers_ping, give_to_another_user, run_until_exit
+from tests.images.test_every_image import GetImageAttributes, answers_ping, change_owner, run_until_exit
 from tests.images.training import write_request
 
 pytestmark = pytest.mark.engine
 
 CODE = f"{DEFAULT_ROOT}/code"
-SHADOWS = ("json", "main", "microjobs", "hyperparameters", "numpy", "queue", "sitecustomize", "usercustomize")
-NOWHERE = "/nonexistent"
+SHADOWING_MODULES = ("json", "main", "microjobs", "hyperparameters", "numpy", "queue", "sitecustomize", "usercustomize")
+MISSING_FOLDER = "/nonexistent"
 VARIABLES = {
-    "PYTHONPATH": f"{CODE}:{NOWHERE}",
-    "PYTHONHOME": NOWHERE,
-    **dict.fromkeys(EXECUTABLE_VARIABLES, NOWHERE),
+    "PYTHONPATH": f"{CODE}:{MISSING_FOLDER}",
+    "PYTHONHOME": MISSING_FOLDER,
+    **dict.fromkeys(EXECUTABLE_VARIABLES, MISSING_FOLDER),
     "PYTHONSTARTUP": f"{CODE}/json.py",
     "PYTHONUSERBASE": CODE,
     "PYTHONSAFEPATH": "1",
@@ -32,18 +32,18 @@ VARIABLES = {
     "PYTHONINSPECT": "1",
     "PYTHONIOENCODING": "ascii",
     "PYTHONUTF8": "0",
-    "LD_LIBRARY_PATH": f"{CODE}:{NOWHERE}",
+    "LD_LIBRARY_PATH": f"{CODE}:{MISSING_FOLDER}",
     "LANG": "C",
     "LC_ALL": "C",
-    "HOME": NOWHERE,
-    "PATH": NOWHERE,
-    "TMPDIR": NOWHERE,
+    "HOME": MISSING_FOLDER,
+    "PATH": MISSING_FOLDER,
+    "TMPDIR": MISSING_FOLDER,
     "USER": "",
     "LOGNAME": "unknown-user",
     "MPLBACKEND": "nosuch",
-    "MPLCONFIGDIR": NOWHERE,
+    "MPLCONFIGDIR": MISSING_FOLDER,
     "KERAS_BACKEND": "nosuch",
-    "KERAS_HOME": NOWHERE,
+    "KERAS_HOME": MISSING_FOLDER,
 }
 
 
@@ -61,10 +61,10 @@ SETTINGS = {
 }
 
 
-def write_shadows(folder: Path) -> None:
+def write_shadowing_modules(folder: Path) -> None:
     """Write modules that end any program that imports one of them."""
     folder.mkdir(parents=True, exist_ok=True)
-    for name in SHADOWS:
+    for name in SHADOWING_MODULES:
         (folder / f"{name}.py").write_text("import os\nos._exit(99)\n")
 
 
@@ -75,8 +75,8 @@ def test_settings_do_not_break_the_images(
 ) -> None:
     example, layout, options = load_example(CONTAINERS / job), Layout(root), dict(settings.options)
     example.prepare(layout)
-    write_shadows(layout.code)
-    give_to_another_user(root)
+    write_shadowing_modules(layout.code)
+    change_owner(root)
     if settings.umask:
         entrypoint = " ".join(image_attributes(job)["Config"]["Entrypoint"])
         options["entrypoint"] = ["sh", "-c", f'umask {settings.umask}; exec {entrypoint} "$@"', "sh"]
@@ -107,7 +107,7 @@ def test_script_gets_the_python_path_and_the_user(job: str, root: Path, run_job:
         job,
         ["train"],
         root,
-        environment={"PYTHONPATH": f"{CODE}/lib", "PYTHONHOME": NOWHERE, "PYTHONEXECUTABLE": NOWHERE},
+        environment={"PYTHONPATH": f"{CODE}/lib", "PYTHONHOME": MISSING_FOLDER, "PYTHONEXECUTABLE": MISSING_FOLDER},
     )
     result = json.loads((layout.model / "result.json").read_text())
     assert result == {"mylib": f"{CODE}/lib/mylib.py", "user": "root", "home": "/root"}
@@ -128,7 +128,7 @@ def test_handlers_get_the_users_python_path(root: Path, start_job: StartJob) -> 
 @pytest.mark.parametrize(
     ("environment", "reason"),
     [
-        ({"SAGEMAKER_BASE_DIR": NOWHERE}, f"SAGEMAKER_BASE_DIR '{NOWHERE}' is not a folder"),
+        ({"SAGEMAKER_BASE_DIR": MISSING_FOLDER}, f"SAGEMAKER_BASE_DIR '{MISSING_FOLDER}' is not a folder"),
         ({"SAGEMAKER_CONTAINER_LOG_LEVEL": "loud"}, "SAGEMAKER_CONTAINER_LOG_LEVEL 'loud' is not a log level"),
     ],
 )

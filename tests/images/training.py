@@ -57,7 +57,7 @@ def write_split(layout: Layout, split: str, x: ArrayLike, y: ArrayLike) -> None:
         save_array(layout.channel(split) / f"{kind}_{split}.npy", np.asarray(values))
 
 
-def write_small(layout: Layout, features: int = 4) -> None:
+def write_small_data(layout: Layout, features: int = 4) -> None:
     """Write 24 training rows and 8 test rows of a linear target, scaled."""
     random = np.random.default_rng(0)
     x = random.normal(size=(32, features))
@@ -67,7 +67,7 @@ def write_small(layout: Layout, features: int = 4) -> None:
     write_scaler(layout.channel("train"), Scaler([24] * features, [400.0] * features, [170.0] * features))
 
 
-def write_straight_line(layout: Layout) -> None:
+def write_straight_line_data(layout: Layout) -> None:
     """Write the notebook's `y = 0.3 x + 0.9`: 80 training rows and 20 test rows, not scaled."""
     x = np.arange(0, 1, 0.01, dtype=np.float32)[:, np.newaxis]
     y = np.float32(0.3) * x + np.float32(0.9)
@@ -75,7 +75,7 @@ def write_straight_line(layout: Layout) -> None:
     write_split(layout, "test", x[80:], y[80:])
 
 
-def write_boston(layout: Layout) -> None:
+def write_boston_data(layout: Layout) -> None:
     """Write Keras's split of the housing data, scaled by the training rows."""
     with np.load(BOSTON) as arrays:
         x, y = arrays["x"], arrays["y"]
@@ -88,7 +88,7 @@ def write_boston(layout: Layout) -> None:
     write_scaler(layout.channel("train"), Scaler([train_rows] * x.shape[1], mean.tolist(), scale.tolist()))
 
 
-def weights(model: Path) -> list[NDArray[np.float32]]:
+def load_weights(model: Path) -> list[NDArray[np.float32]]:
     """Return the weights of a model.onnx, in the order of their names."""
     tensors = sorted(onnx.load(model).graph.initializer, key=lambda tensor: tensor.name)
     return [np.asarray(numpy_helper.to_array(tensor)) for tensor in tensors]
@@ -99,7 +99,7 @@ def trainer_example(*own_files: str, max_megabytes: int) -> Example:
 
     def prepare(layout: Layout) -> None:
         write_request(layout, epochs=3)
-        write_small(layout)
+        write_small_data(layout)
 
     def corrupt(layout: Layout) -> None:
         (layout.channel("train") / "y_train.npy").unlink()

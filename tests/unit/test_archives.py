@@ -53,7 +53,7 @@ def test_links_inside_the_archive_are_extracted(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("members", "words"),
+    ("members", "message"),
     [
         ([file_member("../evil")], "leaves the archive's folder"),
         ([file_member("a/../../evil")], "leaves the archive's folder"),
@@ -67,15 +67,15 @@ def test_links_inside_the_archive_are_extracted(tmp_path: Path) -> None:
         ([file_member("good/b")], "not a complete tar archive"),
         ([file_member("x" * 300)], "not a complete tar archive"),
         ([file_member("a/" * 1000 + "b")], "more than 64 folders deep"),
-        ([link_member("pipe", "", tarfile.FIFOTYPE)], "neither a file nor a folder"),
-        ([link_member("device", "", tarfile.CHRTYPE)], "neither a file nor a folder"),
+        ([link_member("pipe", "", tarfile.FIFOTYPE)], "is not a file, a folder or a link"),
+        ([link_member("device", "", tarfile.CHRTYPE)], "is not a file, a folder or a link"),
     ],
 )
-def test_member_that_would_leave_the_folder_raises(members: list[Member], words: str, tmp_path: Path) -> None:
+def test_member_that_would_leave_the_folder_raises(members: list[Member], message: str, tmp_path: Path) -> None:
     work = tmp_path / "work"
     work.mkdir()
     path = archive(tmp_path, file_member("good"), *members)
-    with pytest.raises(UserError, match=words):
+    with pytest.raises(UserError, match=message):
         archives.unpack(path, work / "out")
     assert list(work.iterdir()) == []
     assert not (tmp_path / "evil").exists()
@@ -94,7 +94,7 @@ def test_bomb_raises_before_it_fills_the_disk(members: int, tmp_path: Path, monk
     monkeypatch.setattr(archives, "MIN_LIMIT_BYTES", 1000)
     size = 1_000_000 // members
     path = archive(tmp_path, *(file_member(f"zeros-{number}", bytes(size)) for number in range(members)))
-    with pytest.raises(UserError, match="refused as a bomb"):
+    with pytest.raises(UserError, match="possible decompression bomb"):
         archives.unpack(path, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
@@ -144,7 +144,7 @@ def test_too_many_members_raise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(archives, "MAX_MEMBERS", 3)
     members = [file_member(str(number)) for number in range(4)]
     archives.unpack(archive(tmp_path, *members[:3]), tmp_path / "three")
-    with pytest.raises(UserError, match="or 3 members: refused as a bomb"):
+    with pytest.raises(UserError, match="or 3 members: refused"):
         archives.unpack(archive(tmp_path, *members), tmp_path / "four")
 
 

@@ -19,7 +19,7 @@ def save(path: Path, array: NDArray[Any]) -> Path:
 
 @pytest.mark.parametrize("order", ["C", "F"])
 @pytest.mark.parametrize("dtype", ["<f8", ">f4", "<f2", "<i4", "|u1", "|b1"])
-def test_blocks_hold_the_array_for_any_layout_and_dtype(
+def test_blocks_contain_the_array_for_any_layout_and_dtype(
     order: Any, dtype: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     array = np.asarray(np.random.default_rng(0).integers(0, 2, (100, 3)), dtype=dtype, order=order)
@@ -116,8 +116,8 @@ def make_invalid_file(folder: Path, kind: str) -> Path:
     ("kind", "message"),
     [
         ("pickled", "pickled array"),
-        ("text", "must hold real numbers"),
-        ("complex", "must hold real numbers"),
+        ("text", "save real numbers"),
+        ("complex", "save real numbers"),
         ("three-dimensional", r"shape \(2, 2, 2\)"),
         ("no array", "not a .npy array"),
         ("empty", "not a .npy array"),
@@ -150,7 +150,7 @@ def test_pickled_array_is_never_unpickled(tmp_path: Path) -> None:
 def test_non_finite_value_error_names_row(non_finite_value: float, tmp_path: Path) -> None:
     array = np.zeros((40_000, 2))
     array[33_333, 1] = non_finite_value
-    with pytest.raises(UserError, match=r"x_train\.npy row 33333 holds NaN or infinity"):
+    with pytest.raises(UserError, match=r"x_train\.npy row 33333 contains NaN or infinity"):
         arrays.load_array(save(tmp_path / "x_train.npy", array))
 
 
@@ -186,8 +186,8 @@ def test_shards_of_a_split_are_joined_in_order(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        (["x_train.npy"], "has no y_train.npy: it holds x_train.npy"),
-        ([], "has no x_train.npy: it holds nothing"),
+        (["x_train.npy"], "has no y_train.npy: it contains x_train.npy"),
+        ([], "has no x_train.npy: it contains nothing"),
         (["x_train-00000-of-00002.npy", "y_train.npy"], "x_train-00001-of-00002.npy is missing"),
         (["x_train.npy", "x_train-00000-of-00001.npy", "y_train.npy"], "do not belong together"),
     ],
@@ -209,5 +209,5 @@ def test_row_count_mismatch_raises(tmp_path: Path) -> None:
 def test_float32_overflow_error_names_row(tmp_path: Path) -> None:
     save(tmp_path / "x_test.npy", np.array([[1.0], [1e39]]))
     save(tmp_path / "y_test.npy", np.zeros(2))
-    with pytest.raises(UserError, match="x_test row 1 holds a value too large"):
+    with pytest.raises(UserError, match="x_test row 1 contains a value that is too large"):
         arrays.load_split(tmp_path, "test")

@@ -43,13 +43,13 @@ def write_input(layout: Layout, arrays: Arrays) -> None:
         np.save(layout.processing("test") / f"{name}.npy", array)
 
 
-def sample(rows: int = 40_000) -> dict[str, NDArray[np.float64]]:
+def make_arrays(rows: int = 40_000) -> dict[str, NDArray[np.float64]]:
     random = np.random.default_rng(0)
     x = random.normal(size=(rows, 3))
     return {"x_test": x, "y_test": x @ WEIGHTS + 3.0 + random.normal(0, 2, rows)}
 
 
-def start(layout: Layout, *arguments: str, **variables: str) -> subprocess.Popen[str]:
+def start_job(layout: Layout, *arguments: str, **variables: str) -> subprocess.Popen[str]:
     environment = {
         **os.environ,
         **variables,
@@ -61,8 +61,8 @@ def start(layout: Layout, *arguments: str, **variables: str) -> subprocess.Popen
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
-def score(layout: Layout, *arguments: str, expect: int = 0) -> Path:
-    process = start(layout, *arguments)
+def run_job(layout: Layout, *arguments: str, expect: int = 0) -> Path:
+    process = start_job(layout, *arguments)
     log, _ = process.communicate(timeout=120)
     assert process.returncode == expect, log
     return layout.processing("batch")
@@ -74,17 +74,17 @@ def expected_mse(data: Arrays) -> float:
 
 
 def test_files_of_other_programs_are_skipped(layout: Layout) -> None:
-    write_input(layout, sample(100))
+    write_input(layout, make_arrays(100))
     for folder in ("model", "test"):
         for name in (".DS_Store", "_SUCCESS"):
             (layout.processing(folder) / name).touch()
-    score(layout)
+    run_job(layout)
 
 
 def test_predictions_and_report_are_written(layout: Layout) -> None:
-    data = sample()
+    data = make_arrays()
     write_input(layout, data)
-    batch = score(layout)
+    batch = run_job(layout)
     predictions = np.load(batch / "predictions.npy")
     np.testing.assert_allclose(predictions, data["x_test"] @ WEIGHTS + 3.0, atol=1e-5)
     assert predictions.shape == (40_000,)
@@ -96,30 +96,30 @@ def test_predictions_and_report_are_written(layout: Layout) -> None:
 
 
 def test_model_archive_of_a_training_job_is_extracted(layout: Layout, tmp_path: Path) -> None:
-    write_input(layout, sample(100))
+    write_input(layout, make_arrays(100))
     layout.processing("model").rename(tmp_path / "model")
     layout.processing("model").mkdir()
     with tarfile.open(layout.processing("model") / "model.tar.gz", "w:gz") as tar:
         tar.add(tmp_path / "model", ".")
-    assert (score(layout) / "predictions.npy").exists()
+    assert (run_job(layout) / "predictions.npy").exists()
 
 
 def test_raw_signature_scales_inside_the_model(layout: Layout) -> None:
-    data = sample(100)
+    data = make_arrays(100)
     write_input(layout, {"x_test": data["x_test"] * 2 + 1, "y_test": data["y_test"]})
     linear_bundle(layout.processing("model"), WEIGHTS, 3.0, Scaler([9] * 3, [1.0] * 3, [2.0] * 3))
-    batch = score(layout, "--signature", "raw")
+    batch = run_job(layout, "--signature", "raw")
     np.testing.assert_allclose(np.load(batch / "predictions.npy"), data["x_test"] @ WEIGHTS + 3.0, atol=1e-5)
 
 
 def test_training_arrays_are_not_scored(layout: Layout) -> None:
-    write_input(layout, sample(100) | {"x_train": np.zeros((5, 3)), "y_train": np.zeros(5)})
-    assert [path.name for path in score(layout).glob("*.npy")] == ["predictions.npy"]
+    write_input(layout, make_arrays(100) | {"x_train": np.zeros((5, 3)), "y_train": np.zeros(5)})
+    assert [path.name for path in run_job(layout).glob("*.npy")] == ["predictions.npy"]
 
 
 def test_without_targets_only_predictions_are_written(layout: Layout) -> None:
-    write_input(layout, {"x_test": sample(100)["x_test"]})
-    batch = score(layout)
+    write_input(layout, {"x_test": make_arrays(100)["x_test"]})
+    batch = run_job(layout)
     assert (batch / "predictions.npy").exists()
     assert json.loads((batch / "report.json").read_text()) == {"rows": 100}
     assert "unknown (no targets)" in (batch / "score-report.txt").read_text()
@@ -131,14 +131,14 @@ def test_without_targets_only_predictions_are_written(layout: Layout) -> None:
         ({}, "no test data on any host"),
         ({"x_test": np.zeros((5, 4)), "y_test": np.zeros(5)}, "rows have shape (5, 4): the model takes (rows, 3)"),
         ({"x_test": np.zeros((5, 3)), "y_test": np.zeros(4)}, "y_test.npy has 4 rows but x_test.npy has 5"),
-        ({"x_test": np.full((5, 3), np.nan), "y_test": np.zeros(5)}, "x_test.npy row 0 holds NaN"),
+        ({"x_test": np.full((5, 3), np.nan), "y_test": np.zeros(5)}, "x_test.npy row 0 contains NaN"),
         ({"x_test": np.zeros((5, 3)), "y_test": np.zeros((5, 2))}, "y_test.npy has 2 values per row"),
     ],
     ids=["none", "width", "rows", "nan", "targets"],
 )
 def test_invalid_arrays_are_refused_without_a_report(arrays: Arrays, error: str, layout: Layout) -> None:
     write_input(layout, arrays)
-    batch = score(layout, expect=2)
+    batch = run_job(layout, expect=2)
     assert error in (read_failure(layout) or "")
     assert list(batch.iterdir()) == []
 
@@ -147,28 +147,28 @@ def test_invalid_arrays_are_refused_without_a_report(arrays: Arrays, error: str,
     ("x", "y", "error"),
     [
         (1e39, 0.0, "x_test.npy row 30000: the model predicts"),
-        (0.0, np.nan, "y_test.npy row 30000 holds NaN"),
+        (0.0, np.nan, "y_test.npy row 30000 contains NaN"),
         (0.0, 1e200, "too large to square"),
     ],
 )
 def test_invalid_row_leaves_no_predictions(x: float, y: float, error: str, layout: Layout) -> None:
-    data = sample()
+    data = make_arrays()
     data["x_test"][30_000, 1], data["y_test"][30_000] = x, y
     write_input(layout, data)
-    assert list(score(layout, expect=2).iterdir()) == []
+    assert list(run_job(layout, expect=2).iterdir()) == []
     assert error in (read_failure(layout) or "")
 
 
 def test_failed_job_removes_predictions_of_other_files(layout: Layout) -> None:
-    x = sample(100)["x_test"]
+    x = make_arrays(100)["x_test"]
     write_input(layout, {"x_test-00000-of-00002": x, "x_test-00001-of-00002": np.full((5, 3), np.inf)})
-    assert list(score(layout, expect=2).iterdir()) == []
+    assert list(run_job(layout, expect=2).iterdir()) == []
 
 
 def test_number_of_points_in_the_plot_is_limited(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(arrays, "BLOCK_BYTES", 1000)
     linear_bundle(tmp_path, WEIGHTS, 3.0)
-    data = sample(9_000)
+    data = make_arrays(9_000)
     for name, array in data.items():
         np.save(tmp_path / f"{name}.npy", array)
     result = scoring.score_file(
@@ -183,7 +183,7 @@ def test_number_of_points_in_the_plot_is_limited(monkeypatch: pytest.MonkeyPatch
 
 @pytest.mark.parametrize("model", ["none", "two archives", "no onnx"])
 def test_invalid_model_is_refused(model: str, layout: Layout) -> None:
-    write_input(layout, sample(10))
+    write_input(layout, make_arrays(10))
     folder = layout.processing("model")
     (folder / "model.onnx").unlink()
     if model == "two archives":
@@ -191,7 +191,7 @@ def test_invalid_model_is_refused(model: str, layout: Layout) -> None:
         (folder / "b.tar.gz").touch()
     if model == "no onnx":
         (folder / "model.onnx").write_bytes(b"not a model")
-    score(layout, expect=2)
+    run_job(layout, expect=2)
     assert "model" in (read_failure(layout) or "")
 
 
@@ -206,10 +206,10 @@ def hosts(tmp_path: Path) -> dict[str, Layout]:
     return layouts
 
 
-def run_all(hosts: Mapping[str, Layout]) -> list[int]:
+def run_on_all_hosts(hosts: Mapping[str, Layout]) -> list[int]:
     with reserve(list(hosts)) as (network, _):
         own = {name: dataclasses.replace(network, address=network.resolve(name)).variables() for name in hosts}
-        processes = [start(layout, **own[name]) for name, layout in hosts.items()]
+        processes = [start_job(layout, **own[name]) for name, layout in hosts.items()]
         for process in processes:
             process.communicate(timeout=120)
     return [process.returncode for process in processes]
@@ -217,13 +217,13 @@ def run_all(hosts: Mapping[str, Layout]) -> list[int]:
 
 @pytest.mark.parametrize("crossed", [False, True], ids=["targets-on-the-same-host", "targets-on-the-other-host"])
 def test_two_hosts_with_shards_write_one_report(crossed: bool, hosts: dict[str, Layout]) -> None:
-    data = sample(1000)
+    data = make_arrays(1000)
     first, second = hosts.values()
     for number, (features, targets) in enumerate([(first, second), (second, first)]):
         half = slice(number * 500, number * 500 + 500)
         write_input(features, {f"x_test-{number:05}-of-00002": data["x_test"][half]})
         write_input(targets if crossed else features, {f"y_test-{number:05}-of-00002": data["y_test"][half]})
-    assert run_all(hosts) == [0, 0]
+    assert run_on_all_hosts(hosts) == [0, 0]
     report = json.loads((first.processing("batch") / "report.json").read_text())
     assert report["rows"] == 1000
     assert report["mse"] == pytest.approx(expected_mse(data), rel=1e-5)
@@ -236,9 +236,9 @@ def test_two_hosts_with_shards_write_one_report(crossed: bool, hosts: dict[str, 
 
 
 def test_replicated_data_is_scored_once(hosts: dict[str, Layout]) -> None:
-    data = sample(1000)
+    data = make_arrays(1000)
     for layout in hosts.values():
         write_input(layout, data)
-    assert run_all(hosts) == [0, 0]
+    assert run_on_all_hosts(hosts) == [0, 0]
     written = [path.name for layout in hosts.values() for path in layout.processing("batch").iterdir()]
     assert written.count("predictions.npy") == 1

@@ -49,7 +49,7 @@ def test_manifest_without_features_raises(tmp_path: Path) -> None:
 
 def test_scaler_feature_count_mismatch_raises(tmp_path: Path) -> None:
     linear_bundle(tmp_path, [1.0], 0.0, Scaler([1, 1], [0.0, 0.0], [1.0, 1.0]))
-    with pytest.raises(UserError, match="the scaler has 2 features, the model 1"):
+    with pytest.raises(UserError, match="the scaler has 2 features, but the model has 1"):
         bundle.read_bundle(tmp_path)
 
 

@@ -186,7 +186,7 @@ def test_host_with_another_secret_gets_a_remedy(hosts: Hosts) -> None:
     assert {end.code for end in ends.values()} == {3}
     assert all(remedy in end.printed for end in ends.values()), ends
     assert "host algo-3 did not join within 5 s: 2 of 3 hosts joined; " in ends["algo-1"].printed
-    assert "callers did not know the job's secret" in ends["algo-1"].printed
+    assert "connections used a wrong job secret" in ends["algo-1"].printed
     assert "host algo-1, the first of the job, did not answer within 3 s" in ends["algo-3"].printed
 
 

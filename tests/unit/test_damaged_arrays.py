@@ -23,11 +23,11 @@ from microjobs.errors import UserError
 from microjobs.hosts import OneHost
 from microjobs_preprocess import standardise
 
-NAMES = ("x_train.npy", "y_train.npy", "x_test.npy", "y_test.npy")
-EXAMPLES = int(os.environ.get("MICROJOBS_EXAMPLES", "100"))
+FILE_NAMES = ("x_train.npy", "y_train.npy", "x_test.npy", "y_test.npy")
+MAX_EXAMPLES = int(os.environ.get("MICROJOBS_EXAMPLES", "100"))
 WriteFile = Callable[[Path], object]
 
-generated_examples = settings(max_examples=EXAMPLES, suppress_health_check=list(HealthCheck))
+generated_examples = settings(max_examples=MAX_EXAMPLES, suppress_health_check=list(HealthCheck))
 
 # --- damaged files ---
 
@@ -120,7 +120,7 @@ DAMAGED_FILES: st.SearchStrategy[WriteFile] = st.one_of(
 
 
 def write_valid_arrays(folder: Path) -> None:
-    for name in NAMES:
+    for name in FILE_NAMES:
         np.save(folder / name, np.arange(24.0).reshape(8, 3) if name[0] == "x" else np.arange(8.0))
 
 
@@ -145,7 +145,8 @@ def run_job(layout: Layout, missing: Literal["mean"] | None) -> bool:
 
 @pytest.mark.filterwarnings("ignore:.*Python 2")  # numpy warns about some headers
 @given(
-    damage=st.dictionaries(st.sampled_from(NAMES), DAMAGED_FILES, min_size=1), missing=st.sampled_from([None, "mean"])
+    damage=st.dictionaries(st.sampled_from(FILE_NAMES), DAMAGED_FILES, min_size=1),
+    missing=st.sampled_from([None, "mean"]),
 )
 @generated_examples
 def test_damaged_input_gives_all_outputs_or_an_error(

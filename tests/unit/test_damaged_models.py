@@ -25,32 +25,32 @@ from microjobs.errors import UserError
 from microjobs.predictor import Predictor
 from tests.bundles import linear_bundle
 
-EXAMPLES = int(os.environ.get("MICROJOBS_EXAMPLES", "100"))
-under_fire = settings(max_examples=EXAMPLES, suppress_health_check=list(HealthCheck))
+MAX_EXAMPLES = int(os.environ.get("MICROJOBS_EXAMPLES", "100"))
+generated_examples = settings(max_examples=MAX_EXAMPLES, suppress_health_check=list(HealthCheck))
 
 
-def good_files() -> dict[str, bytes]:
+def make_valid_files() -> dict[str, bytes]:
     with tempfile.TemporaryDirectory() as folder:
         linear_bundle(Path(folder), [1.0, 2.0], 0.5)
         return {path.name: path.read_bytes() for path in Path(folder).iterdir()}
 
 
-GOOD = good_files()
+VALID_FILES = make_valid_files()
 
 # --- archives made to do harm ---
 
-PARTS = st.sampled_from(["a", "b", "..", ".", "", "/", "model.onnx", "1", "x" * 300, "\0", "é", "\udcff", "a\nb"])
+PATH_PARTS = st.sampled_from(["a", "b", "..", ".", "", "/", "model.onnx", "1", "x" * 300, "\0", "é", "\udcff", "a\nb"])
 PATHS = st.one_of(
-    st.lists(PARTS, min_size=1, max_size=4).map("/".join),
+    st.lists(PATH_PARTS, min_size=1, max_size=4).map("/".join),
     st.sampled_from(["a/" * 70 + "b", "a/" * 3000 + "b", "/etc/x", "../outside", "model.onnx/x"]),
 )
-KINDS = [bytes([kind]) for kind in b"0123456789SLKxgX\0"]
+MEMBER_TYPES = [bytes([kind]) for kind in b"0123456789SLKxgX\0"]
 
 
 @st.composite
 def members(draw: st.DrawFn) -> tuple[tarfile.TarInfo, bytes]:
     info = tarfile.TarInfo(draw(PATHS))
-    info.type, info.linkname = draw(st.sampled_from(KINDS)), draw(PATHS)
+    info.type, info.linkname = draw(st.sampled_from(MEMBER_TYPES)), draw(PATHS)
     info.mode = draw(st.sampled_from([0o644, 0o4755, 0]))
     content = draw(st.binary(max_size=30))
     info.size = draw(st.sampled_from([len(content), len(content), 0, 1 << 20, 8**11 - 1, 1 << 62]))
@@ -66,7 +66,7 @@ def archive_files(draw: st.DrawFn) -> bytes:
         fileobj=packed, mode="w", format=draw(st.sampled_from([tarfile.GNU_FORMAT, tarfile.PAX_FORMAT]))
     ) as tar:
         if draw(st.booleans()):
-            add_files(tar, GOOD)
+            add_files(tar, VALID_FILES)
         for info, content in harmful:
             tar.addfile(info)
             packed.write(content.ljust(512, b"\0"))
@@ -104,7 +104,7 @@ def load(folder: Path) -> Predictor | None:
 
 
 @given(content=archive_files())
-@under_fire
+@generated_examples
 def test_any_archive_loads_or_raises_and_leaves_nothing(content: bytes) -> None:
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
         patch.setattr(tempfile, "tempdir", folder)
@@ -124,12 +124,12 @@ JSON = st.recursive(
     lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(st.sampled_from(["mean", "a"]), inner)),
     max_leaves=4,
 )
-MANIFEST: dict[str, Any] = json.loads(GOOD[bundle.MANIFEST_FILE])
+MANIFEST: dict[str, Any] = json.loads(VALID_FILES[bundle.MANIFEST_FILE])
 MANIFESTS = st.one_of(
     st.dictionaries(st.sampled_from(list(MANIFEST)), JSON).map(lambda changed: json.dumps(MANIFEST | changed).encode()),
     JSON.map(lambda value: json.dumps(value).encode()),
     st.sampled_from([b"", b"\xff", b"[" * 100_000, b'{"features": ' + b"9" * 5000 + b"}"]),
-    damaged(GOOD[bundle.MANIFEST_FILE]),
+    damaged(VALID_FILES[bundle.MANIFEST_FILE]),
 )
 NUMBERS = st.one_of(st.lists(st.sampled_from([0, 1, 2.5, 1e400, None, "x", 10**400]), max_size=3), JSON)
 SCALERS = st.one_of(
@@ -140,8 +140,8 @@ SCALERS = st.one_of(
 )
 
 
-@given(manifest=MANIFESTS, scaler=st.one_of(st.none(), SCALERS), model=damaged(GOOD[bundle.MODEL_FILE]))
-@under_fire
+@given(manifest=MANIFESTS, scaler=st.one_of(st.none(), SCALERS), model=damaged(VALID_FILES[bundle.MODEL_FILE]))
+@generated_examples
 def test_any_model_folder_loads_or_raises(manifest: bytes, scaler: bytes | None, model: bytes) -> None:
     with tempfile.TemporaryDirectory() as folder:
         files = {bundle.MANIFEST_FILE: manifest, bundle.MODEL_FILE: model, "scaler.json": scaler}
@@ -170,13 +170,13 @@ IDENTITY = helper.make_node("Identity", ["x"], ["y"])
 
 
 @pytest.mark.parametrize(
-    ("node", "inputs", "output", "words"),
+    ("node", "inputs", "output", "message"),
     [
         (IDENTITY, [value("x", FLOAT, "n", 3)], value("y", FLOAT, "n", 3), "does not take rows of 2 features"),
         (IDENTITY, [value("x", DOUBLE, "n", 2)], value("y", DOUBLE, "n", 2), "does not take rows of 2 features"),
         (IDENTITY, [value("x", STRING, "n", 2)], value("y", STRING, "n", 2), "does not take rows of 2 features"),
         (IDENTITY, [value("x", FLOAT, 1, 2)], value("y", FLOAT, 1, 2), "does not take rows of 2 features"),
-        (IDENTITY, [value("x", FLOAT, "n", 2)], value("y", FLOAT, "n", 2), r"predicts \(3, 2\) for 3 rows"),
+        (IDENTITY, [value("x", FLOAT, "n", 2)], value("y", FLOAT, "n", 2), r"but have type float32 and shape \(3, 2\)"),
         (
             helper.make_node("Add", ["x", "z"], ["y"]),
             [value("x", FLOAT, "n", 2), value("z", FLOAT, "n", 2)],
@@ -184,13 +184,13 @@ IDENTITY = helper.make_node("Identity", ["x"], ["y"])
             "does not take rows of 2 features",
         ),
     ],
-    ids=["width", "double", "text", "one row", "two values a row", "two inputs"],
+    ids=["width", "double", "text", "one row", "two values per row", "two inputs"],
 )
 def test_model_with_other_inputs_or_outputs_raises(
-    node: onnx.NodeProto, inputs: list[Any], output: Any, words: str, tmp_path: Path
+    node: onnx.NodeProto, inputs: list[Any], output: Any, message: str, tmp_path: Path
 ) -> None:
     save_model(tmp_path, node, inputs, output)
-    with pytest.raises(UserError, match=words):
+    with pytest.raises(UserError, match=message):
         Predictor(bundle.read_bundle(tmp_path))
 
 

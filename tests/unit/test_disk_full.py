@@ -35,10 +35,10 @@ pytestmark = pytest.mark.skipif(
 
 
 @dataclass(frozen=True)
-class Ended:
+class FinishedJob:
     code: int
     log: str
-    left: list[str]
+    remaining_files: list[str]
     """Paths of the files on the small disk."""
 
 
@@ -47,7 +47,7 @@ def layout(tmp_path: Path) -> Layout:
     return Layout(tmp_path / "ml")
 
 
-def run(job: str, layout: Layout, disk: Path, size: str = "1m") -> Ended:
+def run(job: str, layout: Layout, disk: Path, size: str = "1m") -> FinishedJob:
     disk.mkdir(parents=True, exist_ok=True)
     environment = os.environ | {
         "MICROJOBS_JOB": str(CONTAINERS / job),
@@ -59,35 +59,35 @@ def run(job: str, layout: Layout, disk: Path, size: str = "1m") -> Ended:
     script = ["sh", "-c", ON_SMALL_DISK, "sh", size, str(disk)]
     command = [*NAMESPACE, *script, sys.executable, "-m", "microjobs"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    left = [line.removeprefix("left: ") for line in done.stdout.splitlines() if line.startswith("left: ")]
-    return Ended(done.returncode, done.stderr, left)
+    remaining_files = [line.removeprefix("left: ") for line in done.stdout.splitlines() if line.startswith("left: ")]
+    return FinishedJob(done.returncode, done.stderr, remaining_files)
 
 
-def save(folder: Path, rows: int, names: Iterable[str]) -> None:
+def save_arrays(folder: Path, rows: int, names: Iterable[str]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for name in names:
         np.save(folder / f"{name}.npy", np.random.default_rng(0).normal(size=(rows, 3)[: 2 if name[0] == "x" else 1]))
 
 
-def full(file: Path) -> str:
+def full_disk_reason(file: Path) -> str:
     return f"no space left on the device while writing {file}: give the job a larger volume"
 
 
 @pytest.mark.parametrize(("split", "name"), [("train", "x_train.npy"), ("test", "x_test.npy")])
 def test_preprocess_leaves_neither_arrays_nor_scaler(split: str, name: str, layout: Layout) -> None:
-    save(layout.processing("input"), 100_000, ["x_train", "y_train", "x_test", "y_test"])
+    save_arrays(layout.processing("input"), 100_000, ["x_train", "y_train", "x_test", "y_test"])
     ended = run("preprocess", layout, layout.processing(split))
-    assert (ended.code, ended.left) == (3, []), ended.log
-    assert read_failure(layout) == full(layout.processing(split) / name)
+    assert (ended.code, ended.remaining_files) == (3, []), ended.log
+    assert read_failure(layout) == full_disk_reason(layout.processing(split) / name)
     assert "Traceback" not in ended.log
     assert list(layout.root.glob("processing/t*/*")) == []
 
 
 def test_preprocess_that_has_room_for_the_features_only_leaves_nothing(layout: Layout) -> None:
-    save(layout.processing("input"), 100_000, ["x_train", "y_train"])
+    save_arrays(layout.processing("input"), 100_000, ["x_train", "y_train"])
     ended = run("preprocess", layout, layout.processing("train"), size="2500k")  # 2.4 MB and 0.8 MB
-    assert (ended.code, ended.left) == (3, []), ended.log
-    assert read_failure(layout) == full(layout.processing("train") / "y_train.npy")
+    assert (ended.code, ended.remaining_files) == (3, []), ended.log
+    assert read_failure(layout) == full_disk_reason(layout.processing("train") / "y_train.npy")
 
 
 @pytest.mark.parametrize(
@@ -95,14 +95,14 @@ def test_preprocess_that_has_room_for_the_features_only_leaves_nothing(layout: L
     [("256k", "predictions.npy"), ("420k", "predicted-versus-target.png")],
     ids=["predictions", "plot"],
 )
-def test_batch_score_leaves_only_what_is_whole(size: str, name: str, layout: Layout) -> None:
+def test_batch_score_leaves_only_complete_files(size: str, name: str, layout: Layout) -> None:
     linear_bundle(layout.processing("model"), [1.0, 2.0, 3.0], 0.5)
-    save(layout.processing("test"), 100_000, ["x_test", "y_test"])
+    save_arrays(layout.processing("test"), 100_000, ["x_test", "y_test"])
     ended = run("batch-score", layout, layout.processing("batch"), size)
     assert ended.code == 3, ended.log
-    assert read_failure(layout) == full(layout.processing("batch") / name)
+    assert read_failure(layout) == full_disk_reason(layout.processing("batch") / name)
     assert "Traceback" not in ended.log
-    assert ended.left in ([], ["predictions.npy"])
+    assert ended.remaining_files in ([], ["predictions.npy"])
 
 
 LIBRARY = """
@@ -136,7 +136,11 @@ def test_full_disk_is_told_whatever_a_library_calls_it(tmp_path: Path) -> None:
     disk.mkdir()
     command = [*NAMESPACE, "sh", "-c", ON_SMALL_DISK, "sh", "1m", str(disk), sys.executable, "-c", LIBRARY, str(disk)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines() == [f"3 {full(disk)}", f"3 {full(disk / 'plot.png')}", "2 the loss is not finite"]
+    assert done.stdout.splitlines() == [
+        f"3 {full_disk_reason(disk)}",
+        f"3 {full_disk_reason(disk / 'plot.png')}",
+        "2 the loss is not finite",
+    ]
 
 
 def test_model_that_does_not_fit_unpacked_is_told(layout: Layout) -> None:
@@ -145,7 +149,7 @@ def test_model_that_does_not_fit_unpacked_is_told(layout: Layout) -> None:
     layout.processing("model").mkdir(parents=True)
     with tarfile.open(layout.processing("model") / "model.tar.gz", "w:gz") as tar:
         tar.add(layout.root / "bundle", ".")
-    save(layout.processing("test"), 10, ["x_test"])
+    save_arrays(layout.processing("test"), 10, ["x_test"])
     ended = run("batch-score", layout, layout.root / "tmp")
-    assert (ended.code, ended.left) == (3, []), ended.log
+    assert (ended.code, ended.remaining_files) == (3, []), ended.log
     assert "no space left on the device while writing" in (read_failure(layout) or "")

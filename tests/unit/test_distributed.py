@@ -74,7 +74,9 @@ def test_consequence_of_a_failure_is_not_the_reason(hosts: Hosts) -> None:
     echo = "from microjobs import worker; import sys; worker.report(1, 'connection lost'); sys.exit(1)"
     killed = "import os, time; time.sleep(0.5); os.kill(os.getpid(), 9)"
     ends = hosts.run({"algo-1": echo, "algo-2": killed, "algo-3": echo}, ECHO_SECONDS=20)
-    reason = "the training was ended by SIGKILL without giving a reason: most likely out of memory; see the log above"
+    reason = (
+        "the training was ended by SIGKILL without reporting a reason: most likely out of memory; see the log above"
+    )
     assert {end.printed for end in ends.values()} == {f"PlatformError host algo-2 failed: {reason}\n"}
 
 
@@ -94,7 +96,7 @@ def test_earlier_lost_connection_is_not_the_reason(hosts: Hosts) -> None:
 def test_worker_without_a_reason_is_reported_with_its_exit_code(hosts: Hosts) -> None:
     ends = hosts.run({"algo-1": WAIT, "algo-2": "import sys; sys.exit(9)", "algo-3": WAIT})
     assert {end.printed for end in ends.values()} == {
-        "JobError host algo-2 failed: the training exited with code 9 without giving a reason: see the log above\n"
+        "JobError host algo-2 failed: the training exited with code 9 without reporting a reason: see the log above\n"
     }
 
 

@@ -6,8 +6,8 @@ from microjobs import endings
 from microjobs.endings import Certainty, Ending
 from microjobs.errors import JobError, PlatformError, Stopped, UserError
 
-MEMORY_HINT = "without giving a reason: most likely out of memory; see the log above"
-NO_HINT = "without giving a reason: see the log above"
+MEMORY_HINT = "without reporting a reason: most likely out of memory; see the log above"
+NO_HINT = "without reporting a reason: see the log above"
 
 
 @pytest.mark.parametrize(

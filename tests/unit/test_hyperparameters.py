@@ -44,7 +44,7 @@ def test_hyperparameters_of_the_platform_are_skipped() -> None:
     ("name", "value", "words"),
     [
         ("epoch", "70", ["'epoch'", "'70'", "did you mean 'epochs'?"]),
-        ("zzz", "1", ["'zzz'", "known are epochs, learning_rate, optimizer, shuffle"]),
+        ("zzz", "1", ["'zzz'", "valid names: epochs, learning_rate, optimizer, shuffle"]),
         ("epochs", "abc", ["epochs = 'abc'", "not a whole number"]),
         ("epochs", "1.5", ["epochs = '1.5'", "not a whole number"]),
         ("epochs", "true", ["epochs = 'true'", "not a whole number"]),

@@ -49,7 +49,7 @@ def preprocess(
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
 
 
-def output(layout: Layout, name: str) -> NDArray[Any]:
+def load_output(layout: Layout, name: str) -> NDArray[Any]:
     match = FILE_NAME.fullmatch(name)
     assert match is not None
     loaded: NDArray[Any] = np.load(layout.processing(match["split"]) / name)
@@ -63,7 +63,7 @@ def standard_scaler() -> Any:
     return StandardScaler()
 
 
-def written_scaler(layout: Layout) -> Scaler:
+def read_written_scaler(layout: Layout) -> Scaler:
     scaler = read_scaler(layout.processing("train"))
     assert scaler is not None
     return scaler
@@ -74,14 +74,14 @@ def test_result_equals_scikit_learn(layout: Layout) -> None:
     assert preprocess(layout, arrays=arrays).returncode == 0
     expected = standard_scaler().fit(arrays["x_train"])
     np.testing.assert_allclose(
-        output(layout, "x_train.npy"), expected.transform(arrays["x_train"]), rtol=1e-9, atol=1e-12
+        load_output(layout, "x_train.npy"), expected.transform(arrays["x_train"]), rtol=1e-9, atol=1e-12
     )
     np.testing.assert_allclose(
-        output(layout, "x_test.npy"), expected.transform(arrays["x_test"]), rtol=1e-9, atol=1e-12
+        load_output(layout, "x_test.npy"), expected.transform(arrays["x_test"]), rtol=1e-9, atol=1e-12
     )
-    np.testing.assert_allclose(written_scaler(layout).mean, expected.mean_, rtol=1e-9, atol=1e-12)
-    np.testing.assert_allclose(written_scaler(layout).scale, expected.scale_, rtol=1e-9, atol=1e-12)
-    assert written_scaler(layout).count == [50_000] * 4
+    np.testing.assert_allclose(read_written_scaler(layout).mean, expected.mean_, rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(read_written_scaler(layout).scale, expected.scale_, rtol=1e-9, atol=1e-12)
+    assert read_written_scaler(layout).count == [50_000] * 4
 
 
 def test_targets_are_copied_byte_for_byte(layout: Layout) -> None:
@@ -96,15 +96,15 @@ def test_constant_feature_is_scaled_by_1(value: float, layout: Layout) -> None:
     arrays = make_arrays(40_000)
     arrays["x_train"][:, 2] = value
     preprocess(layout, arrays=arrays)
-    assert written_scaler(layout).scale[2] == 1.0
-    np.testing.assert_allclose(output(layout, "x_train.npy")[:, 2], 0.0, atol=1e-6)
+    assert read_written_scaler(layout).scale[2] == 1.0
+    np.testing.assert_allclose(load_output(layout, "x_train.npy")[:, 2], 0.0, atol=1e-6)
 
 
 @pytest.mark.parametrize(("input_type", "output_type"), [("<f4", "float32"), (">f8", "float64"), ("<i8", "float64")])
 def test_floats_keep_their_type_and_integers_become_doubles(input_type: str, output_type: str, layout: Layout) -> None:
     x = np.arange(40).reshape(10, 4).astype(input_type)
     preprocess(layout, arrays={"x_train": x, "y_train": np.zeros(10)})
-    assert output(layout, "x_train.npy").dtype == output_type
+    assert load_output(layout, "x_train.npy").dtype == output_type
 
 
 def test_shards_keep_their_names_and_share_one_scaler(layout: Layout) -> None:
@@ -116,27 +116,30 @@ def test_shards_keep_their_names_and_share_one_scaler(layout: Layout) -> None:
     }
     preprocess(layout, arrays=shards)
     expected = standard_scaler().fit_transform(whole["x_train"])
-    actual = np.concatenate([output(layout, f"x_train-{number:05}-of-00003.npy") for number in range(3)])
+    actual = np.concatenate([load_output(layout, f"x_train-{number:05}-of-00003.npy") for number in range(3)])
     np.testing.assert_allclose(actual, expected, rtol=1e-9, atol=1e-12)
 
 
-def with_value(name: str, row: int, value: float) -> Arrays:
+def arrays_with_value(name: str, row: int, value: float) -> Arrays:
     arrays = make_arrays(20_000)
     arrays[name][(row, 1) if name.startswith("x") else row] = value
     return arrays
 
 
-def without(*names: str) -> Arrays:
+def arrays_without(*names: str) -> Arrays:
     return {name: array for name, array in make_arrays(100).items() if name not in names}
 
 
 @pytest.mark.parametrize(
     ("arrays", "error"),
     [
-        (with_value("x_train", 17_000, np.nan), "x_train.npy row 17000 holds nan: fill or drop the row, or --allow"),
-        (with_value("x_test", 3, np.inf), "x_test.npy row 3 holds inf: fill or drop the row"),
-        (with_value("y_train", 17_000, np.nan), "y_train.npy row 17000 holds NaN or infinity"),
-        (with_value("x_train", 0, 1e300), "x_train.npy rows 0 to 19999: values too large"),
+        (
+            arrays_with_value("x_train", 17_000, np.nan),
+            "x_train.npy row 17000 contains nan: fill or drop the row, or use --allow",
+        ),
+        (arrays_with_value("x_test", 3, np.inf), "x_test.npy row 3 contains inf: fill or drop the row"),
+        (arrays_with_value("y_train", 17_000, np.nan), "y_train.npy row 17000 contains NaN or infinity"),
+        (arrays_with_value("x_train", 0, 1e300), "x_train.npy rows 0 to 19999: values too large"),
         (make_arrays(100) | {"x_test": np.zeros((10, 5))}, "x_train.npy has 4 features but x_test.npy has 5"),
         (make_arrays(100) | {"y_train": np.zeros(99)}, "y_train.npy has 99 rows but x_train.npy has 100"),
         (make_arrays(100) | {"x_train": np.zeros(100)}, "x_train.npy has shape (100,): features must be"),
@@ -144,12 +147,15 @@ def without(*names: str) -> Arrays:
             make_arrays(100) | {"x_train": np.zeros((0, 4)), "y_train": np.zeros(0)},
             "no training data on any host",
         ),
-        (without("x_train", "y_train"), "no training data on any host: the input contains x_test.npy, y_test.npy"),
         (
-            without("x_train", "y_train", "x_test", "y_test"),
+            arrays_without("x_train", "y_train"),
+            "no training data on any host: the input contains x_test.npy, y_test.npy",
+        ),
+        (
+            arrays_without("x_train", "y_train", "x_test", "y_test"),
             "no training data on any host: the input contains no",
         ),
-        (without("x_test"), "y_test.npy has no features: x_test.npy is missing"),
+        (arrays_without("x_test"), "y_test.npy has no features: x_test.npy is missing"),
         (make_arrays(100) | {"notes": np.zeros(1)}, "unexpected 'notes.npy' in the input"),
         (make_arrays(100) | {"x_train-00000-of-00002": np.zeros((1, 4))}, "do not belong together"),
     ],
@@ -178,7 +184,7 @@ def test_raw_data_can_be_preprocessed(layout: Layout) -> None:
     folder = layout.processing("input")
     assert preprocess(layout, "dataset", "straight-line", "--output", layout.format_local_path(folder)).returncode == 0
     assert preprocess(layout).returncode == 0
-    assert written_scaler(layout).count == [80]
+    assert read_written_scaler(layout).count == [80]
 
 
 def test_files_of_other_programs_are_skipped_with_a_warning(layout: Layout) -> None:
@@ -201,19 +207,19 @@ def test_folder_with_the_name_of_an_array_is_refused(layout: Layout) -> None:
 
 @pytest.mark.parametrize(("argument", "expected_value"), [((), np.nan), (("nan",), np.nan), (("mean",), 0.0)])
 def test_statistics_ignore_missing_values(argument: tuple[str, ...], expected_value: float, layout: Layout) -> None:
-    arrays = with_value("x_train", 17_000, np.nan)
+    arrays = arrays_with_value("x_train", 17_000, np.nan)
     assert preprocess(layout, "--allow-missing", *argument, arrays=arrays).returncode == 0
     expected = standard_scaler().fit(arrays["x_train"])
-    np.testing.assert_allclose(written_scaler(layout).mean, expected.mean_, rtol=1e-9, atol=1e-12)
-    np.testing.assert_allclose(written_scaler(layout).scale, expected.scale_, rtol=1e-9, atol=1e-12)
-    assert written_scaler(layout).count == [20_000, 19_999, 20_000, 20_000]
-    np.testing.assert_equal(output(layout, "x_train.npy")[17_000, 1], expected_value)
+    np.testing.assert_allclose(read_written_scaler(layout).mean, expected.mean_, rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(read_written_scaler(layout).scale, expected.scale_, rtol=1e-9, atol=1e-12)
+    assert read_written_scaler(layout).count == [20_000, 19_999, 20_000, 20_000]
+    np.testing.assert_equal(load_output(layout, "x_train.npy")[17_000, 1], expected_value)
 
 
 def test_infinity_is_never_a_missing_value(layout: Layout) -> None:
-    done = preprocess(layout, "--allow-missing", arrays=with_value("x_train", 5, np.inf))
+    done = preprocess(layout, "--allow-missing", arrays=arrays_with_value("x_train", 5, np.inf))
     assert done.returncode == 2
-    assert "x_train.npy row 5 holds inf" in (read_failure(layout) or "")
+    assert "x_train.npy row 5 contains inf" in (read_failure(layout) or "")
 
 
 def test_feature_without_values_is_refused(layout: Layout) -> None:

@@ -67,8 +67,8 @@ def test_source_in_the_contract_root_is_located_below_the_layout_root(scheme: st
     ("uri", "message"),
     [
         ("/nowhere", "setting '/nowhere' does not exist"),
-        ("s3://bucket", "names no object"),
-        ("s3://bucket/folder/", "names no object"),
+        ("s3://bucket", "is not the address of an object"),
+        ("s3://bucket/folder/", "is not the address of an object"),
     ],
 )
 def test_error_names_the_missing_source(uri: str, message: str, tmp_path: Path) -> None:

@@ -48,7 +48,7 @@ def start(tmp_path: Path, layout: Layout) -> Start:
     return start
 
 
-def finish(process: subprocess.Popen[str]) -> tuple[int, str, str]:
+def wait_for_exit(process: subprocess.Popen[str]) -> tuple[int, str, str]:
     out, err = process.communicate(timeout=30)
     return process.returncode, out, err
 
@@ -61,25 +61,29 @@ def wait_for(path: Path) -> None:
 
 
 def test_successful_job_ends_with_0_and_no_failure(start: Start, layout: Layout) -> None:
-    assert finish(start("def process(arguments): print('done', arguments)", "a", "b")) == (0, "done ['a', 'b']\n", "")
+    assert wait_for_exit(start("def process(arguments): print('done', arguments)", "a", "b")) == (
+        0,
+        "done ['a', 'b']\n",
+        "",
+    )
     assert read_failure(layout) is None
 
 
 def test_job_starts_without_blocked_signals(start: Start) -> None:
     code = "import signal\ndef process(arguments): print(signal.pthread_sigmask(signal.SIG_BLOCK, []))"
-    assert finish(start(code)) == (0, "set()\n", "")
+    assert wait_for_exit(start(code)) == (0, "set()\n", "")
 
 
 def test_user_error_ends_with_2_and_its_message_without_a_traceback(start: Start, layout: Layout) -> None:
-    code = "from microjobs.errors import UserError\ndef process(arguments): raise UserError('x.npy row 3 holds nan')"
-    exit_code, _, log = finish(start(code))
+    code = "from microjobs.errors import UserError\ndef process(arguments): raise UserError('x.npy row 3 contains nan')"
+    exit_code, _, log = wait_for_exit(start(code))
     assert exit_code == 2
-    assert read_failure(layout) == read_message(layout) == "x.npy row 3 holds nan"
-    assert "ERROR x.npy row 3 holds nan" in log
+    assert read_failure(layout) == read_message(layout) == "x.npy row 3 contains nan"
+    assert "ERROR x.npy row 3 contains nan" in log
     assert "Traceback" not in log
 
 
-CLEANS_UP = """
+SLOW_CLEAN_UP = """
 import shutil, time
 
 def process(arguments):
@@ -94,16 +98,16 @@ def process(arguments):
 
 
 def test_second_stop_signal_does_not_interrupt_the_clean_up(start: Start) -> None:
-    process = start(CLEANS_UP)
+    process = start(SLOW_CLEAN_UP)
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"
     process.send_signal(signal.SIGINT)
     assert process.stdout.readline() == "cleaning\n"
     process.send_signal(signal.SIGTERM)
-    assert finish(process)[:2] == (130, "clean\n")
+    assert wait_for_exit(process)[:2] == (130, "clean\n")
 
 
-STOPPED_LATE = """
+STOPPED_WHILE_REPORTING = """
 import logging, os, signal
 from microjobs.errors import UserError
 
@@ -113,17 +117,17 @@ class Stopping(logging.Handler):
 
 def process(arguments):
     logging.getLogger().addHandler(Stopping())
-    raise UserError("x.npy row 3 holds nan")
+    raise UserError("x.npy row 3 contains nan")
 """
 
 
 def test_stop_signal_does_not_interrupt_the_report_of_an_error(start: Start, layout: Layout) -> None:
-    exit_code, _, log = finish(start(STOPPED_LATE))
-    assert (exit_code, read_failure(layout)) == (2, "x.npy row 3 holds nan"), log
+    exit_code, _, log = wait_for_exit(start(STOPPED_WHILE_REPORTING))
+    assert (exit_code, read_failure(layout)) == (2, "x.npy row 3 contains nan"), log
 
 
 def test_unexpected_error_ends_with_1_and_a_traceback(start: Start, layout: Layout) -> None:
-    exit_code, _, log = finish(start("def process(arguments): return {}['key']"))
+    exit_code, _, log = wait_for_exit(start("def process(arguments): return {}['key']"))
     failure = read_failure(layout)
     assert exit_code == 1
     assert failure is not None
@@ -133,7 +137,7 @@ def test_unexpected_error_ends_with_1_and_a_traceback(start: Start, layout: Layo
 
 def test_full_disk_is_a_platform_error(start: Start, layout: Layout) -> None:
     code = "import errno\ndef process(arguments): raise OSError(errno.ENOSPC, 'full', '/data/x.npy')"
-    assert finish(start(code))[0] == 3
+    assert wait_for_exit(start(code))[0] == 3
     assert read_failure(layout) == "no space left on the device while writing /data/x.npy: give the job a larger volume"
 
 
@@ -141,24 +145,24 @@ def test_full_disk_is_a_platform_error(start: Start, layout: Layout) -> None:
 def test_full_disk_is_the_reason_of_a_library_error(start: Start, layout: Layout, last: str) -> None:
     first = "raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))"
     code = f"import errno, os\ndef process(arguments):\n try: {first}\n except OSError as error: {last}"
-    assert finish(start(code))[0] == 3
+    assert wait_for_exit(start(code))[0] == 3
     assert (read_failure(layout) or "").startswith("no space left on the device while writing output")
 
 
 def test_crash_in_native_code_gets_a_reason(start: Start, layout: Layout) -> None:
     code = "import os, signal\ndef process(arguments): os.kill(os.getpid(), signal.SIGSEGV)"
-    assert finish(start(code))[0] == 128 + signal.SIGSEGV
+    assert wait_for_exit(start(code))[0] == 128 + signal.SIGSEGV
     assert "SIGSEGV" in (read_failure(layout) or "")
 
 
 def test_sigkill_is_reported_as_missing_memory(start: Start, layout: Layout) -> None:
     code = "import os, signal\ndef process(arguments): os.kill(os.getpid(), signal.SIGKILL)"
-    assert finish(start(code))[0] == 128 + signal.SIGKILL
+    assert wait_for_exit(start(code))[0] == 128 + signal.SIGKILL
     assert "out of memory" in (read_failure(layout) or "")
 
 
 def test_silent_exit_code_gets_a_reason(start: Start, layout: Layout) -> None:
-    assert finish(start("import os\ndef process(arguments): os._exit(7)"))[0] == 7
+    assert wait_for_exit(start("import os\ndef process(arguments): os._exit(7)"))[0] == 7
     assert "exited with code 7" in (read_failure(layout) or "")
 
 
@@ -170,7 +174,7 @@ def test_stop_signal_ends_the_job_without_a_failure(number: int, start: Start, l
     process = start(code)
     wait_for(tmp_path / "up")
     process.send_signal(number)
-    exit_code, _, log = finish(process)
+    exit_code, _, log = wait_for_exit(process)
     assert exit_code == 128 + number
     assert f"stopped by {signal.Signals(number).name}" in log
     assert read_failure(layout) is None
@@ -189,7 +193,7 @@ def test_training_that_is_stopped_at_its_start_ends_with_0(delay: float, start: 
         time.sleep(0.001)
     time.sleep(delay)
     process.terminate()
-    exit_code, _, log = finish(process)
+    exit_code, _, log = wait_for_exit(process)
     assert exit_code == 0, log
     assert "stopped by SIGTERM before the training began" in log
     assert read_failure(layout) is None
@@ -204,7 +208,7 @@ def test_stop_signal_after_the_job_has_no_effect(number: int, start: Start, tmp_
     process = start(f"{late}\ndef process(arguments): pass")
     wait_for(up)
     process.send_signal(number)
-    assert finish(process)[0] == 0
+    assert wait_for_exit(process)[0] == 0
 
 
 def test_stop_signal_that_native_code_converts_to_an_error_is_a_stop(
@@ -222,7 +226,7 @@ except BaseException as error:
     process = start(code)
     wait_for(tmp_path / "up")
     process.terminate()
-    assert finish(process)[0] == 128 + signal.SIGTERM
+    assert wait_for_exit(process)[0] == 128 + signal.SIGTERM
     assert read_failure(layout) is None
 
 
@@ -241,7 +245,7 @@ def test_whole_process_group_gets_the_stop_signal(start: Start, tmp_path: Path) 
     process = start(GRANDCHILD, str(tmp_path))
     wait_for(tmp_path / "up")
     process.terminate()
-    finish(process)
+    wait_for_exit(process)
     assert (tmp_path / "saved").exists()
 
 
@@ -254,7 +258,7 @@ def test_job_that_ignores_the_signal_is_killed_with_a_reason(start: Start, layou
     process = start(code, grace=0.5)
     wait_for(tmp_path / "up")
     process.terminate()
-    assert finish(process)[0] == 128 + signal.SIGKILL
+    assert wait_for_exit(process)[0] == 128 + signal.SIGKILL
     assert "did not end within 0.5 s" in (read_failure(layout) or "")
 
 
@@ -271,7 +275,7 @@ def test_second_stop_signal_does_not_extend_the_deadline(start: Start, tmp_path:
     process.terminate()
     time.sleep(1.6)
     process.terminate()
-    assert finish(process)[0] == 128 + signal.SIGKILL
+    assert wait_for_exit(process)[0] == 128 + signal.SIGKILL
     assert time.monotonic() - begin < 3.2
 
 
@@ -284,13 +288,13 @@ def process(arguments):
     pathlib.Path({str(tmp_path / "pid")!r}).write_text(str(daemon.pid))
 """
     process = start(code)
-    assert finish(process)[0] == 0
+    assert wait_for_exit(process)[0] == 0
     with pytest.raises(ProcessLookupError):
         os.kill(int((tmp_path / "pid").read_text()), 0)
 
 
 def test_error_of_an_unknown_command_lists_the_commands(start: Start, layout: Layout) -> None:
-    assert finish(start("def process(arguments): ...", "serve"))[0] == 2
+    assert wait_for_exit(start("def process(arguments): ...", "serve"))[0] == 2
     assert read_failure(layout) == "this image does not serve: it can process"
 
 
@@ -300,7 +304,7 @@ def test_results_belong_to_the_owner_of_their_folder(start: Start, layout: Layou
     layout.model.mkdir()
     os.chown(layout.model, 12345, 23456)
     code = f"import pathlib\ndef process(arguments): pathlib.Path({str(layout.model / 'm')!r}).touch()"
-    finish(start(code))
+    wait_for_exit(start(code))
     assert (layout.model / "m").stat().st_uid == 12345
 
 

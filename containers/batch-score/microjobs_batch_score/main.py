@@ -30,7 +30,7 @@ class Task:
     batch: str
     signature: str
 
-    def folder(self, path: str) -> Path:
+    def resolve(self, path: str) -> Path:
         return Layout.from_environment().resolve_local_path(path)
 
 
@@ -65,12 +65,12 @@ def score(task: Task, hosts: Hosts) -> None:
         scores = {name: score for part in parts.values() for name, score in part.items()}
         total = scoring.Score.sum(scores[name] for name in sorted(scores))
         with_targets = any(not entry.is_features for entry in files.values())
-        scoring.write_report(task.folder(task.batch), total, with_targets=with_targets)
+        scoring.write_report(task.resolve(task.batch), total, with_targets=with_targets)
 
 
 def survey(task: Task) -> list[inventory.Entry]:
-    task.folder(task.batch).mkdir(parents=True, exist_ok=True)
-    entries = inventory.survey(task.folder(task.test))
+    task.resolve(task.batch).mkdir(parents=True, exist_ok=True)
+    entries = inventory.survey(task.resolve(task.test))
     return [entry for entry in entries if entry.split == "test"]
 
 
@@ -78,18 +78,18 @@ def find_remote_targets(
     surveys: Mapping[str, Sequence[inventory.Entry]], work: Mapping[str, Sequence[str]]
 ) -> dict[str, list[str]]:
     """Return the target files that each host must send, because another host scores their features."""
-    holder = {entry.name: host for host, entries in surveys.items() for entry in entries}
-    own = {host: {entry.name for entry in entries} for host, entries in surveys.items()}
+    host_of_file = {entry.name: host for host, entries in surveys.items() for entry in entries}
+    own_files = {host: {entry.name for entry in entries} for host, entries in surveys.items()}
     needed: dict[str, list[str]] = {}
     for host, names in work.items():
         for target in ("y" + name[1:] for name in names):
-            if target in holder and target not in own[host]:
-                needed.setdefault(holder[target], []).append(target)
+            if target in host_of_file and target not in own_files[host]:
+                needed.setdefault(host_of_file[target], []).append(target)
     return needed
 
 
 def load_targets_to_send(task: Task, names: list[str]) -> dict[str, Floats]:
-    return {name: scoring.load_targets(task.folder(task.test) / name) for name in names}
+    return {name: scoring.load_targets(task.resolve(task.test) / name) for name in names}
 
 
 def score_files(task: Task, names: list[str], remote_targets: Mapping[str, Floats]) -> dict[str, scoring.Score]:
@@ -97,11 +97,11 @@ def score_files(task: Task, names: list[str], remote_targets: Mapping[str, Float
     if not names:
         return {}
     scores = {}
-    with open_model_folder(task.folder(task.model)) as model, atomic_group() as register:
+    with open_model_folder(task.resolve(task.model)) as model, atomic_group() as register:
         predictor = Predictor(read_bundle(model))
         for name in names:
-            features = open_array(task.folder(task.test) / name)
-            output = task.folder(task.batch) / scoring.predictions_name(name)
+            features = open_array(task.resolve(task.test) / name)
+            output = task.resolve(task.batch) / scoring.predictions_name(name)
             targets = scoring.find_targets(features.path, remote_targets)
             scores[name] = scoring.score_file(predictor, features, targets, output, task.signature)
             register(output)

@@ -23,14 +23,17 @@ def process(arguments: list[str]) -> None:
 
 
 def _standardise(arguments: list[str]) -> None:
-    parser = Parser("preprocess", description="Standardise x_* by the training data, copy y_*.")
+    parser = Parser(
+        "preprocess", description="Standardise x_* with the mean and scale of the training data, and copy y_*."
+    )
     parser.add_folders("input", "train", "test")
     parser.add_argument(
         "--allow-missing",
         choices=("nan", "mean"),
         nargs="?",
         const="nan",
-        help="accept NaN in features as missing values, which the statistics ignore: keep NaN (nan) or write the mean",
+        help="accept NaN in features as missing values, and ignore them in the statistics: nan keeps NaN, mean "
+        "replaces it by the mean",
     )
     parser.epilog = "`preprocess dataset --help` describes how to make raw data."
     task = Task(**vars(parser.parse_args(arguments)))

@@ -110,5 +110,7 @@ def _describe_bad_block(array: ArrayFile, block: NDArray[Any], start: int, allow
     if row is None:
         return f"{array.path.name} rows {start} to {start + len(block) - 1}: values too large to square; rescale them"
     bad = block[row][~np.isfinite(block[row])][0]
-    remedy = "fill or drop the row" if allow_missing or np.isinf(bad) else "fill or drop the row, or --allow-missing"
-    return f"{array.path.name} row {start + row} holds {bad}: {remedy}"
+    remedy = (
+        "fill or drop the row" if allow_missing or np.isinf(bad) else "fill or drop the row, or use --allow-missing"
+    )
+    return f"{array.path.name} row {start + row} contains {bad}: {remedy}"

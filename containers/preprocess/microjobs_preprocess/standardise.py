@@ -76,7 +76,7 @@ def standardise(task: Task, hosts: Hosts) -> None:
         transform_files(task, names, scaler, register)
         hosts.gather(None)  # if another host fails, this host removes its files
     if is_first:
-        logger.info("scaled %d features by %d training rows", scaler.features, max(scaler.count))
+        logger.info("scaled %d features with the statistics of %d training rows", scaler.features, max(scaler.count))
 
 
 def survey(task: Task) -> list[inventory.Entry]:

@@ -29,7 +29,7 @@ EXAMPLE = Example(
     arguments=[],
     prepare=prepare,
     corrupt=corrupt,
-    expected_error="x_train.npy row 7 holds nan",
+    expected_error="x_train.npy row 7 contains nan",
     artifacts=(
         "processing/train/x_train.npy",
         "processing/train/y_train.npy",

@@ -193,7 +193,7 @@ def _check_file(path: Path, size: int, digest: str) -> None:
     if path.stat().st_size != size:
         raise ValueError(f"{path.name} has {path.stat().st_size} bytes, not {size}")
     if _digest(path) != digest:
-        raise ValueError(f"{path.name} has other content than the manifest")
+        raise ValueError(f"{path.name} does not have the digest in the manifest")
 
 
 def _digest(path: Path) -> str:
@@ -240,6 +240,6 @@ def _remove_leftovers(folder: Path) -> None:
 
 def _set_aside(folder: Path, reason: str) -> None:
     aside = folder.with_name(folder.name + DAMAGED_SUFFIX)
-    logger.warning("checkpoint %s is torn: %s; set aside as %s", folder, reason, aside.name)
+    logger.warning("checkpoint %s is damaged: %s; renamed to %s", folder, reason, aside.name)
     shutil.rmtree(aside, ignore_errors=True)
     shutil.move(folder, aside)

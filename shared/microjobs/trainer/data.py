@@ -88,10 +88,10 @@ def _check_widths(data: TrainingData) -> None:
     width = data.x_test.shape[1]
     if width != data.features and len(data.x_train) and len(data.x_test):
         raise UserError(
-            f"x_train has {data.features} values a row, x_test has {width}: preprocess both in the same job"
+            f"x_train has {data.features} values per row, but x_test has {width}: preprocess both in the same job"
         )
     if data.scaler is not None and data.scaler.features != data.features and len(data.x_train):
         raise UserError(
-            f"scaler.json of channel train has {data.scaler.features} features, x_train has {data.features}: "
+            f"scaler.json of channel train has {data.scaler.features} features, but x_train has {data.features}: "
             "take both from the same preprocess job"
         )

@@ -54,9 +54,9 @@ class Group(ABC):
             return [array]
         lengths = self._sum(np.eye(self.world_size, dtype=np.int64)[self.rank] * len(array))
         ends = np.cumsum(lengths)
-        whole = np.zeros((ends[-1], *array.shape[1:]), array.dtype)
-        whole[ends[self.rank] - len(array) : ends[self.rank]] = array
-        return np.split(self._sum(whole), ends[:-1])
+        gathered = np.zeros((ends[-1], *array.shape[1:]), array.dtype)
+        gathered[ends[self.rank] - len(array) : ends[self.rank]] = array
+        return np.split(self._sum(gathered), ends[:-1])
 
     def leave(self) -> None:
         """Close the connections when all processes have called this method, the first process after its last write."""

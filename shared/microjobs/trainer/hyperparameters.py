@@ -45,5 +45,5 @@ class TrainerHyperparameters:
 
     def fingerprint(self) -> dict[str, bool | int | float | str]:
         """Return the values that determine the weights: training continues only with equal values."""
-        free = ("epochs", "early_stopping", "checkpoint_every", "keep_checkpoints")
-        return {name: value for name, value in dataclasses.asdict(self).items() if name not in free}
+        ignored = ("epochs", "early_stopping", "checkpoint_every", "keep_checkpoints")
+        return {name: value for name, value in dataclasses.asdict(self).items() if name not in ignored}

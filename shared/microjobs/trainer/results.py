@@ -62,7 +62,7 @@ def write_results(
     from microjobs import predictor
 
     predictor.check_equal(layout.model, data.sample, result.test_predictions[:SAMPLE_ROWS], EXPORT_TOLERANCE)
-    metrics = measure(hyperparameters.loss, data, result)
+    metrics = compute_metrics(hyperparameters.loss, data, result)
     write_text(layout.output_data / "metrics.json", json.dumps(metrics, indent=1))
     _draw(layout.output_data, data, result)
     if data.scaler is not None:
@@ -75,7 +75,7 @@ def write_results(
     logger.info("Test MSE: %.4g | Test MAE: %.4g", metrics["test_mse"], metrics["test_mae"])
 
 
-def measure(loss: str, data: TrainingData, result: TrainingResult) -> dict[str, float]:
+def compute_metrics(loss: str, data: TrainingData, result: TrainingResult) -> dict[str, float]:
     """Return the metrics of the final model, which metrics.json and the manifest contain."""
     metrics: dict[str, float] = {"epochs": round(result.epochs, 3), "seconds": round(result.seconds, 3)}
     if result.best_epoch is not None:

@@ -76,7 +76,7 @@ def test_device_in_an_archive_fails(parts: ServerParts, archive: Callable[..., s
     device = tarfile.TarInfo("disk")
     device.type = tarfile.BLKTYPE
     parts.make_model(ModelDataUrl=archive(device))
-    assert "'disk' is neither a file nor a folder" in parts.serve()["FailureReason"]
+    assert "'disk' is not a file, a folder or a link" in parts.serve()["FailureReason"]
 
 
 def test_uncompressed_model_is_a_prefix(parts: ServerParts) -> None:

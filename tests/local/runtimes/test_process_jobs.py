@@ -104,7 +104,7 @@ def test_preprocessing_runs_on_one_host(runtime: ProcessRuntime, tmp_path: Path)
     assert host.wait() == Exit(0), output(host)
     assert copy_from_host(host, TRAIN, tmp_path / "train")
     np.testing.assert_allclose(np.load(tmp_path / "train" / "x_train.npy").mean(axis=0), np.zeros(13), atol=1e-5)
-    assert "scaled 13 features by 200 training rows" in output(host)
+    assert "scaled 13 features with the statistics of 200 training rows" in output(host)
 
 
 def test_preprocessing_runs_on_four_hosts(runtime: ProcessRuntime, tmp_path: Path) -> None:

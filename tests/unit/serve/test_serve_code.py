@@ -107,12 +107,12 @@ def test_code_is_fetched_from_s3(root: Path, s3: dict[str, str], region: str) ->
 REFUSED = {
     "s3://bucket/some/folder/absent.tar.gz": "cannot be fetched: An error occurred (404)",
     "s3://nobody/code.tar.gz": "cannot be fetched",
-    "s3://bucket": "names no object",
-    "s3://bucket/some/folder/": "names no object",
+    "s3://bucket": "is not the address of an object",
+    "s3://bucket/some/folder/": "is not the address of an object",
     "s3://bucket/some/folder/text": "text is not a complete tar archive",
     "s3://bucket/some/folder/evil.tar.gz": "leaves the archive's folder: refused",
-    f"{DEFAULT_ROOT}/absent": "does not exist: name a folder, a tar.gz or an S3 address",
-    "https://bucket.s3.amazonaws.com/code.tar.gz": "does not exist: name a folder, a tar.gz or an S3 address",
+    f"{DEFAULT_ROOT}/absent": "does not exist: use a folder, a .tar.gz file or an S3 address",
+    "https://bucket.s3.amazonaws.com/code.tar.gz": "does not exist: use a folder, a .tar.gz file or an S3 address",
 }
 
 

@@ -21,17 +21,17 @@ from tests.conftest import REPOSITORY
 IDENTITY = {"learning_rate": 0.01, "seed": 42}
 
 
-def write(content: str) -> Callable[[Path], None]:
-    def to(folder: Path) -> None:
+def write_weights(content: str) -> Callable[[Path], None]:
+    def write(folder: Path) -> None:
         (folder / "weights").write_text(content)
 
-    return to
+    return write
 
 
-def saved(folder: Path, count: int, keep: int = 3) -> Checkpoints:
+def save_checkpoints(folder: Path, count: int, keep: int = 3) -> Checkpoints:
     store = Checkpoints(folder, IDENTITY, keep)
     for epoch in range(1, count + 1):
-        store.save(epoch, write(f"epoch {epoch}"), {"loss": 1 / epoch})
+        store.save(epoch, write_weights(f"epoch {epoch}"), {"loss": 1 / epoch})
     return store
 
 
@@ -40,7 +40,7 @@ def test_empty_folder_has_nothing_to_restore(tmp_path: Path) -> None:
 
 
 def test_newest_checkpoint_is_restored_with_its_state(tmp_path: Path) -> None:
-    saved(tmp_path, 3)
+    save_checkpoints(tmp_path, 3)
     found = Checkpoints(tmp_path, IDENTITY, 3).restore()
     assert found is not None
     assert (found.epoch, found.state) == (3, {"loss": 1 / 3})
@@ -48,35 +48,35 @@ def test_newest_checkpoint_is_restored_with_its_state(tmp_path: Path) -> None:
 
 
 def test_oldest_checkpoints_are_removed(tmp_path: Path) -> None:
-    saved(tmp_path, 5, keep=2)
+    save_checkpoints(tmp_path, 5, keep=2)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint-000004", "checkpoint-000005"]
 
 
 def test_same_epoch_is_saved_twice(tmp_path: Path) -> None:
-    store = saved(tmp_path, 1)
-    store.save(1, write("after half of the next"), {})
+    store = save_checkpoints(tmp_path, 1)
+    store.save(1, write_weights("after half of the next"), {})
     found = store.restore()
     assert found is not None
     assert (found.epoch, (found.folder / "weights").read_text()) == (1, "after half of the next")
 
 
-def cut(folder: Path) -> None:
+def truncate_weights(folder: Path) -> None:
     (folder / "weights").write_text("epoch")
 
 
-def change(folder: Path) -> None:
+def change_weights(folder: Path) -> None:
     (folder / "weights").write_text("epoch 9")
 
 
-def lose(folder: Path) -> None:
+def delete_weights(folder: Path) -> None:
     (folder / "weights").unlink()
 
 
-def cut_manifest(folder: Path) -> None:
+def truncate_manifest(folder: Path) -> None:
     (folder / MANIFEST).write_bytes((folder / MANIFEST).read_bytes()[:-20])
 
 
-def lose_manifest(folder: Path) -> None:
+def delete_manifest(folder: Path) -> None:
     (folder / MANIFEST).unlink()
 
 
@@ -85,21 +85,21 @@ def empty_manifest(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("tear", "reason"),
+    ("damage", "reason"),
     [
-        (cut, "weights has 5 bytes, not 7"),
-        (change, "weights has other content than the manifest"),
-        (lose, "weights is missing"),
-        (cut_manifest, "checkpoint.json is incomplete"),
-        (lose_manifest, "checkpoint.json: No such file"),
+        (truncate_weights, "weights has 5 bytes, not 7"),
+        (change_weights, "weights does not have the digest in the manifest"),
+        (delete_weights, "weights is missing"),
+        (truncate_manifest, "checkpoint.json is incomplete"),
+        (delete_manifest, "checkpoint.json: No such file"),
         (empty_manifest, "checkpoint.json is incomplete"),
     ],
 )
 def test_damaged_checkpoint_is_set_aside_and_the_one_before_is_used(
-    tear: Callable[[Path], None], reason: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    damage: Callable[[Path], None], reason: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    saved(tmp_path, 2)
-    tear(tmp_path / "checkpoint-000002")
+    save_checkpoints(tmp_path, 2)
+    damage(tmp_path / "checkpoint-000002")
     found = Checkpoints(tmp_path, IDENTITY, 3).restore()
     assert found is not None
     assert found.epoch == 1
@@ -111,7 +111,7 @@ def test_folders_that_cannot_be_renamed_are_removed_and_set_aside(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Such as folders below an overlay, with checkpoints that a platform copied back."""
-    saved(tmp_path, 3)
+    save_checkpoints(tmp_path, 3)
     rename, below = os.rename, {path.name for path in tmp_path.iterdir()}
 
     def refuse(source: Path, target: Path) -> None:
@@ -120,7 +120,7 @@ def test_folders_that_cannot_be_renamed_are_removed_and_set_aside(
         rename(source, target)
 
     monkeypatch.setattr(os, "rename", refuse)
-    saved(tmp_path, 1)
+    save_checkpoints(tmp_path, 1)
     (tmp_path / "checkpoint-000003" / "weights").unlink()
     (tmp_path / "checkpoint-000004" / "weights").unlink()
     found = Checkpoints(tmp_path, IDENTITY, 3).restore()
@@ -131,23 +131,23 @@ def test_folders_that_cannot_be_renamed_are_removed_and_set_aside(
 
 
 def test_damaged_checkpoint_is_not_overwritten(tmp_path: Path) -> None:
-    saved(tmp_path, 2)
-    lose(tmp_path / "checkpoint-000002")
+    save_checkpoints(tmp_path, 2)
+    delete_weights(tmp_path / "checkpoint-000002")
     store = Checkpoints(tmp_path, IDENTITY, 3)
     store.restore()
-    store.save(2, write("again"), {})
+    store.save(2, write_weights("again"), {})
     assert (tmp_path / "checkpoint-000003" / "weights").read_text() == "again"
 
 
 def test_only_damaged_checkpoints_restore_nothing(tmp_path: Path) -> None:
-    saved(tmp_path, 2)
+    save_checkpoints(tmp_path, 2)
     for folder in list(tmp_path.iterdir()):
-        lose(folder)
+        delete_weights(folder)
     assert Checkpoints(tmp_path, IDENTITY, 3).restore() is None
 
 
 def test_checkpoint_of_another_training_raises_with_each_difference(tmp_path: Path) -> None:
-    saved(tmp_path, 1)
+    save_checkpoints(tmp_path, 1)
     other = Checkpoints(tmp_path, {"learning_rate": 0.02, "seed": 42, "hosts": 2}, 3)
     expected = r"learning_rate was 0\.01, is 0\.02; hosts was unknown, is 2\. .*empty the folder"
     with pytest.raises(UserError, match=expected):
@@ -155,26 +155,26 @@ def test_checkpoint_of_another_training_raises_with_each_difference(tmp_path: Pa
 
 
 def test_failed_save_leaves_nothing(tmp_path: Path) -> None:
-    store = saved(tmp_path, 1)
+    store = save_checkpoints(tmp_path, 1)
 
-    def full(folder: Path) -> None:
+    def fail_with_full_disk(folder: Path) -> None:
         (folder / "weights").write_text("half")
         raise OSError(28, "No space left on device")
 
     with pytest.raises(OSError, match="No space"):
-        store.save(2, full, {})
+        store.save(2, fail_with_full_disk, {})
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-000001"]
 
 
 def test_loss_that_is_not_a_number_is_not_saved(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="Out of range float"):
-        saved(tmp_path, 1).save(2, write(""), {"loss": float("nan")})
+        save_checkpoints(tmp_path, 1).save(2, write_weights(""), {"loss": float("nan")})
 
 
 def test_other_files_in_the_folder_are_kept(tmp_path: Path) -> None:
     for name in ("notes.txt", "checkpoint-best", ".checkpoint-mine"):
         (tmp_path / name).write_text("the user's")
-    saved(tmp_path, 4, keep=1).restore()
+    save_checkpoints(tmp_path, 4, keep=1).restore()
     assert {path.name for path in tmp_path.iterdir()} == {
         "notes.txt",
         "checkpoint-best",
@@ -199,7 +199,7 @@ def test_saves_take_a_small_share_of_the_time(tmp_path: Path, monkeypatch: pytes
     assert due == [True, False, False, True]
 
 
-KILLED = """
+SAVE_UNTIL_KILLED = """
 import sys, itertools
 from pathlib import Path
 from microjobs.trainer.checkpoints import Checkpoints
@@ -218,7 +218,7 @@ def test_killed_process_leaves_a_good_checkpoint(tmp_path: Path) -> None:
     environment = os.environ | {"PYTHONPATH": str(REPOSITORY / "shared")}
     for attempt in range(12):
         process = subprocess.Popen(
-            [sys.executable, "-c", KILLED, str(tmp_path)], env=environment, stdout=subprocess.PIPE, text=True
+            [sys.executable, "-c", SAVE_UNTIL_KILLED, str(tmp_path)], env=environment, stdout=subprocess.PIPE, text=True
         )
         with process:
             assert process.stdout is not None
@@ -238,14 +238,14 @@ def test_folder_of_the_request_is_used_and_kept(tmp_path: Path) -> None:
     layout = Layout(tmp_path)
     write_checkpoint_config(layout, layout.format_local_path(layout.checkpoints / "mine"))
     store = job_checkpoints(layout, IDENTITY, 3)
-    store.save(1, write(""), {})
+    store.save(1, write_weights(""), {})
     store.close()
     assert (layout.checkpoints / "mine" / "checkpoint-000001").is_dir()
 
 
 def test_temporary_folder_is_removed_when_the_job_is_done(tmp_path: Path) -> None:
     layout = Layout(tmp_path)
-    job_checkpoints(layout, IDENTITY, 3).save(1, write(""), {})
+    job_checkpoints(layout, IDENTITY, 3).save(1, write_weights(""), {})
     again = job_checkpoints(layout, IDENTITY, 3)
     assert again.restore() is not None
     again.close()
@@ -255,5 +255,5 @@ def test_temporary_folder_is_removed_when_the_job_is_done(tmp_path: Path) -> Non
 def test_nothing_is_saved_if_the_folder_cannot_be_created(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "access", lambda *_: False)  # root may write anywhere
     store = job_checkpoints(Layout(tmp_path), IDENTITY, 3)
-    store.save(1, write(""), {})
+    store.save(1, write_weights(""), {})
     assert (store.enabled, store.is_due, list(tmp_path.iterdir())) == (False, False, [])

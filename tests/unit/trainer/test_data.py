@@ -50,14 +50,14 @@ def test_missing_channel_is_named(tmp_path: Path) -> None:
 
 
 def test_channels_of_different_width_raise(write_channels: WriteChannels) -> None:
-    with pytest.raises(UserError, match="x_train has 2 values a row, x_test has 3"):
+    with pytest.raises(UserError, match="x_train has 2 values per row, but x_test has 3"):
         load_data(write_channels(2, 3))
 
 
 def test_scaler_feature_count_mismatch_raises(write_channels: WriteChannels) -> None:
     layout = write_channels()
     write_scaler(layout.channel("train"), Scaler([3], [0.0], [1.0]))
-    with pytest.raises(UserError, match=r"scaler\.json of channel train has 1 features, x_train has 2"):
+    with pytest.raises(UserError, match=r"scaler\.json of channel train has 1 features, but x_train has 2"):
         load_data(layout)
 
 

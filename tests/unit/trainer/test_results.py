@@ -9,7 +9,7 @@ from microjobs.hyperparameters import load
 from microjobs.trainer.data import TrainingData
 from microjobs.trainer.hyperparameters import TrainerHyperparameters
 from microjobs.trainer.progress import History
-from microjobs.trainer.results import TrainingResult, measure
+from microjobs.trainer.results import TrainingResult, compute_metrics
 
 
 def make_result(*predictions: float) -> TrainingResult:
@@ -22,7 +22,7 @@ def make_result(*predictions: float) -> TrainingResult:
 )
 def test_losses_match_the_frameworks(loss: str, train: float, test: float) -> None:
     zeros = np.zeros((2, 1), np.float32)
-    metrics = measure(loss, TrainingData(zeros, zeros, zeros, zeros, None), make_result(1.0, -3.0))
+    metrics = compute_metrics(loss, TrainingData(zeros, zeros, zeros, zeros, None), make_result(1.0, -3.0))
     assert (metrics["train_loss"], metrics["test_loss"]) == (train, test)
     assert (metrics["test_mse"], metrics["test_mae"], metrics["epochs"], metrics["seconds"]) == (20.0, 4.0, 1, 1.5)
     assert "best_epoch" not in metrics
@@ -31,7 +31,7 @@ def test_losses_match_the_frameworks(loss: str, train: float, test: float) -> No
 def test_best_epoch_0_is_a_metric() -> None:
     zeros = np.zeros((1, 1), np.float32)
     result = dataclasses.replace(make_result(1.0), best_epoch=0)
-    assert measure("mse", TrainingData(zeros, zeros, zeros, zeros, None), result)["best_epoch"] == 0
+    assert compute_metrics("mse", TrainingData(zeros, zeros, zeros, zeros, None), result)["best_epoch"] == 0
 
 
 def test_defaults_match_the_notebook() -> None:
