@@ -12,6 +12,7 @@ import importlib.util
 import logging
 import os
 import re
+import shlex
 import signal
 import socket
 import subprocess
@@ -120,7 +121,6 @@ def _install(layout: Layout, program: str, toolkit: dict[str, Any], environment:
         def run(self, *_: object, **__: object) -> None:
             """Do nothing when `entry_point.run` calls this method: `_run` runs the program later."""
 
-    runner = Runner(program, arguments, variables, processes_per_host=1)
     os.environ["PYTHONSAFEPATH"] = "1"  # for pip, which must not import modules of the user's code
     with tempfile.TemporaryDirectory(prefix="code-") as work:
         toolkit["entry_point"].run(
@@ -128,7 +128,7 @@ def _install(layout: Layout, program: str, toolkit: dict[str, Any], environment:
             user_entry_point=program,
             args=arguments,
             env_vars=variables,
-            runner_type=runner,
+            runner_type=Runner(program, arguments, variables, processes_per_host=1),
         )
     del os.environ["PYTHONSAFEPATH"]
     if not (code / program).exists() and not (code / "setup.py").exists():
@@ -136,8 +136,21 @@ def _install(layout: Layout, program: str, toolkit: dict[str, Any], environment:
         raise UserError(f"sagemaker_program {program!r} is not in the code, which contains {names}")
     # Replaces the toolkit's PYTHONPATH, which contains the folders of the job's own interpreter.
     os.environ.update(python_variables | {"PYTHONPATH": os.pathsep.join([str(code), *paths])})
-    command: list[str] = runner._create_command()
-    return command
+    return _make_command(code, program, arguments)
+
+
+def _make_command(code: Path, program: str, arguments: Sequence[str]) -> list[str]:
+    """Return the command that AWS's images would run in the folder `code`: a package, a Python script, or a shell.
+
+    Args:
+        program: the name of a file in the folder, which the toolkit has checked.
+    """
+    if not program.endswith(".sh"):
+        if (code / "setup.py").exists():
+            return [sys.executable, "-m", program.removesuffix(".py"), *arguments]
+        if program.endswith(".py"):
+            return [sys.executable, "--", program, *arguments]
+    return ["/bin/sh", "-c", f"./{shlex.quote(program)} {shlex.join(arguments)}"]
 
 
 def _locate_code(layout: Layout, code: Path, uri: str, work: Path) -> str:

@@ -120,6 +120,27 @@ def test_switch_of_a_missing_framework_raises() -> None:
         script_mode._choose_switch({script_mode.TORCH: True}, ResourceConfig())
 
 
+ARGUMENTS = ["--name", "a b", "--note", "it's"]
+SHELL_ARGUMENTS = """--name 'a b' --note 'it'"'"'s'"""
+
+
+@pytest.mark.parametrize(
+    ("program", "files", "command"),
+    [
+        ("train.py", ["train.py"], [sys.executable, "--", "train.py", *ARGUMENTS]),
+        ("package.py", ["setup.py"], [sys.executable, "-m", "package", *ARGUMENTS]),
+        ("package", ["setup.py"], [sys.executable, "-m", "package", *ARGUMENTS]),
+        ("train.sh", ["setup.py", "train.sh"], ["/bin/sh", "-c", f"./train.sh {SHELL_ARGUMENTS}"]),
+        ("bin/train", ["bin"], ["/bin/sh", "-c", f"./bin/train {SHELL_ARGUMENTS}"]),
+    ],
+    ids=["script", "package file", "package name", "shell script", "program"],
+)
+def test_command_is_that_of_the_toolkit(program: str, files: list[str], command: list[str], tmp_path: Path) -> None:
+    for name in files:
+        (tmp_path / name).touch()
+    assert script_mode._make_command(tmp_path, program, ARGUMENTS) == command
+
+
 @pytest.mark.parametrize(
     ("command", "arguments"),
     [
