@@ -109,7 +109,7 @@ def _make_removable_run(home: Home, name: str) -> Removable:
             remove_tree(path)
         if home.state.exists():
             with closing(State(home.state)) as state:
-                state.delete_named(f"{name}-")
+                state.delete_with_prefix(f"{name}-")
 
     return Removable(name, sum(map(size_bytes, paths)), remove)
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from microjobs_orchestrator.local.kinds import JobStatus
-from microjobs_orchestrator.local.parity.common import LIST, LIST_WITH_STATUS
+from microjobs_orchestrator.local.parity.common import LIST_ROWS, LIST_ROWS_WITH_STATUS
 from microjobs_orchestrator.local.protocols.models import operation_model, service_model
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -127,10 +127,10 @@ def create_rows(family: Family, create: Any) -> Iterator[tuple[str, str]]:
 
 def list_rows(family: Family) -> Iterable[tuple[str, str]]:
     """Return the rows of the List operation, or none if they are those of other kinds."""
-    usual = LIST_WITH_STATUS if family.is_runnable else LIST
+    usual = LIST_ROWS_WITH_STATUS if family.is_runnable else LIST_ROWS
     if family.request_members("List").keys() == usual.keys():
         return []
-    known = LIST_WITH_STATUS if family.statuses else LIST
+    known = LIST_ROWS_WITH_STATUS if family.statuses else LIST_ROWS
     other = 'Refused("it is not supported yet")'
     return [(name, "Honoured()" if name in known else other) for name in family.request_members("List")]
 

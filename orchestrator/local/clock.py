@@ -35,11 +35,11 @@ class Moment:
         return cls(time.time(), time.monotonic(), BOOT_ID)
 
     @classmethod
-    def read(cls, stored: Any, wall: float) -> "Moment":
-        """Return the moment that `stored` returned. If there is none, return a moment by the system's clock alone."""
-        return cls(**stored) if isinstance(stored, Mapping) else cls(wall)
+    def read(cls, members: Any, wall: float) -> "Moment":
+        """Return the moment that `to_members` stored. If there is none, return a moment by the system's clock alone."""
+        return cls(**members) if isinstance(members, Mapping) else cls(wall)
 
-    def stored(self) -> dict[str, Any]:
+    def to_members(self) -> dict[str, Any]:
         return asdict(self)
 
     def elapsed(self) -> float:

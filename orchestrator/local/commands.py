@@ -24,19 +24,19 @@ def add_parser(subparsers: "Subparsers") -> None:
     verbs = local.add_subparsers(dest="verb", required=True, metavar="VERB")
     up = verbs.add_parser("up", help="start the server, in the foreground or with --detach in the background")
     up.add_argument("--detach", "-d", action="store_true", help="return when the server answers")
-    up.add_argument("--port", type=_port, help=f"default: {config.PORT}; 0: any that is free")
+    up.add_argument("--port", type=_parse_port, help=f"default: {config.PORT}; 0: any that is free")
     up.add_argument("--runtime", choices=config.RUNTIMES, help="where jobs run; auto: docker if an engine answers")
     up.add_argument("--region", help="region in ARNs and in the default bucket's name; default: us-east-1")
     limits = "limit jobs to the processors and memory of their instance type"
     up.add_argument("--limits", action="store_true", default=None, help=limits)
     aliases = "run the local image for an image URI, which may contain *; repeatable"
-    up.add_argument("--image-alias", type=_split, action="append", metavar="URI=LOCAL", help=aliases)
+    up.add_argument("--image-alias", type=_parse_pair, action="append", metavar="URI=LOCAL", help=aliases)
     frameworks = "run this repository's images in place of AWS's for scikit-learn, TensorFlow and PyTorch"
     up.add_argument(framework_images.OPTION, action="store_true", default=None, help=frameworks)
     guards = "image with Python 3 for the guards of endpoints and isolated jobs; none: no guards"
     up.add_argument("--guard-image", metavar="IMAGE", help=guards)
     services = "forward requests for another AWS service to an emulator; repeatable"
-    up.add_argument("--service", type=_split, action="append", metavar="NAME=URL", help=services)
+    up.add_argument("--service", type=_parse_pair, action="append", metavar="NAME=URL", help=services)
     up.add_argument("--tied", action="store_true", help=argparse.SUPPRESS)  # stop the server after its last user
     up.set_defaults(call=_up)
     verbs.add_parser("down", help="stop the server, its jobs and endpoints").set_defaults(call=_down)
@@ -47,13 +47,13 @@ def add_parser(subparsers: "Subparsers") -> None:
     env.set_defaults(call=_env)
 
 
-def _port(text: str) -> int:
+def _parse_port(text: str) -> int:
     if not re.fullmatch("[0-9]{1,5}", text) or int(text) > config.MAX_PORT:
         raise argparse.ArgumentTypeError(f"{text[:40]!r} is not a port: use a number from 0 to {config.MAX_PORT}")
     return int(text)
 
 
-def _split(text: str) -> tuple[str, str]:
+def _parse_pair(text: str) -> tuple[str, str]:
     key, _, value = text.partition("=")
     if not (key and value):
         raise argparse.ArgumentTypeError(f"{text!r} has no key or no value: use KEY=VALUE")
@@ -67,7 +67,7 @@ class SafeFormatter(logging.Formatter):
         return strip_controls(super().format(record))
 
 
-def _config(options: argparse.Namespace) -> config.Config:
+def _load_config(options: argparse.Namespace) -> config.Config:
     tables = {"images": dict(options.image_alias or ()) or None, "services": dict(options.service or ()) or None}
     return config.merge_flags(config.load(), **vars(options) | tables)
 
@@ -75,10 +75,10 @@ def _config(options: argparse.Namespace) -> config.Config:
 def _up(options: argparse.Namespace) -> int:
     from microjobs_orchestrator.local import control
 
-    home, chosen = Home.from_environment(), _config(options)
+    home, settings = Home.from_environment(), _load_config(options)
     if options.detach:
         if (address := control.await_server(home)) is None:
-            address = control.start(home, chosen)
+            address = control.start(home, settings)
         elif ignored := _list_ignored_flags(options, address):
             problem = f"a server runs for {home.root}, at {address.url} with runtime {address.runtime}"
             remedy = f"stop it with `microjobs local down`, or remove {', '.join(ignored)}"
@@ -91,7 +91,7 @@ def _up(options: argparse.Namespace) -> int:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(SafeFormatter("%(asctime)s %(levelname)s %(message)s"))
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
-    serve(home, chosen, tied=options.tied)
+    serve(home, settings, tied=options.tied)
     return 0
 
 

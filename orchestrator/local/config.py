@@ -57,7 +57,7 @@ class Config:
     services: Mapping[str, str] = field(default_factory=dict)
     """Addresses of other emulators by boto3's names of services; `*` stands for all services that this server lacks."""
 
-    def arguments(self) -> list[str]:
+    def to_flags(self) -> list[str]:
         """Return the flags with the same meaning."""
         flags = [f"--port={self.port}", f"--runtime={self.runtime}", f"--region={self.region}"]
         aliases = [f"--image-alias={uri}={local}" for uri, local in self.images.items()]
@@ -79,7 +79,7 @@ def load(path: Path = FILE) -> Config:
         if name not in defaults:
             raise ConfigError(f"{path}: [local] has no setting {name!r}; the settings are {', '.join(defaults)}")
         if type(value) is not type(defaults[name]):
-            raise ConfigError(f"{path}: {name} must be like {defaults[name]!r}, not {value!r}")
+            raise ConfigError(f"{path}: {name} must have the same type as {defaults[name]!r}, not {value!r}")
     try:
         return merge_flags(Config(**table))
     except ConfigError as error:
@@ -134,4 +134,6 @@ def _check(config: Config) -> None:
             raise ConfigError(f"images must map {uri!r} to the name of an image, not to {image!r}")
     for service, url in config.services.items():
         if not URL.fullmatch(str(url)):
-            raise ConfigError(f"services must give {service!r} an address such as http://127.0.0.1:5000, not {url!r}")
+            raise ConfigError(
+                f"[local.services] {service!r} must be an address such as http://127.0.0.1:5000, not {url!r}"
+            )

@@ -36,7 +36,7 @@ TERM_TIMEOUT = 10.0
 POLL_INTERVAL = 0.05
 MAX_RESPONSE_BYTES = 4096
 
-MEMBERS = {"url": str, "region": str, "runtime": str, "why": str, "pid": int}
+SERVER_FILE_MEMBERS = {"url": str, "region": str, "runtime": str, "why": str, "pid": int}
 """Members of `server.json`, and their types."""
 
 _children: dict[int, subprocess.Popen[bytes]] = {}
@@ -98,9 +98,9 @@ def _read_settings(home: Home) -> dict[str, Any] | None:
     except (OSError, ValueError, RecursionError):  # no server runs, or it is stopping
         return None
     is_valid = isinstance(settings, dict) and all(
-        isinstance(settings.get(key), type_) for key, type_ in MEMBERS.items()
+        isinstance(settings.get(key), type_) for key, type_ in SERVER_FILE_MEMBERS.items()
     )
-    return {key: settings[key] for key in MEMBERS} if is_valid else None
+    return {key: settings[key] for key in SERVER_FILE_MEMBERS} if is_valid else None
 
 
 def _check_health(url: str, nonce: str) -> dict[str, Any] | None:
@@ -169,7 +169,7 @@ def start(home: Home, config: Config, *, tied: bool = False) -> Address:
 
 
 def _spawn(home: Home, config: Config, *, tied: bool) -> subprocess.Popen[bytes]:
-    arguments = [*config.arguments(), *(["--tied"] if tied else [])]
+    arguments = [*config.to_flags(), *(["--tied"] if tied else [])]
     with home.server_log.open("ab") as log:
         return subprocess.Popen(
             [sys.executable, "-m", "microjobs_orchestrator.local", *arguments],
@@ -220,15 +220,15 @@ def stop(home: Home) -> bool:
 
 def _stop_process(home: Home, pid: int, seconds: float) -> None:
     """Stop the process of a server; kill it after some seconds."""
-    if _signal(home, pid, signal.SIGTERM, seconds):
+    if _signal_and_wait(home, pid, signal.SIGTERM, seconds):
         return
     message = "the server, process %d, did not stop within %g s and is killed; the next server resumes running jobs"
     logger.warning(message, pid, seconds)
-    if not _signal(home, pid, signal.SIGKILL, TERM_TIMEOUT):
+    if not _signal_and_wait(home, pid, signal.SIGKILL, TERM_TIMEOUT):
         raise ServerError(f"the server, process {pid}, cannot be killed: its disk or engine may hang; see `ps {pid}`")
 
 
-def _signal(home: Home, pid: int, number: signal.Signals, seconds: float) -> bool:
+def _signal_and_wait(home: Home, pid: int, number: signal.Signals, seconds: float) -> bool:
     """Send a signal to a server, and return whether it exits within some seconds. Reap it if it is a child."""
     deadline, child = time.monotonic() + seconds, _children.get(pid)
     if child is not None and child.poll() is not None:

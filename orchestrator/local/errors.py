@@ -53,4 +53,6 @@ def is_disk_full(error: Exception) -> bool:
 
 def make_disk_full_error() -> ServiceError:
     """Return the error for a request that needs more space. HTTP has a status for this, but AWS has no name."""
-    return ServiceError("InsufficientStorage", "no space left on the device of the server's folder: free some", 507)
+    return ServiceError(
+        "InsufficientStorage", "no space left on the device of the server's folder: free disk space", 507
+    )

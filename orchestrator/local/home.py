@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 HOME = "MICROJOBS_HOME"
 REMEDY = f"set {HOME} to a folder of your own"
 
-OTHERS_WRITE = stat.S_IWOTH | stat.S_ISVTX
+WRITE_AND_STICKY_BITS = stat.S_IWOTH | stat.S_ISVTX
 """Mode bits: others may write; users cannot replace each other's files (the sticky bit, which /tmp has)."""
 
 ENTRIES = (
@@ -60,7 +60,7 @@ class Home:
         self.logs = root / "logs"
         self.state = root / "state.db"
         self.objects = root / "objects"
-        """Folder for content types, checksums and multipart uploads, which the files of buckets cannot hold."""
+        """Folder for content types, checksums and multipart uploads, which the files of buckets cannot contain."""
         self.work = root / "work"
         """Folders of running jobs. They share the buckets' file system, and are removed when the job ends."""
         self.environments = root / "environments"
@@ -117,7 +117,11 @@ class Home:
             found = path.lstat()
             if stat.S_ISLNK(found.st_mode) and found.st_uid not in (0, os.geteuid()):
                 raise HomeError(f"{self.root} leads through {path}, a link of another user; {REMEDY}")
-            if stat.S_ISDIR(found.st_mode) and path != self.root and found.st_mode & OTHERS_WRITE == stat.S_IWOTH:
+            if (
+                stat.S_ISDIR(found.st_mode)
+                and path != self.root
+                and found.st_mode & WRITE_AND_STICKY_BITS == stat.S_IWOTH
+            ):
                 raise HomeError(f"all users can replace files in {path}; change its mode (chmod o-w), or {REMEDY}")
         if not resolved.is_dir():
             raise HomeError(f"{self.root} is not a folder, or leads to one that does not exist; {REMEDY}")
@@ -136,14 +140,14 @@ class Home:
             raise HomeError(f"{path} belongs to another user (uid {found.st_uid}); {REMEDY}")
         if not mode & 0o077:
             return
-        if path == self.root and not self._is_ours(mode):
-            raise HomeError(f"{path} is open to other users (mode {mode:o}) and holds other files; {REMEDY}")
+        if path == self.root and not self._may_be_closed(mode):
+            raise HomeError(f"{path} is open to other users (mode {mode:o}) and contains other files; {REMEDY}")
         path.chmod(mode & 0o700)
         if path.stat().st_mode & 0o077:
-            raise HomeError(f"other users can read {path}, and its file system keeps no modes; {REMEDY}")
+            raise HomeError(f"other users can read {path}, and its file system does not store modes; {REMEDY}")
         logger.warning("%s was open to other users (mode %o); now only you can read it", path, mode)
 
-    def _is_ours(self, mode: int) -> bool:
+    def _may_be_closed(self, mode: int) -> bool:
         """Return whether the folder may be closed: not /tmp, and a server used the folder or it has no other files."""
         is_used = self.state.exists() and self.lock.exists()
         return not mode & stat.S_ISVTX and (is_used or {path.name for path in self.root.iterdir()} <= {*ENTRIES})
@@ -155,7 +159,7 @@ class Home:
         """
         key = _read_secret(self._key, lambda: secrets.token_hex(32))
         if not re.fullmatch("[0-9a-f]{64}", key):
-            raise _damaged(self._key, "it is not a key of 64 digits")
+            raise _make_damaged_error(self._key, "it is not a key of 64 digits")
         return key
 
     def credentials(self) -> Credentials:
@@ -164,9 +168,9 @@ class Home:
         try:
             found = Credentials(**json.loads(text))
         except (ValueError, TypeError, RecursionError) as error:
-            raise _damaged(self._credentials, error) from error
+            raise _make_damaged_error(self._credentials, error) from error
         if not all(isinstance(text, str) and text for text in asdict(found).values()):
-            raise _damaged(self._credentials, "a value is empty or not a text")
+            raise _make_damaged_error(self._credentials, "a value is empty or not a text")
         return found
 
 
@@ -174,9 +178,9 @@ def _create_credentials() -> str:
     return json.dumps(asdict(Credentials(f"AKIA{secrets.token_hex(8).upper()}", secrets.token_urlsafe(30))))
 
 
-def _damaged(path: Path, reason: object) -> HomeError:
-    remedy = "remove it, and `microjobs local up` creates a new one; clients then need `microjobs local env` again"
-    return HomeError(f"{path} cannot be used ({reason}): {remedy}")
+def _make_damaged_error(path: Path, reason: object) -> HomeError:
+    remedy = "remove it, run `microjobs local up`, which creates a new one, and then `microjobs local env` for clients"
+    return HomeError(f"{path} is damaged ({reason}): {remedy}")
 
 
 def read_file(path: Path) -> str:
@@ -198,4 +202,4 @@ def _read_secret(path: Path, create: Callable[[], str]) -> str:
     try:
         return read_file(path)
     except (OSError, ValueError) as error:
-        raise _damaged(path, error) from error
+        raise _make_damaged_error(path, error) from error

@@ -22,7 +22,7 @@ def has_gpus(instance_type: str) -> bool:
     return re.match(r"ml\.[gp]\d", instance_type) is not None
 
 
-def limits(instance_type: str) -> HostLimits | None:
+def find_limits(instance_type: str) -> HostLimits | None:
     """Return the processors and memory of a type; None if the name is unknown."""
     match = re.fullmatch(r"ml\.([a-z])[a-z0-9-]*\.(medium|large|(\d*)xlarge)", instance_type)
     if match is None or match[1] not in GIB_PER_VCPU:

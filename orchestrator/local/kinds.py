@@ -40,7 +40,7 @@ class Lifecycle:
     """The statuses of a kind of resource that runs. The default values are those of jobs."""
 
     end_member: str = ""
-    """The member of Describe and List that holds the time of the end."""
+    """The member of Describe and List that contains the time of the end."""
     statuses: Collection[str] = tuple(JobStatus)
     """All statuses that AWS documents."""
     first: str = JobStatus.IN_PROGRESS

@@ -27,8 +27,8 @@ MAX_NAME_BYTES = 255
 """Maximum length of a file's name."""
 
 _BLOCK_BYTES = 1 << 16
-_OWN = re.compile(rb"^0", re.MULTILINE)
-BEGIN = "a new container starts"
+_SERVER_LINE = re.compile(rb"^0", re.MULTILINE)
+HOST_START = "a new container starts"
 MAX_TIME_DIGITS = 15
 RETRY_DELAY = 1.0
 """Seconds between two attempts to write when the disk is full."""
@@ -48,7 +48,7 @@ class LogEvent:
     """The offset of the next record."""
     is_whole: bool = True
     """False for a part of a line that continues in the next record of the host."""
-    is_own: bool = False
+    is_from_server: bool = False
     """Whether the server wrote the line."""
 
     @functools.cached_property
@@ -67,10 +67,10 @@ class LogStream:
     def writer(self) -> Iterator[Callable[[Line], None]]:
         """Remove an incomplete record that a killed server left, and yield a function that appends a host's lines."""
         with self.path.open("ab", buffering=0) as file:
-            with _locked(file.fileno()):
+            with _lock_file(file.fileno()):
                 if (whole := self.whole_size()) < self.size():
                     file.truncate(whole)
-            yield lambda line: _write(file.fileno(), _record(line))
+            yield lambda line: _write(file.fileno(), _format_record(line))
 
     def note(self, sentence: str) -> None:
         """Add a line of the server."""
@@ -78,19 +78,19 @@ class LogStream:
         with self.path.open("ab", buffering=0) as file:
             _write(file.fileno(), b"0%d [microjobs] %s\n" % (time.time() * 1000, text))
 
-    def begin(self) -> None:
+    def mark_host_start(self) -> None:
         """Mark the start of another host: `count_host_lines` counts lines after the mark."""
         if self.size() > 0:
-            self.note(BEGIN)
+            self.note(HOST_START)
 
     def count_host_lines(self) -> int:
         """Return the number of lines of the current host."""
         if self.size() == 0:
             return 0
         with self.path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-            start = _host_start(content)
+            start = _find_host_start(content)
             lines = sum(content[at : at + _BLOCK_BYTES].count(b"\n") for at in range(start, len(content), _BLOCK_BYTES))
-            return lines - sum(1 for _ in _OWN.finditer(content, start))
+            return lines - sum(1 for _ in _SERVER_LINE.finditer(content, start))
 
     def events(self, start: int = 0) -> Iterator[LogEvent]:
         """Yield the complete records from an offset on."""
@@ -107,8 +107,8 @@ class LogStream:
                 if not stamp.isdigit() or len(stamp) > MAX_TIME_DIGITS:  # the end of a line without its beginning
                     mark, stamp, text = b"", b"%d" % last, record[:-1]
                 last, end = int(stamp), start + len(record)
-                is_own = mark.startswith(b"0") and len(mark) > 1
-                yield LogEvent(last, text, start, end, is_whole=not mark.endswith(b"+"), is_own=is_own)
+                is_from_server = mark.startswith(b"0") and len(mark) > 1
+                yield LogEvent(last, text, start, end, is_whole=not mark.endswith(b"+"), is_from_server=is_from_server)
                 start = end
 
     def is_start(self, offset: int) -> bool:
@@ -119,12 +119,14 @@ class LogStream:
             file.seek(offset - 1)
             return file.read(1) == b"\n"
 
-    def before(self, end: int, max_count: int, wanted: Callable[[LogEvent], bool] = lambda _: True) -> list[LogEvent]:
-        """Return the last `max_count` records before an offset that match `wanted`."""
+    def list_before(
+        self, end: int, max_count: int, matches: Callable[[LogEvent], bool] = lambda _: True
+    ) -> list[LogEvent]:
+        """Return the last `max_count` records before an offset for which `matches` returns True."""
         begin, events, window = end, list[LogEvent](), _BLOCK_BYTES
         while begin > 0 and len(events) < max_count:
             begin = max(0, begin - window)
-            events = [event for event in self._complete_records(begin) if event.end <= end and wanted(event)]
+            events = [event for event in self._complete_records(begin) if event.end <= end and matches(event)]
             window *= 4
         return events[-max_count:]
 
@@ -154,7 +156,7 @@ class LogStream:
         return next((event.time for event in self.events()), None)
 
     def last_time(self) -> int | None:
-        last = self.before(self.size(), 1)
+        last = self.list_before(self.size(), 1)
         return last[0].time if last else None
 
 
@@ -199,13 +201,13 @@ class LogStore:
         return {name: LogStream(folder / name) for name in sorted(names) if name.startswith(prefix)}
 
 
-def _record(line: Line) -> bytes:
+def _format_record(line: Line) -> bytes:
     mark = b"" if line.is_whole else b"+"
     return b"%d%s %s\n" % (line.time * 1000, mark, line.text.replace(b"\n", b"\r"))
 
 
-def _host_start(content: mmap.mmap) -> int:
-    sentence, end = f" [microjobs] {BEGIN}\n".encode(), len(content)
+def _find_host_start(content: mmap.mmap) -> int:
+    sentence, end = f" [microjobs] {HOST_START}\n".encode(), len(content)
     while (found := content.rfind(sentence, 0, end)) >= 0:
         stamp = content[content.rfind(b"\n", 0, found) + 1 : found]
         if stamp.startswith(b"0") and stamp.isdigit():  # otherwise a host printed the text
@@ -217,7 +219,7 @@ def _host_start(content: mmap.mmap) -> int:
 def _write(file: int, record: bytes) -> None:
     """Write a record completely, and wait while the disk is full."""
     rest = memoryview(record)
-    with _locked(file):
+    with _lock_file(file):
         while rest:
             try:
                 rest = rest[os.write(file, rest) :]
@@ -228,7 +230,7 @@ def _write(file: int, record: bytes) -> None:
 
 
 @contextmanager
-def _locked(file: int) -> Iterator[None]:
+def _lock_file(file: int) -> Iterator[None]:
     """Lock a stream's file, so that no line is written into another line that waits for space."""
     fcntl.flock(file, fcntl.LOCK_EX)
     try:

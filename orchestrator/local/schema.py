@@ -69,7 +69,7 @@ def prepare(database: sqlite3.Connection, path: Path) -> None:
     """
     (version,) = database.execute("PRAGMA user_version").fetchone()
     if version > VERSION:
-        raise NewerStateError(f"{path} was written by a later version of Microjobs: update this one")
+        raise NewerStateError(f"{path} was written by a later version of Microjobs: update Microjobs")
     if version < VERSION:
         if _has_table(database, "resources"):
             logger.info("migrating %s", path)
@@ -112,12 +112,12 @@ def _copy_rows(database: sqlite3.Connection, table: str) -> None:
     marks = ", ".join("?" * len(INTERNAL))
     query = f"SELECT kind, name, description FROM {table} WHERE kind IN ({marks})"  # noqa: S608  constants
     for kind, name, text in database.execute(query, tuple(INTERNAL)).fetchall():
-        if (parts := _split(kind, text)) is not None:
+        if (parts := _split_description(kind, text)) is not None:
             change = f"UPDATE {table} SET description = ?, internal = ? WHERE kind = ? AND name = ?"  # noqa: S608
             database.execute(change, (*parts, kind, name))
 
 
-def _split(kind: str, text: str) -> tuple[str, str] | None:
+def _split_description(kind: str, text: str) -> tuple[str, str] | None:
     """Split a description of version 1 into members and internal values; return None if it has no internal values."""
     try:
         members = json.loads(text)

@@ -43,11 +43,11 @@ from microjobs_orchestrator.local.state import State
 logger = logging.getLogger(__name__)
 
 LOOPBACK = "127.0.0.1"
-THREADS = 64
+MAX_CONCURRENT_REQUESTS = 64
 """Number of requests that are answered at the same time. An invocation occupies a thread until the model responds."""
 
 _M_MMAP_THRESHOLD = -3
-_MMAP_BYTES = 1 << 20
+_LARGE_BLOCK_BYTES = 1 << 20
 
 POLL_INTERVAL = 0.5
 """Polling interval for shutdown: `Event.wait` does not return when another thread receives the signal."""
@@ -55,7 +55,7 @@ POLL_INTERVAL = 0.5
 Choose = Callable[[str, Home], tuple[Runtime, str]]
 """Takes the configured name of the runtime, and the home; returns the runtime and the reason for the choice."""
 
-NAMES = (LOOPBACK, "localhost", "host.docker.internal")
+MACHINE_NAMES = (LOOPBACK, "localhost", "host.docker.internal")
 """Names of this machine in the requests of clients. Hosts of jobs may use another address."""
 
 
@@ -79,17 +79,17 @@ def serve(home: Home, config: Config, *, tied: bool = False, choose: Choose | No
         choose = choose or partial(runtimes.choose, guard_image=config.guard_image)
         try:
             cleanup.enter_context(home_lock.hold(home))
-            runtime, why = choose(config.runtime, home)
+            runtime, reason = choose(config.runtime, home)
         except home_lock.HeldError as error:
             remedy = "`microjobs local status` shows its address, `microjobs local down` stops it"
             raise ServerError(f"another server uses {home.root}: {remedy}") from error
         except CannotRunError as error:
             raise ServerError(str(error)) from error
         cleanup.callback(runtime.close)
-        logger.info("runtime %s: %s", runtime.name, why)
+        logger.info("runtime %s: %s", runtime.name, reason)
         port = _start(home, config, runtime, cleanup)
         url = f"http://{LOOPBACK}:{port}"
-        settings = {"url": url, "region": config.region, "runtime": runtime.name, "why": why, "pid": os.getpid()}
+        settings = {"url": url, "region": config.region, "runtime": runtime.name, "why": reason, "pid": os.getpid()}
         cleanup.callback(home.server_file.unlink, missing_ok=True)
         write_text(home.server_file, json.dumps(settings))
         logger.info("serving %s at %s; buckets are in %s", home.root, url, home.buckets)
@@ -105,14 +105,14 @@ def _stop_on_signals(stop: threading.Event) -> None:
 
 
 def _return_large_blocks() -> None:
-    """Let glibc return freed blocks of at least `_MMAP_BYTES` to the system, such as the bodies of large requests.
+    """Let glibc return freed blocks of at least `_LARGE_BLOCK_BYTES` to the system, such as bodies of large requests.
 
     By default, glibc raises the threshold when it frees the first such block, and keeps later blocks in the threads'
     arenas.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:  # not on macOS, and without effect on musl
-        mallopt(_M_MMAP_THRESHOLD, _MMAP_BYTES)
+        mallopt(_M_MMAP_THRESHOLD, _LARGE_BLOCK_BYTES)
 
 
 def _stop_with_users(home: Home, stop: threading.Event) -> None:
@@ -153,7 +153,7 @@ def _start(home: Home, config: Config, runtime: Runtime, cleanup: ExitStack) -> 
 
 def _listen_for_jobs(runtime: Runtime, port: int, cleanup: ExitStack) -> Iterator[Server]:
     """Listen on the address that hosts of jobs use, unless clients use the same address."""
-    if runtime.machine_address in NAMES:
+    if runtime.machine_address in MACHINE_NAMES:
         return
     try:
         listener = _listen(runtime.machine_address, port)
@@ -165,7 +165,7 @@ def _listen_for_jobs(runtime: Runtime, port: int, cleanup: ExitStack) -> Iterato
 
 
 def _listen(address: str, port: int) -> Server:
-    server = Server((address, port), numthreads=THREADS, request_queue_size=128, timeout=60)
+    server = Server((address, port), numthreads=MAX_CONCURRENT_REQUESTS, request_queue_size=128, timeout=60)
     try:
         server.prepare()
     except OSError as error:
@@ -188,11 +188,11 @@ def create_services(context: Context, registry: Registry) -> Mapping[str, Servic
 
 
 def _create_gateway(context: Context, registry: Registry, forwarder: Forwarder) -> Gateway:
-    home, hosts = context.home, {*NAMES, context.runtime.machine_address}
+    home, hosts = context.home, {*MACHINE_NAMES, context.runtime.machine_address}
     services: dict[str, AnyService] = {
         "s3": S3(context.store, context.settings.region),
         **create_services(context, registry),
     }
     prover = partial(prove, home.server_key(), home.root, os.getpid())
-    own = {interruptions.PATH: partial(interruptions.interrupt, registry)}
-    return Gateway(list_interceptors(home.credentials(), services, hosts, prover, forwarder, own))
+    own_operations = {interruptions.PATH: partial(interruptions.interrupt, registry)}
+    return Gateway(list_interceptors(home.credentials(), services, hosts, prover, forwarder, own_operations))

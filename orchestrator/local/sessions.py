@@ -37,18 +37,20 @@ class Caller:
     user_id: str
 
 
-OWNER = Caller(f"arn:aws:iam::{ACCOUNT}:user/{USER}", USER)
+HOME_CALLER = Caller(f"arn:aws:iam::{ACCOUNT}:user/{USER}", USER)
 """The caller with the home's own credentials."""
 
-caller: ContextVar[Caller] = ContextVar("caller", default=OWNER)
+caller: ContextVar[Caller] = ContextVar("caller", default=HOME_CALLER)
 """Sender of the request that this thread answers."""
 
 
-def issue(home: Credentials, who: Caller, seconds: int) -> dict[str, Any]:
+def issue(home: Credentials, session_caller: Caller, seconds: int) -> dict[str, Any]:
     """Create temporary credentials for a caller. Return them as members of STS's results."""
     key = "ASIA" + "".join(secrets.choice(string.ascii_uppercase + string.digits) for _ in range(16))
     expiry = float(int(time.time()) + seconds)
-    content = json.dumps({"key": key, "expiry": expiry, "caller": asdict(who)}, separators=(",", ":")).encode()
+    content = json.dumps(
+        {"key": key, "expiry": expiry, "caller": asdict(session_caller)}, separators=(",", ":")
+    ).encode()
     return {
         "AccessKeyId": key,
         "SecretAccessKey": _encode(_digest(home, "secret", content)),

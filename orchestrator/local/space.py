@@ -23,14 +23,14 @@ class FreeSpace:
     def __init__(self, folder: Path, action: str) -> None:
         self._folder = folder
         self._action = action
-        self._remaining = self.free()
+        self._remaining = self.available_bytes()
 
-    def free(self) -> int:
+    def available_bytes(self) -> int:
         """Return the number of bytes that can be written now; less than 0 if the reserve is in use."""
         device = os.statvfs(self._folder)
         return device.f_bavail * device.f_frsize - min(RESERVE_BYTES, device.f_blocks * device.f_frsize // 20)
 
-    def take(self, name: str, size: int, allocated: int = 0) -> None:
+    def reserve(self, name: str, size: int, allocated: int = 0) -> None:
         """Reserve space for a file. Raises CannotRunError if the file does not fit.
 
         The holes of a sparse file count too, because a later copy of the file can fill them.
@@ -44,14 +44,14 @@ class FreeSpace:
 
     def check(self, name: str) -> None:
         """Raise CannotRunError if the device is full now."""
-        if self.free() < 0:
+        if self.available_bytes() < 0:
             raise self._make_error(f"{escape_bytes(name)} does not fit")
 
     def _make_error(self, problem: str) -> CannotRunError:
-        free = _format_size(max(0, self.free()))
+        free = _format_size(max(0, self.available_bytes()))
         return CannotRunError(
             f"ClientError: {self._action} failed: {problem}: {free} can be used on the device of {self._folder}; "
-            "write less, or free some space"
+            "write less, or free disk space"
         )
 
 

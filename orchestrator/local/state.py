@@ -193,7 +193,7 @@ class State:
             database.execute("DELETE FROM resources WHERE kind = ? AND name = ? AND version = ?", key)
             return True
 
-    def delete_named(self, prefix: str) -> int:
+    def delete_with_prefix(self, prefix: str) -> int:
         """Delete the resources of all kinds whose names start with a prefix; return their number."""
         condition, values = "substr(name, 1, ?) = ?", (len(prefix), prefix)
         with self._transaction() as database:
@@ -205,10 +205,10 @@ class State:
         """Return a page of resources. Resources with equal values are sorted by name and version."""
         column = query.order_by
         index = "by_kind_owner" if query.owner else "by_kind_status" if query.status else INDEXES[column]
-        direction, beyond = ("DESC", "<") if query.descending else ("ASC", ">")
-        conditions, values = _conditions(query)
+        direction, comparison = ("DESC", "<") if query.descending else ("ASC", ">")
+        conditions, values = _make_conditions(query)
         if query.after is not None:
-            conditions.append(f"({column}, name, version) {beyond} (?, ?, ?)")
+            conditions.append(f"({column}, name, version) {comparison} (?, ?, ?)")
             values += query.after
         page = (
             f"SELECT name, version FROM resources INDEXED BY {index} WHERE {' AND '.join(conditions)}"  # noqa: S608
@@ -216,14 +216,14 @@ class State:
         )
         with self._lock:
             keys = self._database.execute(page, (*values, query.limit)).fetchall()
-            condition = f"kind = ? AND name IN ({_marks(keys)})"
+            condition = f"kind = ? AND name IN ({_make_placeholders(keys)})"
             records = self._select(condition, (query.kind, *(name for name, _ in keys)))
         found = {(record.name, record.version): record for record in records}
         return [found[key] for key in keys if key in found]  # rows that cannot be read are missing
 
-    def unfinished(self, kind: str, statuses: Sequence[str]) -> list[Record]:
+    def find_in_statuses(self, kind: str, statuses: Sequence[str]) -> list[Record]:
         """Return the resources in one of the statuses, oldest first."""
-        condition = f"kind = ? AND status IN ({_marks(statuses)})"
+        condition = f"kind = ? AND status IN ({_make_placeholders(statuses)})"
         with self._lock:
             found = self._select(condition, (kind, *statuses), "INDEXED BY by_kind_status")
         return sorted(found, key=lambda record: (record.created, record.name))
@@ -236,12 +236,12 @@ class State:
         records = []
         for row in rows:
             try:
-                records.append(_record(row))
+                records.append(_parse_record(row))
             except (ValueError, TypeError, RecursionError) as error:
-                self._set_aside(row[0], row[1], row[2], error)
+                self._move_to_broken(row[0], row[1], row[2], error)
         return records
 
-    def _set_aside(self, kind: str, name: str, version: int, error: Exception) -> None:
+    def _move_to_broken(self, kind: str, name: str, version: int, error: Exception) -> None:
         logger.error("%s %r cannot be read and is moved to the table `broken`: %s", kind, name, error)
         where = "FROM resources WHERE kind = CAST(? AS TEXT) AND name = CAST(? AS TEXT) AND version = ?"
         self._database.execute(f"INSERT INTO broken SELECT * {where}", (kind, name, version))
@@ -273,7 +273,7 @@ def _check_transition(record: Record, status: str | None) -> None:
         raise TransitionError(f"{record.kind} {record.name} is {record.status} and cannot become {status}")
 
 
-def _marks(values: Sequence[object]) -> str:
+def _make_placeholders(values: Sequence[object]) -> str:
     return ", ".join("?" * len(values))
 
 
@@ -302,11 +302,11 @@ def _decode(text: str) -> dict[str, Any]:
     constants: list[str] = []
     value = json.loads(text, parse_constant=constants.append)
     if not isinstance(value, dict):
-        raise TypeError(f"a JSON object is expected, not {text:.60}")
+        raise TypeError(f"expected a JSON object, found {text:.60}")
     return dict(clean(value)) if constants or _SURROGATE in text else value
 
 
-def _conditions(query: Query) -> tuple[list[str], list[Any]]:
+def _make_conditions(query: Query) -> tuple[list[str], list[Any]]:
     conditions, values = ["kind = ?"], list[Any]([query.kind])
     owner = query.owner or Owner("", "")
     for condition, value in (
@@ -330,10 +330,10 @@ _COLUMNS = """
 """
 
 
-def _record(row: Sequence[Any]) -> Record:
+def _parse_record(row: Sequence[Any]) -> Record:
     kind, name, version, arn, status, created, modified, owner_kind, owner_name, *texts = row
     if not all(isinstance(text, str) for text in (kind, name, arn, status, owner_kind, owner_name)):
-        raise TypeError("a name is not text")
+        raise TypeError("the kind, name, ARN, status or owner is not text")
     if not all(isinstance(moment, float) and 0 <= moment < END_OF_TIME for moment in (created, modified)):
         raise ValueError("a time is not a number between the years 1970 and 9999")
     request, description, internal = map(_decode, texts)

@@ -8,7 +8,7 @@ from microjobs_orchestrator.local.resources.greeting.kinds import GREETING
 
 from microjobs_orchestrator.local.lifecycle.attempt import Attempt
 from microjobs_orchestrator.local.lifecycle.context import Context
-from microjobs_orchestrator.local.lifecycle.job import SERVER_ENDED, JobHandle
+from microjobs_orchestrator.local.lifecycle.job import SERVER_ENDED_REASON, JobHandle
 from microjobs_orchestrator.local.runtimes.base import Host, HostPlan, Plan
 from microjobs_orchestrator.local.state import Record
 
@@ -32,7 +32,7 @@ class GreetingRun:
         if hosts or self.events.stop_reason is not None:
             self.job.run(partial(self._run, hosts))
         else:
-            self.job.run(partial(self.job.fail, SERVER_ENDED))
+            self.job.run(partial(self.job.fail, SERVER_ENDED_REASON))
 
     def _run(self, hosts: Sequence[Host] = ()) -> None:
         attempt = Attempt(self.plan_name, IMAGE, self._make_plan, self.job.open_stream)
@@ -49,6 +49,6 @@ class GreetingRun:
         files = folder / "files"
         files.mkdir()
         script = f"echo hello from {self.job.name}"
-        image = self.job.context.image(IMAGE)
+        image = self.job.context.resolve_image(IMAGE)
         host = HostPlan("algo-1", image, files, entrypoint=("sh",), arguments=("-c", script))
         return Plan(self.plan_name, (host,))

@@ -127,11 +127,11 @@ def test_settings_are_converted_to_flags() -> None:
     from microjobs_orchestrator.cli import make_parser
 
     settings = Config(port=1, runtime="process", region="eu-west-1", limits=True, images={"a": "b"})
-    options = make_parser().parse_args(["local", "up", *settings.arguments()])
+    options = make_parser().parse_args(["local", "up", *settings.to_flags()])
     assert (options.port, options.runtime, options.region, options.limits) == (1, "process", "eu-west-1", True)
     assert dict(options.image_alias) == {"a": "b"}
     assert not options.framework_images
-    assert make_parser().parse_args(["local", "up", *Config(framework_images=True).arguments()]).framework_images
+    assert make_parser().parse_args(["local", "up", *Config(framework_images=True).to_flags()]).framework_images
 
 
 def test_folder_as_settings_file_is_reported(tmp_path: Path) -> None:
@@ -151,7 +151,7 @@ def test_tilde_in_home_is_expanded(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     [
         ("[local", "is not valid TOML"),
         ("[local]\nprot = 1\n", "has no setting 'prot'; the settings are port"),
-        ("[local]\nport = '1'\n", "port must be like"),
+        ("[local]\nport = '1'\n", "port must have the same type as 4577, not '1'"),
         ("[local]\nruntime = 'podman'\n", "runtime 'podman' is unknown: choose one of auto, docker, process"),
     ],
 )

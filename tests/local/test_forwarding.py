@@ -224,10 +224,10 @@ def test_invalid_response_of_the_emulator_raises(
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("kms = 5000", "must give 'kms' an address such as http://127.0.0.1:5000, not 5000"),
+        ("kms = 5000", "[local.services] 'kms' must be an address such as http://127.0.0.1:5000, not 5000"),
         ('kms = "127.0.0.1:5000"', "not '127.0.0.1:5000'"),
         ('kms = "file:///etc/passwd"', "not 'file:///etc/passwd'"),
-        ('kms = "http://user:secret@host"', "must give 'kms' an address"),
+        ('kms = "http://user:secret@host"', "[local.services] 'kms' must be an address"),
     ],
 )
 def test_invalid_address_is_refused(tmp_path: Path, text: str, reason: str) -> None:
@@ -255,4 +255,4 @@ def test_invalid_service_setting_is_reported_at_start(tmp_path: Path) -> None:
 
 
 def test_forwarded_services_are_converted_to_flags() -> None:
-    assert "--service=kms=http://127.0.0.1:1" in Config(services={"kms": "http://127.0.0.1:1"}).arguments()
+    assert "--service=kms=http://127.0.0.1:1" in Config(services={"kms": "http://127.0.0.1:1"}).to_flags()

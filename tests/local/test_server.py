@@ -134,7 +134,7 @@ def test_damaged_secret_error_names_the_remedy(tmp_path: Path, name: str, conten
     home = Home(tmp_path / "home")
     home.create()
     put(home.root / name, content)
-    with pytest.raises(HomeError, match=rf"{name} cannot be used .*: remove it"):
+    with pytest.raises(HomeError, match=rf"{name} is damaged .*: remove it"):
         home.credentials() if name == "credentials.json" else home.server_key()
 
 

@@ -90,7 +90,7 @@ def test_models_of_hosts_are_merged_and_conflicts_are_logged(local: LocalServer)
     }  # fmt: skip
     notes = [line for line in local.read_logs("TrainingJobs", name)["algo-1"] if line.startswith("[microjobs]")]
     problem = "clash of algo-2 differs from another host's"
-    assert notes == [f"[microjobs] {problem} and was left out: use a different file name on each host"]
+    assert notes == [f"[microjobs] {problem} and was not stored: use a different file name on each host"]
 
 
 def test_failure_file_is_the_failure_reason(local: LocalServer) -> None:

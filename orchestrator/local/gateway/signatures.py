@@ -143,7 +143,7 @@ def _identify(access_key_id: str, token: str | None, home_credentials: Credentia
     if token is None:
         if access_key_id != home_credentials.access_key_id:
             raise AuthError("key", f"access key {access_key_id} is not this server's; {REMEDY}")
-        credentials, caller = home_credentials, sessions.OWNER
+        credentials, caller = home_credentials, sessions.HOME_CALLER
     else:
         try:
             credentials, caller = sessions.verify_token(home_credentials, access_key_id, token, now.timestamp())

@@ -52,37 +52,37 @@ class Chain:
 
 def make_chains(settings: Settings) -> list[Chain]:
     """Return the firewall of a host. Only the relay accepts connections; an isolated host reaches only its peers."""
-    entering = [from_interface(_IIF), established()]
-    leaving = [from_interface(_OIF), established()]
+    entering = [match_interface(_IIF), match_established()]
+    leaving = [match_interface(_OIF), match_established()]
     if settings.target:
-        entering.append(tcp_port(RELAY_PORT))
+        entering.append(match_tcp_port(RELAY_PORT))
     if not settings.isolated:
         entering.append(_meta(_L4PROTO) + _equals(bytes([_ICMPV6])))  # IPv6 finds neighbours by ICMPv6
         return [Chain("input", INPUT, entering)]
     if settings.peers:
-        entering.append(ipv4_network(12, settings.peers))
-        leaving.append(ipv4_network(16, settings.peers))
+        entering.append(match_ipv4_network(12, settings.peers))
+        leaving.append(match_ipv4_network(16, settings.peers))
     return [Chain("input", INPUT, entering), Chain("output", OUTPUT, leaving)]
 
 
-def from_interface(direction: int) -> Rule:
+def match_interface(direction: int) -> Rule:
     """Match packets of the loopback interface."""
     return _meta(direction) + _equals(struct.pack("=I", LOOPBACK_INDEX))
 
 
-def established() -> Rule:
+def match_established() -> Rule:
     """Match packets of accepted connections."""
     state = _expression("ct", _number(1, _REGISTER) + _number(2, 0))
     return state + _mask(struct.pack("=I", _ESTABLISHED_OR_RELATED)) + _equals(bytes(4), negated=True)
 
 
-def tcp_port(port: int) -> Rule:
+def match_tcp_port(port: int) -> Rule:
     """Match TCP packets to a port."""
     destination = _payload(base=2, offset=2, length=2)
     return _meta(_L4PROTO) + _equals(bytes([socket.IPPROTO_TCP])) + destination + _equals(struct.pack(">H", port))
 
 
-def ipv4_network(offset: int, network: str) -> Rule:
+def match_ipv4_network(offset: int, network: str) -> Rule:
     """Match IPv4 packets whose source (offset 12) or destination (offset 16) is in a network."""
     parsed = ipaddress.IPv4Network(network)
     address = _payload(base=1, offset=offset, length=4) + _mask(parsed.netmask.packed)
@@ -100,12 +100,12 @@ def install(chains: Iterable[Chain]) -> None:
         hook = _attribute(4, _number(1, chain.hook) + _number(2, 0), nested=True)
         names = _text(1, TABLE) + _text(3, chain.name)
         messages.append(_message(_NEW_CHAIN, _CREATE | _ACK, names + hook + _number(5, _DROP) + _text(7, "filter")))
-        messages += [_rule(chain, rule) for rule in chain.rules]
+        messages += [_make_rule_message(chain, rule) for rule in chain.rules]
     begin, end = (_message(kind, 0, family=0, resource=_NFTABLES) for kind in (_BATCH_BEGIN, _BATCH_END))
     _send([begin, *messages, end], expected=len(messages))
 
 
-def _rule(chain: Chain, rule: Rule) -> bytes:
+def _make_rule_message(chain: Chain, rule: Rule) -> bytes:
     code = _attribute(2, _number(1, _ACCEPT), nested=True)
     accept = _expression("immediate", _number(1, 0) + _attribute(2, code, nested=True))
     expressions = _attribute(4, rule + accept, nested=True)

@@ -47,8 +47,8 @@ class Outcome:
 
 def prepare_plan(context: Context, attempt: Attempt) -> Plan:
     """Fetch an attempt's image, and make its plan. Raise CannotRunError if the image or an input cannot be used."""
-    context.runtime.prepare(context.image(attempt.image))
-    plan = attempt.make_plan(context.new_work_folder(attempt.plan_name))
+    context.runtime.prepare(context.resolve_image(attempt.image))
+    plan = attempt.make_plan(context.make_work_folder(attempt.plan_name))
     if len(plan.hosts) > 1:
         secret = secrets.token_hex(SECRET_BYTES)  # the hosts authenticate each other with it
         for host in plan.hosts:
@@ -61,7 +61,7 @@ def launch_plan(context: Context, attempt: Attempt, plan: Plan, events: EventQue
     note = context.image_note(attempt.image)
     for host in plan.hosts:
         stream = attempt.open_stream(host.name)
-        stream.begin()
+        stream.mark_host_start()
         if note is not None:
             stream.note(note)
     return context.runtime.start(plan) if events.stop_reason is None else ()
@@ -73,7 +73,7 @@ def remove_plan(context: Context, plan_name: str) -> None:
     discard(context.work_folder(plan_name))
 
 
-class Ending(Enum):
+class EndReason(Enum):
     """The reason for a job's end. If several reasons apply, the first of them in this list counts."""
 
     SHUT_DOWN = "the server was shut down"
@@ -83,11 +83,11 @@ class Ending(Enum):
     COMPLETED = "all hosts ended well"
 
 
-def classify_end(outcome: Outcome, events: EventQueue) -> Ending:
+def classify_end(outcome: Outcome, events: EventQueue) -> EndReason:
     if events.stop_reason is StopReason.SHUTDOWN:
-        return Ending.SHUT_DOWN
+        return EndReason.SHUT_DOWN
     if outcome.first_failed is not None:
-        return Ending.FAILED
+        return EndReason.FAILED
     if events.stop_reason in (StopReason.TIMEOUT, StopReason.REQUEST):
-        return Ending.TIMED_OUT if events.stop_reason is StopReason.TIMEOUT else Ending.STOPPED
-    return Ending.COMPLETED
+        return EndReason.TIMED_OUT if events.stop_reason is StopReason.TIMEOUT else EndReason.STOPPED
+    return EndReason.COMPLETED

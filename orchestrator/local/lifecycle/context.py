@@ -41,13 +41,13 @@ class Context:
     runtime: Runtime
     settings: Settings
 
-    def image(self, uri: str) -> str:
+    def resolve_image(self, uri: str) -> str:
         """Return the local name of an image.
 
         It is the image's alias, else the first matching pattern's alias, else the substitute of a framework image,
         else the image's own name.
         """
-        return self._alias(uri) or self._substitute(uri) or self._without_registry(uri)
+        return self._alias(uri) or self._substitute(uri) or self._strip_registry(uri)
 
     def image_note(self, uri: str) -> str | None:
         """Return a sentence about what differs in the substitute of a framework image; None for other images."""
@@ -68,14 +68,14 @@ class Context:
             return None
         return image.find_substitute({tag for local in self.runtime.images() for tag in local.tags})
 
-    def _without_registry(self, uri: str) -> str:
+    def _strip_registry(self, uri: str) -> str:
         """Return an image's name without the host of the local registry, unless the engine has the whole name."""
         registry = f"{format_registry(self.settings.region)}/"
         if not uri.startswith(registry) or any(uri in image.tags for image in self.runtime.images()):
             return uri
         return uri.removeprefix(registry)
 
-    def access(self) -> dict[str, str]:
+    def make_access_variables(self) -> dict[str, str]:
         """Return the environment variables that make AWS clients in a host use this server and its credentials."""
         credentials = self.home.credentials()
         return {
@@ -86,10 +86,10 @@ class Context:
             "AWS_REGION": self.settings.region,
         }
 
-    def limits(self, instance_type: str) -> HostLimits | None:
-        return instances.limits(instance_type) if self.settings.limits else None
+    def find_host_limits(self, instance_type: str) -> HostLimits | None:
+        return instances.find_limits(instance_type) if self.settings.limits else None
 
-    def new_work_folder(self, plan_name: str) -> Path:
+    def make_work_folder(self, plan_name: str) -> Path:
         folder = self.work_folder(plan_name)
         discard(folder)
         folder.mkdir(parents=True)

@@ -45,8 +45,8 @@ class Change(Enum):
     """An event without details: the thread of the job or endpoint then reads the changed state itself."""
 
     RESOURCE_ENDED = "a resource that this one owns has ended"
-    METRIC = "a trial reported a metric"
-    ENDPOINT = "the endpoint's description or one of its replicas changed"
+    METRIC_REPORTED = "a trial reported a metric"
+    ENDPOINT_CHANGED = "the endpoint's description or one of its replicas changed"
 
 
 Event = StopReason | Interruption | HostExit | Change

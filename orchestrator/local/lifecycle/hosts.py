@@ -102,7 +102,7 @@ class HostGroup:
                 host.stop(grace)
                 return
             except Exception:
-                logger.exception("could not stop %s; trying again in %g s", host.name, STOP_RETRY_DELAY)
+                logger.exception("could not stop %s; the next attempt is in %g s", host.name, STOP_RETRY_DELAY)
                 time.sleep(STOP_RETRY_DELAY)
 
 
@@ -132,7 +132,9 @@ def _wait_for_lines(follower: threading.Thread, stream: LogStream) -> None:
         size_before = stream.size()
         follower.join(LINE_TIMEOUT)
     if follower.is_alive():
-        logger.warning("%s: no more lines arrived, and the end of the output was not seen", stream.path)
+        logger.warning(
+            "%s: no lines arrived for %g s after the host ended; the log may be incomplete", stream.path, LINE_TIMEOUT
+        )
 
 
 def _start_thread(target: Callable[..., None], *arguments: object) -> threading.Thread:

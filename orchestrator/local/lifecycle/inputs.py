@@ -19,7 +19,7 @@ from microjobs_orchestrator.local.s3.store import ObjectStore
 PREFIX, MANIFEST, AUGMENTED = "S3Prefix", "ManifestFile", "AugmentedManifestFile"
 """Values of S3DataType."""
 
-REF = "-ref"
+REFERENCE_SUFFIX = "-ref"
 """The suffix of an attribute's name if the attribute's value is the URI of an object with the data."""
 
 Record = tuple[bytes | StoredObject, ...]
@@ -28,11 +28,11 @@ Record = tuple[bytes | StoredObject, ...]
 Item = TypeVar("Item")
 
 
-def find(store: ObjectStore, source: Mapping[str, Any], input_type: str) -> list[tuple[str, StoredObject]]:
+def find_objects(store: ObjectStore, source: Mapping[str, Any], input_type: str) -> list[tuple[str, StoredObject]]:
     """Return a data source's paths and objects. Raise ValidationError if none, CannotRunError for a bad manifest."""
     if source["S3DataType"] == MANIFEST:
         return list_manifest(store, source["S3Uri"])
-    return select(store, source["S3Uri"], input_type)
+    return select_objects(store, source["S3Uri"], input_type)
 
 
 def check_source(store: ObjectStore, source: Mapping[str, Any], input_type: str) -> None:
@@ -47,7 +47,7 @@ def check_source(store: ObjectStore, source: Mapping[str, Any], input_type: str)
         raise _no_objects_error(uri, input_type)
 
 
-def select(store: ObjectStore, uri: str, input_type: str) -> list[tuple[str, StoredObject]]:
+def select_objects(store: ObjectStore, uri: str, input_type: str) -> list[tuple[str, StoredObject]]:
     """Return the objects of a prefix with their paths below the input's folder, sorted by key.
 
     A prefix is the beginning of keys, as on AWS: `s3://b/train` selects `train/x` and `train-01/x`. An object's path is
@@ -88,12 +88,12 @@ def check_unique(member: str, values: Sequence[str]) -> None:
         raise ValidationError(f"{member} must be unique; repeated: {', '.join(map(repr, duplicates))}.")
 
 
-def share(items: Sequence[Item], distribution: str, hosts: int, index: int) -> list[Item]:
+def select_share(items: Sequence[Item], distribution: str, hosts: int, index: int) -> list[Item]:
     """Return one host's share: all items (`FullyReplicated`), or every nth item (`ShardedByS3Key`)."""
     return list(items[index::hosts]) if distribution == "ShardedByS3Key" else list(items)
 
 
-def link(objects: Sequence[tuple[str, StoredObject]], folder: Path) -> Path:
+def link_objects(objects: Sequence[tuple[str, StoredObject]], folder: Path) -> Path:
     """Link objects into a folder, which hosts only read. Raise CannotRunError for a deleted object or equal paths."""
     folder.mkdir(parents=True, exist_ok=True)
     for path, item in objects:
@@ -101,17 +101,17 @@ def link(objects: Sequence[tuple[str, StoredObject]], folder: Path) -> Path:
         problem = f"ClientError: Data download failed: s3://{item.bucket}/{item.key}"
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
-            _link(item.path, target)
+            _link_or_copy(item.path, target)
         except FileNotFoundError as error:
             raise CannotRunError(f"{problem} was deleted while the job started") from error
         except (FileExistsError, NotADirectoryError) as error:
             raise CannotRunError(
-                f"{problem} and another object would both be {path}: use a prefix that ends with /"
+                f"{problem} has the same path as another object, {path}: use a prefix that ends with /"
             ) from error
     return folder
 
 
-def _link(source: Path, target: Path) -> None:
+def _link_or_copy(source: Path, target: Path) -> None:
     try:
         os.link(source, target)
     except FileExistsError:
@@ -129,7 +129,7 @@ def list_manifest(store: ObjectStore, uri: str) -> list[tuple[str, StoredObject]
     match content:
         case [{"prefix": str(prefix), **others}, *paths] if not others and all(isinstance(path, str) for path in paths):
             return [(path.lstrip("/"), _get_object(store, prefix + path, uri)) for path in paths]
-    raise _make_manifest_error(uri, 'it is not a JSON array of {"prefix": "s3://…"} and of keys below that')
+    raise _make_manifest_error(uri, 'it must be a JSON array: first {"prefix": "s3://…"}, then keys below this prefix')
 
 
 def read_records(store: ObjectStore, uri: str, attributes: Sequence[str]) -> list[Record]:
@@ -147,7 +147,7 @@ def _read_values(
             raise _make_manifest_error(uri, f"line {number} has no attribute {name!r}")
         value = content[name]
         text = value if isinstance(value, str) else json.dumps(value)
-        yield _get_object(store, text, f"{uri}, line {number}") if name.endswith(REF) else text.encode()
+        yield _get_object(store, text, f"{uri}, line {number}") if name.endswith(REFERENCE_SUFFIX) else text.encode()
 
 
 def _read_manifest(store: ObjectStore, uri: str) -> str:

@@ -13,7 +13,7 @@ from microjobs_orchestrator.local.errors import ServiceError
 from microjobs_orchestrator.local.kinds import JobStatus, Kind
 from microjobs_orchestrator.local.lifecycle.attempt import (
     Attempt,
-    Ending,
+    EndReason,
     Outcome,
     classify_end,
     launch_plan,
@@ -34,19 +34,19 @@ logger = logging.getLogger(__name__)
 LAYOUT = Layout()
 """The contract's paths below its default root: requests and hosts use these."""
 
-REASON_LIMIT = 1024
+MAX_REASON_CHARACTERS = 1024
 """Characters of a FailureReason."""
-READ_BYTES = 1 << 20
+MAX_READ_BYTES = 1 << 20
 """Maximum bytes of a failure or message file that are read."""
-INTERNAL = "InternalServerError"
+INTERNAL_ERROR = "InternalServerError"
 """SageMaker's word for failures that the job did not cause."""
-SERVER_ENDED = f"{INTERNAL}: the local server ended while the job ran"
-SHUT_DOWN = f"{INTERNAL}: the local server was shut down while the job ran"
+SERVER_ENDED_REASON = f"{INTERNAL_ERROR}: the local server ended while the job ran"
+SHUT_DOWN_REASON = f"{INTERNAL_ERROR}: the local server was shut down while the job ran"
 
-PREFIXES = ("ClientError: ", "AlgorithmError: ", f"{INTERNAL}: ")
+REASON_PREFIXES = ("ClientError: ", "AlgorithmError: ", f"{INTERNAL_ERROR}: ")
 """The beginnings of SageMaker's failure reasons: the user's mistake, the container's failure, the service's failure."""
 
-STARTED = "StartMoment"
+START_KEY = "StartMoment"
 """A key of the internal state, with a value as `Moment` stores it."""
 
 
@@ -54,15 +54,15 @@ STARTED = "StartMoment"
 class Result:
     """How a job ends, as determined before its outputs are collected."""
 
-    ending: Ending
+    end_reason: EndReason
     reason: str | None
     """The FailureReason of a failed job."""
 
     @property
     def status(self) -> JobStatus:
-        if self.ending is Ending.COMPLETED:
+        if self.end_reason is EndReason.COMPLETED:
             return JobStatus.COMPLETED
-        return JobStatus.STOPPED if self.ending in (Ending.TIMED_OUT, Ending.STOPPED) else JobStatus.FAILED
+        return JobStatus.STOPPED if self.end_reason in (EndReason.TIMED_OUT, EndReason.STOPPED) else JobStatus.FAILED
 
 
 def host_names(count: int) -> tuple[str, ...]:
@@ -70,14 +70,14 @@ def host_names(count: int) -> tuple[str, ...]:
     return tuple(f"algo-{number}" for number in range(1, count + 1))
 
 
-def reason_of(error: Exception) -> str:
+def make_failure_reason(error: Exception) -> str:
     """Return a FailureReason for an error that prevented a job's run, or the collection of its outputs."""
     if not isinstance(error, CannotRunError | ServiceError):
-        return f"{INTERNAL}: {type(error).__name__}: {error}; see the server's log"
-    if str(error).startswith(PREFIXES):
+        return f"{INTERNAL_ERROR}: {type(error).__name__}: {error}; see the server's log"
+    if str(error).startswith(REASON_PREFIXES):
         return str(error)
     is_internal = isinstance(error, MachineFailedError) or (isinstance(error, ServiceError) and error.status >= 500)
-    return f"{INTERNAL if is_internal else 'ClientError'}: {error}"
+    return f"{INTERNAL_ERROR if is_internal else 'ClientError'}: {error}"
 
 
 class JobHandle:
@@ -92,7 +92,7 @@ class JobHandle:
         self.created = record.created
         self.events = EventQueue()
         start: float | None = record.description.get(f"{self._activity}StartTime")
-        self.started = None if start is None else Moment.read(record.internal.get(STARTED), start)
+        self.started = None if start is None else Moment.read(record.internal.get(START_KEY), start)
         """The first start of the hosts."""
 
     @property
@@ -120,7 +120,7 @@ class JobHandle:
         except Exception as error:
             if not isinstance(error, CannotRunError | ServiceError):
                 logger.exception("%s failed", self.plan_name)
-            (fail or self.fail)(reason_of(error))
+            (fail or self.fail)(make_failure_reason(error))
         finally:
             remove_plan(self.context, self.plan_name)
 
@@ -136,17 +136,19 @@ class JobHandle:
 
     def result(self, outcome: Outcome) -> Result:
         """Return how the job ends after the outcome of its last attempt."""
-        ending = classify_end(outcome, self.events)
-        reason = SHUT_DOWN if ending is Ending.SHUT_DOWN else None
-        return Result(ending, self.failure_reason(outcome) if ending is Ending.FAILED else reason)
+        end_reason = classify_end(outcome, self.events)
+        reason = SHUT_DOWN_REASON if end_reason is EndReason.SHUT_DOWN else None
+        return Result(end_reason, self.failure_reason(outcome) if end_reason is EndReason.FAILED else reason)
 
     # --- the description ---
 
-    def describe(self, status: str | None = None, *, internal: Mapping[str, Any] | None = None, **changes: Any) -> None:
+    def update_description(
+        self, status: str | None = None, *, internal: Mapping[str, Any] | None = None, **changes: Any
+    ) -> None:
         """Change the description and the internal state; None keeps a value. Texts become printable and short."""
         members = {name: value for name, value in changes.items() if value is not None}
         for name in {"FailureReason", "ExitMessage"} & members.keys():
-            members[name] = strip_controls(members[name])[:REASON_LIMIT]
+            members[name] = strip_controls(members[name])[:MAX_REASON_CHARACTERS]
         if status is not None:
             members[self.kind.status_member] = status
         self.context.state.update(self.kind.arn_type, self.name, members, status, internal=internal)
@@ -159,13 +161,13 @@ class JobHandle:
         if self.started is not None:
             return {}, {}
         self.started = Moment.now()
-        return {f"{self._activity}StartTime": self.started.wall}, {STARTED: self.started.stored()}
+        return {f"{self._activity}StartTime": self.started.wall}, {START_KEY: self.started.to_members()}
 
     def store_start(self) -> float:
         """Store the start of the hosts, unless it is stored; return the seconds since then."""
         members, internal = self.record_start()
         if members:
-            self.describe(internal=internal, **members)
+            self.update_description(internal=internal, **members)
         return self.started.elapsed() if self.started else 0.0
 
     def end_time(self) -> float:
@@ -173,7 +175,7 @@ class JobHandle:
         return max(time.time(), self.started.wall if self.started else 0.0)
 
     def end(self, status: JobStatus, **changes: Any) -> None:
-        self.describe(status, **{f"{self._activity}EndTime": self.end_time(), **changes})
+        self.update_description(status, **{f"{self._activity}EndTime": self.end_time(), **changes})
 
     def fail(self, reason: str, **changes: Any) -> None:
         self.end(JobStatus.FAILED, FailureReason=reason, **changes)
@@ -196,7 +198,7 @@ class JobHandle:
             entry = (host.copy(str(path), folder) or {}).get(path.name)
             if entry is not None and entry.content is not None:
                 with entry.content.open("rb") as file:
-                    contents[host.name] = file.read(READ_BYTES)
+                    contents[host.name] = file.read(MAX_READ_BYTES)
             discard(folder)
         return contents
 
@@ -209,8 +211,8 @@ class JobHandle:
         content = self.read_file([host for host in outcome.hosts if host.name == name], LAYOUT.failure).get(name, b"")
         text = parse_failure(content)
         cause = text or exited.reason or "See job logs for more information"
-        known = f", {exited.reason}" if text and exited.reason else ""
+        exit_reason = f", {exited.reason}" if text and exited.reason else ""
         where = f" on {name}" if len(outcome.hosts) > 1 else ""
-        suffix = f"{known}, exit code: {exited.code}{where}"
-        prefix = INTERNAL if exited.has_external_cause else "AlgorithmError"
-        return f"{prefix}: {cause[: REASON_LIMIT - len(suffix) - len(prefix) - 2]}{suffix}"
+        suffix = f"{exit_reason}, exit code: {exited.code}{where}"
+        prefix = INTERNAL_ERROR if exited.has_external_cause else "AlgorithmError"
+        return f"{prefix}: {cause[: MAX_REASON_CHARACTERS - len(suffix) - len(prefix) - 2]}{suffix}"

@@ -20,7 +20,7 @@ Note = Callable[[str], None]
 """Writes a sentence to the job's log."""
 
 
-def gather(hosts: Sequence[Host], path: str, target: Path, note: Note) -> Tree:
+def merge_outputs(hosts: Sequence[Host], path: str, target: Path, note: Note) -> Tree:
     """Copy a path of the contract from all hosts to the folder `target`, and return one merged tree.
 
     If several hosts have a file with the same name, the first host's file is taken. The job's log notes differences.
@@ -45,12 +45,13 @@ def _merge(tree: Tree, into: Tree, host: str, note: Note) -> None:
         if kind != FileType.FOLDER.value:
             blocked[name] = kind
             if entry.type is not FileType.FOLDER:
-                note(f"{escape_bytes(name)} of {host} was left out: another host has a {kind} in place of its folder")
+                problem = f"another host has a {kind} with the name of its folder"
+                note(f"{escape_bytes(name)} of {host} was not stored: {problem}")
         elif existing is None:
             into[name] = entry
         elif not _are_equal(entry, existing) and entry.type is not FileType.FOLDER:
             problem = f"{escape_bytes(name)} of {host} differs from another host's"
-            note(f"{problem} and was left out: use a different file name on each host")
+            note(f"{problem} and was not stored: use a different file name on each host")
 
 
 def _are_equal(first: Entry, second: Entry) -> bool:
@@ -61,7 +62,7 @@ def _are_equal(first: Entry, second: Entry) -> bool:
     return filecmp.cmp(first.content, second.content, shallow=False)
 
 
-def files(tree: Tree) -> dict[str, Path]:
+def list_files(tree: Tree) -> dict[str, Path]:
     """Return the contents of a tree's files by name, without links: SageMaker does not follow them."""
     return {name: content for name in sort_names(tree) if (content := tree[name].content) is not None}
 
@@ -69,7 +70,7 @@ def files(tree: Tree) -> dict[str, Path]:
 def upload(store: ObjectStore, tree: Tree, uri: str) -> None:
     """Store each file of a tree below a prefix. All names are checked before the first file is stored."""
     bucket, prefix = parse_uri(uri)
-    contents = {join(prefix, name): content for name, content in files(tree).items()}
+    contents = {join_key(prefix, name): content for name, content in list_files(tree).items()}
     for key in contents:
         check_key(store, bucket, key)
     for key, content in contents.items():
@@ -90,19 +91,19 @@ def upload_archive(store: ObjectStore, tree: Tree, uri: str, work: Path) -> None
     bucket, key = parse_uri(uri)
     archive = work / PurePosixPath(key).name
     with LimitedFile(archive, FreeSpace(work, ARTIFACT_UPLOAD)) as file:
-        pack(tree, file)
+        write_archive(tree, file)
     store.put(bucket, key, archive)
 
 
-def pack(tree: Tree, file: IO[bytes]) -> None:
+def write_archive(tree: Tree, file: IO[bytes]) -> None:
     # Level 1: weights hardly compress, and the user waits for the archive.
     with tarfile.open(fileobj=file, mode="w:gz", compresslevel=1) as tar:
         for name in sort_names(tree):
-            _add(tar, name, tree[name])
+            _add_entry(tar, name, tree[name])
             vars(tar)["members"].clear()  # tarfile keeps the members of the whole archive
 
 
-def _add(tar: tarfile.TarFile, name: str, entry: Entry) -> None:
+def _add_entry(tar: tarfile.TarFile, name: str, entry: Entry) -> None:
     info = tarfile.TarInfo(name)
     info.mtime = entry.modified
     if entry.type is FileType.LINK:
@@ -120,6 +121,6 @@ def _add(tar: tarfile.TarFile, name: str, entry: Entry) -> None:
             tar.addfile(info, content)
 
 
-def join(prefix: str, name: str) -> str:
+def join_key(prefix: str, name: str) -> str:
     """Join a prefix and a name with one `/` between them."""
     return f"{prefix.rstrip('/')}/{name}" if prefix else name

@@ -11,7 +11,7 @@ from microjobs_orchestrator.local.kinds import Kind, find_kind
 from microjobs_orchestrator.local.lifecycle.attempt import remove_plan
 from microjobs_orchestrator.local.lifecycle.context import Context
 from microjobs_orchestrator.local.lifecycle.events import Change, EventQueue, StopReason
-from microjobs_orchestrator.local.lifecycle.job import INTERNAL, REASON_LIMIT
+from microjobs_orchestrator.local.lifecycle.job import INTERNAL_ERROR, MAX_REASON_CHARACTERS
 from microjobs_orchestrator.local.runtimes.base import Host
 from microjobs_orchestrator.local.state import Record
 from microjobs_orchestrator.local.trees import discard
@@ -48,9 +48,9 @@ class Registry:
         self._is_closing = False
         self._lock = threading.Lock()
 
-    def start(self, job: Runnable, steps: Callable[[], None] | None = None) -> None:
-        """Call `steps`, by default `job.run`, in a new thread."""
-        thread = threading.Thread(target=self._run, args=(job, steps or job.run), name=job.plan_name, daemon=True)
+    def start(self, job: Runnable, target: Callable[[], None] | None = None) -> None:
+        """Call `target`, by default `job.run`, in a new thread."""
+        thread = threading.Thread(target=self._run, args=(job, target or job.run), name=job.plan_name, daemon=True)
         with self._lock:
             self._running[job.plan_name] = (job, thread)
             record = self._find_record(job.plan_name)
@@ -60,9 +60,9 @@ class Registry:
                 job.events.stop(StopReason.SHUTDOWN)
             thread.start()
 
-    def _run(self, job: Runnable, steps: Callable[[], None]) -> None:
+    def _run(self, job: Runnable, target: Callable[[], None]) -> None:
         try:
-            steps()
+            target()
         except Exception as error:
             logger.exception("%s failed, and its failure could not be described", job.plan_name)
             self._fail(job.plan_name, error)
@@ -92,13 +92,13 @@ class Registry:
         return entry[0] if entry else None
 
     def stop(self, plan_name: str) -> bool:
-        """Stop a job; return whether it is running."""
+        """Request a job to stop; return whether it is running."""
         job = self.find(plan_name)
         if job is not None:
             job.events.stop(StopReason.REQUEST)
         return job is not None
 
-    def wait(self, plan_name: str) -> bool:
+    def wait_for_end(self, plan_name: str) -> bool:
         """Wait until the thread of a job with a final status has removed its hosts; return False on timeout."""
         with self._lock:
             entry = self._running.get(plan_name)
@@ -113,7 +113,7 @@ class Registry:
         hosts = dict(self._context.runtime.find_hosts())
         self._remove_incomplete(hosts)
         for kind, maker in makers.items():
-            for record in self._context.state.unfinished(kind, _active_statuses(find_kind(kind))):
+            for record in self._context.state.find_in_statuses(kind, _active_statuses(find_kind(kind))):
                 try:
                     self._recover(maker(self._context, record), hosts)
                 except Exception as error:
@@ -132,7 +132,7 @@ class Registry:
         """Describe the failure of a job that could not describe it itself, so that clients do not wait forever."""
         arn_type, _, name = plan_name.partition("/")
         kind = find_kind(arn_type)
-        reason = f"{INTERNAL}: {type(error).__name__}: {error}; see the server's log"[:REASON_LIMIT]
+        reason = f"{INTERNAL_ERROR}: {type(error).__name__}: {error}; see the server's log"[:MAX_REASON_CHARACTERS]
         changes = {kind.status_member: "Failed", "FailureReason": reason}
         try:
             self._context.state.update(arn_type, name, changes, "Failed", only_if=_active_statuses(kind))

@@ -23,7 +23,7 @@ the interval is ten times as long as the copying."""
 SHORT_POLL_INTERVAL = 0.5
 """Poll interval while files change. It is short, because a file is uploaded only after two equal copies of it."""
 
-UNKNOWN = (-1, 0.0)
+NOT_COPIED = (-1, 0.0)
 """Size and time of a file that was not copied yet."""
 
 
@@ -58,24 +58,24 @@ class Sync:
         self._note = note
         self._deletes = deletes
         self._seen: dict[str, dict[str, tuple[int, float]]] = {
-            host.name: dict.fromkeys(initial, UNKNOWN) for host in hosts
+            host.name: dict.fromkeys(initial, NOT_COPIED) for host in hosts
         }
         self._deleted: dict[str, set[str]] = {host.name: set() for host in hosts}
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._loop, daemon=True)
+        self._finish_requested = threading.Event()
+        self._thread = threading.Thread(target=self._poll_until_finished, daemon=True)
 
     def start(self) -> None:
         self._thread.start()
 
     def finish(self) -> None:
         """Stop polling, and upload the last state of the folders."""
-        self._ended.set()
+        self._finish_requested.set()
         self._thread.join()
         self.poll(final=True)
 
-    def _loop(self) -> None:
+    def _poll_until_finished(self) -> None:
         wait = POLL_INTERVAL
-        while not self._ended.wait(wait):
+        while not self._finish_requested.wait(wait):
             start, seen = time.monotonic(), dict(self._seen)
             try:
                 self.poll(final=False)
@@ -98,11 +98,11 @@ class Sync:
     def _upload(self, host: str, tree: Tree, *, final: bool) -> None:
         previous, current = self._seen[host], {}
         refused: ServiceError | None = None
-        for name, content in outputs.files(tree).items():
+        for name, content in outputs.list_files(tree).items():
             current[name] = (tree[name].size, tree[name].modified)
             if final or previous.get(name) == current[name]:
                 try:
-                    self._upload_file(content, outputs.join(self._prefix, name))
+                    self._upload_file(content, outputs.join_key(self._prefix, name))
                 except ServiceError as error:  # a name that cannot be a key must not prevent the upload of others
                     refused = error
         if final and refused is not None:
@@ -110,9 +110,9 @@ class Sync:
         self._seen[host] = current
         deleted = (self._deleted[host] | previous.keys()) - current.keys()
         if self._deletes and (final or previous.items() >= current.items()):  # all present files are uploaded
-            elsewhere = {name for other, names in self._seen.items() if other != host for name in names}
-            for name in deleted - elsewhere:
-                self._store.delete(self._bucket, outputs.join(self._prefix, name))
+            names_on_other_hosts = {name for other, names in self._seen.items() if other != host for name in names}
+            for name in deleted - names_on_other_hosts:
+                self._store.delete(self._bucket, outputs.join_key(self._prefix, name))
             deleted = set()
         self._deleted[host] = deleted
 

@@ -44,21 +44,24 @@ DISTRIBUTION = Honoured("all objects to each host, or each object to one host")
 
 STOPPING: Rows = {
     "MaxRuntimeInSeconds": Honoured("after this time the job is stopped, as by a Stop request"),
-    "MaxWaitTimeInSeconds": Honoured("of a spot job, from its creation"),
+    "MaxWaitTimeInSeconds": Honoured("limit for a spot job, counted from its creation"),
     "MaxPendingTimeInSeconds": NoEffect("jobs start at once"),
 }
 
 ONE_ACCOUNT = Refused("the server has one account")
 
 
-def honoured(*names: str) -> dict[str, Row]:
+def make_honoured_rows(*names: str) -> dict[str, Row]:
     """Return rows for members that have the effect that they have on AWS."""
     return dict.fromkeys(names, Honoured())
 
 
 LIST_PAGES = ("SortBy", "SortOrder", "NextToken", "MaxResults")
 """The members of List requests that select a page."""
-LIST = honoured(*LIST_PAGES, "NameContains", "CreationTimeBefore", "CreationTimeAfter")
+LIST_ROWS = make_honoured_rows(*LIST_PAGES, "NameContains", "CreationTimeBefore", "CreationTimeAfter")
 """Rows of the List requests of kinds without a status."""
-LIST_WITH_STATUS = {**LIST, **honoured("LastModifiedTimeBefore", "LastModifiedTimeAfter", "StatusEquals")}
+LIST_ROWS_WITH_STATUS = {
+    **LIST_ROWS,
+    **make_honoured_rows("LastModifiedTimeBefore", "LastModifiedTimeAfter", "StatusEquals"),
+}
 """Rows of the List requests of kinds with a status."""

@@ -11,8 +11,8 @@ The local server ignores nothing silently. For each member of each supported req
 
 - **honoured**: it has the effect that it has on AWS. If the table names values, others are refused. *Required* members
   are optional on AWS;
-- **no effect**: it is about AWS's own machines and accounts. It is accepted, and Describe of jobs, models and endpoints
-  returns it;
+- **no effect**: it concerns only AWS's own machines and accounts. It is accepted, and Describe of jobs, models and
+  endpoints returns it;
 - **refused**: it would have an effect that is not supported. The error names the member, its value, and the reason or
   a remedy. Empty values and `false` are accepted.
 
@@ -22,21 +22,21 @@ A row covers all members below its member, unless these have their own rows. For
 
 
 def render(table: Mapping[str, Mapping[str, Rows]]) -> str:
-    return "\n".join([HEAD, *(_service(service, operations) for service, operations in table.items())])
+    return "\n".join([HEAD, *(_render_service(service, operations) for service, operations in table.items())])
 
 
-def _service(service: str, operations: Mapping[str, Rows]) -> str:
+def _render_service(service: str, operations: Mapping[str, Rows]) -> str:
     """Return the part about a service. Operations whose members are all as on AWS share one line."""
     model = service_model(service)
     parts = [f"## {model.metadata['serviceId']}", ""]
-    parts += [_operation(name, rows) for name, rows in operations.items() if not _is_plain(rows)]
+    parts += [_render_operation(name, rows) for name, rows in operations.items() if not _is_plain(rows)]
     plain = [name for name, rows in operations.items() if _is_plain(rows)]
-    parts += [f"Every member is honoured as on AWS in {_code(sorted(plain))}.\n"] if plain else []
+    parts += [f"Every member is honoured as on AWS in {_format_names(sorted(plain))}.\n"] if plain else []
     absent = sorted(set(model.operation_names) - operations.keys())
-    return "\n".join([*parts, f"Not supported: {_code(absent)}.\n"])
+    return "\n".join([*parts, f"Not supported: {_format_names(absent)}.\n"])
 
 
-def _code(names: list[str]) -> str:
+def _format_names(names: list[str]) -> str:
     return ", ".join(f"`{name}`" for name in names)
 
 
@@ -44,24 +44,24 @@ def _is_plain(rows: Rows) -> bool:
     return all(_is_plain(row.rows) if isinstance(row, Members) else row == Honoured() for row in rows.values())
 
 
-def _operation(operation: str, rows: Rows) -> str:
+def _render_operation(operation: str, rows: Rows) -> str:
     """Return a table of the members; those with the same treatment share a row."""
     groups: dict[tuple[str, str], list[str]] = {}
-    for path, *rest in _lines(rows, ""):
+    for path, *rest in _list_table_rows(rows, ""):
         groups.setdefault((rest[0], rest[1]), []).append(path)
     plain = groups.pop(_describe(Honoured()), [])
-    lines = [f"| {_code(paths)} | {treatment} | {meaning} |" for (treatment, meaning), paths in groups.items()]
-    lines += ["", f"Honoured as on AWS: {_code(plain)}."] if plain else []
+    lines = [f"| {_format_names(paths)} | {treatment} | {meaning} |" for (treatment, meaning), paths in groups.items()]
+    lines += ["", f"Honoured as on AWS: {_format_names(plain)}."] if plain else []
     return "\n".join([f"### {operation}", "", "| member | treatment | meaning |", "|---|---|---|", *lines, ""])
 
 
-def _lines(rows: Rows, path: str) -> Iterator[tuple[str, str, str]]:
+def _list_table_rows(rows: Rows, path: str) -> Iterator[tuple[str, str, str]]:
     for name, row in rows.items():
         below = f"{path}.{name}" if path else name
         if isinstance(row, Members) and not _is_plain(row.rows):
             if row.maximum is not None:
                 yield below, "honoured", f"at most {row.maximum}; {row.reason}"
-            yield from _lines(row.rows, below)
+            yield from _list_table_rows(row.rows, below)
         else:
             yield below, *_describe(row)
 

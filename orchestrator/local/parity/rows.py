@@ -33,7 +33,7 @@ class Honoured:
 
 @dataclass(frozen=True)
 class NoEffect:
-    """The member is about AWS's own machines: it is stored and described, and has no effect."""
+    """The member concerns only AWS's own machines: it is stored and described, and has no effect."""
 
     meaning: str
 

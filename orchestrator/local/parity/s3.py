@@ -47,9 +47,9 @@ ROWS: Mapping[str, Row] = {
 """Default rows of members, for operations without an own row. The default of other members is `Honoured()`."""
 
 ALGORITHMS = "CRC32 CRC32C CRC64NVME SHA1 SHA256 SHA512 MD5 XXHASH64 XXHASH3 XXHASH128"
-SUMS = " ".join(f"Checksum{algorithm}" for algorithm in ALGORITHMS.split())
-DESCRIBED = "CacheControl ContentDisposition ContentEncoding ContentLanguage ContentType Expires Metadata Tagging"
-NEW = f"{DESCRIBED} {SSE} StorageClass {GRANTS} WebsiteRedirectLocation {LOCKED}"
+CHECKSUM_MEMBERS = " ".join(f"Checksum{algorithm}" for algorithm in ALGORITHMS.split())
+DETAILS_MEMBERS = "CacheControl ContentDisposition ContentEncoding ContentLanguage ContentType Expires Metadata Tagging"
+NEW_OBJECT_MEMBERS = f"{DETAILS_MEMBERS} {SSE} StorageClass {GRANTS} WebsiteRedirectLocation {LOCKED}"
 CONDITIONS = "IfMatch IfModifiedSince IfNoneMatch IfUnmodifiedSince"
 SOURCE = f"CopySource {' '.join(f'CopySource{name}' for name in CONDITIONS.split())} {SOURCE_SSE}"
 RESPONSE = " ".join(
@@ -58,11 +58,11 @@ RESPONSE = " ".join(
 )
 BUCKET = "Bucket ExpectedBucketOwner"
 OBJECT = "Bucket Key ExpectedBucketOwner RequestPayer"
-READ = f"{OBJECT} {CONDITIONS} Range {RESPONSE} VersionId {SSE_C} PartNumber ChecksumMode"
-PAGED = f"{BUCKET} Delimiter EncodingType MaxKeys Prefix RequestPayer OptionalObjectAttributes"
+READ_MEMBERS = f"{OBJECT} {CONDITIONS} Range {RESPONSE} VersionId {SSE_C} PartNumber ChecksumMode"
+LIST_MEMBERS = f"{BUCKET} Delimiter EncodingType MaxKeys Prefix RequestPayer OptionalObjectAttributes"
 
-PUT = f"{BUCKET} ContentMD5 ChecksumAlgorithm"
-STORED = NoEffect("stored and described; nothing is encrypted, and only the home's owner can read")
+PUT_MEMBERS = f"{BUCKET} ContentMD5 ChecksumAlgorithm"
+STORED_SETTING = NoEffect("stored and described; nothing is encrypted, and only the home's owner can read")
 DESCRIBED_SETTINGS = (
     *("BucketAcl", "BucketCors", "BucketEncryption", "BucketLifecycleConfiguration"),
     *("BucketLogging", "BucketNotificationConfiguration", "BucketOwnershipControls", "BucketPolicy"),
@@ -78,44 +78,45 @@ NO_PARTS = Refused("only the number of parts is listed: use ListParts before the
 TAGGING = Members({"TagSet": Members({"Key": Honoured(), "Value": Honoured()})})
 
 
-def _rows(names: str, **own: Row) -> Rows:
+def _make_rows(names: str, **own: Row) -> Rows:
     return {name: own.get(name) or ROWS.get(name) or Honoured() for name in (*names.split(), *own)}
 
 
 S3: dict[str, Rows] = {
-    "ListBuckets": _rows("MaxBuckets ContinuationToken Prefix BucketRegion"),
-    "CreateBucket": _rows(
+    "ListBuckets": _make_rows("MaxBuckets ContinuationToken Prefix BucketRegion"),
+    "CreateBucket": _make_rows(
         f"Bucket {GRANTS} GrantWrite ObjectLockEnabledForBucket ObjectOwnership BucketNamespace",
         CreateBucketConfiguration=Members(
             {
-                "LocationConstraint": Honoured("the server's region; another one is an error, as on AWS"),
+                "LocationConstraint": Honoured("the server's region; other regions are an error, as on AWS"),
                 "Location": DIRECTORY_BUCKET,
                 "Bucket": DIRECTORY_BUCKET,
                 "Tags": Refused("use PutBucketTagging"),
             }
         ),
     ),
-    "HeadBucket": _rows(BUCKET),
-    "DeleteBucket": _rows(BUCKET),
-    "GetBucketLocation": _rows(BUCKET),
-    "ListObjects": _rows(f"{PAGED} Marker"),
-    "ListObjectVersions": _rows(f"{PAGED} KeyMarker VersionIdMarker"),
-    "ListObjectsV2": _rows(f"{PAGED} ContinuationToken FetchOwner StartAfter"),
-    "PutObject": _rows(
-        f"{OBJECT} Body ContentLength ContentMD5 ChecksumAlgorithm {SUMS} IfMatch IfNoneMatch WriteOffsetBytes {NEW}"
+    "HeadBucket": _make_rows(BUCKET),
+    "DeleteBucket": _make_rows(BUCKET),
+    "GetBucketLocation": _make_rows(BUCKET),
+    "ListObjects": _make_rows(f"{LIST_MEMBERS} Marker"),
+    "ListObjectVersions": _make_rows(f"{LIST_MEMBERS} KeyMarker VersionIdMarker"),
+    "ListObjectsV2": _make_rows(f"{LIST_MEMBERS} ContinuationToken FetchOwner StartAfter"),
+    "PutObject": _make_rows(
+        f"{OBJECT} Body ContentLength ContentMD5 ChecksumAlgorithm {CHECKSUM_MEMBERS} IfMatch IfNoneMatch"
+        f" WriteOffsetBytes {NEW_OBJECT_MEMBERS}"
     ),
-    "GetObject": _rows(READ),
-    "HeadObject": _rows(READ),
-    "DeleteObject": _rows(
+    "GetObject": _make_rows(READ_MEMBERS),
+    "HeadObject": _make_rows(READ_MEMBERS),
+    "DeleteObject": _make_rows(
         f"{OBJECT} MFA VersionId BypassGovernanceRetention IfMatch IfMatchLastModifiedTime IfMatchSize"
     ),
-    "DeleteObjects": _rows(
+    "DeleteObjects": _make_rows(
         f"{BUCKET} MFA RequestPayer BypassGovernanceRetention ChecksumAlgorithm",
         Delete=Members(
             {
                 "Objects": Members(
                     {
-                        **_rows("Key VersionId"),
+                        **_make_rows("Key VersionId"),
                         "ETag": Honoured(),
                         "LastModifiedTime": Refused("use ETag instead"),
                         "Size": Refused("use ETag instead"),
@@ -125,45 +126,49 @@ S3: dict[str, Rows] = {
             }
         ),
     ),
-    "GetObjectAttributes": _rows(
+    "GetObjectAttributes": _make_rows(
         f"{OBJECT} VersionId {SSE_C} ObjectAttributes",
         MaxParts=NO_PARTS,
         PartNumberMarker=NO_PARTS,
     ),
-    "GetObjectTagging": _rows(f"{OBJECT} VersionId"),
-    "PutObjectTagging": _rows(f"{OBJECT} VersionId ContentMD5 ChecksumAlgorithm", Tagging=TAGGING),
-    "DeleteObjectTagging": _rows(f"{BUCKET} Key VersionId"),
-    "CopyObject": _rows(
+    "GetObjectTagging": _make_rows(f"{OBJECT} VersionId"),
+    "PutObjectTagging": _make_rows(f"{OBJECT} VersionId ContentMD5 ChecksumAlgorithm", Tagging=TAGGING),
+    "DeleteObjectTagging": _make_rows(f"{BUCKET} Key VersionId"),
+    "CopyObject": _make_rows(
         f"{OBJECT} ExpectedSourceBucketOwner {SOURCE} IfMatch IfNoneMatch MetadataDirective TaggingDirective"
-        f" AnnotationDirective {NEW}",
+        f" AnnotationDirective {NEW_OBJECT_MEMBERS}",
         ChecksumAlgorithm=Honoured("algorithm of the copy's checksum"),
     ),
-    "CreateMultipartUpload": _rows(
-        f"{OBJECT} ChecksumType {NEW}",
+    "CreateMultipartUpload": _make_rows(
+        f"{OBJECT} ChecksumType {NEW_OBJECT_MEMBERS}",
         ChecksumAlgorithm=Honoured("algorithm of the object's checksum"),
     ),
-    "UploadPart": _rows(f"{OBJECT} Body ContentLength ContentMD5 ChecksumAlgorithm {SUMS} PartNumber UploadId {SSE_C}"),
-    "UploadPartCopy": _rows(f"{OBJECT} ExpectedSourceBucketOwner {SOURCE} CopySourceRange PartNumber UploadId {SSE_C}"),
-    "CompleteMultipartUpload": _rows(
-        f"{OBJECT} UploadId {SUMS} ChecksumType MpuObjectSize IfMatch IfNoneMatch {SSE_C}",
-        MultipartUpload=Members({"Parts": Members(_rows(f"ETag PartNumber {SUMS}"))}),
+    "UploadPart": _make_rows(
+        f"{OBJECT} Body ContentLength ContentMD5 ChecksumAlgorithm {CHECKSUM_MEMBERS} PartNumber UploadId {SSE_C}"
     ),
-    "AbortMultipartUpload": _rows(f"{OBJECT} UploadId IfMatchInitiatedTime"),
-    "ListParts": _rows(f"{OBJECT} MaxParts PartNumberMarker UploadId {SSE_C}"),
-    "ListMultipartUploads": _rows(
+    "UploadPartCopy": _make_rows(
+        f"{OBJECT} ExpectedSourceBucketOwner {SOURCE} CopySourceRange PartNumber UploadId {SSE_C}"
+    ),
+    "CompleteMultipartUpload": _make_rows(
+        f"{OBJECT} UploadId {CHECKSUM_MEMBERS} ChecksumType MpuObjectSize IfMatch IfNoneMatch {SSE_C}",
+        MultipartUpload=Members({"Parts": Members(_make_rows(f"ETag PartNumber {CHECKSUM_MEMBERS}"))}),
+    ),
+    "AbortMultipartUpload": _make_rows(f"{OBJECT} UploadId IfMatchInitiatedTime"),
+    "ListParts": _make_rows(f"{OBJECT} MaxParts PartNumberMarker UploadId {SSE_C}"),
+    "ListMultipartUploads": _make_rows(
         f"{BUCKET} EncodingType KeyMarker MaxUploads Prefix RequestPayer UploadIdMarker",
         Delimiter=Refused("the list has no common prefixes: remove it"),
     ),
-    **{f"Get{name}": _rows(BUCKET) for name in DESCRIBED_SETTINGS},
-    "GetBucketAccelerateConfiguration": _rows(f"{BUCKET} RequestPayer"),
-    **{f"Delete{name}": _rows(BUCKET) for name in DELETED_SETTINGS},
-    "PutBucketEncryption": _rows(PUT, ServerSideEncryptionConfiguration=STORED),
-    "PutPublicAccessBlock": _rows(PUT, PublicAccessBlockConfiguration=STORED),
-    "PutBucketOwnershipControls": _rows(PUT, OwnershipControls=STORED),
-    "PutBucketTagging": _rows(PUT, Tagging=TAGGING),
-    "PutBucketPolicy": _rows(PUT, ConfirmRemoveSelfBucketAccess=STORED, Policy=STORED),
-    "PutBucketVersioning": _rows(
-        f"{PUT} MFA",
+    **{f"Get{name}": _make_rows(BUCKET) for name in DESCRIBED_SETTINGS},
+    "GetBucketAccelerateConfiguration": _make_rows(f"{BUCKET} RequestPayer"),
+    **{f"Delete{name}": _make_rows(BUCKET) for name in DELETED_SETTINGS},
+    "PutBucketEncryption": _make_rows(PUT_MEMBERS, ServerSideEncryptionConfiguration=STORED_SETTING),
+    "PutPublicAccessBlock": _make_rows(PUT_MEMBERS, PublicAccessBlockConfiguration=STORED_SETTING),
+    "PutBucketOwnershipControls": _make_rows(PUT_MEMBERS, OwnershipControls=STORED_SETTING),
+    "PutBucketTagging": _make_rows(PUT_MEMBERS, Tagging=TAGGING),
+    "PutBucketPolicy": _make_rows(PUT_MEMBERS, ConfirmRemoveSelfBucketAccess=STORED_SETTING, Policy=STORED_SETTING),
+    "PutBucketVersioning": _make_rows(
+        f"{PUT_MEMBERS} MFA",
         VersioningConfiguration=Members(
             {
                 "Status": Honoured(values=("Suspended",), reason="versions are not kept"),
@@ -171,9 +176,9 @@ S3: dict[str, Rows] = {
             }
         ),
     ),
-    "PutBucketAcl": _rows(f"{PUT} {GRANTS} GrantWrite", AccessControlPolicy=NO_GRANTS),
-    "GetObjectAcl": _rows(f"{OBJECT} VersionId"),
-    "PutObjectAcl": _rows(
+    "PutBucketAcl": _make_rows(f"{PUT_MEMBERS} {GRANTS} GrantWrite", AccessControlPolicy=NO_GRANTS),
+    "GetObjectAcl": _make_rows(f"{OBJECT} VersionId"),
+    "PutObjectAcl": _make_rows(
         f"{OBJECT} VersionId ContentMD5 ChecksumAlgorithm {GRANTS} GrantWrite", AccessControlPolicy=NO_GRANTS
     ),
 }

@@ -1,17 +1,17 @@
 """Parity rows of CloudWatch Logs, SageMaker Runtime, STS, IAM and ECR."""
 
-from microjobs_orchestrator.local.parity.common import ONE_ACCOUNT, TAGS, honoured
+from microjobs_orchestrator.local.parity.common import ONE_ACCOUNT, TAGS, make_honoured_rows
 from microjobs_orchestrator.local.parity.rows import Honoured, Members, NoEffect, Refused, Row, Rows
 
 # --- CloudWatch Logs ---
 
 UNMASK = NoEffect("logs are not masked")
-GROUP = honoured("logGroupName", "logGroupIdentifier")
-PAGE_OF_LOGS = honoured("nextToken", "limit")
+GROUP = make_honoured_rows("logGroupName", "logGroupIdentifier")
+PAGE_OF_LOGS = make_honoured_rows("nextToken", "limit")
 
 LOGS: dict[str, Rows] = {
     "DescribeLogGroups": {
-        **honoured("logGroupNamePrefix", "logGroupNamePattern", "logGroupIdentifiers"),
+        **make_honoured_rows("logGroupNamePrefix", "logGroupNamePattern", "logGroupIdentifiers"),
         **PAGE_OF_LOGS,
         "accountIdentifiers": ONE_ACCOUNT,
         "includeLinkedAccounts": ONE_ACCOUNT,
@@ -19,16 +19,20 @@ LOGS: dict[str, Rows] = {
             "all groups have this class", values=("STANDARD",), reason="no group has another class"
         ),
     },
-    "DescribeLogStreams": {**GROUP, **honoured("logStreamNamePrefix", "orderBy", "descending"), **PAGE_OF_LOGS},
+    "DescribeLogStreams": {
+        **GROUP,
+        **make_honoured_rows("logStreamNamePrefix", "orderBy", "descending"),
+        **PAGE_OF_LOGS,
+    },
     "GetLogEvents": {
         **GROUP,
-        **honoured("logStreamName", "startTime", "endTime", "startFromHead"),
+        **make_honoured_rows("logStreamName", "startTime", "endTime", "startFromHead"),
         **PAGE_OF_LOGS,
         "unmask": UNMASK,
     },
     "FilterLogEvents": {
         **GROUP,
-        **honoured("logStreamNames", "logStreamNamePrefix", "startTime", "endTime"),
+        **make_honoured_rows("logStreamNames", "logStreamNamePrefix", "startTime", "endTime"),
         "filterPattern": Honoured('terms: `a "b c" -d`, `?a ?b`; patterns for JSON or fields are refused'),
         **PAGE_OF_LOGS,
         "startFromHead": Honoured(
@@ -41,20 +45,20 @@ LOGS: dict[str, Rows] = {
 
 # --- SageMaker Runtime ---
 
-FORWARDED = ("ContentType", "Accept", "CustomAttributes", "InferenceId")
+FORWARDED_MEMBERS = ("ContentType", "Accept", "CustomAttributes", "InferenceId")
 
 RUNTIME: dict[str, Rows] = {
     "InvokeEndpoint": {
         "EndpointName": Honoured(),
         "Body": Honoured("at most 25 MB, as on AWS"),
-        **honoured(*FORWARDED, "TargetVariant", "SessionId", "PrefixAwareId"),
+        **make_honoured_rows(*FORWARDED_MEMBERS, "TargetVariant", "SessionId", "PrefixAwareId"),
         "TargetModel": Refused("multi-model endpoints are not supported: create one endpoint per model"),
         "TargetContainerHostname": Refused("models have one container: create one endpoint per container"),
         "InferenceComponentName": Refused("inference components are not supported: set the variant's ModelName"),
         "EnableExplanations": Refused("Clarify is not supported"),
     },
-    "InvokeEndpointAsync": honoured(
-        *("EndpointName", *FORWARDED, "InputLocation", "S3OutputPathExtension", "Filename"),
+    "InvokeEndpointAsync": make_honoured_rows(
+        *("EndpointName", *FORWARDED_MEMBERS, "InputLocation", "S3OutputPathExtension", "Filename"),
         *("RequestTTLSeconds", "InvocationTimeoutSeconds", "Body"),
     ),
 }
@@ -69,7 +73,7 @@ SESSION: Rows = {
 
 STS: dict[str, Rows] = {
     "GetCallerIdentity": {},
-    "GetAccessKeyInfo": honoured("AccessKeyId"),
+    "GetAccessKeyInfo": make_honoured_rows("AccessKeyId"),
     "AssumeRole": {
         "RoleArn": Honoured("any role except a deleted one"),
         "RoleSessionName": Honoured(),
@@ -86,18 +90,18 @@ STS: dict[str, Rows] = {
 # --- IAM ---
 
 ROLE = Honoured("each name is a role until it is deleted")
-PAGE: dict[str, Row] = honoured("Marker", "MaxItems")
+PAGE: dict[str, Row] = make_honoured_rows("Marker", "MaxItems")
 DOCUMENT = Honoured("stored and described; permissions are not checked")
 
 
-def _role(*names: str, **own: Row) -> Rows:
-    return {"RoleName": ROLE, **honoured(*names), **own}
+def _make_role_rows(*names: str, **own: Row) -> Rows:
+    return {"RoleName": ROLE, **make_honoured_rows(*names), **own}
 
 
 IAM: dict[str, Rows] = {
-    "GetRole": _role(),
-    "ListRoles": {"PathPrefix": Honoured("only of roles that were created"), **PAGE},
-    "CreateRole": _role(
+    "GetRole": _make_role_rows(),
+    "ListRoles": {"PathPrefix": Honoured("lists only roles that were created"), **PAGE},
+    "CreateRole": _make_role_rows(
         "Path",
         "Description",
         "MaxSessionDuration",
@@ -105,21 +109,23 @@ IAM: dict[str, Rows] = {
         PermissionsBoundary=Refused("permissions boundaries are not stored: remove it"),
         Tags=TAGS,
     ),
-    "UpdateRole": _role("Description", "MaxSessionDuration"),
-    "UpdateRoleDescription": _role("Description"),
-    "UpdateAssumeRolePolicy": _role(PolicyDocument=DOCUMENT),
-    "DeleteRole": _role(),
-    "PutRolePolicy": _role("PolicyName", PolicyDocument=DOCUMENT),
-    "GetRolePolicy": _role("PolicyName"),
-    "DeleteRolePolicy": _role("PolicyName"),
-    "ListRolePolicies": _role(**PAGE),
-    "AttachRolePolicy": _role(PolicyArn=Honoured("any ARN: only policies of roles are stored")),
-    "DetachRolePolicy": _role("PolicyArn"),
-    "ListAttachedRolePolicies": _role("PathPrefix", **PAGE),
-    "ListInstanceProfilesForRole": _role(**PAGE),
-    "TagRole": _role(Tags=TAGS),
-    "UntagRole": _role("TagKeys"),
-    "ListRoleTags": _role(**PAGE),
+    "UpdateRole": _make_role_rows("Description", "MaxSessionDuration"),
+    "UpdateRoleDescription": _make_role_rows("Description"),
+    "UpdateAssumeRolePolicy": _make_role_rows(PolicyDocument=DOCUMENT),
+    "DeleteRole": _make_role_rows(),
+    "PutRolePolicy": _make_role_rows("PolicyName", PolicyDocument=DOCUMENT),
+    "GetRolePolicy": _make_role_rows("PolicyName"),
+    "DeleteRolePolicy": _make_role_rows("PolicyName"),
+    "ListRolePolicies": _make_role_rows(**PAGE),
+    "AttachRolePolicy": _make_role_rows(
+        PolicyArn=Honoured("any ARN; the policy need not exist, because only policies of roles are stored")
+    ),
+    "DetachRolePolicy": _make_role_rows("PolicyArn"),
+    "ListAttachedRolePolicies": _make_role_rows("PathPrefix", **PAGE),
+    "ListInstanceProfilesForRole": _make_role_rows(**PAGE),
+    "TagRole": _make_role_rows(Tags=TAGS),
+    "UntagRole": _make_role_rows("TagKeys"),
+    "ListRoleTags": _make_role_rows(**PAGE),
     "SimulatePrincipalPolicy": {
         "ActionNames": Honoured("the result is `allowed` for each"),
         "ResourceArns": Honoured(),
@@ -138,9 +144,9 @@ IAM: dict[str, Rows] = {
 
 REPOSITORY: dict[str, Row] = {
     "registryId": Honoured("the server's account"),
-    "repositoryName": Honoured("a repository of the engine's images, or a created one"),
+    "repositoryName": Honoured("a repository of the engine's images, or a repository that CreateRepository created"),
 }
-PAGED: dict[str, Row] = honoured("nextToken", "maxResults")
+PAGED: dict[str, Row] = make_honoured_rows("nextToken", "maxResults")
 TAGGED = Members(
     {
         "tagStatus": Honoured("the engine's images without a name are in no repository"),
@@ -149,7 +155,7 @@ TAGGED = Members(
 )
 
 ECR: dict[str, Rows] = {
-    "GetAuthorizationToken": honoured("registryIds"),
+    "GetAuthorizationToken": make_honoured_rows("registryIds"),
     "DescribeRepositories": {"registryId": REPOSITORY["registryId"], "repositoryNames": Honoured(), **PAGED},
     "CreateRepository": {
         **REPOSITORY,
@@ -168,14 +174,14 @@ ECR: dict[str, Rows] = {
     },
     "DescribeImages": {
         **REPOSITORY,
-        "imageIds": Members(honoured("imageDigest", "imageTag")),
+        "imageIds": Members(make_honoured_rows("imageDigest", "imageTag")),
         **PAGED,
         "filter": TAGGED,
     },
     "ListImages": {**REPOSITORY, **PAGED, "filter": TAGGED},
-    "ListTagsForResource": honoured("resourceArn"),
+    "ListTagsForResource": make_honoured_rows("resourceArn"),
     "TagResource": {"resourceArn": Honoured(), "tags": TAGS},
-    "UntagResource": honoured("resourceArn", "tagKeys"),
+    "UntagResource": make_honoured_rows("resourceArn", "tagKeys"),
     "GetRepositoryPolicy": REPOSITORY,
     "GetLifecyclePolicy": REPOSITORY,
 }

@@ -9,7 +9,7 @@ from typing import Any
 
 from microjobs_orchestrator.local.errors import ServiceError
 from microjobs_orchestrator.local.kinds import Kind, all_kinds, load_modules
-from microjobs_orchestrator.local.parity.common import LIST, LIST_WITH_STATUS, TAGS, honoured
+from microjobs_orchestrator.local.parity.common import LIST_ROWS, LIST_ROWS_WITH_STATUS, TAGS, make_honoured_rows
 from microjobs_orchestrator.local.parity.rows import Honoured, Rows, list_refusals
 from microjobs_orchestrator.local.parity.s3 import S3
 from microjobs_orchestrator.local.parity.services import ECR, IAM, LOGS, RUNTIME, STS
@@ -18,16 +18,16 @@ from microjobs_orchestrator.local.parity.services import ECR, IAM, LOGS, RUNTIME
 def _common_rows(kind: Kind) -> Iterator[tuple[str, Rows]]:
     """Yield the rows of the operations that are the same for all kinds: all except Create."""
     for verb in kind.verbs:
-        listing = LIST_WITH_STATUS if kind.lifecycle else LIST
-        yield kind.operations[verb], listing if verb == "List" else honoured(kind.name_member)
+        listing = LIST_ROWS_WITH_STATUS if kind.lifecycle else LIST_ROWS
+        yield kind.operations[verb], listing if verb == "List" else make_honoured_rows(kind.name_member)
 
 
 SAGEMAKER: dict[str, Rows] = {
     **{operation: rows for kind in all_kinds() for operation, rows in _common_rows(kind)},
     **{operation: rows for module in load_modules("parity") for operation, rows in module.ROWS.items()},
     "AddTags": {"ResourceArn": Honoured(), "Tags": TAGS},
-    "ListTags": honoured("ResourceArn", "NextToken", "MaxResults"),
-    "DeleteTags": honoured("ResourceArn", "TagKeys"),
+    "ListTags": make_honoured_rows("ResourceArn", "NextToken", "MaxResults"),
+    "DeleteTags": make_honoured_rows("ResourceArn", "TagKeys"),
 }
 
 TABLE: Mapping[str, Mapping[str, Rows]] = {

@@ -162,7 +162,7 @@ class RunningOperations(Operations, ABC):
         if record.status in self.lifecycle.active:
             raise ValidationError(f"{self._describe_refusal(record)} Stop it first.")
         # Otherwise, the removal of the old job's containers could remove those of a new job with the same name.
-        if not self.registry.wait(f"{self.kind.arn_type}/{record.name}"):
+        if not self.registry.wait_for_end(f"{self.kind.arn_type}/{record.name}"):
             raise ValidationError(f"The containers and files of {record.name} are still being removed: try again.")
         return super().delete(request)
 

@@ -128,7 +128,7 @@ def _extract(
     if source is None:
         logger.warning("left out: %s is neither a file nor a folder", escape_bytes(name))
         return None
-    space.take(name, member.size)
+    space.reserve(name, member.size)
     _write(source, content)
     return Entry(FileType.FILE, member.mode, member.mtime, member.size, content)
 

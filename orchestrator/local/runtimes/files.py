@@ -124,7 +124,7 @@ def _collect_item(found: FolderItem, content: Path, space: FreeSpace, *, link: b
         logger.warning("left out: %s is neither a file nor a folder", escape_bytes(found.name))
         return None
     is_linked = link and _make_hard_link(found, content)
-    space.take(found.name, found.status.st_size, found.status.st_blocks * 512 if is_linked else 0)
+    space.reserve(found.name, found.status.st_size, found.status.st_blocks * 512 if is_linked else 0)
     if not is_linked:
         _copy_item(found, content)
     return Entry.from_status(found.status, content)

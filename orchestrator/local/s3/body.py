@@ -13,7 +13,7 @@ from microjobs_orchestrator.local.errors import ServiceError
 from microjobs_orchestrator.local.gateway.signatures import UNSIGNED_PAYLOAD, Proof
 from microjobs_orchestrator.local.gateway.streams import Stream
 from microjobs_orchestrator.local.s3.checksums import Digest, encode_all, make_digests
-from microjobs_orchestrator.local.s3.chunks import KINDS, decode_chunks
+from microjobs_orchestrator.local.s3.chunks import CHUNKED_PAYLOADS, decode_chunks
 from microjobs_orchestrator.local.s3.content import write_blocks
 from microjobs_orchestrator.local.s3.details import BLOCK_BYTES, Details
 
@@ -55,28 +55,28 @@ def receive(body: Body, to: BinaryIO, limit: float = inf, algorithm: str = "") -
     """
     headers, md5, sha256 = body.headers, hashlib.md5(usedforsecurity=False), hashlib.sha256()
     expected = _make_expected_digests(headers)
-    added = {} if expected else make_digests(algorithm)
+    extra_digests = {} if expected else make_digests(algorithm)
     signed = _SHA256.fullmatch(headers.get("x-amz-content-sha256", ""))
     trailers: dict[str, str] = {}
-    digests = [md5, *expected.values(), *added.values(), *([sha256] if signed else [])]
-    write_blocks(_content(body, limit, trailers), to, digests)
+    digests = [md5, *expected.values(), *extra_digests.values(), *([sha256] if signed else [])]
+    write_blocks(_read_content(body, limit, trailers), to, digests)
     if signed and sha256.hexdigest() != signed[0]:
         message = "The provided 'x-amz-content-sha256' header does not match what was computed."
         raise ServiceError("XAmzContentSHA256Mismatch", message)
     _check_md5(headers, md5.digest())
     _check_checksums({**trailers, **headers}, encode_all(expected))
-    return Details(md5.hexdigest(), checksums=encode_all({**expected, **added}))
+    return Details(md5.hexdigest(), checksums=encode_all({**expected, **extra_digests}))
 
 
-def _content(body: Body, limit: float, trailers: dict[str, str]) -> Iterator[bytes]:
+def _read_content(body: Body, limit: float, trailers: dict[str, str]) -> Iterator[bytes]:
     """Yield the blocks of the content. Afterwards, `trailers` contains the trailers of the body."""
     expected: int | None
     headers, kind = body.headers, body.headers.get("x-amz-content-sha256", UNSIGNED_PAYLOAD)
-    if kind in KINDS:
+    if kind in CHUNKED_PAYLOADS:
         expected = _parse_length(headers, "x-amz-decoded-content-length")
         blocks = decode_chunks(body.stream, kind, body.proof, trailers)
     elif kind != UNSIGNED_PAYLOAD and not _SHA256.fullmatch(kind):
-        kinds = ", ".join(sorted(KINDS))
+        kinds = ", ".join(sorted(CHUNKED_PAYLOADS))
         message = f"x-amz-content-sha256 must be a SHA-256, {UNSIGNED_PAYLOAD}, {kinds}, not {kind!r}."
         raise ServiceError("InvalidArgument", message)
     else:
@@ -99,7 +99,7 @@ def _parse_length(headers: Mapping[str, str], name: str) -> int:
     if not (text.isascii() and text.isdigit()):
         raise ServiceError("MissingContentLength", f"You must provide the {name} HTTP header.", 411)
     if len(text) > _MAX_LENGTH_DIGITS:
-        raise ServiceError("EntityTooLarge", f"{name} is {text[:40]}…: no object is that large.")
+        raise ServiceError("EntityTooLarge", f"{name} is {text[:40]}…, which is larger than any object can be.")
     return int(text)
 
 

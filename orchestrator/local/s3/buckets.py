@@ -10,7 +10,7 @@ from microjobs_orchestrator.local.s3.call import OWNER, Call, Operation
 
 def list_buckets(call: Call) -> Answer:
     prefix, after = call.members.get("Prefix", ""), call.members.get("ContinuationToken", "")
-    limit = call.limit("MaxBuckets", 10_000)
+    limit = call.get_page_limit("MaxBuckets", 10_000)
     is_own_region = call.members.get("BucketRegion", call.region) == call.region
     buckets = call.store.buckets() if is_own_region else {}
     found = [

@@ -34,11 +34,11 @@ class Call:
     def key(self) -> str:
         return str(self.members["Key"])
 
-    def encode(self, text: str) -> str:
+    def encode_key(self, text: str) -> str:
         """Return a key for a listing: percent-encoded if the request has the EncodingType `url`."""
         return quote(text, safe="/") if self.members.get("EncodingType") == "url" else text
 
-    def limit(self, member: str, maximum: int = 1000) -> int:
+    def get_page_limit(self, member: str, maximum: int = 1000) -> int:
         """Return the maximum number of entries of a page. Raises ServiceError InvalidArgument for a negative number."""
         requested: int = self.members.get(member, maximum)
         if requested < 0:

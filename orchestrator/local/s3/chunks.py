@@ -20,7 +20,7 @@ ALGORITHM = "AWS4-HMAC-SHA256"
 UNSIGNED = "STREAMING-UNSIGNED-PAYLOAD-TRAILER"
 SIGNED = f"STREAMING-{ALGORITHM}-PAYLOAD"
 SIGNED_WITH_TRAILER = f"{SIGNED}-TRAILER"
-KINDS = frozenset({UNSIGNED, SIGNED, SIGNED_WITH_TRAILER})
+CHUNKED_PAYLOADS = frozenset({UNSIGNED, SIGNED, SIGNED_WITH_TRAILER})
 """Values of the header `x-amz-content-sha256` for `aws-chunked` bodies."""
 
 TRAILER_SIGNATURE = "x-amz-trailer-signature"
@@ -30,7 +30,7 @@ _MAX_TRAILERS = 20
 _HEX = re.compile(rb"[0-9a-fA-F]{1,16}")
 
 
-class Chain:
+class SignatureChain:
     """Checks the signatures of the chunks.
 
     The signature of each chunk covers the previous signature. The signature of the first chunk covers the request's
@@ -39,7 +39,7 @@ class Chain:
 
     def __init__(self, proof: Proof) -> None:
         self._proof = proof
-        self._last = proof.signature
+        self._last_signature = proof.signature
 
     def check_chunk(self, digest: bytes, signature: str) -> None:
         """Check the signature of a chunk with this SHA-256 digest. Raises ServiceError SignatureDoesNotMatch 403."""
@@ -52,9 +52,9 @@ class Chain:
 
     def _check(self, kind: str, hashes: tuple[str, ...], signature: str, subject: str) -> None:
         proof = self._proof
-        head = (f"{ALGORITHM}-{kind}", proof.timestamp, proof.scope, self._last)
-        self._last = proof.sign("\n".join((*head, *hashes)))
-        if not hmac.compare_digest(self._last.encode(), signature.encode()):
+        head = (f"{ALGORITHM}-{kind}", proof.timestamp, proof.scope, self._last_signature)
+        self._last_signature = proof.sign("\n".join((*head, *hashes)))
+        if not hmac.compare_digest(self._last_signature.encode(), signature.encode()):
             message = f"The signature of {subject} does not match your secret key: {signature[:64]!r}."
             raise ServiceError("SignatureDoesNotMatch", message, 403)
 
@@ -66,14 +66,16 @@ def decode_chunks(stream: Stream, kind: str, proof: Proof | None, trailers: dict
     before their chunk's signature is checked. If this raises, discard the content.
 
     Args:
-        kind: one of `KINDS`.
+        kind: one of `CHUNKED_PAYLOADS`.
         proof: the signature of the request; None if the request has no signature of version 4.
         trailers: receives the trailers after the last chunk. The keys are their names in lower case.
     """
     if kind != UNSIGNED and proof is None:
-        message = f"The body is {kind}, so the request needs a signature of version 4, on which the chunks' are based."
+        message = (
+            f"The body is {kind}, which needs a request with a signature of version 4, because chunks continue it."
+        )
         raise ServiceError("AccessDenied", message, 403)
-    chain = Chain(proof) if proof is not None and kind != UNSIGNED else None
+    chain = SignatureChain(proof) if proof is not None and kind != UNSIGNED else None
     body, size = io.BufferedReader(_RawStream(stream), BLOCK_BYTES), -1
     while size:
         size, signature = _parse_size_line(_read_line(body))
@@ -86,7 +88,7 @@ def decode_chunks(stream: Stream, kind: str, proof: Proof | None, trailers: dict
     trailers |= _read_trailers(body)
     signature = trailers.pop(TRAILER_SIGNATURE, "")
     if kind == SIGNED and trailers:
-        raise _malformed(f"it has a trailer, which only {SIGNED_WITH_TRAILER} allows")
+        raise _make_malformed_error(f"it has a trailer, which only {SIGNED_WITH_TRAILER} allows")
     if chain is not None and kind == SIGNED_WITH_TRAILER:
         chain.check_trailers(trailers, signature)
 
@@ -99,18 +101,18 @@ def _read_chunk(body: _Reader, size: int) -> Iterator[bytes]:
     while missing:
         block = body.read1(min(missing, BLOCK_BYTES))
         if not block:
-            raise _malformed("it ends inside a chunk")
+            raise _make_malformed_error("it ends inside a chunk")
         missing -= len(block)
         yield block
     if size and _read_line(body):
-        raise _malformed("a chunk is longer than its size")
+        raise _make_malformed_error("a chunk is longer than its size")
 
 
 def _read_line(body: _Reader) -> bytes:
     """Return the next line without its line break; empty at the end of the body."""
     line = body.readline(_MAX_LINE_BYTES)
     if len(line) == _MAX_LINE_BYTES:
-        raise _malformed("a line has no end")
+        raise _make_malformed_error(f"a line has {_MAX_LINE_BYTES} bytes or more")
     return line.rstrip(b"\r\n")
 
 
@@ -118,7 +120,7 @@ def _parse_size_line(line: bytes) -> tuple[int, str]:
     """Parse the line before a chunk. Return the chunk's size and signature."""
     size, _, extension = line.partition(b";")
     if not _HEX.fullmatch(size):
-        raise _malformed(f"{size[:20]!r} is not the size of a chunk")
+        raise _make_malformed_error(f"{size[:20]!r} is not the size of a chunk")
     return int(size, 16), extension.decode("latin-1").strip().removeprefix("chunk-signature=")
 
 
@@ -128,7 +130,7 @@ def _read_trailers(body: _Reader) -> dict[str, str]:
         name, _, value = line.decode("latin-1").partition(":")
         trailers[name.strip().lower()] = value.strip()
         if len(trailers) > _MAX_TRAILERS:
-            raise _malformed(f"it has more than {_MAX_TRAILERS} trailers")
+            raise _make_malformed_error(f"it has more than {_MAX_TRAILERS} trailers")
     return trailers
 
 
@@ -150,5 +152,5 @@ class _RawStream(io.RawIOBase):
         return len(block)
 
 
-def _malformed(reason: str) -> ServiceError:
+def _make_malformed_error(reason: str) -> ServiceError:
     return ServiceError("IncompleteBody", f"The aws-chunked body is malformed: {reason}.")

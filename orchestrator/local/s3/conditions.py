@@ -22,7 +22,7 @@ def check_read(members: Mapping[str, Any], stored: StoredObject, details: Detail
     if failed in ("IfNoneMatch", "IfModifiedSince") and not prefix:
         raise ServiceError("NotModified", "Not Modified", 304)
     if failed:
-        raise _precondition_failed(failed)
+        raise _make_precondition_error(failed)
 
 
 def make_write_condition(members: Mapping[str, Any]) -> Condition | None:
@@ -35,11 +35,11 @@ def make_write_condition(members: Mapping[str, Any]) -> Condition | None:
 
     def check(current: Details | None) -> None:
         if none_match is not None and current is not None:
-            raise _precondition_failed("If-None-Match")
+            raise _make_precondition_error("If-None-Match")
         if match is not None and current is None:
             raise ServiceError("NoSuchKey", "The specified key does not exist, so If-Match fails.", 404)
         if match is not None and current is not None and not _matches(match, current.etag):
-            raise _precondition_failed("If-Match")
+            raise _make_precondition_error("If-Match")
 
     return check
 
@@ -66,6 +66,6 @@ def _changed_since(stored: StoredObject, seconds: float) -> bool:
     return int(stored.modified) > seconds  # Last-Modified has whole seconds
 
 
-def _precondition_failed(condition: str) -> ServiceError:
+def _make_precondition_error(condition: str) -> ServiceError:
     message = f"At least one of the pre-conditions you specified did not hold: {condition}."
     return ServiceError("PreconditionFailed", message, 412)

@@ -50,7 +50,7 @@ def _parse_number(digits: str) -> int:
     return int(significant or 0) if len(significant) <= 18 else 10**18
 
 
-def part_span(part_sizes: tuple[int, ...], size: int, number: int) -> Span:
+def find_part_span(part_sizes: tuple[int, ...], size: int, number: int) -> Span:
     """Return the range of a part of an object. Raises ServiceError InvalidPartNumber 416.
 
     An object without `part_sizes` has one part.

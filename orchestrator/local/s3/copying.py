@@ -14,7 +14,7 @@ from microjobs_orchestrator.local.s3.call import Call, Operation
 from microjobs_orchestrator.local.s3.checksums import encode_all, make_digests
 from microjobs_orchestrator.local.s3.content import FileBody, Span, parse_range, write_blocks
 from microjobs_orchestrator.local.s3.details import Details
-from microjobs_orchestrator.local.s3.objects import checksum_members, details_of
+from microjobs_orchestrator.local.s3.objects import make_checksum_members, make_details
 
 
 @contextmanager
@@ -40,7 +40,7 @@ def _parse_source(call: Call) -> tuple[str, str]:
     except ValueError:
         bucket = key = ""
     if not bucket or not key:
-        message = f"Copy Source must mention the source bucket and key: sourcebucket/sourcekey, and is {text!r}."
+        message = f"Copy Source must mention the source bucket and key: sourcebucket/sourcekey, not {text!r}."
         raise ServiceError("InvalidArgument", message)
     return bucket, key
 
@@ -59,9 +59,9 @@ def copy_object(call: Call) -> Answer:
     condition = conditions.make_write_condition(call.members)
     with open_source(call) as (blocks, source), call.store.new_file() as path:
         copied = write_copy(blocks, path, call.members.get("ChecksumAlgorithm") or next(iter(source.checksums), ""))
-        details = replace(_make_details(call, source), etag=copied.etag, checksums=copied.checksums)
+        details = replace(_merge_details(call, source), etag=copied.etag, checksums=copied.checksums)
         stored = call.store.put(call.bucket, call.key, path, details, condition)
-    result = {"ETag": f'"{details.etag}"', "LastModified": stored.modified, **checksum_members(details)}
+    result = {"ETag": f'"{details.etag}"', "LastModified": stored.modified, **make_checksum_members(details)}
     return Answer({"CopyObjectResult": result})
 
 
@@ -72,8 +72,8 @@ def _check_not_itself(call: Call) -> None:
         raise ServiceError("InvalidRequest", message)
 
 
-def _make_details(call: Call, source: Details) -> Details:
-    new = details_of(call.members)
+def _merge_details(call: Call, source: Details) -> Details:
+    new = make_details(call.members)
     metadata = new if call.members.get("MetadataDirective") == "REPLACE" else source
     tags = new.tags if call.members.get("TaggingDirective") == "REPLACE" else source.tags
     return Details(headers=metadata.headers, metadata=metadata.metadata, tags=tags)

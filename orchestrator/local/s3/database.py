@@ -41,20 +41,20 @@ class Database(sqlite.Database):
     def __init__(self, path: Path) -> None:
         super().__init__(path, SCHEMA)
 
-    def details(self, version: Version) -> Details | None:
+    def find_details(self, version: Version) -> Details | None:
         rows = self.select(
             "SELECT details FROM objects WHERE bucket = ? AND key = ? AND size = ? AND modified_ns = ?", version
         )
         return Details.from_json(rows[0][0]) if rows else None
 
-    def remember(self, version: Version, details: Details) -> None:
+    def store_details(self, version: Version, details: Details) -> None:
         self.change("INSERT OR REPLACE INTO objects VALUES (?, ?, ?, ?, ?)", (*version, details.to_json()))
 
-    def forget_others(self, version: Version) -> None:
+    def delete_other_details(self, version: Version) -> None:
         """Delete the rows of all other versions of the key."""
         self.change("DELETE FROM objects WHERE bucket = ? AND key = ? AND (size, modified_ns) != (?, ?)", version)
 
-    def forget(self, bucket: str, key: str) -> None:
+    def delete_details(self, bucket: str, key: str) -> None:
         self.change("DELETE FROM objects WHERE bucket = ? AND key = ?", (bucket, key))
 
     def marker_time(self, bucket: str, key: str) -> int | None:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 from microjobs_orchestrator.local.s3.keys import MAX_KEY_BYTES
 
-SETTLED_NS = 1_000_000_000
+SETTLED_AGE_NS = 1_000_000_000
 """Nanoseconds since a folder's last change after which every new change alters its times, on every file system."""
 
 MAX_NAMES = 500_000
@@ -42,15 +42,15 @@ class FolderCache:
                 if listing is not None and listing[0] == stamp:
                     self._listings.move_to_end(path)
                     return listing[1]
-            is_settled = time.time_ns() - stamp[3] > SETTLED_NS
-            names = sorted(scan(path, folder))
+            is_settled = time.time_ns() - stamp[3] > SETTLED_AGE_NS
+            names = sorted(scan_names(path, folder))
             if is_settled and _stamp(path) == stamp:
-                self._keep(path, stamp, names)
+                self._store(path, stamp, names)
             return names
         except (FileNotFoundError, NotADirectoryError):  # deleted or replaced meanwhile
             return []
 
-    def _keep(self, path: bytes, stamp: Stamp, names: list[bytes]) -> None:
+    def _store(self, path: bytes, stamp: Stamp, names: list[bytes]) -> None:
         with self._lock:
             _, earlier = self._listings.pop(path, (stamp, []))
             self._listings[path] = stamp, names
@@ -60,7 +60,7 @@ class FolderCache:
                 self._names_count -= len(oldest)
 
 
-def scan(path: bytes, folder: bytes) -> Iterator[bytes]:
+def scan_names(path: bytes, folder: bytes) -> Iterator[bytes]:
     """Yield the names in a folder, in any order. Subfolders end with a slash."""
     with os.scandir(path) as found:
         for item in found:

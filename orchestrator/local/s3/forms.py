@@ -23,7 +23,7 @@ from microjobs_orchestrator.local.protocols.http import LOWER_HEADERS, get_reque
 from microjobs_orchestrator.local.protocols.models import operation_model
 from microjobs_orchestrator.local.protocols.rest_routes import wire_name
 
-UNSIGNED = frozenset({"x-amz-signature", "signature", "awsaccesskeyid", "policy", "file"})
+UNSIGNED_FIELDS = frozenset({"x-amz-signature", "signature", "awsaccesskeyid", "policy", "file"})
 """Fields that need no condition in the policy."""
 
 
@@ -34,7 +34,7 @@ def check_policy(form: Form, bucket: str) -> tuple[int, float]:
     """
     expiration, conditions = _parse_policy(form.fields["policy"])
     if datetime.now(UTC) >= expiration:
-        raise _denied("Policy expired")
+        raise _make_denied_error("Policy expired")
     min_bytes, max_bytes, allowed = 0, float("inf"), set[str]()
     for condition in conditions:
         operator, name, value = _parse_condition(condition)
@@ -43,11 +43,11 @@ def check_policy(form: Form, bucket: str) -> tuple[int, float]:
             continue
         actual = bucket if name == "bucket" else form.fields.get(name)
         if actual is None or not OPERATORS[operator](actual, value):
-            raise _denied(f"Policy Condition failed: {json.dumps([operator, f'${name}', value])}")
+            raise _make_denied_error(f"Policy Condition failed: {json.dumps([operator, f'${name}', value])}")
         allowed.add(name)
-    extra = {name for name in form.fields if not name.startswith("x-ignore-")} - allowed - UNSIGNED
+    extra = {name for name in form.fields if not name.startswith("x-ignore-")} - allowed - UNSIGNED_FIELDS
     if extra:
-        raise _denied(f"Extra input fields: {', '.join(sorted(extra))}")
+        raise _make_denied_error(f"Extra input fields: {', '.join(sorted(extra))}")
     return min_bytes, max_bytes
 
 
@@ -59,11 +59,11 @@ def _parse_policy(policy: str) -> tuple[datetime, list[Any]]:
         content = json.loads(base64.b64decode(policy, validate=True))
         expiration, conditions = datetime.fromisoformat(content["expiration"]), content["conditions"]
     except KeyError as error:
-        raise _invalid(f"it has no {error}") from error
+        raise _make_policy_error(f"it has no {error}") from error
     except (ValueError, TypeError, RecursionError) as error:
-        raise _invalid(str(error)) from error
+        raise _make_policy_error(str(error)) from error
     if not isinstance(conditions, list):
-        raise _invalid("its conditions must be a list")
+        raise _make_policy_error("its conditions must be a list")
     return expiration if expiration.tzinfo else expiration.replace(tzinfo=UTC), conditions
 
 
@@ -81,14 +81,14 @@ def _parse_condition(condition: Any) -> tuple[str, str, str]:
             return operator, name, value
         if operator in OPERATORS and name.startswith("$"):
             return operator, name[1:].lower(), value
-    raise _invalid(f"the condition {condition!r:.200} is not valid")
+    raise _make_policy_error(f"the condition {condition!r:.200} is not valid")
 
 
-def _invalid(reason: str) -> ServiceError:
+def _make_policy_error(reason: str) -> ServiceError:
     return ServiceError("InvalidPolicyDocument", f"The form's policy is not valid: {reason}.")
 
 
-def _denied(reason: str) -> ServiceError:
+def _make_denied_error(reason: str) -> ServiceError:
     return ServiceError("AccessDenied", f"Invalid according to Policy: {reason}", 403)
 
 
@@ -115,7 +115,7 @@ class FormFile:
 
 # --- conversion to a PutObject request, and the response ---
 
-NOT_HEADERS = frozenset(
+NON_HEADER_FIELDS = frozenset(
     {
         "key",
         "bucket",
@@ -131,7 +131,7 @@ NOT_HEADERS = frozenset(
 """Fields that are not headers of PutObject."""
 
 
-def convert(exchange: Exchange, form: Form) -> FormFile:
+def convert_to_put_object(exchange: Exchange, form: Form) -> FormFile:
     """Turn an upload form into a PutObject request, and return the request's body.
 
     Raises ServiceError if the policy does not allow the upload, or a field is not supported.
@@ -163,7 +163,7 @@ def _get_key(form: Form) -> str:
 
 def _get_headers(form: Form) -> dict[str, str]:
     """Return the form's fields as headers of PutObject. Raises ServiceError NotImplemented for other fields."""
-    headers = {name: value for name, value in form.fields.items() if name not in NOT_HEADERS | UNSIGNED}
+    headers = {name: value for name, value in form.fields.items() if name not in NON_HEADER_FIELDS | UNSIGNED_FIELDS}
     if "acl" in headers:
         headers["x-amz-acl"] = headers.pop("acl")
     shape = operation_model("s3", "PutObject").input_shape

@@ -23,7 +23,7 @@ def parse_uri(uri: str) -> tuple[str, str]:
     scheme, _, rest = uri.partition("://")
     bucket, _, key = rest.partition("/")
     if scheme != "s3" or not is_bucket_name(bucket):
-        raise ServiceError("ValidationException", f"{uri!r} is not an S3 URI: write s3://bucket/prefix.")
+        raise ServiceError("ValidationException", f"{uri!r} is not an S3 URI: use the form s3://bucket/prefix.")
     return bucket, key
 
 
@@ -53,21 +53,21 @@ def relative_path(key: str) -> Path:
     try:
         size, longest = len(key.encode()), max(len(segment.encode()) for segment in segments)
     except UnicodeEncodeError:
-        raise invalid_key_error(key, "it is not UTF-8") from None
+        raise make_invalid_key_error(key, "it is not UTF-8") from None
     if size > MAX_KEY_BYTES:
         raise ServiceError("KeyTooLongError", f"Your key is too long: {key!r} has more than {MAX_KEY_BYTES} bytes.")
     if longest > MAX_SEGMENT_BYTES:
         message = f"Objects are files on this server: {key!r} has over {MAX_SEGMENT_BYTES} bytes between two slashes."
         raise ServiceError("KeyTooLongError", message)
     if "" in segments:
-        raise invalid_key_error(key, "it is empty, starts with a slash, or has two slashes in a row")
+        raise make_invalid_key_error(key, "it is empty, starts with a slash, or has two slashes in a row")
     if "." in segments or ".." in segments:
-        raise invalid_key_error(key, "it has a segment '.' or '..'")
+        raise make_invalid_key_error(key, "it has a segment '.' or '..'")
     if "\0" in key:
-        raise invalid_key_error(key, "it has a NUL character")
+        raise make_invalid_key_error(key, "it has a NUL character")
     return Path(*segments)
 
 
-def invalid_key_error(key: str, reason: str) -> ServiceError:
+def make_invalid_key_error(key: str, reason: str) -> ServiceError:
     message = f"Objects are files on this server, and no file can have the key {key!r}: {reason}."
     return ServiceError("InvalidArgument", message)

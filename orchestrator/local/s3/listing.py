@@ -29,10 +29,10 @@ class Page:
 def list_objects(call: Call) -> Answer:
     marker = call.members.get("Marker", "")
     page = _read_page(call, _after_marker(call, marker))
-    members = _members(call, page) | {"Marker": call.encode(marker)}
-    members["Contents"] = [{**content, "Owner": OWNER} for content in _contents(call, page)]
+    members = _make_members(call, page) | {"Marker": call.encode_key(marker)}
+    members["Contents"] = [{**content, "Owner": OWNER} for content in _describe_objects(call, page)]
     if page.next_after is not None:
-        members["NextMarker"] = call.encode(page.next_marker)
+        members["NextMarker"] = call.encode_key(page.next_marker)
     return Answer(members)
 
 
@@ -40,9 +40,9 @@ def list_objects_v2(call: Call) -> Answer:
     token, start = call.members.get("ContinuationToken"), call.members.get("StartAfter", "")
     page = _read_page(call, start.encode() if token is None else _parse_token(token))
     owner = {"Owner": OWNER} if call.members.get("FetchOwner") else {}
-    contents = [content | owner for content in _contents(call, page)]
-    members = _members(call, page) | {"Contents": contents, "KeyCount": len(contents) + len(page.prefixes)}
-    members |= {"ContinuationToken": token, "StartAfter": call.encode(start) if start else None}
+    contents = [content | owner for content in _describe_objects(call, page)]
+    members = _make_members(call, page) | {"Contents": contents, "KeyCount": len(contents) + len(page.prefixes)}
+    members |= {"ContinuationToken": token, "StartAfter": call.encode_key(start) if start else None}
     if page.next_after is not None:
         members["NextContinuationToken"] = base64.urlsafe_b64encode(page.next_after).decode()
     return Answer(members)
@@ -55,16 +55,18 @@ def list_object_versions(call: Call) -> Answer:
         raise ServiceError("InvalidArgument", f"VersionIdMarker must be {NULL_VERSION!r}: versions are not kept.")
     page = _read_page(call, _after_marker(call, marker))
     version = {"VersionId": NULL_VERSION, "IsLatest": True, "Owner": OWNER}
-    members = _members(call, page) | {"Versions": [{**content, **version} for content in _contents(call, page)]}
-    members["KeyMarker"] = call.encode(marker)
+    members = _make_members(call, page) | {
+        "Versions": [{**content, **version} for content in _describe_objects(call, page)]
+    }
+    members["KeyMarker"] = call.encode_key(marker)
     if page.next_after is not None:
-        members |= {"NextKeyMarker": call.encode(page.next_marker), "NextVersionIdMarker": NULL_VERSION}
+        members |= {"NextKeyMarker": call.encode_key(page.next_marker), "NextVersionIdMarker": NULL_VERSION}
     return Answer(members)
 
 
 def _read_page(call: Call, after: bytes) -> Page:
-    limit = call.limit("MaxKeys")
-    found = [*islice(_grouped(call, after), limit + 1)] if limit else []
+    limit = call.get_page_limit("MaxKeys")
+    found = [*islice(_list_grouped(call, after), limit + 1)] if limit else []
     objects = [item for item in found[:limit] if isinstance(item, StoredObject)]
     prefixes = [item for item in found[:limit] if isinstance(item, str)]
     if len(found) <= limit:
@@ -75,7 +77,7 @@ def _read_page(call: Call, after: bytes) -> Page:
     return Page(objects, prefixes, last.key, last.key.encode())
 
 
-def _grouped(call: Call, after: bytes) -> Iterator[StoredObject | str]:
+def _list_grouped(call: Call, after: bytes) -> Iterator[StoredObject | str]:
     """Yield objects, and each common prefix once.
 
     If the delimiter is a slash, a common prefix is a folder, and its objects are not read. For other delimiters, the
@@ -113,7 +115,7 @@ def _parse_token(token: str) -> bytes:
         raise ServiceError("InvalidArgument", f"The continuation token {token!r} is not from this server.") from None
 
 
-def _contents(call: Call, page: Page) -> list[dict[str, Any]]:
+def _describe_objects(call: Call, page: Page) -> list[dict[str, Any]]:
     """Describe a page's objects, without those that were deleted meanwhile."""
     contents = []
     for found in page.objects:
@@ -122,7 +124,7 @@ def _contents(call: Call, page: Page) -> list[dict[str, Any]]:
             continue
         stored, details = described
         content = {
-            "Key": call.encode(stored.key),
+            "Key": call.encode_key(stored.key),
             "LastModified": stored.modified,
             "ETag": f'"{details.etag}"',
             "Size": stored.size,
@@ -134,16 +136,16 @@ def _contents(call: Call, page: Page) -> list[dict[str, Any]]:
     return contents
 
 
-def _members(call: Call, page: Page) -> dict[str, Any]:
+def _make_members(call: Call, page: Page) -> dict[str, Any]:
     delimiter = call.members.get("Delimiter")
     return {
         "Name": call.bucket,
-        "Prefix": call.encode(call.members.get("Prefix", "")),
-        "Delimiter": None if delimiter is None else call.encode(delimiter),
-        "MaxKeys": call.limit("MaxKeys"),
+        "Prefix": call.encode_key(call.members.get("Prefix", "")),
+        "Delimiter": None if delimiter is None else call.encode_key(delimiter),
+        "MaxKeys": call.get_page_limit("MaxKeys"),
         "EncodingType": call.members.get("EncodingType"),
         "IsTruncated": page.next_after is not None,
-        "CommonPrefixes": [{"Prefix": call.encode(prefix)} for prefix in page.prefixes],
+        "CommonPrefixes": [{"Prefix": call.encode_key(prefix)} for prefix in page.prefixes],
     }
 
 

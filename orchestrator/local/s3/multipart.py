@@ -24,7 +24,7 @@ from microjobs_orchestrator.local.s3.checksums import (
 from microjobs_orchestrator.local.s3.content import FileBody, Span, write_blocks
 from microjobs_orchestrator.local.s3.copying import open_source, write_copy
 from microjobs_orchestrator.local.s3.details import Details
-from microjobs_orchestrator.local.s3.objects import checksum_members, details_of
+from microjobs_orchestrator.local.s3.objects import make_checksum_members, make_details
 from microjobs_orchestrator.local.s3.uploads import MAX_PARTS, Part, Upload
 
 MIN_PART_BYTES = 5 << 20
@@ -33,18 +33,22 @@ MIN_PART_BYTES = 5 << 20
 
 def create_multipart_upload(call: Call) -> Answer:
     algorithm = call.members.get("ChecksumAlgorithm", "")
-    kind = call.members.get("ChecksumType") or ("FULL_OBJECT" if algorithm in FULL_OBJECT_ONLY else "COMPOSITE")
+    checksum_type = call.members.get("ChecksumType") or (
+        "FULL_OBJECT" if algorithm in FULL_OBJECT_ONLY else "COMPOSITE"
+    )
     make_digests(algorithm)  # refuses unsupported algorithms
-    if algorithm in (COMPOSITE_ONLY if kind == "FULL_OBJECT" else FULL_OBJECT_ONLY):
-        message = f"The {kind} checksum type cannot be used with the {algorithm} checksum algorithm."
+    if algorithm in (COMPOSITE_ONLY if checksum_type == "FULL_OBJECT" else FULL_OBJECT_ONLY):
+        message = f"The {checksum_type} checksum type cannot be used with the {algorithm} checksum algorithm."
         raise ServiceError("InvalidRequest", message)
     upload = call.uploads.create(
-        call.bucket, call.key, algorithm, replace(details_of(call.members), checksum_type=kind)
+        call.bucket, call.key, algorithm, replace(make_details(call.members), checksum_type=checksum_type)
     )
-    return Answer({"Bucket": call.bucket, "Key": call.key, "UploadId": upload.id, **_checksum_kind(upload)})
+    return Answer(
+        {"Bucket": call.bucket, "Key": call.key, "UploadId": upload.id, **_make_checksum_type_members(upload)}
+    )
 
 
-def _checksum_kind(upload: Upload) -> dict[str, str]:
+def _make_checksum_type_members(upload: Upload) -> dict[str, str]:
     if not upload.algorithm:
         return {}
     return {"ChecksumAlgorithm": upload.algorithm, "ChecksumType": upload.details.checksum_type}
@@ -56,7 +60,7 @@ def upload_part(call: Call) -> Answer:
         with path.open("xb") as file:
             details = receive(call.body, file, algorithm=upload.algorithm)
         part = _put_part(call, upload, number, path, details)
-    return Answer(_part_checksums(part))
+    return Answer(_make_part_members(part))
 
 
 def upload_part_copy(call: Call) -> Answer:
@@ -65,7 +69,7 @@ def upload_part_copy(call: Call) -> Answer:
         with open_source(call) as (blocks, _):
             details = write_copy(blocks, path, upload.algorithm)
         part = _put_part(call, upload, number, path, details)
-    return Answer({"CopyPartResult": {"LastModified": part.modified, **_part_checksums(part)}})
+    return Answer({"CopyPartResult": {"LastModified": part.modified, **_make_part_members(part)}})
 
 
 def _get_upload(call: Call) -> Upload:
@@ -88,38 +92,39 @@ def _put_part(call: Call, upload: Upload, number: int, file: Path, details: Deta
     return call.uploads.put_part(upload, number, file, details)
 
 
-def _part_checksums(part: Part) -> dict[str, str]:
-    return {"ETag": f'"{part.details.etag}"', **_checksums(part.details)}
+def _make_part_members(part: Part) -> dict[str, str]:
+    return {"ETag": f'"{part.details.etag}"', **_make_checksum_members(part.details)}
 
 
-def _checksums(details: Details) -> dict[str, str]:
+def _make_checksum_members(details: Details) -> dict[str, str]:
     return {f"Checksum{algorithm}": value for algorithm, value in details.checksums.items()}
 
 
 def complete_multipart_upload(call: Call) -> Answer:
     upload, condition = _get_upload(call), conditions.make_write_condition(call.members)
-    with call.uploads.exclusive(upload), call.store.new_file() as path:
+    with call.uploads.lock(upload), call.store.new_file() as path:
         call.store.check_writable(call.bucket, call.key)
         details = _assemble(upload, _select_parts(call, upload), path)
         _check_object(call, details)
         call.store.put(call.bucket, call.key, path, details, condition)
-        call.uploads.forget(upload)
+        call.uploads.remove(upload)
     location = {"Location": f"/{call.bucket}/{quote(call.key)}", "Bucket": call.bucket, "Key": call.key}
-    return Answer({**location, "ETag": f'"{details.etag}"', **checksum_members(details)})
+    return Answer({**location, "ETag": f'"{details.etag}"', **make_checksum_members(details)})
 
 
 def _select_parts(call: Call, upload: Upload) -> list[Part]:
     """Return the parts that the request lists. Raises ServiceError if the list is not valid."""
     listed: Sequence[Mapping[str, Any]] = call.members.get("MultipartUpload", {}).get("Parts", ())
     if not listed or any("PartNumber" not in part or "ETag" not in part for part in listed):
-        raise make_malformed_xml_error("it must list at least one part, each with its PartNumber and ETag")
+        raise make_malformed_xml_error("it must list at least one part; every part needs a PartNumber and an ETag")
     if any(first["PartNumber"] >= second["PartNumber"] for first, second in pairwise(listed)):
         raise ServiceError("InvalidPartOrder", "The list of parts was not in ascending order of their numbers.")
     uploaded = {part.number: part for part in call.uploads.parts(upload)}
     selected = [_find_part(uploaded, part) for part in listed]
     for part in selected[:-1]:
         if part.size < MIN_PART_BYTES:
-            message = f"Part {part.number} has {part.size} bytes; all but the last need at least {MIN_PART_BYTES}."
+            minimum = f"all parts except the last one need at least {MIN_PART_BYTES}"
+            message = f"Part {part.number} has {part.size} bytes; {minimum}."
             raise ServiceError("EntityTooSmall", message)
     return selected
 
@@ -128,7 +133,7 @@ def _find_part(uploaded: Mapping[int, Part], listed: Mapping[str, Any]) -> Part:
     number, etag = listed["PartNumber"], listed["ETag"]
     part = uploaded.get(number)
     if part is not None:
-        expected = {"PartNumber": number, "ETag": part.details.etag, **_checksums(part.details)}
+        expected = {"PartNumber": number, "ETag": part.details.etag, **_make_checksum_members(part.details)}
         if {**listed, "ETag": etag.strip('"')}.items() <= expected.items():
             return part
     raise ServiceError("InvalidPart", f"Part {number} was not uploaded, or its ETag is not {etag}.")
@@ -157,7 +162,7 @@ def _check_object(call: Call, details: Details) -> None:
         if call.members.get(name, value) != value:
             message = f"{name} is {call.members[name]}, but the {name} of the uploaded parts is {value}."
             raise ServiceError("InvalidRequest", message)
-    for name, checksum in _checksums(details).items():
+    for name, checksum in _make_checksum_members(details).items():
         if call.members.get(name, checksum) not in (checksum, checksum.partition("-")[0]):
             raise ServiceError("BadDigest", f"The {name} you specified did not match the calculated checksum.")
 
@@ -168,7 +173,7 @@ def abort_multipart_upload(call: Call) -> Answer:
 
 
 def list_parts(call: Call) -> Answer:
-    upload, limit = _get_upload(call), call.limit("MaxParts")
+    upload, limit = _get_upload(call), call.get_page_limit("MaxParts")
     marker = call.members.get("PartNumberMarker", 0)
     found = call.uploads.parts(upload, marker, limit + 1)
     page = found[:limit]
@@ -185,16 +190,16 @@ def list_parts(call: Call) -> Answer:
         "Owner": OWNER,
         "StorageClass": "STANDARD",
     }
-    return Answer(members | _checksum_kind(upload))
+    return Answer(members | _make_checksum_type_members(upload))
 
 
 def _describe_part(part: Part) -> dict[str, Any]:
-    return {"PartNumber": part.number, "LastModified": part.modified, "Size": part.size, **_part_checksums(part)}
+    return {"PartNumber": part.number, "LastModified": part.modified, "Size": part.size, **_make_part_members(part)}
 
 
 def list_multipart_uploads(call: Call) -> Answer:
     call.store.check_bucket(call.bucket)
-    limit, prefix = call.limit("MaxUploads"), call.members.get("Prefix", "")
+    limit, prefix = call.get_page_limit("MaxUploads"), call.members.get("Prefix", "")
     key, upload_id = call.members.get("KeyMarker", ""), call.members.get("UploadIdMarker")
     # A marker without an id skips all uploads of its key. Ids are hexadecimal and sort before "~".
     after = (key, "~" if upload_id is None else upload_id) if key else ("", "")
@@ -202,29 +207,29 @@ def list_multipart_uploads(call: Call) -> Answer:
     page = found[:limit]
     members: dict[str, Any] = {
         "Bucket": call.bucket,
-        "KeyMarker": call.encode(key),
+        "KeyMarker": call.encode_key(key),
         "UploadIdMarker": upload_id or "",
-        "Prefix": call.encode(prefix),
+        "Prefix": call.encode_key(prefix),
         "EncodingType": call.members.get("EncodingType"),
         "MaxUploads": limit,
         "IsTruncated": len(found) > len(page),
         "Uploads": [_describe_upload(call, upload) for upload in page],
     }
     if page:
-        members |= {"NextKeyMarker": call.encode(page[-1].key), "NextUploadIdMarker": page[-1].id}
+        members |= {"NextKeyMarker": call.encode_key(page[-1].key), "NextUploadIdMarker": page[-1].id}
     return Answer(members)
 
 
 def _describe_upload(call: Call, upload: Upload) -> dict[str, Any]:
     members = {
         "UploadId": upload.id,
-        "Key": call.encode(upload.key),
+        "Key": call.encode_key(upload.key),
         "Initiated": upload.created,
         "StorageClass": "STANDARD",
         "Owner": OWNER,
         "Initiator": OWNER,
     }
-    return members | _checksum_kind(upload)
+    return members | _make_checksum_type_members(upload)
 
 
 OPERATIONS: Mapping[str, Operation] = {

@@ -11,7 +11,7 @@ from microjobs_orchestrator.local.protocols.answer import Answer
 from microjobs_orchestrator.local.s3 import conditions
 from microjobs_orchestrator.local.s3.body import receive
 from microjobs_orchestrator.local.s3.call import Call, Operation
-from microjobs_orchestrator.local.s3.content import FileBody, Span, parse_range, part_span
+from microjobs_orchestrator.local.s3.content import FileBody, Span, find_part_span, parse_range
 from microjobs_orchestrator.local.s3.details import DEFAULT_CONTENT_TYPE, Details
 from microjobs_orchestrator.local.s3.reader import StoredObject
 
@@ -23,11 +23,11 @@ OBJECT_HEADERS = frozenset(
 )
 """Headers that are stored with an object and returned with it."""
 
-_HEADER = re.compile(r"[\t\x20-\x7e\xa0-\xff]*")
+_HEADER_VALUE = re.compile(r"[\t\x20-\x7e\xa0-\xff]*")
 _OVERRIDES = {f"Response{name}": name for name in OBJECT_HEADERS}
 
 
-def details_of(members: Mapping[str, Any]) -> Details:
+def make_details(members: Mapping[str, Any]) -> Details:
     """Return the details of the object that a request creates. Raises ServiceError MetadataTooLarge or InvalidTag."""
     headers = {name: members[name] for name in OBJECT_HEADERS if name in members}
     headers.setdefault("ContentType", DEFAULT_CONTENT_TYPE)
@@ -47,7 +47,7 @@ def check_tags(pairs: list[tuple[str, str]]) -> dict[str, str]:
     tags = dict(pairs)
     if len(tags) < len(pairs) or any(not 1 <= len(key) <= 128 or len(value) > 256 for key, value in pairs):
         message = (
-            f"The tags {pairs!r} are not valid: use each key once, with 1 to 128 characters, and values up to 256."
+            f"The tags {pairs!r} are not valid: use each key once; keys have 1 to 128 characters, values at most 256."
         )
         raise ServiceError("InvalidTag", message)
     if len(tags) > 10:
@@ -55,20 +55,20 @@ def check_tags(pairs: list[tuple[str, str]]) -> dict[str, str]:
     return tags
 
 
-def checksum_members(details: Details) -> dict[str, str]:
+def make_checksum_members(details: Details) -> dict[str, str]:
     members = {f"Checksum{algorithm}": value for algorithm, value in details.checksums.items()}
     return members | ({"ChecksumType": details.checksum_type} if members else {})
 
 
 def put_object(call: Call) -> Answer:
     call.store.check_writable(call.bucket, call.key)
-    details, condition = details_of(call.members), conditions.make_write_condition(call.members)
+    details, condition = make_details(call.members), conditions.make_write_condition(call.members)
     with call.store.new_file() as path:
         with path.open("xb") as file:
             received = receive(call.body, file)
         details = replace(details, etag=received.etag, checksums=received.checksums)
         call.store.put(call.bucket, call.key, path, details, condition)
-    return Answer({"ETag": f'"{details.etag}"', **checksum_members(details)})
+    return Answer({"ETag": f'"{details.etag}"', **make_checksum_members(details)})
 
 
 def get_object(call: Call) -> Answer:
@@ -103,7 +103,7 @@ def _describe(call: Call, stored: StoredObject, details: Details) -> tuple[Answe
         "PartsCount": len(details.parts) if "PartNumber" in members and details.parts else None,
     }
     if members.get("ChecksumMode", "").upper() == "ENABLED" and span is None:  # checksums cover the whole object
-        answer |= checksum_members(details)
+        answer |= make_checksum_members(details)
     return Answer(answer, 206 if span else 200), span or whole
 
 
@@ -111,8 +111,10 @@ def _find_overrides(members: Mapping[str, Any]) -> dict[str, Any]:
     """Return the headers that the request overrides. Raises ServiceError InvalidArgument for an invalid value."""
     headers = {name: members[override] for override, name in _OVERRIDES.items() if override in members}
     for name, value in headers.items():
-        if not _HEADER.fullmatch(value):
-            message = f"{name} is {value!r}: a header's value must be in ISO-8859-1, without control characters."
+        if not _HEADER_VALUE.fullmatch(value):
+            message = (
+                f"{name} is {value!r}: header values may contain only ISO-8859-1 characters, and no control characters."
+            )
             raise ServiceError("InvalidArgument", message)
     return headers
 
@@ -122,7 +124,7 @@ def _find_span(members: Mapping[str, Any], size: int, details: Details) -> Span 
         return parse_range(members.get("Range"), size)
     if "Range" in members:
         raise ServiceError("InvalidRequest", "Cannot specify both Range header and partNumber query parameter.")
-    span = part_span(details.parts, size, members["PartNumber"])
+    span = find_part_span(details.parts, size, members["PartNumber"])
     return span if span.length else None
 
 
@@ -150,7 +152,7 @@ def get_object_attributes(call: Call) -> Answer:
     stored, details = call.store.head(call.bucket, call.key)
     known = {
         "ETag": details.etag,
-        "Checksum": checksum_members(details) or None,
+        "Checksum": make_checksum_members(details) or None,
         "ObjectParts": {"TotalPartsCount": len(details.parts)} if details.parts else None,
         "StorageClass": "STANDARD",
         "ObjectSize": stored.size,
@@ -175,7 +177,7 @@ def delete_object_tagging(call: Call) -> Answer:
 
 def _set_tags(call: Call, tags: Mapping[str, str]) -> Answer:
     stored, details = call.store.head(call.bucket, call.key)
-    call.store.database.remember(stored.version, replace(details, tags=tags))
+    call.store.database.store_details(stored.version, replace(details, tags=tags))
     return Answer()
 
 

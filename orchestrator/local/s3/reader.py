@@ -17,7 +17,7 @@ from microjobs_orchestrator.local.s3.folders import FolderCache
 from microjobs_orchestrator.local.s3.paths import BucketFiles
 from microjobs_orchestrator.local.s3.walk import Entry, Walk
 
-SETTLED_SECONDS = 1.0
+SETTLED_AGE_SECONDS = 1.0
 """Minimum age of a file at which each later change surely changes its modification time, on all file systems."""
 
 MAX_OPEN_ATTEMPTS = 100
@@ -52,7 +52,7 @@ class Opened:
     file: FileIO
 
 
-def no_such_key(key: str) -> ServiceError:
+def make_no_such_key_error(key: str) -> ServiceError:
     return ServiceError("NoSuchKey", f"The specified key does not exist: {key!r}.", 404)
 
 
@@ -97,13 +97,13 @@ class ObjectReader:
         try:
             relative = keys.relative_path(key)
         except ServiceError:  # no folder can contain such a key
-            raise no_such_key(key) from None
+            raise make_no_such_key_error(key) from None
         found, is_marker = self._files.stat(bucket / relative), keys.is_folder_marker(key)
         if found is not None and not is_marker and stat.S_ISREG(found.st_mode):
             return StoredObject(bucket, key, self._root / bucket / relative, found.st_size, found.st_mtime_ns)
         modified_ns = self.database.marker_time(bucket, key) if is_marker else None
         if modified_ns is None or found is None or not stat.S_ISDIR(found.st_mode):
-            raise no_such_key(key)
+            raise make_no_such_key_error(key)
         return StoredObject(bucket, key, self._empty, 0, modified_ns)
 
     def open(self, bucket: str, key: str) -> Opened:
@@ -121,7 +121,7 @@ class ObjectReader:
                 found = os.fstat(file.fileno())
                 if not keys.is_folder_marker(key):
                     stored = replace(stored, size=found.st_size, modified_ns=found.st_mtime_ns)
-                details = self._details(stored, file)
+                details = self._read_details(stored, file)
             except BaseException:
                 file.close()
                 raise
@@ -138,7 +138,7 @@ class ObjectReader:
 
     def describe(self, stored: StoredObject) -> tuple[StoredObject, Details] | None:
         """Return an object and its details, from the database or from its current file; None if it was deleted."""
-        details = self.database.details(stored.version)
+        details = self.database.find_details(stored.version)
         if details is not None:
             return stored, details
         try:
@@ -173,9 +173,9 @@ class ObjectReader:
         start = prefix.encode(errors="surrogatepass")
         return map(describe_entry, Walk(os.fsencode(root), self._folders, is_folder, find_marker, start, after, fold))
 
-    def _details(self, stored: StoredObject, file: FileIO) -> Details | None:
+    def _read_details(self, stored: StoredObject, file: FileIO) -> Details | None:
         """Return or compute the details of an open file; None if the file was replaced or removed."""
-        details = self.database.details(stored.version)
+        details = self.database.find_details(stored.version)
         if details is not None:
             return details
         opened = os.fstat(file.fileno())
@@ -185,7 +185,7 @@ class ObjectReader:
         details = guess_details(stored.key, file)
         after = os.fstat(file.fileno())
         unchanged = (after.st_size, after.st_mtime_ns) == (opened.st_size, opened.st_mtime_ns)
-        if unchanged and time.time() - stored.modified > SETTLED_SECONDS:
-            self.database.remember(stored.version, details)
+        if unchanged and time.time() - stored.modified > SETTLED_AGE_SECONDS:
+            self.database.store_details(stored.version, details)
         file.seek(0)
         return details

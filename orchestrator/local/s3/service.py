@@ -39,7 +39,7 @@ class S3:
         move_bucket_to_path(exchange.request)
         stream = Input(exchange.request.environ["wsgi.input"])
         exchange.cleanups.append(stream.drain)
-        source = stream if exchange.form is None else forms.convert(exchange, exchange.form)
+        source = stream if exchange.form is None else forms.convert_to_put_object(exchange, exchange.form)
         environ = exchange.request.environ
         environ["wsgi.input"] = Body(get_headers(exchange.request), source, exchange.proof)
         environ["wsgi.input_terminated"] = True

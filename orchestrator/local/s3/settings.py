@@ -27,8 +27,8 @@ class Setting:
     member: str = ""
     """The member of requests and responses that contains the setting. Empty: the setting is the whole response."""
     initial: Mapping[str, Any] | None = None
-    """The setting of a new bucket; None: Get returns the error `missing`."""
-    missing: tuple[str, str] = ("", "")
+    """The setting of a new bucket; None: Get returns the error `missing_error`."""
+    missing_error: tuple[str, str] = ("", "")
     """The error's code, and the name of the setting in its message."""
 
     def operations(self) -> dict[str, Operation]:
@@ -36,23 +36,23 @@ class Setting:
         return {f"{verb}{self.name}": functions[verb] for verb in self.verbs}
 
     def get(self, call: Call) -> Answer:
-        text = read(call, self.name)
+        text = read_setting(call, self.name)
         value = self.initial if text is None else json.loads(text)
         if value is None:
-            code, setting = self.missing
+            code, setting = self.missing_error
             raise ServiceError(code, f"The bucket {call.bucket!r} has no {setting}.", 404)
         return Answer({self.member: value} if self.member else value)
 
     def put(self, call: Call) -> Answer:
-        write(call, self.name, json.dumps(call.members[self.member]))
+        write_setting(call, self.name, json.dumps(call.members[self.member]))
         return Answer()
 
     def delete(self, call: Call) -> Answer:
-        write(call, self.name, DELETED)
+        write_setting(call, self.name, DELETED)
         return Answer()
 
 
-def read(call: Call, name: str) -> str | None:
+def read_setting(call: Call, name: str) -> str | None:
     """Return the stored value; None if it was never set. Raises ServiceError NoSuchBucket 404."""
     call.store.check_bucket(call.bucket)
     statement = "SELECT value FROM bucket_settings WHERE bucket = ? AND name = ?"
@@ -60,7 +60,7 @@ def read(call: Call, name: str) -> str | None:
     return rows[0][0] if rows else None
 
 
-def write(call: Call, name: str, value: str) -> None:
+def write_setting(call: Call, name: str, value: str) -> None:
     """Store a value. Raises ServiceError NoSuchBucket 404."""
     call.store.check_bucket(call.bucket)
     call.store.database.change("INSERT OR REPLACE INTO bucket_settings VALUES (?, ?, ?)", (call.bucket, name, value))
@@ -92,22 +92,24 @@ SETTINGS = (
         {"Rules": [{"ObjectOwnership": "BucketOwnerEnforced"}]},
         ("OwnershipControlsNotFoundError", "ownership controls"),
     ),
-    Setting("BucketTagging", READ_OR_DELETE, missing=("NoSuchTagSet", "tags")),
+    Setting("BucketTagging", READ_OR_DELETE, missing_error=("NoSuchTagSet", "tags")),
     Setting("BucketVersioning", READ, initial={}),
-    Setting("BucketCors", READ_OR_DELETE, missing=("NoSuchCORSConfiguration", "CORS configuration")),
-    Setting("BucketLifecycleConfiguration", READ, missing=("NoSuchLifecycleConfiguration", "lifecycle configuration")),
+    Setting("BucketCors", READ_OR_DELETE, missing_error=("NoSuchCORSConfiguration", "CORS configuration")),
+    Setting(
+        "BucketLifecycleConfiguration", READ, missing_error=("NoSuchLifecycleConfiguration", "lifecycle configuration")
+    ),
     Setting("BucketLifecycle", DELETE),
     Setting("BucketPolicy", DELETE),
     Setting(
         "BucketReplication",
         READ_OR_DELETE,
-        missing=("ReplicationConfigurationNotFoundError", "replication configuration"),
+        missing_error=("ReplicationConfigurationNotFoundError", "replication configuration"),
     ),
-    Setting("BucketWebsite", READ_OR_DELETE, missing=("NoSuchWebsiteConfiguration", "website configuration")),
+    Setting("BucketWebsite", READ_OR_DELETE, missing_error=("NoSuchWebsiteConfiguration", "website configuration")),
     Setting(
         "ObjectLockConfiguration",
         READ,
-        missing=("ObjectLockConfigurationNotFoundError", "object lock configuration"),
+        missing_error=("ObjectLockConfigurationNotFoundError", "object lock configuration"),
     ),
     Setting("BucketLogging", READ, initial={}),
     Setting("BucketNotificationConfiguration", READ, initial={}),
@@ -121,19 +123,19 @@ def put_tags(call: Call) -> Answer:
     tags = {tag["Key"]: tag["Value"] for tag in call.members["Tagging"]["TagSet"]}
     if len(tags) < len(call.members["Tagging"]["TagSet"]):
         raise ServiceError("InvalidTag", "Cannot provide multiple Tags with the same key")
-    write(call, "BucketTagging", json.dumps({"TagSet": [{"Key": key, "Value": tags[key]} for key in tags]}))
+    write_setting(call, "BucketTagging", json.dumps({"TagSet": [{"Key": key, "Value": tags[key]} for key in tags]}))
     return Answer(status=204)
 
 
 def put_versioning(call: Call) -> Answer:
-    write(call, "BucketVersioning", json.dumps(call.members["VersioningConfiguration"]))
+    write_setting(call, "BucketVersioning", json.dumps(call.members["VersioningConfiguration"]))
     return Answer()
 
 
 # --- policies, whose documents are JSON ---
 
 POLICY = "BucketPolicy"
-POLICY_BYTES = 20 << 10
+MAX_POLICY_BYTES = 20 << 10
 
 
 def get_policy(call: Call) -> Answer:
@@ -141,7 +143,7 @@ def get_policy(call: Call) -> Answer:
 
 
 def _read_policy(call: Call) -> str:
-    text = read(call, POLICY)
+    text = read_setting(call, POLICY)
     if text is None or text == DELETED:
         raise ServiceError("NoSuchBucketPolicy", "The bucket policy does not exist", 404)
     return text
@@ -157,11 +159,11 @@ def put_policy(call: Call) -> Answer:
     call.store.check_bucket(call.bucket)
     document: str = call.members["Policy"]
     try:
-        if len(document.encode()) > POLICY_BYTES or not isinstance(json.loads(document), dict):
-            raise ValueError(f"it must be an object of at most {POLICY_BYTES} bytes")
+        if len(document.encode()) > MAX_POLICY_BYTES or not isinstance(json.loads(document), dict):
+            raise ValueError(f"it must be an object of at most {MAX_POLICY_BYTES} bytes")
     except (ValueError, RecursionError) as error:
         raise ServiceError("MalformedPolicy", f"The policy is not valid: {error}.") from error
-    write(call, POLICY, document)
+    write_setting(call, POLICY, document)
     return Answer(status=204)
 
 

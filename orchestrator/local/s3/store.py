@@ -95,7 +95,7 @@ class ObjectStore(ObjectReader):
         if reason is None and not is_marker and self.database.has_marker(bucket, f"{key}/"):
             reason = f"there are folder markers whose keys begin with {key + '/'!r}"
         if reason is not None:
-            raise keys.invalid_key_error(key, reason)
+            raise keys.make_invalid_key_error(key, reason)
 
     def put(
         self, bucket: str, key: str, file: Path, details: Details | None = None, condition: Condition | None = None
@@ -108,11 +108,11 @@ class ObjectStore(ObjectReader):
             details: the object's details; None: they are computed from the file when they are needed.
             condition: is checked before the object is replaced.
         """
-        with self._movable(file) as movable, self._lock:
+        with self._ensure_movable(file) as movable, self._lock:
             self.check_writable(bucket, key)
             if condition is not None:
-                condition(self._current(bucket, key))
-            stored = self._place(bucket, key, movable, details)
+                condition(self._read_current_details(bucket, key))
+            stored = self._replace_object(bucket, key, movable, details)
         file.unlink(missing_ok=True)
         return stored
 
@@ -121,13 +121,13 @@ class ObjectStore(ObjectReader):
         self.check_bucket(bucket)
         with self._lock:
             if condition is not None:
-                condition(self._current(bucket, key))
+                condition(self._read_current_details(bucket, key))
             try:
                 stored = self.get(bucket, key)
             except ServiceError:
                 return False
             relative = bucket / keys.relative_path(key)
-            self.database.forget(bucket, key)
+            self.database.delete_details(bucket, key)
             if not keys.is_folder_marker(key):
                 stored.path.unlink()
                 relative = relative.parent
@@ -135,7 +135,7 @@ class ObjectStore(ObjectReader):
             return True
 
     @contextmanager
-    def _movable(self, file: Path) -> Iterator[Path]:
+    def _ensure_movable(self, file: Path) -> Iterator[Path]:
         """Yield the file, or a copy of it if it has other names or is on another device."""
         found = file.lstat()
         if not stat.S_ISREG(found.st_mode):
@@ -147,17 +147,17 @@ class ObjectStore(ObjectReader):
             shutil.copyfile(file, copy)
             yield copy
 
-    def _current(self, bucket: str, key: str) -> Details | None:
+    def _read_current_details(self, bucket: str, key: str) -> Details | None:
         try:
             return self.head(bucket, key)[1]
         except ServiceError:
             return None
 
-    def _place(self, bucket: str, key: str, file: Path, details: Details | None) -> StoredObject:
+    def _replace_object(self, bucket: str, key: str, file: Path, details: Details | None) -> StoredObject:
         relative, is_marker = bucket / keys.relative_path(key), keys.is_folder_marker(key)
         if is_marker and file.stat().st_size:
             reason = "it ends with a slash, so it names a folder, which cannot have content"
-            raise keys.invalid_key_error(key, reason)
+            raise keys.make_invalid_key_error(key, reason)
         # Two versions of an object never have the same modification time.
         self._last_modified_ns = max(time.time_ns(), self._last_modified_ns + 1)
         os.utime(file, ns=(self._last_modified_ns, self._last_modified_ns))
@@ -167,13 +167,13 @@ class ObjectStore(ObjectReader):
         try:
             (self._root / folder).mkdir(parents=True, exist_ok=True)
             if details is not None or is_marker:  # stored first: a crash in between leaves only correct rows
-                self.database.remember(stored.version, details or guess_details(key, BytesIO()))
+                self.database.store_details(stored.version, details or guess_details(key, BytesIO()))
             if not is_marker:
                 self._files.replace(relative, file)
         except BaseException:
             self._prune(bucket, folder)
             raise
-        self.database.forget_others(stored.version)
+        self.database.delete_other_details(stored.version)
         return stored
 
     def _prune(self, bucket: str, folder: Path) -> None:

@@ -72,7 +72,7 @@ class Uploads:
         if not rows:
             message = f"There is no upload {id!r} of {key!r}: it was never created, or it was completed or aborted."
             raise ServiceError("NoSuchUpload", message, 404)
-        return _upload(rows[0])
+        return _parse_upload(rows[0])
 
     def find(self, bucket: str, prefix: str = "", after: tuple[str, str] = ("", ""), limit: int = -1) -> list[Upload]:
         """Return at most `limit` uploads (-1: all) after a key and id, sorted by key and id."""
@@ -80,7 +80,7 @@ class Uploads:
             "SELECT * FROM uploads WHERE bucket = ? AND (key, id) > (?, ?) AND key < ? ORDER BY key, id LIMIT ?",
             (bucket, *max(after, (prefix, "")), prefix + LAST, limit),
         )
-        return [_upload(row) for row in rows]
+        return [_parse_upload(row) for row in rows]
 
     def parts(self, upload: Upload, after: int = 0, limit: int = MAX_PARTS) -> list[Part]:
         rows = self._database.select(
@@ -94,7 +94,7 @@ class Uploads:
     def put_part(self, upload: Upload, number: int, file: Path, details: Details) -> Part:
         """Move a file of `ObjectStore.new_file` into an upload. It replaces an earlier part with that number."""
         path = self._folder / upload.id / uuid.uuid4().hex
-        with self.exclusive(upload):
+        with self.lock(upload):
             earlier = [part.path for part in self.parts(upload, number - 1, 1) if part.number == number]
             part = Part(number, path, file.stat().st_size, time.time(), details)
             file.rename(path)
@@ -107,11 +107,11 @@ class Uploads:
         return part
 
     def abort(self, upload: Upload) -> None:
-        with self.exclusive(upload):
-            self.forget(upload)
+        with self.lock(upload):
+            self.remove(upload)
 
-    def forget(self, upload: Upload) -> None:
-        """Remove an upload and its parts. The caller holds `exclusive`."""
+    def remove(self, upload: Upload) -> None:
+        """Remove an upload and its parts. Call it only in a `lock` block."""
         with self._database.transaction() as database:
             database.execute("DELETE FROM parts WHERE upload = ?", (upload.id,))
             database.execute("DELETE FROM uploads WHERE id = ?", (upload.id,))
@@ -120,7 +120,7 @@ class Uploads:
             self._locks.pop(upload.id, None)
 
     @contextlib.contextmanager
-    def exclusive(self, upload: Upload) -> Iterator[None]:
+    def lock(self, upload: Upload) -> Iterator[None]:
         """Lock an upload. Raises ServiceError NoSuchUpload if it was completed or aborted meanwhile."""
         with self._lock:
             lock = self._locks.setdefault(upload.id, threading.Lock())
@@ -138,5 +138,5 @@ class Uploads:
                 discard(path)
 
 
-def _upload(row: Row) -> Upload:
+def _parse_upload(row: Row) -> Upload:
     return Upload(row[0], row[1], row[2], row[3], row[4], Details.from_json(row[5]))

@@ -60,22 +60,22 @@ class Ecr:
     # --- repositories ---
 
     def _describe_repositories(self, request: Request) -> Answer:
-        known = self._repositories()
+        repositories = self._list_repositories()
         if "repositoryNames" in request:
-            return {"repositories": [_find(known, name) for name in request["repositoryNames"]]}
-        page, token = _cut_page([known[name] for name in sorted(known)], request)
+            return {"repositories": [_find_repository(repositories, name) for name in request["repositoryNames"]]}
+        page, token = _cut_page([repositories[name] for name in sorted(repositories)], request)
         return {"repositories": page, **token}
 
-    def _repositories(self) -> dict[str, Mapping[str, Any]]:
+    def _list_repositories(self) -> dict[str, Mapping[str, Any]]:
         newest_first = sorted(self._images(), key=lambda image: -image.created)
-        names = {name: image.created for image in newest_first for name, _ in self._names(image)}
+        names = {name: image.created for image in newest_first for name, _ in self._list_repository_tags(image)}
         created = self._state.find(Query(KIND, order_by="name", descending=False, limit=10_000))
         return {
-            **{name: self._repository(name, time) for name, time in names.items()},
+            **{name: self._make_repository(name, time) for name, time in names.items()},
             **{record.name: record.description for record in created},
         }
 
-    def _repository(self, name: str, created: float, **members: Any) -> dict[str, Any]:
+    def _make_repository(self, name: str, created: float, **members: Any) -> dict[str, Any]:
         return {
             "repositoryArn": f"arn:aws:ecr:{self._region}:{ACCOUNT}:repository/{name}",
             "registryId": ACCOUNT,
@@ -92,7 +92,7 @@ class Ecr:
         name = request["repositoryName"]
         settings = ("imageTagMutability", "imageScanningConfiguration", "encryptionConfiguration")
         members = {member: request[member] for member in settings if member in request}
-        repository = self._repository(name, time.time(), **members)
+        repository = self._make_repository(name, time.time(), **members)
         try:
             self._state.add(
                 KIND, name, repository["repositoryArn"], "Active", {}, repository, tags=request.get("tags", [])
@@ -104,16 +104,20 @@ class Ecr:
 
     def _delete_repository(self, request: Request) -> Answer:
         name = request["repositoryName"]
-        repository = _find(self._repositories(), name)
-        if any(name == used for image in self._images() for used, _ in self._names(image)):
-            message = f"The repository '{name}' has images of the engine: remove them with docker rmi."
+        repository = _find_repository(self._list_repositories(), name)
+        if any(
+            name == repository_name
+            for image in self._images()
+            for repository_name, _ in self._list_repository_tags(image)
+        ):
+            message = f"The repository '{name}' contains images of the local engine: remove them with docker rmi."
             raise ServiceError("RepositoryNotEmptyException", message)
         self._state.delete(KIND, name)
         return {"repository": repository}
 
     # --- images ---
 
-    def _names(self, image: Image) -> list[tuple[str, str]]:
+    def _list_repository_tags(self, image: Image) -> list[tuple[str, str]]:
         """Return an image's repositories and tags in this registry. A name without a registry belongs to it."""
         names = []
         for reference in image.tags:
@@ -123,9 +127,9 @@ class Ecr:
                 names.append((repository, tag))
         return names
 
-    def _details(self, request: Request) -> list[dict[str, Any]]:
+    def _list_image_details(self, request: Request) -> list[dict[str, Any]]:
         name = request["repositoryName"]
-        _find(self._repositories(), name)
+        _find_repository(self._list_repositories(), name)
         if request.get("filter", {}).get("tagStatus", "ANY") == "UNTAGGED":
             return []
         return [
@@ -139,11 +143,11 @@ class Ecr:
                 "imageManifestMediaType": MEDIA_TYPE,
             }
             for image in sorted(self._images(), key=lambda image: -image.created)
-            if (tags := [tag for repository, tag in self._names(image) if repository == name])
+            if (tags := [tag for repository, tag in self._list_repository_tags(image) if repository == name])
         ]
 
     def _describe_images(self, request: Request) -> Answer:
-        details = self._details(request)
+        details = self._list_image_details(request)
         if "imageIds" in request:
             return {"imageDetails": [_find_image(details, image_id, request) for image_id in request["imageIds"]]}
         page, token = _cut_page(details, request)
@@ -152,7 +156,7 @@ class Ecr:
     def _list_images(self, request: Request) -> Answer:
         ids = [
             {"imageDigest": item["imageDigest"], "imageTag": tag}
-            for item in self._details(request)
+            for item in self._list_image_details(request)
             for tag in item["imageTags"]
         ]
         page, token = _cut_page(ids, request)
@@ -161,7 +165,7 @@ class Ecr:
     # --- tags and policies ---
 
     def _find_by_arn(self, arn: str) -> Mapping[str, Any]:
-        return _find(self._repositories(), arn.partition(":repository/")[2])
+        return _find_repository(self._list_repositories(), arn.partition(":repository/")[2])
 
     def _check_created(self, arn: str) -> None:
         """Raise ServiceError unless CreateRepository created the repository: repositories of images have no tags."""
@@ -187,7 +191,7 @@ class Ecr:
 
     def _raise_missing_policy(self, policy: str, request: Request) -> Answer:
         name = request["repositoryName"]
-        _find(self._repositories(), name)
+        _find_repository(self._list_repositories(), name)
         message = f"{policy} policy does not exist for the repository with name '{name}'"
         raise ServiceError(f"{policy}PolicyNotFoundException", message)
 
@@ -199,11 +203,11 @@ def _check_registry(handler: Callable[[Request], Answer], request: Request) -> A
     return handler(request)
 
 
-def _find(known: Mapping[str, Mapping[str, Any]], name: str) -> Mapping[str, Any]:
-    if name not in known:
+def _find_repository(repositories: Mapping[str, Mapping[str, Any]], name: str) -> Mapping[str, Any]:
+    if name not in repositories:
         message = f"The repository with name '{name}' does not exist in the registry with id '{ACCOUNT}'"
         raise ServiceError("RepositoryNotFoundException", message)
-    return known[name]
+    return repositories[name]
 
 
 def _find_image(details: Sequence[Mapping[str, Any]], image_id: Mapping[str, str], request: Request) -> Answer:

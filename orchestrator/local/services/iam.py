@@ -23,8 +23,8 @@ KIND = "iam-role"
 DELETED = "Deleted"
 ROLE_LIFETIME = 60 * 60
 
-STATEMENT = {"Effect": "Allow", "Principal": {"Service": "sagemaker.amazonaws.com"}, "Action": "sts:AssumeRole"}
-TRUST = json.dumps({"Version": "2012-10-17", "Statement": [STATEMENT]})
+TRUST_STATEMENT = {"Effect": "Allow", "Principal": {"Service": "sagemaker.amazonaws.com"}, "Action": "sts:AssumeRole"}
+DEFAULT_TRUST_POLICY = json.dumps({"Version": "2012-10-17", "Statement": [TRUST_STATEMENT]})
 """Trust policy of roles that were not created: clients check whether SageMaker may assume them."""
 
 Request = Mapping[str, Any]
@@ -57,7 +57,7 @@ class Iam:
         if record is None:
             return _implied_role(name)
         if record.status == DELETED:
-            raise _missing(f"The role with name {name} cannot be found.")
+            raise _make_missing_error(f"The role with name {name} cannot be found.")
         return record.description
 
     def _read(self, read: Callable[[Role, Request], Answer], request: Request) -> Answer:
@@ -111,7 +111,7 @@ class Iam:
         records = self._state.find(Query(KIND, status="Active", order_by="name", descending=False, limit=10_000))
         roles = [{**record.description, "Tags": []} for record in records]
         prefix = request.get("PathPrefix", "/")
-        return _page("Roles", [_describe(role) for role in roles if role["Path"].startswith(prefix)], request)
+        return _make_page("Roles", [_describe(role) for role in roles if role["Path"].startswith(prefix)], request)
 
 
 # --- operations that read one role ---
@@ -120,7 +120,7 @@ class Iam:
 def _get_policy(role: Role, request: Request) -> Answer:
     name = request["PolicyName"]
     if name not in role["policies"]:
-        raise _missing(f"The role policy with name {name} cannot be found.")
+        raise _make_missing_error(f"The role policy with name {name} cannot be found.")
     return {"RoleName": role["RoleName"], "PolicyName": name, "PolicyDocument": quote(role["policies"][name])}
 
 
@@ -131,16 +131,16 @@ def _list_attached(role: Role, request: Request) -> Answer:
         for arn in role["attached"]
         if arn.partition(":policy")[2].startswith(prefix)
     ]
-    return _page("AttachedPolicies", attached, request)
+    return _make_page("AttachedPolicies", attached, request)
 
 
 READS: Mapping[str, Callable[[Role, Request], Answer]] = {
     "GetRole": lambda role, _: {"Role": _describe(role)},
     "GetRolePolicy": _get_policy,
-    "ListRolePolicies": lambda role, request: _page("PolicyNames", sorted(role["policies"]), request),
+    "ListRolePolicies": lambda role, request: _make_page("PolicyNames", sorted(role["policies"]), request),
     "ListAttachedRolePolicies": _list_attached,
-    "ListInstanceProfilesForRole": lambda _, request: _page("InstanceProfiles", [], request),
-    "ListRoleTags": lambda role, request: _page("Tags", role["Tags"], request),
+    "ListInstanceProfilesForRole": lambda _, request: _make_page("InstanceProfiles", [], request),
+    "ListRoleTags": lambda role, request: _make_page("Tags", role["Tags"], request),
 }
 
 
@@ -162,7 +162,7 @@ def _put_policy(role: Role, request: Request) -> Role:
 
 def _detach(role: Role, request: Request) -> Role:
     if request["PolicyArn"] not in role["attached"]:
-        raise _missing(f"Policy {request['PolicyArn']} was not found.")
+        raise _make_missing_error(f"Policy {request['PolicyArn']} was not found.")
     return {"attached": [arn for arn in role["attached"] if arn != request["PolicyArn"]]}
 
 
@@ -191,7 +191,7 @@ def _implied_role(name: str, path: str = "/", identity: str = "") -> dict[str, A
         "RoleId": "AROA" + sha256((identity or name).encode()).hexdigest()[:16].upper(),
         "Arn": f"arn:aws:iam::{ACCOUNT}:role{path}{name}",
         "CreateDate": 0,
-        "AssumeRolePolicyDocument": TRUST,
+        "AssumeRolePolicyDocument": DEFAULT_TRUST_POLICY,
         "Description": "",
         "MaxSessionDuration": ROLE_LIFETIME,
         "Tags": [],
@@ -214,16 +214,16 @@ def _check_document(text: str) -> str:
     return text
 
 
-def _merge_tags(known: Sequence[Mapping[str, str]], new: Sequence[Mapping[str, str]]) -> list[dict[str, str]]:
-    merged = {tag["Key"]: tag["Value"] for tag in (*known, *new)}
+def _merge_tags(old: Sequence[Mapping[str, str]], new: Sequence[Mapping[str, str]]) -> list[dict[str, str]]:
+    merged = {tag["Key"]: tag["Value"] for tag in (*old, *new)}
     return [{"Key": key, "Value": value} for key, value in merged.items()]
 
 
-def _missing(message: str) -> ServiceError:
+def _make_missing_error(message: str) -> ServiceError:
     return ServiceError("NoSuchEntity", message, 404)
 
 
-def _page(member: str, items: Sequence[Any], request: Request) -> Answer:
+def _make_page(member: str, items: Sequence[Any], request: Request) -> Answer:
     page, token = cut_page(items, request, ("Marker", "MaxItems"), code="ValidationError")
     return {member: page, "IsTruncated": bool(token), **token}
 
@@ -235,4 +235,4 @@ def _simulate(request: Request) -> Answer:
         for action in request["ActionNames"]
         for resource in request.get("ResourceArns", ["*"])
     ]
-    return _page("EvaluationResults", results, request)
+    return _make_page("EvaluationResults", results, request)

@@ -47,13 +47,13 @@ class Logs:
     def describe_log_groups(self, request: dict[str, Any]) -> Mapping[str, Any]:
         filters = {name: request[name] for name in GROUP_FILTERS if name in request}
         if len(filters) > 1:
-            raise _invalid(f"{' and '.join(filters)} cannot be given together.")
+            raise _make_parameter_error(f"{' and '.join(filters)} cannot be used together.")
         names = [name for name in self._store.groups() if all(GROUP_FILTERS[f](name, v) for f, v in filters.items())]
         page, token = _cut_page(names, request)
         return {"logGroups": [{"logGroupName": name, "arn": self._arn(name)} for name in page], **token}
 
     def describe_log_streams(self, request: dict[str, Any]) -> Mapping[str, Any]:
-        group = self._group(request)
+        group = self._get_group_name(request)
         streams = self._store.streams(group, request.get("logStreamNamePrefix", ""))
         described = [self._describe(group, name, stream) for name, stream in streams.items()]
         if request.get("orderBy") == "LastEventTime":
@@ -72,16 +72,16 @@ class Logs:
         return {"logStreamName": name, "creationTime": created, "arn": arn, **times}
 
     def get_log_events(self, request: dict[str, Any]) -> Mapping[str, Any]:
-        stream = self._store.stream(self._group(request), request["logStreamName"])
+        stream = self._store.stream(self._get_group_name(request), request["logStreamName"])
         if stream is None:
             raise ResourceNotFoundError("The specified log stream does not exist.")
         limit = min(request.get("limit", MAX_EVENTS), MAX_EVENTS)
-        direction, offset = _position(request, stream)
+        direction, offset = _read_position(request, stream)
         if direction == "f":
-            wanted = (event for event in stream.events(offset) if _in_time(event, request))
-            events = list(_limit_size(itertools.islice(wanted, limit), offset))
+            matching = (event for event in stream.events(offset) if _is_in_time_range(event, request))
+            events = list(_limit_size(itertools.islice(matching, limit), offset))
         else:
-            events = stream.before(offset, limit, lambda event: _in_time(event, request))
+            events = stream.list_before(offset, limit, lambda event: _is_in_time_range(event, request))
         begin, end = (events[0].start, events[-1].end) if events else (offset, offset)
         return {
             "events": [_format_event(event) for event in events],
@@ -93,7 +93,7 @@ class Logs:
         streams = self._choose_streams(request)
         positions: dict[str, int] = _read_token(request["nextToken"]) if "nextToken" in request else {}
         if not all(stream.is_start(positions.get(name, 0)) for name, stream in streams.items()):
-            raise _invalid_token(request["nextToken"])
+            raise _make_token_error(request["nextToken"])
         matches = _parse_pattern(request.get("filterPattern", ""))
         limit = min(request.get("limit", MAX_EVENTS), MAX_EVENTS)
         found, scanned = list[dict[str, Any]](), 0
@@ -102,21 +102,21 @@ class Logs:
                 return {"events": found, "searchedLogStreams": [], "nextToken": _format_token(positions)}
             positions[name] = event.end
             scanned += event.end - event.start
-            if _in_time(event, request) and matches(event.message):
+            if _is_in_time_range(event, request) and matches(event.message):
                 found.append({"logStreamName": name, "eventId": f"{name}/{event.start}", **_format_event(event)})
         return {"events": found, "searchedLogStreams": []}
 
     def _choose_streams(self, request: Mapping[str, Any]) -> Mapping[str, LogStream]:
-        group, names = self._group(request), request.get("logStreamNames")
+        group, names = self._get_group_name(request), request.get("logStreamNames")
         if "logStreamNames" in request and "logStreamNamePrefix" in request:
-            raise _invalid("logStreamNames and logStreamNamePrefix cannot be given together.")
+            raise _make_parameter_error("logStreamNames and logStreamNamePrefix cannot be used together.")
         streams = self._store.streams(group, request.get("logStreamNamePrefix", ""))
         return {name: stream for name, stream in streams.items() if names is None or name in names}
 
-    def _group(self, request: Mapping[str, Any]) -> str:
+    def _get_group_name(self, request: Mapping[str, Any]) -> str:
         if ("logGroupName" in request) == ("logGroupIdentifier" in request):
-            raise _invalid("give either logGroupName or logGroupIdentifier.")
-        name = _group_name(request.get("logGroupName") or request["logGroupIdentifier"])
+            raise _make_parameter_error("Use either logGroupName or logGroupIdentifier.")
+        name = _parse_group_name(request.get("logGroupName") or request["logGroupIdentifier"])
         if not self._store.has_group(name):
             raise ResourceNotFoundError("The specified log group does not exist.")
         return name
@@ -125,37 +125,37 @@ class Logs:
         return f"arn:aws:logs:{self._region}:{ACCOUNT}:log-group:{group}"
 
 
-def _group_name(identifier: str) -> str:
+def _parse_group_name(identifier: str) -> str:
     return identifier.partition(":log-group:")[2].removesuffix(":*") or identifier
 
 
 GROUP_FILTERS: Mapping[str, Callable[[str, Any], bool]] = {
     "logGroupNamePrefix": lambda name, prefix: name.startswith(prefix),
     "logGroupNamePattern": lambda name, part: part in name,
-    "logGroupIdentifiers": lambda name, identifiers: name in map(_group_name, identifiers),
+    "logGroupIdentifiers": lambda name, identifiers: name in map(_parse_group_name, identifiers),
 }
 """Filters of DescribeLogGroups. CloudWatch accepts one of them per request."""
 
 
-def _position(request: Mapping[str, Any], stream: LogStream) -> tuple[str, int]:
+def _read_position(request: Mapping[str, Any], stream: LogStream) -> tuple[str, int]:
     token = request.get("nextToken")
     if token is None:
         return ("f", 0) if request.get("startFromHead") else ("b", stream.whole_size())
     match = re.fullmatch(r"([fb])/([0-9]{1,18})", token)
     if match is None or not stream.is_start(int(match[2])):
-        raise _invalid_token(token)
+        raise _make_token_error(token)
     return match[1], int(match[2])
 
 
-def _invalid(message: str) -> ServiceError:
+def _make_parameter_error(message: str) -> ServiceError:
     return ServiceError("InvalidParameterException", message)
 
 
-def _invalid_token(token: str) -> ServiceError:
-    return _invalid(f"The specified nextToken is invalid: {token!r}.")
+def _make_token_error(token: str) -> ServiceError:
+    return _make_parameter_error(f"The specified nextToken is invalid: {token!r}.")
 
 
-def _in_time(event: LogEvent, request: Mapping[str, Any]) -> bool:
+def _is_in_time_range(event: LogEvent, request: Mapping[str, Any]) -> bool:
     return bool(request.get("startTime", 0) <= event.time < request.get("endTime", float("inf")))
 
 
@@ -184,14 +184,14 @@ def _merge(streams: Mapping[str, LogStream], positions: Mapping[str, int]) -> It
 def _parse_pattern(text: str) -> Callable[[str], bool]:
     """Parse a filter pattern: `a "b c" -d` requires `a` and `b c` without `d`, and `?a ?b` requires `a` or `b`."""
     if text.strip().startswith(("{", "[", "%")):
-        raise _invalid(f"filterPattern {text!r}: only terms are supported")
+        raise _make_parameter_error(f'filterPattern {text!r} is not supported: use terms, such as ERROR or "disk full"')
     terms = [(sign, quoted or bare) for sign, quoted, bare in re.findall(r'([?-]?)(?:"([^"]*)"|(\S+))', text)]
-    wanted, unwanted, any_of = ([term for sign, term in terms if sign == kind] for kind in ("", "-", "?"))
+    required, excluded, alternatives = ([term for sign, term in terms if sign == kind] for kind in ("", "-", "?"))
 
     def matches(message: str) -> bool:
-        if not wanted and any_of:
-            return any(term in message for term in any_of)
-        return all(term in message for term in wanted) and not any(term in message for term in unwanted)
+        if not required and alternatives:
+            return any(term in message for term in alternatives)
+        return all(term in message for term in required) and not any(term in message for term in excluded)
 
     return matches
 
@@ -204,4 +204,4 @@ def _read_token(token: str) -> dict[str, int]:
     try:
         return {str(name): int(offset) for name, offset in json.loads(base64.urlsafe_b64decode(token)).items()}
     except (ValueError, AttributeError, TypeError, OverflowError, RecursionError) as error:
-        raise _invalid_token(token) from error
+        raise _make_token_error(token) from error

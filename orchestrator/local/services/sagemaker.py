@@ -21,19 +21,19 @@ class SageMaker:
         return {name: handler for kind in self._kinds for name, handler in kind.handlers().items()} | tags
 
     def add_tags(self, request: Request) -> Answer:
-        arn = self._existing_arn(request)
+        arn = self._get_existing_arn(request)
         self._state.add_tags(arn, request["Tags"])
         return {"Tags": self._state.tags(arn)}
 
     def list_tags(self, request: Request) -> Answer:
-        tags, token = cut_page(self._state.tags(self._existing_arn(request)), request)
+        tags, token = cut_page(self._state.tags(self._get_existing_arn(request)), request)
         return {"Tags": tags, **token}
 
     def delete_tags(self, request: Request) -> Answer:
-        self._state.delete_tags(self._existing_arn(request), request["TagKeys"])
+        self._state.delete_tags(self._get_existing_arn(request), request["TagKeys"])
         return {}
 
-    def _existing_arn(self, request: Mapping[str, Any]) -> str:
+    def _get_existing_arn(self, request: Mapping[str, Any]) -> str:
         arn = str(request["ResourceArn"])
         if self._state.get_by_arn(arn) is None:
             raise ValidationError(f'Could not find resource "{arn}".')

@@ -59,13 +59,13 @@ class EndpointInvoker:
 
     def _enqueue(self, request: Mapping[str, Any]) -> Answer:
         name = request["EndpointName"]
-        endpoint = self._endpoint(name)
+        endpoint = self._find_endpoint(name)
         if (config := endpoint.asynchronous) is None:
-            raise _invalid(f"Endpoint {name} has no AsyncInferenceConfig: invoke it with InvokeEndpoint.")
+            raise _make_validation_error(f"Endpoint {name} has no AsyncInferenceConfig: invoke it with InvokeEndpoint.")
         try:
             invocation = asynchronous.prepare(self._context, config, request, request["Body"])
         except ServiceError as error:
-            raise _invalid(error.message) from error
+            raise _make_validation_error(error.message) from error
         endpoint.queue.put(invocation)
         members = {
             "InferenceId": invocation.inference_id,
@@ -77,12 +77,14 @@ class EndpointInvoker:
     def _invoke_endpoint(self, request: Mapping[str, Any]) -> Answer:
         name = request["EndpointName"]
         headers = {header: request[member] for member, header in REQUEST_HEADERS.items() if member in request}
-        if self._endpoint(name).asynchronous is not None:
-            raise _invalid(f"Endpoint {name} has an AsyncInferenceConfig: invoke it with InvokeEndpointAsync.")
+        if self._find_endpoint(name).asynchronous is not None:
+            raise _make_validation_error(
+                f"Endpoint {name} has an AsyncInferenceConfig: invoke it with InvokeEndpointAsync."
+            )
         while True:
-            endpoint, target = self._endpoint(name), request.get("TargetVariant")
+            endpoint, target = self._find_endpoint(name), request.get("TargetVariant")
             if (replica := endpoint.choose(target)) is None:
-                raise _invalid(f"Endpoint {name} has no production variant {target}.")
+                raise _make_validation_error(f"Endpoint {name} has no production variant {target}.")
             try:
                 return self._invoke(name, replica, request["Body"], headers)
             except NoAnswerError as error:
@@ -90,14 +92,14 @@ class EndpointInvoker:
                 if endpoint.choose(replica.variant) is replica:
                     raise self._describe_failure(name, replica.variant, error) from error
 
-    def _endpoint(self, name: str) -> Endpoint:
+    def _find_endpoint(self, name: str) -> Endpoint:
         endpoint = self._registry.find(f"{ENDPOINT.arn_type}/{name}")
         if isinstance(endpoint, Endpoint) and endpoint.choose() is not None:
             return endpoint
         record = self._context.state.get(ENDPOINT.arn_type, name)
         if record is None:
-            raise _invalid(f"Endpoint {name} of account {ACCOUNT} not found.")
-        raise _invalid(f"Endpoint {name} of account {ACCOUNT} is {record.status}: it must be InService.")
+            raise _make_validation_error(f"Endpoint {name} of account {ACCOUNT} not found.")
+        raise _make_validation_error(f"Endpoint {name} of account {ACCOUNT} is {record.status}: it must be InService.")
 
     def _invoke(self, name: str, replica: Replica, body: bytes, headers: Mapping[str, str]) -> Answer:
         content = BytesIO()
@@ -106,9 +108,9 @@ class EndpointInvoker:
                 body, headers, timeout=RESPONSE_TIMEOUT, into=content, max_bytes=MAX_RESPONSE_BYTES
             )
         except TooLargeError as error:
-            raise self._model_error(name, 500, f"{error}, which is the limit for a response") from error
+            raise self._make_model_error(name, 500, f"{error}, which is the limit for a response") from error
         if response.status >= HTTPStatus.MULTIPLE_CHOICES:
-            raise self._model_error(name, response.status, content.getvalue().decode(errors="replace"))
+            raise self._make_model_error(name, response.status, content.getvalue().decode(errors="replace"))
         members = {
             "Body": content.getvalue(),
             "ContentType": response.headers.get("Content-Type", "application/octet-stream"),
@@ -119,15 +121,15 @@ class EndpointInvoker:
 
     def _describe_failure(self, name: str, variant: str, error: NoAnswerError) -> ServiceError:
         if not error.was_sent:
-            message = f"The container of {variant} ended and is being started again; see {ENDPOINT.log_group(name)}."
+            message = f"The container of {variant} ended and is restarting; see {ENDPOINT.log_group(name)}."
             return ServiceError("ServiceUnavailable", message, HTTPStatus.SERVICE_UNAVAILABLE)  # SDKs retry it
         if error.timed_out:
             message = f"Your invocation timed out while waiting for a response from container {CONTAINER}."
-            return self._model_error(name, 0, f"{message} It has {RESPONSE_TIMEOUT:g} s.")
+            return self._make_model_error(name, 0, f"{message} The time limit is {RESPONSE_TIMEOUT:g} s.")
         message = f"SageMaker could not get a response from the {CONTAINER} endpoint: {error}"
-        return self._model_error(name, 500, message)
+        return self._make_model_error(name, 500, message)
 
-    def _model_error(self, name: str, status: int, text: str) -> ServiceError:
+    def _make_model_error(self, name: str, status: int, text: str) -> ServiceError:
         group, region = ENDPOINT.log_group(name), self._context.settings.region
         source = "client" if HTTPStatus.BAD_REQUEST <= status < HTTPStatus.INTERNAL_SERVER_ERROR else "server"
         original = text[:MAX_ERROR_CHARACTERS]
@@ -140,5 +142,5 @@ class EndpointInvoker:
         return ServiceError("ModelError", message, HTTPStatus.FAILED_DEPENDENCY, members)
 
 
-def _invalid(message: str) -> ServiceError:
+def _make_validation_error(message: str) -> ServiceError:
     return ServiceError("ValidationError", message)

@@ -37,7 +37,7 @@ def operations(credentials: Credentials, role_id: Callable[[str], str]) -> Servi
 
     def get_session_token(request: Mapping[str, Any]) -> Mapping[str, Any]:
         caller = sessions.caller.get()
-        if caller != sessions.OWNER:
+        if caller != sessions.HOME_CALLER:
             raise ServiceError("AccessDenied", "Cannot call GetSessionToken with session credentials", 403)
         return {"Credentials": sessions.issue(credentials, caller, request.get("DurationSeconds", TOKEN_LIFETIME))}
 

@@ -81,7 +81,7 @@ class Drill:
 
     def _launch(self) -> subprocess.Popen[bytes]:
         self.home.create()
-        command = [sys.executable, "-m", "microjobs_orchestrator.local", *self._config.arguments()]
+        command = [sys.executable, "-m", "microjobs_orchestrator.local", *self._config.to_flags()]
         environment = {**os.environ, "MICROJOBS_HOME": str(self.home.root), "TMPDIR": str(temporary_folder(self.home))}
         with self.home.server_log.open("ab") as log:
             return subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=environment)

@@ -413,7 +413,7 @@ RUNNING = [kind.arn_type for kind in all_kinds() if kind.lifecycle]
 def wait_for_all(context: Context) -> None:
     """Wait until all jobs have ended and all endpoints are in service."""
     deadline = time.monotonic() + 60
-    while any(context.state.unfinished(kind, TRANSITIONAL_STATUSES) for kind in RUNNING):
+    while any(context.state.find_in_statuses(kind, TRANSITIONAL_STATUSES) for kind in RUNNING):
         assert time.monotonic() < deadline
         time.sleep(0.01)
 

@@ -161,7 +161,7 @@ def test_max_wait_ignores_clock_changes(parts: ServerParts, clocks: Clock, by: f
 
 
 def test_elapsed_time_uses_the_system_clock_after_a_reboot(clocks: Clock) -> None:
-    stored = Moment.now().stored()
+    stored = Moment.now().to_members()
     clocks.advance(100)
     clocks.reboot()
     assert Moment.read(stored, 0.0).elapsed() == pytest.approx(100, abs=1)

@@ -277,7 +277,7 @@ def test_restarted_server_resumes_a_deletion(parts: ServerParts) -> None:
     parts.make_config()
     request = {"EndpointName": "e", "EndpointConfigName": "c"}
     (variant,) = parts.endpoints.add(request).internal[endpoints.DEPLOYMENT]["Variants"]
-    folder = parts.context.new_work_folder("left")
+    folder = parts.context.make_work_folder("left")
     left = HostPlan(variant["InstanceId"], "model", folder, (Input(str(LAYOUT.model), folder),))
     parts.runtime.start(Plan(f"endpoint/e/main/{variant['InstanceId']}", (left,)))
     parts.context.state.update("endpoint", "e", {"EndpointStatus": "Deleting"}, "Deleting")

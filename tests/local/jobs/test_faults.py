@@ -36,10 +36,10 @@ def test_deleted_model_data_fails_the_endpoint(parts: ServerParts, archive: Call
 
 
 def test_error_names_an_object_that_is_deleted_while_a_job_starts(parts: ServerParts) -> None:
-    found = inputs.select(parts.context.store, parts.put("train/a", b"x").removesuffix("a"), "input")
+    found = inputs.select_objects(parts.context.store, parts.put("train/a", b"x").removesuffix("a"), "input")
     parts.context.store.delete("bucket", "train/a")
     with pytest.raises(CannotRunError, match="s3://bucket/train/a was deleted while the job started"):
-        inputs.link(found, parts.home.work / "linked")
+        inputs.link_objects(found, parts.home.work / "linked")
 
 
 def test_object_deleted_during_a_transform_does_not_affect_other_outputs(parts: ServerParts, model: Model) -> None:

@@ -18,13 +18,13 @@ SKLEARN = "683313688378.dkr.ecr.us-east-1.amazonaws.com/sagemaker-scikit-learn:0
 
 
 def test_registry_of_the_server_is_removed_from_image_uris(parts: ServerParts) -> None:
-    assert parts.context.image(f"{OWN_REGISTRY}/model") == "model"
-    assert parts.context.image("elsewhere.com/model") == "elsewhere.com/model"
+    assert parts.context.resolve_image(f"{OWN_REGISTRY}/model") == "model"
+    assert parts.context.resolve_image("elsewhere.com/model") == "elsewhere.com/model"
 
 
 def test_registry_is_not_removed_if_an_image_has_the_whole_name(parts: ServerParts) -> None:
     parts.runtime.models[f"{OWN_REGISTRY}/model"] = Model()
-    assert parts.context.image(f"{OWN_REGISTRY}/model") == f"{OWN_REGISTRY}/model"
+    assert parts.context.resolve_image(f"{OWN_REGISTRY}/model") == f"{OWN_REGISTRY}/model"
 
 
 def change_settings(parts: ServerParts, **settings: Any) -> Context:
@@ -32,16 +32,16 @@ def change_settings(parts: ServerParts, **settings: Any) -> Context:
 
 
 def test_framework_images_are_replaced_only_by_the_setting(parts: ServerParts) -> None:
-    assert parts.context.image(SKLEARN) == SKLEARN
+    assert parts.context.resolve_image(SKLEARN) == SKLEARN
     assert parts.context.image_note(SKLEARN) is None
     context = change_settings(parts, framework_images=True)
-    assert context.image(SKLEARN) == image_name("preprocess")
-    assert context.image("elsewhere.com/model") == "elsewhere.com/model"
+    assert context.resolve_image(SKLEARN) == image_name("preprocess")
+    assert context.resolve_image("elsewhere.com/model") == "elsewhere.com/model"
 
 
 def test_aliases_take_precedence_over_framework_images(parts: ServerParts) -> None:
     context = change_settings(parts, framework_images=True, aliases={"*/sagemaker-scikit-learn:*": "mine:1"})
-    assert context.image(SKLEARN) == "mine:1"
+    assert context.resolve_image(SKLEARN) == "mine:1"
     assert context.image_note(SKLEARN) is None
 
 

@@ -12,7 +12,7 @@ import pytest
 from microjobs.contract import DEFAULT_ROOT
 from microjobs_orchestrator.local.lifecycle.attempt import (
     Attempt,
-    Ending,
+    EndReason,
     Outcome,
     classify_end,
     launch_plan,
@@ -69,9 +69,9 @@ def test_more_important_reason_replaces_a_reason(reasons: list[StopReason], kept
 def test_wait_returns_all_events_in_their_order() -> None:
     events = EventQueue()
     assert events.wait(0) == []
-    events.send(Change.METRIC)
+    events.send(Change.METRIC_REPORTED)
     events.send(Interruption(1.0))
-    assert events.wait() == [Change.METRIC, Interruption(1.0)]
+    assert events.wait() == [Change.METRIC_REPORTED, Interruption(1.0)]
     assert events.wait(0) == []
 
 
@@ -174,19 +174,19 @@ def test_later_interruption_is_ignored(tmp_path: Path, disturbance: str) -> None
 @pytest.mark.parametrize(
     ("reason", "failed", "expected"),
     [
-        (None, None, Ending.COMPLETED),
-        (FINISHED, None, Ending.COMPLETED),
-        (REQUEST, None, Ending.STOPPED),
-        (TIMEOUT, None, Ending.TIMED_OUT),
-        (SHUTDOWN, None, Ending.SHUT_DOWN),
-        (None, "algo-1", Ending.FAILED),
-        (REQUEST, "algo-1", Ending.FAILED),
-        (TIMEOUT, "algo-1", Ending.FAILED),
-        (SHUTDOWN, "algo-1", Ending.SHUT_DOWN),
+        (None, None, EndReason.COMPLETED),
+        (FINISHED, None, EndReason.COMPLETED),
+        (REQUEST, None, EndReason.STOPPED),
+        (TIMEOUT, None, EndReason.TIMED_OUT),
+        (SHUTDOWN, None, EndReason.SHUT_DOWN),
+        (None, "algo-1", EndReason.FAILED),
+        (REQUEST, "algo-1", EndReason.FAILED),
+        (TIMEOUT, "algo-1", EndReason.FAILED),
+        (SHUTDOWN, "algo-1", EndReason.SHUT_DOWN),
     ],
 )
 def test_end_is_classified_by_stop_reason_and_failed_host(
-    reason: StopReason | None, failed: str | None, expected: Ending
+    reason: StopReason | None, failed: str | None, expected: EndReason
 ) -> None:
     events = EventQueue()
     if reason is not None:

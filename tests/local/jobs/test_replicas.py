@@ -80,7 +80,7 @@ def test_restarting_container_refuses_requests(parts: ServerParts, model: Model)
     model.ping = 503
     parts.running_hosts[0].end(Exit(1))
     wait_until(lambda: len(parts.runtime.started_hosts) == 2)
-    with pytest.raises(ServiceError, match="ended and is being started again"):
+    with pytest.raises(ServiceError, match="ended and is restarting"):
         Invoker(parts)()
 
 

@@ -324,7 +324,7 @@ def test_stopped_job_stores_nothing(parts: ServerParts, model: Model) -> None:
 def test_restarted_server_resumes_job(parts: ServerParts) -> None:
     parts.put("in/a", b"a")
     job = TransformJob(parts.context, parts.transform_jobs.add(transform_request()))
-    parts.runtime.start(job.attempt.make_plan(parts.context.new_work_folder(job.plan_name)))
+    parts.runtime.start(job.attempt.make_plan(parts.context.make_work_folder(job.plan_name)))
     restarted_parts = parts.restart()
     assert restarted_parts.wait_for_transform()["TransformJobStatus"] == "Completed"
     assert parts.read_outputs() == {"a.out": b"a"}
@@ -378,7 +378,7 @@ def test_restarted_server_restarts_job(parts: ServerParts, old_container: str) -
     """The server restarts the job if the container of the earlier attempt still runs, has ended or was removed."""
     parts.put("in/a", b"a")
     job = TransformJob(parts.context, parts.transform_jobs.add(transform_request()))
-    parts.runtime.start(job.attempt.make_plan(parts.context.new_work_folder(job.plan_name)))
+    parts.runtime.start(job.attempt.make_plan(parts.context.make_work_folder(job.plan_name)))
     if old_container == "ended":
         parts.running_hosts[0].end(Exit(0))
     elif old_container == "none":

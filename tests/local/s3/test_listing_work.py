@@ -74,7 +74,7 @@ def fill(store: ObjectStore, keys: list[str]) -> None:
 
 def settle(monkeypatch: pytest.MonkeyPatch) -> None:
     """Wait until all folders are old enough for the cache."""
-    monkeypatch.setattr(folders, "SETTLED_NS", 10_000_000)
+    monkeypatch.setattr(folders, "SETTLED_AGE_NS", 10_000_000)
     time.sleep(0.05)
 
 

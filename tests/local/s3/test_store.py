@@ -294,7 +294,7 @@ def test_readers_get_one_complete_version_with_its_details(store: ObjectStore) -
 
 def test_open_returns_the_new_version_of_a_replaced_object(store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
     put(store, "a", b"old", Details("old"))
-    look_up, looked = store.database.details, list[Version]()
+    look_up, looked = store.database.find_details, list[Version]()
 
     def replace_first(version: Version) -> Details | None:
         if not looked:

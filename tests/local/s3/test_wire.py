@@ -96,7 +96,7 @@ def test_malformed_chunks_raise(
 
 def test_signed_chunks_without_request_signature_raise(connection: HTTPConnection) -> None:
     answer = send(connection, "PUT", PATH, aws_chunked(CONTENT), **streaming("AWS4-HMAC-SHA256-PAYLOAD"))
-    assert (answer.status, b"the request needs a signature of version 4" in answer.body) == (403, True)
+    assert (answer.status, b"which needs a request with a signature of version 4" in answer.body) == (403, True)
 
 
 def test_checksum_mode_ignores_case(connection: HTTPConnection, home: Home) -> None:

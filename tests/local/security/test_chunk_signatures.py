@@ -12,7 +12,7 @@ from botocore.credentials import Credentials
 
 from microjobs_orchestrator.local.errors import ServiceError
 from microjobs_orchestrator.local.gateway.signatures import Proof
-from microjobs_orchestrator.local.s3.chunks import ALGORITHM, SIGNED, SIGNED_WITH_TRAILER, Chain
+from microjobs_orchestrator.local.s3.chunks import ALGORITHM, SIGNED, SIGNED_WITH_TRAILER, SignatureChain
 from tests.local.clients import LocalServer
 from tests.local.security.wire import Answer, Sender, Signer
 
@@ -39,8 +39,8 @@ TRAILER = {"x-amz-checksum-crc32c": "sOO8/Q=="}
 TRAILER_SIGNATURE = "d81f82fc3505edab99d459891051a732e8730629a2e4a59689829ca17fe2e435"
 
 
-def example(seed: str) -> Chain:
-    return Chain(proof(EXAMPLE, seed, "20130524T000000Z"))
+def example(seed: str) -> SignatureChain:
+    return SignatureChain(proof(EXAMPLE, seed, "20130524T000000Z"))
 
 
 def proof(credentials: Credentials, seed: str, timestamp: str) -> Proof:

@@ -246,7 +246,7 @@ def test_presigned_address_cannot_change_its_operation(guarded: LocalServer, ope
 
 
 def test_policy_expires_with_its_session(guarded: LocalServer) -> None:
-    issued = sessions.issue(guarded.home.credentials(), sessions.OWNER, -1)
+    issued = sessions.issue(guarded.home.credentials(), sessions.HOME_CALLER, -1)
     client = s3(
         guarded,
         aws_access_key_id=issued["AccessKeyId"],

@@ -29,7 +29,7 @@ def put(store: ObjectStore, tmp_path: Path, *keys: str) -> None:
 
 
 def paths(store: ObjectStore, uri: str) -> list[str]:
-    return [path for path, _ in inputs.select(store, uri, "test")]
+    return [path for path, _ in inputs.select_objects(store, uri, "test")]
 
 
 def test_input_prefix_is_a_key_prefix(store: ObjectStore, tmp_path: Path) -> None:
@@ -43,19 +43,19 @@ def test_input_prefix_is_a_key_prefix(store: ObjectStore, tmp_path: Path) -> Non
 
 def test_prefix_without_objects_raises(store: ObjectStore) -> None:
     with pytest.raises(ValidationError, match='No S3 objects found under S3 URL "s3://data/none" given in test'):
-        inputs.select(store, "s3://data/none", "test")
+        inputs.select_objects(store, "s3://data/none", "test")
 
 
 def test_inputs_are_hard_links_to_objects(store: ObjectStore, tmp_path: Path) -> None:
     put(store, tmp_path, "train/a")
-    folder = inputs.link(inputs.select(store, "s3://data/train/", "test"), tmp_path / "linked")
+    folder = inputs.link_objects(inputs.select_objects(store, "s3://data/train/", "test"), tmp_path / "linked")
     assert (folder / "a").samefile(store.get("data", "train/a").path)
 
 
 def test_path_collision_raises(store: ObjectStore, tmp_path: Path) -> None:
     put(store, tmp_path, "train/train-01/a", "train-01/a")
-    with pytest.raises(CannotRunError, match="would both be train-01/a"):
-        inputs.link(inputs.select(store, "s3://data/train", "test"), tmp_path / "linked")
+    with pytest.raises(CannotRunError, match="has the same path as another object, train-01/a"):
+        inputs.link_objects(inputs.select_objects(store, "s3://data/train", "test"), tmp_path / "linked")
 
 
 class HostWithFiles:
@@ -74,8 +74,8 @@ class HostWithFiles:
 
 def gather(tmp_path: Path, *hosts: HostWithFiles) -> tuple[dict[str, str], list[str]]:
     notes: list[str] = []
-    tree = outputs.gather(hosts, "out", tmp_path / "gathered", notes.append)  # type: ignore[arg-type]
-    return {name: content.read_text() for name, content in outputs.files(tree).items()}, notes
+    tree = outputs.merge_outputs(hosts, "out", tmp_path / "merged", notes.append)  # type: ignore[arg-type]
+    return {name: content.read_text() for name, content in outputs.list_files(tree).items()}, notes
 
 
 def test_outputs_of_hosts_are_merged(tmp_path: Path) -> None:
@@ -95,7 +95,9 @@ def test_identical_files_of_hosts_are_merged(tmp_path: Path) -> None:
 def test_different_files_of_two_hosts_are_noted(tmp_path: Path) -> None:
     found, notes = gather(tmp_path, HostWithFiles("algo-1", {"a": "1"}), HostWithFiles("algo-2", {"a": "2"}))
     assert found == {"a": "1"}
-    assert notes == ["a of algo-2 differs from another host's and was left out: use a different file name on each host"]
+    assert notes == [
+        "a of algo-2 differs from another host's and was not stored: use a different file name on each host"
+    ]
 
 
 def test_file_in_place_of_a_folder_is_noted(tmp_path: Path) -> None:
@@ -127,7 +129,7 @@ def test_links_of_two_hosts_do_not_lead_out_together(tmp_path: Path) -> None:
     second = HostWithLinks("algo-2", {f"{deep}/r/t/l": "../../../victim"}, {"s/t/l/planted": "x"})
     found, notes = gather(tmp_path, first, second)  # type: ignore[arg-type]
     assert found == {"s/keep": "", "s/t/l/planted": "x"}
-    assert notes == [f"{deep}/r/t/l of algo-2 was left out: another host has a link in place of its folder"]
+    assert notes == [f"{deep}/r/t/l of algo-2 was not stored: another host has a link with the name of its folder"]
 
 
 def test_no_output_is_uploaded_if_one_name_cannot_be_a_key(store: ObjectStore, tmp_path: Path) -> None:
@@ -315,14 +317,14 @@ def test_bayesian_search_beats_random_search() -> None:
     ],
 )
 def test_instance_type_has_limits_and_gpus(name: str, cpus: int, gib: int, gpus: bool) -> None:
-    limits = instances.limits(name)
+    limits = instances.find_limits(name)
     assert limits is not None
     assert (limits.cpus, limits.memory_bytes / instances.GIB) == (cpus, gib)
     assert instances.has_gpus(name) is gpus
 
 
 def test_unknown_instance_type_has_no_limits() -> None:
-    assert instances.limits("ml.trn1.2xlarge-x") is None
+    assert instances.find_limits("ml.trn1.2xlarge-x") is None
 
 
 @pytest.mark.parametrize("epochs", ["²", "1_0", "-1", "9" * 5000, ""])

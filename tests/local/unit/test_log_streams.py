@@ -105,8 +105,8 @@ def test_lines_of_the_server_do_not_count_as_lines_of_the_host(stream: LogStream
 
 
 def test_next_host_starts_with_its_first_line(stream: LogStream) -> None:
-    follow(stream, Line(NOW, f"[microjobs] {logs.BEGIN}".encode()), Line(NOW, b"first"))
-    stream.begin()
+    follow(stream, Line(NOW, f"[microjobs] {logs.HOST_START}".encode()), Line(NOW, b"first"))
+    stream.mark_host_start()
     stream.note("and more")
     follow(stream, Line(NOW, b"second"))
     follow(stream, Line(NOW, b"second"), Line(NOW, b"third"))
@@ -114,7 +114,7 @@ def test_next_host_starts_with_its_first_line(stream: LogStream) -> None:
 
 
 def test_first_host_has_no_mark(stream: LogStream) -> None:
-    stream.begin()
+    stream.mark_host_start()
     assert stream.size() == 0
 
 

@@ -140,7 +140,7 @@ def test_terms_filter_events(logs: Logs, pattern: str, found: list[str]) -> None
 
 
 def test_unsupported_filter_pattern_is_refused(logs: Logs) -> None:
-    with pytest.raises(ServiceError, match="only terms"):
+    with pytest.raises(ServiceError, match="is not supported: use terms"):
         logs.filter_log_events({"logGroupName": GROUP, "filterPattern": "{ $.a = 1 }"})
 
 
@@ -164,13 +164,13 @@ def test_request_filters_groups(logs: Logs, request_members: dict[str, Any], fou
 @pytest.mark.parametrize(
     ("operation", "request_members", "reason"),
     [
-        ("DescribeLogGroups", {"logGroupNamePattern": "a", "logGroupNamePrefix": "b"}, "cannot be given together"),
-        ("DescribeLogStreams", {}, "give either logGroupName or logGroupIdentifier"),
-        ("DescribeLogStreams", {"logGroupName": GROUP, "logGroupIdentifier": GROUP}, "give either"),
+        ("DescribeLogGroups", {"logGroupNamePattern": "a", "logGroupNamePrefix": "b"}, "cannot be used together"),
+        ("DescribeLogStreams", {}, "Use either logGroupName or logGroupIdentifier"),
+        ("DescribeLogStreams", {"logGroupName": GROUP, "logGroupIdentifier": GROUP}, "Use either"),
         (
             "FilterLogEvents",
             {"logGroupName": GROUP, "logStreamNames": ["a"], "logStreamNamePrefix": "a"},
-            "cannot be given together",
+            "cannot be used together",
         ),
     ],
 )

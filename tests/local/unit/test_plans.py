@@ -115,7 +115,7 @@ def test_hosts_are_named_as_on_sagemaker(context: Context, tmp_path: Path) -> No
     ("uri", "local"), [("a:1", "b:2"), ("1.dkr.ecr.us-east-1.amazonaws.com/a:9", "c:3"), ("other:1", "other:1")]
 )
 def test_aliases_name_local_images(context: Context, uri: str, local: str) -> None:
-    assert context.image(uri) == local
+    assert context.resolve_image(uri) == local
 
 
 IN, OUT = str(Layout().processing("in")), str(Layout().processing("out"))

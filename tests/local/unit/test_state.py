@@ -234,7 +234,7 @@ def test_broken_row_does_not_hide_other_rows(tmp_path: Path, state: State, colum
         add(state, name)
     set_column(tmp_path / "state.db", column, value)
     assert [record.name for record in state.find(Query(KIND, descending=False))] == ["a", "z"]
-    assert [record.name for record in state.unfinished(KIND, ["InProgress"])] == ["a", "z"]
+    assert [record.name for record in state.find_in_statuses(KIND, ["InProgress"])] == ["a", "z"]
     assert state.get(KIND, "bad") is None
     add(state, "bad")  # the name is free
     with closing(sqlite3.connect(tmp_path / "state.db")) as database:
@@ -248,6 +248,6 @@ def test_row_with_damaged_text_does_not_hide_other_rows(tmp_path: Path, state: S
     with closing(sqlite3.connect(tmp_path / "state.db")) as database, database:
         database.execute(f"UPDATE resources SET {column} = CAST(x'622dff' AS TEXT) WHERE name = 'bad'")  # noqa: S608
     assert [record.name for record in state.find(Query(KIND, descending=False))] == ["a", "z"]
-    assert [record.name for record in state.unfinished(KIND, ["InProgress"])] == ["a", "z"]
+    assert [record.name for record in state.find_in_statuses(KIND, ["InProgress"])] == ["a", "z"]
     with closing(sqlite3.connect(tmp_path / "state.db")) as database:
         assert database.execute("SELECT count(*) FROM broken").fetchall() == [(1,)]

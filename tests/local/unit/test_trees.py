@@ -128,7 +128,7 @@ def test_all_files_are_archived_copied_and_removed(job_output: tuple[Path, set[s
 def list_archived_names(tree: Tree) -> set[str]:
     """Return the names of the files in a tree's archive, as `tarfile` reads them."""
     file = io.BytesIO()
-    outputs.pack(tree, file)
+    outputs.write_archive(tree, file)
     with tarfile.open(fileobj=io.BytesIO(file.getvalue())) as tar:
         return {member.name for member in tar if member.isfile()}
 
@@ -279,7 +279,7 @@ def test_sparse_files_stay_sparse(tmp_path: Path) -> None:
 
 
 def test_files_that_are_too_large_in_total_raise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(space.FreeSpace, "free", lambda _: 1_000_000)
+    monkeypatch.setattr(space.FreeSpace, "available_bytes", lambda _: 1_000_000)
     sizes = [(f"model/{number}", tarfile.REGTYPE, 300_032) for number in range(5)]
     with pytest.raises(CannotRunError, match=r"3 of 300\.0 kB does not fit: 1\.0 MB can be used"):
         unpack(stream(*sizes), tmp_path)
@@ -294,7 +294,7 @@ def test_archive_raises_before_the_device_is_full(
     assert tree is not None
     monkeypatch.setattr(space, "CHECK_BYTES", 1 << 16)
     free = itertools.chain([10**9, 10**9, 10**6], itertools.repeat(-1))
-    monkeypatch.setattr(space.FreeSpace, "free", lambda _: next(free))
+    monkeypatch.setattr(space.FreeSpace, "available_bytes", lambda _: next(free))
     with pytest.raises(CannotRunError, match=r"model\.tar\.gz does not fit"):
         outputs.upload_archive(store, tree, "s3://data/model.tar.gz", tmp_path)
     assert list(store.list("data")) == []
@@ -333,6 +333,6 @@ def test_archive_compresses_sparse_files(tmp_path: Path) -> None:
         file.truncate(64 << 20)
     tree = files.collect(tmp_path / "left", tmp_path / "to", link=True)
     packed_file = io.BytesIO()
-    outputs.pack(tree or {}, packed_file)
+    outputs.write_archive(tree or {}, packed_file)
     assert len(packed_file.getvalue()) < 1 << 20
     assert len(gzip.decompress(packed_file.getvalue())) > 64 << 20

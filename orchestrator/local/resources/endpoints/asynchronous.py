@@ -78,8 +78,8 @@ def prepare(context: Context, config: Mapping[str, Any], members: Mapping[str, A
     if not body:
         parse_uri(members["InputLocation"])
     name, extension = uuid.uuid4().hex, members.get("S3OutputPathExtension", "")
-    output = outputs.join(extension, members.get("Filename", f"{name}.out"))
-    failure = outputs.join(extension, f"{members.get('Filename', name)}-error.out")
+    output = outputs.join_key(extension, members.get("Filename", f"{name}.out"))
+    failure = outputs.join_key(extension, f"{members.get('Filename', name)}-error.out")
     inference_id = members.get("InferenceId", name)
     headers = {header: members[member] for member, header in REQUEST_HEADERS.items() if member in members}
     return Invocation(
@@ -100,7 +100,7 @@ def _make_uri(context: Context, config: Mapping[str, Any], member: str, file: st
         return None
     try:
         bucket, prefix = parse_uri(path)
-        key = outputs.join(prefix, file)
+        key = outputs.join_key(prefix, file)
         context.store.check_writable(bucket, key)
     except ServiceError as error:
         raise ValidationError(f"{member} {path}: {error.message}") from error
@@ -155,7 +155,7 @@ class Queue:
 
     def put(self, invocation: Invocation) -> None:
         """Store and enqueue an invocation. Raise ServiceError if the endpoint or the server is ending."""
-        owner, queued = Owner(ENDPOINT.arn_type, self._endpoint), {QUEUED: Moment.now().stored()}
+        owner, queued = Owner(ENDPOINT.arn_type, self._endpoint), {QUEUED: Moment.now().to_members()}
         with self._lock:
             if self._closing.is_set():
                 raise ServiceError("ServiceUnavailable", f"Endpoint {self._endpoint} is ending.", 503)

@@ -16,7 +16,7 @@ from microjobs_orchestrator.local.lifecycle.attempt import remove_plan
 from microjobs_orchestrator.local.lifecycle.context import Context
 from microjobs_orchestrator.local.lifecycle.events import Change, EventQueue, StopReason
 from microjobs_orchestrator.local.lifecycle.hosts import FINISHED_GRACE_PERIOD, SHUTDOWN_GRACE_PERIOD
-from microjobs_orchestrator.local.lifecycle.job import REASON_LIMIT
+from microjobs_orchestrator.local.lifecycle.job import MAX_REASON_CHARACTERS
 from microjobs_orchestrator.local.resources.endpoints import asynchronous, deployments
 from microjobs_orchestrator.local.resources.endpoints.deployments import WEIGHT, Deployment
 from microjobs_orchestrator.local.resources.endpoints.kinds import ENDPOINT
@@ -82,7 +82,7 @@ class Endpoint:
 
     def wake(self) -> None:
         """Make the thread of the endpoint read the record again, because the record or a replica changed."""
-        self.events.send(Change.ENDPOINT)
+        self.events.send(Change.ENDPOINT_CHANGED)
         self.queue.wake()
 
     # --- the life of the endpoint ---
@@ -130,7 +130,9 @@ class Endpoint:
         except StoppedError:
             return
         except CannotRunError as error:
-            self._describe(failure_status, FailureReason=str(error)[:REASON_LIMIT], internal={NEXT_DEPLOYMENT: None})
+            self._describe(
+                failure_status, FailureReason=str(error)[:MAX_REASON_CHARACTERS], internal={NEXT_DEPLOYMENT: None}
+            )
             return
         self._serve(deployment, {**kept, **started}, status)
         self._retire([replica for replica in earlier.values() if replica.plan_name not in used])

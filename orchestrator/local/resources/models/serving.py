@@ -56,7 +56,7 @@ def prepare_model_data(context: Context, container: Container, folder: Path) -> 
     """
     is_archive, objects = find_data(context, container)
     if not is_archive:
-        return inputs.link(objects, folder)
+        return inputs.link_objects(objects, folder)
     ((_, stored),) = objects
     try:
         unpack(stored.path, folder)
@@ -81,7 +81,7 @@ def find_data(context: Context, container: Container) -> tuple[bool, list[tuple[
             stored = context.store.get(*parse_uri(uri))
             return is_archive, [(Path(stored.key).name, stored)]
         if not is_archive:
-            return False, inputs.select(context.store, uri, "ModelDataSource")
+            return False, inputs.select_objects(context.store, uri, "ModelDataSource")
     except ServiceError as error:
         raise ValidationError(f"Could not find model data at {uri}: {error.message}") from error
     raise ValidationError(
@@ -101,11 +101,11 @@ def make_attempt(
 ) -> Attempt:
     """Return an attempt to serve a CreateModel request. `environment` extends or replaces the container's variables."""
     container, is_isolated = get_container(model), bool(model.get("EnableNetworkIsolation", False))
-    image = context.image(container["Image"])
+    image = context.resolve_image(container["Image"])
 
     def make_plan(folder: Path) -> Plan:
         data = prepare_model_data(context, container, folder / "model")
-        access = {} if is_isolated else context.access()
+        access = {} if is_isolated else context.make_access_variables()
         variables = {**access, **container.get("Environment", {}), **(environment or {})}
         plans = (make_host(name, folder / "files" / name, data, variables) for name in hosts)
         return Plan(plan_name, tuple(plans), is_isolated)
@@ -119,7 +119,7 @@ def make_attempt(
             inputs=(Input(str(LAYOUT.model), data),),
             arguments=("serve",),
             environment=variables,
-            limits=context.limits(instance_type),
+            limits=context.find_host_limits(instance_type),
             gpus=instances.has_gpus(instance_type),
             port=PORT,
         )

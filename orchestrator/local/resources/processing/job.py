@@ -7,9 +7,9 @@ from typing import Any
 from microjobs import contract
 from microjobs_orchestrator.local.errors import ServiceError
 from microjobs_orchestrator.local.lifecycle import outputs
-from microjobs_orchestrator.local.lifecycle.attempt import Attempt, Ending, Outcome
+from microjobs_orchestrator.local.lifecycle.attempt import Attempt, EndReason, Outcome
 from microjobs_orchestrator.local.lifecycle.context import Context
-from microjobs_orchestrator.local.lifecycle.job import LAYOUT, SERVER_ENDED, JobHandle
+from microjobs_orchestrator.local.lifecycle.job import LAYOUT, SERVER_ENDED_REASON, JobHandle
 from microjobs_orchestrator.local.lifecycle.sync import Sync
 from microjobs_orchestrator.local.resources.processing.kinds import PROCESSING_JOB
 from microjobs_orchestrator.local.resources.processing.plan import make_plan, output_items
@@ -37,7 +37,7 @@ class ProcessingJob:
         if hosts or self.events.stop_reason is not None:
             self.job.run(partial(self._run, hosts))
         else:
-            self.job.run(partial(self.job.fail, SERVER_ENDED))
+            self.job.run(partial(self.job.fail, SERVER_ENDED_REASON))
 
     @property
     def attempt(self) -> Attempt:
@@ -68,17 +68,17 @@ class ProcessingJob:
 
     def _handle_outcome(self, outcome: Outcome) -> None:
         message, result = self._read_message(outcome.hosts), self.job.result(outcome)
-        if result.ending is Ending.COMPLETED:
+        if result.end_reason is EndReason.COMPLETED:
             self._upload_outputs(outcome.hosts)
-        reason = "MaxRuntimeExceeded" if result.ending is Ending.TIMED_OUT else result.reason
-        exit_message = None if result.ending is Ending.SHUT_DOWN else message
+        reason = "MaxRuntimeExceeded" if result.end_reason is EndReason.TIMED_OUT else result.reason
+        exit_message = None if result.end_reason is EndReason.SHUT_DOWN else message
         self.job.end(result.status, ExitMessage=exit_message, FailureReason=reason)
 
     def _upload_outputs(self, hosts: Sequence[Host]) -> None:
         """Upload the EndOfJob outputs. Copy all of them from the hosts first: a failed copy then uploads nothing."""
         folder, items = self.job.folder / "collected", self._outputs("EndOfJob")
         trees = [
-            outputs.gather(hosts, item["LocalPath"], folder / str(number), self.job.note)
+            outputs.merge_outputs(hosts, item["LocalPath"], folder / str(number), self.job.note)
             for number, item in enumerate(items)
         ]
         for item, tree in zip(items, trees, strict=True):

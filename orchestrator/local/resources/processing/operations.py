@@ -41,7 +41,7 @@ class ProcessingJobOperations(RunningOperations):
         for item in output_items(request):
             _check_path(item["S3Output"]["LocalPath"], f"output {item['OutputName']!r}")
             bucket, prefix = parse_uri(item["S3Output"]["S3Uri"])
-            self.context.store.check_writable(bucket, outputs.join(prefix, "output"))
+            self.context.store.check_writable(bucket, outputs.join_key(prefix, "output"))
         return super().add(request)
 
     def make_runnable(self, record: Record) -> Runnable:

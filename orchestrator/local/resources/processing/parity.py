@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from microjobs_orchestrator.local.parity import common
-from microjobs_orchestrator.local.parity.common import honoured
+from microjobs_orchestrator.local.parity.common import make_honoured_rows
 from microjobs_orchestrator.local.parity.rows import Honoured, Members, Refused, Rows
 
 APP_MANAGED = Refused("only AWS's own processing applications transfer their files themselves")
@@ -61,7 +61,7 @@ CREATE: Rows = {
             **common.COMMAND,
         }
     ),
-    **honoured("ProcessingJobName"),
+    **make_honoured_rows("ProcessingJobName"),
     "Environment": common.ENVIRONMENT,
     "NetworkConfig": Members(common.NETWORK),
     "RoleArn": common.ROLE,

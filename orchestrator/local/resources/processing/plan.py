@@ -17,13 +17,13 @@ def make_plan(job: JobHandle, folder: Path) -> Plan:
     cluster: Mapping[str, Any] = job.request["ProcessingResources"]["ClusterConfig"]
     isolated = bool(job.request.get("NetworkConfig", {}).get("EnableNetworkIsolation", False))
     sources = [item["S3Input"] for item in job.request.get("ProcessingInputs", [])]
-    objects = [inputs.find(job.context.store, source, "processing input") for source in sources]
+    objects = [inputs.find_objects(job.context.store, source, "processing input") for source in sources]
     names, hosts = host_names(cluster["InstanceCount"]), []
     for index, name in enumerate(names):
         linked = []
         for number, (source, found) in enumerate(zip(sources, objects, strict=True)):
-            part = inputs.share(found, source.get("S3DataDistributionType", ""), len(names), index)
-            linked.append(Input(source["LocalPath"], inputs.link(part, folder / "inputs" / name / str(number))))
+            part = inputs.select_share(found, source.get("S3DataDistributionType", ""), len(names), index)
+            linked.append(Input(source["LocalPath"], inputs.link_objects(part, folder / "inputs" / name / str(number))))
         layout = Layout(folder / "files" / name)
         _write_files(job, layout, ResourceConfig(name, names))
         hosts.append(_plan_host(job, name, layout.root, linked, cluster["InstanceType"], isolated=isolated))
@@ -37,16 +37,16 @@ def _plan_host(
     entrypoint = application.get("ContainerEntrypoint")
     # With an entry point and no arguments, the image's own arguments are not used, as in Docker.
     arguments = application.get("ContainerArguments", () if entrypoint else None)
-    access = {} if isolated else context.access()
+    access = {} if isolated else context.make_access_variables()
     return HostPlan(
         name=name,
-        image=context.image(application["ImageUri"]),
+        image=context.resolve_image(application["ImageUri"]),
         files=files,
         inputs=tuple(linked),
         entrypoint=tuple(entrypoint) if entrypoint else None,
         arguments=None if arguments is None else tuple(arguments),
         environment={**access, **job.request.get("Environment", {})},
-        limits=context.limits(instance_type),
+        limits=context.find_host_limits(instance_type),
         gpus=instances.has_gpus(instance_type),
     )
 

@@ -95,7 +95,7 @@ class Channel:
         if self._is_augmented:
             names: Sequence[str] = self._source["AttributeNames"]
             return [("", record) for record in inputs.read_records(store, self._source["S3Uri"], names)]
-        return [(path, (item,)) for path, item in inputs.find(store, self._source, "input")]
+        return [(path, (item,)) for path, item in inputs.find_objects(store, self._source, "input")]
 
     def make_pipe(self, data: Sequence[tuple[str, Record]], hosts: int, index: int) -> Pipe:
         """Return one host's share of the data in Pipe mode."""
@@ -104,7 +104,7 @@ class Channel:
     def make_input(self, data: Sequence[tuple[str, Record]], hosts: int, index: int, folder: Path) -> Input:
         """Return one host's share of the data in the other modes, linked into a new folder."""
         part = self._select_share(data, hosts, index)
-        linked = inputs.link([(path, item) for path, (item,) in part if not isinstance(item, bytes)], folder)
+        linked = inputs.link_objects([(path, item) for path, (item,) in part if not isinstance(item, bytes)], folder)
         return Input(str(LAYOUT.channel(self.name)), linked, read_only=self.mode == FAST_FILE)
 
     def _select_share(self, items: Sequence[Item], hosts: int, index: int, epoch: int = 0) -> Sequence[Item]:
@@ -112,7 +112,7 @@ class Channel:
         items = list(items)
         if self._seed is not None:
             random.Random(f"{self._seed} {epoch}").shuffle(items)  # noqa: S311  repeatable, not secret
-        return inputs.share(items, self._distribution, hosts, index)
+        return inputs.select_share(items, self._distribution, hosts, index)
 
     def _read_epoch(self, data: Sequence[tuple[str, Record]], hosts: int, index: int, epoch: int) -> Iterator[bytes]:
         """Yield the content of the pipe of one epoch.

@@ -28,12 +28,14 @@ class Checkpoints:
     def _list_checkpoints(self) -> list[tuple[str, StoredObject]]:
         """Return the checkpoints in the bucket with their paths. An earlier job may have written them."""
         bucket, prefix = parse_uri(self._uri)
-        objects = self._job.context.store.list(bucket, outputs.join(prefix, ""))
+        objects = self._job.context.store.list(bucket, outputs.join_key(prefix, ""))
         return [(item.key[len(prefix) :].lstrip("/"), item) for item in objects if not item.key.endswith("/")]
 
     def make_inputs(self, folder: Path) -> list[Input]:
         """Return one host's input with the checkpoints of the bucket, linked into a new folder."""
-        return [] if self.folder is None else [Input(self.folder, inputs.link(self._list_checkpoints(), folder))]
+        return (
+            [] if self.folder is None else [Input(self.folder, inputs.link_objects(self._list_checkpoints(), folder))]
+        )
 
     def start(self, hosts: Sequence[Host]) -> None:
         """Start to upload checkpoints."""

@@ -20,7 +20,7 @@ from microjobs_orchestrator.local.s3.keys import parse_uri
 from microjobs_orchestrator.local.state import Owner, Record
 
 CREATED = "CreationMoment"
-"""Key of the internal state for the time of a job's creation, as `Moment.stored` returns it."""
+"""Key of the internal state for the time of a job's creation, as `Moment.to_members` returns it."""
 
 
 def create(context: Context, request: Mapping[str, Any], owner: Owner | None = None) -> Record:
@@ -44,7 +44,7 @@ def create(context: Context, request: Mapping[str, Any], owner: Owner | None = N
     }
     if owner is not None:
         members["TuningJobArn"] = format_arn(f"{owner.kind}/{owner.name}", context.settings.region)
-    defaults, internal = dict.fromkeys(flags, False), {CREATED: now.stored()}
+    defaults, internal = dict.fromkeys(flags, False), {CREATED: now.to_members()}
     return add_resource(
         context, TRAINING_JOB, request, defaults=defaults, members=members, internal=internal, owner=owner
     )
@@ -71,4 +71,4 @@ def model_uri(request: Mapping[str, Any]) -> str:
 
 
 def output_uri(request: Mapping[str, Any], name: str) -> str:
-    return outputs.join(request["OutputDataConfig"]["S3OutputPath"], f"{request['TrainingJobName']}/output/{name}")
+    return outputs.join_key(request["OutputDataConfig"]["S3OutputPath"], f"{request['TrainingJobName']}/output/{name}")

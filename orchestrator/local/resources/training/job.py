@@ -10,11 +10,17 @@ from typing import Any
 from microjobs_orchestrator.local.clock import Moment
 from microjobs_orchestrator.local.kinds import JobStatus
 from microjobs_orchestrator.local.lifecycle import outputs
-from microjobs_orchestrator.local.lifecycle.attempt import Attempt, Ending, Outcome
+from microjobs_orchestrator.local.lifecycle.attempt import Attempt, EndReason, Outcome
 from microjobs_orchestrator.local.lifecycle.context import Context
 from microjobs_orchestrator.local.lifecycle.events import Interruption, StopReason
 from microjobs_orchestrator.local.lifecycle.hosts import final_parts
-from microjobs_orchestrator.local.lifecycle.job import LAYOUT, SERVER_ENDED, JobHandle, host_names, reason_of
+from microjobs_orchestrator.local.lifecycle.job import (
+    LAYOUT,
+    SERVER_ENDED_REASON,
+    JobHandle,
+    host_names,
+    make_failure_reason,
+)
 from microjobs_orchestrator.local.resources.training.channels import PIPE, read_channels
 from microjobs_orchestrator.local.resources.training.checkpoints import Checkpoints
 from microjobs_orchestrator.local.resources.training.create import CREATED, model_uri, output_uri
@@ -72,7 +78,7 @@ class TrainingJob:
             lines = (
                 Line(event.time / 1000, event.text, event.is_whole)
                 for event in self.job.open_stream(host).events()
-                if not event.is_own
+                if not event.is_from_server
             )
             for line in final_parts(lines):
                 self._read_line(line)
@@ -82,10 +88,10 @@ class TrainingJob:
         if self._limits.is_spot and not had_hosts:  # no work is lost
             self._end_attempt("starting over on new hosts", 0.0)
             self._run()
-        elif self.events.stop_reason is not None or self._retry(SERVER_ENDED):
+        elif self.events.stop_reason is not None or self._retry(SERVER_ENDED_REASON):
             self._run()
         else:
-            self.fail(SERVER_ENDED)
+            self.fail(SERVER_ENDED_REASON)
 
     # --- attempts ---
 
@@ -112,7 +118,7 @@ class TrainingJob:
         try:
             outcome = self.job.run_attempt(self.attempt, hosts, self.handle_start)
         except MachineFailedError as error:
-            if self._retry(reason_of(error)):
+            if self._retry(make_failure_reason(error)):
                 return None
             raise
         self._checkpoints.finish()
@@ -138,10 +144,12 @@ class TrainingJob:
         self.metrics.read(line.time, line.text.decode(errors="replace"))
 
     def _note_metric(self, sentence: str) -> None:
-        if not any(event.is_own and sentence in event.message for event in self.job.open_stream("algo-1").events()):
+        if not any(
+            event.is_from_server and sentence in event.message for event in self.job.open_stream("algo-1").events()
+        ):
             self.job.note(sentence)
         # A restarted server must not search for these metrics again.
-        self.job.describe(internal={ABANDONED_METRICS: self.metrics.abandoned})
+        self.job.update_description(internal={ABANDONED_METRICS: self.metrics.abandoned})
 
     def interrupt(self, interruption: Interruption) -> bool:
         """Interrupt the hosts of a spot job; return whether hosts were running."""
@@ -183,7 +191,7 @@ class TrainingJob:
             pause: seconds until new hosts are available.
         """
         self._usage.end_attempt()
-        self.job.describe(internal=self._usage.stored())
+        self.job.update_description(internal=self._usage.stored())
         self.job.context.runtime.remove(self.plan_name)
         self.job.note(note)
         remaining = self._limits.remaining(self._usage)
@@ -197,9 +205,9 @@ class TrainingJob:
 
     def _handle_outcome(self, outcome: Outcome) -> None:
         result = self.job.result(outcome)
-        if result.ending is not Ending.SHUT_DOWN:
-            self._collect(outcome.hosts, model=bool(outcome.hosts) and result.ending is not Ending.FAILED)
-        is_late = result.ending is Ending.TIMED_OUT
+        if result.end_reason is not EndReason.SHUT_DOWN:
+            self._collect(outcome.hosts, model=bool(outcome.hosts) and result.end_reason is not EndReason.FAILED)
+        is_late = result.end_reason is EndReason.TIMED_OUT
         secondary = self._limits.exceeded_status(self._usage) if is_late else result.status
         self._end(result.status, secondary, FailureReason=result.reason)
 
@@ -207,10 +215,13 @@ class TrainingJob:
         """Upload the output data, and the model if there is one."""
         self._enter_status("Uploading")
         folder, store, note = self.job.folder / "collected", self.job.context.store, self.job.note
-        if data := outputs.gather(hosts, str(LAYOUT.output_data), folder / "output", note):
+        if data := outputs.merge_outputs(hosts, str(LAYOUT.output_data), folder / "output", note):
             outputs.upload_archive(store, data, output_uri(self.job.request, "output.tar.gz"), folder)
         if model:
-            tree, uri = outputs.gather(hosts, str(LAYOUT.model), folder / "model", note), model_uri(self.job.request)
+            tree, uri = (
+                outputs.merge_outputs(hosts, str(LAYOUT.model), folder / "model", note),
+                model_uri(self.job.request),
+            )
             if uri.endswith("/"):
                 outputs.upload(store, tree, uri)
             else:
@@ -227,7 +238,7 @@ class TrainingJob:
     def _enter_status(self, status: str, **changes: Any) -> None:
         members = enter_status(self._transitions, status, time.time())
         self._transitions = members["SecondaryStatusTransitions"]
-        self.job.describe(**members, **changes)
+        self.job.update_description(**members, **changes)
 
     def _end(self, status: JobStatus, secondary: str, **changes: Any) -> None:
         started = self.job.started

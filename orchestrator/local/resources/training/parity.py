@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from microjobs_orchestrator.local.parity import common
-from microjobs_orchestrator.local.parity.common import honoured
+from microjobs_orchestrator.local.parity.common import make_honoured_rows
 from microjobs_orchestrator.local.parity.rows import Honoured, Members, NoEffect, Refused, Row, Rows
 
 DEBUGGER = Refused("SageMaker Debugger is not supported: check the metrics or the log in the job itself")
@@ -16,7 +16,7 @@ S3_SOURCE: Rows = {
         values=("S3Prefix", "ManifestFile", "AugmentedManifestFile"),
         reason="only AWS's own fine-tuning reads conversations: put the objects under one prefix",
     ),
-    **honoured("S3Uri"),
+    **make_honoured_rows("S3Uri"),
     "S3DataDistributionType": common.DISTRIBUTION,
     "AttributeNames": Honoured(
         "of an augmented manifest; a name that ends with `-ref` stands for the content of the object"
@@ -113,7 +113,7 @@ PROFILER: Rows = {
 }
 
 CREATE: Rows = {
-    **honoured("TrainingJobName"),
+    **make_honoured_rows("TrainingJobName"),
     "HyperParameters": Honoured("hyperparameters.json"),
     "AlgorithmSpecification": Members(
         {
@@ -140,9 +140,9 @@ CREATE: Rows = {
 
 ROWS: Mapping[str, Rows] = {
     "CreateTrainingJob": CREATE,
-    "UpdateTrainingJob": {**honoured("TrainingJobName"), **PROFILER, "ResourceConfig": Members(KEEP_ALIVE)},
+    "UpdateTrainingJob": {**make_honoured_rows("TrainingJobName"), **PROFILER, "ResourceConfig": Members(KEEP_ALIVE)},
     "ListTrainingJobs": {
-        **common.LIST_WITH_STATUS,
+        **common.LIST_ROWS_WITH_STATUS,
         "WarmPoolStatusEquals": Refused("warm pools are not supported"),
         "TrainingPlanArnEquals": Refused("training plans are not supported"),
     },

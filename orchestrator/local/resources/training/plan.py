@@ -41,18 +41,18 @@ def _plan_host(job: JobHandle, name: str, files: Path, inputs: Sequence[Input], 
     entrypoint, instance_type = algorithm.get("ContainerEntrypoint"), job.request["ResourceConfig"]["InstanceType"]
     # SageMaker runs `train` unless the request has an entry point or arguments.
     arguments = algorithm.get("ContainerArguments", () if entrypoint else ("train",))
-    access = {} if _is_isolated(job) else context.access()
+    access = {} if _is_isolated(job) else context.make_access_variables()
     own = training_variables(job.name, job.arn, context.settings.region)
     return HostPlan(
         name=name,
-        image=context.image(algorithm["TrainingImage"]),
+        image=context.resolve_image(algorithm["TrainingImage"]),
         files=files,
         inputs=tuple(inputs),
         pipes=tuple(pipes),
         entrypoint=tuple(entrypoint) if entrypoint else None,
         arguments=tuple(arguments),
         environment={**access, **job.request.get("Environment", {}), **own},
-        limits=context.limits(instance_type),
+        limits=context.find_host_limits(instance_type),
         gpus=instances.has_gpus(instance_type),
     )
 

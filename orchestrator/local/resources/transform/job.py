@@ -16,10 +16,10 @@ from microjobs.contract import transform_variables
 from microjobs_orchestrator.local.errors import ServiceError, ValidationError
 from microjobs_orchestrator.local.kinds import JobStatus
 from microjobs_orchestrator.local.lifecycle import inputs, outputs
-from microjobs_orchestrator.local.lifecycle.attempt import Attempt, Ending, Outcome, remove_plan
+from microjobs_orchestrator.local.lifecycle.attempt import Attempt, EndReason, Outcome, remove_plan
 from microjobs_orchestrator.local.lifecycle.context import Context
 from microjobs_orchestrator.local.lifecycle.events import StopReason
-from microjobs_orchestrator.local.lifecycle.job import REASON_LIMIT, JobHandle, host_names, reason_of
+from microjobs_orchestrator.local.lifecycle.job import MAX_REASON_CHARACTERS, JobHandle, host_names, make_failure_reason
 from microjobs_orchestrator.local.resources.models import serving
 from microjobs_orchestrator.local.resources.models.serving import StoppedError
 from microjobs_orchestrator.local.resources.transform.feeder import (
@@ -100,14 +100,14 @@ class TransformJob:
             self._reason = f"ClientError: {error}"
         except Exception as error:
             logger.exception("%s failed", self.plan_name)
-            self._reason = reason_of(error)
+            self._reason = make_failure_reason(error)
         finally:
             self.events.stop(StopReason.FINISHED)
 
     def _transform_all(self, hosts: Sequence[Host]) -> list[Output]:
         objects = list_objects(self.job.context, self.job.request)
         with ThreadPoolExecutor(len(hosts)) as pool:
-            parts = [inputs.share(objects, "ShardedByS3Key", len(hosts), index) for index in range(len(hosts))]
+            parts = [inputs.select_share(objects, "ShardedByS3Key", len(hosts), index) for index in range(len(hosts))]
             runs = [pool.submit(self._transform, host, part) for host, part in zip(hosts, parts, strict=True)]
         errors = [error for run in runs if (error := run.exception()) is not None]
         if errors:
@@ -134,7 +134,7 @@ class TransformJob:
 
     def _handle_outcome(self, outcome: Outcome) -> None:
         result = self.job.result(outcome)
-        if result.ending in (Ending.SHUT_DOWN, Ending.STOPPED, Ending.TIMED_OUT):
+        if result.end_reason in (EndReason.SHUT_DOWN, EndReason.STOPPED, EndReason.TIMED_OUT):
             self.job.end(result.status, FailureReason=result.reason)
         elif self._outputs is not None:
             self._store(self._outputs)
@@ -154,7 +154,7 @@ class TransformJob:
             self.job.note(_format_reason(output))
         if failed:
             others = f" ({len(failed) - 1} more objects failed, see the log)" if len(failed) > 1 else ""
-            self.job.fail(f"{_format_reason(failed[0])[: REASON_LIMIT - len(others)]}{others}")
+            self.job.fail(f"{_format_reason(failed[0])[: MAX_REASON_CHARACTERS - len(others)]}{others}")
         else:
             self.job.end(JobStatus.COMPLETED)
 
@@ -163,8 +163,8 @@ def list_objects(context: Context, request: Mapping[str, Any]) -> list[tuple[str
     """Return a request's input objects with their output keys. Raise ValidationError if keys or bucket are invalid."""
     uri = request["TransformInput"]["DataSource"]["S3DataSource"]["S3Uri"]
     bucket, prefix = parse_uri(request["TransformOutput"]["S3OutputPath"])
-    objects = inputs.select(context.store, uri, "transform input")
-    keyed_objects = [(outputs.join(prefix, f"{path}.out"), stored) for path, stored in objects]
+    objects = inputs.select_objects(context.store, uri, "transform input")
+    keyed_objects = [(outputs.join_key(prefix, f"{path}.out"), stored) for path, stored in objects]
     context.store.check_writable(bucket, keyed_objects[0][0])
     key, count = Counter(key for key, _ in keyed_objects).most_common(1)[0]
     if count > 1:

@@ -46,7 +46,7 @@ def create(context: Context, request: Mapping[str, Any]) -> Record:
         "OutputDataConfig": {"KmsKeyId": "", **definition["OutputDataConfig"]},
         "StaticHyperParameters": {**static, OBJECTIVE_HYPERPARAMETER: metric},
     }
-    members, internal = {"TrainingJobDefinition": described}, {CREATED: Moment.now().stored()}
+    members, internal = {"TrainingJobDefinition": described}, {CREATED: Moment.now().to_members()}
     return add_resource(context, TUNING_JOB, request, members=members, internal=internal)
 
 

@@ -10,7 +10,7 @@ from microjobs_orchestrator.local.clock import Moment
 from microjobs_orchestrator.local.kinds import JobStatus
 from microjobs_orchestrator.local.lifecycle.context import Context
 from microjobs_orchestrator.local.lifecycle.events import Change, StopReason
-from microjobs_orchestrator.local.lifecycle.job import SHUT_DOWN, JobHandle
+from microjobs_orchestrator.local.lifecycle.job import SHUT_DOWN_REASON, JobHandle
 from microjobs_orchestrator.local.lifecycle.registry import Registry
 from microjobs_orchestrator.local.resources.training.create import CREATED
 from microjobs_orchestrator.local.resources.tuning import warm_start
@@ -103,7 +103,7 @@ class TuningJob:
     def _find_end(self, results: TrialResults) -> End | None:
         """Return how the tuning job ended: stopped, out of time, or with a criterion met; None if it continues."""
         if self.events.stop_reason is StopReason.SHUTDOWN:
-            return JobStatus.FAILED, SHUT_DOWN
+            return JobStatus.FAILED, SHUT_DOWN_REASON
         if self.events.stop_reason is not None or self._remaining_time() == 0:
             return JobStatus.STOPPED, None
         return (JobStatus.COMPLETED, None) if results.meets_criteria() else None
@@ -140,7 +140,7 @@ class TuningJob:
         """Wait until a trial or the tuning job ends. Apply early stopping when new metrics arrive."""
         while True:
             self._stop_early(search, running)
-            if set(self.events.wait(self._remaining_time())) != {Change.METRIC}:
+            if set(self.events.wait(self._remaining_time())) != {Change.METRIC_REPORTED}:
                 return
 
     def _stop_early(self, search: Search, running: Sequence[str]) -> None:

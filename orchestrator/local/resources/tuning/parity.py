@@ -3,11 +3,11 @@
 from collections.abc import Mapping
 
 from microjobs_orchestrator.local.parity import common
-from microjobs_orchestrator.local.parity.common import honoured
+from microjobs_orchestrator.local.parity.common import make_honoured_rows
 from microjobs_orchestrator.local.parity.rows import Honoured, Members, NoEffect, Refused, Rows
 from microjobs_orchestrator.local.resources.training.parity import ALGORITHM, DEFINITION, RESOURCES
 
-RANGE = Members(honoured("Name", "MinValue", "MaxValue", "ScalingType"))
+RANGE = Members(make_honoured_rows("Name", "MinValue", "MaxValue", "ScalingType"))
 IN_CONFIG = Refused("for several definitions, which are not supported: use HyperParameterTuningJobConfig")
 
 HYPERBAND: Rows = {
@@ -16,8 +16,8 @@ HYPERBAND: Rows = {
 }
 
 CRITERIA: Rows = {
-    **honoured("TargetObjectiveMetricValue"),
-    "BestObjectiveNotImproving": Members(honoured("MaxNumberOfTrainingJobsNotImproving")),
+    **make_honoured_rows("TargetObjectiveMetricValue"),
+    "BestObjectiveNotImproving": Members(make_honoured_rows("MaxNumberOfTrainingJobsNotImproving")),
     "ConvergenceDetected": Members(
         {"CompleteOnConvergence": Honoured("no effect", values=("Disabled",), reason="use BestObjectiveNotImproving")}
     ),
@@ -40,17 +40,17 @@ CONFIG: Rows = {
         {
             "IntegerParameterRanges": RANGE,
             "ContinuousParameterRanges": RANGE,
-            "CategoricalParameterRanges": Members(honoured("Name", "Values")),
+            "CategoricalParameterRanges": Members(make_honoured_rows("Name", "Values")),
             "AutoParameters": Refused("use a range"),
         }
     ),
     "TrainingJobEarlyStoppingType": Honoured("Auto stops a job that is worse than the median"),
     "TuningJobCompletionCriteria": Members(CRITERIA),
-    **honoured("RandomSeed"),
+    **make_honoured_rows("RandomSeed"),
 }
 
 CREATE: Rows = {
-    **honoured("HyperParameterTuningJobName"),
+    **make_honoured_rows("HyperParameterTuningJobName"),
     "HyperParameterTuningJobConfig": Members(CONFIG),
     "TrainingJobDefinition": Members(
         {
@@ -79,7 +79,7 @@ CREATE: Rows = {
 
 ROWS: Mapping[str, Rows] = {
     "CreateHyperParameterTuningJob": CREATE,
-    "ListTrainingJobsForHyperParameterTuningJob": honoured(
+    "ListTrainingJobsForHyperParameterTuningJob": make_honoured_rows(
         *common.LIST_PAGES, "HyperParameterTuningJobName", "StatusEquals"
     ),
 }

@@ -35,7 +35,7 @@ class Trials:
 
     Args:
         definition: TrainingJobDefinition of the tuning job's description.
-        reports_metrics: whether to send `Change.METRIC` to the tuning job for each value of a trial's metrics.
+        reports_metrics: whether to send `Change.METRIC_REPORTED` to the tuning job for each value of a trial's metrics.
     """
 
     def __init__(
@@ -65,13 +65,13 @@ class Trials:
         request["TrainingJobName"] = name
         request["HyperParameters"] = {**self._definition["StaticHyperParameters"], **hyperparameters}
         if config := request.get("CheckpointConfig"):  # one folder per trial: none resumes from another's checkpoints
-            request["CheckpointConfig"] = {**config, "S3Uri": outputs.join(config["S3Uri"], name)}
+            request["CheckpointConfig"] = {**config, "S3Uri": outputs.join_key(config["S3Uri"], name)}
         return request
 
     def _watch(self, name: str, trial: TrainingJob) -> None:
         self._running[name] = trial
         if self._reports_metrics:
-            trial.metrics.on_value = lambda: self._job.events.send(Change.METRIC)
+            trial.metrics.on_value = lambda: self._job.events.send(Change.METRIC_REPORTED)
 
     def objective_values(self, name: str) -> list[float]:
         """Return the objective values that a trial has reported. An earlier server may have started the trial."""
