@@ -14,6 +14,7 @@ from docker.errors import DockerException
 from hypothesis import settings
 
 from microjobs_orchestrator import docker_engine
+from microjobs_orchestrator.local.runtimes.docker.guards import DEFAULT_IMAGE
 from microjobs_orchestrator.local.runtimes.process.packages import TORCH_INDEX_URL
 
 pytest_plugins = ["pytester", "tests.order", "tests.passes"]
@@ -42,6 +43,11 @@ def tracked_files() -> list[Path]:
     return [Path(name) for name in listed.stdout.split("\0") if name and (REPOSITORY / name).is_file()]
 
 
+def base_image() -> str:
+    """Return the name of the base image of builds."""
+    return os.environ.get("PYTHON_IMAGE") or DEFAULT_IMAGE
+
+
 def image_name(job: str) -> str:
     return f"{os.environ.get('REGISTRY', 'microjobs')}/{job}:{os.environ.get('TAG', 'dev')}"
 
@@ -49,8 +55,15 @@ def image_name(job: str) -> str:
 @contextmanager
 def image_from(job: str, *lines: str) -> Iterator[str]:
     """Build an image from a job's image and more lines of a Dockerfile, and remove it after the block."""
+    with image_from_base(image_name(job), *lines) as name:
+        yield name
+
+
+@contextmanager
+def image_from_base(base: str, *lines: str) -> Iterator[str]:
+    """Build an image from another one and more lines of a Dockerfile, and remove it after the block."""
     name = f"microjobs-test/{uuid.uuid4().hex[:8]}:dev"
-    dockerfile = "\n".join([f"FROM {image_name(job)}", *lines])
+    dockerfile = "\n".join([f"FROM {base}", *lines])
     subprocess.run(["docker", "build", "--quiet", "--tag", name, "-"], input=dockerfile.encode(), check=True)
     try:
         yield name

@@ -4,8 +4,11 @@ import os
 import re
 from pathlib import Path
 
-JOBS = Path(__file__).resolve().parents[2] / "containers"
-"""The folder that contains this repository's jobs."""
+_PACKAGE = Path(__file__).resolve().parents[1]
+_INSTALLED_JOBS = _PACKAGE / "jobs" / "containers"
+
+JOBS = _INSTALLED_JOBS if _INSTALLED_JOBS.is_dir() else _PACKAGE.parent / "containers"
+"""The folder that contains this repository's jobs. A wheel contains them in the package."""
 PYTHON_VERSION = "3.11"
 """The version of Python in the images and on the process runtime."""
 

@@ -1,25 +1,50 @@
 """Tests of the wheel, which is installed in a new virtual environment outside of the repository."""
 
 import os
+import re
 import shutil
 import subprocess
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from microjobs.contract import Layout
 from microjobs_orchestrator.doctor.machine import check_package_index
-from tests.conftest import REPOSITORY
+from tests.conftest import REPOSITORY, base_image, image_from_base, image_name
 
 SCRIPT = """
 set -eu
 microjobs --version
-microjobs local up --detach --runtime process --port 0
+microjobs local up --detach --runtime RUNTIME --port 0 > up
 trap 'microjobs local down' EXIT
 eval "$(microjobs local env)"
-python -c 'import boto3; print(boto3.client("sts").get_caller_identity()["Account"])'
-python -c 'import boto3; print(boto3.client("sagemaker").list_training_jobs()["TrainingJobSummaries"])'
+python job.py
 """
+JOB = """
+import time
+import boto3
+
+sagemaker = boto3.client("sagemaker")
+sagemaker.create_processing_job(
+    ProcessingJobName="job",
+    AppSpecification=SPECIFICATION,
+    ProcessingResources={
+        "ClusterConfig": {"InstanceType": "ml.m5.large", "InstanceCount": 1, "VolumeSizeInGB": 1}
+    },
+    RoleArn="arn:aws:iam::000000000000:role/any",
+)
+while (job := sagemaker.describe_processing_job(ProcessingJobName="job"))["ProcessingJobStatus"] == "InProgress":
+    time.sleep(0.2)
+print((job.get("FailureReason") or job["ExitMessage"]).strip())
+"""
+FIND_PACKAGES = (
+    "from importlib.util import find_spec; import numpy; from microjobs.contract import Layout; "
+    "layout = Layout.from_environment(); layout.output.mkdir(exist_ok=True); "
+    "layout.message.write_text(f'found numpy, boto3: {find_spec(\"boto3\")}')"
+)
+"""A job that has the packages of its image, and none of the server's environment."""
 
 
 @pytest.fixture(scope="module")
@@ -41,15 +66,57 @@ def test_wheel_contains_only_packages_of_this_project(wheel: Path) -> None:
     assert {name for name in folders if not name.endswith(".dist-info")} == {"microjobs", "microjobs_orchestrator"}
 
 
-def test_installed_server_answers_boto3(wheel: Path, tmp_path: Path) -> None:
-    bin_path = tmp_path / "environment" / "bin"
-    subprocess.run(["uv", "venv", "--quiet", "--python", "3.11", str(bin_path.parent)], check=True)
-    subprocess.run(["uv", "pip", "install", "--quiet", "--python", str(bin_path / "python"), str(wheel)], check=True)
-    environment = {"PATH": f"{bin_path}:/usr/bin:/bin", "HOME": str(tmp_path), "MICROJOBS_HOME": str(tmp_path / "home")}
-    result = subprocess.run(
-        ["bash", "-c", SCRIPT], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False, timeout=120
+@pytest.fixture(scope="module")
+def programs(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Install the wheel with the locked dependencies into a new environment; return the folder of its programs."""
+    folder = tmp_path_factory.mktemp("installed")
+    lock, environment = folder / "requirements.txt", folder / "environment"
+    export = ["uv", "export", "--quiet", "--frozen", "--no-dev", "--no-emit-project", "--output-file", str(lock)]
+    subprocess.run(export, cwd=REPOSITORY, check=True)
+    subprocess.run(["uv", "venv", "--quiet", "--python", "3.11", str(environment)], check=True)
+    install = ["uv", "pip", "install", "--quiet", "--python", str(environment / "bin" / "python")]
+    subprocess.run([*install, "--requirements", str(lock)], check=True)
+    subprocess.run([*install, "--no-deps", str(wheel)], check=True)
+    return environment / "bin"
+
+
+def run_job(programs: Path, folder: Path, runtime: str, specification: dict[str, Any]) -> list[str]:
+    """Run a processing job on an installed server in an empty folder; return the lines of the output."""
+    (folder / "job.py").write_text(JOB.replace("SPECIFICATION", repr(specification)))
+    kept = {
+        name: value for name, value in os.environ.items() if name in ("DOCKER_HOST", "LOCAL_PACKAGES", "SSL_CERT_FILE")
+    }
+    environment = {**kept, "PATH": f"{programs}:/usr/bin:/bin", "HOME": str(folder)}
+    script = ["bash", "-c", SCRIPT.replace("RUNTIME", runtime)]
+    done = subprocess.run(script, cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
+def test_installed_server_runs_the_jobs_as_processes(programs: Path, tmp_path: Path) -> None:
+    command = {"ContainerEntrypoint": ["python", "-c", FIND_PACKAGES]}
+    version, result, down_message = run_job(
+        programs, tmp_path, "process", {"ImageUri": image_name("preprocess"), **command}
     )
-    assert result.returncode == 0, result.stderr
-    version, *_, account, jobs, down_message = result.stdout.splitlines()
     assert version.startswith("microjobs ")
-    assert (account, jobs, down_message) == ("000000000000", "[]", "stopped")
+    assert (result, down_message) == ("found numpy, boto3: None", "stopped")
+
+
+@pytest.mark.engine
+def test_installed_server_runs_the_image_of_a_user(programs: Path, tmp_path: Path) -> None:
+    message = Layout().message
+    command = f"mkdir -p {message.parent}; echo hello from my image > {message}"
+    with image_from_base(base_image(), f'ENTRYPOINT ["sh", "-c", "{command}"]') as image:
+        _, result, down_message = run_job(programs, tmp_path, "docker", {"ImageUri": image})
+    assert (result, down_message) == ("hello from my image", "stopped")
+
+
+@pytest.mark.parametrize("client", ["sdk", "sdk3"])
+def test_package_can_be_installed_with_the_sdk(wheel: Path, tmp_path: Path, client: str) -> None:
+    lock = (REPOSITORY / "tests" / "clients" / f"{client}.lock").read_text()
+    (version,) = re.findall(r"^sagemaker==[\d.]+", lock, re.MULTILINE)
+    (tmp_path / "requirements.in").write_text(f"{version}\nmicrojobs @ {wheel.as_uri()}\n")
+    command = ["uv", "pip", "compile", "--quiet", "--python-version", "3.11", "requirements.in"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert f"\n{version}\n" in done.stdout

@@ -243,10 +243,10 @@ def test_configuration_in_compose_files_matches_the_contract(compose: Path, tmp_
 
 def test_installed_packages_begin_with_the_projects_name() -> None:
     with (REPOSITORY / "pyproject.toml").open("rb") as file:
-        packages = tomllib.load(file)["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
-    names = [Path(package).name for package in packages]
-    assert sorted(names) == ["microjobs", "microjobs_orchestrator"]
-    assert all((REPOSITORY / package / "__init__.py").exists() for package in packages)
+        wheel = tomllib.load(file)["tool"]["hatch"]["build"]["targets"]["wheel"]
+    paths = [wheel["sources"].get(path, path) for path in wheel["only-include"]]
+    assert {Path(path).parts[0] for path in paths} == {"microjobs", "microjobs_orchestrator"}
+    assert all((REPOSITORY / path).exists() for path in wheel["only-include"])
 
 
 def test_code_imports_the_orchestrator_by_its_installed_name() -> None:

@@ -20,7 +20,6 @@ from pathlib import Path
 
 import microjobs
 from microjobs import locks
-from microjobs.files import write_text
 from microjobs_orchestrator.local import framework_images, trees
 from microjobs_orchestrator.local.runtimes.base import CannotRunError, MachineFailedError
 from microjobs_orchestrator.local.runtimes.process.managed_process import ManagedProcess
@@ -150,11 +149,16 @@ class Environments:
 
 
 def _add_shared_code(folder: Path) -> None:
-    """Make `microjobs` importable in an environment, without PYTHONPATH: that variable belongs to the user."""
-    path = Path(sysconfig.get_path("purelib", "venv", vars={"base": str(folder)})) / "microjobs.pth"
-    content = f"{Path(microjobs.__file__).parent.parent}\n"
-    if not path.exists() or path.read_text(encoding="utf-8") != content:
-        write_text(path, content)
+    """Make `microjobs` importable in an environment, and no other package of the server's environment.
+
+    PYTHONPATH would do so, too, but that variable belongs to the user.
+    """
+    packages = Path(sysconfig.get_path("purelib", "venv", vars={"base": str(folder)}))
+    link, package = packages / "microjobs", Path(microjobs.__file__).parent
+    if not link.is_symlink() or link.readlink() != package:
+        link.unlink(missing_ok=True)
+        link.symlink_to(package)
+        (packages / "microjobs.pth").unlink(missing_ok=True)  # of an earlier version
 
 
 def _hash_contents(package_list: str) -> str:
