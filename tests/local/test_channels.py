@@ -192,7 +192,7 @@ def test_invalid_gzip_in_a_pipe_fails_the_job(anywhere: LocalServer) -> None:
     ("content", "message"),
     [
         ("no json", "it is not JSON"),
-        ('{"prefix": "s3://b/"}', "it is not a JSON array"),
+        ('{"prefix": "s3://b/"}', "it must be a JSON array"),
         ('[{"prefix": "s3://nowhere/"}, "x"]', "s3://nowhere/x: "),
     ],
 )

@@ -65,27 +65,27 @@ def test_changed_request_is_refused(part: str, changed: object) -> None:
 
 @pytest.mark.parametrize(("name", "value"), [("X-Amz-Target", "SageMaker.DeleteModel"), ("Host", "other:1")])
 def test_changed_header_is_refused(name: str, value: str) -> None:
-    sent = sign()
-    sent["headers"][name] = value
-    assert get_fault(make_request(**sent)) == "signature"
+    signed_request = sign()
+    signed_request["headers"][name] = value
+    assert get_fault(make_request(**signed_request)) == "signature"
 
 
 @pytest.mark.parametrize("name", ["X-Amz-Meta-Added", "x-amz-copy-source"])
 def test_added_amazon_header_is_refused(name: str) -> None:
-    sent = sign("s3")
-    sent["headers"][name] = "value"
-    assert get_fault(make_request(**sent)) == "signature"
+    signed_request = sign("s3")
+    signed_request["headers"][name] = "value"
+    assert get_fault(make_request(**signed_request)) == "signature"
 
 
 def test_added_header_of_a_proxy_is_accepted() -> None:
-    sent = sign()
-    sent["headers"]["X-Forwarded-For"] = "proxy"
-    verify(make_request(**sent))
+    signed_request = sign()
+    signed_request["headers"]["X-Forwarded-For"] = "proxy"
+    verify(make_request(**signed_request))
 
 
 def test_body_with_another_sha256_is_refused() -> None:
-    sent = sign(**{"X-Amz-Content-SHA256": "0" * 64})
-    assert get_fault(make_request(**sent)) == "payload"
+    signed_request = sign(**{"X-Amz-Content-SHA256": "0" * 64})
+    assert get_fault(make_request(**signed_request)) == "payload"
 
 
 def test_verification_does_not_read_the_body_of_s3() -> None:
@@ -139,9 +139,9 @@ def test_authorization_of_another_scheme_is_malformed(header: str) -> None:
 
 @pytest.mark.parametrize("date", ["", "yesterday", "20261399T999999Z"])
 def test_invalid_date_is_malformed(date: str) -> None:
-    sent = sign()
-    sent["headers"]["X-Amz-Date"] = date
-    assert get_fault(make_request(**sent)) == "malformed"
+    signed_request = sign()
+    signed_request["headers"]["X-Amz-Date"] = date
+    assert get_fault(make_request(**signed_request)) == "malformed"
 
 
 def test_each_fault_has_a_code_for_each_protocol() -> None:

@@ -19,13 +19,13 @@ TRUST = json.dumps({"Statement": [{"Effect": "Allow", "Action": "sts:AssumeRole"
 MANAGED = "arn:aws:iam::aws:policy/AmazonSageMakerFullAccess"
 
 
-def session_of(answer: dict[str, Any], **changes: str) -> dict[str, str]:
+def make_session_arguments(answer: dict[str, Any], **changes: str) -> dict[str, str]:
     """Return the arguments of a client that uses temporary credentials."""
-    known = answer["Credentials"]
+    issued = answer["Credentials"]
     return {
-        "aws_access_key_id": known["AccessKeyId"],
-        "aws_secret_access_key": known["SecretAccessKey"],
-        "aws_session_token": known["SessionToken"],
+        "aws_access_key_id": issued["AccessKeyId"],
+        "aws_secret_access_key": issued["SecretAccessKey"],
+        "aws_session_token": issued["SessionToken"],
         **changes,
     }
 
@@ -36,7 +36,7 @@ def session_of(answer: dict[str, Any], **changes: str) -> dict[str, str]:
 def test_assumed_role_is_the_caller(client: Client) -> None:
     sts = client("sts")
     answer = sts.assume_role(RoleArn=ROLE, RoleSessionName="abc", DurationSeconds=900)
-    who = client("sts", **session_of(answer)).get_caller_identity()
+    who = client("sts", **make_session_arguments(answer)).get_caller_identity()
     assert who["Arn"] == answer["AssumedRoleUser"]["Arn"] == "arn:aws:sts::000000000000:assumed-role/microjobs/abc"
     assert who["UserId"] == f"{client('iam').get_role(RoleName='microjobs')['Role']['RoleId']}:abc"
     assert 890 < answer["Credentials"]["Expiration"].timestamp() - time.time() <= 900
@@ -50,13 +50,13 @@ def test_session_credentials_are_accepted_in_each_protocol(client: Client, servi
         "s3": lambda made: made.get_object(Bucket="bucket", Key="key"),
         "ecr": lambda made: made.get_authorization_token(),
     }
-    session = session_of(client("sts").get_session_token())
+    session = make_session_arguments(client("sts").get_session_token())
     calls[service](client(service, **session))
 
 
 @pytest.mark.parametrize("version", ["s3", "s3v4"])
 def test_address_presigned_with_session_credentials_is_accepted(client: Client, address: str, version: str) -> None:
-    session = session_of(client("sts").get_session_token())
+    session = make_session_arguments(client("sts").get_session_token())
     for token in ({}, {"aws_session_token": session["aws_session_token"][:-8] + "AAAAAAA="}):
         made = client("s3", **session | token, config=_config(version))
         url = made.generate_presigned_url("get_object", Params={"Bucket": "bucket", "Key": "key"})
@@ -79,10 +79,10 @@ def _expired() -> dict[str, Any]:
 
 def _extended() -> dict[str, Any]:
     """Return credentials whose token has a changed expiry."""
-    known = dict(sessions.issue(CREDENTIALS, Caller(ROLE, "x"), -1))
-    content = base64.b64decode(str(known["SessionToken"]))
+    issued = dict(sessions.issue(CREDENTIALS, Caller(ROLE, "x"), -1))
+    content = base64.b64decode(str(issued["SessionToken"]))
     changed = content[:-32].replace(b'"expiry":1', b'"expiry":9') + content[-32:]
-    return {"Credentials": {**known, "SessionToken": base64.b64encode(changed).decode()}}
+    return {"Credentials": {**issued, "SessionToken": base64.b64encode(changed).decode()}}
 
 
 def _issued() -> dict[str, Any]:
@@ -106,12 +106,12 @@ def _issued() -> dict[str, Any]:
 def test_forged_or_expired_session_is_refused(
     client: Client, made: Callable[[], dict[str, Any]], changes: dict[str, str], code: str
 ) -> None:
-    session = session_of(made(), **changes)
+    session = make_session_arguments(made(), **changes)
     assert error_of(client("sagemaker", **session).list_endpoints)[0] == code
 
 
 def test_session_cannot_create_a_session_token(client: Client) -> None:
-    session = session_of(client("sts").assume_role(RoleArn=ROLE, RoleSessionName="abc"))
+    session = make_session_arguments(client("sts").assume_role(RoleArn=ROLE, RoleSessionName="abc"))
     assert error_of(client("sts", **session).get_session_token)[0] == "AccessDenied"
 
 

@@ -27,9 +27,9 @@ def send(service: str, operation: str, members: Mapping[str, Any]) -> Request:
     """Return the request that botocore sends."""
     model = operation_model(service, operation)
     protocol = model.service_model.metadata["protocol"]
-    sent = create_serializer(protocol).serialize_to_request(dict(members), model)
-    prepare_request_dict(sent, "http://localhost:1")
-    request = AWSRequest(sent["method"], sent["url"], sent["headers"], sent["body"]).prepare()
+    serialized = create_serializer(protocol).serialize_to_request(dict(members), model)
+    prepare_request_dict(serialized, "http://localhost:1")
+    request = AWSRequest(serialized["method"], serialized["url"], serialized["headers"], serialized["body"]).prepare()
     target, body = request.url.removeprefix("http://localhost:1"), request.body or b""
     assert isinstance(body, bytes | str)
     builder = EnvironBuilder(target, method=request.method, data=body, headers=list(request.headers.items()))

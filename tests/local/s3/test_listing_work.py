@@ -50,7 +50,7 @@ def counts(monkeypatch: pytest.MonkeyPatch) -> ReadCounts:
         with scandir(path) as found:
             yield entries(found)
 
-    def look(path: Any) -> os.stat_result:
+    def count_lstat(path: Any) -> os.stat_result:
         counts.files_read += 1
         return lstat(path)
 
@@ -60,7 +60,7 @@ def counts(monkeypatch: pytest.MonkeyPatch) -> ReadCounts:
         return found
 
     monkeypatch.setattr(os, "scandir", scan)
-    monkeypatch.setattr(os, "lstat", look)
+    monkeypatch.setattr(os, "lstat", count_lstat)
     monkeypatch.setattr(Database, "select", read)
     return counts
 
@@ -72,7 +72,7 @@ def fill(store: ObjectStore, keys: list[str]) -> None:
         (root / key).touch()
 
 
-def settle(monkeypatch: pytest.MonkeyPatch) -> None:
+def shorten_settled_age(monkeypatch: pytest.MonkeyPatch) -> None:
     """Wait until all folders are old enough for the cache."""
     monkeypatch.setattr(folders, "SETTLED_AGE_NS", 10_000_000)
     time.sleep(0.05)
@@ -87,7 +87,7 @@ def test_cost_of_a_page_does_not_depend_on_the_folder_size(
     store: ObjectStore, s3: "S3Client", counts: ReadCounts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fill(store, [f"data/{number:05}" for number in range(FILES)])
-    settle(monkeypatch)
+    shorten_settled_age(monkeypatch)
     found = 0
     for number, page in enumerate(pages(s3)):
         found += page["KeyCount"]
@@ -104,7 +104,7 @@ def test_page_reads_only_the_folders_of_its_keys(
     store: ObjectStore, s3: "S3Client", counts: ReadCounts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fill(store, [f"{folder:03}/{number:02}" for folder in range(100) for number in range(30)])
-    settle(monkeypatch)
+    shorten_settled_age(monkeypatch)
     for page in pages(s3):
         touched = {content["Key"].partition("/")[0] for content in page["Contents"]}
         assert counts.folders_read <= len(touched) + 2  # the bucket's own, and the next one
@@ -118,7 +118,7 @@ def test_common_prefix_reads_one_key(
     store: ObjectStore, s3: "S3Client", counts: ReadCounts, monkeypatch: pytest.MonkeyPatch, delimiter: str
 ) -> None:
     fill(store, [f"{group:03}{delimiter}{number:02}" for group in range(150) for number in range(20)])
-    settle(monkeypatch)
+    shorten_settled_age(monkeypatch)
     first, second = pages(s3, Delimiter=delimiter)
     assert (len(first["CommonPrefixes"]), len(second["CommonPrefixes"])) == (PAGE, 50)
     assert counts.files_read <= 152
@@ -130,7 +130,7 @@ def test_page_after_a_marker_skips_earlier_folders(
     store: ObjectStore, s3: "S3Client", counts: ReadCounts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fill(store, [f"a/{folder:03}/{number}" for folder in range(200) for number in range(5)])
-    settle(monkeypatch)
+    shorten_settled_age(monkeypatch)
     page = s3.list_objects_v2(Bucket=BUCKET, Prefix="a/", StartAfter="a/150/3", MaxKeys=3)
     assert [content["Key"] for content in page["Contents"]] == ["a/150/4", "a/151/0", "a/151/1"]
     assert counts.folders_read == 3
@@ -141,7 +141,7 @@ def test_page_reads_only_its_folder_markers(
 ) -> None:
     for number in range(300):
         s3.put_object(Bucket=BUCKET, Key=f"{number:03}/")
-    settle(monkeypatch)
+    shorten_settled_age(monkeypatch)
     counts.rows = 0
     page = s3.list_objects_v2(Bucket=BUCKET, MaxKeys=10)
     assert page["Contents"][-1]["Key"] == "009/"
@@ -172,7 +172,7 @@ def test_next_page_shows_changes_since_the_first_page(
 ) -> None:
     fill(store, [f"{number:03}" for number in range(250)])
     if is_settled:
-        settle(monkeypatch)
+        shorten_settled_age(monkeypatch)
     listing = pages(s3)
     assert next(listing)["Contents"][-1]["Key"] == "099"
     folder = store.home.buckets / BUCKET
@@ -192,7 +192,7 @@ def test_cache_size_is_limited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         (tmp_path / name).mkdir()
         for number in range(6):
             (tmp_path / name / str(number)).touch()
-    settle(monkeypatch)
+    shorten_settled_age(monkeypatch)
     kept = folders.FolderCache()
     for folder in (b"a/", b"b/", b"c/", b"c/"):
         assert len(kept.names(os.fsencode(tmp_path), folder)) == 6
@@ -220,7 +220,7 @@ def test_pages_contain_all_keys_sorted(store: ObjectStore, s3: "S3Client", seed:
         members: dict[str, Any] = {"Prefix": prefix, "StartAfter": after} | (
             {"Delimiter": delimiter} if delimiter else {}
         )
-        assert listed(s3, generator.randrange(1, 8), members) == known, (members, sorted(keys))
+        assert list_all_pages(s3, generator.randrange(1, 8), members) == known, (members, sorted(keys))
 
 
 def expected(keys: set[str], prefix: str, delimiter: str, after: str) -> list[str]:
@@ -232,7 +232,7 @@ def expected(keys: set[str], prefix: str, delimiter: str, after: str) -> list[st
     return list(found)
 
 
-def listed(s3: "S3Client", size: int, members: dict[str, Any]) -> list[str]:
+def list_all_pages(s3: "S3Client", size: int, members: dict[str, Any]) -> list[str]:
     found: list[str] = []
     for page in s3.get_paginator("list_objects_v2").paginate(
         Bucket=BUCKET, PaginationConfig={"PageSize": size}, **members

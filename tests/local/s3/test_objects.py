@@ -31,7 +31,7 @@ def code_and_status(error: pytest.ExceptionInfo[ClientError]) -> tuple[str, int]
     return response["Error"]["Code"], response["ResponseMetadata"]["HTTPStatusCode"]
 
 
-def status_of(call: Callable[..., Any], **arguments: Any) -> int:
+def get_http_status(call: Callable[..., Any], **arguments: Any) -> int:
     try:
         answer: Mapping[str, Any] = call(Bucket=BUCKET, **arguments)
     except ClientError as error:
@@ -169,14 +169,14 @@ CONTENT_ETAG = '"9a0364b9e99bb480dd25e1f0284c8555"'
 def test_conditional_read_returns_status(s3: "S3Client", conditions: dict[str, Any], status: int) -> None:
     s3.put_object(Bucket=BUCKET, Key="a", Body=b"content")
     for read in (s3.get_object, s3.head_object):
-        assert status_of(read, Key="a", **conditions) == status
+        assert get_http_status(read, Key="a", **conditions) == status
 
 
 def test_object_counts_as_unmodified_since_its_last_modified_date(s3: "S3Client") -> None:
     s3.put_object(Bucket=BUCKET, Key="a", Body=b"content")
     date = s3.head_object(Bucket=BUCKET, Key="a")["LastModified"]
-    assert status_of(s3.get_object, Key="a", IfUnmodifiedSince=date) == 200
-    assert status_of(s3.get_object, Key="a", IfModifiedSince=date) == 304
+    assert get_http_status(s3.get_object, Key="a", IfUnmodifiedSince=date) == 200
+    assert get_http_status(s3.get_object, Key="a", IfModifiedSince=date) == 304
 
 
 def test_if_none_match_prevents_overwriting(s3: "S3Client") -> None:
@@ -271,7 +271,7 @@ def test_copy_onto_itself_must_change_something(s3: "S3Client") -> None:
 )
 def test_conditional_copy_returns_status(s3: "S3Client", condition: dict[str, Any], status: int) -> None:
     s3.put_object(Bucket=BUCKET, Key="a", Body=b"content")
-    assert status_of(s3.copy_object, Key="b", CopySource=f"{BUCKET}/a", **condition) == status
+    assert get_http_status(s3.copy_object, Key="b", CopySource=f"{BUCKET}/a", **condition) == status
 
 
 @pytest.mark.parametrize(
@@ -283,7 +283,7 @@ def test_copy_replaces_its_target_only_if_the_condition_holds(
 ) -> None:
     s3.put_object(Bucket=BUCKET, Key="a", Body=b"new")
     s3.put_object(Bucket=BUCKET, Key="b", Body=b"content")
-    assert status_of(s3.copy_object, Key="b", CopySource=f"{BUCKET}/a", **condition) == status
+    assert get_http_status(s3.copy_object, Key="b", CopySource=f"{BUCKET}/a", **condition) == status
     assert read_content(s3, "b") == (b"new" if status == 200 else b"content")
 
 

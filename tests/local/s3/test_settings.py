@@ -14,7 +14,7 @@ POLICY = json.dumps({"Version": "2012-10-17", "Statement": []})
 Client = Any
 
 
-def code_of(call: Any, **members: Any) -> str:
+def get_error_code(call: Any, **members: Any) -> str:
     with pytest.raises(ClientError) as caught:
         call(**members)
     return str(caught.value.response["Error"]["Code"])
@@ -34,8 +34,8 @@ def code_of(call: Any, **members: Any) -> str:
     ],
 )
 def test_missing_setting_of_new_bucket_raises(s3: Client, operation: str, code: str) -> None:
-    assert code_of(getattr(s3, operation), Bucket=BUCKET) == code
-    assert code_of(getattr(s3, operation), Bucket="absent-bucket") == "NoSuchBucket"
+    assert get_error_code(getattr(s3, operation), Bucket=BUCKET) == code
+    assert get_error_code(getattr(s3, operation), Bucket="absent-bucket") == "NoSuchBucket"
 
 
 @pytest.mark.parametrize(
@@ -113,14 +113,14 @@ def test_setting_is_stored_until_it_is_deleted(s3: Client, setting: str, member:
     found = getattr(s3, f"get_{setting}")(Bucket="set-bucket")
     assert found.get(member, {"TagSet": found.get("TagSet")}) == value
     getattr(s3, f"delete_{setting}")(Bucket="set-bucket")
-    assert code_of(getattr(s3, f"get_{setting}"), Bucket="set-bucket") == code
+    assert get_error_code(getattr(s3, f"get_{setting}"), Bucket="set-bucket") == code
     s3.delete_bucket(Bucket="set-bucket")
 
 
 def test_deleting_a_bucket_deletes_its_settings(s3: Client) -> None:
     for _ in range(2):
         s3.create_bucket(Bucket="second-bucket")
-        assert code_of(s3.get_bucket_policy, Bucket="second-bucket") == "NoSuchBucketPolicy"
+        assert get_error_code(s3.get_bucket_policy, Bucket="second-bucket") == "NoSuchBucketPolicy"
         s3.put_bucket_policy(Bucket="second-bucket", Policy=POLICY)
         assert s3.get_bucket_policy_status(Bucket="second-bucket")["PolicyStatus"] == {"IsPublic": False}
         s3.delete_bucket(Bucket="second-bucket")
@@ -141,7 +141,7 @@ def test_deleting_a_bucket_deletes_its_settings(s3: Client) -> None:
 def test_setting_that_would_change_behaviour_raises(
     s3: Client, operation: str, members: dict[str, Any], code: str
 ) -> None:
-    assert code_of(getattr(s3, operation), Bucket=BUCKET, **members) == code
+    assert get_error_code(getattr(s3, operation), Bucket=BUCKET, **members) == code
 
 
 def test_acl_grants_access_only_to_the_owner(s3: Client) -> None:
@@ -152,12 +152,12 @@ def test_acl_grants_access_only_to_the_owner(s3: Client) -> None:
         (grant,) = acl["Grants"]
         assert (grant["Permission"], grant["Grantee"]["Type"]) == ("FULL_CONTROL", "CanonicalUser")
         assert grant["Grantee"]["ID"] == acl["Owner"]["ID"] == "000000000000"
-    assert code_of(s3.get_object_acl, Bucket=BUCKET, Key="absent") == "NoSuchKey"
+    assert get_error_code(s3.get_object_acl, Bucket=BUCKET, Key="absent") == "NoSuchKey"
 
 
 def test_bucket_may_be_created_for_its_owner(s3: Client) -> None:
     s3.create_bucket(Bucket="owned-bucket", ACL="bucket-owner-full-control")
-    assert code_of(s3.create_bucket, Bucket="public-bucket", ACL="public-read") == "NotImplemented"
+    assert get_error_code(s3.create_bucket, Bucket="public-bucket", ACL="public-read") == "NotImplemented"
     s3.delete_bucket(Bucket="owned-bucket")
 
 

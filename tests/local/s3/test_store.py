@@ -294,13 +294,13 @@ def test_readers_get_one_complete_version_with_its_details(store: ObjectStore) -
 
 def test_open_returns_the_new_version_of_a_replaced_object(store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
     put(store, "a", b"old", Details("old"))
-    look_up, looked = store.database.find_details, list[Version]()
+    find_details_in_database, found_versions = store.database.find_details, list[Version]()
 
     def replace_first(version: Version) -> Details | None:
-        if not looked:
-            looked.append(version)
+        if not found_versions:
+            found_versions.append(version)
             put(store, "a", b"new", Details("new"))
-        return look_up(version)
+        return find_details_in_database(version)
 
     monkeypatch.setattr(store.database, "details", replace_first)
     opened = store.open(BUCKET, "a")

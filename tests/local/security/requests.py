@@ -102,12 +102,12 @@ def _get_member(shape: Shape | None, name: str) -> Shape | None:
 def json_requests(service: str, names: list[str], bases: Mapping[str, Any]) -> st.SearchStrategy[Request]:
     prefix = service_model(service).metadata["targetPrefix"]
 
-    def made(operation: OperationModel) -> st.SearchStrategy[Request]:
+    def make_strategy(operation: OperationModel) -> st.SearchStrategy[Request]:
         headers = {"Content-Type": JSON, "X-Amz-Target": f"{prefix}.{operation.name}"}
         whole = Request(signing(service), operation, "POST", "/", headers)
         return members(operation, bases).map(lambda value: replace(whole, body=_json(value)))
 
-    right = st.sampled_from(names).flatmap(lambda name: made(operation_model(service, name)))
+    right = st.sampled_from(names).flatmap(lambda name: make_strategy(operation_model(service, name)))
     return right | right | right | damaged_requests(right)
 
 
@@ -124,7 +124,7 @@ def signing(service: str) -> str:
 def query_requests(service: str, names: list[str]) -> st.SearchStrategy[Request]:
     version = service_model(service).metadata["apiVersion"]
 
-    def made(operation: OperationModel) -> st.SearchStrategy[Request]:
+    def make_strategy(operation: OperationModel) -> st.SearchStrategy[Request]:
         fixed = {"Action": operation.name, "Version": version}
         headers = {"Content-Type": "application/x-www-form-urlencoded; charset=utf-8"}
         whole = Request(service, operation, "POST", "/", headers)
@@ -135,7 +135,7 @@ def query_requests(service: str, names: list[str]) -> st.SearchStrategy[Request]
         )
         return forms.map(lambda form: replace(whole, body=_form({**fixed, **form})))
 
-    right = st.sampled_from(names).flatmap(lambda name: made(operation_model(service, name)))
+    right = st.sampled_from(names).flatmap(lambda name: make_strategy(operation_model(service, name)))
     return right | right | damaged_requests(right)
 
 
@@ -159,7 +159,7 @@ def rest_requests(
     serializer = create_serializer(model.metadata["protocol"], include_validation=False)
 
     @st.composite
-    def made(draw: Draw, operation: OperationModel) -> Request:
+    def make_strategy(draw: Draw, operation: OperationModel) -> Request:
         shape = operation.input_shape
         assert isinstance(shape, StructureShape)
         given = draw(valid_values(shape))
@@ -178,7 +178,7 @@ def rest_requests(
         headers = {name: _header(str(value)) for name, value in sent["headers"].items() if name != "Content-Length"}
         return Request(signing(service), operation, sent["method"], path, headers, _bytes(sent["body"]))
 
-    right = st.sampled_from(names).flatmap(lambda name: made(model.operation_model(name)))
+    right = st.sampled_from(names).flatmap(lambda name: make_strategy(model.operation_model(name)))
     return right | right | damaged_requests(right)
 
 

@@ -29,7 +29,9 @@ def log(guarded: LocalServer) -> Iterator[None]:
     assert "Traceback" not in guarded.home.server_log.read_text()
 
 
-def code_of(sender: Sender, operation: str, body: bytes, target: str = "SageMaker", service: str = "sagemaker") -> str:
+def get_error_code(
+    sender: Sender, operation: str, body: bytes, target: str = "SageMaker", service: str = "sagemaker"
+) -> str:
     answer = sender.signed(service, "POST", "/", {"Content-Type": JSON, "X-Amz-Target": f"{target}.{operation}"}, body)
     assert answer.status == 400, answer
     return str(json.loads(answer.body)["__type"])
@@ -49,13 +51,13 @@ def code_of(sender: Sender, operation: str, body: bytes, target: str = "SageMake
     ],
 )
 def test_invalid_json_is_refused(sender: Sender, body: bytes) -> None:
-    assert code_of(sender, "ListModels", body) == "SerializationException"
+    assert get_error_code(sender, "ListModels", body) == "SerializationException"
 
 
 def test_infinite_number_is_refused(sender: Sender) -> None:
     variant = b'{"VariantName": "v", "ModelName": "m", "InstanceType": "ml.m5.large", "InitialVariantWeight": 1e999}'
     body = b'{"EndpointConfigName": "c", "ProductionVariants": [' + variant + b"]}"
-    assert code_of(sender, "CreateEndpointConfig", body) == "SerializationException"
+    assert get_error_code(sender, "CreateEndpointConfig", body) == "SerializationException"
 
 
 def token(value: Any) -> str:
@@ -64,7 +66,9 @@ def token(value: Any) -> str:
 
 @pytest.mark.parametrize("value", [1, None, [], [1], [[], "a"], [1, 2], [{}, "a"], [float("inf"), "a"], [None, "a"]])
 def test_forged_page_token_of_a_list_is_refused(sender: Sender, value: Any) -> None:
-    assert code_of(sender, "ListModels", json.dumps({"NextToken": token(value)}).encode()) == "ValidationException"
+    assert (
+        get_error_code(sender, "ListModels", json.dumps({"NextToken": token(value)}).encode()) == "ValidationException"
+    )
 
 
 @pytest.mark.parametrize(
@@ -80,7 +84,7 @@ def test_forged_page_token_of_a_list_is_refused(sender: Sender, value: Any) -> N
 )
 def test_forged_page_token_of_a_log_is_refused(sender: Sender, operation: str, members: Any) -> None:
     body = json.dumps(members).encode()
-    assert code_of(sender, operation, body, "Logs_20140328", "logs") == "InvalidParameterException"
+    assert get_error_code(sender, operation, body, "Logs_20140328", "logs") == "InvalidParameterException"
 
 
 @pytest.mark.parametrize(
@@ -90,7 +94,7 @@ def test_log_stream_name_cannot_reach_other_files(guarded: LocalServer, sender: 
     file = guarded.home.root.parent / "secret"
     file.write_text("1 secret\n")
     members = {"logGroupName": TRAINING, "logStreamName": name.format(file=file), "startFromHead": True}
-    assert code_of(sender, "GetLogEvents", json.dumps(members).encode(), "Logs_20140328", "logs") == (
+    assert get_error_code(sender, "GetLogEvents", json.dumps(members).encode(), "Logs_20140328", "logs") == (
         "ResourceNotFoundException"
     )
 

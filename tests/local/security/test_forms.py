@@ -17,13 +17,13 @@ Changes = Callable[[dict[str, Any]], None]
 
 
 def s3(local: LocalServer, version: str = "s3v4", **session: str) -> Any:
-    known = {
+    base_arguments = {
         "aws_access_key_id": local.address.access_key_id,
         "aws_secret_access_key": local.address.secret_access_key,
     }
     config = Config(signature_version=version, s3={"addressing_style": "path"})
     region, url = local.address.region, local.address.url
-    return boto3.client("s3", endpoint_url=url, region_name=region, config=config, **(known | session))  # type: ignore[call-overload]
+    return boto3.client("s3", endpoint_url=url, region_name=region, config=config, **(base_arguments | session))  # type: ignore[call-overload]
 
 
 def send(form: Mapping[str, Any], content: bytes = b"content", name: str = "name.txt") -> requests.Response:
@@ -54,16 +54,16 @@ def test_form_uploads_a_file(guarded: LocalServer, version: str) -> None:
 
 
 def test_form_of_a_session_uploads(guarded: LocalServer) -> None:
-    known = guarded.client("sts").get_session_token()["Credentials"]
+    issued = guarded.client("sts").get_session_token()["Credentials"]
     session = {
-        "aws_access_key_id": known["AccessKeyId"],
-        "aws_secret_access_key": known["SecretAccessKey"],
-        "aws_session_token": known["SessionToken"],
+        "aws_access_key_id": issued["AccessKeyId"],
+        "aws_secret_access_key": issued["SecretAccessKey"],
+        "aws_session_token": issued["SessionToken"],
     }
     for version in ("s3", "s3v4"):
         form = s3(guarded, version, **session).generate_presigned_post(guarded.address.bucket, "session")
         assert send(form).status_code == 204
-        form["fields"]["x-amz-security-token"] = known["SessionToken"][:-8] + "AAAAAAA="
+        form["fields"]["x-amz-security-token"] = issued["SessionToken"][:-8] + "AAAAAAA="
         assert send(form).status_code == 403
 
 

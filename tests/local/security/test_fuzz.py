@@ -61,7 +61,7 @@ def test_generated_request_gets_a_response_of_aws(stub: LocalServer, family: str
         try:
             answer = sender.signed(request.service, request.method, request.target, request.headers, request.body)
             seen[f"{answer.status} {code(answer)}"] += 1
-            finding = wrong(request, answer)
+            finding = describe_violation(request, answer)
         except (OSError, HTTPException) as error:
             sender.close()
             finding = f"{request.operation.name}: no answer: {error!r}"
@@ -79,7 +79,7 @@ def test_generated_request_gets_a_response_of_aws(stub: LocalServer, family: str
     assert " ERROR " not in logged, logged[-4000:]
 
 
-def wrong(request: Request, answer: Answer) -> str:
+def describe_violation(request: Request, answer: Answer) -> str:
     """Return the differences between a response and those of AWS; empty if there are none."""
     is_bare = request.method == "HEAD"
     if answer.status >= 500 and code(answer) not in ("NotImplemented", "ServiceUnavailable") and not is_bare:

@@ -109,7 +109,7 @@ def _addresses_of_containers(local: LocalServer) -> set[Address]:
 
 
 @pytest.fixture
-def occupied() -> Iterator[None]:
+def occupied_ports() -> Iterator[None]:
     """Listen on all default ports of this machine."""
     with contextlib.ExitStack() as stack:
         for port in USUAL_PORTS:
@@ -160,7 +160,7 @@ def assert_scaled(local: LocalServer, job: dict[str, Any], name: str) -> None:
     assert len(list((local.bucket / name / "train").glob("x_train-*.npy"))) == 2
 
 
-@pytest.mark.usefixtures("occupied")
+@pytest.mark.usefixtures("occupied_ports")
 def test_job_succeeds_when_default_ports_are_occupied(processes: LocalServer) -> None:
     assert_scaled(processes, *scale(processes))
 
@@ -181,8 +181,8 @@ def test_secret_of_a_job_is_new_and_not_logged(anywhere: LocalServer) -> None:
     secrets = [set(anywhere.model(name).values()) for name in names]
     assert [len(one) for one in secrets] == [1, 1]
     assert secrets[0] != secrets[1]
-    told = str([jobs, [anywhere.read_logs("TrainingJobs", name) for name in names]])
-    assert not any(secret in told for one in secrets for secret in one)
+    output_and_logs = str([jobs, [anywhere.read_logs("TrainingJobs", name) for name in names]])
+    assert not any(secret in output_and_logs for one in secrets for secret in one)
 
 
 def test_only_the_owner_can_read_the_secret(processes: LocalServer) -> None:

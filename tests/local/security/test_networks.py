@@ -161,7 +161,7 @@ def test_isolated_model_reaches_nothing(tmp_path: Path, docker_runtime: DockerRu
 def test_isolated_hosts_reach_each_other_and_nothing_else(tmp_path: Path, docker_runtime: DockerRuntime) -> None:
     with listener() as (port, heard):
         attack = ["python3", "-c", ATTACK, json.dumps(own_addresses()), json.dumps([port])]
-        plan = talking(tmp_path, attack, isolated=True)
+        plan = make_attack_plan(tmp_path, attack, isolated=True)
         hosts = docker_runtime.start(plan)
         said = [[line.text.decode() for line in host.lines()] for host in hosts]
         assert [host.wait().code for host in hosts] == [0, 0], said
@@ -177,12 +177,12 @@ def test_attack_succeeds_without_isolation(tmp_path: Path, docker_runtime: Docke
     """Check that the attacks of the other tests can succeed."""
     with listener() as (port, heard):
         attack = ["python3", "-c", ATTACK, json.dumps(own_addresses()), json.dumps([port])]
-        for host in docker_runtime.start(talking(tmp_path, attack, isolated=False)):
+        for host in docker_runtime.start(make_attack_plan(tmp_path, attack, isolated=False)):
             assert "served" in json.loads(list(host.lines())[-1].text).values()
         wait_until(lambda: set(heard), lambda kinds: kinds == {"tcp", "udp"}, 10)
 
 
-def talking(tmp_path: Path, attack: list[str], *, isolated: bool) -> Plan:
+def make_attack_plan(tmp_path: Path, attack: list[str], *, isolated: bool) -> Plan:
     """Return a job with two hosts that connect to each other and then run an attack."""
     talk = f"""
 import socket, subprocess, sys, time

@@ -122,7 +122,7 @@ def form(sender: Sender, number: str) -> Answer:
     return sender.signed("iam", "POST", "/", {"Content-Type": "application/x-www-form-urlencoded"}, body)
 
 
-def listed(sender: Sender, number: str) -> Answer:
+def list_objects(sender: Sender, number: str) -> Answer:
     quoted = "".join(f"%{byte:02X}" for byte in number.encode())
     body = f"Action=AssumeRole&Version=2011-06-15&RoleArn=x&PolicyArns.member.{quoted}.arn=x".encode()
     return sender.signed("sts", "POST", "/", {"Content-Type": "application/x-www-form-urlencoded"}, body)
@@ -195,7 +195,7 @@ PLACES: Mapping[str, Callable[[Sender, str], Answer]] = {
     ),
     "maxResults of images": member("ecr", "E.DescribeRepositories", "maxResults"),
     "MaxItems": form,
-    "number of an item": listed,
+    "number of an item": list_objects,
     "InvocationTimeoutSeconds": invoke("X-Amzn-SageMaker-InvocationTimeoutSeconds"),
     "RequestTTLSeconds": invoke("X-Amzn-SageMaker-RequestTTLSeconds"),
 }

@@ -218,7 +218,7 @@ names |= st.sampled_from(["/etc/evil", "../evil", "a/../../evil", "//a", "a" * 3
 members = st.lists(st.builds(member, names.map("top/".__add__), st.sampled_from(KINDS), names), max_size=8)
 
 
-def too_long(depth: int = 16) -> list[tuple[tarfile.TarInfo, bytes]]:
+def make_too_long_path(depth: int = 16) -> list[tuple[tarfile.TarInfo, bytes]]:
     """Return links whose real path is longer than PATH_MAX, and one that leaves it (CVE-2025-4517)."""
     long, found, path = "d" * 247, [], "top"
     for letter in "abcdefghijklmnop"[:depth]:
@@ -257,7 +257,7 @@ def _real(name: str, at: int) -> str:
 
 
 @SETTINGS
-@example(too_long())
+@example(make_too_long_path())
 @example(
     [member("top/x", tarfile.SYMTYPE, "y/../outside"), member("top/y", tarfile.SYMTYPE, "."), member("top/x/evil")]
 )
@@ -282,7 +282,7 @@ def test_archive_of_a_container_stays_in_its_folder(
 
 
 @SETTINGS
-@example(too_long())
+@example(make_too_long_path())
 @example([member("x", tarfile.SYMTYPE, "y/../outside"), member("y", tarfile.SYMTYPE, ".")])
 @example([member("q", tarfile.SYMTYPE, "."), member("q/q/q/x", tarfile.SYMTYPE, "../outside")])
 @given(members)

@@ -8,11 +8,11 @@ from tests.conftest import CONTAINERS, image_name
 ACCOUNT = "683313688378"
 
 
-def uri(name: str, host: str = "us-east-1.amazonaws.com", account: str = ACCOUNT) -> str:
+def make_uri(name: str, host: str = "us-east-1.amazonaws.com", account: str = ACCOUNT) -> str:
     return f"{account}.dkr.ecr.{host}/{name}"
 
 
-def job_of(name: str) -> str | None:
+def find_job(name: str) -> str | None:
     image = framework_images.parse(name)
     return None if image is None else image.framework.job
 
@@ -34,7 +34,7 @@ def job_of(name: str) -> str | None:
     ],
 )
 def test_repository_selects_the_job(name: str, job: str | None) -> None:
-    assert job_of(uri(name)) == job
+    assert find_job(make_uri(name)) == job
 
 
 @pytest.mark.parametrize(
@@ -47,16 +47,16 @@ def test_repository_selects_the_job(name: str, job: str | None) -> None:
     ],
 )
 def test_all_regions_and_accounts_are_accepted(host: str) -> None:
-    assert job_of(uri("pytorch-training:2.3-cpu-py311", host, "727897471807")) == "train-pytorch"
+    assert find_job(make_uri("pytorch-training:2.3-cpu-py311", host, "727897471807")) == "train-pytorch"
 
 
 @pytest.mark.parametrize(
     "name",
     [
         "pytorch-training:2.3-cpu-py311",
-        uri("pytorch-training:2.3", account="000000000000"),
-        uri("pytorch-training:2.3", "us-east-1.amazonaws.com.example.com"),
-        f"evil/{uri('pytorch-training:2.3')}",
+        make_uri("pytorch-training:2.3", account="000000000000"),
+        make_uri("pytorch-training:2.3", "us-east-1.amazonaws.com.example.com"),
+        f"evil/{make_uri('pytorch-training:2.3')}",
     ],
 )
 def test_other_registries_are_not_substituted(name: str) -> None:
@@ -65,8 +65,8 @@ def test_other_registries_are_not_substituted(name: str) -> None:
 
 def test_cuda_variant_replaces_gpu_images_if_the_engine_has_it() -> None:
     cpu, cuda = image_name("train-pytorch"), f"{image_name('train-pytorch')}-cuda"
-    for_gpus = framework_images.parse(uri("pytorch-training:2.3-gpu-py311"))
-    for_cpus = framework_images.parse(uri("pytorch-training:2.3-cpu-py311"))
+    for_gpus = framework_images.parse(make_uri("pytorch-training:2.3-gpu-py311"))
+    for_cpus = framework_images.parse(make_uri("pytorch-training:2.3-cpu-py311"))
     assert for_gpus is not None
     assert for_cpus is not None
     assert for_gpus.find_substitute({cpu, cuda}) == cuda
@@ -85,7 +85,7 @@ def test_cuda_variant_replaces_gpu_images_if_the_engine_has_it() -> None:
     ],
 )
 def test_differences_name_both_versions(name: str, job: str, lock: str, line: str, rest: str) -> None:
-    requested = framework_images.parse(uri(name))
+    requested = framework_images.parse(make_uri(name))
     assert requested is not None
     (locked,) = [
         text for text in (CONTAINERS / job / f"{lock}.lock").read_text().splitlines() if text.startswith(f"{line}==")
@@ -93,13 +93,13 @@ def test_differences_name_both_versions(name: str, job: str, lock: str, line: st
     version = locked.removeprefix(f"{line}==").split()[0].removesuffix("+cpu")
     substitute = image_name(job) + ("-cuda" if lock == "cuda" else "")
     assert requested.describe_differences(substitute) == (
-        f"{substitute} runs in place of {uri(name)} (--framework-images): "
+        f"{substitute} runs in place of {make_uri(name)} (--framework-images): "
         f"{requested.framework.name} {version} instead of {rest.format('Python 3.11')}"
     )
 
 
 def test_job_without_a_lock_has_no_version(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("microjobs_orchestrator.local.own_images.JOBS", CONTAINERS / "missing")
-    image = framework_images.parse(uri("sagemaker-scikit-learn:1.2-1-cpu-py3"))
+    image = framework_images.parse(make_uri("sagemaker-scikit-learn:1.2-1-cpu-py3"))
     assert image is not None
     assert "scikit-learn instead of 1.2-1" in image.describe_differences("preprocess")

@@ -41,7 +41,7 @@ def listening(service: Service) -> Iterator[Address]:
 
 
 @contextmanager
-def relayed(service: Service) -> Iterator[Address]:
+def start_relay(service: Service) -> Iterator[Address]:
     """Yield the address of a relay to a host that calls a function with each connection."""
     with listening(service) as (_, port), socket.create_server(("127.0.0.1", 0)) as listener:
         threading.Thread(target=Relay(SECRET, port).serve, args=(listener,), daemon=True).start()
@@ -74,14 +74,14 @@ def echo(connection: socket.socket) -> None:
 
 def test_caller_with_the_secret_reaches_the_host() -> None:
     sent = bytes(range(256)) * 40_000
-    with relayed(echo) as address, connect_with_secret(address) as connection:
+    with start_relay(echo) as address, connect_with_secret(address) as connection:
         threading.Thread(target=send, args=(connection, sent)).start()
         assert read(connection) == sent
 
 
 def test_published_port_is_used_if_the_address_of_the_container_is_unreachable() -> None:
     """Engines in a virtual machine have networks that this machine does not reach."""
-    with relayed(echo) as (ip, port):
+    with start_relay(echo) as (ip, port):
         settings = {
             "Ports": {f"{RELAY_PORT}/tcp": [{"HostIp": ip, "HostPort": str(port)}]},
             "Networks": {"n": {"IPAddress": "127.0.0.99"}},
@@ -106,7 +106,7 @@ def test_published_port_is_used_if_the_address_of_the_container_is_unreachable()
 )
 def test_caller_without_the_secret_does_not_reach_the_host(attack: bytes) -> None:
     reached: list[socket.socket] = []
-    with relayed(reached.append) as address, socket.create_connection(address, 5) as stranger:
+    with start_relay(reached.append) as address, socket.create_connection(address, 5) as stranger:
         stranger.sendall(attack)
         with suppress(ConnectionResetError):
             assert relay.FORBIDDEN in read(stranger)
@@ -115,7 +115,7 @@ def test_caller_without_the_secret_does_not_reach_the_host(attack: bytes) -> Non
 
 def test_proof_is_valid_for_one_connection() -> None:
     reached: list[socket.socket] = []
-    with relayed(reached.append) as address:
+    with start_relay(reached.append) as address:
         nonce = bytes(proof.NONCE_BYTES)
         proofs = []
         for _ in range(2):
@@ -132,7 +132,7 @@ def test_proof_is_valid_for_one_connection() -> None:
 
 def test_proof_of_the_guard_is_refused_from_a_caller() -> None:
     """A caller could otherwise return the proof of the guard."""
-    with relayed(echo) as address, socket.create_connection(address, 5) as stranger:
+    with start_relay(echo) as address, socket.create_connection(address, 5) as stranger:
         stranger.sendall(proof.MAGIC + bytes(proof.NONCE_BYTES))
         proof.receive(stranger, proof.NONCE_BYTES)
         stranger.sendall(proof.receive(stranger, proof.PROOF_BYTES))
@@ -167,7 +167,7 @@ def test_host_that_does_not_listen_refuses_the_connection() -> None:
 
 
 def test_silent_callers_do_not_block_others() -> None:
-    with relayed(echo) as address:
+    with start_relay(echo) as address:
         strangers = [socket.create_connection(address, 5) for _ in range(2 * relay.MAX_UNPROVEN)]
         with connect_with_secret(address) as connection:
             send(connection, b"x")
@@ -178,7 +178,7 @@ def test_silent_callers_do_not_block_others() -> None:
 
 def test_response_that_ends_with_the_connection_is_complete() -> None:
     with (
-        relayed(lambda connection: connection.sendall(b"HTTP/1.0 200 OK\r\n\r\nall of it")) as address,
+        start_relay(lambda connection: connection.sendall(b"HTTP/1.0 200 OK\r\n\r\nall of it")) as address,
         connect_with_secret(address) as connection,
     ):
         assert read(connection) == b"HTTP/1.0 200 OK\r\n\r\nall of it"
@@ -190,7 +190,7 @@ def test_broken_response_resets_the_connection() -> None:
         time.sleep(0.2)
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
-    with relayed(reset) as address, connect_with_secret(address) as connection, pytest.raises(ConnectionResetError):
+    with start_relay(reset) as address, connect_with_secret(address) as connection, pytest.raises(ConnectionResetError):
         read(connection)
 
 
@@ -199,7 +199,7 @@ def test_early_response_reaches_the_caller() -> None:
         connection.recv(1)
         connection.sendall(b"HTTP/1.1 413 Too Large\r\n\r\n")
 
-    with relayed(refuse) as address, connect_with_secret(address) as connection:
+    with start_relay(refuse) as address, connect_with_secret(address) as connection:
         with suppress(ConnectionError):
             connection.sendall(b"x" * 10_000_000)
         assert connection.recv(100).startswith(b"HTTP/1.1 413")

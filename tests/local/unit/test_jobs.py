@@ -103,7 +103,7 @@ def test_different_files_of_two_hosts_are_noted(tmp_path: Path) -> None:
 def test_file_in_place_of_a_folder_is_noted(tmp_path: Path) -> None:
     found, notes = gather(tmp_path, HostWithFiles("algo-1", {"a": "1"}), HostWithFiles("algo-2", {"a/b": "2"}))
     assert found == {"a": "1"}
-    assert "another host has a file in place of its folder" in notes[0]
+    assert "another host has a file with the name of its folder" in notes[0]
 
 
 class HostWithLinks:

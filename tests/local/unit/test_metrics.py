@@ -89,7 +89,7 @@ def test_value_is_read_from_the_last_state_of_a_rewritten_line(line: str, expect
     assert values([line]) == [expected]
 
 
-def long_bar() -> bytes:
+def make_progress_bar() -> bytes:
     """Return the states of a progress bar, longer than one `Line`, with a newline only at the end."""
     states = (b"\rstep %06d loss=%d.0 %s" % (number, 20_000 - number, b"#" * 200) for number in range(20_000))
     return b"".join(states) + b"\n"
@@ -125,10 +125,10 @@ def process_lines(content: bytes) -> list[Line]:
 @pytest.mark.parametrize("split", [docker_lines, process_lines])
 def test_long_progress_bar_is_one_value_and_loses_no_bytes(split: object) -> None:
     assert callable(split)
-    lines: list[Line] = split(long_bar())
+    lines: list[Line] = split(make_progress_bar())
     assert len(lines) > 3
     assert max(len(line.text) for line in lines) <= MAX_LINE_BYTES + (1 << 16)
-    assert b"".join(line.text for line in lines) + b"\n" == long_bar()
+    assert b"".join(line.text for line in lines) + b"\n" == make_progress_bar()
     assert values([line.text.decode() for line in final_parts(lines)]) == [1.0]
 
 
