@@ -31,6 +31,7 @@ ENTRIES = (
     "lock",
     "logs",
     "objects",
+    "packages",
     "runs",
     "s3",
     "sagemaker-sdk.yaml",
@@ -65,6 +66,8 @@ class Home:
         """Folders of running jobs. They share the buckets' file system, and are removed when the job ends."""
         self.environments = root / "environments"
         """Virtual environments of the process runtime, one per lock file of packages."""
+        self.packages = root / "packages"
+        """Python packages that hosts have installed."""
         self.server_file = root / "server.json"
         """Process and address of the server. The file exists while a server runs."""
         self.lock = root / "lock"

@@ -14,6 +14,10 @@ from pathlib import Path
 ACCOUNT = "000000000000"
 REGION = "us-east-1"
 ROLE = "microjobs"
+PACKAGES_PATH = "/_microjobs/packages"
+"""Path of the server's cache of Python packages."""
+PACKAGES_USER = "microjobs"
+"""User name of hosts for packages."""
 
 NONCE = re.compile(r"[0-9a-f]{64}")
 
@@ -42,6 +46,11 @@ def format_registry(region: str = REGION, account: str = ACCOUNT) -> str:
 def format_arn(resource: str, region: str = REGION) -> str:
     """Return the ARN of a SageMaker resource such as `training-job/my-job`."""
     return f"arn:aws:sagemaker:{region}:{ACCOUNT}:{resource}"
+
+
+def make_packages_token(key: str) -> str:
+    """Return the password of hosts for packages, derived from the home's key."""
+    return hmac.new(key.encode(), b"microjobs packages", "sha256").hexdigest()
 
 
 def prove(key: str, home: Path, pid: int, nonce: str, port: str) -> str:

@@ -20,11 +20,13 @@ from microjobs_orchestrator.local.gateway.chain import Gateway, list_interceptor
 from microjobs_orchestrator.local.gateway.exchange import AnyService
 from microjobs_orchestrator.local.gateway.forward import Forwarder
 from microjobs_orchestrator.local.gateway.listener import Server
+from microjobs_orchestrator.local.gateway.packages import make_package_server
 from microjobs_orchestrator.local.home import Home
-from microjobs_orchestrator.local.identity import get_default_bucket, prove
+from microjobs_orchestrator.local.identity import get_default_bucket, make_packages_token, prove
 from microjobs_orchestrator.local.lifecycle.context import Context, Settings
 from microjobs_orchestrator.local.lifecycle.registry import Registry
 from microjobs_orchestrator.local.logs import LogStore
+from microjobs_orchestrator.local.package_index import PackageIndex
 from microjobs_orchestrator.local.protocols.answer import Service
 from microjobs_orchestrator.local.resources.operations import list_makers, load_operations
 from microjobs_orchestrator.local.resources.training import interruptions
@@ -195,4 +197,6 @@ def _create_gateway(context: Context, registry: Registry, forwarder: Forwarder) 
     }
     prover = partial(prove, home.server_key(), home.root, os.getpid())
     own_operations = {interruptions.PATH: partial(interruptions.interrupt, registry)}
-    return Gateway(list_interceptors(home.credentials(), services, hosts, prover, forwarder, own_operations))
+    packages = make_package_server(PackageIndex(home.packages), make_packages_token(home.server_key()))
+    interceptors = list_interceptors(home.credentials(), services, hosts, prover, forwarder, own_operations, packages)
+    return Gateway(interceptors)

@@ -37,6 +37,7 @@ def list_interceptors(
     prove: Prover,
     forwarder: Forwarder,
     own_operations: OwnOperations,
+    serve_packages: Interceptor,
 ) -> Sequence[Interceptor]:
     """Return the interceptors in their order.
 
@@ -47,11 +48,13 @@ def list_interceptors(
         prove: proves to the command line that this is the server of the home.
         forwarder: sends requests for other services to other emulators.
         own_operations: operations of the command line, by path.
+        serve_packages: serves Python packages to hosts.
     """
     return (
         make_host_check(hosts),
         refuse_pages,
         make_health_check(prove),
+        serve_packages,
         make_signature_reader(),
         make_service_choice(services, forwarder, own_operations),
         make_authenticator(

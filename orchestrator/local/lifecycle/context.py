@@ -4,10 +4,17 @@ import fnmatch
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from microjobs_orchestrator.local import framework_images, instances
 from microjobs_orchestrator.local.home import Home
-from microjobs_orchestrator.local.identity import REGION, format_registry
+from microjobs_orchestrator.local.identity import (
+    PACKAGES_PATH,
+    PACKAGES_USER,
+    REGION,
+    format_registry,
+    make_packages_token,
+)
 from microjobs_orchestrator.local.logs import LogStore
 from microjobs_orchestrator.local.runtimes.base import HostLimits, Runtime
 from microjobs_orchestrator.local.s3.store import ObjectStore
@@ -76,14 +83,26 @@ class Context:
         return uri.removeprefix(registry)
 
     def make_access_variables(self) -> dict[str, str]:
-        """Return the environment variables that make AWS clients in a host use this server and its credentials."""
+        """Return the variables that make AWS clients and package installers in a host use this server."""
         credentials = self.home.credentials()
         return {
+            **self._make_package_variables(),
             "AWS_ENDPOINT_URL": self.settings.url,
             "AWS_ACCESS_KEY_ID": credentials.access_key_id,
             "AWS_SECRET_ACCESS_KEY": credentials.secret_access_key,
             "AWS_DEFAULT_REGION": self.settings.region,
             "AWS_REGION": self.settings.region,
+        }
+
+    def _make_package_variables(self) -> dict[str, str]:
+        url = urlsplit(self.settings.url)
+        user = f"{PACKAGES_USER}:{make_packages_token(self.home.server_key())}"
+        index = url._replace(netloc=f"{user}@{url.netloc}", path=f"{PACKAGES_PATH}/simple").geturl()
+        return {
+            "PIP_INDEX_URL": index,
+            "PIP_TRUSTED_HOST": url.netloc,
+            "PIP_DISABLE_PIP_VERSION_CHECK": "1",
+            "UV_DEFAULT_INDEX": index,
         }
 
     def find_host_limits(self, instance_type: str) -> HostLimits | None:

@@ -89,7 +89,7 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         "ecr": Ecr(state, "us-east-1", lambda: IMAGES).operations(),
     }
     hosts = ["localhost", "127.0.0.1"]
-    interceptors = list_interceptors(CREDENTIALS, services, hosts, lambda *_: "", Forwarder({}), {})
+    interceptors = list_interceptors(CREDENTIALS, services, hosts, lambda *_: "", Forwarder({}), {}, lambda _: None)
     server = Server(("127.0.0.1", 0), server_name="localhost")
     server.wsgi_app = Gateway(interceptors)
     server.prepare()

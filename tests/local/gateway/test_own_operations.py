@@ -24,7 +24,9 @@ class OwnGateway:
         self.received: list[Any] = []
         gateway = {"/_microjobs/x": self._receive}
         self._client = WsgiClient(
-            Gateway(list_interceptors(CREDENTIALS, {}, ["localhost"], lambda *_: "", Forwarder({}), gateway))
+            Gateway(
+                list_interceptors(CREDENTIALS, {}, ["localhost"], lambda *_: "", Forwarder({}), gateway, lambda _: None)
+            )
         )
 
     def _receive(self, content: Any) -> None:

@@ -1,0 +1,65 @@
+"""Serves Python packages to the hosts of jobs: the interceptor for the paths of the package cache.
+
+Hosts authenticate with a token in the address of the index, because `pip` cannot sign requests.
+"""
+
+import base64
+import hmac
+
+from werkzeug import Request, Response
+from werkzeug.utils import send_file
+
+from microjobs_orchestrator.local.gateway.exchange import Exchange, Interceptor
+from microjobs_orchestrator.local.identity import PACKAGES_PATH, PACKAGES_USER
+from microjobs_orchestrator.local.package_index import (
+    FILE,
+    PROJECT,
+    NotFoundError,
+    PackageError,
+    PackageIndex,
+    format_page,
+)
+
+FILE_TYPE = "application/octet-stream"
+
+
+def make_package_server(index: PackageIndex, token: str) -> Interceptor:
+    """Return an interceptor that answers GET and HEAD requests for packages.
+
+    Args:
+        token: the password of `PACKAGES_USER`.
+    """
+    expected = "Basic " + base64.b64encode(f"{PACKAGES_USER}:{token}".encode()).decode()
+
+    def answer_package_request(exchange: Exchange) -> Response | None:
+        request = exchange.request
+        if not request.path.startswith(f"{PACKAGES_PATH}/"):
+            return None
+        if not hmac.compare_digest(request.headers.get("Authorization", "").encode(), expected.encode()):
+            return _refuse(401, "packages are for the hosts of jobs", {"WWW-Authenticate": 'Basic realm="microjobs"'})
+        if request.method not in ("GET", "HEAD"):
+            return _refuse(405, "packages cannot be changed", {"Allow": "GET, HEAD"})
+        try:
+            return _answer(request, index)
+        except PackageError as error:
+            return _refuse(error.status, str(error))
+
+    return answer_package_request
+
+
+def _answer(request: Request, index: PackageIndex) -> Response:
+    match request.path.removeprefix(f"{PACKAGES_PATH}/").split("/"):
+        case ["simple", project, ""] if PROJECT.fullmatch(project):
+            return Response(format_page(project, index.files(project)), content_type="text/html; charset=utf-8")
+        case ["files", project, name] if PROJECT.fullmatch(project) and FILE.fullmatch(name):
+            path, content = index.open(project, name)
+            if path is not None:
+                return send_file(path, request.environ, mimetype=FILE_TYPE, conditional=True)
+            return Response(content, content_type=FILE_TYPE)
+    raise NotFoundError(f"{request.path} is not the path of a project or a file")
+
+
+def _refuse(status: int, reason: str, headers: dict[str, str] | None = None) -> Response:
+    """Return an error whose status line contains the reason, because `pip` prints only the status line."""
+    line = reason.encode("ascii", "replace").decode().replace("\r", " ").replace("\n", " ")
+    return Response(f"{reason}\n", f"{status} {line}", headers, content_type="text/plain; charset=utf-8")

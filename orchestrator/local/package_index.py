@@ -1,0 +1,283 @@
+"""Python packages for hosts: a cache between the hosts and the package index of this machine.
+
+Hosts install their users' requirements from this cache, through `pip` or `uv`. Each file is downloaded once, and
+packages that were installed before can be installed without a network. Hosts can read the cache, but not change it.
+"""
+
+import contextlib
+import hashlib
+import html
+import json
+import logging
+import os
+import re
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from html.parser import HTMLParser
+from pathlib import Path
+from tempfile import NamedTemporaryFile
+from typing import Any
+from urllib.parse import quote, urljoin, urlsplit
+
+import requests
+from urllib3.exceptions import HTTPError
+
+from microjobs.files import write_text
+from microjobs_orchestrator.local.runtimes.base import CannotRunError
+from microjobs_orchestrator.local.space import FreeSpace
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_INDEX = "https://pypi.org/simple"
+ACCEPT = "application/vnd.pypi.simple.v1+json, application/vnd.pypi.simple.v1+html;q=0.2, text/html;q=0.1"
+PROJECT = re.compile(r"[a-z0-9](?:[a-z0-9-]*[a-z0-9])?")
+"""A project's normalized name (PEP 503)."""
+FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+!-]*")
+METADATA = ".metadata"
+"""Suffix of the address of a wheel's metadata (PEP 658)."""
+
+FRESH_SECONDS = 600.0
+"""Age up to which a cached page is used without a request to the index, as long as PyPI lets clients use it."""
+PAUSE_SECONDS = 60.0
+"""Time after a failed request in which cached pages are used at once."""
+TIMEOUTS = (5.0, 60.0)
+"""Seconds to connect to the index, and between two bytes."""
+BLOCK_BYTES = 1 << 18
+MAX_PAGE_BYTES = 64 << 20
+
+
+class PackageError(Exception):
+    """A page or a file cannot be returned. The message states the cause."""
+
+    status = 502
+    """HTTP status of the answer."""
+
+
+class IndexFailedError(PackageError):
+    """The index does not answer, or its answer cannot be used."""
+
+
+class NotFoundError(PackageError):
+    """The index has no such project or file."""
+
+    status = 404
+
+
+class NoSpaceError(PackageError):
+    """The file does not fit on the device of the cache."""
+
+    status = 507
+
+
+@dataclass(frozen=True)
+class IndexFile:
+    """One file of a project, with the attributes of PEP 503, 592, 658 and 700."""
+
+    name: str
+    url: str
+    sha256: str = ""
+    requires_python: str = ""
+    yanked: str | None = None
+    has_metadata: bool = False
+
+
+class PackageIndex:
+    """A cache of the pages and files of a package index.
+
+    Args:
+        folder: the cache. It is created when it is needed.
+        environ: INDEX_URL or PIP_INDEX_URL names the index; SSL_CERT_FILE names the accepted certificates.
+    """
+
+    def __init__(self, folder: Path, environ: Mapping[str, str] = os.environ) -> None:
+        self._folder = folder
+        self._url = (environ.get("INDEX_URL") or environ.get("PIP_INDEX_URL") or DEFAULT_INDEX).rstrip("/")
+        self._verify: str | bool = environ.get("SSL_CERT_FILE") or True
+        self._paused_until = 0.0
+        self._lock = threading.Lock()
+
+    @property
+    def name(self) -> str:
+        """The address of the index without user and password."""
+        parts = urlsplit(self._url)
+        return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+
+    def files(self, project: str) -> Sequence[IndexFile]:
+        """Return the files of a project, from the index or, if it does not answer, from the cache.
+
+        Raises:
+            NotFoundError: the index has no such project.
+            IndexFailedError: the index does not answer, and the project is not in the cache.
+        """
+        page = self._folder / "pages" / f"{project}.json"
+        cached = _read_page(page)
+        if cached is not None and (_age(page) < FRESH_SECONDS or time.monotonic() < self._paused_until):
+            return cached
+        try:
+            found = self._request_page(project)
+        except IndexFailedError as error:
+            self._paused_until = time.monotonic() + PAUSE_SECONDS
+            if cached is None:
+                raise
+            logger.warning("%s; using the cached page of %s", error, project)
+            return cached
+        with self._lock:
+            write_text(page, json.dumps([asdict(item) for item in found]))
+        return found
+
+    def open(self, project: str, name: str) -> tuple[Path | None, Iterator[bytes]]:
+        """Return the path of a cached file, or no path and the file's content, which is cached when it is complete.
+
+        Raises:
+            NotFoundError: the project has no such file.
+            IndexFailedError: the index does not answer, and the file is not in the cache.
+            NoSpaceError: the file does not fit on the device.
+        """
+        files = {item.name: item for item in self.files(project)}
+        source = files.get(name.removesuffix(METADATA))
+        if source is None:
+            raise NotFoundError(f"{project} has no file {name}")
+        is_metadata = name != source.name
+        key = source.sha256 or hashlib.sha256(source.url.encode()).hexdigest()
+        path = self._folder / "files" / key / name
+        if path.is_file():
+            return path, iter(())
+        response = self._get(source.url + (METADATA if is_metadata else ""))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            FreeSpace(path.parent, "Package download").take(name, int(response.headers.get("Content-Length") or 0))
+        except CannotRunError as error:
+            response.close()
+            raise NoSpaceError(str(error)) from error
+        return None, self._download(response, path, "" if is_metadata else source.sha256)
+
+    def _request_page(self, project: str) -> list[IndexFile]:
+        with self._get(f"{self._url}/{project}/", {"Accept": ACCEPT}) as response:
+            try:
+                body = response.raw.read(MAX_PAGE_BYTES, decode_content=True)
+                return list(parse_page(response.headers.get("Content-Type", ""), body, response.url))
+            except (HTTPError, ValueError, KeyError, TypeError, AttributeError) as error:
+                raise IndexFailedError(f"the page of {project} in {self.name} cannot be read: {error}") from error
+
+    def _get(self, url: str, headers: Mapping[str, str] | None = None) -> requests.Response:
+        own, other = urlsplit(self._url), urlsplit(url)
+        auth = (own.username, own.password or "") if own.username and own.hostname == other.hostname else None
+        try:
+            response = requests.get(url, headers=headers, auth=auth, timeout=TIMEOUTS, verify=self._verify, stream=True)
+        except requests.RequestException as error:
+            raise IndexFailedError(f"{self.name} does not answer ({type(error).__name__})") from error
+        if response.status_code in (404, 410):
+            response.close()
+            raise NotFoundError(f"{self.name} has no {other.path.rstrip('/').rpartition('/')[2]}")
+        if not response.ok:
+            response.close()
+            raise IndexFailedError(f"{self.name} answers {response.status_code} {response.reason}")
+        return response
+
+    def _download(self, response: requests.Response, path: Path, sha256: str) -> Iterator[bytes]:
+        """Yield a file's content, and store it if it is complete and has the index's hash."""
+        digest = hashlib.sha256()
+        # Several jobs may download the same file at the same time, so the name of the partial file is unique.
+        with contextlib.closing(response), NamedTemporaryFile(dir=path.parent, prefix=".", delete=False) as partial:
+            try:
+                for chunk in response.iter_content(BLOCK_BYTES):
+                    digest.update(chunk)
+                    partial.write(chunk)
+                    yield chunk
+                partial.flush()
+                if sha256 and digest.hexdigest() != sha256:
+                    raise IndexFailedError(f"{path.name} has another hash than the page of {self.name} states")
+                Path(partial.name).replace(path)
+            finally:
+                Path(partial.name).unlink(missing_ok=True)
+
+
+def parse_page(content_type: str, body: bytes, url: str) -> Iterator[IndexFile]:
+    """Yield the files on an index's page, in JSON (PEP 691) or HTML (PEP 503). Unusual file names are left out."""
+    parse = _parse_json if content_type.partition(";")[0].strip().endswith("+json") else _parse_html
+    return (item for item in parse(body, url) if FILE.fullmatch(item.name) and not item.name.endswith(METADATA))
+
+
+def _parse_json(body: bytes, url: str) -> Iterator[IndexFile]:
+    for item in json.loads(body)["files"]:
+        yanked = item.get("yanked", False)
+        yield IndexFile(
+            item["filename"],
+            urljoin(url, item["url"]),
+            item["hashes"].get("sha256", ""),
+            item.get("requires-python") or "",
+            None if yanked is False else yanked if isinstance(yanked, str) else "",
+            bool(item.get("core-metadata", item.get("dist-info-metadata", False))),
+        )
+
+
+def _parse_html(body: bytes, url: str) -> Iterator[IndexFile]:
+    parser = _AnchorParser()
+    parser.feed(body.decode())
+    for attributes, text in parser.anchors:
+        target, _, fragment = urljoin(url, attributes.get("href") or "").partition("#")
+        sha256 = fragment.removeprefix("sha256=") if fragment.startswith("sha256=") else ""
+        metadata = attributes.get("data-core-metadata", attributes.get("data-dist-info-metadata", "false"))
+        yanked = attributes.get("data-yanked", False)
+        yield IndexFile(
+            text.strip(),
+            target,
+            sha256,
+            attributes.get("data-requires-python") or "",
+            None if yanked is False else yanked or "",
+            metadata != "false",
+        )
+
+
+class _AnchorParser(HTMLParser):
+    """Collects the attributes and the text of each anchor."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.anchors: list[tuple[dict[str, Any], str]] = []
+        self._is_open = False
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag == "a":
+            self._is_open = True
+            self.anchors.append((dict(attrs), ""))
+
+    def handle_endtag(self, tag: str) -> None:
+        self._is_open = self._is_open and tag != "a"
+
+    def handle_data(self, data: str) -> None:
+        if self._is_open:
+            attributes, text = self.anchors[-1]
+            self.anchors[-1] = (attributes, text + data)
+
+
+def format_page(project: str, files: Sequence[IndexFile]) -> str:
+    """Return a project's page in HTML, which all versions of pip can read. Its links lead to this server."""
+    anchors = "".join(f"{_format_anchor(project, item)}<br>\n" for item in files)
+    return f"<!DOCTYPE html>\n<html><head><title>{project}</title></head><body>\n{anchors}</body></html>\n"
+
+
+def _format_anchor(project: str, item: IndexFile) -> str:
+    fragment = f"#sha256={item.sha256}" if item.sha256 else ""
+    attributes = {"href": f"../../files/{project}/{quote(item.name)}{fragment}"}
+    if item.requires_python:
+        attributes["data-requires-python"] = item.requires_python
+    if item.yanked is not None:
+        attributes["data-yanked"] = item.yanked
+    if item.has_metadata:
+        attributes["data-core-metadata"] = "true"
+    text = " ".join(f'{name}="{html.escape(value)}"' for name, value in attributes.items())
+    return f"<a {text}>{html.escape(item.name)}</a>"
+
+
+def _read_page(path: Path) -> list[IndexFile] | None:
+    try:
+        return [IndexFile(**item) for item in json.loads(path.read_text(encoding="utf-8"))]
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def _age(path: Path) -> float:
+    return time.time() - path.stat().st_mtime

@@ -1,0 +1,239 @@
+"""The cache of Python packages, with a package index on this machine in place of PyPI."""
+
+import hashlib
+import json
+import shutil
+import subprocess
+import sys
+import threading
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+import requests
+from requests.auth import HTTPBasicAuth
+
+from microjobs_orchestrator.local import package_index
+from microjobs_orchestrator.local.gateway.chain import Gateway
+from microjobs_orchestrator.local.gateway.listener import Server
+from microjobs_orchestrator.local.gateway.packages import make_package_server
+from microjobs_orchestrator.local.identity import PACKAGES_PATH, PACKAGES_USER
+from microjobs_orchestrator.local.package_index import PackageIndex, parse_page
+
+TOKEN = "token-of-the-tests"  # noqa: S105  of the tests
+WHEEL = "tiny-1.0-py3-none-any.whl"
+JSON = "application/vnd.pypi.simple.v1+json"
+
+
+def make_wheel(path: Path) -> bytes:
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("tiny.py", "value = 7\n")
+        archive.writestr("tiny-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: tiny\nVersion: 1.0\n")
+        archive.writestr("tiny-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        archive.writestr("tiny-1.0.dist-info/RECORD", "")
+    return path.read_bytes()
+
+
+@dataclass
+class Upstream:
+    """A package index: responses by path, and the requested paths."""
+
+    wheel: bytes
+    url: str = ""
+    sha256: str = ""
+    requested: list[str] = field(default_factory=list)
+    is_down: bool = False
+
+    def respond(self, path: str) -> tuple[int, str, bytes]:
+        file = {"filename": WHEEL, "url": f"../../files/{WHEEL}", "hashes": {"sha256": self.sha256}}
+        evil = {"filename": "../evil.whl", "url": "evil.whl", "hashes": {}}
+        pages = {
+            "/simple/tiny/": (JSON, json.dumps({"files": [file, evil]}).encode()),
+            f"/files/{WHEEL}": ("application/zip", self.wheel),
+        }
+        if self.is_down:
+            return 500, "text/plain", b""
+        return (200, *pages[path]) if path in pages else (404, "text/plain", b"")
+
+
+@contextmanager
+def served(upstream: Upstream) -> Iterator[None]:
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            upstream.requested.append(self.path)
+            status, content_type, body = upstream.respond(self.path)
+            self.send_response(status)
+            self.send_header("Content-Type", content_type)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            """Print nothing."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    upstream.url = f"http://user:password@127.0.0.1:{server.server_port}/simple"
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    try:
+        yield
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.fixture
+def upstream(tmp_path: Path) -> Iterator[Upstream]:
+    wheel = make_wheel(tmp_path / WHEEL)
+    created = Upstream(wheel, sha256=hashlib.sha256(wheel).hexdigest())
+    with served(created):
+        yield created
+
+
+@pytest.fixture
+def address(upstream: Upstream, tmp_path: Path) -> Iterator[str]:
+    """The address of a server that serves packages only."""
+    index = PackageIndex(tmp_path / "cache", {"INDEX_URL": upstream.url})
+    server = Server(("127.0.0.1", 0), server_name="localhost")
+    server.wsgi_app = Gateway([make_package_server(index, TOKEN)])
+    server.prepare()
+    thread = threading.Thread(target=server.serve)
+    thread.start()
+    yield f"127.0.0.1:{server.bind_addr[1]}"
+    server.stop()
+    thread.join()
+
+
+def get(address: str, path: str, password: str = TOKEN, method: str = "GET") -> requests.Response:
+    auth = HTTPBasicAuth(PACKAGES_USER, password)
+    return requests.request(method, f"http://{address}{PACKAGES_PATH}/{path}", auth=auth, timeout=30)
+
+
+def install(address: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    uv = shutil.which("uv")
+    if uv is None:
+        pytest.skip("uv is not installed")
+    url = f"http://{PACKAGES_USER}:{TOKEN}@{address}{PACKAGES_PATH}/simple"
+    command = [uv, "pip", "install", "--python", sys.executable, "--target", folder, "--no-cache", "--no-config"]
+    environment = {"UV_DEFAULT_INDEX": url, "PATH": "/usr/bin:/bin", "HOME": str(folder)}
+    return subprocess.run([*map(str, command), "tiny"], env=environment, capture_output=True, text=True, check=False)
+
+
+def test_packages_are_installed_again_without_the_index(address: str, upstream: Upstream, tmp_path: Path) -> None:
+    first = install(address, tmp_path / "first")
+    assert (tmp_path / "first" / "tiny.py").is_file(), first.stderr
+    upstream.is_down = True
+    upstream.requested.clear()
+    second = install(address, tmp_path / "second")
+    assert (tmp_path / "second" / "tiny.py").is_file(), second.stderr
+    assert upstream.requested == []
+
+
+def test_old_page_is_used_if_the_index_fails(address: str, upstream: Upstream, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = get(address, "simple/tiny/")
+    monkeypatch.setattr(package_index, "FRESH_SECONDS", 0.0)
+    upstream.is_down = True
+    assert get(address, "simple/tiny/").text == page.text
+    assert get(address, "simple/tiny/").text == page.text
+    assert upstream.requested == ["/simple/tiny/"] * 2  # after a failure, the index is not asked again for a while
+
+
+def test_failing_index_is_reported_without_its_password(address: str, upstream: Upstream) -> None:
+    upstream.is_down = True
+    response = get(address, "simple/tiny/")
+    shown = upstream.url.replace("user:password@", "")
+    assert (response.status_code, response.reason) == (502, f"{shown} answers 500 Internal Server Error")
+
+
+def test_unknown_project_and_file_have_status_404(address: str) -> None:
+    response = get(address, "simple/missing/")
+    assert response.status_code == 404
+    assert response.reason.endswith("/simple has no missing")
+    assert get(address, "files/tiny/other-1.0.whl").status_code == 404
+
+
+@pytest.mark.parametrize("path", ["simple/tiny/", f"files/tiny/{WHEEL}"])
+@pytest.mark.parametrize("password", ["", "wrong", TOKEN[:-1], f"{TOKEN}é"])
+def test_wrong_token_is_refused(address: str, upstream: Upstream, path: str, password: str) -> None:
+    assert get(address, path, password).status_code == 401
+    assert upstream.requested == []
+
+
+@pytest.mark.parametrize("method", ["PUT", "POST", "DELETE"])
+def test_packages_cannot_be_changed(address: str, method: str) -> None:
+    assert get(address, f"files/tiny/{WHEEL}", method=method).status_code == 405
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "simple/",
+        "simple/Tiny/",
+        "simple/..%2f/",
+        "files/tiny/..%2f..%2fpages%2ftiny.json",
+        "files/tiny/../evil.whl",
+        "",
+    ],
+)
+def test_other_paths_have_status_404(address: str, path: str) -> None:
+    get(address, "simple/tiny/")
+    assert get(address, path).status_code == 404
+
+
+def test_unusual_file_names_are_left_out(address: str) -> None:
+    page = get(address, "simple/tiny/").text
+    assert WHEEL in page
+    assert "evil" not in page
+
+
+def test_file_with_another_hash_is_neither_complete_nor_cached(
+    address: str, upstream: Upstream, tmp_path: Path
+) -> None:
+    get(address, "simple/tiny/")
+    upstream.wheel = b"other"
+    with pytest.raises(requests.RequestException):
+        _ = get(address, f"files/tiny/{WHEEL}").content
+    assert [path for path in (tmp_path / "cache" / "files").rglob("*") if path.is_file()] == []
+
+
+def test_aborted_download_leaves_no_file(upstream: Upstream, tmp_path: Path) -> None:
+    upstream.wheel = bytes(package_index.BLOCK_BYTES * 3)
+    index = PackageIndex(tmp_path / "cache", {"INDEX_URL": upstream.url})
+    _, content = index.open("tiny", WHEEL)
+    next(content)
+    content.close()  # type: ignore[attr-defined]  a generator
+    assert [path for path in (tmp_path / "cache" / "files").rglob("*") if path.is_file()] == []
+
+
+def test_html_and_json_pages_have_the_same_meaning() -> None:
+    content = {
+        "files": [
+            {
+                "filename": WHEEL,
+                "url": "a/x.whl",
+                "hashes": {"sha256": "0" * 64},
+                "requires-python": ">=3.8",
+                "yanked": "broken",
+                "core-metadata": {"sha256": "1" * 64},
+            },
+            {"filename": "tiny-0.1.tar.gz", "url": "https://else.where/tiny-0.1.tar.gz", "hashes": {}},
+        ]
+    }
+    page = (
+        f'<a href="a/x.whl#sha256={"0" * 64}" data-requires-python="&gt;=3.8" data-yanked="broken"'
+        f' data-core-metadata="sha256={"1" * 64}">{WHEEL}</a>'
+        '<a href="https://else.where/tiny-0.1.tar.gz">tiny-0.1.tar.gz</a>'
+    )
+    from_json = list(parse_page(JSON, json.dumps(content).encode(), "https://index/simple/tiny/"))
+    assert list(parse_page("text/html; charset=utf-8", page.encode(), "https://index/simple/tiny/")) == from_json
+    again = parse_page("text/html", package_index.format_page("tiny", from_json).encode(), "https://index/simple/tiny/")
+    assert [item.url for item in again] == [
+        f"https://index/files/tiny/{WHEEL}",
+        "https://index/files/tiny/tiny-0.1.tar.gz",
+    ]
+    assert from_json[0].requires_python == ">=3.8"
+    assert from_json[0].yanked == "broken"
+    assert from_json[1].yanked is None
