@@ -53,9 +53,11 @@ def _find_program(name: str, environment: Environment, layout: Layout) -> str:
 
 
 def search_path(environment: Environment) -> str:
-    """Return the PATH of a host. The folder `fallback` hides pip, which would install packages for all jobs."""
+    """Return the PATH of a host. The folder `fallback` hides a pip that would install packages for all jobs."""
     folders = environment.job.parent
-    return f"{folders / 'bin'}:{folders / 'fallback'}:{environment.bin}"
+    if environment.below is None:
+        return f"{folders / 'bin'}:{folders / 'fallback'}:{environment.bin}"
+    return f"{folders / 'bin'}:{environment.bin}:{folders / 'fallback'}:{environment.below / 'bin'}"
 
 
 def local_path(layout: Layout, path: str) -> Path:

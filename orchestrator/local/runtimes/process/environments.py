@@ -8,6 +8,7 @@ which is published as source, is left out, with the packages that only it needs.
 import fcntl
 import hashlib
 import logging
+import shlex
 import sys
 import sysconfig
 import threading
@@ -19,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import microjobs
-from microjobs import locks
+from microjobs import layered_environment, locks
 from microjobs_orchestrator.local import framework_images, trees
 from microjobs_orchestrator.local.runtimes.base import CannotRunError, MachineFailedError
 from microjobs_orchestrator.local.runtimes.process.managed_process import ManagedProcess
@@ -38,6 +39,8 @@ class Environment:
 
     job: Path
     folder: Path
+    below: Path | None = None
+    """The folder of the environment whose packages this one sees; None if it has all packages itself."""
 
     @property
     def bin(self) -> Path:
@@ -46,6 +49,21 @@ class Environment:
     @property
     def python(self) -> Path:
         return self.bin / "python"
+
+    def extend(self, folder: Path) -> "Environment":
+        """Create an environment for one host on top of this one, into which its program can install packages.
+
+        An environment without pip cannot be extended, and is returned itself.
+        """
+        packages = layered_environment.find_packages(self.folder)
+        if not (packages / "pip").is_dir():
+            return self
+        python = layered_environment.create(folder, [str(packages)])
+        for name in ("pip", "pip3"):  # the programs of the environment below would change it
+            program = folder / "bin" / name
+            program.write_text(f'#!/bin/sh\nexec {shlex.quote(str(python))} -m pip "$@"\n', encoding="utf-8")
+            program.chmod(0o755)
+        return Environment(self.job, folder, self.folder)
 
 
 class Environments:
@@ -153,7 +171,7 @@ def _add_shared_code(folder: Path) -> None:
 
     PYTHONPATH would do so, too, but that variable belongs to the user.
     """
-    packages = Path(sysconfig.get_path("purelib", "venv", vars={"base": str(folder)}))
+    packages = layered_environment.find_packages(folder)
     link, package = packages / "microjobs", Path(microjobs.__file__).parent
     if not link.is_symlink() or link.readlink() != package:
         link.unlink(missing_ok=True)

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
+from microjobs.contract import DEFAULT_ROOT
 from microjobs_orchestrator.local.runtimes.base import Line
 from microjobs_orchestrator.local.runtimes.process import process_shim
 
@@ -47,6 +48,7 @@ class ManagedProcess:
             temporary folder that is removed when the program ends.
         log: the file for the program's output.
         cpus: the CPUs that the program may use; none: all.
+        root: the folder that the program sees as the contract's root, if the kernel allows it; None: no such folder.
         inherited_files: file descriptors that stay open until the last process of the program has ended.
     """
 
@@ -58,6 +60,7 @@ class ManagedProcess:
         *,
         scratch: Iterable[str] = (),
         cpus: Iterable[int] = (),
+        root: Path | None = None,
         inherited_files: Sequence[int] = (),
     ) -> None:
         # Not next to the log, where the path could be too long: programs create sockets in this folder, and a socket's
@@ -69,6 +72,7 @@ class ManagedProcess:
         self.exit_code: int | None = None
         """The program's exit code, negative if the shim was killed; None while the program runs."""
         shim = [sys.executable, "-I", "-S", process_shim.__file__, str(log), folder, ",".join(map(str, cpus))]
+        shim += ["", ""] if root is None else [str(root), DEFAULT_ROOT]
         try:
             log.touch()
             self._shim = subprocess.Popen(

@@ -1,4 +1,5 @@
-"""Runs one program, and exits with the program's exit code: `python -I -S process_shim.py LOG SCRATCH CPUS COMMAND…`.
+"""Runs one program, and exits with the program's exit code: `python -I -S process_shim.py LOG SCRATCH CPUS FOLDER PATH
+COMMAND…`. The program sees FOLDER at PATH too, if the kernel allows mount namespaces.
 
 Each line of output is written to the log, after the time when it was read, in microseconds. A `+` after the time marks
 the beginning of a very long line, which continues after a carriage return in the next line of the log. After each write
@@ -22,6 +23,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import IO
 
@@ -32,6 +34,8 @@ DRAIN_SECONDS = 2.0
 MAX_LINE_BYTES = 1 << 20
 
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36  # linux/prctl.h
+_CLONE_NEWNS, _CLONE_NEWUSER = 0x20000, 0x10000000  # linux/sched.h
+_MS_BIND, _MS_REC, _MS_PRIVATE = 0x1000, 0x4000, 0x40000  # linux/mount.h
 
 
 class Log:
@@ -66,9 +70,9 @@ class Log:
 
 
 class Shim:
-    """Runs a program until its last process has ended."""
+    """Runs a program until its last process has ended. `prepare` is called in the program's process."""
 
-    def __init__(self, command: Sequence[str], log: Log) -> None:
+    def __init__(self, command: Sequence[str], log: Log, prepare: Callable[[], None] = lambda: None) -> None:
         self._log = log
         self._deadline = float("inf")
         self._wake_reader, wake_writer = os.pipe()
@@ -85,7 +89,7 @@ class Shim:
             stderr=subprocess.STDOUT,
             bufsize=0,
             process_group=0,
-            preexec_fn=lambda: _prctl(_PR_SET_PDEATHSIG, signal.SIGTERM),  # sent if the shim is killed
+            preexec_fn=lambda: _prepare_program(prepare),
         )
         assert self._program.stdout is not None  # noqa: S101  for mypy
         self._output = self._program.stdout.fileno()
@@ -227,16 +231,73 @@ def remove_scratch(scratch: str) -> None:
         remove_tree(scratch)
 
 
+def _prepare_program(prepare: Callable[[], None]) -> None:
+    _prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)  # sent if the shim is killed
+    prepare()
+
+
+def show_folder(folder: str, path: str, scratch: str) -> None:
+    """Make a folder visible at a path, for this process and its children only. If that fails, print a line about it."""
+    try:
+        _unshare_mounts()
+        if not Path(path).is_dir():
+            _make_mount_point(Path(path), Path(scratch))
+        _mount(folder, path, None, _MS_BIND | _MS_REC)
+    except OSError as error:
+        reason = f"[microjobs] {path} is not available to this process, because it cannot mount folders ({error}): "
+        os.write(2, f"{reason}read the path of this folder from the variable SAGEMAKER_BASE_DIR\n".encode())
+
+
+def _unshare_mounts() -> None:
+    """Give this process its own mounts. Only root can do this without a user namespace."""
+    user, group = os.getuid(), os.getgid()
+    if ctypes.CDLL(None).unshare(_CLONE_NEWNS) != 0:
+        _check(ctypes.CDLL(None, use_errno=True).unshare(_CLONE_NEWUSER | _CLONE_NEWNS))
+        process = Path("/proc/self")
+        (process / "setgroups").write_text("deny")
+        (process / "uid_map").write_text(f"{user} {user} 1")
+        (process / "gid_map").write_text(f"{group} {group} 1")
+    _mount("none", "/", None, _MS_REC | _MS_PRIVATE)
+
+
+def _make_mount_point(path: Path, scratch: Path) -> None:
+    """Replace the parent folder of a missing path by a copy of mounts and links that also has the path."""
+    parent, original = path.parent, scratch / f"original{path.parent.name}"
+    original.mkdir()
+    _mount(str(parent), str(original), None, _MS_BIND | _MS_REC)
+    _mount("none", str(parent), "tmpfs", 0)
+    for entry in original.iterdir():
+        copy = parent / entry.name
+        if entry.is_symlink():
+            copy.symlink_to(entry.readlink())
+            continue
+        copy.mkdir() if entry.is_dir() else copy.touch()
+        _mount(str(entry), str(copy), None, _MS_BIND | _MS_REC)
+    path.mkdir()
+
+
+def _mount(source: str, target: str, kind: str | None, flags: int) -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    _check(libc.mount(source.encode(), target.encode(), kind and kind.encode(), ctypes.c_ulong(flags), None))
+
+
+def _check(result: int) -> None:
+    if result != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+
+
 def _prctl(option: int, value: int) -> None:
     ctypes.CDLL(None).prctl(option, value, 0, 0, 0)
 
 
-def main(log_path: str, scratch: str, cpus: str, *command: str) -> int:
+def main(log_path: str, scratch: str, cpus: str, folder: str, path: str, *command: str) -> int:
     if cpus:
         os.sched_setaffinity(0, map(int, cpus.split(",")))
     file = Path(log_path).open("ab")  # noqa: SIM115  closed below, because that can fail
     try:
-        return _run(command, Log(file, _notify_server))
+        prepare = partial(show_folder, folder, path, scratch) if folder else lambda: None
+        return _run(command, Log(file, _notify_server), prepare)
     finally:
         with contextlib.suppress(OSError):  # a full disk must not change the exit code
             file.close()
@@ -249,10 +310,10 @@ def _notify_server() -> None:
         os.write(sys.stdout.fileno(), b"\0")
 
 
-def _run(command: Sequence[str], log: Log) -> int:
+def _run(command: Sequence[str], log: Log, prepare: Callable[[], None]) -> int:
     os.set_blocking(sys.stdout.fileno(), False)
     try:
-        shim = Shim(command, log)
+        shim = Shim(command, log, prepare)
     except OSError as error:
         log.add(f"cannot start {command[0]!r}: {error.strerror}\n".encode())
         return 127 if isinstance(error, FileNotFoundError) else 126  # as in Docker and shells

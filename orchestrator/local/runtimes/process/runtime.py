@@ -98,6 +98,8 @@ class ProcessRuntime:
     ) -> ProcessHost:
         folder = self._folder(plan.name) / host.name
         layout = Layout(folder / "root")
+        if host.entrypoint is not None:  # the user's program may install packages
+            environment = environment.extend(folder / "environment")
         command = commands.command_line(host, environment, layout)
         _write_files(host, layout)
         with locked_file(folder / LOCK_FILE) as lock:
@@ -107,6 +109,7 @@ class ProcessRuntime:
                 folder / "log",
                 scratch=("HOME", "MPLCONFIGDIR", *((SOCKET_FOLDER,) if host.port else ())),
                 cpus=self._choose_cpus(host),
+                root=layout.root,
                 inherited_files=(lock, *(holder.fileno() for holder in holders)),
             )
             os.write(lock, b"%d" % process.pid)
