@@ -13,7 +13,7 @@ import os
 import re
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from html.parser import HTMLParser
 from pathlib import Path
@@ -127,8 +127,8 @@ class PackageIndex:
             write_text(page, json.dumps([asdict(item) for item in found]))
         return found
 
-    def open(self, project: str, name: str) -> tuple[Path | None, Iterator[bytes]]:
-        """Return the path of a cached file, or no path and the file's content, which is cached when it is complete.
+    def open(self, project: str, name: str) -> Path | Generator[bytes]:
+        """Return the path of a cached file, or else the file's content, which is cached when it is complete.
 
         Raises:
             NotFoundError: the project has no such file.
@@ -143,7 +143,7 @@ class PackageIndex:
         key = source.sha256 or hashlib.sha256(source.url.encode()).hexdigest()
         path = self._folder / "files" / key / name
         if path.is_file():
-            return path, iter(())
+            return path
         response = self._get(source.url + (METADATA if is_metadata else ""))
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -151,7 +151,7 @@ class PackageIndex:
         except CannotRunError as error:
             response.close()
             raise NoSpaceError(str(error)) from error
-        return None, self._download(response, path, "" if is_metadata else source.sha256)
+        return self._download(response, path, "" if is_metadata else source.sha256)
 
     def _request_page(self, project: str) -> list[IndexFile]:
         with self._get(f"{self._url}/{project}/", {"Accept": ACCEPT}) as response:
@@ -176,7 +176,7 @@ class PackageIndex:
             raise IndexFailedError(f"{self.name} answers {response.status_code} {response.reason}")
         return response
 
-    def _download(self, response: requests.Response, path: Path, sha256: str) -> Iterator[bytes]:
+    def _download(self, response: requests.Response, path: Path, sha256: str) -> Generator[bytes]:
         """Yield a file's content, and store it if it is complete and has the index's hash."""
         digest = hashlib.sha256()
         # Several jobs may download the same file at the same time, so the name of the partial file is unique.

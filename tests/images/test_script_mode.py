@@ -1,4 +1,4 @@
-"""A user's train.py in the images of the trainers."""
+"""A user's train.py in the images with script mode."""
 
 import json
 import tarfile
@@ -11,7 +11,7 @@ from microjobs.contract import Layout
 from tests.images.conftest import RunJob, StartJob
 from tests.images.training import write_request
 
-pytestmark = [pytest.mark.engine, pytest.mark.parametrize("job", ["train-tensorflow", "train-pytorch"])]
+pytestmark = [pytest.mark.engine, pytest.mark.parametrize("job", ["train-tensorflow", "train-pytorch", "preprocess"])]
 
 SOURCE = "input/data/code"
 

@@ -1,6 +1,7 @@
 """Tests of processing jobs: a boto3 client sends requests to a server that runs containers."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,7 +9,8 @@ from botocore.exceptions import ClientError
 
 from microjobs.contract import Layout
 from tests.conftest import image_name
-from tests.local.clients import LocalServer, processing_input, processing_output, wait_until
+from tests.local.clients import LocalServer, processing_input, processing_output, started, wait_until
+from tests.packages import NAME, served
 
 pytestmark = pytest.mark.engine
 
@@ -100,12 +102,28 @@ def test_missing_input_fails_the_job(local: LocalServer) -> None:
 def test_failure_reason_explains_that_pip_is_missing(local: LocalServer) -> None:
     """FrameworkProcessor of the SDK runs such a command for a script with requirements."""
     application = {
-        "ImageUri": image_name("preprocess"),
+        "ImageUri": image_name("batch-score"),
         "ContainerEntrypoint": ["/bin/bash", "-c"],
         "ContainerArguments": ["set -e; pip uninstall --yes typing; pip install -r requirements.txt"],
     }
     job = local.process("", AppSpecification=application)
-    assert "image preprocess has no pip, so requirements of your script cannot be installed" in job["FailureReason"]
+    assert "image batch-score has no pip, so requirements of your script cannot be installed" in job["FailureReason"]
+
+
+def test_jobs_share_a_cache_of_packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    application = {
+        "ImageUri": image_name("preprocess"),
+        "ContainerEntrypoint": ["/bin/sh", "-c"],
+        "ContainerArguments": ["pip install tiny && python3 -c 'import tiny'"],
+    }
+    with served(tmp_path) as upstream:
+        monkeypatch.setenv("INDEX_URL", upstream.url)
+        with started(tmp_path / "home", runtime="docker") as local:
+            first = local.process("", AppSpecification=application)
+            upstream.is_down = True
+            second = local.process("", AppSpecification=application)
+    assert [job["ProcessingJobStatus"] for job in (first, second)] == ["Completed", "Completed"], (first, second)
+    assert sorted(upstream.requested) == [f"/files/{NAME}", "/simple/tiny/"]
 
 
 def test_local_path_outside_of_the_folder_raises(local: LocalServer) -> None:

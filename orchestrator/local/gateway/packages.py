@@ -5,6 +5,7 @@ Hosts authenticate with a token in the address of the index, because `pip` canno
 
 import base64
 import hmac
+from pathlib import Path
 
 from werkzeug import Request, Response
 from werkzeug.utils import send_file
@@ -52,9 +53,9 @@ def _answer(request: Request, index: PackageIndex) -> Response:
         case ["simple", project, ""] if PROJECT.fullmatch(project):
             return Response(format_page(project, index.files(project)), content_type="text/html; charset=utf-8")
         case ["files", project, name] if PROJECT.fullmatch(project) and FILE.fullmatch(name):
-            path, content = index.open(project, name)
-            if path is not None:
-                return send_file(path, request.environ, mimetype=FILE_TYPE, conditional=True)
+            content = index.open(project, name)
+            if isinstance(content, Path):
+                return send_file(content, request.environ, mimetype=FILE_TYPE, conditional=True)
             return Response(content, content_type=FILE_TYPE)
     raise NotFoundError(f"{request.path} is not the path of a project or a file")
 

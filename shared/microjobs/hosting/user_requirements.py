@@ -20,11 +20,11 @@ import stat
 import subprocess
 import sys
 import tempfile
-import venv
 from collections import deque
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from microjobs import layered_environment
 from microjobs.errors import UserError
 from microjobs.interpreter import FLAGS
 from microjobs.run import STOP_SIGNALS
@@ -125,10 +125,7 @@ def _locked(path: Path) -> Iterator[None]:
 def _make_environment(folder: Path) -> None:
     """Make a virtual environment that finds its own packages first, then those of this process's environment."""
     shutil.rmtree(folder, ignore_errors=True)
-    venv.EnvBuilder(symlinks=True).create(folder)
-    lines = (f"import site; site.addsitedir({path!r})\n" for path in site.getsitepackages())
-    packages = folder / "lib" / f"python{sys.version_info[0]}.{sys.version_info[1]}" / "site-packages"
-    (packages / "image.pth").write_text("".join(lines))
+    layered_environment.create(folder, site.getsitepackages())
     pins = (f"{name}=={importlib.metadata.version(name)}\n" for name in PINNED_PACKAGES)
     (folder / "constraints.txt").write_text("".join(pins))
 

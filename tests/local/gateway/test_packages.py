@@ -1,16 +1,11 @@
 """The cache of Python packages, with a package index on this machine in place of PyPI."""
 
-import hashlib
 import json
 import shutil
 import subprocess
 import sys
 import threading
-import zipfile
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -23,74 +18,16 @@ from microjobs_orchestrator.local.gateway.listener import Server
 from microjobs_orchestrator.local.gateway.packages import make_package_server
 from microjobs_orchestrator.local.identity import PACKAGES_PATH, PACKAGES_USER
 from microjobs_orchestrator.local.package_index import PackageIndex, parse_page
+from tests.packages import JSON, Upstream, served
+from tests.packages import NAME as WHEEL
 
 TOKEN = "token-of-the-tests"  # noqa: S105  of the tests
-WHEEL = "tiny-1.0-py3-none-any.whl"
-JSON = "application/vnd.pypi.simple.v1+json"
-
-
-def make_wheel(path: Path) -> bytes:
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("tiny.py", "value = 7\n")
-        archive.writestr("tiny-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: tiny\nVersion: 1.0\n")
-        archive.writestr("tiny-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
-        archive.writestr("tiny-1.0.dist-info/RECORD", "")
-    return path.read_bytes()
-
-
-@dataclass
-class Upstream:
-    """A package index: responses by path, and the requested paths."""
-
-    wheel: bytes
-    url: str = ""
-    sha256: str = ""
-    requested: list[str] = field(default_factory=list)
-    is_down: bool = False
-
-    def respond(self, path: str) -> tuple[int, str, bytes]:
-        file = {"filename": WHEEL, "url": f"../../files/{WHEEL}", "hashes": {"sha256": self.sha256}}
-        evil = {"filename": "../evil.whl", "url": "evil.whl", "hashes": {}}
-        pages = {
-            "/simple/tiny/": (JSON, json.dumps({"files": [file, evil]}).encode()),
-            f"/files/{WHEEL}": ("application/zip", self.wheel),
-        }
-        if self.is_down:
-            return 500, "text/plain", b""
-        return (200, *pages[path]) if path in pages else (404, "text/plain", b"")
-
-
-@contextmanager
-def served(upstream: Upstream) -> Iterator[None]:
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            upstream.requested.append(self.path)
-            status, content_type, body = upstream.respond(self.path)
-            self.send_response(status)
-            self.send_header("Content-Type", content_type)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_: object) -> None:
-            """Print nothing."""
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    upstream.url = f"http://user:password@127.0.0.1:{server.server_port}/simple"
-    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-    try:
-        yield
-    finally:
-        server.shutdown()
-        server.server_close()
 
 
 @pytest.fixture
 def upstream(tmp_path: Path) -> Iterator[Upstream]:
-    wheel = make_wheel(tmp_path / WHEEL)
-    created = Upstream(wheel, sha256=hashlib.sha256(wheel).hexdigest())
-    with served(created):
-        yield created
+    with served(tmp_path) as upstream:
+        yield upstream
 
 
 @pytest.fixture
@@ -202,9 +139,10 @@ def test_file_with_another_hash_is_neither_complete_nor_cached(
 def test_aborted_download_leaves_no_file(upstream: Upstream, tmp_path: Path) -> None:
     upstream.wheel = bytes(package_index.BLOCK_BYTES * 3)
     index = PackageIndex(tmp_path / "cache", {"INDEX_URL": upstream.url})
-    _, content = index.open("tiny", WHEEL)
+    content = index.open("tiny", WHEEL)
+    assert not isinstance(content, Path)
     next(content)
-    content.close()  # type: ignore[attr-defined]  a generator
+    content.close()
     assert [path for path in (tmp_path / "cache" / "files").rglob("*") if path.is_file()] == []
 
 

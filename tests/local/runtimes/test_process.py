@@ -46,7 +46,7 @@ from tests.local.runtimes.processes import (
 )
 from tests.local.trees import copy_from_host
 
-PR_CAPBSET_DROP, CAP_DAC_OVERRIDE = 24, 1
+PR_CAPBSET_DROP, CAP_DAC_OVERRIDE, CAP_SYS_ADMIN = 24, 1, 21
 
 ROOT = Layout()
 INPUT = str(ROOT.processing("input"))
@@ -454,10 +454,13 @@ with socket.create_server((os.environ["MICROJOBS_ADDRESS"], 18786)):
         wait_for_line(host, b"up")
 
 
-def run_shim(log: str, scratch: Path, script: str, **options: Any) -> int:
-    """Run a shim without a server; return its exit code."""
+def run_shim(
+    log: str, scratch: Path, script: str, *, folder: Path | None = None, path: Path | None = None, **options: Any
+) -> int:
+    """Run a shim without a server; return its exit code. The script sees `folder` at `path`."""
     scratch.mkdir()
-    command = [sys.executable, "-I", "-S", process_shim.__file__, log, str(scratch), "", "sh", "-c", script]
+    shown = [str(folder or ""), str(path or "")]
+    command = [sys.executable, "-I", "-S", process_shim.__file__, log, str(scratch), "", *shown, "sh", "-c", script]
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **options
     ) as process:
@@ -471,7 +474,15 @@ def test_log_on_a_full_disk_does_not_change_the_exit_code(tmp_path: Path) -> Non
 
 def test_output_left_in_the_pipe_at_the_end_is_logged(tmp_path: Path) -> None:
     (tmp_path / "scratch").mkdir()
-    shim = [sys.executable, "-I", "-S", process_shim.__file__, str(tmp_path / "log"), str(tmp_path / "scratch"), ""]
+    shim = [
+        sys.executable,
+        "-I",
+        "-S",
+        process_shim.__file__,
+        str(tmp_path / "log"),
+        str(tmp_path / "scratch"),
+        *[""] * 3,
+    ]
     # More than one read of the shim, and less than the pipe holds; the shim is stopped until the program has ended.
     code = "import fcntl, os; fcntl.fcntl(1, fcntl.F_SETPIPE_SZ, 1 << 20); os.kill(os.getppid(), 19)"
     command = [*shim, sys.executable, "-c", f"{code}; os.write(1, b'line\\n' * 100_000)"]
@@ -487,14 +498,15 @@ def test_output_left_in_the_pipe_at_the_end_is_logged(tmp_path: Path) -> None:
 def test_folders_that_a_job_made_read_only_are_removed(tmp_path: Path) -> None:
     folder = tmp_path / "scratch" / "cache"
     script = f"mkdir -p {folder}/inner && touch {folder}/inner/file && chmod 555 {folder}/inner {folder}"
-    assert run_shim(str(tmp_path / "log"), tmp_path / "scratch", script, preexec_fn=drop_write_capability) == 0
+    assert run_shim(str(tmp_path / "log"), tmp_path / "scratch", script, preexec_fn=drop_capabilities) == 0
     assert not folder.exists()
 
 
-def drop_write_capability() -> None:
-    """Drop the capability with which root can write into read-only folders."""
+def drop_capabilities() -> None:
+    """Drop the capabilities with which root can write into read-only folders and mount folders."""
     if os.geteuid() == 0:
-        ctypes.CDLL(None).prctl(PR_CAPBSET_DROP, CAP_DAC_OVERRIDE, 0, 0, 0)
+        for capability in (CAP_DAC_OVERRIDE, CAP_SYS_ADMIN):
+            ctypes.CDLL(None).prctl(PR_CAPBSET_DROP, capability, 0, 0, 0)
 
 
 def test_program_that_cannot_be_started_leaves_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -503,3 +515,41 @@ def test_program_that_cannot_be_started_leaves_no_folder(tmp_path: Path, monkeyp
     with pytest.raises(ValueError, match="null"):
         ManagedProcess(["true"], {"A": "a\0b"}, tmp_path / "log")
     assert list((tmp_path / "temporary").iterdir()) == []
+
+
+def test_program_finds_the_usual_paths(start: Start, tmp_path: Path) -> None:
+    text = str(ROOT.processing("text"))
+    code = f"import pathlib; p = pathlib.Path({text!r}); p.mkdir(parents=True); (p / 'a').write_text('b')"
+    host = start(program(tmp_path, code))
+    assert host.wait() == Exit(0), output(host)
+    assert copy_from_host(host, text, tmp_path / "copy")
+    assert (tmp_path / "copy" / "a").read_text() == "b"
+    assert not Path(text).exists()
+
+
+@pytest.mark.parametrize("user", ["root", "any-user"])
+def test_missing_root_is_added_to_its_parent_folder(user: str, tmp_path: Path) -> None:
+    parent, folder = tmp_path / "parent", tmp_path / "root"
+    for path in (parent / "other", folder):
+        path.mkdir(parents=True)
+    (parent / "other" / "file").write_text("1")
+    (parent / "link").symlink_to("other/file")
+    (parent / "file").write_text("2")
+    (folder / "content").write_text("3")
+    script = f"cd {parent} && cat other/file link file ml/content && echo 4 > ml/new"
+    prepare = drop_capabilities if user == "any-user" else None
+    shown = {"folder": folder, "path": parent / "ml"}
+    code = run_shim(str(tmp_path / "log"), tmp_path / "scratch", script, **shown, preexec_fn=prepare)
+    log = (tmp_path / "log").read_text()
+    assert code == 0, log
+    assert log.endswith(" 1123\n")
+    assert (folder / "new").read_text() == "4\n"
+    assert sorted(names(parent.iterdir())) == ["file", "link", "other"]
+
+
+def test_root_that_cannot_be_mounted_is_reported(tmp_path: Path) -> None:
+    path = tmp_path / "missing" / "ml"
+    assert run_shim(str(tmp_path / "log"), tmp_path / "scratch", "exit 5", folder=tmp_path, path=path) == 5
+    log = (tmp_path / "log").read_text()
+    assert f"[microjobs] {path} is not available to this process" in log
+    assert "read the path of this folder from the variable SAGEMAKER_BASE_DIR" in log

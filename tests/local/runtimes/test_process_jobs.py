@@ -32,6 +32,7 @@ from tests.conftest import CONTAINERS
 from tests.local.machine import environments, listening_addresses
 from tests.local.runtimes.processes import host_plan, make_home, names, output, wait_for_line
 from tests.local.trees import copy_from_host
+from tests.packages import make_wheel
 
 ROOT = Layout()
 INPUT, TRAIN, TEST = (str(ROOT.processing(name)) for name in ("input", "train", "test"))
@@ -105,6 +106,21 @@ def test_preprocessing_runs_on_one_host(runtime: ProcessRuntime, tmp_path: Path)
     assert copy_from_host(host, TRAIN, tmp_path / "train")
     np.testing.assert_allclose(np.load(tmp_path / "train" / "x_train.npy").mean(axis=0), np.zeros(13), atol=1e-5)
     assert "scaled 13 features with the statistics of 200 training rows" in output(host)
+
+
+def test_packages_of_a_users_program_are_its_own(runtime: ProcessRuntime, tmp_path: Path) -> None:
+    folder = tmp_path / "code"
+    folder.mkdir()
+    wheel = make_wheel(folder)
+    code = Input(str(ROOT.processing("code")), folder)
+    script = f"pip install --no-index {ROOT.processing('code') / wheel.name} && python3 -c 'import tiny, numpy'"
+    plan = host_plan(tmp_path, "preprocess", inputs=(code,), entrypoint=("bash", "-c"), arguments=(script,))
+    (host,) = runtime.start(Plan("processing-job/installs", (plan,)))
+    assert host.wait() == Exit(0), output(host)
+    other = host_plan(tmp_path / "other", "preprocess", entrypoint=("python3", "-c"), arguments=("import tiny",))
+    (host,) = runtime.start(Plan("processing-job/other", (other,)))
+    assert host.wait() == Exit(1)
+    assert "No module named 'tiny'" in output(host)
 
 
 def test_preprocessing_runs_on_four_hosts(runtime: ProcessRuntime, tmp_path: Path) -> None:

@@ -4,7 +4,9 @@ Differences from containers:
 
 - Only the jobs of this repository run, chosen by the image's name. Script mode is not available (see `packages`).
 - The contract's root is a folder of the host, named by `SAGEMAKER_BASE_DIR`. Paths in a request's entry point and
-  arguments are changed accordingly. A user's script that contains a path below the usual root does not find it.
+  arguments are changed accordingly. The processes of the host also see the folder at the usual root, if the kernel
+  allows them a mount namespace; otherwise the host's log states that they do not.
+- A request's entry point runs in an environment of its own, on top of the job's, so that it can install packages.
 - Hosts are processes with loopback addresses (`microjobs.network`). They have the caller's access to files and to the
   network. So network isolation is refused, and memory is not limited.
 - Hosts end with the server, however the server ends, because a later server could not adopt them.

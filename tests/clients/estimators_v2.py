@@ -1,0 +1,109 @@
+"""Typical script-mode programs with the estimators of the SageMaker SDK v2, with the names of AWS's framework images.
+
+Runs in the SDK's virtual environment. Usage: estimators_v2.py
+"""
+
+import json
+import os
+import tarfile
+import time
+from pathlib import Path
+from textwrap import dedent
+
+import numpy as np
+import sagemaker
+from sagemaker.pytorch import PyTorch
+from sagemaker.sklearn import SKLearn
+from sagemaker.tensorflow import TensorFlow
+
+# The SDK polls every 5 to 30 seconds.
+sleep = time.sleep
+time.sleep = lambda seconds: sleep(min(float(seconds), 0.5))
+session, role = sagemaker.Session(), os.environ["SAGEMAKER_ROLE"]
+results: dict[str, object] = {}
+
+ARGUMENTS = """
+import argparse, os
+import numpy as np
+parser = argparse.ArgumentParser()
+parser.add_argument("--epochs", type=int)
+parser.add_argument("--learning_rate", type=float)
+parser.add_argument("--model_dir")
+parser.add_argument("--train", default=os.environ["SM_CHANNEL_TRAIN"])
+options, _ = parser.parse_known_args()
+x, y = (np.load(os.path.join(options.train, f"{name}_train.npy")) for name in "xy")
+target = os.environ["SM_MODEL_DIR"]
+"""
+SCRIPTS = {
+    "sklearn": """
+        import joblib
+        from sklearn.linear_model import SGDRegressor
+        from settings import SEED
+        model = SGDRegressor(max_iter=options.epochs, eta0=options.learning_rate, random_state=SEED, tol=None)
+        model.fit(x, y)
+        joblib.dump(model, os.path.join(target, "model.joblib"))
+        print(f"loss: {np.mean((model.predict(x) - y) ** 2):.6f};")
+        """,
+    "tensorflow": """
+        import tensorflow as tf
+        from settings import SEED
+        tf.keras.utils.set_random_seed(SEED)
+        model = tf.keras.Sequential([tf.keras.Input((x.shape[1],)), tf.keras.layers.Dense(1)])
+        model.compile(tf.keras.optimizers.SGD(options.learning_rate), "mse")
+        history = model.fit(x, y, epochs=options.epochs, verbose=0)
+        model.export(os.path.join(target, "1"))
+        print(f"loss: {history.history['loss'][-1]:.6f};")
+        """,
+    "pytorch": """
+        import torch
+        from settings import SEED
+        torch.manual_seed(SEED)
+        model = torch.nn.Linear(x.shape[1], 1)
+        optimizer = torch.optim.SGD(model.parameters(), options.learning_rate)
+        rows, targets = torch.tensor(x).float(), torch.tensor(y).float()[:, None]
+        for _ in range(options.epochs):
+            optimizer.zero_grad()
+            loss = torch.nn.functional.mse_loss(model(rows), targets)
+            loss.backward()
+            optimizer.step()
+        torch.save(model.state_dict(), os.path.join(target, "model.pth"))
+        print(f"loss: {loss.item():.6f};")
+        """,
+}
+VERSIONS = {
+    "sklearn": (SKLearn, {"framework_version": "1.2-1"}),
+    "tensorflow": (TensorFlow, {"framework_version": "2.3.1", "py_version": "py37"}),
+    "pytorch": (PyTorch, {"framework_version": "2.3", "py_version": "py311"}),
+}
+
+random = np.random.default_rng(0)
+x = random.normal(size=(200, 4))
+Path("data").mkdir()
+np.save("data/x_train.npy", x)
+np.save("data/y_train.npy", x @ [1.0, 2.0, -1.0, 0.5] + 3)
+train = session.upload_data("data", key_prefix="estimators/data")
+
+for name, script in SCRIPTS.items():
+    source = Path(f"source-{name}")
+    source.mkdir()
+    (source / "train.py").write_text(ARGUMENTS + dedent(script))
+    (source / "settings.py").write_text("SEED = 1\n")
+    estimator_class, versions = VERSIONS[name]
+    estimator = estimator_class(
+        entry_point="train.py",
+        source_dir=str(source),
+        role=role,
+        instance_count=1,
+        instance_type="ml.m5.large",
+        hyperparameters={"epochs": 200, "learning_rate": 0.05},
+        metric_definitions=[{"Name": "loss", "Regex": "loss: ([0-9.]+);"}],
+        **versions,
+    )
+    estimator.fit({"train": train})
+    described = estimator.latest_training_job.describe()
+    sagemaker.s3.S3Downloader.download(estimator.model_data, f"model-{name}")
+    with tarfile.open(f"model-{name}/model.tar.gz") as archive:
+        files = sorted(archive.getnames())
+    results[name] = {"loss": described["FinalMetricDataList"][0]["Value"], "files": files}
+print()  # ends the last line of the SDK's output
+print(json.dumps(results))

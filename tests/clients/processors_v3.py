@@ -1,0 +1,63 @@
+"""Users' processing scripts with the processors of the SageMaker SDK v3, with the name of AWS's scikit-learn image.
+
+Runs in the SDK's virtual environment. Usage: processors_v3.py WHEEL
+"""
+
+import json
+import os
+import shutil
+import sys
+import time
+from pathlib import Path
+from textwrap import dedent
+
+from sagemaker.core import image_uris
+from sagemaker.core.helper.session_helper import Session
+from sagemaker.core.processing import FrameworkProcessor, ScriptProcessor
+from sagemaker.core.shapes import ProcessingOutput, ProcessingS3Output
+
+from microjobs.contract import Layout
+
+wheel = Path(sys.argv[1])
+# The SDK polls every 5 to 30 seconds.
+sleep = time.sleep
+time.sleep = lambda seconds: sleep(min(float(seconds), 0.5))
+session, role = Session(), os.environ["SAGEMAKER_ROLE"]
+bucket, instance_type = session.default_bucket(), "ml.m5.large"
+image = image_uris.retrieve("sklearn", "us-east-1", version="1.2-1", instance_type=instance_type)
+out_folder = str(Layout().processing("out"))
+results: dict[str, object] = {}
+
+
+def output(name: str) -> list[ProcessingOutput]:
+    s3 = ProcessingS3Output(s3_uri=f"s3://{bucket}/{name}", local_path=out_folder, s3_upload_mode="EndOfJob")
+    return [ProcessingOutput(output_name=name, s3_output=s3)]
+
+
+# --- ScriptProcessor
+Path("script.py").write_text(
+    f"import sys, pandas, pyarrow, sklearn\nopen('{out_folder}/argv.txt', 'w').write(' '.join(sys.argv[1:]))\n"
+)
+script = ScriptProcessor(image_uri=image, command=["python3"], role=role, instance_count=1, instance_type=instance_type)
+script.run(code="script.py", arguments=["--rows", "3"], outputs=output("script"), logs=False)
+results["script"] = session.read_s3_file(bucket, "script/argv.txt")
+
+# --- FrameworkProcessor
+source = Path("source")
+source.mkdir()
+shutil.copy(wheel, source)
+(source / "requirements.txt").write_text(f"./{wheel.name}\n")
+(source / "job.py").write_text(
+    dedent(f"""
+    import sys
+    import tiny
+    open("{out_folder}/result.txt", "w").write(f"{{tiny.value}} {{sys.argv[1:]}}")
+    """)
+)
+framework = FrameworkProcessor(
+    image_uri=image, role=role, instance_count=1, instance_type=instance_type, command=["python3"]
+)
+framework.run(code="job.py", source_dir="source", arguments=["x"], outputs=output("framework"), logs=False)
+results["framework"] = session.read_s3_file(bucket, "framework/result.txt")
+print()  # ends the last line of the SDK's output
+print(json.dumps(results))

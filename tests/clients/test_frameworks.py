@@ -1,0 +1,55 @@
+"""Programs that name AWS's framework images, with `--framework-images`."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.clients.environments import run_program
+from tests.local.clients import LocalServer, started
+from tests.packages import make_wheel
+
+pytestmark = [pytest.mark.engine, pytest.mark.timeout(600)]
+
+
+@pytest.fixture(scope="module", params=["docker", "process"])
+def on_each_runtime(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServer]:
+    folder = tmp_path_factory.mktemp("home")
+    with started(folder, runtime=request.param, framework_images=True) as local:
+        yield local
+
+
+@pytest.fixture
+def in_containers(tmp_path: Path) -> Iterator[LocalServer]:
+    with started(tmp_path / "home", runtime="docker", framework_images=True) as local:
+        yield local
+
+
+def test_scripts_of_processors_for_version_2_run(on_each_runtime: LocalServer, tmp_path: Path) -> None:
+    lines = run_program("sdk", on_each_runtime, tmp_path, "processors_v2.py", make_wheel(tmp_path))
+    assert json.loads(lines[-1]) == {
+        "sklearn": [0.0, 1.0],
+        "parquet": ["parquet/frame.parquet"],
+        "framework": "helper 7 ['--x', 'a b']",
+        "shell": True,
+    }
+    # The SDK prints the jobs' logs.
+    assert any("instead of 0.23-1, Python 3.11 instead of 3" in line for line in lines)
+
+
+def test_scripts_of_processors_for_version_3_run(on_each_runtime: LocalServer, tmp_path: Path) -> None:
+    lines = run_program("sdk3", on_each_runtime, tmp_path, "processors_v3.py", make_wheel(tmp_path))
+    assert json.loads(lines[-1]) == {"script": "--rows 3", "framework": "7 ['x']"}
+
+
+def test_scripts_of_estimators_run(in_containers: LocalServer, tmp_path: Path) -> None:
+    results = json.loads(run_program("sdk", in_containers, tmp_path, "estimators_v2.py")[-1])
+    assert {name: result["loss"] < 0.01 for name, result in results.items()} == {
+        "sklearn": True,
+        "tensorflow": True,
+        "pytorch": True,
+    }
+    assert results["sklearn"]["files"] == ["model.joblib"]
+    assert "1/saved_model.pb" in results["tensorflow"]["files"]
+    assert results["pytorch"]["files"] == ["model.pth"]

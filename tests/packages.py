@@ -1,0 +1,76 @@
+"""A wheel and a package index on this machine, for tests that install a user's requirements."""
+
+import hashlib
+import json
+import threading
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+NAME = "tiny-1.0-py3-none-any.whl"
+JSON = "application/vnd.pypi.simple.v1+json"
+
+
+def make_wheel(folder: Path) -> Path:
+    """Write a wheel with the module `tiny`, whose `value` is 7, and return its path."""
+    path = folder / NAME
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("tiny.py", "value = 7\n")
+        archive.writestr("tiny-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: tiny\nVersion: 1.0\n")
+        archive.writestr("tiny-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        archive.writestr("tiny-1.0.dist-info/RECORD", "")
+    return path
+
+
+@dataclass
+class Upstream:
+    """A package index with one wheel, and the paths that were requested."""
+
+    wheel: bytes
+    sha256: str
+    url: str = ""
+    requested: list[str] = field(default_factory=list)
+    is_down: bool = False
+
+    def respond(self, path: str) -> tuple[int, str, bytes]:
+        file = {"filename": NAME, "url": f"../../files/{NAME}", "hashes": {"sha256": self.sha256}}
+        evil = {"filename": "../evil.whl", "url": "evil.whl", "hashes": {}}
+        pages = {
+            "/simple/tiny/": (JSON, json.dumps({"files": [file, evil]}).encode()),
+            f"/files/{NAME}": ("application/zip", self.wheel),
+        }
+        if self.is_down:
+            return 500, "text/plain", b""
+        return (200, *pages[path]) if path in pages else (404, "text/plain", b"")
+
+
+@contextmanager
+def served(folder: Path) -> Iterator[Upstream]:
+    """Serve an index with the wheel of `make_wheel` until the end of the block."""
+    wheel = make_wheel(folder).read_bytes()
+    upstream = Upstream(wheel, hashlib.sha256(wheel).hexdigest())
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            upstream.requested.append(self.path)
+            status, content_type, body = upstream.respond(self.path)
+            self.send_response(status)
+            self.send_header("Content-Type", content_type)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            """Print nothing."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    upstream.url = f"http://user:password@127.0.0.1:{server.server_port}/simple"
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    try:
+        yield upstream
+    finally:
+        server.shutdown()
+        server.server_close()
