@@ -147,7 +147,7 @@ class PackageIndex:
         response = self._get(source.url + (METADATA if is_metadata else ""))
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            FreeSpace(path.parent, "Package download").take(name, int(response.headers.get("Content-Length") or 0))
+            FreeSpace(path.parent, "Package download").reserve(name, int(response.headers.get("Content-Length") or 0))
         except CannotRunError as error:
             response.close()
             raise NoSpaceError(str(error)) from error

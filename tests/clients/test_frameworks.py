@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.clients.environments import run_program
-from tests.local.clients import LocalServer, started
+from tests.local.clients import LocalServer, running_server
 from tests.packages import make_wheel
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(600)]
@@ -16,13 +16,13 @@ pytestmark = [pytest.mark.engine, pytest.mark.timeout(600)]
 @pytest.fixture(scope="module", params=["docker", "process"])
 def on_each_runtime(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServer]:
     folder = tmp_path_factory.mktemp("home")
-    with started(folder, runtime=request.param, framework_images=True) as local:
+    with running_server(folder, runtime=request.param, framework_images=True) as local:
         yield local
 
 
 @pytest.fixture
 def in_containers(tmp_path: Path) -> Iterator[LocalServer]:
-    with started(tmp_path / "home", runtime="docker", framework_images=True) as local:
+    with running_server(tmp_path / "home", runtime="docker", framework_images=True) as local:
         yield local
 
 

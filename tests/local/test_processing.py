@@ -9,7 +9,7 @@ from botocore.exceptions import ClientError
 
 from microjobs.contract import Layout
 from tests.conftest import image_name
-from tests.local.clients import LocalServer, processing_input, processing_output, started, wait_until
+from tests.local.clients import LocalServer, processing_input, processing_output, running_server, wait_until
 from tests.packages import NAME, served
 
 pytestmark = pytest.mark.engine
@@ -118,7 +118,7 @@ def test_jobs_share_a_cache_of_packages(tmp_path: Path, monkeypatch: pytest.Monk
     }
     with served(tmp_path) as upstream:
         monkeypatch.setenv("INDEX_URL", upstream.url)
-        with started(tmp_path / "home", runtime="docker") as local:
+        with running_server(tmp_path / "home", runtime="docker") as local:
             first = local.process("", AppSpecification=application)
             upstream.is_down = True
             second = local.process("", AppSpecification=application)
