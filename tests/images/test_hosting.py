@@ -76,7 +76,7 @@ def model_fn(model_dir):
     return network
 
 def predict_fn(data, model, context):
-    assert data.dtype == torch.float32 and not torch.is_grad_enabled() or data.requires_grad is False
+    assert data.dtype == torch.float32
     with torch.no_grad():
         return model(data) * float(context.get_request_header(0, "X-Amzn-SageMaker-Custom-Attributes"))
 """
@@ -89,3 +89,42 @@ def test_state_dict_is_served_with_code(root: Path, run_python: RunPython, start
     job = start_server(start_job, "train-pytorch", root, SAGEMAKER_PROGRAM="mine.py")
     attributes = {"X-Amzn-SageMaker-Custom-Attributes": "2"}
     assert invoke(job, "[[1, 2, 3]]", "application/json", **attributes) == (200, "application/json", b"[[29.0]]")
+
+
+TENSORFLOW_PROGRAM = """
+import requests
+
+def input_handler(data, context):
+    assert requests.get(context.rest_uri.removesuffix(":predict"), timeout=30).ok
+    return '{"instances": [[' + data.read().decode() + "]]}"
+
+def output_handler(response, context):
+    return str(response.json()["predictions"][0][0]), "text/plain"
+"""
+
+
+def test_savedmodel_is_served_as_by_tensorflow_serving(root: Path, run_python: RunPython, start_job: StartJob) -> None:
+    run_python("train-tensorflow", IN_IMAGE / "save_tensorflow_models.py", root)
+    job = start_server(start_job, "train-tensorflow", root)
+    row = '{"instances": [[1, 2, 3]]}'
+    assert invoke(job, row, "application/json") == (200, "application/json", b'{"predictions":[[12.0]]}')
+    assert invoke(job, "1,2,3", "text/csv", Accept="text/csv") == (200, "text/csv", b"12.0\n")
+    version = {"X-Amzn-SageMaker-Custom-Attributes": "tfs-model-name=Servo,tfs-model-version=1"}
+    assert invoke(job, row, "application/json", **version)[2] == b'{"predictions":[[6.0]]}'
+    named = b'{"signature_name": "named", "inputs": {"x": [[1, 2, 3]], "word": ["a"]}}'
+    assert send(job, "/v1/models/Servo:predict", named)[2] == b'{"outputs":{"upper":["A"],"y":[6.0]}}'
+    metadata = json.loads(send(job, "/v1/models/Servo/metadata")[2])
+    assert metadata["model_spec"]["version"] == "2"
+    signature = metadata["metadata"]["signature_def"]["signature_def"]["named"]
+    assert signature["method_name"] == "tensorflow/serving/predict"
+    assert signature["inputs"]["x"]["tensor_shape"]["dim"][1] == {"size": "3", "name": ""}
+    status, message = error(send(job, "/v1/models/Servo:predict", named.replace(b"[1, 2, 3]", b"[1, 2, -3]")))
+    assert status == 400
+    assert "x has a value that is not positive" in message
+
+
+def test_tensorflow_handlers_surround_the_savedmodel(root: Path, run_python: RunPython, start_job: StartJob) -> None:
+    run_python("train-tensorflow", IN_IMAGE / "save_tensorflow_models.py", root)
+    write(root / "model" / "code", {"inference.py": TENSORFLOW_PROGRAM})
+    job = start_server(start_job, "train-tensorflow", root)
+    assert invoke(job, "1, 2, 3", "text/plain") == (200, "text/plain", b"12.0")

@@ -30,7 +30,7 @@ class BundleModel:
         self.is_fast = min(self._time_one_row() for _ in range(3)) < MAX_FAST_SECONDS
 
     def invoke(self, invocation: Invocation) -> HttpResponse:
-        body, content_type, accept, attributes, _ = invocation
+        body, content_type, accept, attributes = invocation[:4]
         request_type, response_type = negotiate(content_type, accept)
         signature = (parse_attribute(attributes, "signature_name") if attributes else None) or SERVING_DEFAULT
         if ";" in content_type or body[0] not in formats.FIRST_BYTES_WITHOUT_MARK:

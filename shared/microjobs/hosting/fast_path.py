@@ -28,12 +28,14 @@ class Dispatcher:
 
     Args:
         queue_size: invocations that may wait for that thread or run in it; further invocations get status 503.
+        route_prefix: requests whose path begins with it are invocations too, whatever their method.
     """
 
-    def __init__(self, service: Service, fallback: FallbackHandler, *, queue_size: int) -> None:
+    def __init__(self, service: Service, fallback: FallbackHandler, *, queue_size: int, route_prefix: str = "") -> None:
         self._service = service
         self._is_stopping = service.metrics.is_stopping
         self._fallback = fallback
+        self._route_prefix = route_prefix
         self._body_reader = BodyReader(service.limit)
         self._body_reader.start_timeouts()
         self._queue_slots = BoundedSemaphore(queue_size)
@@ -43,11 +45,16 @@ class Dispatcher:
     def __call__(self, head: RequestHead, exchange: Exchange) -> None:
         """Answer one request, at once or later."""
         try:
-            answer = FAST_ROUTES.get((head.path, head.method), Dispatcher.submit_to_fallback)
+            answer = FAST_ROUTES.get((head.path, head.method)) or self._find_answer(head.path)
             answer(self, head, exchange)
         except Exception:
             logger.exception("a request failed")
             self._respond(exchange, INTERNAL_ERROR.response())
+
+    def _find_answer(self, path: str) -> "Callable[[Dispatcher, RequestHead, Exchange], None]":
+        if self._route_prefix and path.startswith(self._route_prefix):
+            return Dispatcher.answer_invocation
+        return Dispatcher.submit_to_fallback
 
     def answer_ping(self, _head: RequestHead, exchange: Exchange) -> None:
         self._respond(exchange, self._service.ping())
@@ -60,18 +67,20 @@ class Dispatcher:
         except HttpError as error:
             self._respond_without_body(headers, exchange, self._service.reject(error, started))
         else:
-            self._body_reader.read(exchange, content_length, partial(self._handle_body, headers, exchange, started))
+            self._body_reader.read(exchange, content_length, partial(self._handle_body, head, exchange, started))
 
     def submit_to_fallback(self, head: RequestHead, exchange: Exchange) -> None:
         self._fallback_executor.submit(self._answer_by_fallback, head, exchange)
 
-    def _handle_body(self, headers: Headers, exchange: Exchange, started: float, body: bytes | HttpError) -> None:
+    def _handle_body(self, head: RequestHead, exchange: Exchange, started: float, body: bytes | HttpError) -> None:
         if isinstance(body, HttpError):
             self._respond(exchange, self._service.reject(body, started))
             return
-        get = headers.get
+        get = head.headers.get
         attributes = get("x-amzn-sagemaker-custom-attributes", "")
-        invocation = Invocation(body, get("content-type", ""), get("accept", ""), attributes, headers)
+        invocation = Invocation(
+            body, get("content-type", ""), get("accept", ""), attributes, head.headers, head.method, head.path
+        )
         if self._service.is_fast and len(body) <= SMALL_BODY_BYTES:
             self._respond(exchange, self._service.invoke(invocation, started))
         elif self._queue_slots.acquire(blocking=False):

@@ -22,6 +22,10 @@ HANDLER_QUEUE_SIZE = 32
 """Invocations that may wait or run in one worker; further invocations get status 503."""
 
 
+DEFAULT_ACCEPT = "SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT"
+"""Variable with the value of Accept for requests without one, for the user's own code."""
+
+
 @dataclass(frozen=True)
 class ModelSource:
     """The model to serve.
@@ -31,12 +35,15 @@ class ModelSource:
         loads_slowly: whether the worker serves before the model is loaded.
         labels: labels for the log and the metrics.
         queue_size: invocations that may wait or run in one worker.
+        route_prefix: requests whose path begins with it go to the model, whatever their method; empty if the model has
+            no routes of its own.
     """
 
     load: Callable[[], Model]
     loads_slowly: bool
     labels: Mapping[str, str]
     queue_size: int
+    route_prefix: str = ""
 
 
 FindModelSource = Callable[[Layout, Mapping[str, str], ExitStack], ModelSource]
@@ -80,7 +87,7 @@ def handler_source(
     """
     if program:
         ensure_installed(program.parent)
-    accept = environ.get("SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT", "")
+    accept = environ.get(DEFAULT_ACCEPT, "")
     load = functools.partial(HandlerModel, program, folder, accept, choose_defaults)
     labels = {"program": program.name} if program else {"model": model}
     return ModelSource(load, loads_slowly=True, labels=labels, queue_size=HANDLER_QUEUE_SIZE)

@@ -81,7 +81,12 @@ def _start_application(source: ModelSource, service: Service, failures: workers.
         workers.run_in_background(load_slowly, failures)
     else:
         service.set_model(source.load())
-    return Dispatcher(service, lambda head: make_fallback()(head), queue_size=source.queue_size)
+    return Dispatcher(
+        service,
+        lambda head: make_fallback()(head),
+        queue_size=source.queue_size,
+        route_prefix=source.route_prefix,
+    )
 
 
 def _log_start(labels: Mapping[str, str], settings: ListenerSettings) -> None:

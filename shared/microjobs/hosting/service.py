@@ -18,13 +18,20 @@ LOADING = HttpError(503, "the model is still loading: wait until /ping answers 2
 
 
 class Invocation(NamedTuple):
-    """A request's body and the headers that describe it; a header that is absent is an empty string."""
+    """A request's body and the headers that describe it; a header that is absent is an empty string.
+
+    Args:
+        method: the method of the request; it is POST, unless the model has routes of its own.
+        path: `/invocations`, or a route of the model.
+    """
 
     body: bytes
     content_type: str
     accept: str
     attributes: str
     headers: Headers | None = None
+    method: str = "POST"
+    path: str = "/invocations"
 
 
 class Model(Protocol):
@@ -97,7 +104,7 @@ class Service:
         try:
             if self._model is None:
                 raise LOADING
-            if not invocation.body:
+            if not invocation.body and invocation.method == "POST":
                 raise HttpError(400, "the body is empty: send rows of features")
             response = self._model.invoke(invocation)
         except HttpError as error:

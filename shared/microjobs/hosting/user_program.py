@@ -88,7 +88,7 @@ def load_handlers(program: Path) -> dict[str, Handler]:
     Raises:
         UserError: the program cannot be imported, or its functions do not follow the convention.
     """
-    module = _import(program)
+    module = import_program(program)
     _check_names(program.name, module)
     found = {name: item for name in PARAMETERS if (item := getattr(module, name, None))}
     parts = [name for name in TRANSFORM_PARTS if name in found]
@@ -99,8 +99,15 @@ def load_handlers(program: Path) -> dict[str, Handler]:
     return {name: _make_handler(f"{program.name}: {name}", item, PARAMETERS[name]) for name, item in found.items()}
 
 
-def _import(program: Path) -> ModuleType:
-    """Import the program, with its folder and those of the user's PYTHONPATH first on the path."""
+def import_program(program: Path) -> ModuleType:
+    """Import the program once, with its folder and those of the user's PYTHONPATH first on the path.
+
+    Raises:
+        UserError: the program is not a Python program, or its import failed.
+    """
+    imported = sys.modules.get(program.stem)
+    if imported is not None and getattr(imported, "__file__", None) == str(program):
+        return imported
     toolkit.make_importable()
     sys.path[:0] = [str(program.parent), *read_user_paths()]
     spec = importlib.util.spec_from_file_location(program.stem, program)

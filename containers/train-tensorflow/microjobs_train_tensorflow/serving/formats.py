@@ -1,0 +1,90 @@
+"""Formats of `/invocations`: bodies become requests for `:predict`, and predictions become responses."""
+
+import csv
+import io
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from microjobs.hosting import formats
+from microjobs.hosting.content_negotiation import choose_media_type
+from microjobs.hosting.formats.csv_rows import decode_csv
+from microjobs.hosting.formats.npy_rows import read_npy
+from microjobs.hosting.media_types import CSV, FORMATS, JSON, JSON_LINES, NPY, SUPPORTED, parse_media_type
+from microjobs.hosting.responses import HttpError, HttpResponse, quote
+
+from .rest_api import Prediction, parse_json
+from .tensors import Signature, TensorSpec
+
+
+def find_format(content_type: str) -> str:
+    """Return the format of a request.
+
+    Raises:
+        HttpError: 415, the media type is not supported.
+    """
+    media_type = parse_media_type(content_type) or JSON
+    if media_type not in FORMATS:
+        raise HttpError(415, f"Content-Type {quote(content_type)} is not supported: send {SUPPORTED}")
+    return FORMATS[media_type]
+
+
+def to_predict_request(body: bytes, content_type: str, find_signature: Callable[[], Signature]) -> Any:
+    """Return the content of a request for `:predict`, as AWS's image makes it.
+
+    Args:
+        find_signature: returns the signature for formats that need its inputs, which are CSV and npy.
+
+    Raises:
+        HttpError: 415, the media type is not supported; 400, the body is malformed.
+    """
+    body_format = find_format(content_type)
+    if body_format == NPY:
+        return {"inputs": read_npy(body)}
+    text = formats.to_utf8(body, content_type)
+    if body_format == CSV:
+        return {"instances": _read_csv(text, find_signature().inputs)}
+    if body_format == JSON_LINES:
+        return {"instances": [parse_json(line) for line in text.splitlines() if line.strip()]}
+    return _wrap_json(parse_json(text))
+
+
+def _wrap_json(content: Any) -> Any:
+    """Return a request for `:predict` as it is. Other JSON is a list of rows, or one row."""
+    if isinstance(content, dict) and content.keys() & {"instances", "inputs"}:
+        return content
+    is_list_of_rows = isinstance(content, list) and content and isinstance(content[0], list | dict)
+    return {"instances": content if is_list_of_rows else [content]}
+
+
+def _read_csv(text: bytes, inputs: Mapping[str, TensorSpec]) -> Any:
+    """Return the rows. A row with one column is a single value if the input has one dimension."""
+    if len(inputs) != 1:
+        raise HttpError(400, f"the signature has the inputs {', '.join(inputs)}: send them by name, as JSON")
+    spec = next(iter(inputs.values()))
+    if spec.dtype.kind == "O":
+        rows: Any = list(csv.reader(io.StringIO(text.decode(), newline="")))
+    else:
+        numbers = decode_csv(text)
+        is_integral = spec.dtype.kind in "iu" and bool((numbers == numbers.round()).all())
+        rows = (numbers.astype(np.int64) if is_integral else numbers).tolist()
+    is_flat = spec.shape is not None and len(spec.shape) == 1 and all(len(row) == 1 for row in rows)
+    return [row[0] for row in rows] if is_flat else rows
+
+
+def make_response(prediction: Prediction, content_type: str, accept: str) -> HttpResponse:
+    """Encode a prediction. The default is JSON, as in AWS's image; for a request in npy it is npy.
+
+    Raises:
+        HttpError: 406, Accept is not supported, or its format cannot represent the outputs.
+    """
+    media_type = choose_media_type(accept, NPY if find_format(content_type) == NPY else JSON)
+    row_count = prediction.row_count or 0
+    if FORMATS[media_type] == JSON:
+        return HttpResponse(200, [("content-type", media_type)], prediction.to_json(), row_count)
+    arrays = list(prediction.outputs.values())
+    if len(arrays) != 1 or arrays[0].dtype.kind not in "fiu" or not 1 <= arrays[0].ndim <= 2:
+        raise HttpError(406, f"{media_type} has one output of numbers with rows: send Accept: {JSON}")
+    rows = arrays[0].reshape(len(arrays[0]), -1)
+    return HttpResponse(200, [("content-type", media_type)], formats.encode(rows, media_type), row_count or len(rows))

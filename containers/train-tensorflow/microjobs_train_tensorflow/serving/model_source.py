@@ -1,0 +1,81 @@
+"""Finds the model to serve: SavedModels, the user's code, or a bundle. Does not import TensorFlow."""
+
+import functools
+import sys
+from collections.abc import Mapping
+from contextlib import ExitStack
+from pathlib import Path
+
+from microjobs.bundle import MODEL_FILE, open_model_folder
+from microjobs.contract import Layout
+from microjobs.errors import UserError
+from microjobs.hosting.handler_model import HandlerModel
+from microjobs.hosting.model_source import (
+    DEFAULT_ACCEPT,
+    HANDLER_QUEUE_SIZE,
+    ModelSource,
+    bundle_source,
+    no_model_error,
+)
+from microjobs.hosting.service import Model
+from microjobs.hosting.user_program import find_program, import_program
+from microjobs.hosting.user_requirements import ensure_installed
+
+from .rest_api import PREFIX
+from .servables import Versions, find_servables
+
+DEFAULT_MODEL = "SAGEMAKER_TFS_DEFAULT_MODEL_NAME"
+"""Variable of AWS's image with the name of the model for requests that name none."""
+
+REMEDY = "save the model with model.export, as export/NAME/1 or 1"
+
+
+def find_model_source(layout: Layout, environ: Mapping[str, str], cleanup: ExitStack) -> ModelSource:
+    """Return the SavedModels of the model folder, with the user's code if there is some; otherwise the bundle.
+
+    Raises:
+        UserError: the folder has no model, or the bundle cannot be loaded.
+        RestartNeededError: the user's requirements have been installed for another interpreter.
+    """
+    folder = cleanup.enter_context(open_model_folder(layout.model))
+    program = find_program(layout, folder, environ, cleanup)
+    servables = find_servables(folder)
+    if program is None and not servables:
+        if (folder / MODEL_FILE).is_file():
+            return bundle_source(folder)
+        raise no_model_error(folder, "SavedModel, code/inference.py or bundle of the train jobs", REMEDY)
+    if program is not None:
+        ensure_installed(program.parent)
+    default_name = _choose_default(servables, environ.get(DEFAULT_MODEL, ""))
+    load = functools.partial(_load, servables, default_name, program, folder, environ.get(DEFAULT_ACCEPT, ""))
+    labels = {"program": program.name} if program else {"model": default_name}
+    return ModelSource(load, loads_slowly=True, labels=labels, queue_size=HANDLER_QUEUE_SIZE, route_prefix=PREFIX)
+
+
+def _choose_default(servables: Mapping[str, Versions], name: str) -> str:
+    if name and name not in servables:
+        found = ", ".join(servables) or "no SavedModel"
+        raise UserError(f"{DEFAULT_MODEL} is {name!r}, but the model folder has {found}")
+    return name or next(iter(servables), "")
+
+
+def _load(
+    servables: Mapping[str, Versions], default_name: str, program: Path | None, folder: Path, accept: str
+) -> Model:
+    """Load the models in a worker. A program of another convention is run as by the image serve."""
+    if program is not None:
+        sys.path.append(str(program.parent / "lib"))  # AWS's image finds users' packages in code/lib
+        from . import handlers
+
+        if not handlers.follows_convention(import_program(program)):
+            return HandlerModel(program, folder, accept)
+        if not servables:
+            raise no_model_error(folder, f"SavedModel, which {program.name} needs", REMEDY)
+    from ..environment import prepare_tensorflow
+
+    prepare_tensorflow()
+    from .model import TensorFlowModel
+    from .saved_models import configure, load_models
+
+    configure()
+    return TensorFlowModel(load_models(servables), default_name, program)

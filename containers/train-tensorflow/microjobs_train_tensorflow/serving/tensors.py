@@ -1,0 +1,189 @@
+"""Conversion between JSON values and the tensors of a signature, in TensorFlow Serving's row and column formats."""
+
+import base64
+import binascii
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from microjobs.hosting.responses import HttpError, quote
+
+Array = NDArray[Any]
+
+BYTES = "b64"
+"""Member of an object that contains bytes in base64."""
+BYTES_SUFFIX = "_bytes"
+"""Outputs whose names end with this suffix are written in base64."""
+KINDS = {"f": "fiu", "i": "iu", "u": "iu", "b": "b"}
+"""Kinds of values that a tensor of a kind accepts, by NumPy's codes."""
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """Type and shape of an input.
+
+    Args:
+        dtype: the type of an element; objects are strings.
+        shape: None for an unknown rank; a dimension is None if it may have any size.
+    """
+
+    dtype: np.dtype[Any]
+    shape: tuple[int | None, ...] | None
+
+
+class Signature(Protocol):
+    """A function of a SavedModel."""
+
+    inputs: Mapping[str, TensorSpec]
+
+    def run(self, inputs: Mapping[str, Array]) -> Mapping[str, Array]:
+        """Return the outputs by name.
+
+        Raises:
+            HttpError: the model rejects the inputs, or failed.
+        """
+
+
+def read_rows(instances: Any, inputs: Mapping[str, TensorSpec]) -> Mapping[str, Array]:
+    """Convert the member `instances`: one value per row, or one object with all inputs per row.
+
+    Raises:
+        HttpError: 400, the rows do not match the inputs.
+    """
+    if not isinstance(instances, list) or not instances:
+        raise HttpError(400, f'"instances" is {quote(instances)}: send a list with at least one row')
+    if not _is_named(instances[0]):
+        return {name: make_array(instances, inputs[name], name) for name in [_single_input(inputs)]}
+    for number, row in enumerate(instances):
+        if not _is_named(row) or row.keys() != inputs.keys():
+            names = ", ".join(inputs)
+            raise HttpError(400, f"row {number} is {quote(row)}: send an object with the inputs {names}")
+    return {name: make_array([row[name] for row in instances], spec, name) for name, spec in inputs.items()}
+
+
+def read_columns(values: Any, inputs: Mapping[str, TensorSpec]) -> Mapping[str, Array]:
+    """Convert the member `inputs`: one object with all inputs, or the value of the only input.
+
+    Raises:
+        HttpError: 400, the values do not match the inputs.
+    """
+    if not _is_named(values):
+        return {name: make_array(values, inputs[name], name) for name in [_single_input(inputs)]}
+    if values.keys() != inputs.keys():
+        raise HttpError(400, f'"inputs" has {_join(values)}: the signature has the inputs {_join(inputs)}')
+    return {name: make_array(values[name], spec, name) for name, spec in inputs.items()}
+
+
+def make_array(values: Any, spec: TensorSpec, name: str) -> Array:
+    """Convert the JSON value of one input.
+
+    Raises:
+        HttpError: 400, the value has another type or shape than the input.
+    """
+    array = _make_strings(values, name) if spec.dtype.kind == "O" else _make_numbers(values, spec.dtype, name)
+    if spec.shape is not None and not _fits(array.shape, spec.shape):
+        expected = ", ".join("?" if size is None else str(size) for size in spec.shape)
+        raise HttpError(400, f"input {name!r} has shape {array.shape}: the signature expects ({expected})")
+    return array
+
+
+def _make_numbers(values: Any, dtype: np.dtype[Any], name: str) -> Array:
+    try:
+        array = np.array(values)
+    except (ValueError, OverflowError):
+        raise HttpError(400, f"input {name!r} is {quote(values)}: its lists differ in length or depth") from None
+    if not array.size and isinstance(values, list):
+        return array.astype(dtype)
+    if array.dtype.kind not in KINDS.get(dtype.kind, ""):
+        raise HttpError(400, f"input {name!r} is {quote(values)}: the signature expects {dtype}")
+    with np.errstate(over="ignore"):
+        converted = array.astype(dtype)
+    if dtype.kind in "iu" and (converted != array).any():
+        raise HttpError(400, f"input {name!r} is {quote(values)}: a number is out of the range of {dtype}")
+    return converted
+
+
+def _make_strings(values: Any, name: str) -> Array:
+    strings = _encode_strings(values, name)
+    array = np.array(strings, object)
+    if any(isinstance(item, list) for item in array.flat):
+        raise HttpError(400, f"input {name!r} is {quote(values)}: its lists differ in length or depth")
+    return array
+
+
+def _encode_strings(value: Any, name: str) -> Any:
+    """Return nested lists with bytes in place of strings and of objects with base64."""
+    if isinstance(value, list):
+        return [_encode_strings(item, name) for item in value]
+    if isinstance(value, str):
+        return value.encode()
+    try:
+        return base64.b64decode(value[BYTES], validate=True)
+    except (TypeError, KeyError, binascii.Error):
+        raise HttpError(
+            400, f'input {name!r} contains {quote(value)}: send text, or bytes as {{"{BYTES}": "…"}}'
+        ) from None
+
+
+def write_rows(outputs: Mapping[str, Array], row_count: int) -> Any:
+    """Return one value per row, or one object with all outputs per row, for JSON.
+
+    Raises:
+        HttpError: 500, an output has another number of rows than the request.
+    """
+    for name, array in outputs.items():
+        if array.ndim == 0 or len(array) != row_count:
+            message = f'output {name!r} has shape {array.shape} for {row_count} rows: send "inputs", not "instances"'
+            raise HttpError(500, message)
+    if len(outputs) == 1:
+        return write_columns(outputs)
+    values = {name: _to_json(name, array) for name, array in outputs.items()}
+    return [{name: column[row] for name, column in values.items()} for row in range(row_count)]
+
+
+def write_columns(outputs: Mapping[str, Array]) -> Any:
+    """Return the value of the only output, or one object with all outputs, for JSON."""
+    values = {name: _to_json(name, array) for name, array in outputs.items()}
+    return next(iter(values.values())) if len(values) == 1 else values
+
+
+def _to_json(name: str, array: Array) -> Any:
+    """Return numbers as an array, and strings as nested lists."""
+    if array.dtype.kind != "O":
+        return np.ascontiguousarray(array) if array.ndim else array[()]
+    return _decode_strings(array.tolist(), name.endswith(BYTES_SUFFIX))
+
+
+def _decode_strings(value: Any, as_base64: bool) -> Any:
+    if isinstance(value, list):
+        return [_decode_strings(item, as_base64) for item in value]
+    try:
+        if not as_base64:
+            return value.decode()
+    except UnicodeDecodeError:  # only base64 can represent these bytes in JSON
+        pass
+    return {BYTES: base64.b64encode(value).decode()}
+
+
+def _is_named(value: Any) -> bool:
+    """Return whether a value is an object with named inputs, and not one with bytes."""
+    return isinstance(value, dict) and value.keys() != {BYTES}
+
+
+def _single_input(inputs: Mapping[str, TensorSpec]) -> str:
+    if len(inputs) != 1:
+        raise HttpError(400, f"the signature has the inputs {_join(inputs)}: send an object with them")
+    return next(iter(inputs))
+
+
+def _fits(shape: Sequence[int], expected: Sequence[int | None]) -> bool:
+    return len(shape) == len(expected) and all(
+        wanted in (None, size) for size, wanted in zip(shape, expected, strict=True)
+    )
+
+
+def _join(names: Mapping[str, object]) -> str:
+    return ", ".join(names) or "nothing"

@@ -1,0 +1,30 @@
+"""Writes a SavedModel with two versions and two signatures, in TensorFlow Serving's layout. Runs in the image."""
+
+import os
+
+# As the job sets it: TensorFlow would report missing GPUs.
+os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"
+
+import tensorflow as tf
+
+from microjobs.contract import Layout
+
+ROWS = tf.TensorSpec([None, 3], tf.float32, name="x")
+WORDS = tf.TensorSpec([None], tf.string, name="word")
+
+
+for version in (1, 2):
+    model = tf.Module()
+    model.factor = tf.Variable(float(version))
+
+    def total(x: tf.Tensor, factor: tf.Variable = model.factor) -> dict[str, tf.Tensor]:
+        return {"y": tf.reduce_sum(x, 1, keepdims=True) * factor}
+
+    def named(x: tf.Tensor, word: tf.Tensor) -> dict[str, tf.Tensor]:
+        tf.debugging.assert_positive(x, "x has a value that is not positive")
+        return {"y": tf.reduce_sum(x, 1), "upper": tf.strings.upper(word)}
+
+    model.total = tf.function(total, input_signature=[ROWS])
+    model.named = tf.function(named, input_signature=[ROWS, WORDS])
+    folder = Layout.from_environment().model / "export" / "Servo" / str(version)
+    tf.saved_model.save(model, str(folder), signatures={"serving_default": model.total, "named": model.named})

@@ -1,0 +1,59 @@
+"""A model with the interface of a SavedModel, so that tests of TensorFlow Serving's REST API need no TensorFlow."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from microjobs_train_tensorflow.serving.rest_api import SavedModel
+from microjobs_train_tensorflow.serving.tensors import Array, Signature, TensorSpec
+
+FLOAT, INTEGER, STRING = np.dtype(np.float32), np.dtype(np.int32), np.dtype(object)
+
+
+class Sum:
+    """Adds the three values of a row."""
+
+    inputs: Mapping[str, TensorSpec] = {"x": TensorSpec(FLOAT, (None, 3))}
+
+    def __init__(self, factor: float) -> None:
+        self._factor = np.float32(factor)
+
+    def run(self, inputs: Mapping[str, Array]) -> Mapping[str, Array]:
+        return {"y": inputs["x"].sum(axis=1, keepdims=True) * self._factor}
+
+
+class Words:
+    """Repeats words; it has several inputs and outputs of several types."""
+
+    inputs: Mapping[str, TensorSpec] = {"count": TensorSpec(INTEGER, (None,)), "word": TensorSpec(STRING, (None,))}
+
+    def run(self, inputs: Mapping[str, Array]) -> Mapping[str, Array]:
+        repeated = np.array([word * count for word, count in zip(inputs["word"], inputs["count"], strict=True)], object)
+        with np.errstate(divide="ignore"):
+            inverse = (1 / inputs["count"].astype(np.float32)).reshape(-1, 1)
+        return {"inverse": inverse, "repeated": repeated, "repeated_bytes": repeated}
+
+
+class Total:
+    """Returns one number for all rows, as a scalar; takes integers of one dimension."""
+
+    inputs: Mapping[str, TensorSpec] = {"n": TensorSpec(INTEGER, (None,))}
+
+    def run(self, inputs: Mapping[str, Array]) -> Mapping[str, Array]:
+        return {"total": inputs["n"].sum()}
+
+
+class FakeModel:
+    """A SavedModel with these signatures."""
+
+    def __init__(self, factor: float = 1.0) -> None:
+        self.signatures: Mapping[str, Signature] = {"serving_default": Sum(factor), "words": Words(), "total": Total()}
+
+    def signature_def(self) -> Any:
+        return {name: {"method_name": "tensorflow/serving/predict"} for name in self.signatures}
+
+
+def fake_models() -> dict[str, dict[int, SavedModel]]:
+    """Return versions 1, 2 and 10 of `half`, whose predictions are 1, 2 and 10 times the sum, and one other model."""
+    return {"half": {number: FakeModel(number) for number in (1, 2, 10)}, "other": {1: FakeModel(100)}}

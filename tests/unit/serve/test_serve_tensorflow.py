@@ -1,0 +1,337 @@
+"""TensorFlow Serving's REST API and its handlers, without TensorFlow; tests/images/test_hosting.py runs SavedModels."""
+
+import io
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from microjobs.errors import UserError
+from microjobs.hosting.responses import HttpError, HttpResponse
+from microjobs.hosting.service import Invocation
+from microjobs_train_tensorflow.serving.model import TensorFlowModel
+from microjobs_train_tensorflow.serving.servables import find_servables
+from tests.conftest import CONTAINERS
+from tests.unit.serve.conftest import running_server
+from tests.unit.serve.saved_models import fake_models
+
+JOB = str(CONTAINERS / "train-tensorflow")
+
+
+@pytest.fixture
+def model() -> TensorFlowModel:
+    return TensorFlowModel(fake_models(), "half")
+
+
+def call(model: TensorFlowModel, method: str, path: str, body: str = "") -> tuple[int, Any]:
+    response = model.invoke(Invocation(body.encode(), "", "", "", None, method, path))
+    assert response.headers == [("content-type", "application/json")]
+    return response.status, json.loads(response.body)
+
+
+def invoke(
+    model: TensorFlowModel, body: str | bytes, content_type: str = "", accept: str = "", attributes: str = ""
+) -> HttpResponse:
+    content = body.encode() if isinstance(body, str) else body
+    return model.invoke(Invocation(content, content_type, accept, attributes))
+
+
+def words(*rows: str) -> str:
+    return f'{{"signature_name": "words", "instances": [{", ".join(rows)}]}}'
+
+
+PREDICTIONS = {
+    '{"instances": [[1, 2, 3], [0, 0, 0.5]]}': {"predictions": [[60.0], [5.0]]},
+    '{"inputs": [[1, 2, 3]]}': {"outputs": [[60.0]]},
+    '{"inputs": {"x": [[1, 2, 3]]}}': {"outputs": [[60.0]]},
+    '{"instances": [{"x": [1, 2, 3]}]}': {"predictions": [[60.0]]},
+    '{"inputs": []}': "input 'x' has shape (0,): the signature expects (?, 3)",
+    '{"signature_name": "total", "inputs": [1, 2]}': {"outputs": 3},
+    '{"signature_name": "total", "instances": [1, 2]}': "output 'total' has shape () for 2 rows: send \"inputs\"",
+    '{"signature_name": "total", "inputs": [1.5]}': "input 'n' is [1.5]: the signature expects int32",
+    '{"signature_name": "total", "inputs": [3000000000]}': "a number is out of the range of int32",
+    '{"signature_name": "total", "inputs": [true]}': "the signature expects int32",
+    '{"signature_name": "other", "inputs": [1]}': "signature_name 'other' is unknown: the model has serving_default,",
+    '{"signature_name": 1, "inputs": [1]}': "signature_name 1 is unknown",
+    '{"instances": [[1, 2]]}': "input 'x' has shape (1, 2): the signature expects (?, 3)",
+    '{"instances": [[1, 2, 3], [4]]}': "its lists differ in length or depth",
+    '{"instances": [["1", "2", "3"]]}': "input 'x' is [['1', '2', '3']]: the signature expects float32",
+    '{"instances": []}': '"instances" is []: send a list with at least one row',
+    '{"instances": [{"y": 1}]}': "row 0 is {'y': 1}: send an object with the inputs x",
+    '{"instances": [{"x": [1, 2, 3]}, 2]}': "row 1 is 2",
+    '{"inputs": {"y": 1}}': '"inputs" has y: the signature has the inputs x',
+    '{"instances": [[1, 2, 3]], "inputs": 1}': 'send an object with "instances" or "inputs"',
+    '{"instances": [[1, 2, 3]], "other": 1}': "'other'",
+    "[[1, 2, 3]]": "the body has [[1, 2, 3]]",
+    "nonsense": "JSON Parse error: ",
+    '{"signature_name": "words", "instances": [1]}': "the signature has the inputs count, word",
+    words('{"count": 1, "word": 1}'): "input 'word' contains 1: send text, or bytes as",
+    words('{"count": 1, "word": {"b64": "?"}}'): "input 'word' contains {'b64': '?'}",
+    words('{"count": 1, "word": ["a"]}', '{"count": 1, "word": "a"}'): "its lists differ in length or depth",
+}
+
+
+@pytest.mark.parametrize(("body", "expected"), PREDICTIONS.items())
+def test_predict_answers_rows_and_columns(model: TensorFlowModel, body: str, expected: Any) -> None:
+    status, content = call(model, "POST", "/v1/models/half:predict", body)
+    if isinstance(expected, dict):
+        assert (status, content) == (200, expected)
+    else:
+        assert expected in content["error"]
+        assert status == (500 if "has shape ()" in expected else 400)
+
+
+def test_several_outputs_are_objects_and_bytes_are_base64(model: TensorFlowModel) -> None:
+    body = words('{"count": 2, "word": "né"}', '{"count": 0, "word": {"b64": "/w=="}}')
+    _, content = call(model, "POST", "/v1/models/half:predict", body)
+    first, second = content["predictions"]
+    assert first == {"inverse": [0.5], "repeated": "néné", "repeated_bytes": {"b64": "bsOpbsOp"}}
+    assert second == {"inverse": [math.inf], "repeated": "", "repeated_bytes": {"b64": ""}}
+    columns = '{"signature_name": "words", "inputs": {"count": [1], "word": [{"b64": "/w=="}]}}'
+    _, content = call(model, "POST", "/v1/models/half:predict", columns)
+    assert content == {
+        "outputs": {"inverse": [[1.0]], "repeated": [{"b64": "/w=="}], "repeated_bytes": [{"b64": "/w=="}]}
+    }
+
+
+def test_not_a_number_is_read_and_written_as_in_tensorflow_serving(model: TensorFlowModel) -> None:
+    response = model.invoke(
+        Invocation(b'{"instances": [[NaN, 1, 2]]}', "", "", "", None, "POST", "/v1/models/half:predict")
+    )
+    assert response.body == b'{"predictions": [[NaN]]}'
+
+
+def test_versions_and_models_have_paths(model: TensorFlowModel) -> None:
+    body = '{"instances": [[1, 0, 0]]}'
+    assert call(model, "POST", "/v1/models/half/versions/2:predict", body) == (200, {"predictions": [[2.0]]})
+    assert call(model, "POST", "/v1/models/other:predict", body) == (200, {"predictions": [[100.0]]})
+    status, content = call(model, "POST", "/v1/models/half/versions/3:predict", body)
+    assert (status, content["error"]) == (
+        404,
+        "Servable not found for request: Specific(half, 3). The models (versions) are half (1, 2, 10), other (1)",
+    )
+    assert call(model, "GET", "/v1/models/none")[0] == 404
+
+
+def test_status_and_metadata_describe_versions(model: TensorFlowModel) -> None:
+    _, content = call(model, "GET", "/v1/models/half")
+    assert [(item["version"], item["state"]) for item in content["model_version_status"]] == [
+        ("10", "AVAILABLE"),
+        ("2", "AVAILABLE"),
+        ("1", "AVAILABLE"),
+    ]
+    _, content = call(model, "GET", "/v1/models/half/versions/2")
+    assert [item["version"] for item in content["model_version_status"]] == ["2"]
+    _, content = call(model, "GET", "/v1/models/half/metadata")
+    assert content["model_spec"] == {"name": "half", "signature_name": "", "version": "10"}
+    assert "serving_default" in content["metadata"]["signature_def"]["signature_def"]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "reason"),
+    [
+        ("GET", "/v1/models/half:predict", "Malformed request: GET /v1/models/half:predict"),
+        ("POST", "/v1/models/half", "Malformed request"),
+        ("GET", "/v1/models/", "Malformed request"),
+        ("GET", "/v1/models/half/labels/stable", "Malformed request"),
+        ("POST", "/v1/models/half:classify", "classify is not supported: use :predict"),
+    ],
+)
+def test_other_requests_are_400(model: TensorFlowModel, method: str, path: str, reason: str) -> None:
+    status, content = call(model, method, path, "{}")
+    assert status == 400
+    assert reason in content["error"]
+
+
+ROW = '{"predictions":[[60.0]]}'
+INVOCATIONS = [
+    ('{"instances": [[1, 2, 3]]}', "application/json", "", ROW),
+    ("[[1, 2, 3]]", "", "*/*", ROW),
+    ("[1, 2, 3]", "application/json", "", ROW),
+    ('{"x": [1, 2, 3]}', "application/json", "application/json", ROW),
+    ("1,2,3\n", "text/csv", "", ROW),
+    ("1,2,3\n4,5,6\n", "text/csv; charset=utf-8", "text/csv", "60.0\n150.0\n"),
+    ("[1, 2, 3]\n\n[0, 0, 1]\n", "application/jsonlines", "application/x-jsonlines", "[60.0]\n[10.0]\n"),
+]
+
+
+@pytest.mark.parametrize(("body", "content_type", "accept", "expected"), INVOCATIONS)
+def test_invocations_convert_formats(
+    model: TensorFlowModel, body: str, content_type: str, accept: str, expected: str
+) -> None:
+    response = invoke(model, body, content_type, accept)
+    assert (response.status, response.body.decode()) == (200, expected)
+    assert dict(response.headers)["content-type"] == (
+        accept if "/" in accept and "*" not in accept else "application/json"
+    )
+
+
+def test_npy_is_answered_with_npy(model: TensorFlowModel) -> None:
+    body = io.BytesIO()
+    np.save(body, np.array([[1, 2, 3]], np.float64))
+    response = invoke(model, body.getvalue(), "application/x-npy")
+    assert response.headers == [("content-type", "application/x-npy")]
+    np.testing.assert_array_equal(np.load(io.BytesIO(response.body)), np.array([[60]], np.float32))
+
+
+def test_attributes_choose_model_version_and_signature(model: TensorFlowModel) -> None:
+    body = '{"instances": [[1, 0, 0]]}'
+    assert invoke(model, body, attributes="tfs-model-name=other").body == b'{"predictions":[[100.0]]}'
+    assert invoke(model, body, attributes="tfs-model-version=2,tfs-method=predict").body == b'{"predictions":[[2.0]]}'
+    with pytest.raises(HttpError, match="output 'total' has shape"):  # CSV with one column is a row of integers
+        invoke(model, "1\n2\n", "text/csv", attributes="signature_name=total")
+
+
+ERRORS = {
+    ("1,2", "text/csv", "", ""): (400, "input 'x' has shape (1, 2)"),
+    ("a,b,c", "text/csv", "", ""): (400, "send no header line"),
+    ("1", "text/plain", "", ""): (415, "Content-Type 'text/plain' is not supported"),
+    ("[[1, 2, 3]]", "", "image/png", ""): (406, "Accept 'image/png' is not supported"),
+    (words('{"count": 1, "word": "a"}'), "", "text/csv", ""): (406, "text/csv has one output of numbers"),
+    ("1,a", "text/csv", "", "signature_name=words"): (
+        400,
+        "the signature has the inputs count, word: send them by name",
+    ),
+    ("[[1, 2, 3]]", "", "", "tfs-method=classify"): (400, "tfs-method 'classify' is not supported"),
+    ("[[1, 2, 3]]", "", "", "tfs-model-version=new"): (400, "tfs-model-version 'new' is not a number"),
+    ("[[1, 2, 3]]", "", "", "tfs-model-name=none"): (404, "Servable not found"),
+}
+
+
+@pytest.mark.parametrize(("request_parts", "expected"), ERRORS.items())
+def test_errors_name_the_value_and_the_remedy(
+    model: TensorFlowModel, request_parts: tuple[str, str, str, str], expected: tuple[int, str]
+) -> None:
+    with pytest.raises(HttpError) as caught:
+        invoke(model, *request_parts)
+    assert caught.value.status == expected[0]
+    assert expected[1] in str(caught.value)
+
+
+IN_AND_OUT = """
+import json
+
+def input_handler(data, context):
+    assert context.request_content_type == "text/plain" and context.content_length == 5, context
+    return json.dumps({"instances": [[float(n) for n in data.read().decode().split()]]})
+
+def output_handler(response, context):
+    if response.status_code != 200:
+        raise ValueError(response.json()["error"])
+    return response.content.decode().upper(), context.accept_header
+"""
+
+DIRECT = """
+import requests
+
+def handler(data, context):
+    response = requests.post(context.rest_uri, data=data, timeout=30)
+    return response.content, "application/x-" + context.custom_attributes.partition("=")[2]
+"""
+
+
+def handler_model(tmp_path: Path, text: str) -> TensorFlowModel:
+    program = tmp_path / f"program_{abs(hash(text))}.py"
+    program.write_text(text)
+    return TensorFlowModel(fake_models(), "half", program)
+
+
+def test_input_and_output_handlers_surround_the_model(tmp_path: Path) -> None:
+    model = handler_model(tmp_path, IN_AND_OUT)
+    response = invoke(model, "1 2 3", "text/plain", "text/plain")
+    assert (response.body, response.headers) == (b'{"PREDICTIONS":[[60.0]]}', [("content-type", "text/plain")])
+    assert call(model, "POST", "/v1/models/half:predict", "[]")[0] == 400, "the REST API goes past the handlers"
+    with pytest.raises(
+        HttpError, match=r"the model's own code failed: ValueError: input 'x' has shape \(1, 2\)"
+    ) as caught:
+        invoke(model, "1  2 ", "text/plain")
+    assert caught.value.status == 500
+
+
+def test_handler_reaches_the_rest_api_at_its_address(tmp_path: Path) -> None:
+    model = handler_model(tmp_path, DIRECT)
+    response = invoke(model, '{"instances": [[1, 2, 3]]}', attributes="tfs-model-version=2")
+    assert (response.body, response.headers) == (b'{"predictions":[[12.0]]}', [("content-type", "application/x-2")])
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("def handler(data, context): return {}, 'text/plain'", "a handler returned dict: return text or bytes"),
+        ("def handler(data, context): return context.channel", "no gRPC interface: send requests to context.rest_uri"),
+        ("def handler(data, context): raise SystemExit(1)", "SystemExit: 1"),
+        ("def handler(data, context): return b'', 'a\\nb'", "is not valid in a header"),
+    ],
+)
+def test_failing_handler_is_500(tmp_path: Path, text: str, reason: str) -> None:
+    with pytest.raises(HttpError) as caught:
+        invoke(handler_model(tmp_path, text), "[]")
+    assert caught.value.status == 500
+    assert reason in str(caught.value)
+
+
+def test_one_handler_of_two_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="defines input_handler without output_handler: define both, or handler"):
+        handler_model(tmp_path, "def input_handler(data, context): return data")
+
+
+def save(*paths: Path) -> None:
+    for path in paths:
+        path.mkdir(parents=True)
+        (path / "saved_model.pb").write_bytes(b"")
+
+
+def test_servables_are_found_in_each_layout(tmp_path: Path) -> None:
+    assert find_servables(tmp_path) == {}
+    plain, one, ten, other = (tmp_path / name for name in ("top", "model/1", "model/10", "model/export/Servo/7"))
+    save(plain, one, ten, other)
+    assert find_servables(plain) == {"model": {1: plain}}
+    assert find_servables(tmp_path / "model") == {"model": {1: one, 10: ten}, "Servo": {7: other}}
+    assert find_servables(tmp_path)["top"] == {1: plain}
+    save(tmp_path / "b" / "Servo" / "1")
+    with pytest.raises(UserError, match="are both named 'Servo': rename one of the folders"):
+        find_servables(tmp_path)
+
+
+def test_bundle_of_another_framework_is_served_as_by_serve(root: Path) -> None:
+    with running_server(root, MICROJOBS_JOB=JOB) as server:
+        server.wait_until_ready()
+        assert server.invoke('{"instances": [[3, 4, 7]], "signature_name": "raw"}').json == {"predictions": [[3.0]]}
+
+
+def test_program_of_the_other_convention_runs_as_by_serve(tmp_path: Path) -> None:
+    code = tmp_path / "model" / "code"
+    (code / "lib").mkdir(parents=True)
+    (code / "lib" / "greeting.py").write_text("TEXT = 'hello'\n")
+    (code / "inference.py").write_text(
+        "import greeting\ndef model_fn(folder): return greeting.TEXT\ndef transform_fn(m, b, c, a): return m, c\n"
+    )
+    with running_server(tmp_path, MICROJOBS_JOB=JOB) as server:
+        server.wait_until_ready()
+        assert server.invoke("x", "text/plain").body == b"hello"
+
+
+@pytest.mark.parametrize(
+    ("file", "environment", "reason"),
+    [
+        (
+            "model.keras",
+            {},
+            "has no SavedModel, code/inference.py or bundle of the train jobs. It contains model.keras; save",
+        ),
+        ("code/inference.py", {}, "has no SavedModel, which inference.py needs. It contains code/"),
+        ("1/saved_model.pb", {"SAGEMAKER_TFS_DEFAULT_MODEL_NAME": "x"}, "is 'x', but the model folder has model"),
+    ],
+)
+def test_missing_model_error_names_the_files_found(
+    tmp_path: Path, file: str, environment: dict[str, str], reason: str
+) -> None:
+    path = tmp_path / "model" / file
+    path.parent.mkdir(parents=True)
+    path.write_text("def handler(data, context): return data, 'text/plain'\n")
+    with running_server(tmp_path, MICROJOBS_JOB=JOB, **environment) as server:
+        assert server.wait() == 2
+    assert reason in (server.failure or "")
