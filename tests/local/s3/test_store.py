@@ -302,7 +302,7 @@ def test_open_returns_the_new_version_of_a_replaced_object(store: ObjectStore, m
             put(store, "a", b"new", Details("new"))
         return find_details_in_database(version)
 
-    monkeypatch.setattr(store.database, "details", replace_first)
+    monkeypatch.setattr(store.database, "find_details", replace_first)
     opened = store.open(BUCKET, "a")
     with opened.file:
         assert (opened.file.read(), opened.details.etag) == (b"new", "new")
