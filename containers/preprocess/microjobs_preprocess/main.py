@@ -1,4 +1,4 @@
-"""Preprocessing: scales features for training, or makes raw data.
+"""Preprocessing: scales features for training, or makes raw data. Serves users' models of scikit-learn.
 
 (no arguments)                    standardise x_* and copy y_* from input to train and test
 dataset NAME [--from FILE]        write raw arrays to output
@@ -20,6 +20,15 @@ def process(arguments: list[str]) -> None:
         _dataset(arguments[1:])
     else:
         _standardise(arguments)
+
+
+def serve() -> None:
+    """Serve the model in the model folder; see `microjobs.hosting.server.serve`."""
+    from microjobs.hosting import server  # preprocessing does not need it
+
+    from .model_source import find_model_source
+
+    server.serve(find_model_source)
 
 
 def _standardise(arguments: list[str]) -> None:

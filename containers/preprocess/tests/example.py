@@ -37,5 +37,5 @@ EXAMPLE = Example(
         "processing/test/x_test.npy",
         "processing/test/y_test.npy",
     ),
-    max_megabytes=850,
+    max_megabytes=900,
 )
