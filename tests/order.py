@@ -18,6 +18,7 @@ SLOW_FILES = (
     "tests/local/security/test_fuzz.py",
     "tests/local/security/test_networks.py",
     "tests/local/test_both_runtimes.py",
+    "tests/local/test_dask_scripts.py",
     "tests/local/test_hanging.py",
     "tests/local/test_many_hosts.py",
     "tests/local/test_server.py",
@@ -26,6 +27,7 @@ SLOW_FILES = (
     "tests/unit/serve/",
     "tests/unit/test_batch_score.py",
     "tests/unit/test_cluster.py",
+    "tests/unit/test_dask_script.py",
     "tests/unit/test_distributed.py",
     "tests/unit/test_preprocess.py",
 )

@@ -41,6 +41,8 @@ class Layout:
         self.message = self.output / "message"
         self.processing_config = root / "config"
         self.job_secret = root / "secret" / "job"
+        self.job_certificate = root / "secret" / "certificate.pem"
+        self.job_key = root / "secret" / "key.pem"
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] = os.environ) -> "Layout":
@@ -312,9 +314,7 @@ def read_message(layout: Layout) -> str | None:
 
 def write_job_secret(layout: Layout, secret: str) -> None:
     """Write the secret with which the hosts of a job authenticate each other. Only the file's owner can read it."""
-    layout.job_secret.parent.mkdir(parents=True, exist_ok=True)
-    layout.job_secret.touch(mode=0o600, exist_ok=False)
-    layout.job_secret.write_text(secret, encoding="ascii")
+    _write_secret(layout.job_secret, secret.encode("ascii"))
 
 
 def read_job_secret(layout: Layout) -> bytes:
@@ -332,6 +332,21 @@ def read_job_secret(layout: Layout) -> bytes:
             "random bytes or more, such as the output of `openssl rand -hex 32`, or no file"
         )
     return secret
+
+
+# --- secret/certificate.pem, secret/key.pem: only in processing jobs of the local server ---
+
+
+def write_job_certificate(layout: Layout, certificate: bytes, key: bytes) -> None:
+    """Write the certificate with which Dask's processes authenticate each other, and its private key, both as PEM."""
+    _write_secret(layout.job_certificate, certificate)
+    _write_secret(layout.job_key, key)
+
+
+def _write_secret(path: Path, content: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch(mode=0o600, exist_ok=False)
+    path.write_bytes(content)
 
 
 # --- environment variables ---

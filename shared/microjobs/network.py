@@ -21,6 +21,8 @@ TORCH_PORT = 7777
 """The first host's port for PyTorch, as in AWS's own images."""
 TENSORFLOW_PORT = 8890
 """Every host's port for TensorFlow, as in AWS's own images."""
+DASK_PORT = 8786
+"""The first host's port for Dask's scheduler, which is Dask's default."""
 
 BACKLOG = 1024
 """Size of the queue of new connections. Strangers must not keep hosts of the job out by filling the queue."""

@@ -6,6 +6,8 @@ module has one function per command of the image:
     train(hyperparameters)    a training job; the package's `hyperparameters` module declares `Hyperparameters`
     serve()                   hosting and batch transform
     process(arguments)        a processing job
+
+Every image that contains Dask also has the command `with-dask COMMAND...`; see `microjobs.dask_script`.
 """
 
 import contextlib
@@ -90,6 +92,11 @@ def _run(arguments: list[str], layout: Layout) -> None:
             job.find_command("serve")()
         case ["train" | "serve" as command, *rest]:
             raise UserError(f"{command!r} takes no arguments, got {rest}")
+        case ["with-dask", *command]:
+            from microjobs import dask_script  # only this command needs it
+
+            sys.path.remove(str(job.folder))  # the user's command is no job of this image
+            dask_script.run(command)
         case _:
             job.find_command("process")(arguments)
 

@@ -202,7 +202,7 @@ def _execute(program: str, command: Sequence[str], cwd: Path) -> None:
     logger.info("script mode: %s", " ".join(command))
     with stop_request() as stop:
         process = subprocess.Popen(command, cwd=cwd, stderr=subprocess.PIPE)
-        tail = _Tail(process)
+        tail = Tail(process)
         if stop.signal_number is not None:  # the signal arrived before the script started
             process.send_signal(stop.signal_number)
         code = process.wait()
@@ -210,19 +210,19 @@ def _execute(program: str, command: Sequence[str], cwd: Path) -> None:
     if code != 0 and stop.signal_number is not None:
         raise ScriptStopped(stop.signal_number)
     if code != 0:
-        raise ScriptError(_format_reason(program, code, stderr))
+        raise ScriptError(format_reason(program, code, stderr))
 
 
 def _execute_on_all_hosts(name: str, program: Program, resources: ResourceConfig, cwd: Path) -> None:
     """Run this host's part of the script. All hosts end in the same way."""
     logger.info("script mode on %d hosts: %s", len(resources.hosts), " ".join(program.command))
-    tails: list[_Tail] = []
+    tails: list[Tail] = []
     try:
         launch(
             dataclasses.replace(program, cwd=cwd, stderr=subprocess.PIPE, grace=SAVE_SECONDS),
             resources,
             explain=lambda code: _explain(name, code, tails[0].read()),
-            on_start=lambda process: tails.append(_Tail(process)),
+            on_start=lambda process: tails.append(Tail(process)),
             join_seconds=JOIN_SECONDS,
         )
     except Stopped as stopped:
@@ -235,10 +235,10 @@ def _explain(name: str, code: int, stderr: str) -> tuple[int, str]:
         start = torchrun_output.start()
         exit_code = TORCHRUN_CODE.search(stderr, start)
         code, stderr = int(exit_code[1]) if exit_code else code, stderr[:start]
-    return code, _format_reason(name, code, RANK.sub("", stderr))
+    return code, format_reason(name, code, RANK.sub("", stderr))
 
 
-class _Tail:
+class Tail:
     """Copies a script's stderr to this process's stderr without delay, and keeps its end."""
 
     def __init__(self, process: subprocess.Popen[bytes]) -> None:
@@ -260,7 +260,7 @@ class _Tail:
                 del self._end[:-TAIL_BYTES]
 
 
-def _format_reason(program: str, code: int, stderr: str) -> str:
+def format_reason(program: str, code: int, stderr: str) -> str:
     """Return a reason that starts with the script's last line, because FailureReason is cut after 1024 characters."""
     ending = f"exit code {code}" if code > 0 else f"ended by {signal.Signals(-code).name}"
     if code == -signal.SIGKILL:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from microjobs.network import TENSORFLOW_PORT, TORCH_PORT, WATCH_PORT, Network
+from microjobs.network import DASK_PORT, TENSORFLOW_PORT, TORCH_PORT, WATCH_PORT, Network
 from microjobs_orchestrator.local.runtimes.process.addresses import _format_address, reserve
 
 NOBODY = 65534
@@ -36,10 +36,11 @@ def test_several_hosts_get_a_port_for_each_listener() -> None:
     with reserve(["algo-1", "algo-2", "algo-3"]) as (network, holders):
         assert set(network.ports) == {
             ("algo-1", WATCH_PORT),
+            ("algo-1", DASK_PORT),
             ("algo-1", TORCH_PORT),
             *((host, TENSORFLOW_PORT) for host in network.hosts),
         }
-        assert len(set(network.ports.values())) == len(holders) == 5
+        assert len(set(network.ports.values())) == len(holders) == 6
         assert len(set(network.hosts.values())) == 3
 
 
@@ -63,6 +64,11 @@ def test_other_users_cannot_listen_on_a_reserved_port() -> None:
             os.setuid(NOBODY)
             os._exit(any(can_listen((host, address[1]), reuse_port=True) for host in (address[0], "0.0.0.0")))
         assert os.waitpid(child, 0)[1] == 0
+
+
+def test_dask_can_listen_on_the_address_of_the_first_host() -> None:
+    with reserve(["algo-1", "algo-2"]) as (network, _):
+        assert can_listen((network.resolve("algo-1"), network.port("algo-1", DASK_PORT)))
 
 
 @pytest.mark.parametrize("usual", [TORCH_PORT, TENSORFLOW_PORT])

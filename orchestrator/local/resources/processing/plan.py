@@ -7,6 +7,7 @@ from typing import Any
 from microjobs import contract
 from microjobs.contract import Layout, ResourceConfig
 from microjobs_orchestrator.local import instances
+from microjobs_orchestrator.local.certificates import make_certificate
 from microjobs_orchestrator.local.lifecycle import inputs
 from microjobs_orchestrator.local.lifecycle.job import JobHandle, host_names
 from microjobs_orchestrator.local.runtimes.base import HostPlan, Input, Plan
@@ -19,6 +20,7 @@ def make_plan(job: JobHandle, folder: Path) -> Plan:
     sources = [item["S3Input"] for item in job.request.get("ProcessingInputs", [])]
     objects = [inputs.find_objects(job.context.store, source, "processing input") for source in sources]
     names, hosts = host_names(cluster["InstanceCount"]), []
+    certificate, key = make_certificate(job.name)
     for index, name in enumerate(names):
         linked = []
         for number, (source, found) in enumerate(zip(sources, objects, strict=True)):
@@ -26,6 +28,7 @@ def make_plan(job: JobHandle, folder: Path) -> Plan:
             linked.append(Input(source["LocalPath"], inputs.link_objects(part, folder / "inputs" / name / str(number))))
         layout = Layout(folder / "files" / name)
         _write_files(job, layout, ResourceConfig(name, names))
+        contract.write_job_certificate(layout, certificate, key)  # for Dask, which the job may use
         hosts.append(_plan_host(job, name, layout.root, linked, cluster["InstanceType"], isolated=isolated))
     return Plan(job.plan_name, tuple(hosts), isolated)
 

@@ -5,7 +5,7 @@ import random
 import socket
 from collections.abc import Iterator, Mapping, Sequence
 
-from microjobs.network import TENSORFLOW_PORT, TORCH_PORT, WATCH_PORT, Network
+from microjobs.network import DASK_PORT, TENSORFLOW_PORT, TORCH_PORT, WATCH_PORT, Network
 
 EVERY_ADDRESS = "0.0.0.0"  # noqa: S104  frameworks listen on all addresses
 
@@ -36,11 +36,12 @@ def _format_address(number: int) -> str:
 def _list_listeners(addresses: Mapping[str, str]) -> dict[tuple[str, int], tuple[str, int]]:
     """Return a job's listeners by host and default port: an address, and the socket option that shares the port.
 
-    Frameworks do not set SO_REUSEPORT, which shares a port between sockets of one user.
+    Frameworks and Dask do not set SO_REUSEPORT, which shares a port between sockets of one user.
     """
     first = next(iter(addresses))
     return {
         (first, WATCH_PORT): (addresses[first], socket.SO_REUSEPORT),
+        (first, DASK_PORT): (addresses[first], socket.SO_REUSEADDR),
         (first, TORCH_PORT): (EVERY_ADDRESS, socket.SO_REUSEADDR),
         **{(host, TENSORFLOW_PORT): (EVERY_ADDRESS, socket.SO_REUSEADDR) for host in addresses},
     }

@@ -1,0 +1,184 @@
+"""The Dask cluster of a processing job: a scheduler on the first host, and one worker per core on each host.
+
+Dask runs the code that it receives. Therefore, both sides of each connection prove that they have the job's
+certificate (mutual TLS). Without a certificate, as on AWS, the job's own network is the boundary, as for torchrun.
+The functions that start servers need the package `distributed`; its names are imported when they run.
+"""
+
+import asyncio
+import os
+import signal
+import socket
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from microjobs.contract import Layout, ResourceConfig
+from microjobs.errors import EXIT_OK, UserError
+from microjobs.network import DASK_PORT, Network
+
+if TYPE_CHECKING:
+    from distributed import Scheduler, Security
+
+POLL_SECONDS = 0.01
+CONNECT_SECONDS = 60
+"""Time for which a worker tries to connect to the scheduler."""
+STATUS_SECONDS = 0.1
+CLOSE_SECONDS = 5.0
+LOOPBACK = "127.0.0.1"
+SETTINGS = {
+    "distributed.comm.timeouts.connect": f"{CONNECT_SECONDS}s",
+    # Each server has an HTTP port, even without a dashboard. Without routes, this port serves nothing.
+    "distributed.scheduler.http.routes": [],
+    "distributed.worker.http.routes": [],
+}
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """Paths of the job's certificate and of its private key, which all hosts share."""
+
+    certificate: Path
+    key: Path
+
+
+@dataclass(frozen=True)
+class ClusterSettings:
+    """The cluster, as one host sees it.
+
+    host_address: the IP address on which this host's servers listen.
+    scheduler_address: IP address and port of the scheduler. Port 0 lets the only host of a job choose a port.
+    """
+
+    resources: ResourceConfig
+    host_address: str
+    scheduler_address: tuple[str, int]
+    certificate: Certificate | None
+
+    @classmethod
+    def read(cls, layout: Layout, network: Network, resources: ResourceConfig) -> "ClusterSettings":
+        """Return the settings of the host that runs this process.
+
+        Raises:
+            UserError: the hosts share a secret, but no certificate.
+            OSError: a host name cannot be resolved.
+        """
+        certificate = find_certificate(layout)
+        if len(resources.hosts) == 1:
+            address = network.resolve(resources.current_host) if network.hosts else LOOPBACK
+            return cls(resources, address, (address, 0), certificate)
+        first = resources.first_host
+        scheduler = socket.gethostbyname(network.resolve(first)), network.port(first, DASK_PORT)
+        address = socket.gethostbyname(network.resolve(resources.current_host))
+        return cls(resources, address, scheduler, certificate)
+
+    @property
+    def protocol(self) -> str:
+        return "tls" if self.certificate else "tcp"
+
+    def scheduler_url(self) -> str:
+        host, port = self.scheduler_address
+        return f"{self.protocol}://{host}:{port}"
+
+    def client_variables(self, scheduler_url: str) -> dict[str, str]:
+        """Return the variables that connect `dask.distributed.Client()` without arguments to the scheduler."""
+        variables = {"DASK_SCHEDULER_ADDRESS": scheduler_url}
+        if self.certificate is not None:
+            prefix, certificate = "DASK_DISTRIBUTED__COMM", str(self.certificate.certificate)
+            variables |= {
+                f"{prefix}__REQUIRE_ENCRYPTION": "True",
+                f"{prefix}__TLS__CA_FILE": certificate,
+                f"{prefix}__TLS__CLIENT__CERT": certificate,
+                f"{prefix}__TLS__CLIENT__KEY": str(self.certificate.key),
+            }
+        return variables
+
+
+def find_certificate(layout: Layout) -> Certificate | None:
+    """Return the job's certificate; None if the platform gave none.
+
+    Raises:
+        UserError: the hosts share a secret, but the certificate or its key is missing.
+    """
+    found = Certificate(layout.job_certificate, layout.job_key)
+    missing = [path for path in (found.certificate, found.key) if not path.exists()]
+    if not missing:
+        return found
+    if layout.job_secret.exists() or len(missing) == 1:
+        raise UserError(
+            f"{missing[0]} does not exist: give every host of the job the same certificate, such as the output of "
+            f"`openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=job "
+            f"-keyout {found.key.name} -out {found.certificate.name}`"
+        )
+    return None
+
+
+async def serve_scheduler(settings: ClusterSettings, announce: Callable[[str], None]) -> None:
+    """Run the scheduler until SIGTERM.
+
+    Args:
+        announce: called with the scheduler's URL when the scheduler listens, and again when the workers of all hosts
+            are connected.
+    """
+    from distributed import Scheduler
+
+    host, port = settings.scheduler_address
+    async with Scheduler(
+        host=host, port=port, security=_make_security(settings), dashboard_address=f"{LOOPBACK}:0", **_options(settings)
+    ) as scheduler:
+        is_stopping = asyncio.Event()
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, is_stopping.set)
+        announce(scheduler.address)
+        while not _is_complete(scheduler, settings.resources):
+            await asyncio.sleep(POLL_SECONDS)
+        announce(scheduler.address)
+        await asyncio.wait(
+            [asyncio.create_task(is_stopping.wait()), asyncio.create_task(scheduler.finished())],
+            return_when=asyncio.FIRST_COMPLETED,
+        )
+
+
+async def serve_worker(settings: ClusterSettings, scheduler_url: str, number: int, count: int) -> None:
+    """Run worker `number` of `count` workers of this host, until the scheduler closes it."""
+    from distributed import Status, Worker
+
+    worker = await Worker(
+        scheduler_url,
+        nthreads=1,
+        name=f"{settings.resources.current_host}/{number}/{count}",
+        host=settings.host_address,
+        security=_make_security(settings),
+        dashboard_address=f"{LOOPBACK}:0",
+        **_options(settings),
+    )
+    while worker.status in (Status.running, Status.paused):
+        await asyncio.sleep(STATUS_SECONDS)
+    try:
+        await asyncio.wait_for(worker.finished(), CLOSE_SECONDS)
+    except TimeoutError:  # a task is still running, whose result nobody needs; a normal exit would wait for its thread
+        os._exit(EXIT_OK)
+
+
+def _options(settings: ClusterSettings) -> Mapping[str, Any]:
+    return {"protocol": settings.protocol, "dashboard": False}
+
+
+def _make_security(settings: ClusterSettings) -> "Security | None":
+    from distributed import Security
+
+    if settings.certificate is None:
+        return None
+    certificate, key = str(settings.certificate.certificate), str(settings.certificate.key)
+    roles = ("client", "scheduler", "worker")
+    files = {f"tls_{role}_cert": certificate for role in roles} | {f"tls_{role}_key": key for role in roles}
+    return Security(require_encryption=True, tls_ca_file=certificate, **files)
+
+
+def _is_complete(scheduler: "Scheduler", resources: ResourceConfig) -> bool:
+    """Return whether all workers of all hosts are connected. A worker's name states how many its host has."""
+    names = [str(state.name).split("/") for state in scheduler.workers.values()]
+    expected = {host: int(count) for host, _, count in names}
+    connected = Counter(host for host, _, _ in names)
+    return all(connected[host] == expected.get(host, -1) for host in resources.hosts)

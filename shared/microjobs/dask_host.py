@@ -1,0 +1,236 @@
+"""Runs one host's part of a Dask job: its workers and, on the first host, the scheduler and the user's command.
+
+`dask_script` starts this program on each host. The servers are forks of this process, because each of them would need
+a second of a core to import Dask. If a server fails, the job fails: Dask would repeat its tasks on other workers, and
+tasks that need too much memory would end all workers, one after the other.
+"""
+
+import asyncio
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from microjobs import worker
+from microjobs.contract import Layout, read_processing_resource_config
+from microjobs.dask_cluster import SETTINGS, ClusterSettings, serve_scheduler, serve_worker
+from microjobs.errors import EXIT_BUG, EXIT_OK, EXIT_PLATFORM, EXIT_USER, code_and_reason
+from microjobs.interpreter import read_user_paths
+from microjobs.network import Network
+from microjobs.script_mode import Tail, format_reason
+from microjobs.stopping import StopRequest, stop_request
+
+STOPPING = (signal.SIGTERM, signal.SIGINT)
+POLL_SECONDS = 0.02
+START_SECONDS = 120.0
+"""Time limit for the connections of all workers, after all hosts have joined."""
+CLOSE_SECONDS = 10.0
+"""Time limit for the end of this host's servers after the user's command has ended."""
+
+SCRIPT_ENDINGS = (".py", ".sh")
+
+SERVER_VARIABLES = {
+    "DASK_LOGGING__DISTRIBUTED": "warning",
+    # Each core has a worker, so a worker uses one thread. Dask's own worker processes do the same.
+    "OMP_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+}
+"""Variables of the servers, unless the user sets them."""
+
+
+class HostError(Exception):
+    """A server or the user's command failed. The message is the reason."""
+
+    def __init__(self, code: int, reason: str) -> None:
+        super().__init__(reason)
+        self.code = code
+
+
+class Servers:
+    """The servers of the cluster on this host: processes by name."""
+
+    def __init__(self, settings: ClusterSettings) -> None:
+        self._settings = settings
+        self._context = multiprocessing.get_context("fork")
+        self._processes: dict[str, multiprocessing.context.ForkProcess] = {}
+        self._announcements, self._announcer = self._context.Pipe(duplex=False)
+
+    def start_scheduler(self) -> None:
+        self._start("Dask's scheduler", serve_scheduler, self._settings, self._announcer.send)
+
+    def start_workers(self, scheduler_url: str, count: int) -> None:
+        for number in range(1, count + 1):
+            self._start(f"Dask worker {number} of {count}", serve_worker, self._settings, scheduler_url, number, count)
+
+    def wait_for_announcement(self, stop: StopRequest) -> str | None:
+        """Return the scheduler's URL when the scheduler announces it, see `serve_scheduler`; None on a stop request.
+
+        Raises:
+            HostError: a server failed, or the workers of all hosts did not connect in time.
+        """
+        deadline = time.monotonic() + START_SECONDS
+        while not self._announcements.poll(POLL_SECONDS):
+            self.check()
+            if stop:
+                return None
+            if time.monotonic() > deadline:
+                raise HostError(
+                    EXIT_PLATFORM,
+                    f"not all Dask workers connected within {START_SECONDS:g} s; see the log of each host",
+                )
+        return str(self._announcements.recv())
+
+    def check(self) -> None:
+        """Raise HostError if a server failed."""
+        for name, process in self._processes.items():
+            if process.exitcode:
+                raise HostError(*_explain(name, process.exitcode))
+
+    def have_ended(self) -> bool:
+        return all(process.exitcode is not None for process in self._processes.values())
+
+    def close(self) -> None:
+        """Let the scheduler close the workers of all hosts and itself. Wait until this host's servers have ended."""
+        scheduler, *_ = self._processes.values()
+        if scheduler.exitcode is None:  # the script may have called `Client.shutdown`
+            scheduler.terminate()
+        deadline = time.monotonic() + CLOSE_SECONDS
+        while not self.have_ended() and time.monotonic() < deadline:
+            time.sleep(POLL_SECONDS)
+
+    def kill(self) -> None:
+        for process in self._processes.values():
+            process.kill()
+            process.join()
+
+    def _start(self, name: str, serve: Callable[..., Coroutine[Any, Any, None]], *arguments: object) -> None:
+        process = self._context.Process(target=_run_server, args=(serve, arguments))
+        process.start()
+        self._processes[name] = process
+
+
+class Command:
+    """The user's command. Its stderr is copied, and the end of it becomes the reason of a failure."""
+
+    def __init__(self, command: Sequence[str], variables: Mapping[str, str]) -> None:
+        self._name = next((Path(part).name for part in command if part.endswith(SCRIPT_ENDINGS)), command[0])
+        try:
+            self._process = subprocess.Popen(command, env=variables, stderr=subprocess.PIPE)
+        except OSError as error:
+            raise HostError(EXIT_USER, f"cannot run {command[0]!r}: {error.strerror}") from error
+        self._tail = Tail(self._process)
+        self._is_stopped = False
+
+    def wait(self, servers: Servers, stop: StopRequest) -> int:
+        """Wait until the command has ended, forward a stop signal to it, and return its exit code.
+
+        Raises:
+            HostError: the command failed without a stop signal, or a server failed.
+        """
+        while (code := self._process.poll()) is None:
+            servers.check()
+            if stop.signal_number is not None and not self._is_stopped:
+                self._is_stopped = True
+                self._process.send_signal(stop.signal_number)
+            time.sleep(POLL_SECONDS)
+        stderr = self._tail.read()
+        if code != 0 and not self._is_stopped:
+            servers.check()  # a worker that failed is a more probable cause
+            raise HostError(EXIT_BUG, format_reason(self._name, code, stderr))
+        return EXIT_OK if code == 0 else EXIT_BUG
+
+
+def main(command: Sequence[str]) -> int:
+    """Run this host's part of the job, report a failure to the parent process, and return the exit code."""
+    variables = {name: value for name, value in os.environ.items() if name != worker.REPORT_VARIABLE}
+    with stop_request() as stop:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)  # `distributed.launch` has blocked them
+        try:
+            return _run(command, variables, stop)
+        except HostError as error:
+            worker.report(error.code, str(error))
+        except Exception as error:
+            worker.report(*code_and_reason(error))
+        return EXIT_BUG
+
+
+def _run(command: Sequence[str], variables: Mapping[str, str], stop: StopRequest) -> int:
+    layout = Layout.from_environment()
+    settings = ClusterSettings.read(layout, Network.read(), read_processing_resource_config(layout))
+    count = _import_dask()
+    sys.path[:0] = _find_module_folders(command)  # for modules that tasks of the user's script import
+    servers = Servers(settings)
+    try:
+        if settings.resources.is_first:
+            return _run_first(servers, settings, count, command, variables, stop)
+        servers.start_workers(settings.scheduler_url(), count)
+        # A stop request ends the user's command, which ends the cluster.
+        while not servers.have_ended():
+            time.sleep(POLL_SECONDS)
+            servers.check()
+        return EXIT_OK
+    finally:
+        servers.kill()
+
+
+def _run_first(
+    servers: Servers,
+    settings: ClusterSettings,
+    count: int,
+    command: Sequence[str],
+    variables: Mapping[str, str],
+    stop: StopRequest,
+) -> int:
+    servers.start_scheduler()
+    if (scheduler_url := servers.wait_for_announcement(stop)) is not None:
+        servers.start_workers(scheduler_url, count)
+        scheduler_url = servers.wait_for_announcement(stop)
+    if scheduler_url is None:
+        return EXIT_BUG
+    code = Command(command, {**variables, **settings.client_variables(scheduler_url)}).wait(servers, stop)
+    servers.close()
+    return code
+
+
+def _import_dask() -> int:
+    """Import Dask with the servers' settings, and return the number of cores."""
+    for name, value in SERVER_VARIABLES.items():
+        os.environ.setdefault(name, value)
+    import dask.system
+    import distributed  # noqa: F401  the servers are forks of this process
+
+    dask.config.set(SETTINGS)
+    return int(dask.system.CPU_COUNT)
+
+
+def _find_module_folders(command: Sequence[str]) -> list[str]:
+    """Return the folders in which the user's script finds modules. This interpreter ignores PYTHONPATH."""
+    scripts = [Path(part) for part in command if part.endswith(".py")]
+    folders = [str(script.resolve().parent) for script in scripts[:1] if script.exists()]
+    return [*folders, str(Path.cwd()), *read_user_paths()]
+
+
+def _run_server(serve: Callable[..., Coroutine[Any, Any, None]], arguments: Sequence[object]) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    asyncio.run(serve(*arguments))
+
+
+def _explain(name: str, code: int) -> tuple[int, str]:
+    """Return the exit code and the reason of a server that failed."""
+    if code == -signal.SIGKILL:
+        remedy = "most likely out of memory: use a larger instance, more hosts or smaller partitions"
+        return EXIT_PLATFORM, f"{name} was ended by SIGKILL, {remedy}"
+    if code < 0:
+        return EXIT_BUG, f"{name} was ended by {signal.Signals(-code).name}: a crash in native code; see the log above"
+    return EXIT_BUG, f"{name} exited with code {code}; see the log above"
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,44 @@
+"""Runs a user's command of a processing job on a Dask cluster of all hosts: `with-dask python3 script.py`.
+
+The command runs on the first host only, where `dask.distributed.Client()` connects to the cluster. The other hosts run
+workers until the command ends.
+"""
+
+import importlib.util
+import logging
+from collections.abc import Sequence
+
+from microjobs.contract import Layout, read_processing_resource_config
+from microjobs.dask_cluster import find_certificate
+from microjobs.distributed import Program, launch
+from microjobs.errors import UserError
+from microjobs.interpreter import python_command
+
+JOIN_SECONDS = 900.0
+"""Time for which hosts wait for each other: the requirements may take longer to install on one host."""
+SAVE_SECONDS = 10.0
+"""Time between SIGTERM and SIGKILL for the command when the job ends because of another host."""
+
+logger = logging.getLogger("microjobs")
+
+
+def run(command: Sequence[str]) -> None:
+    """Run this host's part of the command.
+
+    Raises:
+        UserError: there is no command, the image has no Dask, or the job's certificate is incomplete.
+        JobError: the command or a host failed; the reason is the same on all hosts.
+        Stopped: the command failed after a stop signal.
+    """
+    if not command:
+        raise UserError("with-dask needs a command: for example, `with-dask python3 script.py`")
+    if importlib.util.find_spec("distributed") is None:
+        raise UserError("with-dask is not available: this image has no Dask; use the image preprocess")
+    layout = Layout.from_environment()
+    find_certificate(layout)  # before this host waits for the other hosts
+    resources = read_processing_resource_config(layout)
+    logger.info("Dask cluster of %d hosts: %s", len(resources.hosts), " ".join(command))
+    program = Program(
+        python_command("-m", "microjobs.dask_host", *command), grace=SAVE_SECONDS if resources.is_first else 0.0
+    )
+    launch(program, resources, join_seconds=JOIN_SECONDS)

@@ -1,0 +1,270 @@
+"""Users' scripts on a Dask cluster. The hosts of the job are processes with different loopback addresses."""
+
+import contextlib
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+from dask.system import CPU_COUNT
+
+from microjobs.contract import Layout, write_job_certificate
+from microjobs.processes import children_of, signal_group
+from microjobs_orchestrator.local.certificates import make_certificate
+from tests.conftest import REPOSITORY
+from tests.unit.hosts import End, Host, Hosts, make_hosts
+
+HOST = """
+import json, logging, signal, sys
+from microjobs import dask_script, heartbeat
+from microjobs.contract import Layout, ResourceConfig, write_processing_resource_config
+from microjobs.errors import JobError, Stopped
+settings = json.loads(sys.argv[1])
+for name, value in settings["limits"].items():
+    setattr(dask_script if name == "JOIN_SECONDS" else heartbeat, name, value)
+resources = ResourceConfig(settings["host"], tuple(settings["hosts"]))
+write_processing_resource_config(Layout.from_environment(), resources)
+try:
+    dask_script.run(settings["command"])
+except JobError as error:
+    print(type(error).__name__, error, flush=True)
+    sys.exit(error.exit_code)
+except Stopped as stopped:
+    print("stopped by", stopped.signal_number, flush=True)
+"""
+
+CONNECT = "from dask.distributed import Client\nclient = Client()\n"
+WHERE = """
+import os
+names = client.run(lambda dask_worker: dask_worker.name)
+print("workers", sorted({name.split("/")[0] for name in names.values()}), flush=True)
+print("sum", client.submit(sum, client.map(lambda n: n * n, range(100))).result(), flush=True)
+"""
+
+
+WAIT = "\nimport time\nprint('ready', flush=True)\ntime.sleep(60)\n"
+LIMIT_SECONDS = 60
+
+
+STRANGER = """
+import asyncio, json, logging, sys
+import dask
+from distributed import Security, rpc
+
+async def connects(address, files):
+    options = {}
+    if files:
+        certificate, key = files
+        security = Security(
+            require_encryption=True, tls_ca_file=certificate, tls_client_cert=certificate, tls_client_key=key
+        )
+        options = {"connection_args": security.get_connection_args("client")}
+    try:
+        async with rpc(("tls://" if files else "tcp://") + address, **options) as server:
+            return bool(await server.identity())
+    except OSError:
+        return False
+
+async def main():
+    *addresses, attempts = sys.argv[1:]
+    print(json.dumps({address: [await connects(address, files) for files in json.loads(attempts)]
+        for address in addresses}))
+
+dask.config.set({"distributed.comm.timeouts.connect": "2s"})
+asyncio.run(main())
+"""
+
+
+class DaskHosts:
+    """Starts the hosts of a job that runs a user's script with Dask."""
+
+    def __init__(self, hosts: Hosts, script: Path) -> None:
+        self.names, self.script = hosts.names, script
+        self._hosts = hosts
+        certificate = make_certificate("test")
+        for name in hosts.names:
+            write_job_certificate(self.layout(name), *certificate)
+
+    def layout(self, name: str) -> Layout:
+        return Layout(self._hosts.folder / name)
+
+    def start(self, name: str, code: str, **limits: float) -> Host:
+        self.script.write_text(code)
+        return self._hosts.start_program(name, limits, command=[sys.executable, str(self.script)])
+
+    def start_all(self, code: str, **limits: float) -> None:
+        """Start all hosts, and wait until the script has printed `ready`."""
+        for name in self.names:
+            self.start(name, code, **limits)
+        self._hosts.started["algo-1"].wait_for("ready")
+
+    def host(self, name: str) -> Host:
+        return self._hosts.started[name]
+
+    def remove_secrets(self) -> None:
+        self._hosts.secret = ""
+        for name in self.names:
+            shutil.rmtree(self.layout(name).job_secret.parent)
+
+    def servers(self, name: str) -> list[int]:
+        """Return the processes that the program of a host has started: first the scheduler, if any."""
+        (program,) = children_of(self.host(name).process.pid)
+        return sorted(children_of(program))
+
+    def run(self, code: str, **limits: float) -> Mapping[str, End]:
+        for name in self.names:
+            self.start(name, code, **limits)
+        return self._hosts.end()
+
+    def end(self) -> Mapping[str, End]:
+        return self._hosts.end()
+
+    def close(self) -> None:
+        """Kill the programs of all hosts with their servers, which a supervisor would do."""
+        for host in self._hosts.started.values():
+            for program in (*children_of(host.process.pid), *host.orphans):
+                signal_group(program, signal.SIGKILL)
+
+
+def make_dask_hosts(count: int, folder: Path) -> Iterator[DaskHosts]:
+    with (
+        contextlib.contextmanager(make_hosts)(count, ("-c", HOST)) as started,
+        contextlib.closing(DaskHosts(started, folder / "script.py")) as hosts,
+    ):
+        yield hosts
+
+
+@pytest.fixture
+def hosts(tmp_path: Path) -> Iterator[DaskHosts]:
+    yield from make_dask_hosts(2, tmp_path)
+
+
+@pytest.fixture
+def one_host(tmp_path: Path) -> Iterator[DaskHosts]:
+    yield from make_dask_hosts(1, tmp_path)
+
+
+def test_client_without_arguments_uses_all_hosts(hosts: DaskHosts) -> None:
+    ends = hosts.run(CONNECT + WHERE)
+    assert {end.code for end in ends.values()} == {0}, ends
+    assert ends["algo-1"].printed.splitlines() == ["workers ['algo-1', 'algo-2']", "sum 328350"]
+    assert ends["algo-2"].printed == ""
+
+
+def test_documented_script_runs(one_host: DaskHosts) -> None:
+    page = (REPOSITORY / "docs" / "using" / "dask.md").read_text()
+    (script,) = re.findall(r"```python\n# total.py\n(.*?)```", page, re.DOTALL)
+    assert one_host.run(script)["algo-1"].printed == f"{sum(number**2 for number in range(1000))}\n"
+
+
+def test_one_host_has_a_cluster_too(one_host: DaskHosts) -> None:
+    ends = one_host.run(CONNECT + WHERE + "print(client.scheduler.address.split(':')[0])")
+    assert ends["algo-1"].printed.splitlines() == ["workers ['algo-1']", "sum 328350", "tls"]
+    assert ends["algo-1"].code == 0
+
+
+def test_tasks_import_modules_next_to_the_script(hosts: DaskHosts) -> None:
+    hosts.script.with_name("beside.py").write_text("def double(n):\n    return 2 * n\n")
+    ends = hosts.run(CONNECT + "import beside\nprint(client.gather(client.map(beside.double, range(8))))")
+    assert ends["algo-1"].printed == "[0, 2, 4, 6, 8, 10, 12, 14]\n"
+
+
+def test_failing_script_is_the_reason_on_all_hosts(hosts: DaskHosts) -> None:
+    ends = hosts.run(CONNECT + "client.submit(lambda: 1 / 0).result()")
+    assert {end.code for end in ends.values()} == {1}
+    reason = "JobError host algo-1 failed: script.py failed: ZeroDivisionError: division by zero (exit code 1)"
+    assert all(reason in end.printed for end in ends.values()), ends
+
+
+@pytest.mark.parametrize("host", ["algo-1", "algo-2"])
+def test_killed_worker_ends_the_job(host: str, hosts: DaskHosts) -> None:
+    hosts.start_all(CONNECT + WAIT)
+    os.kill(hosts.servers(host)[1 if host == "algo-1" else 0], signal.SIGKILL)
+    began = time.monotonic()
+    ends = hosts.end()
+    assert time.monotonic() - began < LIMIT_SECONDS / 3
+    assert {end.code for end in ends.values()} == {3}
+    reason = f"PlatformError host {host} failed: Dask worker 1 of {CPU_COUNT} was ended by SIGKILL, most likely out of"
+    assert all(reason in end.printed for end in ends.values()), ends
+
+
+@pytest.mark.parametrize("victim", ["algo-1", "algo-2"])
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+def test_lost_or_frozen_host_ends_the_other(victim: str, number: signal.Signals, hosts: DaskHosts) -> None:
+    hosts.start_all(CONNECT + WAIT, LOST_SECONDS=2 if number == signal.SIGSTOP else 20)
+    hosts.host(victim).signal(number)
+    began = time.monotonic()
+    (end,) = (hosts.host(name).end() for name in hosts.names if name != victim)
+    assert time.monotonic() - began < LIMIT_SECONDS / 3
+    assert (end.code, end.printed.startswith(f"PlatformError lost host {victim}: ")) == (3, True), end
+
+
+def test_script_can_use_the_cluster_after_a_stop_signal(hosts: DaskHosts) -> None:
+    code = """
+import signal, sys
+def save(*_):
+    print("saved", client.submit(sum, range(5)).result(), flush=True)
+    sys.exit()
+signal.signal(signal.SIGTERM, save)
+"""
+    hosts.start_all(CONNECT + code + WAIT)
+    hosts.host("algo-2").signal(signal.SIGTERM)
+    ends = hosts.end()
+    assert {name: (end.code, end.printed) for name, end in ends.items()} == {
+        "algo-1": (0, "saved 10\n"),
+        "algo-2": (0, ""),
+    }
+
+
+def test_script_that_a_stop_signal_ends_is_stopped(hosts: DaskHosts) -> None:
+    hosts.start_all(WAIT)
+    hosts.host("algo-1").signal(signal.SIGTERM)
+    assert {end.printed for end in hosts.end().values()} == {"stopped by 15\n"}
+
+
+def test_task_that_still_runs_does_not_delay_the_end(hosts: DaskHosts) -> None:
+    code = "import time\nfutures = client.map(time.sleep, [300.0 + n for n in range(20)])\ntime.sleep(1)\n"
+    ends = hosts.run(CONNECT + code)
+    assert {end.code for end in ends.values()} == {0}, ends
+    assert max(end.seconds for end in ends.values()) < LIMIT_SECONDS
+
+
+def test_only_holders_of_the_certificate_can_connect(hosts: DaskHosts, tmp_path: Path) -> None:
+    """A stranger tries the scheduler and all workers, without TLS and with another certificate of the same name."""
+    found = tmp_path / "addresses"
+    list_servers = f"""
+urls = [client.scheduler.address, *client.scheduler_info(n_workers=-1)["workers"]]
+open({str(found)!r}, "w").write(",".join(url.partition("://")[2] for url in urls))
+"""
+    hosts.start_all(CONNECT + list_servers + WAIT)
+    own = hosts.layout("algo-2")
+    other = Layout(tmp_path / "other")
+    write_job_certificate(other, *make_certificate("test"))
+    addresses = found.read_text().split(",")
+    assert len(addresses) == 1 + 2 * CPU_COUNT
+    stranger = [sys.executable, "-c", STRANGER, *addresses]
+    files = [[str(one.job_certificate), str(one.job_key)] for one in (own, other)]
+    answers = json.loads(subprocess.check_output([*stranger, json.dumps([*files, None])]))
+    assert answers == {address: [True, False, False] for address in addresses}
+
+
+def test_hosts_with_a_secret_need_a_certificate(hosts: DaskHosts) -> None:
+    hosts.layout("algo-1").job_key.unlink()
+    end = hosts.start("algo-1", CONNECT).end()
+    assert end.code == 2
+    assert "key.pem does not exist: give every host of the job the same certificate" in end.printed
+
+
+def test_hosts_without_secret_and_certificate_work_together(hosts: DaskHosts) -> None:
+    """AWS has neither."""
+    hosts.remove_secrets()
+    ends = hosts.run(CONNECT + WHERE + "print(client.scheduler.address.split(':')[0])")
+    assert ends["algo-1"].printed.splitlines()[-1] == "tcp"
+    assert {end.code for end in ends.values()} == {0}
