@@ -37,6 +37,12 @@ FIRST_HOST_FIRST = f"{IS_FIRST} || sleep 2; exec python -m microjobs"
 """A program that delays the other hosts, so that an attacker can connect to the first one earlier."""
 
 
+USE_DASK = (
+    "import time; from dask.distributed import Client; client = Client(); time.sleep(2); "
+    "assert client.submit(sum, range(5)).result() == 10"
+)
+
+
 class Payload:
     """Connects to an address when it is unpickled."""
 
@@ -171,6 +177,20 @@ def test_attacker_that_connects_first_gets_nothing(anywhere: LocalServer) -> Non
         assert attacker.called
         assert not attacker.was_obeyed()
     assert_scaled(anywhere, job, name)
+
+
+@pytest.mark.usefixtures("occupied_ports")
+def test_attacker_cannot_use_a_dask_cluster(anywhere: LocalServer) -> None:
+    application = {
+        "ImageUri": image_name("preprocess"),
+        "ContainerEntrypoint": ["with-dask", "python3", "-c"],
+        "ContainerArguments": [USE_DASK],
+    }
+    with contextlib.closing(Attacker(anywhere)) as attacker:
+        job = anywhere.process("", instances=2, AppSpecification=application)
+        assert attacker.called
+        assert not attacker.was_obeyed()
+    assert job["ProcessingJobStatus"] == "Completed", job.get("FailureReason")
 
 
 def test_secret_of_a_job_is_new_and_not_logged(anywhere: LocalServer) -> None:
