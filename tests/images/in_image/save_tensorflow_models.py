@@ -13,12 +13,12 @@ ROWS = tf.TensorSpec([None, 3], tf.float32, name="x")
 WORDS = tf.TensorSpec([None], tf.string, name="word")
 
 
-for version in (1, 2):
+def make_model(factor: float) -> tf.Module:
     model = tf.Module()
-    model.factor = tf.Variable(float(version))
+    model.factor = tf.Variable(factor)
 
-    def total(x: tf.Tensor, factor: tf.Variable = model.factor) -> dict[str, tf.Tensor]:
-        return {"y": tf.reduce_sum(x, 1, keepdims=True) * factor}
+    def total(x: tf.Tensor) -> dict[str, tf.Tensor]:
+        return {"y": tf.reduce_sum(x, 1, keepdims=True) * model.factor}
 
     def named(x: tf.Tensor, word: tf.Tensor) -> dict[str, tf.Tensor]:
         tf.debugging.assert_positive(x, "x has a value that is not positive")
@@ -26,5 +26,10 @@ for version in (1, 2):
 
     model.total = tf.function(total, input_signature=[ROWS])
     model.named = tf.function(named, input_signature=[ROWS, WORDS])
+    return model
+
+
+for version in (1, 2):
+    model = make_model(float(version))
     folder = Layout.from_environment().model / "export" / "Servo" / str(version)
     tf.saved_model.save(model, str(folder), signatures={"serving_default": model.total, "named": model.named})

@@ -101,7 +101,8 @@ def _spec(tensor: Any) -> TensorSpec:
 
 
 def _reason(error: Exception) -> str:
-    """Return the first line of an error that states a reason: TensorFlow begins some errors with a title."""
+    """Return the line of an error that states the reason: errors in graphs put it between a traceback and a node."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    texts = [line for line in lines if not line.startswith(("Graph execution error", "Detected at node"))]
-    return next(iter(texts), type(error).__name__)[:300]
+    if lines and lines[0].startswith("Graph execution error"):
+        lines = [line for line in lines if not line.startswith("[[")][::-1]
+    return next(iter(lines), type(error).__name__)[:300]
