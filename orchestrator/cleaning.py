@@ -126,7 +126,7 @@ def list_images() -> list[Removable]:
     """
     prefixes = tuple(f"{os.environ.get('REGISTRY') or 'microjobs'}/{job}:" for job in images.list_jobs())
     with closing(docker_engine.connect()) as client:
-        sizes = {tag: image["Size"] for image in client.api.images() for tag in image.get("RepoTags") or ()}
+        sizes = {tag: image["Size"] for image in docker_engine.list_images(client) for tag in image["RepoTags"]}
     return [
         Removable(tag, sizes[tag], partial(_remove_image, tag)) for tag in sorted(sizes) if tag.startswith(prefixes)
     ]

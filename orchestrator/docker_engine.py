@@ -1,9 +1,9 @@
-"""Client for the Docker engine that the environment names."""
+"""Client for the Docker engine that the environment names. Podman's API has a few differences, which are named here."""
 
 import os
 import socket
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import docker
 from docker.context import ContextAPI
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 DEFAULT_SOCKET = "unix:///var/run/docker.sock"
 TIMEOUT_SECONDS = 60
+PODMAN_PREFIXES = ("docker.io/library/", "docker.io/", "localhost/")
+"""Registries that Podman adds to the names of images, and that it also finds without them."""
 
 
 def find_address(environ: Mapping[str, str]) -> str:
@@ -53,3 +55,26 @@ def _check_socket(path: str, timeout: int) -> None:
             probe.connect(path)
         except OSError as error:
             raise DockerException(f"{path}: {error.strerror or error}") from error
+
+
+def is_podman(client: "DockerClient") -> bool:
+    """Return whether the engine is Podman, with its Docker-compatible API."""
+    components = client.version().get("Components") or ()
+    return any(component["Name"].startswith("Podman") for component in components)
+
+
+def list_images(client: "DockerClient", **options: Any) -> Sequence[dict[str, Any]]:
+    """Return the engine's descriptions of its images, each with `RepoTags` in Docker's form.
+
+    Args:
+        options: arguments of the SDK, such as `filters`.
+    """
+    images = client.api.images(**options)  # in one request: an image could be removed before a second request
+    prefixes = PODMAN_PREFIXES if is_podman(client) else ()
+    return [
+        {**image, "RepoTags": [_shorten(tag, prefixes) for tag in image.get("RepoTags") or ()]} for image in images
+    ]
+
+
+def _shorten(tag: str, prefixes: Sequence[str]) -> str:
+    return next((tag.removeprefix(prefix) for prefix in prefixes if tag.startswith(prefix)), tag)

@@ -84,8 +84,8 @@ def read_labels() -> dict[str, dict[str, str]]:
     from microjobs_orchestrator import docker_engine
 
     with closing(docker_engine.connect()) as client:
-        listed = client.api.images()  # in one request: an image could be removed before a second request
-    return {tag: image.get("Labels") or {} for image in listed for tag in image.get("RepoTags") or ()}
+        listed = docker_engine.list_images(client)
+    return {tag: image.get("Labels") or {} for image in listed for tag in image["RepoTags"]}
 
 
 def is_stale(job: str, labels: Mapping[str, str]) -> bool:

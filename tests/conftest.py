@@ -96,7 +96,7 @@ def _missing_engine() -> str | None:
     try:
         client = docker_engine.connect()
         try:
-            tags = {tag for image in client.api.images() for tag in image.get("RepoTags") or ()}
+            tags = {tag for image in docker_engine.list_images(client) for tag in image["RepoTags"]}
         finally:
             client.close()
     except DockerException as error:

@@ -158,7 +158,9 @@ def _listen_for_jobs(runtime: Runtime, port: int, cleanup: ExitStack) -> Iterato
     if runtime.machine_address in MACHINE_NAMES:
         return
     try:
-        listener = _listen(runtime.machine_address, port)
+def _listen(address: str, port: int, *, may_be_absent: bool = False) -> Server:
+    options = {"numthreads": MAX_CONCURRENT_REQUESTS, "request_queue_size": 128, "timeout": 60}
+    server = Server((address, port), may_be_absent=may_be_absent, **options)
     except ServerError as error:  # clients do not need this address, and jobs that need it report the error
         logger.warning("jobs cannot reach this server: %s", error)
         return
@@ -166,8 +168,9 @@ def _listen_for_jobs(runtime: Runtime, port: int, cleanup: ExitStack) -> Iterato
     yield listener
 
 
-def _listen(address: str, port: int) -> Server:
-    server = Server((address, port), numthreads=MAX_CONCURRENT_REQUESTS, request_queue_size=128, timeout=60)
+def _listen(address: str, port: int, *, may_be_absent: bool = False) -> Server:
+    options = {"numthreads": MAX_CONCURRENT_REQUESTS, "request_queue_size": 128, "timeout": 60}
+    server = Server((address, port), may_be_absent=may_be_absent, **options)
     try:
         server.prepare()
     except OSError as error:

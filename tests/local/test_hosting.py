@@ -67,7 +67,8 @@ def deploy(local: LocalServer, config: str, endpoints: list[str]) -> str:
     name = unique("endpoint")
     endpoints.append(name)
     local.sagemaker.create_endpoint(EndpointName=name, EndpointConfigName=config)
-    assert wait_for_endpoint(local, name)["EndpointStatus"] == "InService"
+    description = wait_for_endpoint(local, name)
+    assert description["EndpointStatus"] == "InService", description.get("FailureReason")
     return name
 
 

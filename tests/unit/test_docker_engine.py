@@ -3,6 +3,8 @@
 import gc
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from docker.errors import DockerException
@@ -31,3 +33,19 @@ def test_docker_host_is_used_although_the_context_is_damaged(monkeypatch: pytest
 
     monkeypatch.setattr("docker.context.ContextAPI.kwargs_from_context", fail)
     assert docker_engine.find_address({"DOCKER_HOST": "tcp://engine:2375"}) == "tcp://engine:2375"
+
+
+@pytest.mark.parametrize(
+    ("engine", "names"),
+    [
+        ("Podman Engine", ["microjobs/serve:dev", "mine:1", "python:3.11", "quay.io/a/b:1"]),
+        ("Engine", ["localhost/microjobs/serve:dev", "localhost/mine:1", "docker.io/library/python:3.11", "quay.io/a/b:1"]),
+    ],
+)
+def test_images_of_podman_have_the_names_that_docker_gives_them(engine: str, names: list[str]) -> None:
+    tags = ["localhost/microjobs/serve:dev", "localhost/mine:1", "docker.io/library/python:3.11", "quay.io/a/b:1"]
+    client: Any = SimpleNamespace(
+        version=lambda: {"Components": [{"Name": engine}]},
+        api=SimpleNamespace(images=lambda **_: [{"Id": "a", "RepoTags": tags}, {"Id": "b", "RepoTags": None}]),
+    )
+    assert [image["RepoTags"] for image in docker_engine.list_images(client)] == [names, []]

@@ -7,9 +7,11 @@ header has two values. In both cases, an unsigned header could replace the signe
 import contextlib
 import logging
 import re
+import socket
+import sys
 from collections.abc import Callable, Mapping, MutableMapping
 from functools import partial
-from typing import Any
+from typing import Any, cast
 from xml.etree import ElementTree
 
 from cheroot import wsgi
@@ -24,6 +26,9 @@ logger = logging.getLogger(__name__)
 
 MAX_HEAD_BYTES = 64 << 10
 """Limit for a request's first line and headers together; AWS accepts 8 KB of each."""
+
+IP_FREEBIND = 15
+"""Linux's socket option, which Python's module `socket` does not have."""
 
 _TARGET = re.compile(rb"[!-~]+")
 _PROTOCOL = re.compile(rb"HTTP/[0-9]\.[0-9]")
@@ -134,13 +139,19 @@ def _get_variable_name(header: str) -> str:
 
 
 class Server(wsgi.Server):
-    """Listener on one address. Set its `wsgi_app` before it serves."""
+    """Listener on one address. Set its `wsgi_app` before it serves.
+
+    Args:
+        may_be_absent: whether this machine may get the address later. Linux only; elsewhere, it must have the address.
+        options: arguments of cheroot's server.
+    """
 
     _connections: Connections
     """Replaces cheroot's `ConnectionManager`, which has methods of the same names."""
 
-    def __init__(self, address: tuple[str, int], **options: Any) -> None:
+    def __init__(self, address: tuple[str, int], *, may_be_absent: bool = False, **options: Any) -> None:
         super().__init__(address, None, **options)
+        self._may_be_absent = may_be_absent
         self.gateway = EnvironmentBuilder
         self.max_request_header_size = MAX_HEAD_BYTES
 
@@ -148,6 +159,11 @@ class Server(wsgi.Server):
         super().prepare()
         self._connections.close()
         self._connections = Connections(self.socket, partial(Connection, self, Parser), self._enqueue, MAX_HEAD_BYTES)
+
+    def bind_socket(self, socket_: socket.socket, bind_addr: tuple[str, int]) -> socket.socket:  # type: ignore[override]
+        if self._may_be_absent and sys.platform == "linux":
+            socket_.setsockopt(socket.SOL_IP, IP_FREEBIND, 1)
+        return cast("socket.socket", super().bind_socket(socket_, bind_addr))  # type: ignore[no-untyped-call]
 
     def _enqueue(self, connection: Connection) -> None:
         connection.socket.settimeout(self.timeout)

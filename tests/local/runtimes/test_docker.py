@@ -77,7 +77,9 @@ def test_guard_runs_the_smallest_and_oldest_image_of_the_repository(monkeypatch:
         )
     ]
     client = SimpleNamespace(
-        images=SimpleNamespace(get=get_image), api=SimpleNamespace(images=lambda filters: listed if filters else [])
+        images=SimpleNamespace(get=get_image),
+        api=SimpleNamespace(images=lambda filters: listed if filters else []),
+        version=dict,
     )
     assert Guards(cast("Any", client))._image == "serve"
 

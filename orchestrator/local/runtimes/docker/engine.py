@@ -6,11 +6,15 @@ from contextlib import contextmanager
 from http import HTTPStatus
 from typing import Any, TypeVar
 
+from docker import DockerClient
 from docker.errors import APIError, DockerException, NotFound, create_api_error_from_http_exception
 from docker.models.containers import Container
+from docker.types import LogConfig
 from requests import HTTPError as HTTPStatusError
 from requests import RequestException
 from urllib3.exceptions import HTTPError
+
+from microjobs_orchestrator.docker_engine import is_podman
 
 UNREACHABLE_TIMEOUT = 120
 """Seconds for which requests are repeated while the engine does not answer. It may be restarting."""
@@ -46,6 +50,16 @@ def retry_while_unreachable(request: Callable[[], T]) -> T | None:
             if time.monotonic() > deadline:
                 raise EngineUnreachableError(f"the engine does not answer: {error}") from error
             time.sleep(RETRY_DELAY)
+
+
+def log_config(client: DockerClient) -> LogConfig:
+    """Return the settings of logs, which must be complete: a restarted server reads them again.
+
+    The formats keep bytes that are not text.
+    """
+    if is_podman(client):
+        return LogConfig(type="k8s-file")
+    return LogConfig(type="local", config={"max-size": "1p"})
 
 
 def follow_log(container: Container, timeout: float | None = None) -> Iterator[bytes]:

@@ -10,6 +10,7 @@ import logging
 import os
 import secrets
 import socket
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +18,15 @@ import docker
 from docker.errors import ImageNotFound
 from docker.models.containers import Container
 from docker.models.images import Image
-from docker.types import LogConfig
 
+from microjobs_orchestrator import docker_engine
 from microjobs_orchestrator.local import guard
 from microjobs_orchestrator.local.guard import proof
 from microjobs_orchestrator.local.guard.settings import READY_LINE, RELAY_PORT, VARIABLE_PREFIX, Settings
 from microjobs_orchestrator.local.runtimes.archives import pack
 from microjobs_orchestrator.local.runtimes.base import CannotRunError, HostPlan, MachineFailedError, Plan
 from microjobs_orchestrator.local.runtimes.docker import images
-from microjobs_orchestrator.local.runtimes.docker.engine import UNREACHABLE_ERRORS, follow_log
+from microjobs_orchestrator.local.runtimes.docker.engine import UNREACHABLE_ERRORS, follow_log, log_config
 from microjobs_orchestrator.local.runtimes.docker.log_frames import Lines
 
 logger = logging.getLogger(__name__)
@@ -93,7 +94,7 @@ class Guards:
             security_opt=["no-new-privileges"],
             mem_limit=MEMORY_BYTES,
             healthcheck={"test": ["NONE"]},
-            log_config=LogConfig(type="local"),
+            log_config=log_config(self._client),
             **options,
         )
         package = Path(guard.__file__).parent
@@ -109,12 +110,15 @@ class Guards:
         try:
             return self._client.images.get(base)
         except ImageNotFound:
-            found = [] if self._image_name else self._client.api.images(filters={"label": JOB_IMAGE_LABEL})
+            found = [] if self._image_name else self._list_images()
             repository = f"{os.environ.get('REGISTRY') or 'microjobs'}/"  # derived images inherit the label
-            named = [item for item in found if any(tag.startswith(repository) for tag in item["RepoTags"] or ())]
+            named = [item for item in found if any(tag.startswith(repository) for tag in item["RepoTags"])]
             if not named:
                 return images.pull(self._client, base, MISSING_IMAGE_REMEDY)
             return self._client.images.get(min(named, key=lambda item: (item["Size"], item["Created"]))["Id"])
+
+    def _list_images(self) -> Sequence[dict[str, Any]]:
+        return docker_engine.list_images(self._client, filters={"label": JOB_IMAGE_LABEL})
 
 
 def _await_ready(container: Container) -> None:
@@ -150,7 +154,7 @@ class GuardedPort:
         settings = self._container.attrs["NetworkSettings"]
         if not (published := settings["Ports"].get(f"{RELAY_PORT}/tcp")):
             raise ConnectionRefusedError("the container that guards the network has ended")
-        (network,) = settings["Networks"].values()
+        network = next(iter(settings["Networks"].values()))
         with contextlib.suppress(OSError):  # the engine's proxy is slower
             return self._open((str(network["IPAddress"]), RELAY_PORT), min(timeout, DIRECT_TIMEOUT))
         return self._open((str(published[0]["HostIp"]), int(published[0]["HostPort"])), timeout)

@@ -10,6 +10,7 @@ from docker.errors import APIError
 from docker.models.images import Image as EngineImage
 from requests.exceptions import RequestException
 
+from microjobs_orchestrator import docker_engine
 from microjobs_orchestrator.local import framework_images
 from microjobs_orchestrator.local.own_images import JOBS
 from microjobs_orchestrator.local.runtimes.base import CannotRunError, Image, MachineFailedError
@@ -32,13 +33,13 @@ def prepare(client: docker.DockerClient, name: str) -> None:
 def list_images(client: docker.DockerClient) -> Sequence[Image]:
     """Return the images that have a name; none if the engine does not answer."""
     try:
-        found = retry_while_unreachable(client.api.images) or ()
+        found = retry_while_unreachable(lambda: docker_engine.list_images(client)) or ()
     except EngineUnreachableError:
         return ()
     return [
         Image(tuple(item["RepoTags"]), _digest(item), item["Size"], float(item["Created"]))
         for item in found
-        if item.get("RepoTags")
+        if item["RepoTags"]
     ]
 
 

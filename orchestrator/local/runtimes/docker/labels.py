@@ -1,7 +1,6 @@
 """Names and labels of the server's containers, networks and volumes, by which a restarted server finds them."""
 
 import hashlib
-from typing import Any
 
 from microjobs_orchestrator.local.home import Home
 from microjobs_orchestrator.local.runtimes.base import Plan
@@ -29,10 +28,10 @@ class Labels:
     def plan_labels(self, plan: Plan, container_count: int) -> dict[str, str]:
         return {HOME_LABEL: self._home_id, PLAN_LABEL: plan.name, CONTAINERS_LABEL: str(container_count)}
 
-    def filters(self, plan_name: str | None = None) -> dict[str, Any]:
-        """Return filters for the engine that select the objects of one plan, or of all plans."""
-        plan_filter = [] if plan_name is None else [f"{PLAN_LABEL}={plan_name}"]
-        return {"label": [f"{HOME_LABEL}={self._home_id}", *plan_filter]}
+    def common_labels(self, plan_name: str | None = None) -> dict[str, str]:
+        """Return the labels that all objects of one plan, or of all plans, have."""
+        plan_label = {} if plan_name is None else {PLAN_LABEL: plan_name}
+        return {HOME_LABEL: self._home_id, **plan_label}
 
     def container_name(self, plan: Plan, suffix: str) -> str:
         return f"microjobs-{self._home_id}-{plan.name.replace('/', '-')}-{suffix}"

@@ -7,6 +7,7 @@ import docker
 from docker.errors import NotFound
 from docker.models.networks import Network
 
+from microjobs_orchestrator.docker_engine import is_podman
 from microjobs_orchestrator.local.runtimes.base import HostPlan, Plan
 from microjobs_orchestrator.local.runtimes.docker.labels import Labels
 
@@ -15,6 +16,8 @@ INHIBIT_ADDRESS_OPTION = "com.docker.network.bridge.inhibit_ipv4"
 such an address, and its containers can connect to each program of this machine that listens on all addresses."""
 TRAFFIC_OPTION = "com.docker.network.bridge.enable_icc"
 """The option of a network that allows traffic between its containers."""
+PODMAN_NETWORK = "podman"
+"""The name of Podman's default network; some of its answers call it `bridge`."""
 DESKTOP_HOST = "host.docker.internal"
 
 
@@ -24,6 +27,7 @@ class Networks:
     def __init__(self, client: docker.DockerClient, labels: Labels) -> None:
         self._client = client
         self._labels = labels
+        self._is_podman = is_podman(client)
         self._lock = threading.Lock()
 
     def create(self, plan: Plan, labels: dict[str, str], *, guarded: bool) -> Network | None:
@@ -53,14 +57,20 @@ class Networks:
                     name, options=options, labels=self._labels.serving_labels, check_duplicate=True
                 )
 
-    def container_options(self, host: HostPlan, network: Network | None, machine_name: str) -> dict[str, Any]:
+    def container_options(
+        self, host: HostPlan, network: Network | None, machine_name: str, *, is_isolated: bool
+    ) -> dict[str, Any]:
         """Return the options with which a container joins a network and can resolve this machine's name."""
         options: dict[str, Any] = {}
         if machine_name == DESKTOP_HOST:
             options["extra_hosts"] = {DESKTOP_HOST: "host-gateway"}
         if network is not None:
-            alias = self._client.api.create_endpoint_config(aliases=[host.name])
-            options |= {"network": network.name, "networking_config": {network.name: alias}}
+            endpoint = self._client.api.create_endpoint_config
+            endpoints = {network.name: endpoint(aliases=[host.name])}
+            if self._is_podman and not is_isolated:
+                # The address of this machine is that of the default bridge, which exists while a container uses it.
+                endpoints[PODMAN_NETWORK] = endpoint()
+            options |= {"network": network.name, "networking_config": endpoints}
         return options
 
     def remove_serving_network(self) -> None:

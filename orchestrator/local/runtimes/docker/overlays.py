@@ -15,12 +15,16 @@ from pathlib import Path
 import docker
 from docker.errors import APIError
 
+from microjobs_orchestrator.docker_engine import is_podman
 from microjobs_orchestrator.local.runtimes import files
 from microjobs_orchestrator.local.runtimes.base import Input
 
 logger = logging.getLogger(__name__)
 
 READABLE = 0o444
+
+REFUSALS = ("mount overlay:", "mounting volume")
+"""Parts of the error messages of Docker and of Podman. Paths of Docker's own files contain `overlay2`."""
 
 
 def make_readable(folder: Path) -> None:
@@ -55,14 +59,19 @@ class Overlays:
     def __init__(self, client: docker.DockerClient) -> None:
         self._client = client
         self._are_supported = True
+        self._only_read_only = is_podman(client)
+        """Podman unmounts an overlay with its container's end: what the container wrote could not be copied out."""
 
     def divide(self, inputs: Sequence[Input]) -> tuple[list[Input], list[Input]]:
         """Return the inputs to overlay, which become readable for all users, and the inputs to copy."""
-        # `,`, `:` and a backslash have a meaning in mount options.
-        overlaid = [item for item in inputs if self._are_supported and not set(str(item.source)) & set(",:\\")]
+        overlaid = [item for item in inputs if self._can_overlay(item)]
         for item in overlaid:
             make_readable(item.source)
         return overlaid, [item for item in inputs if item not in overlaid]
+
+    def _can_overlay(self, item: Input) -> bool:
+        has_special_characters = bool(set(str(item.source)) & set(",:\\"))  # which separate mount options
+        return self._are_supported and not has_special_characters and (item.read_only or not self._only_read_only)
 
     def volume(self, source: Path, labels: Mapping[str, str]) -> str:
         """Make an overlay volume of a folder. Its upper layer is a volume that is removed with the container."""
@@ -75,7 +84,7 @@ class Overlays:
 
     def is_refusal(self, error: APIError) -> bool:
         """Return whether a container did not start because of an overlay. If so, later inputs are copied."""
-        if "mount overlay:" not in str(error.explanation):  # the engine's own files have `overlay2` in their paths
+        if not any(message in str(error.explanation) for message in REFUSALS):
             return False
         logger.warning("this engine cannot overlay folders, so inputs are copied: %s", error.explanation)
         self._are_supported = False

@@ -16,7 +16,8 @@ import docker
 from docker.errors import APIError, NotFound
 from docker.models.containers import Container
 from docker.models.networks import Network
-from docker.types import DeviceRequest, LogConfig, Mount
+from docker.models.volumes import Volume
+from docker.types import DeviceRequest, Mount
 
 from microjobs.contract import DEFAULT_ROOT
 from microjobs_orchestrator import docker_engine
@@ -37,6 +38,7 @@ from microjobs_orchestrator.local.runtimes.docker.engine import (
     RETRY_DELAY,
     UNREACHABLE_ERRORS,
     EngineUnreachableError,
+    log_config,
     retry_while_unreachable,
 )
 from microjobs_orchestrator.local.runtimes.docker.guards import GuardedPort, Guards, connect_unguarded, join_options
@@ -68,6 +70,7 @@ class DockerRuntime:
     def __init__(self, home: Home, client: docker.DockerClient | None = None, *, guard_image: str = "") -> None:
         self._client = client or docker_engine.connect(max_pool_size=100)
         self._info: Mapping[str, Any] = self._client.info()
+        self._log_config = log_config(self._client)
         self._labels = Labels(home)
         self._overlays = Overlays(self._client)
         self._guards = Guards(self._client, guard_image)
@@ -111,14 +114,14 @@ class DockerRuntime:
             if not isinstance(error, APIError):
                 raise
             reason = f"the engine could not start {plan.name}: {error.explanation or error}"
-            if error.status_code == HTTPStatus.CONFLICT:
+            if error.status_code == HTTPStatus.CONFLICT or "is already in use by" in reason:  # Podman's status is 500
                 raise NameConflictError(reason) from error
             # 4xx is an error of the plan, such as a program that the image does not have.
             error_type = CannotRunError if error.is_client_error() else MachineFailedError
             raise error_type(reason) from error
 
     def _start_host(self, plan: Plan, host: HostPlan, network: Network | None) -> Host:
-        options = self._networks.container_options(host, network, self.machine_address)
+        options = self._networks.container_options(host, network, self.machine, is_isolated=plan.isolated)
         if not self._guards.are_needed(plan):
             if host.port is not None:
                 options["ports"] = {f"{host.port}/tcp": ("127.0.0.1", None)}
@@ -164,9 +167,7 @@ class DockerRuntime:
             environment=dict(host.environment),
             labels=labels,
             mounts=mounts,  # `volumes` would split a path at its colons
-            # The log must be complete, because a restarted server reads it again. `local` is the engine's own format
-            # that keeps bytes that are not text.
-            log_config=LogConfig(type="local", config={"max-size": "1p"}),
+            log_config=self._log_config,
             **options,
             **self._resources(host),
         )
@@ -183,28 +184,38 @@ class DockerRuntime:
         return options
 
     def find_hosts(self) -> Mapping[str, Sequence[Host]]:
-        filters = self._labels.filters()
+        listed, others = self._list_objects(self._labels.common_labels())
         containers: dict[str, list[Container]] = {}
-        for container in self._client.containers.list(all=True, ignore_removed=True, filters=filters):
+        for container in listed:
             containers.setdefault(container.labels[PLAN_LABEL], []).append(container)
-        for item in [*self._client.volumes.list(filters=filters), *self._client.networks.list(filters=filters)]:
+        for item in others:
             containers.setdefault(item.attrs["Labels"][PLAN_LABEL], [])
         return {name: _make_hosts(found) for name, found in containers.items()}
 
     def remove(self, plan_name: str) -> None:
         deadline = time.monotonic() + REMOVE_TIMEOUT
-        while not retry_while_unreachable(lambda: self._try_remove(plan_name)):
+        while problem := retry_while_unreachable(lambda: self._try_remove(plan_name)):
             if time.monotonic() > deadline:
-                raise EngineUnreachableError(f"the engine did not remove {plan_name} within {REMOVE_TIMEOUT:g} s")
+                message = f"the engine did not remove {plan_name} within {REMOVE_TIMEOUT:g} s: {problem}"
+                raise EngineUnreachableError(message)
             time.sleep(RETRY_DELAY)
 
-    def _try_remove(self, plan_name: str) -> bool:
-        filters = self._labels.filters(plan_name)
-        containers = self._client.containers.list(all=True, ignore_removed=True, filters=filters)
+    def _try_remove(self, plan_name: str) -> str:
+        """Return why an object of a plan is not removed; empty if all are removed."""
+        containers, others = self._list_objects(self._labels.common_labels(plan_name))
         removals = [functools.partial(container.remove, force=True, v=True) for container in containers]
-        removals += [functools.partial(volume.remove) for volume in self._client.volumes.list(filters=filters)]
-        removals += [functools.partial(network.remove) for network in self._client.networks.list(filters=filters)]
-        return all(list(map(_remove, removals)))  # a list, so that each removal is tried
+        removals += [functools.partial(item.remove) for item in others]
+        problems = list(map(_try_remove, removals))  # a list, so that each removal is tried
+        return next(filter(None, problems), "")
+
+    def _list_objects(self, labels: Mapping[str, str]) -> tuple[Sequence[Container], Sequence[Volume | Network]]:
+        """Return the containers that have all the labels, and the volumes and networks that have them."""
+        filters: dict[str, Any] = {"label": [f"{name}={value}" for name, value in labels.items()]}
+        containers = self._client.containers.list(all=True, ignore_removed=True, filters=filters)
+        others: list[Volume | Network] = list(self._client.volumes.list(filters=filters))
+        others += self._client.networks.list(filters=filters)
+        # Podman lists volumes that have one of the labels.
+        return containers, [item for item in others if labels.items() <= (item.attrs["Labels"] or {}).items()]
 
     def close(self) -> None:
         with contextlib.suppress(APIError, *UNREACHABLE_ERRORS):  # plans that keep running use this network
@@ -234,14 +245,17 @@ def _connector(host: Container, guard: Container | None) -> Connect:
     return functools.partial(connect_unguarded, host, int(host.labels[PORT_LABEL] or 0))
 
 
-def _remove(removal: Callable[[], None]) -> bool:
-    """Return whether the engine's object is removed; False if it, or a container that uses it, is being removed."""
+def _try_remove(removal: Callable[[], None]) -> str:
+    """Return why the engine's object is not removed; empty if it is.
+
+    A reason is that the object, or a container that uses it, is being removed. Podman's status is then 500.
+    """
     try:
         removal()
     except NotFound:
-        return True
+        return ""
     except APIError as error:
-        if error.status_code not in (HTTPStatus.CONFLICT, HTTPStatus.FORBIDDEN):
+        if not (error.is_server_error() or error.status_code in (HTTPStatus.CONFLICT, HTTPStatus.FORBIDDEN)):
             raise
-        return False
-    return True
+        return str(error.explanation)
+    return ""
