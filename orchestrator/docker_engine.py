@@ -71,9 +71,7 @@ def list_images(client: "DockerClient", **options: Any) -> Sequence[dict[str, An
     """
     images = client.api.images(**options)  # in one request: an image could be removed before a second request
     prefixes = PODMAN_PREFIXES if is_podman(client) else ()
-    return [
-        {**image, "RepoTags": [_shorten(tag, prefixes) for tag in image.get("RepoTags") or ()]} for image in images
-    ]
+    return [{**image, "RepoTags": [_shorten(tag, prefixes) for tag in image.get("RepoTags") or ()]} for image in images]
 
 
 def _shorten(tag: str, prefixes: Sequence[str]) -> str:

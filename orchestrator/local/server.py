@@ -157,10 +157,8 @@ def _listen_for_jobs(runtime: Runtime, port: int, cleanup: ExitStack) -> Iterato
     """Listen on the address that hosts of jobs use, unless clients use the same address."""
     if runtime.machine_address in MACHINE_NAMES:
         return
-    try:
-def _listen(address: str, port: int, *, may_be_absent: bool = False) -> Server:
-    options = {"numthreads": MAX_CONCURRENT_REQUESTS, "request_queue_size": 128, "timeout": 60}
-    server = Server((address, port), may_be_absent=may_be_absent, **options)
+    try:  # Podman's bridge, and so its address, exists from its first container on
+        listener = _listen(runtime.machine_address, port, may_be_absent=True)
     except ServerError as error:  # clients do not need this address, and jobs that need it report the error
         logger.warning("jobs cannot reach this server: %s", error)
         return

@@ -39,7 +39,10 @@ def test_docker_host_is_used_although_the_context_is_damaged(monkeypatch: pytest
     ("engine", "names"),
     [
         ("Podman Engine", ["microjobs/serve:dev", "mine:1", "python:3.11", "quay.io/a/b:1"]),
-        ("Engine", ["localhost/microjobs/serve:dev", "localhost/mine:1", "docker.io/library/python:3.11", "quay.io/a/b:1"]),
+        (
+            "Engine",
+            ["localhost/microjobs/serve:dev", "localhost/mine:1", "docker.io/library/python:3.11", "quay.io/a/b:1"],
+        ),
     ],
 )
 def test_images_of_podman_have_the_names_that_docker_gives_them(engine: str, names: list[str]) -> None:

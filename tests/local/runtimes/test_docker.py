@@ -18,7 +18,7 @@ from microjobs_orchestrator.local.runtimes.archives import pack, unpack
 from microjobs_orchestrator.local.runtimes.base import CannotRunError, Host, HostLimits, HostPlan, Input, Plan
 from microjobs_orchestrator.local.runtimes.docker.guards import DEFAULT_IMAGE, IMAGE_VARIABLE, Guards
 from microjobs_orchestrator.local.runtimes.docker.images import missing_image_remedy
-from microjobs_orchestrator.local.runtimes.docker.labels import Labels
+from microjobs_orchestrator.local.runtimes.docker.labels import HOME_LABEL, PLAN_LABEL, Labels
 from microjobs_orchestrator.local.runtimes.docker.overlays import Overlays
 from microjobs_orchestrator.local.runtimes.docker.runtime import DockerRuntime
 from tests.conftest import image_name
@@ -82,6 +82,46 @@ def test_guard_runs_the_smallest_and_oldest_image_of_the_repository(monkeypatch:
         version=dict,
     )
     assert Guards(cast("Any", client))._image == "serve"
+
+
+def make_podman(**apis: Any) -> Any:
+    """Return a client of an engine that is Podman."""
+    return SimpleNamespace(version=lambda: {"Components": [{"Name": "Podman Engine"}]}, **apis)
+
+
+def test_podman_overlays_only_what_hosts_cannot_change(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    inputs = [Input("/a", data), Input("/b", data, read_only=True)]
+    assert Overlays(make_podman()).divide(inputs) == ([inputs[1]], [inputs[0]])
+    docker = SimpleNamespace(version=dict)
+    assert Overlays(cast("Any", docker)).divide(inputs) == (inputs, [])
+
+
+def test_podman_volumes_of_other_plans_are_not_removed(tmp_path: Path) -> None:
+    labels = home_labels(tmp_path).common_labels("job/a")
+    removed: list[str] = []
+    volumes = [
+        SimpleNamespace(attrs={"Labels": own}, remove=lambda name=name: removed.append(name))
+        for name, own in {
+            "job/a": labels,
+            "job/b": {**labels, PLAN_LABEL: "job/b"},
+            "another home's job/a": {**labels, HOME_LABEL: "1"},
+            "without labels": None,
+        }.items()
+    ]
+
+    def list_nothing(**_: Any) -> list[Any]:
+        return []
+
+    client = make_podman(  # it lists the volumes that have any of the labels
+        info=dict,
+        volumes=SimpleNamespace(list=lambda **_: volumes if not removed else []),
+        containers=SimpleNamespace(list=list_nothing),
+        networks=SimpleNamespace(list=list_nothing),
+    )
+    DockerRuntime(Home(tmp_path / "home"), client).remove("job/a")
+    assert removed == ["job/a"]
 
 
 def home_labels(tmp_path: Path) -> Labels:

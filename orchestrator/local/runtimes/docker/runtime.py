@@ -121,7 +121,7 @@ class DockerRuntime:
             raise error_type(reason) from error
 
     def _start_host(self, plan: Plan, host: HostPlan, network: Network | None) -> Host:
-        options = self._networks.container_options(host, network, self.machine, is_isolated=plan.isolated)
+        options = self._networks.container_options(host, network, self.machine_address, is_isolated=plan.isolated)
         if not self._guards.are_needed(plan):
             if host.port is not None:
                 options["ports"] = {f"{host.port}/tcp": ("127.0.0.1", None)}
