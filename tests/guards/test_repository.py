@@ -20,6 +20,7 @@ from tests.conftest import CONTAINERS, JOBS, REPOSITORY, tracked_files
 CONTRACT = REPOSITORY / "shared" / "microjobs" / "contract.py"
 README = REPOSITORY / "README.md"
 PAGES = [README, REPOSITORY / "CONTRIBUTING.md", *(REPOSITORY / "docs").rglob("*.md"), *CONTAINERS.glob("*/README.md")]
+EXAMPLE = REPOSITORY / "docs" / "using" / "example"
 COMPOSE_FILES = sorted(REPOSITORY.glob("docker-compose*.yml"))
 SUFFIXES = {".py", ".sh", ""}
 
@@ -36,7 +37,10 @@ def test_contract_root_is_defined_once() -> None:
     files = [
         path
         for path in tracked_paths()
-        if path.suffix in SUFFIXES and path.name not in ("LICENSE", "Makefile") and DEFAULT_ROOT in path.read_text()
+        if path.suffix in SUFFIXES
+        and path.name not in ("LICENSE", "Makefile")
+        and EXAMPLE not in path.parents  # the code of a user
+        and DEFAULT_ROOT in path.read_text()
     ]
     assert files == [CONTRACT]
 
