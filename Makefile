@@ -31,7 +31,11 @@ down: ## stop what `make compose` left running; results stay in ./artifacts
 
 # --- build ---
 
-build: $(JOBS:%=build/%) ## build all images
+build: $(JOBS:%=build/%) build/local ## build all images
+
+build/local: ## build the image of the local server
+	@docker compose --file orchestrator/image.yml config | docker buildx bake --file - --load --set local.platform=linux/amd64 --progress $${PROGRESS:-auto} local
+	@docker image ls --format '{{.Repository}}:{{.Tag}}  {{.Size}}' --filter reference='*/local:*'
 
 build/%: ## build one image, such as build/serve; with VARIANT=cuda a trainer for GPUs
 	@if command -v python3 >/dev/null; then python3 -I shared/microjobs/locks.py check shared/requirements.in containers/$*/$(or $(VARIANT),cpu).in; fi

@@ -29,6 +29,10 @@ def add_parser(subparsers: "Subparsers") -> None:
     up.add_argument("--region", help="region in ARNs and in the default bucket's name; default: us-east-1")
     limits = "limit jobs to the processors and memory of their instance type"
     up.add_argument("--limits", action="store_true", default=None, help=limits)
+    everywhere = "listen on all addresses, not only on loopback; for a server in a container"
+    up.add_argument("--all-addresses", action="store_true", default=None, help=everywhere)
+    names = "accept requests that name this host, such as a Compose service; repeatable"
+    up.add_argument("--host-name", action="append", metavar="NAME", help=names)
     aliases = "run the local image for an image URI, which may contain *; repeatable"
     up.add_argument("--image-alias", type=_parse_pair, action="append", metavar="URI=LOCAL", help=aliases)
     frameworks = "run this repository's images in place of AWS's for scikit-learn, TensorFlow and PyTorch"
@@ -69,6 +73,7 @@ class SafeFormatter(logging.Formatter):
 
 def _load_config(options: argparse.Namespace) -> config.Config:
     tables = {"images": dict(options.image_alias or ()) or None, "services": dict(options.service or ()) or None}
+    tables["host_names"] = options.host_name
     return config.merge_flags(config.load(), **vars(options) | tables)
 
 
@@ -102,7 +107,7 @@ def _list_ignored_flags(options: argparse.Namespace, address: "Address") -> list
         "runtime": options.runtime in (None, "auto", address.runtime),
         "region": options.region in (None, address.region),
     }
-    others = ("limits", "image_alias", "framework_images", "guard_image", "service")
+    others = ("limits", "all_addresses", "host_name", "image_alias", "framework_images", "guard_image", "service")
     equal |= {name: not getattr(options, name) for name in others}
     return [f"--{name.replace('_', '-')}" for name, is_equal in equal.items() if not is_equal]
 

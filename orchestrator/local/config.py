@@ -4,6 +4,8 @@
 port = 4577
 runtime = "auto"
 limits = false
+all_addresses = false
+host_names = ["microjobs"]
 framework_images = false
 guard_image = "python:3.11-slim-bookworm"
 
@@ -15,7 +17,7 @@ secretsmanager = "http://127.0.0.1:5000"
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -30,6 +32,7 @@ SECTIONS = ("local", "aws")
 PORT = 4577
 MAX_PORT = 65_535
 RUNTIMES = ("auto", "docker", "process")
+HOST_NAME = re.compile(r"[A-Za-z0-9.-]+")
 URL = re.compile(r"https?://[^/?#\s@]+(/[^?#\s]*)?")
 """Address of another emulator."""
 
@@ -48,6 +51,10 @@ class Config:
     region: str = REGION
     limits: bool = False
     """Limit hosts to the processors and memory of their instance type."""
+    all_addresses: bool = False
+    """Listen on all addresses of this machine, not only on loopback: for a server in a container."""
+    host_names: Sequence[str] = field(default_factory=list)
+    """Further names of this server in the Host header of requests, such as the name of a Compose service."""
     framework_images: bool = False
     """Run this repository's images in place of AWS's images for scikit-learn, TensorFlow and PyTorch."""
     guard_image: str = ""
@@ -63,8 +70,13 @@ class Config:
         aliases = [f"--image-alias={uri}={local}" for uri, local in self.images.items()]
         guards = [f"--guard-image={self.guard_image}"] if self.guard_image else []
         services = [f"--service={name}={url}" for name, url in self.services.items()]
-        switches = {"--limits": self.limits, framework_images.OPTION: self.framework_images}
-        return [*flags, *aliases, *services, *guards, *(flag for flag, is_set in switches.items() if is_set)]
+        names = [f"--host-name={name}" for name in self.host_names]
+        switches = {
+            "--limits": self.limits,
+            "--all-addresses": self.all_addresses,
+            framework_images.OPTION: self.framework_images,
+        }
+        return [*flags, *aliases, *services, *guards, *names, *(flag for flag, is_set in switches.items() if is_set)]
 
 
 def load(path: Path = FILE) -> Config:
@@ -129,9 +141,16 @@ def _check(config: Config) -> None:
         raise ConfigError(f"runtime {config.runtime!r} is unknown: choose one of {', '.join(RUNTIMES)}")
     if not 0 <= config.port <= MAX_PORT:
         raise ConfigError(f"port {config.port} must be a number from 0 to {MAX_PORT}")
+    _check_names(config)
+
+
+def _check_names(config: Config) -> None:
     for uri, image in config.images.items():
         if not isinstance(image, str):
             raise ConfigError(f"images must map {uri!r} to the name of an image, not to {image!r}")
+    for name in config.host_names:
+        if not HOST_NAME.fullmatch(str(name)):
+            raise ConfigError(f"host name {name!r} must be a name or an IPv4 address without a port")
     for service, url in config.services.items():
         if not URL.fullmatch(str(url)):
             raise ConfigError(

@@ -6,7 +6,7 @@ import os
 import re
 import secrets
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 
@@ -45,6 +45,13 @@ ENTRIES = (
     "work",
 )
 """Entries that a home may have. MICROJOBS_HOME may name a folder that also has other files."""
+
+
+CREDENTIAL_VARIABLES = {
+    "MICROJOBS_ACCESS_KEY_ID": "[A-Za-z0-9]{16,128}",
+    "MICROJOBS_SECRET_ACCESS_KEY": "[!-~]{32,128}",
+}
+"""Variables that set the credentials of a home, and the patterns of their values."""
 
 
 class HomeError(LauncherError):
@@ -164,6 +171,21 @@ class Home:
         if not re.fullmatch("[0-9a-f]{64}", key):
             raise _make_damaged_error(self._key, "it is not a key of 64 digits")
         return key
+
+    def set_credentials(self, environ: Mapping[str, str]) -> None:
+        """Use the credentials of the environment, if it has them, so that clients elsewhere can have them in advance.
+
+        Raises HomeError if one of the two variables is missing or too weak.
+        """
+        values = {name: environ.get(name, "") for name in CREDENTIAL_VARIABLES}
+        if not any(values.values()):
+            return
+        for name, pattern in CREDENTIAL_VARIABLES.items():
+            if not re.fullmatch(pattern, values[name]):
+                raise HomeError(f"{name} does not match {pattern}: set both {' and '.join(values)} to random texts")
+        with atomic_write(self._credentials) as partial:
+            partial.touch(mode=0o600)
+            partial.write_text(json.dumps(asdict(Credentials(*values.values()))))
 
     def credentials(self) -> Credentials:
         """Return the home's credentials. The first call creates them."""

@@ -20,6 +20,7 @@ from microjobs_orchestrator.local.gateway.chain import Gateway, list_interceptor
 from microjobs_orchestrator.local.gateway.exchange import AnyService
 from microjobs_orchestrator.local.gateway.forward import Forwarder
 from microjobs_orchestrator.local.gateway.listener import Server
+from microjobs_orchestrator.local.gateway.origin import ANY_ADDRESS
 from microjobs_orchestrator.local.gateway.packages import make_package_server
 from microjobs_orchestrator.local.home import Home
 from microjobs_orchestrator.local.identity import get_default_bucket, make_packages_token, prove
@@ -45,6 +46,7 @@ from microjobs_orchestrator.local.state import State
 logger = logging.getLogger(__name__)
 
 LOOPBACK = "127.0.0.1"
+ALL_ADDRESSES = "0.0.0.0"  # noqa: S104  only with an option
 MAX_CONCURRENT_REQUESTS = 64
 """Number of requests that are answered at the same time. An invocation occupies a thread until the model responds."""
 
@@ -130,7 +132,8 @@ def _stop_with_users(home: Home, stop: threading.Event) -> None:
 
 def _start(home: Home, config: Config, runtime: Runtime, cleanup: ExitStack) -> int:
     """Create the server's parts and start to serve; return the port."""
-    client_listener = _listen(LOOPBACK, config.port)
+    home.set_credentials(os.environ)
+    client_listener = _listen(ALL_ADDRESSES if config.all_addresses else LOOPBACK, config.port)
     port: int = client_listener.bind_addr[1]
     cleanup.callback(client_listener.stop)
     settings = Settings(
@@ -144,10 +147,11 @@ def _start(home: Home, config: Config, runtime: Runtime, cleanup: ExitStack) -> 
         store.create_bucket(bucket)
     context = Context(home, state, store, LogStore(home.logs), runtime, settings)
     registry = Registry(context)
-    gateway = _create_gateway(context, registry, Forwarder(config.services))
+    gateway = _create_gateway(context, registry, config)
     registry.recover(list_makers(load_operations(context, registry)))
     cleanup.callback(registry.shut_down)
-    for listener in [client_listener, *_listen_for_jobs(runtime, port, cleanup)]:
+    job_listeners = () if config.all_addresses else _listen_for_jobs(runtime, port, cleanup)
+    for listener in [client_listener, *job_listeners]:
         listener.wsgi_app = gateway
         threading.Thread(target=listener.serve, daemon=True).start()
     return port
@@ -190,14 +194,17 @@ def create_services(context: Context, registry: Registry) -> Mapping[str, Servic
     }
 
 
-def _create_gateway(context: Context, registry: Registry, forwarder: Forwarder) -> Gateway:
-    home, hosts = context.home, {*MACHINE_NAMES, context.runtime.machine_address}
+def _create_gateway(context: Context, registry: Registry, config: Config) -> Gateway:
+    home, hosts = context.home, {*MACHINE_NAMES, *config.host_names, context.runtime.machine_address}
+    if config.all_addresses:
+        hosts.add(ANY_ADDRESS)
     services: dict[str, AnyService] = {
         "s3": S3(context.store, context.settings.region),
         **create_services(context, registry),
     }
     prover = partial(prove, home.server_key(), home.root, os.getpid())
     own_operations = {interruptions.PATH: partial(interruptions.interrupt, registry)}
+    forwarder = Forwarder(config.services)
     packages = make_package_server(PackageIndex(home.packages), make_packages_token(home.server_key()))
     interceptors = list_interceptors(home.credentials(), services, hosts, prover, forwarder, own_operations, packages)
     return Gateway(interceptors)

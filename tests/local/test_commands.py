@@ -132,6 +132,8 @@ def test_settings_are_converted_to_flags() -> None:
     assert dict(options.image_alias) == {"a": "b"}
     assert not options.framework_images
     assert make_parser().parse_args(["local", "up", *Config(framework_images=True).to_flags()]).framework_images
+    container = make_parser().parse_args(["local", "up", *Config(all_addresses=True, host_names=["a", "b"]).to_flags()])
+    assert (container.all_addresses, container.host_name) == (True, ["a", "b"])
 
 
 def test_folder_as_settings_file_is_reported(tmp_path: Path) -> None:

@@ -16,6 +16,10 @@ HEALTH_PATHS = ("/health", "/_microjobs/health")
 
 HOST = re.compile(r"([a-z0-9.-]+)(:\d{1,5})?", re.IGNORECASE)
 """A Host header with a name or an IPv4 address."""
+IPV4 = re.compile(r"(\d{1,3}\.){3}\d{1,3}")
+ANY_ADDRESS = "any IPv4 address"
+"""Stands for all addresses among the names of a server. The host in requests of a page whose domain name resolves to
+this server is that domain name, never an address."""
 
 
 def make_host_check(names: Collection[str]) -> Interceptor:
@@ -29,7 +33,9 @@ def make_host_check(names: Collection[str]) -> Interceptor:
         host_header = exchange.request.headers.get("Host", "")
         match = HOST.fullmatch(host_header)
         host = match[1].lower() if match else ""
-        if not any(host == name or host.endswith(f".{name}") for name in known_hosts):
+        if not any(host == name or host.endswith(f".{name}") for name in known_hosts) and not (
+            ANY_ADDRESS in names and IPV4.fullmatch(host)
+        ):
             message = f"host {host_header!r} is not this server's; use {', '.join(known_hosts)}"
             raise ServiceError("AccessDeniedException", message, 403)
 
