@@ -67,20 +67,24 @@ class Dispatcher:
         except HttpError as error:
             self._respond_without_body(headers, exchange, self._service.reject(error, started))
         else:
-            self._body_reader.read(exchange, content_length, partial(self._handle_body, head, exchange, started))
+            self._body_reader.read(
+                exchange, content_length, partial(self._handle_body, head, headers, exchange, started)
+            )
 
     def submit_to_fallback(self, head: RequestHead, exchange: Exchange) -> None:
         self._fallback_executor.submit(self._answer_by_fallback, head, exchange)
 
-    def _handle_body(self, head: RequestHead, exchange: Exchange, started: float, body: bytes | HttpError) -> None:
+    def _handle_body(
+        self, head: RequestHead, headers: Headers, exchange: Exchange, started: float, body: bytes | HttpError
+    ) -> None:
         if isinstance(body, HttpError):
             self._respond(exchange, self._service.reject(body, started))
             return
-        get = head.headers.get
+        get = headers.get
         attributes = get("x-amzn-sagemaker-custom-attributes", "")
-        invocation = Invocation(
-            body, get("content-type", ""), get("accept", ""), attributes, head.headers, head.method, head.path
-        )
+        invocation = Invocation(body, get("content-type", ""), get("accept", ""), attributes, headers)
+        if self._route_prefix:  # Granian copies each attribute of `head` at each access, the headers too
+            invocation = invocation._replace(method=head.method, path=head.path)
         if self._service.is_fast and len(body) <= SMALL_BODY_BYTES:
             self._respond(exchange, self._service.invoke(invocation, started))
         elif self._queue_slots.acquire(blocking=False):
