@@ -20,6 +20,7 @@ SLOW_FILES = (
     "tests/local/test_both_runtimes.py",
     "tests/local/test_dask_scripts.py",
     "tests/local/test_hanging.py",
+    "tests/local/test_hosting_trained.py",
     "tests/local/test_many_hosts.py",
     "tests/local/test_server.py",
     "tests/local/test_spot.py",

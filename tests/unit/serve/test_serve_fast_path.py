@@ -39,8 +39,10 @@ class FakeModel:
         return HttpResponse(200, [], b"done", 1)
 
 
-def make_dispatcher(service: Service, queue_size: int = 1) -> Dispatcher:
-    return Dispatcher(service, lambda _head: HttpResponse(404, [], b""), queue_size=queue_size)
+def make_dispatcher(service: Service, queue_size: int = 1, route_prefix: str = "") -> Dispatcher:
+    return Dispatcher(
+        service, lambda _head: HttpResponse(404, [], b""), queue_size=queue_size, route_prefix=route_prefix
+    )
 
 
 def invoke(dispatcher: Dispatcher, body: bytes = BODY, **headers: str) -> FakeExchange:
@@ -59,6 +61,38 @@ def wait_for_response(exchange: FakeExchange) -> tuple[int, list[tuple[str, str]
         time.sleep(0.001)
     (response,) = exchange.responses
     return response
+
+
+def test_requests_below_the_prefix_are_invocations_with_their_method_and_path(service: Service) -> None:
+    seen: list[Invocation] = []
+
+    class RoutedModel(FakeModel):
+        def invoke(self, invocation: Invocation) -> HttpResponse:
+            seen.append(invocation)
+            return HttpResponse(200, [], b"done", 1)
+
+    service.set_model(RoutedModel(None, is_fast=True))
+    dispatcher = make_dispatcher(service, route_prefix="/v1/")
+    for method, path, body in (("GET", "/v1/models/a", b""), ("POST", "/v1/models/a:predict", BODY)):
+        exchange = FakeExchange()
+        dispatcher(FakeHead(method, path), exchange)
+        if body:
+            exchange.send(body)
+        exchange.end()
+        assert exchange.responses == [(200, [], b"done")]
+    assert invoke(dispatcher).responses == [(200, [], b"done")]
+    assert [(item.method, item.path, item.body) for item in seen] == [
+        ("GET", "/v1/models/a", b""),
+        ("POST", "/v1/models/a:predict", BODY),
+        ("POST", "/invocations", BODY),
+    ]
+    assert invoke(dispatcher, b"").responses[0][0] == 400, "an invocation needs a body"
+
+
+def test_other_paths_reach_the_fallback_in_spite_of_the_prefix(service: Service) -> None:
+    exchange = FakeExchange()
+    make_dispatcher(service, route_prefix="/v1/")(FakeHead("GET", "/v2/models/a"), exchange)
+    assert wait_for_response(exchange)[0] == 404
 
 
 @pytest.mark.parametrize("size", [1, 256 * 1024])

@@ -27,7 +27,7 @@ def test_bundle_is_served_as_by_serve(root: Path) -> None:
         assert server.invoke("1,2,3", "text/csv").body == b"6.0\n"
 
 
-def test_torchscript_archives_are_told_from_state_dicts(tmp_path: Path) -> None:
+def test_torchscript_archives_differ_from_state_dicts(tmp_path: Path) -> None:
     write_archive(tmp_path / "weights.pth", "data.pkl", "version")
     (tmp_path / "other.pt").write_bytes(b"a pickle of an old version")
     assert find_torchscript(tmp_path) is None
