@@ -51,9 +51,9 @@ def main() -> None:
         hyperparameters = {"epochs": str(options.epochs), "batch_size": str(options.batch_size)}
         (root / "input/config/hyperparameters.json").write_text(json.dumps(hyperparameters))
         for job, image in images.items():
-            without = measure(root, image, options.rows * options.epochs, [])
+            without_gpus = measure(root, image, options.rows * options.epochs, [])
             with_gpus = measure(root, image, options.rows * options.epochs, ["--gpus", options.gpus])
-            report(job, without, with_gpus)
+            report(job, without_gpus, with_gpus)
 
 
 def require_gpus(image: str, gpus: str) -> None:
@@ -90,10 +90,10 @@ def measure(root: Path, image: str, rows: int, devices: list[str]) -> Measuremen
     return Measurement(device[1] if device else "unknown", rows / metrics["seconds"], seconds)
 
 
-def report(job: str, without: Measurement, with_gpus: Measurement) -> None:
+def report(job: str, without_gpus: Measurement, with_gpus: Measurement) -> None:
     print(f"{job:18} {'rows/s':>12} {'ratio':>7} {'whole job':>10}  device")
-    for measurement in (without, with_gpus):
-        ratio = measurement.rows_per_second / without.rows_per_second
+    for measurement in (without_gpus, with_gpus):
+        ratio = measurement.rows_per_second / without_gpus.rows_per_second
         rate, seconds = measurement.rows_per_second, measurement.seconds
         print(f"{'':18} {rate:12,.0f} {ratio:6.2f}x {seconds:8.1f} s  {measurement.device}")
 

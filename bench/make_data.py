@@ -16,7 +16,7 @@ from microjobs.bundle import MODEL_FILE, Manifest, write_manifest
 
 FEATURES = 13
 UNITS = (FEATURES, 128, 64, 1)
-"""The MLP of both trainers."""
+"""The number of inputs, and of the units of each layer, of the MLP that both trainers build."""
 CHUNK = 100_000
 
 
@@ -40,7 +40,7 @@ def write_model(folder: Path) -> None:
         weights[f"kernel{number}"] = random.normal(0, before**-0.5, (before, after)).astype(np.float32)
         weights[f"bias{number}"] = random.normal(0, 0.1, after).astype(np.float32)
     folder.mkdir(parents=True)
-    np.savez(folder / "weights.npz", **weights)  # type: ignore[arg-type]  # mypy takes a name for the parameter allow_pickle
+    np.savez(folder / "weights.npz", **weights)  # type: ignore[arg-type]  # mypy: a key could be allow_pickle
     nodes, last = [], "features"
     for number in range(len(UNITS) - 1):
         nodes.append(helper.make_node("Gemm", [last, f"kernel{number}", f"bias{number}"], [f"dense{number}"]))

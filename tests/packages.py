@@ -10,13 +10,13 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-NAME = "tiny-1.0-py3-none-any.whl"
+WHEEL_NAME = "tiny-1.0-py3-none-any.whl"
 JSON = "application/vnd.pypi.simple.v1+json"
 
 
 def make_wheel(folder: Path) -> Path:
     """Write a wheel with the module `tiny`, whose `value` is 7, and return its path."""
-    path = folder / NAME
+    path = folder / WHEEL_NAME
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("tiny.py", "value = 7\n")
         archive.writestr("tiny-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: tiny\nVersion: 1.0\n")
@@ -36,11 +36,11 @@ class Upstream:
     is_down: bool = False
 
     def respond(self, path: str) -> tuple[int, str, bytes]:
-        file = {"filename": NAME, "url": f"../../files/{NAME}", "hashes": {"sha256": self.sha256}}
+        file = {"filename": WHEEL_NAME, "url": f"../../files/{WHEEL_NAME}", "hashes": {"sha256": self.sha256}}
         evil = {"filename": "../evil.whl", "url": "evil.whl", "hashes": {}}
         pages = {
             "/simple/tiny/": (JSON, json.dumps({"files": [file, evil]}).encode()),
-            f"/files/{NAME}": ("application/zip", self.wheel),
+            f"/files/{WHEEL_NAME}": ("application/zip", self.wheel),
         }
         if self.is_down:
             return 500, "text/plain", b""
@@ -48,7 +48,7 @@ class Upstream:
 
 
 @contextmanager
-def served(folder: Path) -> Iterator[Upstream]:
+def running_package_index(folder: Path) -> Iterator[Upstream]:
     """Serve an index with the wheel of `make_wheel` until the end of the block."""
     wheel = make_wheel(folder).read_bytes()
     upstream = Upstream(wheel, hashlib.sha256(wheel).hexdigest())

@@ -87,7 +87,10 @@ def check_credentials(account: Account) -> Finding:
         advice = find_remedy(error, settings.profile) or make_login_command(settings.profile)
         return Finding("problem", f"AWS does not accept these credentials: {error}", advice)
     if settings.account and identity["Account"] != settings.account:
-        message = f"the credentials belong to account {identity['Account']}, but the role to account {settings.account}"
+        message = (
+            f"the credentials belong to account {identity['Account']}, "
+            f"but the role belongs to account {settings.account}"
+        )
         return Finding("problem", message, "choose another --profile, or another role")
     return Finding("ok", f"credentials of {identity['Arn']}")
 

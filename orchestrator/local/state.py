@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from microjobs_orchestrator.local import schema
 from microjobs_orchestrator.local.kinds import all_kinds
 from microjobs_orchestrator.local.sqlite import Database
-from microjobs_orchestrator.local.values import clean
+from microjobs_orchestrator.local.values import to_valid_json
 
 logger = logging.getLogger(__name__)
 
@@ -91,30 +91,31 @@ class State:
     """The store. Every method is one transaction; when it returns, its change is on the disk."""
 
     def __init__(self, path: Path) -> None:
-        self._file = Database(path)
-        self._lock, self._database, self._transaction = self._file.lock, self._file.connection, self._file.transaction
-        self._database.text_factory = _decode_text
+        self._database = Database(path)
+        self._lock, self._connection = self._database.lock, self._database.connection
+        self._transaction = self._database.transaction
+        self._connection.text_factory = _decode_text
         try:
             with self._transaction() as database:
                 schema.prepare(database, path)
         except BaseException:
-            self._file.close()
+            self._database.close()
             raise
         self._reserve_space()
 
     def _reserve_space(self) -> None:
         """Create free pages in the file, and let the write-ahead log grow while the device has space."""
         with suppress(sqlite3.OperationalError):  # the device is full
-            self._database.execute("DROP TABLE IF EXISTS reserve")  # from a server that was killed
-            (free,) = self._database.execute("PRAGMA freelist_count").fetchone()
-            (page,) = self._database.execute("PRAGMA page_size").fetchone()
+            self._connection.execute("DROP TABLE IF EXISTS reserve")  # from a server that was killed
+            (free,) = self._connection.execute("PRAGMA freelist_count").fetchone()
+            (page,) = self._connection.execute("PRAGMA page_size").fetchone()
             if free * page < RESERVE_BYTES // 2:
-                self._database.execute("CREATE TABLE reserve (content BLOB)")
-                self._database.execute("INSERT INTO reserve VALUES (zeroblob(?))", (RESERVE_BYTES,))
-                self._database.executescript("DROP TABLE reserve; PRAGMA wal_checkpoint(RESTART);")
+                self._connection.execute("CREATE TABLE reserve (content BLOB)")
+                self._connection.execute("INSERT INTO reserve VALUES (zeroblob(?))", (RESERVE_BYTES,))
+                self._connection.executescript("DROP TABLE reserve; PRAGMA wal_checkpoint(RESTART);")
 
     def close(self) -> None:
-        self._file.close()
+        self._database.close()
 
     def add(
         self,
@@ -215,7 +216,7 @@ class State:
             f" ORDER BY {column} {direction}, name {direction}, version {direction} LIMIT ?"
         )
         with self._lock:
-            keys = self._database.execute(page, (*values, query.limit)).fetchall()
+            keys = self._connection.execute(page, (*values, query.limit)).fetchall()
             condition = f"kind = ? AND name IN ({_make_placeholders(keys)})"
             records = self._select(condition, (query.kind, *(name for name, _ in keys)))
         found = {(record.name, record.version): record for record in records}
@@ -229,7 +230,7 @@ class State:
         return sorted(found, key=lambda record: (record.created, record.name))
 
     def _select(self, condition: str, values: Sequence[Any], index: str = "") -> list[Record]:
-        rows = self._database.execute(
+        rows = self._connection.execute(
             f"SELECT {_COLUMNS} FROM resources {index} WHERE {condition}",  # noqa: S608  parts are constants above
             tuple(values),
         ).fetchall()
@@ -244,8 +245,8 @@ class State:
     def _move_to_broken(self, kind: str, name: str, version: int, error: Exception) -> None:
         logger.error("%s %r cannot be read and is moved to the table `broken`: %s", kind, name, error)
         where = "FROM resources WHERE kind = CAST(? AS TEXT) AND name = CAST(? AS TEXT) AND version = ?"
-        self._database.execute(f"INSERT INTO broken SELECT * {where}", (kind, name, version))
-        self._database.execute(f"DELETE {where}", (kind, name, version))
+        self._connection.execute(f"INSERT INTO broken SELECT * {where}", (kind, name, version))
+        self._connection.execute(f"DELETE {where}", (kind, name, version))
 
     # --- tags ---
 
@@ -255,11 +256,11 @@ class State:
 
     def _put_tags(self, arn: str, tags: Sequence[Mapping[str, str]]) -> None:
         rows = [(arn, tag["Key"], tag["Value"]) for tag in tags]
-        self._database.executemany("INSERT OR REPLACE INTO tags VALUES (?, ?, ?)", rows)
+        self._connection.executemany("INSERT OR REPLACE INTO tags VALUES (?, ?, ?)", rows)
 
     def tags(self, arn: str) -> list[dict[str, str]]:
         with self._lock:
-            rows = self._database.execute("SELECT key, value FROM tags WHERE arn = ? ORDER BY key", (arn,)).fetchall()
+            rows = self._connection.execute("SELECT key, value FROM tags WHERE arn = ? ORDER BY key", (arn,)).fetchall()
         return [{"Key": key, "Value": value} for key, value in rows]
 
     def delete_tags(self, arn: str, keys: Sequence[str]) -> None:
@@ -290,11 +291,12 @@ _SURROGATE = "\\ud"
 
 
 def _encode(value: Mapping[str, Any]) -> str:
+    """Return a value as JSON, without the parts that JSON in UTF-8 cannot represent."""
     try:
         text = json.dumps(value, allow_nan=False)
     except ValueError:
         text = _SURROGATE
-    return json.dumps(clean(dict(value))) if _SURROGATE in text else text
+    return json.dumps(to_valid_json(dict(value))) if _SURROGATE in text else text
 
 
 def _decode(text: str) -> dict[str, Any]:
@@ -303,7 +305,7 @@ def _decode(text: str) -> dict[str, Any]:
     value = json.loads(text, parse_constant=constants.append)
     if not isinstance(value, dict):
         raise TypeError(f"expected a JSON object, found {text:.60}")
-    return dict(clean(value)) if constants or _SURROGATE in text else value
+    return dict(to_valid_json(value)) if constants or _SURROGATE in text else value
 
 
 def _make_conditions(query: Query) -> tuple[list[str], list[Any]]:

@@ -6,7 +6,7 @@ from typing import Any
 from microjobs_orchestrator.terminal import escape_bytes
 
 
-def clean(value: Any) -> Any:
+def to_valid_json(value: Any) -> Any:
     """Return a copy of a value that is valid JSON in UTF-8.
 
     Members that are null or not finite are dropped, and so are list items that lost a member this way, such as a
@@ -15,10 +15,10 @@ def clean(value: Any) -> Any:
     if isinstance(value, str):
         return escape_bytes(value)
     if isinstance(value, dict):
-        members = {escape_bytes(name): clean(content) for name, content in value.items()}
+        members = {escape_bytes(name): to_valid_json(content) for name, content in value.items()}
         return {name: content for name, content in members.items() if is_valid(content)}
     if isinstance(value, list):
-        items = ((item, clean(item)) for item in value)
+        items = ((item, to_valid_json(item)) for item in value)
         return [cleaned for item, cleaned in items if is_valid(cleaned) and not _lost_member(item, cleaned)]
     return value
 

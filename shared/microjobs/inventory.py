@@ -9,7 +9,7 @@ from microjobs.arrays import FILE_NAME, ArrayFile, check_shards, open_array
 from microjobs.errors import UserError
 
 CODE_FOLDER = "code"
-"""Folder of the script that the SDK's script processors put into the default input folder."""
+"""Folder that the SDK's script processors create in the default input folder, for the user's script."""
 
 SKIPPED_NAMES = ("Thumbs.db", "desktop.ini", "lost+found")
 """Files that other systems create in folders. Names that begin with `.` or `_` are skipped too, as in Hadoop and Spark.
@@ -133,7 +133,7 @@ def merge(surveys: Mapping[str, Sequence[Entry]]) -> dict[str, Entry]:
 def assign(surveys: Mapping[str, Sequence[Entry]]) -> dict[str, list[str]]:
     """Assign each file to one of the hosts that have it: larger files first, to the host with the least work.
 
-    This matters for `FullyReplicated` inputs: every host has every file, but only one host must write it.
+    This matters for `FullyReplicated` inputs: every host has every file, but exactly one host may write each file.
     """
     work: dict[str, list[str]] = {host: [] for host in surveys}
     load = dict.fromkeys(surveys, 0)

@@ -1,4 +1,4 @@
-"""`microjobs doctor --on aws` on an account of moto; botocore's stubs answer the operations that moto lacks."""
+"""Tests of `microjobs doctor --on aws` with an account that moto simulates, and stubs for what moto lacks."""
 
 import json
 import threading
@@ -52,7 +52,7 @@ def run(check: Check, account: Account) -> Finding:
 # --- the credentials ---
 
 
-def test_credentials_of_the_roles_account_are_ok(account: Account) -> None:
+def test_credentials_of_the_same_account_as_the_role_are_ok(account: Account) -> None:
     assert checks.check_credentials(account).level == "ok"
 
 
@@ -60,14 +60,16 @@ def test_credentials_of_another_account_are_a_problem(account: Account, settings
     other = replace(settings, role="arn:aws:iam::999999999999:role/microjobs")
     finding = checks.check_credentials(replace(account, settings=other))
     assert finding.level == "problem"
-    assert "belong to account 123456789012, but the role to account 999999999999" in finding.message
+    assert "belong to account 123456789012, but the role belongs to account 999999999999" in finding.message
 
 
-def test_no_credentials_end_the_checks(settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def none(*_: object) -> Any:
+def test_missing_credentials_end_the_checks(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def raise_no_credentials(*_: object) -> Any:
         raise NoCredentialsError
 
-    monkeypatch.setattr(Account, "client", none)
+    monkeypatch.setattr(Account, "client", raise_no_credentials)
     (finding,) = checks.examine(replace(settings, profile=""), Home(tmp_path))
     assert finding.level == "problem"
     assert finding.remedy.startswith("`aws sso login`")
@@ -238,7 +240,7 @@ def test_image_needs_the_platform_of_sagemaker(
 
 @pytest.fixture
 def config_url() -> Iterator[str]:
-    """Where ECR keeps an image's config: a web server."""
+    """The URL of an image's config on a web server, in place of ECR's storage."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:

@@ -1,4 +1,4 @@
-"""Typical script-mode programs with the estimators of the SageMaker SDK v2, with the names of AWS's framework images.
+"""Runs typical script-mode programs with the SageMaker SDK v2, whose estimators name AWS's framework images.
 
 Runs in the SDK's virtual environment. Usage: estimators_v2.py
 """
@@ -70,7 +70,7 @@ SCRIPTS = {
         print(f"loss: {loss.item():.6f};")
         """,
 }
-VERSIONS = {
+ESTIMATORS = {
     "sklearn": (SKLearn, {"framework_version": "1.2-1"}),
     "tensorflow": (TensorFlow, {"framework_version": "2.3.1", "py_version": "py37"}),
     "pytorch": (PyTorch, {"framework_version": "2.3", "py_version": "py311"}),
@@ -88,7 +88,7 @@ for name, script in SCRIPTS.items():
     source.mkdir()
     (source / "train.py").write_text(ARGUMENTS + dedent(script))
     (source / "settings.py").write_text("SEED = 1\n")
-    estimator_class, versions = VERSIONS[name]
+    estimator_class, versions = ESTIMATORS[name]
     estimator = estimator_class(
         entry_point="train.py",
         source_dir=str(source),

@@ -67,7 +67,7 @@ def wait(jobs: Mapping[str, Job]) -> dict[str, Run]:
     return {host: job.wait(timeout=90) for host, job in jobs.items()}
 
 
-def test_four_hosts_with_one_file_each_equal_one_host(
+def test_four_hosts_with_one_file_each_write_the_same_output_as_one_host(
     arrays: Arrays, start_hosts: StartHosts, run_job: RunJob, root: Path
 ) -> None:
     runs = wait(start_hosts(one_file_per_host(arrays)))
@@ -158,7 +158,7 @@ def test_frozen_host_fails_the_job_within_a_minute(arrays: Arrays, start_hosts: 
 
 
 def long_training_data(rows: int = 30_000_000) -> Arrays:
-    """Return arrays of zeros whose files are sparse: they need no disk space, but seconds to read."""
+    """Return arrays of zeros. Their sparse files need no disk space, but reading them takes seconds."""
     return {"x_train": np.broadcast_to(0.0, (rows, 13)), "y_train": np.broadcast_to(0.0, rows)}
 
 

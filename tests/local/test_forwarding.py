@@ -1,4 +1,4 @@
-"""Services that another emulator answers: a real moto server, and servers that misbehave."""
+"""Requests that the server forwards to other emulators: a real moto server, and emulators that misbehave."""
 
 import json
 import re
@@ -56,7 +56,7 @@ def error_of(call: Callable[..., Any], **members: Any) -> tuple[str, str]:
 
 
 def test_requests_are_forwarded_in_each_protocol(forwarding: LocalServer) -> None:
-    """Use one service of each protocol: JSON, CBOR or query, REST."""
+    """Use a service of each protocol: JSON, query, REST, and CBOR, if boto3 supports it."""
     secrets = forwarding.client("secretsmanager")
     secrets.create_secret(Name="name", SecretString="größe")
     assert secrets.get_secret_value(SecretId="name")["SecretString"] == "größe"
@@ -176,7 +176,7 @@ def test_emulator_receives_no_credentials_of_the_server(tmp_path: Path) -> None:
     assert (path, json.loads(body), sent["x-amz-target"]) == ("/base/", {"Limit": 3}, "TrentService.ListKeys")
     assert "Credential=test/" in sent["authorization"]
     assert "/eu-west-1/kms/aws4_request" in sent["authorization"]
-    assert not {"x-amz-security-token", "connection-of-the-client"} & sent.keys()
+    assert "x-amz-security-token" not in sent
     text = repr(sent)
     assert not any(
         secret in text

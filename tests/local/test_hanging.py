@@ -30,7 +30,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Home]:
 
 
 def start_hanging_server(home: Home) -> int:
-    """Start a server and suspend it: a suspended process reacts only to SIGKILL, as one that holds the GIL."""
+    """Start a server and suspend it. Like a process that never releases the GIL, it then reacts only to SIGKILL."""
     pid = control.start(home, CONFIG).pid
     os.kill(pid, signal.SIGSTOP)
     wait_until(lambda: Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0], lambda state: state == "T")

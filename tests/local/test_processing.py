@@ -10,7 +10,7 @@ from botocore.exceptions import ClientError
 from microjobs.contract import Layout
 from tests.conftest import image_name
 from tests.local.clients import LocalServer, processing_input, processing_output, running_server, wait_until
-from tests.packages import NAME, served
+from tests.packages import WHEEL_NAME, running_package_index
 
 pytestmark = pytest.mark.engine
 
@@ -116,14 +116,14 @@ def test_jobs_share_a_cache_of_packages(tmp_path: Path, monkeypatch: pytest.Monk
         "ContainerEntrypoint": ["/bin/sh", "-c"],
         "ContainerArguments": ["pip install tiny && python3 -c 'import tiny'"],
     }
-    with served(tmp_path) as upstream:
+    with running_package_index(tmp_path) as upstream:
         monkeypatch.setenv("INDEX_URL", upstream.url)
         with running_server(tmp_path / "home", runtime="docker") as local:
             first = local.process("", AppSpecification=application)
             upstream.is_down = True
             second = local.process("", AppSpecification=application)
     assert [job["ProcessingJobStatus"] for job in (first, second)] == ["Completed", "Completed"], (first, second)
-    assert sorted(upstream.requested) == [f"/files/{NAME}", "/simple/tiny/"]
+    assert sorted(upstream.requested) == [f"/files/{WHEEL_NAME}", "/simple/tiny/"]
 
 
 def test_local_path_outside_of_the_folder_raises(local: LocalServer) -> None:

@@ -1,9 +1,9 @@
-"""Where hosts find each other."""
+"""Addresses and ports at which hosts find each other."""
 
 from microjobs.network import Network
 
 
-def test_variables_say_what_was_written() -> None:
+def test_network_is_equal_after_a_round_trip_through_variables() -> None:
     network = Network("127.64.0.2", {"algo-1": "127.64.0.1", "algo-2": "127.64.0.2"}, {("algo-1", 8787): 40001})
     assert Network.read(network.variables()) == network
     assert network.resolve("algo-1") == "127.64.0.1"

@@ -1,4 +1,4 @@
-"""Default functions of PyTorch's convention: they behave as those of `sagemaker-pytorch-inference`."""
+"""Default handlers for PyTorch models, which behave like the defaults of `sagemaker-pytorch-inference`."""
 
 import logging
 import os
@@ -38,7 +38,7 @@ def _load_archive(archive: Path | None, model_dir: str) -> Any:
         raise UserError(f"{model_dir} has no TorchScript archive: define model_fn, or save the archive as model.pt")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # advises another format to those who save models
+            warnings.simplefilter("ignore", DeprecationWarning)  # recommends another format for saving models
             return torch.jit.load(str(archive), map_location=device())
     except (RuntimeError, ValueError) as error:
         raise UserError(f"{archive.name} is no TorchScript archive that PyTorch can load: {_reason(error)}") from error

@@ -33,7 +33,7 @@ class Group(group.Group):
         """Return a network that averages the gradients of all processes. It starts with the weights of process 0."""
         return network if self.world_size == 1 else nn.parallel.DistributedDataParallel(network)
 
-    def start_stop_vote(self, stop: StopRequest) -> Callable[[], bool]:
+    def begin_stop_vote(self, stop: StopRequest) -> Callable[[], bool]:
         """Start to ask all processes whether to stop. Return a function that returns the common answer.
 
         The messages travel while the next step is computed. Waiting for them took a third of the time of a small step.

@@ -81,12 +81,12 @@ class Training:
         self._total = torch.tensor(loss if self.group.is_first else 0.0, device=self.group.device)
         self.model.train()
         # Processes receive the signal at different times, but stop before the same step.
-        self._read_stop_vote = self.group.start_stop_vote(self.stop)
+        self._read_stop_vote = self.group.begin_stop_vote(self.stop)
 
     def should_stop(self) -> bool:
         if self._read_stop_vote():
             return True
-        self._read_stop_vote = self.group.start_stop_vote(self.stop)
+        self._read_stop_vote = self.group.begin_stop_vote(self.stop)
         return False
 
     def step(self, step: Step) -> None:

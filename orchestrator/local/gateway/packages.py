@@ -37,7 +37,11 @@ def make_package_server(index: PackageIndex, token: str) -> Interceptor:
         if not request.path.startswith(f"{PACKAGES_PATH}/"):
             return None
         if not hmac.compare_digest(request.headers.get("Authorization", "").encode(), expected.encode()):
-            return _refuse(401, "packages are for the hosts of jobs", {"WWW-Authenticate": 'Basic realm="microjobs"'})
+            return _refuse(
+                401,
+                "missing or wrong password: only hosts of jobs may read packages",
+                {"WWW-Authenticate": 'Basic realm="microjobs"'},
+            )
         if request.method not in ("GET", "HEAD"):
             return _refuse(405, "packages cannot be changed", {"Allow": "GET, HEAD"})
         try:

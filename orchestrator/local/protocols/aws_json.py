@@ -14,7 +14,7 @@ from werkzeug import Request, Response
 from microjobs_orchestrator.local.errors import ServiceError
 from microjobs_orchestrator.local.protocols.answer import Answer, select_members
 from microjobs_orchestrator.local.protocols.text import parse_float
-from microjobs_orchestrator.local.values import clean
+from microjobs_orchestrator.local.values import to_valid_json
 
 log = logging.getLogger(__name__)
 
@@ -110,7 +110,7 @@ def format_object(shape: Shape | None, result: Mapping[str, Any]) -> str:
     except ValueError:
         # The client cannot repair these numbers, so it gets the other values.
         log.exception("a response has numbers that are not valid in JSON")
-        return json.dumps(clean(content), separators=(",", ":"))
+        return json.dumps(to_valid_json(content), separators=(",", ":"))
 
 
 def _select(shape: Shape, value: Any, path: str) -> Any:

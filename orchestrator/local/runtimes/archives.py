@@ -65,16 +65,16 @@ def _make_root_owned(info: tarfile.TarInfo) -> tarfile.TarInfo:
 
 
 def unpack(chunks: Iterable[bytes], target: Path, top: str = "") -> Tree:
-    """Read an archive of the folder (or file) `top` of a container, and put the content of files into `target`.
+    """Read an archive of `top`, a folder or a file of a container. Write the content of its files into `target`.
 
-    Devices and links that lead out of the folder are left out, with a warning. Raise CannotRunError if a file does not
-    fit on this device, or a path is too long for the engine.
+    Return the tree of the archive. Devices and links that lead out of the folder are left out, with a warning. Raise
+    CannotRunError if a file does not fit on this device, or a path is too long for the engine.
     """
     target.mkdir(parents=True, exist_ok=True)
     space, tree = FreeSpace(target, ARTIFACT_UPLOAD), Tree()
     with tarfile.open(fileobj=cast("Any", _ChunkReader(chunks)), mode="r|") as archive:
         for member in archive:
-            vars(archive)["members"].clear()  # saves memory: the archive keeps all members
+            vars(archive)["members"].clear()  # saves memory: tarfile would keep all members
             root, _, inside = member.name.rstrip("/").partition("/")
             _check_length(top, inside)
             name = inside or root

@@ -13,23 +13,23 @@ from microjobs_orchestrator.local.trees import Tree
 
 logger = logging.getLogger(__name__)
 
-Pour = Callable[[str, Iterable[bytes]], bool]
+FillPipe = Callable[[str, Iterable[bytes]], bool]
 """Writes chunks into the named pipe at a path, and makes the pipe if it does not exist. Returns True when the reader
 has read everything or has closed the pipe, and False if the host has ended. Raises CannotRunError."""
 
 
-def feed(host: Host, pipes: Sequence[Pipe], pour: Pour) -> Host:
+def feed(host: Host, pipes: Sequence[Pipe], fill_pipe: FillPipe) -> Host:
     """Fill a host's pipes until the host ends. Use the returned host instead of `host`."""
-    return FedHost(host, pipes, pour) if pipes else host
+    return FedHost(host, pipes, fill_pipe) if pipes else host
 
 
 class FedHost:
     """A host whose pipes are filled. The host is stopped if a pipe cannot be filled."""
 
-    def __init__(self, host: Host, pipes: Sequence[Pipe], pour: Pour) -> None:
+    def __init__(self, host: Host, pipes: Sequence[Pipe], fill_pipe: FillPipe) -> None:
         self.name = host.name
         self._host = host
-        self._pour = pour
+        self._fill_pipe = fill_pipe
         self._failure: str | None = None
         for pipe in pipes:
             threading.Thread(target=self._fill, args=(pipe,), name=f"fill {pipe.path}", daemon=True).start()
@@ -37,7 +37,7 @@ class FedHost:
     def _fill(self, pipe: Pipe) -> None:
         try:
             for number in itertools.count():
-                if not self._pour(pipe.file(number), pipe.epoch(number)):
+                if not self._fill_pipe(pipe.file(number), pipe.epoch(number)):
                     return
         except (CannotRunError, OSError, ValueError) as error:
             self._fail(f"{pipe.path}: {error}")

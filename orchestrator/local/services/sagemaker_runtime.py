@@ -60,7 +60,7 @@ class EndpointInvoker:
     def _enqueue(self, request: Mapping[str, Any]) -> Answer:
         name = request["EndpointName"]
         endpoint = self._find_endpoint(name)
-        if (config := endpoint.asynchronous) is None:
+        if (config := endpoint.async_config) is None:
             raise _make_validation_error(f"Endpoint {name} has no AsyncInferenceConfig: invoke it with InvokeEndpoint.")
         try:
             invocation = asynchronous.prepare(self._context, config, request, request["Body"])
@@ -77,7 +77,7 @@ class EndpointInvoker:
     def _invoke_endpoint(self, request: Mapping[str, Any]) -> Answer:
         name = request["EndpointName"]
         headers = {header: request[member] for member, header in REQUEST_HEADERS.items() if member in request}
-        if self._find_endpoint(name).asynchronous is not None:
+        if self._find_endpoint(name).async_config is not None:
             raise _make_validation_error(
                 f"Endpoint {name} has an AsyncInferenceConfig: invoke it with InvokeEndpointAsync."
             )

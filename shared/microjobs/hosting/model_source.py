@@ -23,7 +23,7 @@ HANDLER_QUEUE_SIZE = 32
 
 
 DEFAULT_ACCEPT = "SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT"
-"""Variable with the value of Accept for requests without one, for the user's own code."""
+"""Environment variable: the Accept header of requests that have none. `bundle_source` ignores it."""
 
 
 @dataclass(frozen=True)
@@ -49,8 +49,8 @@ class ModelSource:
 FindModelSource = Callable[[Layout, Mapping[str, str], ExitStack], ModelSource]
 """Function of an image that finds the model to serve. It may put temporary folders into the stack.
 
-It raises UserError if there is no model, and RestartNeededError if the user's requirements have been installed for
-another interpreter."""
+It raises UserError if there is no model, and RestartNeededError if the server must restart with the interpreter that
+has the user's requirements."""
 
 
 def bundle_source(folder: Path) -> ModelSource:
@@ -83,7 +83,7 @@ def handler_source(
 
     Raises:
         UserError: the requirements cannot be installed.
-        RestartNeededError: they have been installed for another interpreter.
+        RestartNeededError: the server must restart with the interpreter that has the requirements.
     """
     if program:
         ensure_installed(program.parent)

@@ -70,7 +70,7 @@ def worker_count(environ: Mapping[str, str]) -> int:
 
 
 def threads_per_worker(environ: Mapping[str, str]) -> int:
-    """Return the number of threads with which all workers together use the CPUs of this container."""
+    """Return one worker's share of the CPUs that this container may use, and at least 1."""
     return max(1, _cpu_count() // worker_count(environ))
 
 
@@ -159,7 +159,7 @@ def run_in_background(task: Callable[[], None], failures: FailurePipe) -> None:
         except Exception as error:
             failures.send(error)
         except SystemExit as end:  # it would end the thread silently, and /ping would answer "still loading" forever
-            message = f"the model's own code ended its process while it was loaded: exit({end.code!r})"
+            message = f"the model's code called exit({end.code!r}) while the model was loaded"
             failures.send(UserError(message))
 
     threading.Thread(target=run_task, name="load", daemon=True).start()

@@ -38,13 +38,11 @@ def temporary_folder(home: Home) -> Path:
 
 def list_objects(engine: docker.DockerClient, home: Home) -> ServerObjects:
     """Return the objects of a home's server, whose TMPDIR is `temporary_folder`."""
-    home_objects = home_filter(home)
+    filters = home_filter(home)
     return ServerObjects(
-        get_plans(
-            item.labels for item in engine.containers.list(all=True, ignore_removed=True, filters=dict(home_objects))
-        ),
-        get_plans(item.attrs["Labels"] for item in engine.networks.list(filters=dict(home_objects))),
-        get_plans(item.attrs["Labels"] for item in engine.volumes.list(filters=dict(home_objects))),
+        get_plans(item.labels for item in engine.containers.list(all=True, ignore_removed=True, filters=dict(filters))),
+        get_plans(item.attrs["Labels"] for item in engine.networks.list(filters=dict(filters))),
+        get_plans(item.attrs["Labels"] for item in engine.volumes.list(filters=dict(filters))),
         frozenset(path.name for path in home.work.glob("*-*")),
         frozenset(path.name for path in (home.objects / "incoming").glob("*")),
         frozenset(path.name for path in temporary_folder(home).glob("*")),
@@ -53,8 +51,8 @@ def list_objects(engine: docker.DockerClient, home: Home) -> ServerObjects:
 
 def list_started_plans(engine: docker.DockerClient, home: Home) -> set[str]:
     """Return the plans whose containers have all started."""
-    home_objects = home_filter(home)
-    containers = engine.containers.list(all=True, ignore_removed=True, filters=dict(home_objects))
+    filters = home_filter(home)
+    containers = engine.containers.list(all=True, ignore_removed=True, filters=dict(filters))
     running = Counter(item.labels[f"{LABEL}.plan"] for item in containers if item.status in ("running", "exited"))
     expected = {item.labels[f"{LABEL}.plan"]: int(item.labels[f"{LABEL}.hosts"]) for item in containers}
     return {plan for plan, hosts in expected.items() if running[plan] == hosts}

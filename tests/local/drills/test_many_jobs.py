@@ -81,7 +81,7 @@ def add_ended_jobs(home: Home, jobs: int) -> None:
     state = State(home.state)
     with state._transaction():
         rows = (_row(number) for number in range(jobs))
-        state._database.executemany("INSERT INTO resources VALUES (?, ?, 0, ?, ?, '', '', ?, ?, ?, ?, '{}')", rows)
+        state._connection.executemany("INSERT INTO resources VALUES (?, ?, 0, ?, ?, '', '', ?, ?, ?, ?, '{}')", rows)
     state.close()
 
 

@@ -18,15 +18,14 @@ from microjobs_orchestrator.local.gateway.listener import Server
 from microjobs_orchestrator.local.gateway.packages import make_package_server
 from microjobs_orchestrator.local.identity import PACKAGES_PATH, PACKAGES_USER
 from microjobs_orchestrator.local.package_index import PackageIndex, parse_page
-from tests.packages import JSON, Upstream, served
-from tests.packages import NAME as WHEEL
+from tests.packages import JSON, WHEEL_NAME, Upstream, running_package_index
 
 TOKEN = "token-of-the-tests"  # noqa: S105  of the tests
 
 
 @pytest.fixture
 def upstream(tmp_path: Path) -> Iterator[Upstream]:
-    with served(tmp_path) as upstream:
+    with running_package_index(tmp_path) as upstream:
         yield upstream
 
 
@@ -92,7 +91,7 @@ def test_unknown_project_and_file_have_status_404(address: str) -> None:
     assert get(address, "files/tiny/other-1.0.whl").status_code == 404
 
 
-@pytest.mark.parametrize("path", ["simple/tiny/", f"files/tiny/{WHEEL}"])
+@pytest.mark.parametrize("path", ["simple/tiny/", f"files/tiny/{WHEEL_NAME}"])
 @pytest.mark.parametrize("password", ["", "wrong", TOKEN[:-1], f"{TOKEN}é"])
 def test_wrong_token_is_refused(address: str, upstream: Upstream, path: str, password: str) -> None:
     assert get(address, path, password).status_code == 401
@@ -101,7 +100,7 @@ def test_wrong_token_is_refused(address: str, upstream: Upstream, path: str, pas
 
 @pytest.mark.parametrize("method", ["PUT", "POST", "DELETE"])
 def test_packages_cannot_be_changed(address: str, method: str) -> None:
-    assert get(address, f"files/tiny/{WHEEL}", method=method).status_code == 405
+    assert get(address, f"files/tiny/{WHEEL_NAME}", method=method).status_code == 405
 
 
 @pytest.mark.parametrize(
@@ -122,7 +121,7 @@ def test_other_paths_have_status_404(address: str, path: str) -> None:
 
 def test_unusual_file_names_are_left_out(address: str) -> None:
     page = get(address, "simple/tiny/").text
-    assert WHEEL in page
+    assert WHEEL_NAME in page
     assert "evil" not in page
 
 
@@ -132,14 +131,14 @@ def test_file_with_another_hash_is_neither_complete_nor_cached(
     get(address, "simple/tiny/")
     upstream.wheel = b"other"
     with pytest.raises(requests.RequestException):
-        _ = get(address, f"files/tiny/{WHEEL}").content
+        _ = get(address, f"files/tiny/{WHEEL_NAME}").content
     assert [path for path in (tmp_path / "cache" / "files").rglob("*") if path.is_file()] == []
 
 
 def test_aborted_download_leaves_no_file(upstream: Upstream, tmp_path: Path) -> None:
     upstream.wheel = bytes(package_index.BLOCK_BYTES * 3)
     index = PackageIndex(tmp_path / "cache", {"INDEX_URL": upstream.url})
-    content = index.open("tiny", WHEEL)
+    content = index.open("tiny", WHEEL_NAME)
     assert not isinstance(content, Path)
     next(content)
     content.close()
@@ -150,7 +149,7 @@ def test_html_and_json_pages_have_the_same_meaning() -> None:
     content = {
         "files": [
             {
-                "filename": WHEEL,
+                "filename": WHEEL_NAME,
                 "url": "a/x.whl",
                 "hashes": {"sha256": "0" * 64},
                 "requires-python": ">=3.8",
@@ -162,14 +161,14 @@ def test_html_and_json_pages_have_the_same_meaning() -> None:
     }
     page = (
         f'<a href="a/x.whl#sha256={"0" * 64}" data-requires-python="&gt;=3.8" data-yanked="broken"'
-        f' data-core-metadata="sha256={"1" * 64}">{WHEEL}</a>'
+        f' data-core-metadata="sha256={"1" * 64}">{WHEEL_NAME}</a>'
         '<a href="https://else.where/tiny-0.1.tar.gz">tiny-0.1.tar.gz</a>'
     )
     from_json = list(parse_page(JSON, json.dumps(content).encode(), "https://index/simple/tiny/"))
     assert list(parse_page("text/html; charset=utf-8", page.encode(), "https://index/simple/tiny/")) == from_json
     again = parse_page("text/html", package_index.format_page("tiny", from_json).encode(), "https://index/simple/tiny/")
     assert [item.url for item in again] == [
-        f"https://index/files/tiny/{WHEEL}",
+        f"https://index/files/tiny/{WHEEL_NAME}",
         "https://index/files/tiny/tiny-0.1.tar.gz",
     ]
     assert from_json[0].requires_python == ">=3.8"

@@ -68,7 +68,7 @@ def send(
         signed_request.body,
         **signing,
     )
-    return sender.raw(
+    return sender.send_raw(
         signed_request.method, signed_request.target, {**headers, **(added_headers or {})}, signed_request.body
     )
 
@@ -96,7 +96,7 @@ def test_unsigned_request_is_refused(
 ) -> None:
     (guarded.bucket / "key").unlink(missing_ok=True)
     check_refused(
-        sender.raw(signed_request.method, signed_request.target, signed_request.headers, signed_request.body),
+        sender.send_raw(signed_request.method, signed_request.target, signed_request.headers, signed_request.body),
         signed_request,
         "missing",
     )
@@ -163,7 +163,7 @@ def test_body_changed_after_signing_is_refused(
         signed_request.headers,
         signed_request.body,
     )
-    answer = sender.raw(signed_request.method, signed_request.target, headers, signed_request.body + b" ")
+    answer = sender.send_raw(signed_request.method, signed_request.target, headers, signed_request.body + b" ")
     assert answer.status in (400, 403)
     assert any(word in answer.body for word in (b"InvalidSignature", b"DoesNotMatch", b"SHA256Mismatch"))
     assert not (guarded.bucket / "key").exists() or (guarded.bucket / "key").read_bytes() == b"content"
@@ -178,7 +178,7 @@ def test_path_changed_after_signing_is_refused(sender: Sender, signed_request: S
         signed_request.headers,
         signed_request.body,
     )
-    answer = sender.raw(
+    answer = sender.send_raw(
         signed_request.method, signed_request.target.replace("key", "other") + "?x=y", headers, signed_request.body
     )
     check_refused(answer, signed_request, "signature")
@@ -196,7 +196,7 @@ def test_presigned_address_is_valid_for_its_lifetime(
     )
     request = AWSRequest("GET", f"http://{sender.host}{target}", {"Host": sender.host})
     signer(sender.credentials, service, "us-east-1", 60).add_auth(request)
-    assert sender.raw("GET", str(request.url).removeprefix(f"http://{sender.host}"), {}).status == status
+    assert sender.send_raw("GET", str(request.url).removeprefix(f"http://{sender.host}"), {}).status == status
 
 
 # --- host names ---
@@ -212,7 +212,7 @@ def test_presigned_address_is_valid_for_its_lifetime(
     ],
 )
 def test_signed_request_for_an_unknown_host_is_refused(sender: Sender, host: str) -> None:
-    answer = sender.signed("s3", "GET", "/", {"Host": host})
+    answer = sender.send_signed("s3", "GET", "/", {"Host": host})
     assert (answer.status, b"is not this server" in answer.body) == (403, True)
 
 
@@ -233,7 +233,7 @@ def test_preflight_is_refused(sender: Sender, signed_request: SignedRequest) -> 
         "Access-Control-Request-Private-Network": "true",
     }
     preflight_headers["Access-Control-Request-Headers"] = "authorization,x-amz-date,x-amz-target"
-    check_page_refused(sender.raw("OPTIONS", signed_request.target, {**CROSS, **preflight_headers}))
+    check_page_refused(sender.send_raw("OPTIONS", signed_request.target, {**CROSS, **preflight_headers}))
 
 
 @pytest.mark.parametrize("content_type", ["text/plain", FORM, "multipart/form-data; boundary=x", JSON])
@@ -244,7 +244,9 @@ def test_form_of_a_web_page_is_refused(
 ) -> None:
     headers = {**signed_request.headers, "Content-Type": content_type, "Sec-Fetch-Mode": "no-cors"}
     check_page_refused(
-        sender.raw("POST", signed_request.target, headers | ({"Origin": origin} if origin else {}), signed_request.body)
+        sender.send_raw(
+            "POST", signed_request.target, headers | ({"Origin": origin} if origin else {}), signed_request.body
+        )
     )
 
 
@@ -260,15 +262,15 @@ def test_signed_request_of_a_web_page_is_refused(
 @pytest.mark.parametrize("path", ["/health", "/_microjobs/health"])
 def test_health_check_embedded_in_a_web_page_is_refused(sender: Sender, path: str, site: str) -> None:
     loaded = {"Sec-Fetch-Site": site, "Sec-Fetch-Mode": "no-cors", "Sec-Fetch-Dest": "image"}
-    check_page_refused(sender.raw("GET", path, loaded))
+    check_page_refused(sender.send_raw("GET", path, loaded))
 
 
 def test_websocket_of_a_web_page_is_refused(sender: Sender) -> None:
     upgrade = {"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Key": "AA==", "Origin": "http://x"}
-    check_page_refused(sender.raw("GET", "/health", upgrade))
+    check_page_refused(sender.send_raw("GET", "/health", upgrade))
 
 
 def test_presigned_address_can_be_opened_in_a_browser(guarded: LocalServer, sender: Sender) -> None:
     address = urlsplit(guarded.s3.generate_presigned_url("get_object", {"Bucket": BUCKET, "Key": "stored"}))
     headers = {"Host": address.netloc, "Sec-Fetch-Site": "none", "Sec-Fetch-Mode": "navigate"}
-    assert sender.raw("GET", f"{address.path}?{address.query}", headers).body == b"stored"
+    assert sender.send_raw("GET", f"{address.path}?{address.query}", headers).body == b"stored"

@@ -32,7 +32,9 @@ def log(guarded: LocalServer) -> Iterator[None]:
 def get_error_code(
     sender: Sender, operation: str, body: bytes, target: str = "SageMaker", service: str = "sagemaker"
 ) -> str:
-    answer = sender.signed(service, "POST", "/", {"Content-Type": JSON, "X-Amz-Target": f"{target}.{operation}"}, body)
+    answer = sender.send_signed(
+        service, "POST", "/", {"Content-Type": JSON, "X-Amz-Target": f"{target}.{operation}"}, body
+    )
     assert answer.status == 400, answer
     return str(json.loads(answer.body)["__type"])
 
@@ -113,7 +115,7 @@ def test_log_group_name_cannot_reach_other_folders(guarded: LocalServer, group: 
 
 def test_deep_form_is_refused(sender: Sender) -> None:
     body = b"Action=GetRole&" + b".".join([b"a"] * 3000) + b"=x"
-    answer = sender.signed("iam", "POST", "/", {"Content-Type": "application/x-www-form-urlencoded"}, body)
+    answer = sender.send_signed("iam", "POST", "/", {"Content-Type": "application/x-www-form-urlencoded"}, body)
     assert (answer.status, b"MalformedInput" in answer.body) == (400, True)
 
 
@@ -127,7 +129,7 @@ def test_name_with_other_scripts_is_refused(guarded: LocalServer, name: str) -> 
 def test_date_out_of_range_is_refused(sender: Sender, date: str) -> None:
     headers = sender.sign("s3", "GET", "/")
     del headers["X-Amz-Date"]
-    answer = sender.raw("GET", "/", {**headers, "Date": date})
+    answer = sender.send_raw("GET", "/", {**headers, "Date": date})
     assert (answer.status, b"<Error><Code>" in answer.body) == (403, True)
 
 
@@ -149,7 +151,7 @@ def test_invalid_s3_request_is_refused(
     guarded: LocalServer, sender: Sender, method: str, target: str, headers: dict[str, str], body: bytes
 ) -> None:
     (guarded.bucket / "key").write_text("content")
-    answer = sender.signed("s3", method, f"/{BUCKET}/{target}", headers, body)
+    answer = sender.send_signed("s3", method, f"/{BUCKET}/{target}", headers, body)
     assert (answer.status, b"<Error><Code>" in answer.body, "x-injected" in answer.headers) == (400, True, False)
 
 

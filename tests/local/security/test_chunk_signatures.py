@@ -87,7 +87,7 @@ class Upload:
         signed = self.sender.sign("s3", "PUT", target, headers, payload=self.kind)
         own = proof(self.credentials or self.sender.credentials, signed["Authorization"][-64:], signed["X-Amz-Date"])
         chunks = [CONTENT[start : start + size] for start in range(0, len(CONTENT), size)]
-        return self.sender.raw("PUT", target, signed, self.body([*chunks, b""], own))
+        return self.sender.send_raw("PUT", target, signed, self.body([*chunks, b""], own))
 
     def body(self, chunks: list[bytes], own: Proof) -> bytes:
         parts, last = [], own.signature
@@ -151,11 +151,11 @@ def test_unsigned_trailer_after_signed_chunks_is_refused(sender: Sender) -> None
     signed = sender.sign("s3", "PUT", target, headers, payload=SIGNED)
     own = proof(sender.credentials, signed["Authorization"][-64:], signed["X-Amz-Date"])
     body = upload.body([b""], own).removesuffix(b"\r\n") + b"x-amz-checksum-crc32:AAAAAA==\r\n\r\n"
-    answer = sender.raw("PUT", target, signed, body)
+    answer = sender.send_raw("PUT", target, signed, body)
     assert (answer.status, b"IncompleteBody" in answer.body) == (400, True)
 
 
 @pytest.mark.parametrize("payload", ["STREAMING-AWS4-ECDSA-P256-SHA256-PAYLOAD", "E3B0" * 16, "anything"])
 def test_unknown_kind_of_payload_is_refused(sender: Sender, payload: str) -> None:
-    answer = sender.signed("s3", "PUT", "/sagemaker-us-east-1-000000000000/kind", body=b"x", payload=payload)
+    answer = sender.send_signed("s3", "PUT", "/sagemaker-us-east-1-000000000000/kind", body=b"x", payload=payload)
     assert (answer.status, b"<Code>InvalidArgument</Code>" in answer.body) == (400, True)

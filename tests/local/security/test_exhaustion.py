@@ -74,7 +74,7 @@ def test_silent_connections_do_not_block_others(guarded: LocalServer, sender: Se
             connection = silent.enter_context(closing(connect(sender.host)))
             connection.sendall(sent)
         began = time.monotonic()
-        assert sender.raw("GET", "/health", {}).status == 200
+        assert sender.send_raw("GET", "/health", {}).status == 200
         guarded.s3.list_buckets()
         assert time.monotonic() - began < HANG_SECONDS
 
@@ -85,7 +85,7 @@ def test_idle_connections_do_not_block_others(sender: Sender) -> None:
             connection = idle.enter_context(closing(connect(sender.host)))
             connection.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
             assert connection.recv(MEGABYTE).startswith(b"HTTP/1.1 200")
-        assert sender.raw("GET", "/health", {}).status == 200
+        assert sender.send_raw("GET", "/health", {}).status == 200
 
 
 def answer(request: Request) -> Response:
@@ -387,7 +387,7 @@ def test_slow_unsigned_forms_do_not_occupy_all_threads(guarded: LocalServer, sen
         guarded.s3.list_buckets()
         sent = bytes(2 * SMALL_BODY_BYTES)
         headers = sender.sign(INVOKE.service, "POST", INVOKE.target, INVOKE.headers, sent)
-        assert sender.raw("POST", INVOKE.target, headers, sent).status != 503
+        assert sender.send_raw("POST", INVOKE.target, headers, sent).status != 503
 
 
 def test_missing_small_bodies_occupy_no_threads(guarded: LocalServer, sender: Sender) -> None:

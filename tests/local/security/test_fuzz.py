@@ -59,7 +59,7 @@ def test_generated_request_gets_a_response_of_aws(stub: LocalServer, family: str
         if len(findings) >= MOST_FINDINGS:
             return
         try:
-            answer = sender.signed(request.service, request.method, request.target, request.headers, request.body)
+            answer = sender.send_signed(request.service, request.method, request.target, request.headers, request.body)
             seen[f"{answer.status} {code(answer)}"] += 1
             finding = describe_violation(request, answer)
         except (OSError, HTTPException) as error:

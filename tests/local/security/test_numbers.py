@@ -66,7 +66,7 @@ def s3(method: str, target: str, header: str = "", **how: Any) -> Callable[[Send
     def send(sender: Sender, number: str) -> Answer:
         quoted = "".join(f"%{byte:02X}" for byte in number.encode())
         headers = {header: number} if header else {}
-        return sender.signed("s3", method, f"/{BUCKET}{target.format(quoted)}", headers, b"", **how)
+        return sender.send_signed("s3", method, f"/{BUCKET}{target.format(quoted)}", headers, b"", **how)
 
     return send
 
@@ -74,14 +74,14 @@ def s3(method: str, target: str, header: str = "", **how: Any) -> Callable[[Send
 def streamed(sender: Sender, number: str) -> Answer:
     payload = "STREAMING-UNSIGNED-PAYLOAD-TRAILER"
     headers = {"X-Amz-Decoded-Content-Length": number, "Content-Encoding": "aws-chunked"}
-    return sender.signed("s3", "PUT", f"/{BUCKET}/number", headers, b"5\r\nhello\r\n0\r\n\r\n", payload=payload)
+    return sender.send_signed("s3", "PUT", f"/{BUCKET}/number", headers, b"5\r\nhello\r\n0\r\n\r\n", payload=payload)
 
 
 def chunk(sender: Sender, number: str) -> Answer:
     payload = "STREAMING-UNSIGNED-PAYLOAD-TRAILER"
     headers = {"X-Amz-Decoded-Content-Length": "5"}
     body = number.encode() + b"\r\nhello\r\n0\r\n\r\n"
-    return sender.signed("s3", "PUT", f"/{BUCKET}/number", headers, body, payload=payload)
+    return sender.send_signed("s3", "PUT", f"/{BUCKET}/number", headers, body, payload=payload)
 
 
 def presigned(name: str) -> Callable[[Sender, str], Answer]:
@@ -96,7 +96,7 @@ def presigned(name: str) -> Callable[[Sender, str], Answer]:
             S3SigV4QueryAuth(sender.credentials, "s3", "us-east-1", 60).add_auth(request)
             parts = str(request.url).partition("?")[2].split("&")
             query = "&".join(f"{name}={quoted}" if part.startswith(f"{name}=") else part for part in parts)
-        return sender.raw("GET", f"/{BUCKET}/object?{query}", {})
+        return sender.send_raw("GET", f"/{BUCKET}/object?{query}", {})
 
     return send
 
@@ -110,7 +110,7 @@ def member(service: str, target: str, name: str, **others: Any) -> Callable[[Sen
             known = "".join(f"{json.dumps(key)}: {json.dumps(value)}, " for key, value in others.items())
             body = f"{{{known}{json.dumps(name)}: {text}}}".encode()
             headers = {"X-Amz-Target": target, "Content-Type": JSON}
-            answers.append(sender.signed(service, "POST", "/", headers, body))
+            answers.append(sender.send_signed(service, "POST", "/", headers, body))
         return max(answers, key=lambda answer: answer.status)
 
     return send
@@ -119,25 +119,25 @@ def member(service: str, target: str, name: str, **others: Any) -> Callable[[Sen
 def form(sender: Sender, number: str) -> Answer:
     quoted = "".join(f"%{byte:02X}" for byte in number.encode())
     body = f"Action=ListRoles&Version=2010-05-08&MaxItems={quoted}".encode()
-    return sender.signed("iam", "POST", "/", {"Content-Type": "application/x-www-form-urlencoded"}, body)
+    return sender.send_signed("iam", "POST", "/", {"Content-Type": "application/x-www-form-urlencoded"}, body)
 
 
 def list_objects(sender: Sender, number: str) -> Answer:
     quoted = "".join(f"%{byte:02X}" for byte in number.encode())
     body = f"Action=AssumeRole&Version=2011-06-15&RoleArn=x&PolicyArns.member.{quoted}.arn=x".encode()
-    return sender.signed("sts", "POST", "/", {"Content-Type": "application/x-www-form-urlencoded"}, body)
+    return sender.send_signed("sts", "POST", "/", {"Content-Type": "application/x-www-form-urlencoded"}, body)
 
 
 def part_number(sender: Sender, number: str) -> Answer:
     part = f"<Part><PartNumber>{number}</PartNumber><ETag>x</ETag></Part>"
     document = f"<CompleteMultipartUpload>{part}</CompleteMultipartUpload>"
-    return sender.signed("s3", "POST", f"/{BUCKET}/object?uploadId=x", {}, document.encode())
+    return sender.send_signed("s3", "POST", f"/{BUCKET}/object?uploadId=x", {}, document.encode())
 
 
 def invoke(header: str) -> Callable[[Sender, str], Answer]:
     def send(sender: Sender, number: str) -> Answer:
         headers = {header: number.encode().decode("latin-1"), "X-Amzn-SageMaker-InputLocation": f"s3://{BUCKET}/object"}
-        return sender.signed("sagemaker", "POST", "/endpoints/e/async-invocations", headers, b"")
+        return sender.send_signed("sagemaker", "POST", "/endpoints/e/async-invocations", headers, b"")
 
     return send
 
@@ -215,7 +215,7 @@ def test_invalid_date_does_not_fail_the_server(sender: Sender, header: str) -> N
     made = ["".join(chaotic.choices("MonJan 0123456789,:+-()TZ", k=chaotic.randrange(40))) for _ in range(100)]
     for date in [*DATES, *made]:
         signed = sender.sign("s3", "GET", f"/{BUCKET}/object", {} if "Date" in header else {header: date})
-        answer = sender.raw("GET", f"/{BUCKET}/object", {**signed, header: date})
+        answer = sender.send_raw("GET", f"/{BUCKET}/object", {**signed, header: date})
         assert answer.status < 500, (date[:60], answer)
 
 
@@ -239,7 +239,7 @@ def test_invalid_date_does_not_fail_the_server(sender: Sender, header: str) -> N
 def test_range_with_many_digits_is_accepted(
     sender: Sender, range_: str, status: int, content_range: str | None
 ) -> None:
-    answer = sender.signed("s3", "GET", f"/{BUCKET}/object", {"Range": range_})
+    answer = sender.send_signed("s3", "GET", f"/{BUCKET}/object", {"Range": range_})
     assert (answer.status, answer.headers.get("content-range")) == (status, content_range)
 
 
@@ -247,7 +247,7 @@ def test_range_with_many_digits_is_accepted(
 def test_range_of_a_copied_part_with_many_digits_is_accepted(guarded: LocalServer, sender: Sender, range_: str) -> None:
     upload = guarded.s3.create_multipart_upload(Bucket=BUCKET, Key="copied")["UploadId"]
     headers = {"X-Amz-Copy-Source": f"{BUCKET}/object", "X-Amz-Copy-Source-Range": range_}
-    answer = sender.signed("s3", "PUT", f"/{BUCKET}/copied?partNumber=1&uploadId={upload}", headers)
+    answer = sender.send_signed("s3", "PUT", f"/{BUCKET}/copied?partNumber=1&uploadId={upload}", headers)
     assert answer.status < 500
 
 
@@ -265,7 +265,7 @@ def test_index_of_a_filter_is_limited(sender: Sender, index: str, member: str) -
         "DataProcessing": {member: f"$[{index}]"},
     }
     headers = {"X-Amz-Target": "SageMaker.CreateTransformJob", "Content-Type": JSON}
-    assert sender.signed("sagemaker", "POST", "/", headers, json.dumps(job).encode()).status == 400
+    assert sender.send_signed("sagemaker", "POST", "/", headers, json.dumps(job).encode()).status == 400
 
 
 @pytest.mark.parametrize(

@@ -128,7 +128,7 @@ def test_key_of_a_request_stays_in_its_bucket(guarded: LocalServer, sender: Send
     headers = {"x-amz-copy-source": quote(f"{guarded.address.bucket}/{key}")} if method == "COPY" else {}
     if method == "COPY":
         method, target = "PUT", f"/{guarded.address.bucket}/copied"
-    answer = sender.signed("s3", method, target, headers, b"planted" if method == "PUT" and not headers else b"")
+    answer = sender.send_signed("s3", method, target, headers, b"planted" if method == "PUT" and not headers else b"")
     assert answer.status < 500
     assert b"secret" not in answer.body.replace(key.encode(), b"")
     assert secret.read_text() == "secret"

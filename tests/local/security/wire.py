@@ -35,21 +35,21 @@ class Sender:
     def close(self) -> None:
         self._connection.close()
 
-    def raw(self, method: str, target: str, headers: Mapping[str, Any], body: bytes | None = None) -> Answer:
+    def send_raw(self, method: str, target: str, headers: Mapping[str, Any], body: bytes | None = None) -> Answer:
         """Send only these headers, and Content-Length if there is a body."""
         connection = self._connection
         connection.putrequest(method, target, skip_host=True, skip_accept_encoding=True)
-        given = {"Host": self.host, **headers}
-        if body is not None and not {"Transfer-Encoding", "Content-Length"} & given.keys():
-            given["Content-Length"] = str(len(body))
-        for name, value in given.items():
+        all_headers = {"Host": self.host, **headers}
+        if body is not None and not {"Transfer-Encoding", "Content-Length"} & all_headers.keys():
+            all_headers["Content-Length"] = str(len(body))
+        for name, value in all_headers.items():
             connection.putheader(name, value)
         connection.endheaders(body)
         answer = connection.getresponse()
         content = answer.read()
         return Answer(answer.status, {name.lower(): value for name, value in answer.getheaders()}, content)
 
-    def signed(
+    def send_signed(
         self,
         service: str,
         method: str,
@@ -59,7 +59,7 @@ class Sender:
         **options: Any,
     ) -> Answer:
         """Send a signed request. `options` are arguments of `sign`."""
-        return self.raw(method, target, self.sign(service, method, target, headers, body, **options), body)
+        return self.send_raw(method, target, self.sign(service, method, target, headers, body, **options), body)
 
     def sign(
         self,
@@ -76,9 +76,9 @@ class Sender:
         """Return the headers and a signature.
 
         Args:
-            at: when it says that it was signed; else now.
-            payload: what to sign in place of the body's SHA-256.
-            credentials: others than the server's.
+            at: the time of the signature; default: now.
+            payload: the value to sign in place of the body's SHA-256.
+            credentials: sign with these credentials instead of the server's.
         """
         request = AWSRequest(method, f"http://{self.host}{target}", {"Host": self.host, **(headers or {})}, body or b"")
         signer = (Signer if service == "s3" else SigV4Auth)(credentials or self.credentials, service, "us-east-1")
@@ -96,5 +96,5 @@ class Signer(S3SigV4Auth):
     """Uses the SHA-256 in the header of the request, which may differ from that of the body."""
 
     def payload(self, request: AWSRequest) -> str:
-        given: str | None = request.headers.get("X-Amz-Content-SHA256")
-        return given or str(SigV4Auth.payload(self, request))
+        hash_header: str | None = request.headers.get("X-Amz-Content-SHA256")
+        return hash_header or str(SigV4Auth.payload(self, request))

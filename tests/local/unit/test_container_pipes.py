@@ -60,36 +60,36 @@ class Engine:
     def reload(self) -> None:
         self.attrs = {"State": {"Running": self._is_running or not self._has_waited}}
 
-    def pour(self, *chunks: bytes) -> bool:
-        return container_pipes.pour(cast("Container", self), ["/pipe"], "/pipe", chunks)
+    def fill_pipe(self, *chunks: bytes) -> bool:
+        return container_pipes.fill_pipe(cast("Container", self), ["/pipe"], "/pipe", chunks)
 
 
 def test_content_is_sent_whole() -> None:
     engine = Engine([(False, 0)], reads=len(LARGE) + 5)
-    assert engine.pour(LARGE, b"small")
+    assert engine.fill_pipe(LARGE, b"small")
     assert engine.received == LARGE + b"small"
 
 
 @pytest.mark.parametrize("code", container_pipes.READER_CLOSED_CODES)
 def test_sending_ends_when_the_reader_closes_the_pipe(code: int) -> None:
-    assert Engine([(False, code)]).pour(LARGE, LARGE)
+    assert Engine([(False, code)]).fill_pipe(LARGE, LARGE)
 
 
 def test_exit_code_is_awaited_after_the_end_of_output() -> None:
     with pytest.raises(CannotRunError, match="ended with exit code 3"):
-        Engine([RUNNING, RUNNING, (False, 3)]).pour(b"small")
+        Engine([RUNNING, RUNNING, (False, 3)]).fill_pipe(b"small")
 
 
 @pytest.mark.parametrize("code", [137, None])
 def test_end_of_a_container_is_no_failure(code: int | None) -> None:
-    assert not Engine([RUNNING, (False, code)], is_running=False).pour(b"small")
+    assert not Engine([RUNNING, (False, code)], is_running=False).fill_pipe(b"small")
 
 
 def test_killed_command_in_a_running_container_is_reported() -> None:
     with pytest.raises(CannotRunError, match="ended with exit code 137"):
-        Engine([(False, 137)]).pour(b"small")
+        Engine([(False, 137)]).fill_pipe(b"small")
 
 
 def test_missing_command_is_reported() -> None:
     with pytest.raises(CannotRunError, match="the fill command ended with exit code 127"):
-        Engine([(False, 127)]).pour(b"small")
+        Engine([(False, 127)]).fill_pipe(b"small")

@@ -39,7 +39,7 @@ def test_each_pipe_gets_the_content_of_its_number() -> None:
     filled: list[tuple[str, list[bytes]]] = []
     done = threading.Event()
 
-    def pour(path: str, chunks: Iterable[bytes]) -> bool:
+    def fill_pipe(path: str, chunks: Iterable[bytes]) -> bool:
         filled.append((path, list(chunks)))
         if len(filled) < 3:
             return True
@@ -47,7 +47,7 @@ def test_each_pipe_gets_the_content_of_its_number() -> None:
         return False
 
     pipe = Pipe("/data/train", epoch)
-    feed(cast("Host", StoppableHost()), [pipe], pour)
+    feed(cast("Host", StoppableHost()), [pipe], fill_pipe)
     assert done.wait(10)
     assert filled == [(f"/data/train_{number}", [b"epoch %d" % number]) for number in range(3)]
     assert pipe.file(0) == "/data/train_0"
@@ -63,10 +63,10 @@ def test_each_pipe_gets_the_content_of_its_number() -> None:
 )
 @pytest.mark.parametrize(("code", "expected_code"), [(0, 1), (137, 137)])
 def test_host_is_ended_if_a_pipe_cannot_be_filled(error: Exception, reason: str, code: int, expected_code: int) -> None:
-    def pour(*_: Any) -> bool:
+    def fill_pipe(*_: Any) -> bool:
         raise error
 
-    host = feed(cast("Host", StoppableHost(code)), [Pipe("/train", epoch)], pour)
+    host = feed(cast("Host", StoppableHost(code)), [Pipe("/train", epoch)], fill_pipe)
     result = host.wait()
     assert (result.code, result.pipe_failed) == (expected_code, True)
     assert result.reason == reason

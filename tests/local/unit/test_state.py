@@ -220,7 +220,7 @@ BROKEN = {
     "array": ("description", "[]"),
     "deep nesting": ("request", "[" * 100_000),
     "bytes": ("request", b"\xff\xfe\x00"),
-    "null": ("description", b""),
+    "empty bytes": ("description", b""),
     "text for a time": ("created", "yesterday"),
     "bytes for a name": ("arn", b"\xff"),
     "time before 1970": ("created", -1e300),

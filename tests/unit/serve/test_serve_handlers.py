@@ -338,7 +338,7 @@ FAILURES = {
     "import nonsense_module": "inference.py cannot be imported: ModuleNotFoundError",
     "def model_fn(model_dir):\n    raise OSError('no weights')": "could not load the model: OSError: no weights",
     ALL_FOUR + "def transform_fn(model, body, content_type, accept): pass": "has transform_fn and input_fn",
-    "import sys\nsys.exit(2)": "the model's own code ended its process while it was loaded: exit(2)",
+    "import sys\nsys.exit(2)": "the model's code called exit(2) while the model was loaded",
 }
 
 

@@ -35,7 +35,7 @@ def find_model_source(layout: Layout, environ: Mapping[str, str], cleanup: ExitS
 
     Raises:
         UserError: the folder has no model, or the bundle cannot be loaded.
-        RestartNeededError: the user's requirements have been installed for another interpreter.
+        RestartNeededError: the server must restart with the interpreter that has the user's requirements.
     """
     folder = cleanup.enter_context(open_model_folder(layout.model))
     program = find_program(layout, folder, environ, cleanup)

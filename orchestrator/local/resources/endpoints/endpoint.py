@@ -32,7 +32,7 @@ DEPLOYMENT, NEXT_DEPLOYMENT = "Deployment", "NextDeployment"
 """Keys of the internal state."""
 
 DRAIN_TIMEOUT = 60.0
-"""Seconds that replaced replicas may take to respond to their requests: as long as one response may take."""
+"""Seconds until replaced replicas are stopped even if they still process requests. One response may take this long."""
 
 _choose = random.SystemRandom().choices
 
@@ -45,7 +45,10 @@ def delete_record(context: Context, name: str) -> None:
 
 
 class Endpoint:
-    """An endpoint, from its creation or the server's start to its deletion (a stop request) or the server's end."""
+    """A running endpoint.
+
+    It runs from its creation, or the start of the server, until it is deleted or the server stops.
+    """
 
     def __init__(self, context: Context, record: Record) -> None:
         self.name = record.name
@@ -56,7 +59,7 @@ class Endpoint:
         self._replicas: Mapping[str, Replica] = {}
         """The serving replicas, by the names of their variants."""
         self._weights: Mapping[str, float] = {}
-        self.asynchronous: Mapping[str, Any] | None = None
+        self.async_config: Mapping[str, Any] | None = None
         """The deployment's AsyncInferenceConfig; if not None, the endpoint takes asynchronous invocations only."""
         self.queue = asynchronous.Queue(context, self.name, self.choose)
 
@@ -98,7 +101,7 @@ class Endpoint:
                     self.events.wait()
         except Exception as error:
             logger.exception("%s failed", self.plan_name)
-            self._describe("Failed", FailureReason=f"InternalServerError: {error!r:.900}; see the server's log")
+            self._update_record("Failed", FailureReason=f"InternalServerError: {error!r:.900}; see the server's log")
         finally:
             self._end()
 
@@ -118,7 +121,7 @@ class Endpoint:
         internal = self._read_internal()
         deployment, is_updating = internal[DEPLOYMENT], internal.get(NEXT_DEPLOYMENT) is not None
         if any(variant["InstanceId"] not in hosts for variant in deployment["Variants"]):
-            self._describe("Updating" if is_updating else "Creating")
+            self._update_record("Updating" if is_updating else "Creating")
         self._deploy(deployment, hosts, "Updating" if is_updating else "InService", "Failed")
 
     def _deploy(self, deployment: Deployment, hosts: Mapping[str, Host], status: str, failure_status: str) -> None:
@@ -130,7 +133,7 @@ class Endpoint:
         except StoppedError:
             return
         except CannotRunError as error:
-            self._describe(
+            self._update_record(
                 failure_status, FailureReason=str(error)[:MAX_REASON_CHARACTERS], internal={NEXT_DEPLOYMENT: None}
             )
             return
@@ -151,16 +154,16 @@ class Endpoint:
     def _serve(self, deployment: Deployment, replicas: Mapping[str, Replica], status: str) -> None:
         self._weights = {variant["VariantName"]: variant[WEIGHT] for variant in deployment["Variants"]}
         self._replicas = replicas
-        self.asynchronous = deployment.get("AsyncInferenceConfig")
-        if self.asynchronous is not None:
-            client = self.asynchronous.get("ClientConfig", {})
+        self.async_config = deployment.get("AsyncInferenceConfig")
+        if self.async_config is not None:
+            client = self.async_config.get("ClientConfig", {})
             self.queue.open(client.get("MaxConcurrentInvocationsPerInstance", asynchronous.DEFAULT_CONCURRENCY))
         internal = {DEPLOYMENT: deployment, **({NEXT_DEPLOYMENT: None} if status == "InService" else {})}
         members = deployments.describe(deployment, is_serving=True)
-        self._describe(status, internal=internal, FailureReason=None, **members)
+        self._update_record(status, internal=internal, FailureReason=None, **members)
         self.queue.wake()
 
-    def _describe(self, status: str, internal: Mapping[str, Any] | None = None, **changes: Any) -> None:
+    def _update_record(self, status: str, internal: Mapping[str, Any] | None = None, **changes: Any) -> None:
         states = ("Creating", "Updating", "InService")  # a requested deletion is not overwritten
         changes = {"EndpointStatus": status, **changes}
         self._context.state.update(ENDPOINT.arn_type, self.name, changes, status, internal=internal, only_if=states)
@@ -182,7 +185,7 @@ class Endpoint:
     # --- replicas ---
 
     def _start(self, deployment: Deployment, hosts: Mapping[str, Host], kept: Collection[str]) -> Mapping[str, Replica]:
-        """Start replicas for all variants but those in `kept`, or start none."""
+        """Start a replica for each variant that is not in `kept`. If one cannot start, stop all of them and raise."""
         variants = [variant for variant in deployment["Variants"] if variant["VariantName"] not in kept]
         replicas = [self._make_replica(variant) for variant in variants]
         with ThreadPoolExecutor(max(1, len(replicas))) as pool:
@@ -198,7 +201,7 @@ class Endpoint:
         }
         if errors:
             _stop(replicas, SHUTDOWN_GRACE_PERIOD)
-            raise self._describe_errors(errors)
+            raise self._make_error(errors)
         return {replica.variant: replica for replica in replicas}
 
     def _wait_for_starts(self, replicas: Sequence[Replica], starts: Sequence[Future[None]]) -> None:
@@ -211,8 +214,8 @@ class Endpoint:
                 for replica in replicas:
                     replica.abandon()
 
-    def _describe_errors(self, errors: Mapping[Replica, BaseException]) -> Exception:
-        """Return one error in SageMaker's words, with the details of the first replica that failed by itself."""
+    def _make_error(self, errors: Mapping[Replica, BaseException]) -> Exception:
+        """Return one error in SageMaker's words, with details of the first failed replica that was not abandoned."""
         failed = next((replica for replica, error in errors.items() if not isinstance(error, StoppedError)), None)
         if failed is None:
             return StoppedError()

@@ -31,13 +31,14 @@ def check(context: Context, request: Mapping[str, Any]) -> None:
 
 
 def _check_parent(request: Mapping[str, Any], parent: Record, *, is_identical: bool) -> None:
-    """Raise ValidationError unless a job and its parent have the same values of everything that must not differ."""
-    for what, read in (*ALWAYS_EQUAL.items(), *(EQUAL_IF_IDENTICAL.items() if is_identical else ())):
-        own, parents = read(request), read(parent.request)
-        if own != parents:
-            hint = " Or use the WarmStartType TransferLearning." if what in EQUAL_IF_IDENTICAL else ""
+    """Raise ValidationError if a part of a job's request must equal that of its parent, but differs."""
+    for part, read in (*ALWAYS_EQUAL.items(), *(EQUAL_IF_IDENTICAL.items() if is_identical else ())):
+        own_value, parent_value = read(request), read(parent.request)
+        if own_value != parent_value:
+            hint = " Or use the WarmStartType TransferLearning." if part in EQUAL_IF_IDENTICAL else ""
             raise ValidationError(
-                f"The {what} must be the same as in parent tuning job {parent.name}: {parents}, not {own}.{hint}"
+                f"The {part} must be the same as in parent tuning job {parent.name}: "
+                f"{parent_value}, not {own_value}.{hint}"
             )
 
 
@@ -59,7 +60,7 @@ EQUAL_IF_IDENTICAL: Mapping[str, Callable[[Mapping[str, Any]], Any]] = {
     "training image": lambda request: request["TrainingJobDefinition"]["AlgorithmSpecification"]["TrainingImage"],
     "input data": _read_input_data,
 }
-"""Functions that read parts of a request. These parts must be those of the parent for IdenticalDataAndAlgorithm."""
+"""Functions that read parts of a request. With IdenticalDataAndAlgorithm, they must equal those of the parent."""
 
 
 def inherit_results(context: Context, request: Mapping[str, Any], search: Search) -> None:

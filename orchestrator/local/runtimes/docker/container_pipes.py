@@ -30,7 +30,7 @@ POLL_INTERVAL = 0.01
 EXIT_CODE_TIMEOUT = 10.0
 """Seconds after the end of a command's output until the engine knows its exit code."""
 CONTAINER_END_TIMEOUT = 10.0
-"""Seconds until the engine reports that a container has ended, after the end of a command that ended with it."""
+"""Seconds until the engine reports the end of a container, after a command has ended because the container ended."""
 
 _NOT_READY = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
@@ -45,12 +45,16 @@ def make(container: Container, path: str) -> None:
     container.put_archive("/", buffer.getvalue())
 
 
-def pour(container: Container, initial_paths: Collection[str], path: str, chunks: Iterable[bytes]) -> bool:
-    """Fill a pipe of a container, as `pipes.Pour` describes. `initial_paths` are the pipes that it had at its start."""
+def fill_pipe(container: Container, initial_paths: Collection[str], path: str, chunks: Iterable[bytes]) -> bool:
+    """Fill a pipe of a container, as `pipes.FillPipe` describes.
+
+    Args:
+        initial_paths: the pipes that the container had when it started.
+    """
     try:
         if path not in initial_paths:
             make(container, path)
-        code = fill(container, path, chunks)
+        code = send_chunks(container, path, chunks)
         is_running = _is_running(container, CONTAINER_END_TIMEOUT if code in KILLED_CODES else 0.0)
     except NotFound:
         return False
@@ -65,7 +69,7 @@ def pour(container: Container, initial_paths: Collection[str], path: str, chunks
     return is_running
 
 
-def fill(container: Container, path: str, chunks: Iterable[bytes]) -> int | None:
+def send_chunks(container: Container, path: str, chunks: Iterable[bytes]) -> int | None:
     """Send chunks to a pipe until its reader closes it. Return the command's exit code; None if the container ended."""
     assert container.client is not None  # noqa: S101  for mypy
     api = container.client.api
@@ -109,7 +113,7 @@ def _exit_code(api: Any, command: str) -> int | None:
 
 
 def _is_running(container: Container, timeout: float) -> bool:
-    """Return whether a container is running, after it had `timeout` seconds to end."""
+    """Wait until a container ends, at most `timeout` seconds. Return whether it is still running."""
     if timeout:
         with contextlib.suppress(RequestException):
             container.wait(timeout=timeout)

@@ -151,8 +151,8 @@ class DockerRuntime:
                 raise
             container.remove(force=True, v=True)
             return self._launch(plan, host, guard, options)
-        pour = functools.partial(container_pipes.pour, container, pipe_paths)
-        return pipes.feed(DockerHost(container, _connector(container, guard)), host.pipes, pour)
+        fill_pipe = functools.partial(container_pipes.fill_pipe, container, pipe_paths)
+        return pipes.feed(DockerHost(container, _connector(container, guard)), host.pipes, fill_pipe)
 
     def _create(self, plan: Plan, host: HostPlan, options: Mapping[str, Any], overlaid: Sequence[Input]) -> Container:
         labels = {**self._plan_labels(plan), HOST_LABEL: host.name, PORT_LABEL: str(host.port or "")}

@@ -63,14 +63,14 @@ class ProcessHost:
             cleanup.pop_all()
         return connection
 
-    def pour(self, path: str, chunks: Iterable[bytes]) -> bool:
-        """Fill a pipe of the host, as `pipes.Pour` describes."""
+    def fill_pipe(self, path: str, chunks: Iterable[bytes]) -> bool:
+        """Fill a pipe of the host, as `pipes.FillPipe` describes."""
         local_path = commands.local_path(self._layout, path)
         return fill_pipe(local_path, lambda: self._process.exit_code is not None, chunks)
 
 
 def fill_pipe(path: Path, has_ended: Callable[[], bool], chunks: Iterable[bytes]) -> bool:
-    """Fill a named pipe of this machine, as `pipes.Pour` describes."""
+    """Fill a named pipe of this machine, as `pipes.FillPipe` describes."""
     with contextlib.suppress(FileExistsError):
         os.mkfifo(path)
     while (descriptor := _open_writer(path)) is None:

@@ -86,7 +86,9 @@ class ProcessRuntime:
             if isinstance(error, OSError):
                 raise MachineFailedError(f"{plan.name} cannot be started: {error}") from error
             raise
-        return [pipes.feed(started, host.pipes, started.pour) for host, started in zip(plan.hosts, hosts, strict=True)]
+        return [
+            pipes.feed(started, host.pipes, started.fill_pipe) for host, started in zip(plan.hosts, hosts, strict=True)
+        ]
 
     def _claim(self, plan: Plan) -> list[ProcessHost]:
         with self._lock:
