@@ -8,17 +8,21 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from microjobs.errors import UserError
 from microjobs.hosting.responses import HttpError, HttpResponse
 from microjobs.hosting.service import Invocation
 from microjobs_train_tensorflow.serving.model import TensorFlowModel
+from microjobs_train_tensorflow.serving.rest_api import RestApi
 from microjobs_train_tensorflow.serving.servables import find_servables
 from tests.conftest import CONTAINERS
 from tests.unit.serve.conftest import running_server
 from tests.unit.serve.saved_models import fake_models
 
 JOB = str(CONTAINERS / "train-tensorflow")
+MEMBERS = ("instances", "inputs")
 
 
 @pytest.fixture
@@ -128,6 +132,41 @@ def test_status_and_metadata_describe_versions(model: TensorFlowModel) -> None:
     _, content = call(model, "GET", "/v1/models/half/metadata")
     assert content["model_spec"] == {"name": "half", "signature_name": "", "version": "10"}
     assert "serving_default" in content["metadata"]["signature_def"]["signature_def"]
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=3) | st.just({"b64": "aGk="}),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["x", "word", "count", "n"]), inner),
+    max_leaves=8,
+)
+
+
+@given(signature=st.sampled_from(["serving_default", "words", "total"]), member=st.sampled_from(MEMBERS), value=VALUES)
+def test_no_body_fails_the_server(signature: str, member: str, value: Any) -> None:
+    body = json.dumps({"signature_name": signature, member: value}).encode()
+    response = RestApi(fake_models()).answer("POST", "/v1/models/half:predict", body)
+    assert response.status in (200, 400) or b"inputs" in response.body
+
+
+@pytest.mark.parametrize("depth", [500, 100_000])
+@pytest.mark.parametrize("signature", ["serving_default", "words"])
+def test_deep_body_is_400(model: TensorFlowModel, signature: str, depth: int) -> None:
+    deep = "[" * depth + "1" + "]" * depth
+    value = deep if signature == "serving_default" else '{"count": [1], "word": ' + deep.replace("1", '""') + "}"
+    body = f'{{"signature_name": "{signature}", "inputs": {value}}}'
+    assert call(model, "POST", "/v1/models/half:predict", body)[0] == 400
+
+
+def test_body_that_could_fill_the_memory_is_400(model: TensorFlowModel) -> None:
+    body = '{"inputs": ["' + "x" * 100_000 + '"' + ', "y"' * 100_000 + "]}"  # 40 GB as an array of text
+    assert call(model, "POST", "/v1/models/half:predict", body)[0] == 400
+
+
+def test_npy_of_another_type_is_400(model: TensorFlowModel) -> None:
+    body = io.BytesIO()
+    np.save(body, np.array([["1", "2", "3"]]))
+    with pytest.raises(HttpError, match="the signature expects float32"):
+        invoke(model, body.getvalue(), "application/x-npy")
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from microjobs.hosting.formats.json_rows import contains
 from microjobs.hosting.responses import HttpError, quote
 
 Array = NDArray[Any]
@@ -91,6 +92,9 @@ def make_array(values: Any, spec: TensorSpec, name: str) -> Array:
 
 
 def _make_numbers(values: Any, dtype: np.dtype[Any], name: str) -> Array:
+    # First: numpy would give each element the width of the longest text, and would convert true to 1.
+    if contains((str, dict) if dtype.kind == "b" else (str, dict, bool), values):
+        raise HttpError(400, f"input {name!r} is {quote(values)}: the signature expects {dtype}")
     try:
         array = np.array(values)
     except (ValueError, OverflowError):
@@ -107,8 +111,13 @@ def _make_numbers(values: Any, dtype: np.dtype[Any], name: str) -> Array:
 
 
 def _make_strings(values: Any, name: str) -> Array:
-    strings = _encode_strings(values, name)
-    array = np.array(strings, object)
+    try:
+        strings = _encode_strings(values.tolist() if isinstance(values, np.ndarray) else values, name)
+        array = np.array(strings, object)
+    except RecursionError:
+        raise HttpError(
+            400, f"input {name!r} is nested too deeply: send lists as deep as the signature's shape"
+        ) from None
     if any(isinstance(item, list) for item in array.flat):
         raise HttpError(400, f"input {name!r} is {quote(values)}: its lists differ in length or depth")
     return array
@@ -118,8 +127,8 @@ def _encode_strings(value: Any, name: str) -> Any:
     """Return nested lists with bytes in place of strings and of objects with base64."""
     if isinstance(value, list):
         return [_encode_strings(item, name) for item in value]
-    if isinstance(value, str):
-        return value.encode()
+    if isinstance(value, str | bytes):
+        return value if isinstance(value, bytes) else value.encode()
     try:
         return base64.b64decode(value[BYTES], validate=True)
     except (TypeError, KeyError, binascii.Error):

@@ -82,14 +82,14 @@ def to_array(rows: Any, body: bytes) -> Numbers:
     Raises:
         HttpError: 400, the rows differ in length, or a value is not a number; the message names the row.
     """
-    if _may_exceed(MAX_ARRAY_BYTES, body) and _contains(str, rows):
+    if _may_exceed(MAX_ARRAY_BYTES, body) and contains(str, rows):
         raise not_numbers_error(rows)
     try:
         numbers = np.array(rows)
     except (ValueError, OverflowError):
         raise ragged_rows_error(rows) from None
     # numpy converts true to 1. Searching for the words is much faster than checking each value.
-    has_booleans = (b"true" in body or b"false" in body) and _contains(bool, rows)
+    has_booleans = (b"true" in body or b"false" in body) and contains(bool, rows)
     if numbers.dtype.kind not in "fiu" or not isinstance(rows, list) or has_booleans:
         raise not_numbers_error(rows)
     return numbers
@@ -100,8 +100,11 @@ def dump_json(value: object) -> bytes:
     return orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
-def _contains(kind: type, rows: Any) -> bool:
-    """Return whether nested lists contain a value of this type; without recursion, because clients choose the depth."""
+def contains(kind: type | tuple[type, ...], rows: Any) -> bool:
+    """Return whether nested lists contain a value of one of these types.
+
+    Works without recursion, because clients choose the depth.
+    """
     unseen = [rows]
     while unseen:
         value = unseen.pop()
