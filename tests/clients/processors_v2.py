@@ -130,5 +130,32 @@ shell.run(
     outputs=[ProcessingOutput(output_name="out", destination=f"s3://{bucket}/shell", source=out_folder)],
 )
 results["shell"] = "helper.py" in session.read_s3_file(bucket, "shell/names.txt").split()
+
+# --- FrameworkProcessor: tasks on a Dask cluster of two hosts import the modules and the requirements
+(source / "tasks.py").write_text(
+    dedent(f"""
+    from dask.distributed import Client
+    import helper
+
+    def describe(number):
+        import tiny
+        return f"{{helper.name()}} {{number * tiny.value}}"
+
+    if __name__ == "__main__":
+        client = Client()
+        hosts = {{name.split("/")[0] for name in client.run(lambda dask_worker: dask_worker.name).values()}}
+        results = client.gather(client.map(describe, range(3)))
+        open("{out_folder}/tasks.txt", "w").write(f"{{results}} {{sorted(hosts)}}")
+    """)
+)
+dask = FrameworkProcessor(
+    SKLearn, "1.2-1", role=role, instance_count=2, instance_type=instance_type, command=["with-dask", "python3"]
+)
+dask.run(
+    code="tasks.py",
+    source_dir="source",
+    outputs=[ProcessingOutput(output_name="out", destination=f"s3://{bucket}/dask", source=out_folder)],
+)
+results["dask"] = session.read_s3_file(bucket, "dask/tasks.txt")
 print()  # ends the last line of the SDK's output
 print(json.dumps(results))

@@ -33,6 +33,7 @@ def test_scripts_of_processors_for_version_2_run(on_each_runtime: LocalServer, t
         "parquet": ["parquet/frame.parquet"],
         "framework": "helper 7 ['--x', 'a b']",
         "shell": True,
+        "dask": "['helper 0', 'helper 7', 'helper 14'] ['algo-1', 'algo-2']",
     }
     # The SDK prints the jobs' logs.
     assert any("instead of 0.23-1, Python 3.11 instead of 3" in line for line in lines)
