@@ -12,6 +12,7 @@ SLOW_FILES = (
     "tests/e2e/",
     "tests/images/",
     "tests/launcher/test_shell.py",
+    "tests/library/",
     "tests/local/jobs/test_endpoints_containers.py",
     "tests/local/runtimes/test_process_jobs.py",
     "tests/local/s3/test_aws_cli.py",

@@ -99,7 +99,7 @@ def test_engine_runs_the_image_of_a_user() -> None:
 def test_jobs_run_as_processes_without_an_engine() -> None:
     with running_image("--all-addresses", "--runtime=process") as container:
         wait_for_server(container)
-        process(container, image_name("preprocess"), COPY)
+        process(container, image_name("serve"), COPY)
         with pytest.raises(ClientError, match="SignatureDoesNotMatch"):
             make_client(container, "sts", {**KEYS, "MICROJOBS_SECRET_ACCESS_KEY": "y" * 40}).get_caller_identity()
 

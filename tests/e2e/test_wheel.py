@@ -3,6 +3,7 @@
 import os
 import re
 import shutil
+import signal
 import subprocess
 import zipfile
 from pathlib import Path
@@ -12,7 +13,10 @@ import pytest
 
 from microjobs.contract import Layout
 from microjobs_orchestrator.doctor.machine import check_package_index
+from microjobs_orchestrator.local import control
+from microjobs_orchestrator.local.home import Home
 from tests.conftest import REPOSITORY, base_image, image_from_base, image_name
+from tests.local.clients import wait_until
 
 SCRIPT = """
 set -eu
@@ -42,7 +46,7 @@ print((job.get("FailureReason") or job["ExitMessage"]).strip())
 FIND_PACKAGES = (
     "from importlib.util import find_spec; import numpy; from microjobs.contract import Layout; "
     "layout = Layout.from_environment(); layout.output.mkdir(exist_ok=True); "
-    "layout.message.write_text(f'found numpy, boto3: {find_spec(\"boto3\")}')"
+    "layout.message.write_text(f'found numpy, cheroot: {find_spec(\"cheroot\")}')"
 )
 """A job that has the packages of its image, and none of the server's environment."""
 
@@ -95,11 +99,9 @@ def run_job(programs: Path, folder: Path, runtime: str, specification: dict[str,
 
 def test_installed_server_runs_the_jobs_as_processes(programs: Path, tmp_path: Path) -> None:
     command = {"ContainerEntrypoint": ["python", "-c", FIND_PACKAGES]}
-    version, result, down_message = run_job(
-        programs, tmp_path, "process", {"ImageUri": image_name("preprocess"), **command}
-    )
+    version, result, down_message = run_job(programs, tmp_path, "process", {"ImageUri": image_name("serve"), **command})
     assert version.startswith("microjobs ")
-    assert (result, down_message) == ("found numpy, boto3: None", "stopped")
+    assert (result, down_message) == ("found numpy, cheroot: None", "stopped")
 
 
 @pytest.mark.engine
@@ -109,6 +111,20 @@ def test_installed_server_runs_the_image_of_a_user(programs: Path, tmp_path: Pat
     with image_from_base(base_image(), f'ENTRYPOINT ["sh", "-c", "{command}"]') as image:
         _, result, down_message = run_job(programs, tmp_path, "docker", {"ImageUri": image})
     assert (result, down_message) == ("hello from my image", "stopped")
+
+
+def test_uvx_runs_the_server_in_an_empty_folder(wheel: Path, tmp_path: Path) -> None:
+    command = ["uv", "tool", "run", "--python", "3.11", "--from", str(wheel), "microjobs", "local", "up", "--port", "0"]
+    environment = {**os.environ, "DOCKER_HOST": "unix:///nonexistent/docker.sock"}
+    environment.pop("MICROJOBS_HOME", None)
+    process = subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True)
+    home = Home(tmp_path / ".microjobs")
+    wait_until(home.server_file.exists, bool, seconds=60)
+    assert control.find_server(home) is not None
+    process.send_signal(signal.SIGTERM)
+    _, log = process.communicate(timeout=60)
+    assert process.returncode == 0, log
+    assert control.find_server(home) is None
 
 
 @pytest.mark.parametrize("client", ["sdk", "sdk3"])

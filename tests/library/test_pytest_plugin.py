@@ -26,7 +26,7 @@ def process(name, script):
     boto3.client("sagemaker").create_processing_job(
         ProcessingJobName=name,
         AppSpecification={{
-            "ImageUri": "{image_name("preprocess")}",
+            "ImageUri": "{image_name("serve")}",
             "ContainerEntrypoint": ["sh", "-c"],
             "ContainerArguments": [script],
         }},

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,7 @@ import microjobs.local
 with microjobs.local.server(sys.argv[1] or None, runtime="process") as server:
     server.client("sagemaker").create_processing_job(
         ProcessingJobName="sleep",
-        AppSpecification={{"ImageUri": "{image_name("preprocess")}", "ContainerEntrypoint": ["sh", "-c", "sleep 60"]}},
+        AppSpecification={{"ImageUri": "{image_name("serve")}", "ContainerEntrypoint": ["sh", "-c", "sleep 60"]}},
         ProcessingResources={{
             "ClusterConfig": {{"InstanceType": "ml.m5.large", "InstanceCount": 1, "VolumeSizeInGB": 1}}
         }},
@@ -150,7 +151,7 @@ def start_program(folder: str, action: str) -> "tuple[subprocess.Popen[str], Hom
     )
     assert process.stdout is not None
     home = Home(Path(process.stdout.readline().strip()))
-    wait_until(lambda: list_processes(home), bool)
+    wait_until(lambda: list_processes(str(home.work)), bool)
     return process, home
 
 
@@ -158,14 +159,14 @@ def _restore_interrupts() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def list_processes(home: Home) -> list[str]:
-    """Return the command lines of the processes that work in a home's folder: hosts of jobs."""
-    return [line for line in map(_command_line, Path("/proc").glob("[0-9]*")) if str(home.work) in line]
+def list_processes(folder: str) -> list[str]:
+    """Return the command lines and environments of the processes that name a folder: its server, or hosts of jobs."""
+    return [text for text in map(_read_process, Path("/proc").glob("[0-9]*")) if folder in text]
 
 
-def _command_line(process: Path) -> str:
+def _read_process(process: Path) -> str:
     try:
-        return (process / "cmdline").read_bytes().decode(errors="replace")
+        return b"".join((process / name).read_bytes() for name in ("cmdline", "environ")).decode(errors="replace")
     except OSError:  # it ended
         return ""
 
@@ -179,7 +180,21 @@ def test_nothing_is_left_behind(send: Callable[[Any], None] | None) -> None:
         process.communicate("3\n", timeout=30)
         assert process.returncode == (-signal.SIGINT if send else 3)
     assert not home.root.exists()
-    assert list_processes(home) == []
+    assert list_processes(str(home.work)) == []
+
+
+def test_ctrl_c_during_the_start_ends_the_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sleep, interrupts = time.sleep, iter([KeyboardInterrupt()])
+
+    def interrupt_first(seconds: float) -> None:
+        for interrupt in interrupts:
+            raise interrupt
+        sleep(seconds)
+
+    monkeypatch.setattr(time, "sleep", interrupt_first)  # which the start calls until the server answers
+    with pytest.raises(KeyboardInterrupt), microjobs.local.server(tmp_path / "home", runtime="process"):
+        pass
+    assert list_processes(str(tmp_path)) == []
 
 
 def test_server_of_a_killed_program_stops(tmp_path: Path) -> None:
@@ -187,7 +202,7 @@ def test_server_of_a_killed_program_stops(tmp_path: Path) -> None:
     with process:
         process.kill()
     wait_until(lambda: home_lock.find_holder(home), lambda holder: holder is None, seconds=30)
-    assert list_processes(home) == []
+    assert list_processes(str(home.work)) == []
 
 
 # --- connect ---
