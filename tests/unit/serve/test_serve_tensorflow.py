@@ -63,6 +63,7 @@ PREDICTIONS = {
     '{"instances": [[1, 2]]}': "input 'x' has shape (1, 2): the signature expects (?, 3)",
     '{"instances": [[1, 2, 3], [4]]}': "its lists differ in length or depth",
     '{"instances": [["1", "2", "3"]]}': "input 'x' is [['1', '2', '3']]: the signature expects float32",
+    '{"instances": [[true, 2, 3]]}': "input 'x' is [[True, 2, 3]]: the signature expects float32",
     '{"instances": []}': '"instances" is []: send a list with at least one row',
     '{"instances": [{"y": 1}]}': "row 0 is {'y': 1}: send an object with the inputs x",
     '{"instances": [{"x": [1, 2, 3]}, 2]}': "row 1 is 2",
