@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from microjobs_orchestrator.local import own_images
 from tests.clients.environments import run_program
 from tests.local.clients import LocalServer, running_server
 from tests.packages import make_wheel
@@ -54,3 +55,19 @@ def test_scripts_of_estimators_run(in_containers: LocalServer, tmp_path: Path) -
     assert results["sklearn"]["files"] == ["model.joblib"]
     assert "1/saved_model.pb" in results["tensorflow"]["files"]
     assert results["pytorch"]["files"] == ["model.pth"]
+
+
+@pytest.mark.timeout(1500)
+def test_notebook_runs_in_its_own_words(in_containers: LocalServer, boston: Path, tmp_path: Path) -> None:
+    version = own_images.find_locked_version("train-tensorflow", "tensorflow-cpu")
+    arguments = (boston, in_containers.address.bucket, version)
+    results = json.loads(run_program("sdk290", in_containers, tmp_path, "notebook_cells.py", *arguments)[-1])
+    assert results["processed"] == "Completed"
+    assert results["saved_model"]
+    assert results["trials"] == {"Completed": 6}
+    assert results["hours"] > 0
+    assert results["best"] < 60
+    errors = [abs(p - t) for p, t in zip(results["predictions"], results["targets"], strict=True)]
+    assert sum(errors) / len(errors) < 6
+    label, _, mse = results["report"].partition(" : ")
+    assert (label, float(mse) == pytest.approx(results["best"], rel=0.01)) == ("Test MSE", True)
