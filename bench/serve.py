@@ -195,7 +195,7 @@ def print_memory(server: Server, folder: Path, seconds: int) -> None:
 
 
 def last_descendant(pid: int) -> int:
-    """Return the process at the end of the chain job, main process, worker."""
+    """Return the worker: the job starts the main process, which starts the worker."""
     children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     return last_descendant(int(children[-1])) if children else pid
 

@@ -63,7 +63,7 @@ def verify_token(home: Credentials, access_key_id: str, token: str, now: float) 
     """Return the credentials and the caller of a session token.
 
     Raises:
-        SessionError: the server did not issue the token, or not with this access key.
+        SessionError: the server did not issue the token, or issued it with another access key.
         SessionExpiredError: the token has expired.
     """
     try:

@@ -1,4 +1,4 @@
-"""The housing notebook: scale on four hosts, train, tune, serve, predict, score."""
+"""The example notebook on which this project is based: scale on four hosts, train, tune, serve, predict, score."""
 
 import zipfile
 from collections.abc import Mapping

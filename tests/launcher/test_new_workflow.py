@@ -66,7 +66,7 @@ WORKFLOW = Workflow(Options, count, plan_requests)
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder that is searched for workflows, too, and has one."""
+    """The working folder. `microjobs` also searches its subfolder `more` for workflows, and finds one."""
     (tmp_path / "more" / "shard_count.py").parent.mkdir()
     (tmp_path / "more" / "shard_count.py").write_text(WORKFLOW)
     monkeypatch.setattr(workflows, "__path__", [*workflows.__path__, str(tmp_path / "more")])
@@ -108,7 +108,7 @@ def test_dry_run_prints_the_plan(capsys: pytest.CaptureFixture[str]) -> None:
     assert request["AppSpecification"]["ContainerArguments"] == ["dataset", "straight-line", "--shards", "2", "--noise"]
 
 
-def test_run_shows_the_results_as_they_declare(
+def test_results_are_shown_as_the_workflow_declares(
     microjobs: Microjobs, cloud: Cloud, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert microjobs("run", "shard-count", "--shards", "3", "--notes", "notes.txt") == 0

@@ -1,4 +1,4 @@
-"""With any standard streams, a command ends with a message and an exit code, without a traceback."""
+"""A command prints no traceback if a standard stream is closed, is full, or cannot encode the output."""
 
 import os
 import subprocess

@@ -127,7 +127,7 @@ def test_token_is_fetched_after_a_bearer_challenge(start_registry: StartRegistry
     assert fake.get_manifest(login) == EXPECTED_MANIFEST
 
 
-def test_missing_login_has_a_remedy(start_registry: StartRegistry) -> None:
+def test_error_for_a_missing_login_names_the_remedy(start_registry: StartRegistry) -> None:
     fake = start_registry(answer_with_tokens)
     with pytest.raises(LauncherError, match=rf"401 Unauthorized .*`docker login {fake.host}`, or set MICROJOBS_"):
         fake.get_manifest(None)

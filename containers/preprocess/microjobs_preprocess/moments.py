@@ -81,18 +81,19 @@ def _measure_block(block: NDArray[Any], allow_missing: bool) -> Moments:
             return _measure_present(values)
         count, features = values.shape
         rows = fold_rows(values)
-        mean = _unfolded_sum(rows.sum(axis=0), features) / count
+        mean = _sum_per_feature(rows.sum(axis=0), features) / count
         deviations = rows - np.tile(mean, rows.shape[1] // features)
         # Corrects the rounding error of the mean, so that a constant feature has variance 0 for any value (the
         # "corrected two-pass algorithm" of Chan, Golub and LeVeque).
-        error = _unfolded_sum(deviations.sum(axis=0), features) / count
+        error = _sum_per_feature(deviations.sum(axis=0), features) / count
         squared_deviations = (
-            _unfolded_sum(np.einsum("ij,ij->j", deviations, deviations), features) - count * error * error
+            _sum_per_feature(np.einsum("ij,ij->j", deviations, deviations), features) - count * error * error
         )
         return Moments(np.full(features, count), mean + error, np.maximum(squared_deviations, 0.0))
 
 
-def _unfolded_sum(sums: Floats, features: int) -> Floats:
+def _sum_per_feature(sums: Floats, features: int) -> Floats:
+    """Return the sum of each feature, from the sums of the columns that `fold_rows` made."""
     total: Floats = sums.reshape(-1, features).sum(axis=0)
     return total
 

@@ -36,7 +36,7 @@ class Group(group.Group):
     def begin_stop_vote(self, stop: StopRequest) -> Callable[[], bool]:
         """Start to ask all processes whether to stop. Return a function that returns the common answer.
 
-        The messages travel while the next step is computed. Waiting for them took a third of the time of a small step.
+        The messages travel while the next step is computed. Waiting for them would take a third of a small step's time.
         """
         if self.world_size == 1:
             return stop.__bool__

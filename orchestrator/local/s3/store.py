@@ -117,7 +117,10 @@ class ObjectStore(ObjectReader):
         return stored
 
     def delete(self, bucket: str, key: str, condition: Condition | None = None) -> bool:
-        """Remove an object and empty folders; return whether it existed. Raises as `check_bucket` or `condition`."""
+        """Remove an object and empty folders; return whether the object existed.
+
+        Raises the errors of `check_bucket` and of the condition.
+        """
         self.check_bucket(bucket)
         with self._lock:
             if condition is not None:
@@ -136,7 +139,7 @@ class ObjectStore(ObjectReader):
 
     @contextmanager
     def _ensure_movable(self, file: Path) -> Iterator[Path]:
-        """Yield the file, or a copy of it if it has other names or is on another device."""
+        """Yield the file, or a copy if it has other hard links or is on another device."""
         found = file.lstat()
         if not stat.S_ISREG(found.st_mode):
             raise ValueError(f"{file} is not a regular file")
@@ -166,7 +169,8 @@ class ObjectStore(ObjectReader):
         folder = relative if is_marker else relative.parent
         try:
             (self._root / folder).mkdir(parents=True, exist_ok=True)
-            if details is not None or is_marker:  # stored first: a crash in between leaves only correct rows
+            # Before the file: if the server is killed in between, a row without an object remains, which is ignored.
+            if details is not None or is_marker:
                 self.database.store_details(stored.version, details or guess_details(key, BytesIO()))
             if not is_marker:
                 self._files.replace(relative, file)

@@ -2,7 +2,7 @@
 
 import os
 
-# As the job sets them: TensorFlow would report missing GPUs, and that oneDNN is on.
+# The job sets the same variables. Without them, TensorFlow would log that it found no GPUs and that it uses oneDNN.
 os.environ |= {"TF_CPP_MIN_LOG_LEVEL": "2", "TF_ENABLE_ONEDNN_OPTS": "0"}
 
 import tensorflow as tf

@@ -67,10 +67,10 @@ def test_malformed_record_fails_and_the_others_are_resumed(
 
 
 def make_users_folder(work: Path) -> Path:
-    """Create a folder outside of the server's folders, to which a link in one of them leads."""
+    """Create a folder with ten files outside of the server's folders. The caller links to it from `work`."""
     folder = work.parent.parent / f"linked from {work.name}"
     folder.mkdir()
-    for number in range(10):  # which of several files is removed first may depend on a hash
+    for number in range(10):  # a removal that follows the link may remove the link before some of the files
         (folder / str(number)).touch()
     return folder
 

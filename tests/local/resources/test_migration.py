@@ -118,7 +118,7 @@ def test_state_of_a_later_version_raises(tmp_path: Path) -> None:
         State(path)
 
 
-def test_reading_commands_read_an_old_home(home: Home) -> None:
+def test_commands_that_only_read_accept_an_old_home(home: Home) -> None:
     before = dump(home.state)
     view = HomeView(home)
     listed = {row.name: row.status for row in view.newest(Filter(limit=100))}
@@ -160,6 +160,6 @@ def test_server_resumes_jobs_of_an_old_home(server: ServerParts) -> None:
     children = operations["ListTrainingJobsForHyperParameterTuningJob"]({"HyperParameterTuningJobName": "tuning"})
     assert {job["TuningJobName"] for job in children["TrainingJobSummaries"]} == {"tuning"}
     assert operations["DescribeEndpoint"]({"EndpointName": "e"})["EndpointConfigName"] == "c"
-    with suppress(ValidationError):  # its trials, which were lost, may have failed it already
+    with suppress(ValidationError):  # the job may have failed already, because its trials were lost
         operations["StopHyperParameterTuningJob"]({"HyperParameterTuningJobName": "tuning"})
     wait_until(lambda: status("hyper-parameter-tuning-job", "tuning") in ("Stopped", "Failed"))

@@ -35,15 +35,19 @@ Draw = Callable[[st.SearchStrategy[Any]], Any]
 
 
 def members(operation: OperationModel, bases: Mapping[str, Any]) -> st.SearchStrategy[Any]:
-    """Return members of a request: from the model or from a base, with or without errors."""
+    """Return members of a request, with or without errors. They are generated from botocore's model, or from a base.
+
+    Args:
+        bases: valid members that the server accepts, by operation.
+    """
     shape = operation.input_shape
     if shape is None:
         return st.just({}) | wrong_values
     given = [valid_values(shape)]
     if operation.name in bases:
         given += [_replace_name(bases[operation.name], operation)] * 4
-    right = st.one_of(*given)
-    return right | right | _add_errors(right, shape) | _add_errors(right, shape) | wrong_values
+    valid = st.one_of(*given)
+    return valid | valid | _add_errors(valid, shape) | _add_errors(valid, shape) | wrong_values
 
 
 def _replace_name(base: Mapping[str, Any], operation: OperationModel) -> st.SearchStrategy[Any]:
@@ -52,16 +56,16 @@ def _replace_name(base: Mapping[str, Any], operation: OperationModel) -> st.Sear
 
 
 @st.composite
-def _add_errors(draw: Draw, right: st.SearchStrategy[Any], shape: Shape) -> Any:
+def _add_errors(draw: Draw, valid: st.SearchStrategy[Any], shape: Shape) -> Any:
     """Change one to three values in valid members."""
-    value = copy.deepcopy(draw(right))
+    value = copy.deepcopy(draw(valid))
     for _ in range(draw(st.integers(1, 3))):
-        holder, key, below = _choose_place(draw, value, shape)
+        holder, key, key_shape = _choose_place(draw, value, shape)
         match draw(st.sampled_from(["remove", "wrong_values", "wrong_values", "odd", "valid_values", "unknown"])):
             case "remove" if isinstance(holder, dict):
                 holder.pop(key, None)
-            case "valid_values" if below is not None:
-                holder[key] = draw(valid_values(below, 2))
+            case "valid_values" if key_shape is not None:
+                holder[key] = draw(valid_values(key_shape, 2))
             case "unknown" if isinstance(holder, dict):
                 holder[draw(unusual_texts)] = draw(wrong_values)
             case "odd":
@@ -73,21 +77,21 @@ def _add_errors(draw: Draw, right: st.SearchStrategy[Any], shape: Shape) -> Any:
 
 def _choose_place(draw: Draw, value: Any, shape: Shape | None) -> tuple[Any, Any, Shape | None]:
     """Return a dict or list in a value, one of its keys, and the shape of the value at this key."""
-    holder, key, below = {"": value}, "", shape
+    holder, key, key_shape = {"": value}, "", shape
     for _ in range(draw(st.integers(1, 6))):
         inner = holder[key]
-        if isinstance(inner, dict) and (inner or isinstance(below, StructureShape)):
-            known = list(below.members) if isinstance(below, StructureShape) else []
+        if isinstance(inner, dict) and (inner or isinstance(key_shape, StructureShape)):
+            known = list(key_shape.members) if isinstance(key_shape, StructureShape) else []
             chosen = draw(st.sampled_from([*inner, *inner, *known]))
-            holder, key, below = inner, chosen, _get_member(below, chosen)
+            holder, key, key_shape = inner, chosen, _get_member(key_shape, chosen)
             if key not in holder:
                 break
         elif isinstance(inner, list) and inner:
             holder, key = inner, draw(st.integers(0, len(inner) - 1))  # type: ignore[assignment]
-            below = below.member if isinstance(below, ListShape) else None
+            key_shape = key_shape.member if isinstance(key_shape, ListShape) else None
         else:
             break
-    return (value, key, below) if key == "" and isinstance(value, dict) else (holder, key, below)
+    return (value, key, key_shape) if key == "" and isinstance(value, dict) else (holder, key, key_shape)
 
 
 def _get_member(shape: Shape | None, name: str) -> Shape | None:
@@ -104,11 +108,11 @@ def json_requests(service: str, names: list[str], bases: Mapping[str, Any]) -> s
 
     def make_strategy(operation: OperationModel) -> st.SearchStrategy[Request]:
         headers = {"Content-Type": JSON, "X-Amz-Target": f"{prefix}.{operation.name}"}
-        whole = Request(signing(service), operation, "POST", "/", headers)
-        return members(operation, bases).map(lambda value: replace(whole, body=_json(value)))
+        template = Request(signing_name(service), operation, "POST", "/", headers)
+        return members(operation, bases).map(lambda value: replace(template, body=_json(value)))
 
-    right = st.sampled_from(names).flatmap(lambda name: make_strategy(operation_model(service, name)))
-    return right | right | right | damaged_requests(right)
+    valid = st.sampled_from(names).flatmap(lambda name: make_strategy(operation_model(service, name)))
+    return valid | valid | valid | damaged_requests(valid)
 
 
 def _json(value: Any) -> bytes:
@@ -116,7 +120,7 @@ def _json(value: Any) -> bytes:
     return re.sub(f'"{DEEP.format("([0-9]+)")}"', lambda deep: "[" * int(deep[1]) + "]" * int(deep[1]), text).encode()
 
 
-def signing(service: str) -> str:
+def signing_name(service: str) -> str:
     metadata = service_model(service).metadata
     return str(metadata.get("signingName", metadata["endpointPrefix"]))
 
@@ -127,16 +131,16 @@ def query_requests(service: str, names: list[str]) -> st.SearchStrategy[Request]
     def make_strategy(operation: OperationModel) -> st.SearchStrategy[Request]:
         fixed = {"Action": operation.name, "Version": version}
         headers = {"Content-Type": "application/x-www-form-urlencoded; charset=utf-8"}
-        whole = Request(service, operation, "POST", "/", headers)
+        template = Request(service, operation, "POST", "/", headers)
         keys = st.sampled_from(["RoleName", "Tags.member.1.Key", "Action", ".".join("a" * 3000)]) | unusual_texts
         keys |= st.sampled_from(["RoleName.member.²", "RoleName.x", "X-Amz-Signature", "RoleName."])
         forms = st.dictionaries(keys, unusual_texts, max_size=3) | valid_values(
             operation.input_shape or _make_empty_structure()
         )
-        return forms.map(lambda form: replace(whole, body=_form({**fixed, **form})))
+        return forms.map(lambda form: replace(template, body=_form({**fixed, **form})))
 
-    right = st.sampled_from(names).flatmap(lambda name: make_strategy(operation_model(service, name)))
-    return right | right | damaged_requests(right)
+    valid = st.sampled_from(names).flatmap(lambda name: make_strategy(operation_model(service, name)))
+    return valid | valid | damaged_requests(valid)
 
 
 def _make_empty_structure() -> Shape:
@@ -153,7 +157,7 @@ def rest_requests(
     """Return requests of REST protocols.
 
     Args:
-        known: values of members that generated values would rarely match, by name.
+        known: values of some members, by name. Generated values would rarely name anything on the server.
     """
     model = service_model(service)
     serializer = create_serializer(model.metadata["protocol"], include_validation=False)
@@ -176,10 +180,10 @@ def rest_requests(
         if query:
             path += ("&" if "?" in path else "?") + urlencode(query, errors="surrogatepass")
         headers = {name: _header(str(value)) for name, value in sent["headers"].items() if name != "Content-Length"}
-        return Request(signing(service), operation, sent["method"], path, headers, _bytes(sent["body"]))
+        return Request(signing_name(service), operation, sent["method"], path, headers, _bytes(sent["body"]))
 
-    right = st.sampled_from(names).flatmap(lambda name: make_strategy(model.operation_model(name)))
-    return right | right | damaged_requests(right)
+    valid = st.sampled_from(names).flatmap(lambda name: make_strategy(model.operation_model(name)))
+    return valid | valid | damaged_requests(valid)
 
 
 def _header(value: str) -> str:
@@ -282,9 +286,9 @@ PATHS = [
 
 
 @st.composite
-def damaged_requests(draw: Draw, right: st.SearchStrategy[Request]) -> Request:
+def damaged_requests(draw: Draw, valid: st.SearchStrategy[Request]) -> Request:
     """Return requests with one to three errors that no client library sends."""
-    request: Request = draw(right)
+    request: Request = draw(valid)
     for _ in range(draw(st.integers(1, 3))):
         match draw(st.sampled_from(["header", "header", "drop", "method", "target", "query", "body", "cut", "odd"])):
             case "header":

@@ -76,8 +76,9 @@ class Upload:
     kind: str = SIGNED
     credentials: Credentials | None = None
     forge: Callable[[int, str], str] = lambda _, signature: signature
-    """Replacements for the signatures of chunks and of the trailer, by number."""
-    sent: Callable[[bytes], bytes] = lambda chunk: chunk
+    """Maps the number of a chunk (-1: the trailer) and its valid signature to the signature that is sent."""
+    change_chunk: Callable[[bytes], bytes] = lambda chunk: chunk
+    """Maps a chunk that was signed to the chunk that is sent."""
 
     def put(self, key: str = "chunks", size: int = 50_000) -> Answer:
         headers = {"X-Amz-Decoded-Content-Length": str(len(CONTENT))}
@@ -85,26 +86,29 @@ class Upload:
             headers["X-Amz-Trailer"] = "x-amz-checksum-crc32"
         target = f"/sagemaker-us-east-1-000000000000/{key}"
         signed = self.sender.sign("s3", "PUT", target, headers, payload=self.kind)
-        own = proof(self.credentials or self.sender.credentials, signed["Authorization"][-64:], signed["X-Amz-Date"])
+        request_proof = proof(
+            self.credentials or self.sender.credentials, signed["Authorization"][-64:], signed["X-Amz-Date"]
+        )
         chunks = [CONTENT[start : start + size] for start in range(0, len(CONTENT), size)]
-        return self.sender.send_raw("PUT", target, signed, self.body([*chunks, b""], own))
+        return self.sender.send_raw("PUT", target, signed, self.body([*chunks, b""], request_proof))
 
-    def body(self, chunks: list[bytes], own: Proof) -> bytes:
-        parts, last = [], own.signature
+    def body(self, chunks: list[bytes], request_proof: Proof) -> bytes:
+        parts, last = [], request_proof.signature
         for number, chunk in enumerate(chunks):
-            last = self._signature(own, "PAYLOAD", last, sha256(b"").hexdigest(), sha256(chunk).hexdigest())
-            sent = self.sent(chunk)
+            last = self._signature(request_proof, "PAYLOAD", last, sha256(b"").hexdigest(), sha256(chunk).hexdigest())
             head = f"{len(chunk):x};chunk-signature={self.forge(number, last)}\r\n".encode()
-            parts.append(head + sent + (b"\r\n" if chunk else b""))
+            parts.append(head + self.change_chunk(chunk) + (b"\r\n" if chunk else b""))
         if self.kind == SIGNED_WITH_TRAILER:
             trailer = f"x-amz-checksum-crc32:{CRC32}"
-            last = self._signature(own, "TRAILER", last, sha256(f"{trailer}\n".encode()).hexdigest())
+            last = self._signature(request_proof, "TRAILER", last, sha256(f"{trailer}\n".encode()).hexdigest())
             parts.append(f"{trailer}\r\nx-amz-trailer-signature:{self.forge(-1, last)}\r\n".encode())
         return b"".join([*parts, b"\r\n"])
 
     @staticmethod
-    def _signature(own: Proof, kind: str, last: str, *hashes: str) -> str:
-        return own.sign("\n".join([f"{ALGORITHM}-{kind}", own.timestamp, own.scope, last, *hashes]))
+    def _signature(request_proof: Proof, kind: str, last: str, *hashes: str) -> str:
+        return request_proof.sign(
+            "\n".join([f"{ALGORITHM}-{kind}", request_proof.timestamp, request_proof.scope, last, *hashes])
+        )
 
 
 KINDS = pytest.mark.parametrize("kind", [SIGNED, SIGNED_WITH_TRAILER])
@@ -120,19 +124,21 @@ def test_signed_chunks_are_stored(guarded: LocalServer, sender: Sender, kind: st
 @KINDS
 @pytest.mark.parametrize("number", [0, 1, 3])
 def test_forged_chunk_signature_is_refused(guarded: LocalServer, sender: Sender, kind: str, number: int) -> None:
-    answer = Upload(sender, kind, forge=lambda at, true: "0" * 64 if at == number else true).put("forged")
+    answer = Upload(sender, kind, forge=lambda at, signature: "0" * 64 if at == number else signature).put("forged")
     assert (answer.status, b"<Code>SignatureDoesNotMatch</Code>" in answer.body) == (403, True)
     assert not (guarded.bucket / "forged").exists()
 
 
 def test_forged_trailer_signature_is_refused(guarded: LocalServer, sender: Sender) -> None:
-    answer = Upload(sender, SIGNED_WITH_TRAILER, forge=lambda at, true: "" if at == -1 else true).put("forged")
+    answer = Upload(sender, SIGNED_WITH_TRAILER, forge=lambda at, signature: "" if at == -1 else signature).put(
+        "forged"
+    )
     assert (answer.status, b"signature of the trailer" in answer.body) == (403, True)
     assert not (guarded.bucket / "forged").exists()
 
 
 def test_changed_chunk_is_refused(guarded: LocalServer, sender: Sender) -> None:
-    assert Upload(sender, sent=bytes.upper).put("changed").status == 403
+    assert Upload(sender, change_chunk=bytes.upper).put("changed").status == 403
     assert not (guarded.bucket / "changed").exists()
 
 
@@ -149,8 +155,8 @@ def test_unsigned_trailer_after_signed_chunks_is_refused(sender: Sender) -> None
     headers = {"X-Amz-Decoded-Content-Length": "0"}
     target = "/sagemaker-us-east-1-000000000000/trailer"
     signed = sender.sign("s3", "PUT", target, headers, payload=SIGNED)
-    own = proof(sender.credentials, signed["Authorization"][-64:], signed["X-Amz-Date"])
-    body = upload.body([b""], own).removesuffix(b"\r\n") + b"x-amz-checksum-crc32:AAAAAA==\r\n\r\n"
+    request_proof = proof(sender.credentials, signed["Authorization"][-64:], signed["X-Amz-Date"])
+    body = upload.body([b""], request_proof).removesuffix(b"\r\n") + b"x-amz-checksum-crc32:AAAAAA==\r\n\r\n"
     answer = sender.send_raw("PUT", target, signed, body)
     assert (answer.status, b"IncompleteBody" in answer.body) == (400, True)
 

@@ -23,7 +23,7 @@ from tests.local.security.wire import Sender
 
 MEGABYTE = 1 << 20
 HANG_SECONDS = 30.0
-"""Half of the timeout of idle connections: a slower response waited for an idle connection to close."""
+"""Half of the idle timeout. A response that takes longer probably waited until an idle connection was closed."""
 
 
 def connect(host: str, receive_buffer: int | None = None) -> socket.socket:
@@ -136,7 +136,7 @@ def test_silent_connections_are_closed_at_the_limit(monkeypatch: pytest.MonkeyPa
             known.sendall(b"GET /known HTTP/1.1\r\nHost: a\r\n\r\n")
             receive_until(known, b"bytes for /known")
             opened += [silent.enter_context(closing(connect(host))) for _ in range(20)]
-            known.sendall(b"GET /again HTTP/1.1\r\nHost: a\r\n\r\n")  # a silent one made room, not this one
+            known.sendall(b"GET /again HTTP/1.1\r\nHost: a\r\n\r\n")  # only silent ones were closed
             receive_until(known, b"bytes for /again")
         assert all(is_closed(connection) for connection in opened[:24])
 
@@ -180,7 +180,7 @@ def test_clients_that_read_no_responses_occupy_no_workers() -> None:
         for _ in range(4):  # twice the workers
             connection = silent.enter_context(closing(connect(host)))
             connection.settimeout(1)
-            with suppress(TimeoutError):  # once the server has no place for more answers
+            with suppress(TimeoutError):  # the server stops reading when its buffer for responses is full
                 while True:
                     connection.sendall(request * 100)
         with closing(connect(host)) as other:
@@ -219,7 +219,7 @@ def test_slow_reader_receives_all_responses() -> None:
         sender.join()
 
 
-# --- bodies before the sender is proven ---
+# --- bodies of requests that are not authenticated yet ---
 
 REFUSED: dict[str, tuple[dict[str, Any], dict[str, str]]] = {
     "unsigned": ({}, {"Authorization": ""}),
@@ -321,7 +321,7 @@ INVOKE = REQUESTS[-1]
 
 @READS_MEMORY
 @pytest.mark.parametrize("credentials", [None, Credentials("AKIAOTHER", "another")], ids=["own key", "other key"])
-def test_unproven_bodies_use_little_memory(
+def test_unauthenticated_bodies_use_little_memory(
     guarded: LocalServer, sender: Sender, credentials: Credentials | None
 ) -> None:
     signed = sender.sign(INVOKE.service, "POST", INVOKE.target, INVOKE.headers, b"other", credentials=credentials)
@@ -342,7 +342,7 @@ def test_memory_of_large_requests_is_returned(guarded: LocalServer, sender: Send
     wait_until(lambda: resident_megabytes(guarded) - before, lambda megabytes: megabytes < 100, seconds=HANG_SECONDS)
 
 
-def test_slow_unproven_bodies_do_not_occupy_all_threads(guarded: LocalServer, sender: Sender) -> None:
+def test_slow_unauthenticated_bodies_do_not_occupy_all_threads(guarded: LocalServer, sender: Sender) -> None:
     signed_request = REQUESTS[0]
     headers = sender.sign(signed_request.service, signed_request.method, signed_request.target, signed_request.headers)
     with ExitStack() as slow:
@@ -390,7 +390,7 @@ def test_slow_unsigned_forms_do_not_occupy_all_threads(guarded: LocalServer, sen
         assert sender.send_raw("POST", INVOKE.target, headers, sent).status != 503
 
 
-def test_missing_small_bodies_occupy_no_threads(guarded: LocalServer, sender: Sender) -> None:
+def test_incomplete_small_bodies_occupy_no_threads(guarded: LocalServer, sender: Sender) -> None:
     signed_request = REQUESTS[0]
     headers = sender.sign(signed_request.service, signed_request.method, signed_request.target, signed_request.headers)
     with ExitStack() as slow:

@@ -83,7 +83,7 @@ def test_metadata_may_have_underscores(guarded: LocalServer) -> None:
     assert guarded.s3.head_object(Bucket=BUCKET, Key="described")["Metadata"] == {"a_b": "1", "a-b": "2"}
 
 
-ONCE = [
+SINGLE_HEADERS = [
     *("Host", "Authorization", "X-Amz-Target", "X-Amz-Date", "Content-Length", "Content-Type", "X-Amz-Security-Token"),
     *("X-Amz-Content-Sha256", "Transfer-Encoding", "Date", "Range", "If-Modified-Since", "Content-MD5", "Expect"),
     *("X-Amz-Copy-Source", "X-Amzn-SageMaker-Target-Variant", "X-Amz-Decoded-Content-Length", "Content-Encoding"),
@@ -91,7 +91,7 @@ ONCE = [
 ]
 
 
-@pytest.mark.parametrize("name", ONCE)
+@pytest.mark.parametrize("name", SINGLE_HEADERS)
 @pytest.mark.parametrize("spelled", [str.lower, str.upper, str.title])
 def test_repeated_single_header_is_refused(sender: Sender, name: str, spelled: type[str]) -> None:
     known = {known.lower(): value for known, value in signed(sender)}
@@ -102,7 +102,7 @@ def test_repeated_single_header_is_refused(sender: Sender, name: str, spelled: t
 
 def test_list_headers_may_be_repeated(guarded: LocalServer, sender: Sender) -> None:
     (guarded.bucket / "listed").write_text("content")
-    joined = {"X-Amz-Object-Attributes": "ETag,ObjectSize"}  # as the signature has it, whoever joins them
+    joined = {"X-Amz-Object-Attributes": "ETag,ObjectSize"}  # the client signs the joined value
     fields = dict(sender.sign("s3", "GET", f"/{BUCKET}/listed?attributes", joined))
     del fields["X-Amz-Object-Attributes"]
     several = [("X-Amz-Object-Attributes", "ETag"), ("Accept", "a"), ("x-amz-object-attributes", "ObjectSize")]

@@ -62,7 +62,10 @@ class Metrics:
         """Called after each new value, from any thread."""
 
     def read(self, timestamp: float, text: str) -> None:
-        """Read the values of one line: the first group of each expression that matches the line's last state."""
+        """Read the values of one line: the first group of each expression that matches the line.
+
+        Control characters, such as those of progress bars, are applied first; see `terminal.render_states`.
+        """
         states = terminal.render_states(text)
         for name in list(self._spent):
             match = next(filter(None, (self._find(name, state) for state in states)), None)

@@ -1,9 +1,9 @@
 """The time limits and the retries of a training job, which all of its attempts share.
 
-A managed spot job starts over when its hosts are interrupted. Any job starts over when it loses its hosts to an error
-that it did not cause, as often as its RetryStrategy allows. All attempts together may use MaxRuntimeInSeconds on hosts.
-A spot job must also end within MaxWaitTimeInSeconds of its creation. The internal state contains what has been used, so
-that a restarted server continues to count.
+A managed spot job starts over when its hosts are interrupted. Any job starts over when an error that it did not cause
+ends its hosts. RetryStrategy limits the number of these retries. All attempts together may use MaxRuntimeInSeconds on
+hosts. A spot job must also end within MaxWaitTimeInSeconds of its creation. The internal state contains the time and
+the retries that the job has used, so that a restarted server continues to count.
 """
 
 from collections.abc import Mapping
@@ -93,5 +93,5 @@ class TimeLimits:
 
     def exceeded_status(self, usage: Usage) -> str:
         """Return the SecondaryStatus of a job that has no time left."""
-        has_waited = self.max_wait - self._created.elapsed() < self.max_runtime - usage.seconds
-        return "MaxWaitTimeExceeded" if has_waited else "MaxRuntimeExceeded"
+        is_wait_limit_reached = self.max_wait - self._created.elapsed() < self.max_runtime - usage.seconds
+        return "MaxWaitTimeExceeded" if is_wait_limit_reached else "MaxRuntimeExceeded"
