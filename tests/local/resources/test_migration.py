@@ -81,9 +81,9 @@ def test_killed_migration_is_repeated(home: Home) -> None:
     before = dump(home.state)
     program = (
         "import os, sys\nfrom pathlib import Path\nfrom microjobs_orchestrator.local import schema, state\n"
-        "split = schema._split\n"
+        "split = schema._split_description\n"
         "def kill(kind, text):\n    return os._exit(9) if kind == 'training-job' else split(kind, text)\n"
-        "schema._split = kill\nstate.State(Path(sys.argv[1]))"
+        "schema._split_description = kill\nstate.State(Path(sys.argv[1]))"
     )
     ended = subprocess.run([sys.executable, "-c", program, home.state], cwd=REPOSITORY, check=False)
     assert ended.returncode == 9
