@@ -9,14 +9,14 @@ from tests.local.security.wire import Sender
 
 
 @pytest.fixture(scope="package")
-def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServer]:
+def process_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServer]:
     """A server on the process runtime."""
-    with running_server(tmp_path_factory.mktemp("guarded"), runtime="process") as running:
+    with running_server(tmp_path_factory.mktemp("process-server"), runtime="process") as running:
         yield running
 
 
 @pytest.fixture
-def sender(guarded: LocalServer) -> Iterator[Sender]:
-    sender = Sender(guarded.address)
+def sender(process_server: LocalServer) -> Iterator[Sender]:
+    sender = Sender(process_server.address)
     yield sender
     sender.close()

@@ -78,8 +78,8 @@ def check_refused(answer: Answer, signed_request: SignedRequest, fault: Fault) -
 
 
 @pytest.fixture(autouse=True)
-def stored_object(guarded: LocalServer) -> Path:
-    path = guarded.bucket / "stored"
+def stored_object(process_server: LocalServer) -> Path:
+    path = process_server.bucket / "stored"
     path.write_text("stored")
     return path
 
@@ -92,15 +92,15 @@ def test_signed_request_is_answered(sender: Sender, signed_request: SignedReques
 
 @EACH
 def test_unsigned_request_is_refused(
-    guarded: LocalServer, sender: Sender, signed_request: SignedRequest, stored_object: Path
+    process_server: LocalServer, sender: Sender, signed_request: SignedRequest, stored_object: Path
 ) -> None:
-    (guarded.bucket / "key").unlink(missing_ok=True)
+    (process_server.bucket / "key").unlink(missing_ok=True)
     check_refused(
         sender.send_raw(signed_request.method, signed_request.target, signed_request.headers, signed_request.body),
         signed_request,
         "missing",
     )
-    assert stored_object.exists() and not (guarded.bucket / "key").exists()  # noqa: PT018
+    assert stored_object.exists() and not (process_server.bucket / "key").exists()  # noqa: PT018
 
 
 @EACH
@@ -154,7 +154,7 @@ def test_header_added_after_signing_is_refused(
     ids=lambda signed_request: signed_request.service,
 )
 def test_body_changed_after_signing_is_refused(
-    sender: Sender, signed_request: SignedRequest, guarded: LocalServer
+    sender: Sender, signed_request: SignedRequest, process_server: LocalServer
 ) -> None:
     headers = sender.sign(
         signed_request.service,
@@ -166,7 +166,7 @@ def test_body_changed_after_signing_is_refused(
     answer = sender.send_raw(signed_request.method, signed_request.target, headers, signed_request.body + b" ")
     assert answer.status in (400, 403)
     assert any(word in answer.body for word in (b"InvalidSignature", b"DoesNotMatch", b"SHA256Mismatch"))
-    assert not (guarded.bucket / "key").exists() or (guarded.bucket / "key").read_bytes() == b"content"
+    assert not (process_server.bucket / "key").exists() or (process_server.bucket / "key").read_bytes() == b"content"
 
 
 @EACH
@@ -270,7 +270,7 @@ def test_websocket_of_a_web_page_is_refused(sender: Sender) -> None:
     check_page_refused(sender.send_raw("GET", "/health", upgrade))
 
 
-def test_presigned_address_can_be_opened_in_a_browser(guarded: LocalServer, sender: Sender) -> None:
-    address = urlsplit(guarded.s3.generate_presigned_url("get_object", {"Bucket": BUCKET, "Key": "stored"}))
+def test_presigned_address_can_be_opened_in_a_browser(process_server: LocalServer, sender: Sender) -> None:
+    address = urlsplit(process_server.s3.generate_presigned_url("get_object", {"Bucket": BUCKET, "Key": "stored"}))
     headers = {"Host": address.netloc, "Sec-Fetch-Site": "none", "Sec-Fetch-Mode": "navigate"}
     assert sender.send_raw("GET", f"{address.path}?{address.query}", headers).body == b"stored"

@@ -20,13 +20,13 @@ TRAINING = "/aws/sagemaker/TrainingJobs"
 
 
 @pytest.fixture(autouse=True)
-def log(guarded: LocalServer) -> Iterator[None]:
+def log(process_server: LocalServer) -> Iterator[None]:
     """Check that the server's log has no traceback."""
-    stream = guarded.home.logs / "aws" / "sagemaker" / "TrainingJobs" / "job" / "algo-1"
+    stream = process_server.home.logs / "aws" / "sagemaker" / "TrainingJobs" / "job" / "algo-1"
     stream.parent.mkdir(parents=True, exist_ok=True)
     stream.write_text("1700000000000 first\n1700000000001 second\n")
     yield
-    assert "Traceback" not in guarded.home.server_log.read_text()
+    assert "Traceback" not in process_server.home.server_log.read_text()
 
 
 def get_error_code(
@@ -92,8 +92,8 @@ def test_forged_page_token_of_a_log_is_refused(sender: Sender, operation: str, m
 @pytest.mark.parametrize(
     "name", ["{file}", "job/../../../../../{file}", "job//{file}", "./job/algo-1", "job/" + "x" * 300]
 )
-def test_log_stream_name_cannot_reach_other_files(guarded: LocalServer, sender: Sender, name: str) -> None:
-    file = guarded.home.root.parent / "secret"
+def test_log_stream_name_cannot_reach_other_files(process_server: LocalServer, sender: Sender, name: str) -> None:
+    file = process_server.home.root.parent / "secret"
     file.write_text("1 secret\n")
     members = {"logGroupName": TRAINING, "logStreamName": name.format(file=file), "startFromHead": True}
     assert get_error_code(sender, "GetLogEvents", json.dumps(members).encode(), "Logs_20140328", "logs") == (
@@ -102,15 +102,15 @@ def test_log_stream_name_cannot_reach_other_files(guarded: LocalServer, sender: 
 
 
 @pytest.mark.parametrize("prefix", ["//", "/etc/", "../", "job/../../", "/" * 200, "job//"])
-def test_log_stream_prefix_cannot_reach_other_folders(guarded: LocalServer, prefix: str) -> None:
-    found = guarded.logs.describe_log_streams(logGroupName=TRAINING, logStreamNamePrefix=prefix)
+def test_log_stream_prefix_cannot_reach_other_folders(process_server: LocalServer, prefix: str) -> None:
+    found = process_server.logs.describe_log_streams(logGroupName=TRAINING, logStreamNamePrefix=prefix)
     assert found["logStreams"] == []
 
 
 @pytest.mark.parametrize("group", ["/", "//", "..", "/aws/../..", "/aws//sagemaker"])
-def test_log_group_name_cannot_reach_other_folders(guarded: LocalServer, group: str) -> None:
+def test_log_group_name_cannot_reach_other_folders(process_server: LocalServer, group: str) -> None:
     with pytest.raises(ClientError, match=r"does not exist|failed to satisfy"):
-        guarded.logs.describe_log_streams(logGroupName=group)
+        process_server.logs.describe_log_streams(logGroupName=group)
 
 
 def test_deep_form_is_refused(sender: Sender) -> None:
@@ -120,9 +120,9 @@ def test_deep_form_is_refused(sender: Sender) -> None:
 
 
 @pytest.mark.parametrize("name", ["\uff41dmin", "r\xf4le", "role\u200b", "\u0661"])
-def test_name_with_other_scripts_is_refused(guarded: LocalServer, name: str) -> None:
+def test_name_with_other_scripts_is_refused(process_server: LocalServer, name: str) -> None:
     with pytest.raises(ClientError, match="regular expression pattern"):
-        guarded.client("iam").get_role(RoleName=name)
+        process_server.client("iam").get_role(RoleName=name)
 
 
 @pytest.mark.parametrize("date", ["Mon, 01 Jan 0999 00:00:00 GMT", "Fri, 31 Dec 9999 23:59:59 -2359"])
@@ -148,15 +148,15 @@ def test_date_out_of_range_is_refused(sender: Sender, date: str) -> None:
     ],
 )
 def test_invalid_s3_request_is_refused(
-    guarded: LocalServer, sender: Sender, method: str, target: str, headers: dict[str, str], body: bytes
+    process_server: LocalServer, sender: Sender, method: str, target: str, headers: dict[str, str], body: bytes
 ) -> None:
-    (guarded.bucket / "key").write_text("content")
+    (process_server.bucket / "key").write_text("content")
     answer = sender.send_signed("s3", method, f"/{BUCKET}/{target}", headers, body)
     assert (answer.status, b"<Error><Code>" in answer.body, "x-injected" in answer.headers) == (400, True, False)
 
 
-def test_prefix_that_is_no_folder_name_lists_nothing(guarded: LocalServer) -> None:
-    assert guarded.s3.list_objects_v2(Bucket=BUCKET, Prefix="a" * 300 + "/")["KeyCount"] == 0
+def test_prefix_that_is_no_folder_name_lists_nothing(process_server: LocalServer) -> None:
+    assert process_server.s3.list_objects_v2(Bucket=BUCKET, Prefix="a" * 300 + "/")["KeyCount"] == 0
 
 
 @pytest.mark.parametrize(

@@ -116,30 +116,30 @@ KINDS = pytest.mark.parametrize("kind", [SIGNED, SIGNED_WITH_TRAILER])
 
 @KINDS
 @pytest.mark.parametrize("size", [1000, 50_000, len(CONTENT)])
-def test_signed_chunks_are_stored(guarded: LocalServer, sender: Sender, kind: str, size: int) -> None:
+def test_signed_chunks_are_stored(process_server: LocalServer, sender: Sender, kind: str, size: int) -> None:
     assert Upload(sender, kind).put("whole", size).status == 200
-    assert (guarded.bucket / "whole").read_bytes() == CONTENT
+    assert (process_server.bucket / "whole").read_bytes() == CONTENT
 
 
 @KINDS
 @pytest.mark.parametrize("number", [0, 1, 3])
-def test_forged_chunk_signature_is_refused(guarded: LocalServer, sender: Sender, kind: str, number: int) -> None:
+def test_forged_chunk_signature_is_refused(process_server: LocalServer, sender: Sender, kind: str, number: int) -> None:
     answer = Upload(sender, kind, forge=lambda at, signature: "0" * 64 if at == number else signature).put("forged")
     assert (answer.status, b"<Code>SignatureDoesNotMatch</Code>" in answer.body) == (403, True)
-    assert not (guarded.bucket / "forged").exists()
+    assert not (process_server.bucket / "forged").exists()
 
 
-def test_forged_trailer_signature_is_refused(guarded: LocalServer, sender: Sender) -> None:
+def test_forged_trailer_signature_is_refused(process_server: LocalServer, sender: Sender) -> None:
     answer = Upload(sender, SIGNED_WITH_TRAILER, forge=lambda at, signature: "" if at == -1 else signature).put(
         "forged"
     )
     assert (answer.status, b"signature of the trailer" in answer.body) == (403, True)
-    assert not (guarded.bucket / "forged").exists()
+    assert not (process_server.bucket / "forged").exists()
 
 
-def test_changed_chunk_is_refused(guarded: LocalServer, sender: Sender) -> None:
+def test_changed_chunk_is_refused(process_server: LocalServer, sender: Sender) -> None:
     assert Upload(sender, change_chunk=bytes.upper).put("changed").status == 403
-    assert not (guarded.bucket / "changed").exists()
+    assert not (process_server.bucket / "changed").exists()
 
 
 def test_chunks_signed_with_another_key_are_refused(sender: Sender) -> None:

@@ -68,14 +68,14 @@ def receive_until(connection: socket.socket, end: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("sent", [b"", b"\r\n", b"GET", b"GET / HTTP/1.1\r\nHost: localhost\r\n"])
-def test_silent_connections_do_not_block_others(guarded: LocalServer, sender: Sender, sent: bytes) -> None:
+def test_silent_connections_do_not_block_others(process_server: LocalServer, sender: Sender, sent: bytes) -> None:
     with ExitStack() as silent:
         for _ in range(200):
             connection = silent.enter_context(closing(connect(sender.host)))
             connection.sendall(sent)
         began = time.monotonic()
         assert sender.send_raw("GET", "/health", {}).status == 200
-        guarded.s3.list_buckets()
+        process_server.s3.list_buckets()
         assert time.monotonic() - began < HANG_SECONDS
 
 
@@ -322,27 +322,29 @@ INVOKE = REQUESTS[-1]
 @READS_MEMORY
 @pytest.mark.parametrize("credentials", [None, Credentials("AKIAOTHER", "another")], ids=["own key", "other key"])
 def test_unauthenticated_bodies_use_little_memory(
-    guarded: LocalServer, sender: Sender, credentials: Credentials | None
+    process_server: LocalServer, sender: Sender, credentials: Credentials | None
 ) -> None:
     signed = sender.sign(INVOKE.service, "POST", INVOKE.target, INVOKE.headers, b"other", credentials=credentials)
-    before, highest = resident_megabytes(guarded), 0.0
+    before, highest = resident_megabytes(process_server), 0.0
     threads = send_large_bodies(sender, signed)
     while any(thread.is_alive() for thread in threads):
-        highest = max(highest, resident_megabytes(guarded))
+        highest = max(highest, resident_megabytes(process_server))
         time.sleep(0.01)
-    assert max(highest, resident_megabytes(guarded)) - before < 100  # of 480 that were sent
+    assert max(highest, resident_megabytes(process_server)) - before < 100  # of 480 that were sent
 
 
 @READS_MEMORY
-def test_memory_of_large_requests_is_returned(guarded: LocalServer, sender: Sender) -> None:
+def test_memory_of_large_requests_is_returned(process_server: LocalServer, sender: Sender) -> None:
     signed = sender.sign(INVOKE.service, "POST", INVOKE.target, INVOKE.headers, bytes(24 * MEGABYTE))
-    before = resident_megabytes(guarded)
+    before = resident_megabytes(process_server)
     for thread in send_large_bodies(sender, signed):
         thread.join()
-    wait_until(lambda: resident_megabytes(guarded) - before, lambda megabytes: megabytes < 100, seconds=HANG_SECONDS)
+    wait_until(
+        lambda: resident_megabytes(process_server) - before, lambda megabytes: megabytes < 100, seconds=HANG_SECONDS
+    )
 
 
-def test_slow_unauthenticated_bodies_do_not_occupy_all_threads(guarded: LocalServer, sender: Sender) -> None:
+def test_slow_unauthenticated_bodies_do_not_occupy_all_threads(process_server: LocalServer, sender: Sender) -> None:
     signed_request = REQUESTS[0]
     headers = sender.sign(signed_request.service, signed_request.method, signed_request.target, signed_request.headers)
     with ExitStack() as slow:
@@ -354,8 +356,8 @@ def test_slow_unauthenticated_bodies_do_not_occupy_all_threads(guarded: LocalSer
             assert time.monotonic() < deadline
             answered, _, _ = select.select(opened, [], [], 0.1)
         assert {connection.recv(12) for connection in answered} == {b"HTTP/1.1 503"}
-        guarded.s3.list_buckets()
-        guarded.sagemaker.list_models()
+        process_server.s3.list_buckets()
+        process_server.sagemaker.list_models()
 
 
 FORM = {"Host": "localhost", "Content-Type": "multipart/form-data; boundary=b", "Content-Length": str(24 * MEGABYTE)}
@@ -374,7 +376,7 @@ def test_unsigned_form_is_refused_before_its_file(sender: Sender, before: bytes)
         assert is_closed(connection)
 
 
-def test_slow_unsigned_forms_do_not_occupy_all_threads(guarded: LocalServer, sender: Sender) -> None:
+def test_slow_unsigned_forms_do_not_occupy_all_threads(process_server: LocalServer, sender: Sender) -> None:
     with ExitStack() as slow:
         opened = [slow.enter_context(closing(connect(sender.host))) for _ in range(100)]
         for connection in opened:
@@ -384,13 +386,13 @@ def test_slow_unsigned_forms_do_not_occupy_all_threads(guarded: LocalServer, sen
             assert time.monotonic() < deadline
             answered, _, _ = select.select(opened, [], [], 0.1)
         assert {connection.recv(12) for connection in answered} == {b"HTTP/1.1 503"}
-        guarded.s3.list_buckets()
+        process_server.s3.list_buckets()
         sent = bytes(2 * SMALL_BODY_BYTES)
         headers = sender.sign(INVOKE.service, "POST", INVOKE.target, INVOKE.headers, sent)
         assert sender.send_raw("POST", INVOKE.target, headers, sent).status != 503
 
 
-def test_incomplete_small_bodies_occupy_no_threads(guarded: LocalServer, sender: Sender) -> None:
+def test_incomplete_small_bodies_occupy_no_threads(process_server: LocalServer, sender: Sender) -> None:
     signed_request = REQUESTS[0]
     headers = sender.sign(signed_request.service, signed_request.method, signed_request.target, signed_request.headers)
     with ExitStack() as slow:
@@ -398,7 +400,7 @@ def test_incomplete_small_bodies_occupy_no_threads(guarded: LocalServer, sender:
             connection = slow.enter_context(closing(connect(sender.host)))
             connection.sendall(head({**headers, "Content-Length": "10"}) + b"{")
         began = time.monotonic()
-        guarded.sagemaker.list_models()
+        process_server.sagemaker.list_models()
         assert time.monotonic() - began < HANG_SECONDS
 
 

@@ -47,16 +47,16 @@ def exchange(sender: Sender, sent: bytes) -> tuple[int, bytes]:
 @pytest.mark.parametrize("name", ["X_Amz_Target", "X-Amz_Target", "x_amz-target", "X_AMZ_TARGET"])
 @pytest.mark.parametrize("is_first", [True, False])
 def test_header_with_underscores_does_not_replace_a_signed_header(
-    guarded: LocalServer, sender: Sender, name: str, is_first: bool
+    process_server: LocalServer, sender: Sender, name: str, is_first: bool
 ) -> None:
-    guarded.sagemaker.create_model(ModelName="kept", PrimaryContainer={"Image": "i"})
+    process_server.sagemaker.create_model(ModelName="kept", PrimaryContainer={"Image": "i"})
     try:
         fields = sender.sign("sagemaker", "POST", "/", {TARGET: "SageMaker.DescribeModel"}, b'{"ModelName": "kept"}')
         added, known = (name, "SageMaker.DeleteModel"), [*fields.items(), ("Content-Length", "21")]
         status, body = send(sender, [added, *known] if is_first else [*known, added], body=b'{"ModelName": "kept"}')
         assert (status, json.loads(body)["ModelName"]) == (200, "kept")
     finally:
-        guarded.sagemaker.delete_model(ModelName="kept")  # fails if it is gone
+        process_server.sagemaker.delete_model(ModelName="kept")  # fails if it is gone
 
 
 @pytest.mark.parametrize(
@@ -78,9 +78,9 @@ def test_headers_with_underscores_are_ignored(sender: Sender, name: str, value: 
     assert (status, json.loads(body)) == (200, {"Models": []})
 
 
-def test_metadata_may_have_underscores(guarded: LocalServer) -> None:
-    guarded.s3.put_object(Bucket=BUCKET, Key="described", Metadata={"a_b": "1", "a-b": "2"})
-    assert guarded.s3.head_object(Bucket=BUCKET, Key="described")["Metadata"] == {"a_b": "1", "a-b": "2"}
+def test_metadata_may_have_underscores(process_server: LocalServer) -> None:
+    process_server.s3.put_object(Bucket=BUCKET, Key="described", Metadata={"a_b": "1", "a-b": "2"})
+    assert process_server.s3.head_object(Bucket=BUCKET, Key="described")["Metadata"] == {"a_b": "1", "a-b": "2"}
 
 
 SINGLE_HEADERS = [
@@ -100,8 +100,8 @@ def test_repeated_single_header_is_refused(sender: Sender, name: str, spelled: t
     assert (status, b"is repeated; send it once" in body) == (400, True), body
 
 
-def test_list_headers_may_be_repeated(guarded: LocalServer, sender: Sender) -> None:
-    (guarded.bucket / "listed").write_text("content")
+def test_list_headers_may_be_repeated(process_server: LocalServer, sender: Sender) -> None:
+    (process_server.bucket / "listed").write_text("content")
     joined = {"X-Amz-Object-Attributes": "ETag,ObjectSize"}  # the client signs the joined value
     fields = dict(sender.sign("s3", "GET", f"/{BUCKET}/listed?attributes", joined))
     del fields["X-Amz-Object-Attributes"]

@@ -95,28 +95,28 @@ def test_run_detects_an_impostor_after_a_crash(crashed: tuple[Home, str]) -> Non
         {"status": "ok", "proof": "0" * 64},
     ],
 )
-def test_health_response_without_proof_is_refused(guarded: LocalServer, answer: Mapping[str, Any]) -> None:
-    with impostor({**answer, "pid": guarded.address.pid}) as url:
-        point_to(guarded, url)
+def test_health_response_without_proof_is_refused(process_server: LocalServer, answer: Mapping[str, Any]) -> None:
+    with impostor({**answer, "pid": process_server.address.pid}) as url:
+        point_to(process_server, url)
         try:
             with pytest.raises(control.ServerError, match="does not know the secret"):
-                control.find_server(guarded.home)
+                control.find_server(process_server.home)
             for command in (("local", "status"), ("local", "env"), ("run", "straight-line")):
-                done = microjobs(guarded.home, *command)
+                done = microjobs(process_server.home, *command)
                 assert (done.returncode, "does not know the secret" in done.stderr) == (1, True), done
         finally:
-            point_to(guarded, guarded.address.url)
+            point_to(process_server, process_server.address.url)
 
 
-def test_relayed_proof_is_refused(guarded: LocalServer) -> None:
-    with impostor(guarded.address.url) as url:
-        point_to(guarded, url)
+def test_relayed_proof_is_refused(process_server: LocalServer) -> None:
+    with impostor(process_server.address.url) as url:
+        point_to(process_server, url)
         try:
             with pytest.raises(control.ServerError, match="does not know the secret"):
-                control.find_server(guarded.home)
+                control.find_server(process_server.home)
         finally:
-            point_to(guarded, guarded.address.url)
-    assert control.find_server(guarded.home) == guarded.address
+            point_to(process_server, process_server.address.url)
+    assert control.find_server(process_server.home) == process_server.address
 
 
 def test_proof_depends_on_each_argument(tmp_path: Path) -> None:
@@ -132,8 +132,8 @@ def test_proof_depends_on_each_argument(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("nonce", ["", "0", "0" * 63, "0" * 65, "G" * 64, "0" * 63 + "%0A"])
-def test_server_proves_only_nonces(guarded: LocalServer, nonce: str) -> None:
-    with urllib.request.urlopen(f"{guarded.address.url}/health?nonce={nonce}") as answer:
+def test_server_proves_only_nonces(process_server: LocalServer, nonce: str) -> None:
+    with urllib.request.urlopen(f"{process_server.address.url}/health?nonce={nonce}") as answer:
         assert "proof" not in json.load(answer)
 
 

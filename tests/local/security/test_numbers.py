@@ -52,12 +52,12 @@ DATES = [
 
 
 @pytest.fixture(autouse=True)
-def log(guarded: LocalServer) -> Iterator[None]:
+def log(process_server: LocalServer) -> Iterator[None]:
     """Check that the server's log has no traceback."""
-    (guarded.bucket / "object").write_bytes(bytes(10))
-    known = guarded.home.server_log.stat().st_size
+    (process_server.bucket / "object").write_bytes(bytes(10))
+    known = process_server.home.server_log.stat().st_size
     yield
-    assert b"Traceback" not in guarded.home.server_log.read_bytes()[known:]
+    assert b"Traceback" not in process_server.home.server_log.read_bytes()[known:]
 
 
 def s3(method: str, target: str, header: str = "", **how: Any) -> Callable[[Sender, str], Answer]:
@@ -244,8 +244,10 @@ def test_range_with_many_digits_is_accepted(
 
 
 @pytest.mark.parametrize("range_", [f"bytes=0-{LONG}", f"bytes={LONG}-{LONG}", f"bytes=-{LONG}"])
-def test_range_of_a_copied_part_with_many_digits_is_accepted(guarded: LocalServer, sender: Sender, range_: str) -> None:
-    upload = guarded.s3.create_multipart_upload(Bucket=BUCKET, Key="copied")["UploadId"]
+def test_range_of_a_copied_part_with_many_digits_is_accepted(
+    process_server: LocalServer, sender: Sender, range_: str
+) -> None:
+    upload = process_server.s3.create_multipart_upload(Bucket=BUCKET, Key="copied")["UploadId"]
     headers = {"X-Amz-Copy-Source": f"{BUCKET}/object", "X-Amz-Copy-Source-Range": range_}
     answer = sender.send_signed("s3", "PUT", f"/{BUCKET}/copied?partNumber=1&uploadId={upload}", headers)
     assert answer.status < 500

@@ -121,13 +121,15 @@ def test_key_stays_in_its_bucket(store: ObjectStore, key: str) -> None:
 @given(
     paths.map(lambda text: text.encode(errors="replace").decode()), st.sampled_from(["GET", "PUT", "DELETE", "COPY"])
 )
-def test_key_of_a_request_stays_in_its_bucket(guarded: LocalServer, sender: Sender, key: str, method: str) -> None:
-    secret = guarded.home.buckets.parent / "secret"
+def test_key_of_a_request_stays_in_its_bucket(
+    process_server: LocalServer, sender: Sender, key: str, method: str
+) -> None:
+    secret = process_server.home.buckets.parent / "secret"
     secret.write_text("secret")
-    target = f"/{guarded.address.bucket}/{quote(key, safe='/%.')}"
-    headers = {"x-amz-copy-source": quote(f"{guarded.address.bucket}/{key}")} if method == "COPY" else {}
+    target = f"/{process_server.address.bucket}/{quote(key, safe='/%.')}"
+    headers = {"x-amz-copy-source": quote(f"{process_server.address.bucket}/{key}")} if method == "COPY" else {}
     if method == "COPY":
-        method, target = "PUT", f"/{guarded.address.bucket}/copied"
+        method, target = "PUT", f"/{process_server.address.bucket}/copied"
     answer = sender.send_signed("s3", method, target, headers, b"planted" if method == "PUT" and not headers else b"")
     assert answer.status < 500
     assert b"secret" not in answer.body.replace(key.encode(), b"")
@@ -182,11 +184,11 @@ def test_image_name_cannot_be_a_path(tmp_path_factory: pytest.TempPathFactory, i
 
 
 @pytest.mark.parametrize("channel", [".", ".."])
-def test_invalid_channel_name_is_refused(guarded: LocalServer, channel: str) -> None:
-    guarded.put({"in/a": "a"})
-    source = {"S3DataSource": {"S3DataType": "S3Prefix", "S3Uri": guarded.uri("in")}}
+def test_invalid_channel_name_is_refused(process_server: LocalServer, channel: str) -> None:
+    process_server.put({"in/a": "a"})
+    source = {"S3DataSource": {"S3DataType": "S3Prefix", "S3Uri": process_server.uri("in")}}
     with pytest.raises(ClientError, match="ChannelName"):
-        guarded.start_training("true", InputDataConfig=[{"ChannelName": channel, "DataSource": source}])
+        process_server.start_training("true", InputDataConfig=[{"ChannelName": channel, "DataSource": source}])
 
 
 # --- archives ---
