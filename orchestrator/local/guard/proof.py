@@ -21,6 +21,10 @@ class StrangerError(ConnectionError):
     """The other end of the connection does not know the secret."""
 
 
+class NotListeningError(ConnectionRefusedError):
+    """The guard answers, and its host does not listen on its port."""
+
+
 def make_proof(secret: str, role: bytes, caller_nonce: bytes, guard_nonce: bytes) -> bytes:
     return hmac.digest(secret.encode(), role + caller_nonce + guard_nonce, "sha256")
 
@@ -30,7 +34,8 @@ def prove_to_guard(connection: socket.socket, secret: str) -> None:
 
     Raises:
         StrangerError: a program without the secret listens on the guard's port.
-        ConnectionError: the host does not listen, or the guard has ended.
+        NotListeningError: the host does not listen.
+        ConnectionError: the guard has ended.
         TimeoutError: the connection's timeout has passed.
     """
     nonce = secrets.token_bytes(NONCE_BYTES)
@@ -40,7 +45,7 @@ def prove_to_guard(connection: socket.socket, secret: str) -> None:
         raise StrangerError("a program without the guard's secret answers on its port")
     connection.sendall(make_proof(secret, b"caller", nonce, guard_nonce))
     if receive(connection, 1) != CONNECTED:
-        raise ConnectionRefusedError("the container does not listen on its port")
+        raise NotListeningError("the container does not listen on its port")
 
 
 def prove_to_caller(connection: socket.socket, secret: str) -> None:

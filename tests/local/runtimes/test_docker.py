@@ -22,6 +22,7 @@ from microjobs_orchestrator.local.runtimes.docker.labels import HOME_LABEL, PLAN
 from microjobs_orchestrator.local.runtimes.docker.overlays import Overlays
 from microjobs_orchestrator.local.runtimes.docker.runtime import DockerRuntime
 from tests.conftest import image_name
+from tests.local.clients import wait_until
 from tests.local.machine import list_containers, open_engine
 from tests.local.trees import copy_from_host, write_tree
 
@@ -322,3 +323,31 @@ def test_packed_files_belong_to_root(tmp_path: Path) -> None:
     with pack([(tmp_path / "a", "/some/where")]) as file, tarfile.open(fileobj=file) as tar:
         found = {item.name: (item.uid, oct(item.mode)) for item in tar}
     assert found == {"some": (0, "0o755"), "some/where": (0, "0o755"), "some/where/x": (0, "0o644")}
+
+
+@pytest.mark.engine
+def test_port_is_reached_through_the_engine_if_no_address_is_reachable(
+    tmp_path: Path, docker_runtime: DockerRuntime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError("no route to host")
+
+    monkeypatch.setattr("microjobs_orchestrator.local.runtimes.docker.guards._connect", refuse)
+    content = bytes(range(256)) * 4096
+    server = plan(tmp_path, f"cd {DATA} && exec python3 -m http.server 8080")
+    (tmp_path / "data" / "content").write_bytes(content)
+    (host,) = docker_runtime.start(replace(server, hosts=(replace(server.hosts[0], port=8080),)))
+    wait_until(lambda: _get(host, "/x"), lambda answer: answer is not None, seconds=30)
+    answers = [_get(host, "/content") for _ in range(3)]
+    assert [answer and answer.endswith(b"\r\n\r\n" + content) for answer in answers] == [True] * 3
+
+
+def _get(host: Host, path: str) -> bytes | None:
+    """Return the response of the host's HTTP server; None if it does not listen."""
+    try:
+        connection = host.connect(10)
+    except ConnectionRefusedError:
+        return None
+    with connection:
+        connection.sendall(f"GET {path} HTTP/1.0\r\n\r\n".encode())
+        return b"".join(iter(lambda: connection.recv(1 << 16), b""))

@@ -4,13 +4,12 @@ A guard starts before its host, and the host joins the guard's network, so the h
 the capabilities to change the firewall (NET_ADMIN) and to bypass it (NET_RAW).
 """
 
-import contextlib
 import functools
 import logging
 import os
 import secrets
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +27,7 @@ from microjobs_orchestrator.local.runtimes.base import CannotRunError, HostPlan,
 from microjobs_orchestrator.local.runtimes.docker import images
 from microjobs_orchestrator.local.runtimes.docker.engine import UNREACHABLE_ERRORS, follow_log, log_config
 from microjobs_orchestrator.local.runtimes.docker.log_frames import Lines
+from microjobs_orchestrator.local.runtimes.docker.tunnel import open_tunnel
 
 logger = logging.getLogger(__name__)
 
@@ -49,9 +49,15 @@ MISSING_IMAGE_REMEDY = (
 
 MEMORY_BYTES = 256 << 20
 FOLDER = "/guard"
+PYTHON = ("python3", "-E", "-s", "-S", "-m")
 START_TIMEOUT = 60
 DIRECT_TIMEOUT = 0.5
 """Seconds for a connection to a guard's own address, which is not reachable if the engine is in a virtual machine."""
+
+CONNECT_TIMEOUT = 5.0
+
+Route = Callable[[float], socket.socket]
+"""Opens a connection to a guard. Its argument is the timeout in seconds."""
 
 
 class Guards:
@@ -83,7 +89,7 @@ class Guards:
             options["dns"] = ["127.0.0.1"]  # or the engine would forward the host's queries
         container = self._client.containers.create(
             self._image,
-            entrypoint=["python3", "-E", "-s", "-S", "-m", guard.__name__],
+            entrypoint=[*PYTHON, guard.__name__],
             command=[],
             environment={**settings.to_environment(), "PYTHONDONTWRITEBYTECODE": "1"},
             hostname=host.name,
@@ -144,36 +150,63 @@ class GuardedPort:
 
     def __init__(self, container: Container) -> None:
         self._container = container
-        self._address: tuple[str, int] | None = None
+        self._route: Route | None = None
+        """The route of the last connection."""
 
     def connect(self, timeout: float) -> socket.socket:
         """Open a connection, as `Host.connect` does."""
-        if self._address is not None:
-            return self._open(self._address, timeout)
+        if self._route is not None:
+            return self._prove(self._route(timeout), timeout)
+        *routes, last_route = self._list_routes()
+        for route in routes:
+            try:
+                return self._try(route, timeout)
+            except proof.NotListeningError:
+                raise
+            except OSError as error:
+                logger.debug("a guard cannot be reached by %s: %s", route, error)
+        return self._try(last_route, timeout)
+
+    def _list_routes(self) -> Sequence[Route]:
+        """Return the ways to the guard, the fastest one first."""
         self._container.reload()
         settings = self._container.attrs["NetworkSettings"]
         if not (published := settings["Ports"].get(f"{RELAY_PORT}/tcp")):
             raise ConnectionRefusedError("the container that guards the network has ended")
         network = next(iter(settings["Networks"].values()))
-        with contextlib.suppress(OSError):  # the engine's proxy is slower
-            return self._open((str(network["IPAddress"]), RELAY_PORT), min(timeout, DIRECT_TIMEOUT))
-        return self._open((str(published[0]["HostIp"]), int(published[0]["HostPort"])), timeout)
+        return (
+            functools.partial(_connect, str(network["IPAddress"]), RELAY_PORT, DIRECT_TIMEOUT),
+            # The engine's proxy. It is on another machine if the engine is.
+            functools.partial(_connect, str(published[0]["HostIp"]), int(published[0]["HostPort"]), CONNECT_TIMEOUT),
+            self._open_tunnel,
+        )
 
-    def _open(self, address: tuple[str, int], timeout: float) -> socket.socket:
-        connection = socket.create_connection(address, timeout)
+    def _open_tunnel(self, _: float) -> socket.socket:
+        return open_tunnel(self._container, [*PYTHON, f"{guard.__name__}.tunnel"])
+
+    def _try(self, route: Route, timeout: float) -> socket.socket:
+        connection = self._prove(route(timeout), timeout)
+        self._route = route
+        return connection
+
+    def _prove(self, connection: socket.socket, timeout: float) -> socket.socket:
         try:
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             connection.settimeout(timeout)
             proof.prove_to_guard(connection, self._secret())
         except BaseException:
             connection.close()
             raise
-        self._address = address
         return connection
 
     def _secret(self) -> str:
         variables = dict(item.split("=", 1) for item in self._container.attrs["Config"]["Env"])
         return str(variables[f"{VARIABLE_PREFIX}SECRET"])
+
+
+def _connect(address: str, port: int, max_timeout: float, timeout: float) -> socket.socket:
+    connection = socket.create_connection((address, port), min(timeout, max_timeout))
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return connection
 
 
 def connect_unguarded(container: Container, port: int, timeout: float) -> socket.socket:

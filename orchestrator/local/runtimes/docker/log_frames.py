@@ -29,7 +29,7 @@ class Lines:
 
     def read(self, chunks: Iterable[bytes]) -> Iterator[Line]:
         """Yield the lines that end in the chunks."""
-        for output, frame in _frames(chunks):
+        for output, frame in split_frames(chunks):
             stamp, _, text = frame.partition(b" ")
             time, line = self._partial.pop(output, (_parse_time(stamp), bytearray()))
             line += text
@@ -48,7 +48,7 @@ class Lines:
         return (Line(time, bytes(line)) for time, line in self._partial.values() if line)
 
 
-def _frames(chunks: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
+def split_frames(chunks: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
     buffer = b""
     for chunk in chunks:
         buffer += chunk
