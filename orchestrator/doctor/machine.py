@@ -71,15 +71,15 @@ def check_engine(environ: Mapping[str, str]) -> Iterator[Finding]:
     try:
         with closing(docker_engine.connect(timeout=10, environ=environ)) as client:
             version = client.version()["Version"]
+            engine = "Podman" if docker_engine.is_podman(client) else "Docker engine"
             has_gpu_runtime = "nvidia" in client.info().get("Runtimes", {})
     except DockerException as error:
         yield explain_unreachable_engine(str(error), address, from_variable=bool(environ.get("DOCKER_HOST")))
         return
-    yield Finding("ok", f"Docker engine {version}" + (", with NVIDIA's runtime for GPUs" if has_gpu_runtime else ""))
+    yield Finding("ok", f"{engine} {version}" + (", with NVIDIA's runtime for GPUs" if has_gpu_runtime else ""))
     if address.startswith(REMOTE_PREFIXES):
-        message = f"the Docker engine runs on another machine, {address}, and cannot use this machine's folders"
-        remedy = "`docker context use default` and `unset DOCKER_HOST`, or run with `--runtime process`"
-        yield Finding("problem", message, remedy)
+        message = f"the engine runs on another machine, {address}: inputs are copied, and jobs cannot use boto3"
+        yield Finding("note", message, "for other engines: `docker context use default` and `unset DOCKER_HOST`")
 
 
 def explain_unreachable_engine(error: str, address: str, *, from_variable: bool) -> Finding:

@@ -60,7 +60,7 @@ def test_unreachable_engine_of_docker_host_is_a_problem() -> None:
             "tcp://far:2375",
             [
                 "Docker engine 28.1",
-                "the Docker engine runs on another machine, tcp://far:2375, and cannot use this machine's folders",
+                "the engine runs on another machine, tcp://far:2375: inputs are copied, and jobs cannot use boto3",
             ],
         ),
     ],
@@ -75,8 +75,15 @@ def test_engine_is_described(
     monkeypatch.setattr(docker_engine, "connect", lambda **_: client)
     findings = list(machine.check_engine({"DOCKER_HOST": address}))
     assert [finding.message for finding in findings] == messages
-    assert [finding.level for finding in findings] == ["ok", "problem"][: len(messages)]
+    assert [finding.level for finding in findings] == ["ok", "note"][: len(messages)]
     assert closed
+
+
+def test_podman_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    version = {"Version": "4.3.1", "Components": [{"Name": "Podman Engine"}]}
+    client = SimpleNamespace(version=lambda: version, info=dict, close=lambda: None)
+    monkeypatch.setattr(docker_engine, "connect", lambda **_: client)
+    assert [finding.message for finding in machine.check_engine({})] == ["Podman 4.3.1"]
 
 
 @pytest.mark.parametrize(

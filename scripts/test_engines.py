@@ -1,0 +1,92 @@
+"""Run the tests of containers on other engines: Podman, and a Docker engine that shares no network or files.
+
+Both engines keep their data in a temporary folder, and get the images of the engine that answers now. Needs root's
+rights. Arguments replace the tests: `test_engines.py tests/local/test_hosting.py`.
+"""
+
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from microjobs_orchestrator import images
+
+TESTS = ("tests/local/runtimes/test_docker.py", "tests/local/test_both_runtimes.py", "tests/local/test_hosting.py")
+UNSUPPORTED: dict[str, str] = {
+    "podman": "not (exhausted_memory or lack_of_memory)",  # Podman does not report it with version 1 of cgroups
+    "remote": "not code_in_s3",  # containers cannot connect to the server
+}
+"""Selections of pytest that leave out what an engine does not support; see docs/using/engines.md."""
+START_TIMEOUT = 60.0
+STOP_TIMEOUT = 60.0
+
+
+def main() -> None:
+    tests = sys.argv[1:] or TESTS
+    codes = []
+    with tempfile.TemporaryDirectory(prefix="microjobs-engines-") as folder:
+        for name, start in (("podman", podman_command), ("remote", remote_command)):
+            with running_engine(start(Path(folder)), Path(folder, f"{name}.sock")) as address:
+                copy_images(address)
+                codes.append(run_tests(address, UNSUPPORTED[name], tests))
+    sys.exit(max(codes))
+
+
+def podman_command(folder: Path) -> Sequence[str]:
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    settings = folder / "containers.conf"
+    settings.write_text(
+        f'[containers]\ndefault_ulimits = ["nofile={files}:{files}"]\n'
+        '[engine]\nruntime = "runc"\ncgroup_manager = "cgroupfs"\n'
+    )
+    data = [f"--root={folder}/podman", f"--runroot={folder}/podman-run"]
+    service = ["podman", *data, "system", "service", "--time=0", f"unix://{folder}/podman.sock"]
+    return ["env", f"CONTAINERS_CONF={settings}", *service]
+
+
+def remote_command(folder: Path) -> Sequence[str]:
+    data = [f"--data-root={folder}/docker", f"--exec-root={folder}/docker-run", f"--pidfile={folder}/docker.pid"]
+    engine = ["dockerd", *data, f"--host=unix://{folder}/remote.sock"]
+    hide_files = "ip link set lo up && mount -t tmpfs tmpfs /home && mount -t tmpfs tmpfs /root"
+    return ["unshare", "--net", "--mount", "sh", "-c", f'{hide_files} && exec "$@"', "sh", *engine]
+
+
+@contextmanager
+def running_engine(command: Sequence[str], socket: Path) -> Iterator[str]:
+    """Start an engine, wait until it answers, and yield its address. Stop it at the end."""
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    address, deadline = f"unix://{socket}", time.monotonic() + START_TIMEOUT
+    try:
+        while subprocess.run(["docker", "--host", address, "info"], capture_output=True, check=False).returncode:
+            if process.poll() is not None or time.monotonic() > deadline:
+                sys.exit(f"the engine did not start: {' '.join(command)}")
+            time.sleep(0.5)
+        yield address
+    finally:
+        process.terminate()
+        process.wait(STOP_TIMEOUT)
+
+
+def copy_images(address: str) -> None:
+    for job in images.list_jobs():
+        name = images.local_image_name(job)
+        print(f"copying {name} to {address}", flush=True)
+        with subprocess.Popen(["docker", "save", name], stdout=subprocess.PIPE) as save:
+            subprocess.run(["docker", "--host", address, "load", "--quiet"], stdin=save.stdout, check=True)
+        if save.returncode:
+            sys.exit(f"{name} is not built: run `make build/{job}`")
+
+
+def run_tests(address: str, selection: str, tests: Sequence[str]) -> int:
+    command = [sys.executable, "-m", "pytest", "-m", "engine", "-k", selection, *tests]
+    environment = {**os.environ, "DOCKER_HOST": address, "MICROJOBS_REQUIRE_ENGINE": "1"}
+    return subprocess.run(command, env=environment, check=False).returncode
+
+
+if __name__ == "__main__":
+    main()
