@@ -8,7 +8,6 @@ import os
 import tarfile
 import time
 from pathlib import Path
-from textwrap import dedent
 
 import numpy as np
 import sagemaker
@@ -22,53 +21,75 @@ time.sleep = lambda seconds: sleep(min(float(seconds), 0.5))
 session, role = sagemaker.Session(), os.environ["SAGEMAKER_ROLE"]
 results: dict[str, object] = {}
 
-ARGUMENTS = """
-import argparse, os
-import numpy as np
-parser = argparse.ArgumentParser()
-parser.add_argument("--epochs", type=int)
-parser.add_argument("--learning_rate", type=float)
-parser.add_argument("--model_dir")
-parser.add_argument("--train", default=os.environ["SM_CHANNEL_TRAIN"])
-options, _ = parser.parse_known_args()
-x, y = (np.load(os.path.join(options.train, f"{name}_train.npy")) for name in "xy")
-target = os.environ["SM_MODEL_DIR"]
+READ_DATA = """
+    import argparse
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--epochs", type=int)
+    parser.add_argument("--learning_rate", type=float)
+    parser.add_argument("--model_dir")
+    parser.add_argument("--train", default=os.environ["SM_CHANNEL_TRAIN"])
+    options, _ = parser.parse_known_args()
+    x, y = (np.load(os.path.join(options.train, f"{name}_train.npy")) for name in "xy")
+    target = os.environ["SM_MODEL_DIR"]
 """
 SCRIPTS = {
-    "sklearn": """
-        import joblib
-        from sklearn.linear_model import SGDRegressor
-        from settings import SEED
-        model = SGDRegressor(max_iter=options.epochs, eta0=options.learning_rate, random_state=SEED, tol=None)
-        model.fit(x, y)
-        joblib.dump(model, os.path.join(target, "model.joblib"))
-        print(f"loss: {np.mean((model.predict(x) - y) ** 2):.6f};")
-        """,
-    "tensorflow": """
-        import tensorflow as tf
-        from settings import SEED
-        tf.keras.utils.set_random_seed(SEED)
-        model = tf.keras.Sequential([tf.keras.Input((x.shape[1],)), tf.keras.layers.Dense(1)])
-        model.compile(tf.keras.optimizers.SGD(options.learning_rate), "mse")
-        history = model.fit(x, y, epochs=options.epochs, verbose=0)
-        model.export(os.path.join(target, "1"))
-        print(f"loss: {history.history['loss'][-1]:.6f};")
-        """,
-    "pytorch": """
-        import torch
-        from settings import SEED
-        torch.manual_seed(SEED)
-        model = torch.nn.Linear(x.shape[1], 1)
-        optimizer = torch.optim.SGD(model.parameters(), options.learning_rate)
-        rows, targets = torch.tensor(x).float(), torch.tensor(y).float()[:, None]
-        for _ in range(options.epochs):
-            optimizer.zero_grad()
-            loss = torch.nn.functional.mse_loss(model(rows), targets)
-            loss.backward()
-            optimizer.step()
-        torch.save(model.state_dict(), os.path.join(target, "model.pth"))
-        print(f"loss: {loss.item():.6f};")
-        """,
+    "sklearn": f"""
+import os
+import joblib
+import numpy as np
+
+def model_fn(model_dir):
+    return joblib.load(os.path.join(model_dir, "model.joblib"))
+
+if __name__ == "__main__":
+    {READ_DATA}
+    from sklearn.linear_model import SGDRegressor
+    from settings import SEED
+    model = SGDRegressor(max_iter=options.epochs, eta0=options.learning_rate, random_state=SEED, tol=None)
+    model.fit(x, y)
+    joblib.dump(model, os.path.join(target, "model.joblib"))
+    print(f"loss: {{np.mean((model.predict(x) - y) ** 2):.6f}};")
+""",
+    "tensorflow": f"""
+import os
+import numpy as np
+import tensorflow as tf
+from settings import SEED
+
+if __name__ == "__main__":
+    {READ_DATA}
+    tf.keras.utils.set_random_seed(SEED)
+    model = tf.keras.Sequential([tf.keras.Input((x.shape[1],)), tf.keras.layers.Dense(1)])
+    model.compile(tf.keras.optimizers.SGD(options.learning_rate), "mse")
+    history = model.fit(x, y, epochs=options.epochs, verbose=0)
+    model.export(os.path.join(target, "1"))
+    print(f"loss: {{history.history['loss'][-1]:.6f}};")
+""",
+    "pytorch": f"""
+import os
+import numpy as np
+import torch
+
+def model_fn(model_dir):
+    model = torch.nn.Linear(4, 1)
+    model.load_state_dict(torch.load(os.path.join(model_dir, "model.pth"), weights_only=True))
+    return model
+
+if __name__ == "__main__":
+    {READ_DATA}
+    from settings import SEED
+    torch.manual_seed(SEED)
+    model = torch.nn.Linear(x.shape[1], 1)
+    optimizer = torch.optim.SGD(model.parameters(), options.learning_rate)
+    rows, targets = torch.tensor(x).float(), torch.tensor(y).float()[:, None]
+    for _ in range(options.epochs):
+        optimizer.zero_grad()
+        loss = torch.nn.functional.mse_loss(model(rows), targets)
+        loss.backward()
+        optimizer.step()
+    torch.save(model.state_dict(), os.path.join(target, "model.pth"))
+    print(f"loss: {{loss.item():.6f}};")
+""",
 }
 ESTIMATORS = {
     "sklearn": (SKLearn, {"framework_version": "1.2-1"}),
@@ -86,7 +107,7 @@ train = session.upload_data("data", key_prefix="estimators/data")
 for name, script in SCRIPTS.items():
     source = Path(f"source-{name}")
     source.mkdir()
-    (source / "train.py").write_text(ARGUMENTS + dedent(script))
+    (source / "train.py").write_text(script)
     (source / "settings.py").write_text("SEED = 1\n")
     estimator_class, versions = ESTIMATORS[name]
     estimator = estimator_class(
@@ -104,6 +125,24 @@ for name, script in SCRIPTS.items():
     sagemaker.s3.S3Downloader.download(estimator.model_data, f"model-{name}")
     with tarfile.open(f"model-{name}/model.tar.gz") as archive:
         files = sorted(archive.getnames())
-    results[name] = {"loss": described["FinalMetricDataList"][0]["Value"], "files": files}
+    predictor = estimator.deploy(1, "ml.m5.large", endpoint_name=name)
+    predictions = predictor.predict(np.ones((2, 4), np.float32))
+    values = predictions["predictions"] if isinstance(predictions, dict) else predictions
+    predictor.delete_endpoint()
+    results[name] = {
+        "loss": described["FinalMetricDataList"][0]["Value"],
+        "files": files,
+        "predicted": [round(float(value), 1) for value in np.ravel(values)],
+    }
+
+# --- batch transform, with the last estimator
+session.upload_string_as_file_body("1,1,1,1\n0,0,0,0\n", session.default_bucket(), "estimators/rows.csv")
+output = f"s3://{session.default_bucket()}/estimators/out"
+transformer = estimator.transformer(1, "ml.m5.large", output_path=output, accept="text/csv")
+transformer.transform(
+    f"s3://{session.default_bucket()}/estimators/rows.csv", content_type="text/csv", split_type="Line", logs=False
+)
+transformed = session.read_s3_file(session.default_bucket(), "estimators/out/rows.csv.out")
+results["transformed"] = [round(float(line), 1) for line in transformed.split()]
 print()  # ends the last line of the SDK's output
 print(json.dumps(results))

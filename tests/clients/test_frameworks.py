@@ -13,6 +13,9 @@ from tests.packages import make_wheel
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(600)]
 
+FILES = {"sklearn": {"model.joblib"}, "tensorflow": {"1/saved_model.pb"}, "pytorch": {"model.pth"}}
+"""Files that each script must save."""
+
 
 @pytest.fixture(scope="module", params=["docker", "process"])
 def on_each_runtime(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServer]:
@@ -47,14 +50,11 @@ def test_scripts_of_processors_for_version_3_run(on_each_runtime: LocalServer, t
 
 def test_scripts_of_estimators_run(in_containers: LocalServer, tmp_path: Path) -> None:
     results = json.loads(run_program("sdk", in_containers, tmp_path, "estimators_v2.py")[-1])
-    assert {name: result["loss"] < 0.01 for name, result in results.items()} == {
-        "sklearn": True,
-        "tensorflow": True,
-        "pytorch": True,
-    }
-    assert results["sklearn"]["files"] == ["model.joblib"]
-    assert "1/saved_model.pb" in results["tensorflow"]["files"]
-    assert results["pytorch"]["files"] == ["model.pth"]
+    assert results.pop("transformed") == [5.5, 3.0]
+    for name, files in FILES.items():
+        assert files <= set(results[name]["files"]), name
+        assert results[name]["loss"] < 0.01, name
+        assert results[name]["predicted"] == [5.5, 5.5], name
 
 
 @pytest.mark.timeout(1500)
