@@ -31,8 +31,7 @@ def run(parser: argparse.ArgumentParser, arguments: Sequence[str] | None, descri
         flush_or_discard()
         return 1
     except Exception as error:
-        message = describe(error, options)
-        if message is None:
+        if (message := describe(error, options)) is None:
             raise
         print(f"microjobs: {strip_controls(message)}", file=sys.stderr)
         flush_or_discard()

@@ -16,7 +16,10 @@ MANIFEST_TYPES = [
 
 
 def list_platforms(ecr: "ECRClient", repository: str, digest: str) -> list[str]:
-    """Return the platforms of an image, such as `linux/amd64`; an empty list if the registry does not have it."""
+    """Return the platforms of an image, such as `linux/amd64`; an empty list if the registry does not have it.
+
+    Attestations of a build are left out. They are listed like images, with the operating system `unknown`.
+    """
     try:
         response = ecr.batch_get_image(
             repositoryName=repository, imageIds=[{"imageDigest": digest}], acceptedMediaTypes=MANIFEST_TYPES
@@ -27,7 +30,6 @@ def list_platforms(ecr: "ECRClient", repository: str, digest: str) -> list[str]:
         return []
     manifest: dict[str, Any] = json.loads(response["images"][0]["imageManifest"])
     if "manifests" in manifest:
-        # Attestations of a build are listed like images, with the operating system `unknown`.
         found = (item.get("platform", {}) for item in manifest["manifests"])
         return [_format_platform(platform) for platform in found if platform.get("os") != "unknown"]
     url = ecr.get_download_url_for_layer(repositoryName=repository, layerDigest=manifest["config"]["digest"])

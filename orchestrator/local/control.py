@@ -74,8 +74,7 @@ def find_server(home: Home) -> Address | None:
     if settings is None or settings["pid"] != home_lock.find_holder(home):
         return None
     nonce = secrets.token_hex(32)
-    response = _check_health(settings["url"], nonce)
-    if response is None:
+    if (response := _check_health(settings["url"], nonce)) is None:
         return None
     port = settings["url"].rpartition(":")[2]
     expected = prove(home.server_key(), home.root, settings["pid"], nonce, port)

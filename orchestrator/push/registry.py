@@ -99,9 +99,8 @@ class Registry:
         """Fetch a token for one repository from the address in the challenge."""
         realm = challenge.get("realm") or ""
         if urlsplit(realm).scheme != "https" and not is_loopback(urlsplit(realm).netloc):
-            raise LauncherError(
-                f"registry {self.host} requests a login at {realm!r}, which is not an https address: no login was sent"
-            )
+            problem = f"requests a login at {realm!r}, which is not an https address: no login was sent"
+            raise LauncherError(f"registry {self.host} {problem}")
         # `push` too: a registry may deny a token for `pull` alone if the push has yet to create the repository.
         scope = {"service": challenge.get("service") or "", "scope": f"repository:{name}:pull,push"}
         if self.credentials is not None and self.credentials.identity_token:

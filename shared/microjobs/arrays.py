@@ -231,9 +231,8 @@ def check_shards(names: Iterator[str]) -> None:
     for number in range(int(shards)):
         if number not in present:
             stem = f"{matches[0]['kind']}_{matches[0]['split']}"
-            raise UserError(
-                f"{stem}-{number:05}-of-{shards}.npy is missing: only {len(present)} of {int(shards)} exist"
-            )
+            missing = f"{stem}-{number:05}-of-{shards}.npy"
+            raise UserError(f"{missing} is missing: only {len(present)} of {int(shards)} exist")
 
 
 def load_split(folder: Path, split: str) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

@@ -32,9 +32,8 @@ def serve() -> None:
 
 
 def _standardise(arguments: list[str]) -> None:
-    parser = Parser(
-        "preprocess", description="Standardise x_* with the mean and scale of the training data, and copy y_*."
-    )
+    description = "Standardise x_* with the mean and scale of the training data, and copy y_*."
+    parser = Parser("preprocess", description=description)
     parser.add_folders("input", "train", "test")
     parser.add_argument(
         "--allow-missing",

@@ -60,11 +60,8 @@ def get_route(operation: OperationModel) -> Route:
         members_by_name = members_by_location.setdefault(member.serialization.get("location", ""), {})
         members_by_name[wire_name(name, member)] = name, member
     names = shape.required_members if shape else []
-    named_members = [
-        *members_by_location.get("header", {}).items(),
-        *members_by_location.get("querystring", {}).items(),
-    ]
-    required = frozenset(wire for wire, (name, _) in named_members if name in names)
+    named_members = {**members_by_location.get("header", {}), **members_by_location.get("querystring", {})}
+    required = frozenset(wire for wire, (name, _) in named_members.items() if name in names)
     fixed_parameters = frozenset(parse_qsl(query, keep_blank_values=True))
     return Route(
         operation, operation.http["method"], *_compile_path(path), fixed_parameters, required, members_by_location

@@ -116,8 +116,7 @@ def _parse_structure(shape: StructureShape, element: ElementTree.Element) -> dic
     names = {_element_name(name, member): name for name, member in inner.items()}
     values: dict[str, Any] = {}
     for child in element:
-        name = names.get(_get_local_name(child))
-        if name is None:
+        if (name := names.get(_get_local_name(child))) is None:
             raise make_malformed_xml_error(f"<{_get_local_name(element)}> has no <{_get_local_name(child)}>")
         member = inner[name]
         if isinstance(member, ListShape) and member.serialization.get("flattened"):

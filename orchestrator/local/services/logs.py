@@ -72,8 +72,7 @@ class Logs:
         return {"logStreamName": name, "creationTime": created, "arn": arn, **times}
 
     def get_log_events(self, request: dict[str, Any]) -> Mapping[str, Any]:
-        stream = self._store.stream(self._get_group_name(request), request["logStreamName"])
-        if stream is None:
+        if (stream := self._store.stream(self._get_group_name(request), request["logStreamName"])) is None:
             raise ResourceNotFoundError("The specified log stream does not exist.")
         limit = min(request.get("limit", MAX_EVENTS), MAX_EVENTS)
         direction, offset = _read_position(request, stream)

@@ -78,9 +78,8 @@ class EndpointInvoker:
         name = request["EndpointName"]
         headers = {header: request[member] for member, header in REQUEST_HEADERS.items() if member in request}
         if self._find_endpoint(name).async_config is not None:
-            raise _make_validation_error(
-                f"Endpoint {name} has an AsyncInferenceConfig: invoke it with InvokeEndpointAsync."
-            )
+            message = f"Endpoint {name} has an AsyncInferenceConfig: invoke it with InvokeEndpointAsync."
+            raise _make_validation_error(message)
         while True:
             endpoint, target = self._find_endpoint(name), request.get("TargetVariant")
             if (replica := endpoint.choose(target)) is None:

@@ -37,8 +37,7 @@ class BundleModel:
             body = formats.to_utf8(body, content_type)
         numbers, signature, member = _read(body, request_type, signature)
         if signature not in self._signatures:
-            names = " or ".join(self._signatures)
-            raise HttpError(400, f"signature_name {quote(signature)} is unknown: send {names}")
+            raise HttpError(400, f"signature_name {quote(signature)} is unknown: send {' or '.join(self._signatures)}")
         rows = check_rows(numbers, self._features)
         predictions = self._predict(rows, signature)
         response = formats.encode(predictions, response_type, member)

@@ -80,9 +80,8 @@ class Dispatcher:
         if isinstance(body, HttpError):
             self._respond(exchange, self._service.reject(body, started))
             return
-        get = headers.get
-        attributes = get("x-amzn-sagemaker-custom-attributes", "")
-        invocation = Invocation(body, get("content-type", ""), get("accept", ""), attributes, headers)
+        attributes = headers.get("x-amzn-sagemaker-custom-attributes", "")
+        invocation = Invocation(body, headers.get("content-type", ""), headers.get("accept", ""), attributes, headers)
         if self._route_prefix:  # Granian copies each attribute of `head` at each access, the headers too
             invocation = invocation._replace(method=head.method, path=head.path)
         if self._service.is_fast and len(body) <= SMALL_BODY_BYTES:

@@ -91,5 +91,5 @@ def test_killed_command_in_a_running_container_is_reported() -> None:
 
 
 def test_missing_command_is_reported() -> None:
-    with pytest.raises(CannotRunError, match="the fill command ended with exit code 127"):
+    with pytest.raises(CannotRunError, match="the command ended with exit code 127"):
         Engine([(False, 127)]).fill_pipe(b"small")

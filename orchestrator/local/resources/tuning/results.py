@@ -14,6 +14,9 @@ from microjobs_orchestrator.local.state import Owner, Query, Record
 ENDED_STATUSES = ("Completed", "Failed", "Stopped")
 """The statuses of ended jobs."""
 
+COPIED_MEMBERS = ("TrainingStartTime", "TrainingEndTime", "FailureReason")
+"""Members of a training job's description that are also in its summary."""
+
 FINAL_METRIC = "FinalHyperParameterTuningJobObjectiveMetric"
 
 MIN_TRIALS_TO_COMPARE = 3
@@ -73,7 +76,6 @@ class TrialResults:
     def summary(self, job: Record) -> dict[str, Any]:
         """Return a HyperParameterTrainingJobSummary."""
         described, value, has_ended = job.description, self.objective_value(job), job.status in ENDED_STATUSES
-        copied = ("TrainingStartTime", "TrainingEndTime", "FailureReason")
         tuned = tuned_names(self._config["ParameterRanges"])
         summary = {
             "TrainingJobName": job.name,
@@ -83,7 +85,7 @@ class TrialResults:
             "CreationTime": job.created,
             "TunedHyperParameters": {name: described["HyperParameters"][name] for name in tuned},
             "ObjectiveStatus": "Pending" if not has_ended else "Failed" if value is None else "Succeeded",
-            **{name: described[name] for name in copied if name in described},
+            **{name: described[name] for name in COPIED_MEMBERS if name in described},
         }
         if summary["ObjectiveStatus"] == "Succeeded":
             summary[FINAL_METRIC] = {**self._objective, "Value": value}
@@ -93,8 +95,6 @@ class TrialResults:
         """Return the computed members of DescribeHyperParameterTuningJob."""
         statuses = [job.status for job in self.jobs]
         objectives = [self.summary(job)["ObjectiveStatus"] for job in self.jobs]
-        best = self.best()
-        overall = self._overall_best()
         return {
             "TrainingJobStatusCounters": {
                 "Completed": statuses.count("Completed"),
@@ -104,8 +104,8 @@ class TrialResults:
                 "Stopped": statuses.count("Stopped"),
             },
             "ObjectiveStatusCounters": {name: objectives.count(name) for name in ("Succeeded", "Pending", "Failed")},
-            **({"BestTrainingJob": self.summary(best)} if best else {}),
-            **({"OverallBestTrainingJob": overall} if overall else {}),
+            **({"BestTrainingJob": self.summary(best)} if (best := self.best()) else {}),
+            **({"OverallBestTrainingJob": overall} if (overall := self._overall_best()) else {}),
         }
 
     def _overall_best(self) -> dict[str, Any] | None:

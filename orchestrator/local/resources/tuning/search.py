@@ -45,9 +45,8 @@ def read_resources(config: Mapping[str, Any], static: Mapping[str, str]) -> Hype
     if config.get("TrainingJobEarlyStoppingType", "Off") != "Off":
         raise ValidationError("TrainingJobEarlyStoppingType must be OFF to use Hyperband, which stops jobs itself.")
     hyperband = config.get("StrategyConfig", {}).get("HyperbandStrategyConfig", {})
-    resources = HyperbandResources(
-        hyperband.get("MinResource", 1), hyperband.get("MaxResource") or _read_epochs(static)
-    )
+    maximum = hyperband.get("MaxResource") or _read_epochs(static)
+    resources = HyperbandResources(hyperband.get("MinResource", 1), maximum)
     if not resources.minimum <= resources.maximum <= MAX_RESOURCE:
         raise ValidationError(
             f"MaxResource {resources.maximum} must be at least MinResource, {resources.minimum}, and at most "

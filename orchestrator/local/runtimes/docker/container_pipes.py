@@ -63,9 +63,7 @@ def fill_pipe(container: Container, initial_paths: Collection[str], path: str, c
             return False
         raise CannotRunError(f"the engine cannot fill the pipe: {error.explanation or error}") from error
     if is_running and code not in (0, *READER_CLOSED_CODES):
-        raise CannotRunError(
-            f"Pipe mode needs `sh` and `cat` in the image: the fill command ended with exit code {code}"
-        )
+        raise CannotRunError(f"Pipe mode needs `sh` and `cat` in the image: the command ended with exit code {code}")
     return is_running
 
 
