@@ -88,7 +88,7 @@ def time_docker_run() -> float:
 
 
 def make_training_job_timer(address: control.Address, **members: Any) -> Callable[[], float]:
-    """Return a function that runs a training job. The members override those of `request`."""
+    """Return a function that runs a training job and returns its seconds. `members` override those of the request."""
     client = boto3.client(
         "sagemaker",
         endpoint_url=address.url,
@@ -128,7 +128,7 @@ def start_local_mode(
 ) -> Iterator[Callable[[], float]]:
     """Start SDK local mode in its own interpreter, once: its import takes seconds and is not measured."""
     python = create_sdk_environment(folder)
-    # The SDK expects "v2" in the output of `docker compose version`, or else this command. Debian prints "2.26.1-4".
+    # The SDK runs `docker-compose` if `docker compose version` does not print "v2"; Debian's prints "2.26.1-4".
     shim = folder / "docker-compose"
     shim.write_text('#!/bin/sh\nexec docker compose "$@"\n')
     shim.chmod(0o755)

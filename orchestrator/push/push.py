@@ -77,8 +77,8 @@ def open_registry(options: PushOptions, jobs: Sequence[str], console: Console) -
     """Return a client of the registry, with a login. On ECR, also create the missing repositories.
 
     Raises:
-        UsageError: the name of the registry is invalid, or the registry is in another region or account, or is not ECR,
-            or only one of the two variables for a login is set.
+        UsageError: the name of the registry is invalid; the registry is in another region or account; a region or a
+            profile is given for a registry that is not ECR; or only one of the two variables for a login is set.
         botocore.exceptions.ClientError, botocore.exceptions.BotoCoreError: ECR refuses a request, or does not answer.
     """
     target = Destination.parse(options.registry) if options.registry else None

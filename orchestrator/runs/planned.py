@@ -34,8 +34,8 @@ class PlannedRequest:
     members: Members
     """The members of the request."""
     value_step: str = ""
-    """The step that stores the value for which the request is sent. Once that step has finished, a resumed run does not
-    send the request. Empty: `step` itself."""
+    """The step whose stored value needs this request: the predictions need the endpoint. A resumed run does not send
+    the request if that step has finished. Empty: `step` itself."""
 
     @property
     def operation(self) -> str:

@@ -45,7 +45,7 @@ def straight_line(run: Run, options: Options, folder: Path) -> RunResults:
     x_test, y_test = outputs.read_test_arrays(test, "x"), outputs.read_test_arrays(test, "y").ravel().tolist()
     rows = [[0.0], [1.0], *x_test[: steps.ENDPOINT_ROWS].tolist()]
     at_zero, at_one, *predictions = steps.serve_and_predict(run, model, rows)
-    report, scored = steps.score_test_data(run, model, raw, folder)
+    report, batch_predictions = steps.score_test_data(run, model, raw, folder)
     output = outputs.read_training_output(run.backend, model)
     test_loss = outputs.read_metrics(output)["test_loss"]
     pictures = [Picture(title, output[name]) for name, title in PICTURES.items() if name in output]
@@ -54,7 +54,7 @@ def straight_line(run: Run, options: Options, folder: Path) -> RunResults:
     epochs = [line for line in log if line.startswith("Epoch: ")]
     blocks: list[Block] = [
         Metrics([("weight", at_one - at_zero), ("bias", at_zero), ("test loss (L1)", test_loss)]),
-        Figures([PredictionPlot(y_test, scored), *pictures]),
+        Figures([PredictionPlot(y_test, batch_predictions), *pictures]),
         Predictions(predictions, y_test[: steps.ENDPOINT_ROWS]),
         Score(report),
     ]

@@ -278,7 +278,8 @@ def checkpoints_are_kept(layout: Layout) -> bool:
 
 def write_failure(layout: Layout, reason: str) -> None:
     """Write the reason of a failure. The first reason is kept, because later ones may be consequences."""
-    if not layout.failure.exists():  # atomic: if an empty file existed, the supervisor would write no reason
+    if not layout.failure.exists():
+        # `write_bytes` is atomic: an interrupted write must not leave an empty file, which would count as a reason.
         write_bytes(layout.failure, reason[:MAX_FAILURE_CHARACTERS].encode(errors="backslashreplace"))
 
 

@@ -165,7 +165,7 @@ class Cloud:
 
     # --- what jobs leave ---
 
-    def _end_ProcessingJob(self, _name: str, resource: Members) -> None:  # noqa: N802  found by the kind's noun
+    def _end_ProcessingJob(self, _name: str, resource: Members) -> None:  # noqa: N802  `_advance` calls it by this name
         files = {
             "raw": {"x_test.npy": npy(np.zeros((TEST_ROWS, 3))), "y_test.npy": npy(np.arange(TEST_ROWS))},
             "train": {"x_train.npy": npy(np.zeros((TEST_ROWS, 3)))},
@@ -190,13 +190,13 @@ class Cloud:
     def _end_HyperParameterTuningJob(self, name: str, resource: Members) -> None:  # noqa: N802
         for number in range(1, 7):
             job = f"{name}-{number:03}-abcd1234"
-            handler = {
+            trial = {
                 "TrainingJobName": job,
                 "TrainingJobStatus": "Completed",
                 "CreationTime": self.next_time(),
                 "number": number,
             }
-            self.resources["TrainingJob", job] = {**resource["TrainingJobDefinition"], **handler}
+            self.resources["TrainingJob", job] = {**resource["TrainingJobDefinition"], **trial}
             self._end_TrainingJob(job, self.resources["TrainingJob", job], mse=20.0 + number)
         resource["BestTrainingJob"] = {"TrainingJobName": f"{name}-001-abcd1234"}
 

@@ -21,8 +21,8 @@ _STRING = 7
 """The type code of a header whose value is a string."""
 
 FormatDocument = Callable[[StructureShape, Mapping[str, Any], str], bytes]
-"""Formats the members of a structure that are in the body. The text is the name of the member or event whose value is
-the structure; it is empty for the whole result."""
+"""Formats the members of a structure that are in the body. The last argument is the name of the member or event whose
+value is the structure; it is empty for the whole result."""
 
 
 def encode_events(

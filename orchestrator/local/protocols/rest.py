@@ -71,9 +71,9 @@ def _parse_path(route: Route, path: str, codes: Codes) -> dict[str, Any]:
 
 def _parse_headers(route: Route, headers: Mapping[str, str], codes: Codes) -> dict[str, Any]:
     members = {
-        name: _convert(name, shape, headers[wire], codes)
-        for wire, (name, shape) in route.members_by_location.get("header", {}).items()
-        if wire in headers
+        name: _convert(name, shape, headers[wire_name], codes)
+        for wire_name, (name, shape) in route.members_by_location.get("header", {}).items()
+        if wire_name in headers
     }
     for prefix, (name, _) in route.members_by_location.get("headers", {}).items():
         if found := {key.removeprefix(prefix): text for key, text in headers.items() if key.startswith(prefix)}:
@@ -97,9 +97,9 @@ def _parse_parameters(route: Route, query: str, codes: Codes) -> dict[str, Any]:
         if name not in known and not name.lower().startswith("x-amz-"):
             raise make_error(codes.unknown_parameter, f"{route.operation.name} has no query parameter {name!r}.")
     return {
-        members_by_name[wire][0]: _convert(*members_by_name[wire], text, codes)
-        for wire, text in parameters
-        if wire in members_by_name
+        members_by_name[wire_name][0]: _convert(*members_by_name[wire_name], text, codes)
+        for wire_name, text in parameters
+        if wire_name in members_by_name
     }
 
 

@@ -10,7 +10,11 @@ from microjobs_orchestrator.local.runtimes.process.runtime import ProcessRuntime
 
 
 def choose(name: str, home: Home, *, guard_image: str = "") -> tuple[Runtime, str]:
-    """Return a runtime and a reason. `auto`: Docker if an engine answers. Raise CannotRunError if `docker` has none."""
+    """Return the named runtime, and the reason for the choice. `auto`: `docker` if an engine answers, else `process`.
+
+    Raises:
+        CannotRunError: the name is `docker`, and no engine answers.
+    """
     if name == "process":
         return ProcessRuntime(home, JOBS), "as configured"
     try:

@@ -21,7 +21,8 @@ https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_CreateTransformJob
 
 def create_app(service: Service) -> Flask:
     app, metrics = Flask("serve", static_folder=None), service.metrics
-    for path, method in FAST_ROUTES:  # without a view: Flask answers other methods on these paths with status 405
+    # These rules have no view. Because of them, Flask answers other methods on the same paths with status 405.
+    for path, method in FAST_ROUTES:
         app.add_url_rule(path, f"{method} {path}", methods=[method])
 
     @app.get("/execution-parameters")

@@ -22,9 +22,9 @@ def make_request(body: bytes) -> Request:
 
 
 def get_error_code(operation: Any, body: bytes) -> str:
-    wire = query if operation.service_model.metadata["protocol"] == "query" else aws_json
+    protocol = query if operation.service_model.metadata["protocol"] == "query" else aws_json
     with pytest.raises(ServiceError) as caught:
-        wire.parse(operation, make_request(body))
+        protocol.parse(operation, make_request(body))
     return caught.value.code
 
 

@@ -36,8 +36,10 @@ PLANTED = [text.encode() for text in (*SECRETS.values(), LOGIN) if text != SECRE
 
 PLANTED += [b"planted-engine"]
 
-LOOK = "env; tr '\\0' '\\n' < /proc/self/environ"
-LOOK_IN_CONTAINER = f"{LOOK}; tr '\\0' '\\n' < /proc/1/environ; cat /proc/mounts; ls -R /run /var/run"
+PRINT_ENVIRONMENT = "env; tr '\\0' '\\n' < /proc/self/environ"
+PRINT_ENVIRONMENT_IN_CONTAINER = (
+    f"{PRINT_ENVIRONMENT}; tr '\\0' '\\n' < /proc/1/environ; cat /proc/mounts; ls -R /run /var/run"
+)
 """A job that prints its environment and its files."""
 
 
@@ -53,7 +55,7 @@ class Run:
         name = self.local.start_training(script, **members)
         describe = self.local.sagemaker.describe_training_job
         while (job := describe(TrainingJobName=name))["TrainingJobStatus"] == "InProgress":
-            self.look()
+            self.record_containers()
         self.descriptions_and_logs += [job, self.local.read_logs("TrainingJobs", name)]
 
     def serve(self) -> None:
@@ -64,10 +66,10 @@ class Run:
         sagemaker.create_endpoint_config(EndpointConfigName=name, ProductionVariants=[variant])
         sagemaker.create_endpoint(EndpointName=name, EndpointConfigName=name)
         while (endpoint := sagemaker.describe_endpoint(EndpointName=name))["EndpointStatus"] == "Creating":
-            self.look()
+            self.record_containers()
         self.descriptions_and_logs.append(endpoint)
 
-    def look(self) -> None:
+    def record_containers(self) -> None:
         if self.local.address.runtime == "process":
             return
         with suppress(docker.errors.NotFound):  # removed meanwhile
@@ -94,10 +96,10 @@ def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
         if request.param == "process":
             patch.setenv("DOCKER_HOST", "tcp://planted-engine:2375")
         with running_server(folder / "home", runtime=request.param) as local:
-            look = LOOK if request.param == "process" else LOOK_IN_CONTAINER
+            script = PRINT_ENVIRONMENT if request.param == "process" else PRINT_ENVIRONMENT_IN_CONTAINER
             run = Run(local, [], [])
-            run.train(f"{look}; env > {LAYOUT.model}/env; sleep 1")
-            run.train(f"{look}; env > {LAYOUT.output}/failure; exit 3")
+            run.train(f"{script}; env > {LAYOUT.model}/env; sleep 1")
+            run.train(f"{script}; env > {LAYOUT.output}/failure; exit 3")
             run.train("true", algorithm={"TrainingImage": "registry.invalid/planted:1"})
             run.serve()
             yield run

@@ -78,14 +78,14 @@ def test_each_epoch_is_tested_and_logged_with_mean_losses(layout: Layout) -> Non
 
 
 @dataclass(frozen=True)
-class Sparse(TrainerHyperparameters):
+class RarelyTested(TrainerHyperparameters):
     @property
     def test_interval(self) -> int:
         return 4
 
 
 def test_network_is_tested_at_the_interval_and_after_the_last_epoch(layout: Layout) -> None:
-    framework = LinearFramework(Sparse(epochs=7))
+    framework = LinearFramework(RarelyTested(epochs=7))
     run(layout, framework)
     assert [epoch for epoch, *_ in framework.training.epochs] == [0, 4, 6]
 

@@ -24,7 +24,7 @@ FIRST_RESTART_DELAY, MAX_RESTART_DELAY = 1.0, 60.0
 PING_INTERVAL = 5.0
 """Seconds between two requests to `/ping`: a container reports only by `/ping` that it is healthy."""
 SILENCE_TIMEOUT = 60.0
-"""Seconds until a host is replaced that neither answers `/ping` with 200 nor responds to a request."""
+"""A host that answers neither `/ping` with 200 nor a request is replaced after this number of seconds."""
 LAST_LINES = 5
 
 
@@ -82,7 +82,7 @@ class Traffic:
 
     def _finish(self, timeout: float) -> None:
         with self._lock:
-            self._timeouts -= Counter([timeout])  # without counts of 0
+            self._timeouts -= Counter([timeout])  # `-=` also removes entries whose count is 0
             is_idle = self.is_closed and not self._timeouts
         if is_idle:
             self._on_idle()
@@ -161,7 +161,7 @@ class Replica:
     def _keep(self) -> None:
         """Start the host again each time that it ends or stops responding, with increasing delays."""
         delay, stopped = FIRST_RESTART_DELAY, self._events.stopped
-        # `stopped` is checked after each start: `stop` ends only a host that serves already, and waits for this thread.
+        # Check `stopped` after each start: `stop` during a start does not end the host, but waits for this thread.
         while self._running is not None and not stopped.is_set():
             started = time.monotonic()
             reason = self._watch(self._running)
