@@ -144,10 +144,12 @@ def test_missing_program_error_names_the_files_found(root: Path) -> None:
 
 # --- requirements ---
 
-WORD = "import sevenwords\ndef model_fn(model_dir): return 1\ndef transform_fn(m, b, c, a): return sevenwords.WORD\n"
+PROGRAM_WITH_REQUIREMENT = (
+    "import sevenwords\ndef model_fn(model_dir): return 1\ndef transform_fn(m, b, c, a): return sevenwords.WORD\n"
+)
 
 
-def wheel(folder: Path, version: str = "1.0", name: str = "sevenwords") -> None:
+def write_wheel(folder: Path, version: str = "1.0", name: str = "sevenwords") -> None:
     """Write a package without dependencies."""
     info = f"{name}-{version}.dist-info"
     files = {
@@ -163,7 +165,7 @@ def wheel(folder: Path, version: str = "1.0", name: str = "sevenwords") -> None:
 
 @contextmanager
 def server_with_requirements(
-    root: Path, requirements: str, program: str = WORD, **environment: str
+    root: Path, requirements: str, program: str = PROGRAM_WITH_REQUIREMENT, **environment: str
 ) -> Iterator[Server]:
     """Run a server whose program has requirements; its temporary folder is below the root."""
     write(root / "model" / "code", {"inference.py": program, "requirements.txt": requirements})
@@ -172,15 +174,17 @@ def server_with_requirements(
         yield server
 
 
-WHEELS = "--no-index\n--find-links .\n"
+FIND_LOCAL_WHEELS = "--no-index\n--find-links .\n"
 
 
 def test_requirements_are_installed_once(root: Path) -> None:
     """All workers and a restarted container find the installed packages."""
     (root / "model" / "code").mkdir()
-    wheel(root / "model" / "code")
+    write_wheel(root / "model" / "code")
     for installations in (1, 0):
-        with server_with_requirements(root, f"{WHEELS}sevenwords\n", SAGEMAKER_MODEL_SERVER_WORKERS="2") as server:
+        with server_with_requirements(
+            root, f"{FIND_LOCAL_WHEELS}sevenwords\n", SAGEMAKER_MODEL_SERVER_WORKERS="2"
+        ) as server:
             server.wait_until_ready(60)
             assert {server.invoke("x").body for _ in range(8)} == {b"word 1.0"}
             assert server.stop() == 0
@@ -191,9 +195,9 @@ def test_requirements_are_installed_once(root: Path) -> None:
 def test_changed_requirements_are_installed_again(root: Path) -> None:
     for version in ("1.0", "2.0"):
         (root / "model" / "code").mkdir(exist_ok=True)
-        wheel(root / "model" / "code", version)
+        write_wheel(root / "model" / "code", version)
         with server_with_requirements(
-            root, f"{WHEELS}sevenwords\n"
+            root, f"{FIND_LOCAL_WHEELS}sevenwords\n"
         ) as server:  # the text is the same, but the wheel is another file
             server.wait_until_ready(60)
             assert server.invoke("x").body == f"word {version}".encode()
@@ -201,9 +205,9 @@ def test_changed_requirements_are_installed_again(root: Path) -> None:
 
 def test_requirement_replaces_a_package_of_the_image(root: Path) -> None:
     (root / "model" / "code").mkdir()
-    wheel(root / "model" / "code", "99.0", "jmespath")
-    program = WORD.replace("sevenwords", "jmespath")
-    with server_with_requirements(root, f"{WHEELS}jmespath>=99\n", program) as server:
+    write_wheel(root / "model" / "code", "99.0", "jmespath")
+    program = PROGRAM_WITH_REQUIREMENT.replace("sevenwords", "jmespath")
+    with server_with_requirements(root, f"{FIND_LOCAL_WHEELS}jmespath>=99\n", program) as server:
         server.wait_until_ready(60)
         assert server.invoke("x").body == b"word 99.0"
 
@@ -231,14 +235,14 @@ def test_error_names_a_requirement_that_cannot_be_installed(
 def test_folder_that_other_users_can_write_to_is_not_used(root: Path) -> None:
     """All users of a machine can write to its temporary folder."""
     (root / "model" / "code").mkdir()
-    wheel(root / "model" / "code")
-    with server_with_requirements(root, f"{WHEELS}sevenwords\n") as server:
+    write_wheel(root / "model" / "code")
+    with server_with_requirements(root, f"{FIND_LOCAL_WHEELS}sevenwords\n") as server:
         server.wait_until_ready(60)
     (cache,) = (root / "tmp").glob("microjobs-requirements-*")
     (planted,) = cache.rglob("sevenwords.py")
     planted.write_text("WORD = 'evil'\n")
     cache.chmod(0o777)
-    with server_with_requirements(root, f"{WHEELS}sevenwords\n") as server:
+    with server_with_requirements(root, f"{FIND_LOCAL_WHEELS}sevenwords\n") as server:
         server.wait_until_ready(60)
         assert server.invoke("x").body == b"word 1.0"
     assert "other users can write to" in server.log

@@ -25,7 +25,8 @@ INPUT: Rows = {
 
 OUTPUT: Rows = {
     "S3Uri": Honoured(
-        "the files of all hosts; of files with the same name, the first host's is used, and the log reports it"
+        "the files of all hosts; if several hosts write a file with the same name, the first host's file is used, and "
+        "the log reports this"
     ),
     "LocalPath": Honoured(required=True),
     "S3UploadMode": Honoured("at the end, or while the job runs and at the end"),
