@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 DEFAULT_SOCKET = "unix:///var/run/docker.sock"
 TIMEOUT_SECONDS = 60
 PODMAN_PREFIXES = ("docker.io/library/", "docker.io/", "localhost/")
-"""Registries that Podman adds to the names of images, and that it also finds without them."""
+"""Registries that Podman adds to the names of images. Podman also finds these images by names without a registry."""
 
 
 def find_address(environ: Mapping[str, str]) -> str:

@@ -50,7 +50,7 @@ def _print_failure(kind: Kind, description: Members, name: str) -> None:
 
 
 def _can_grow(view: View, kind: Kind, name: str) -> bool:
-    """Return whether the log can get more lines. If only a missing server could write them, print a warning."""
+    """Return whether the log can get more lines. Print a warning if the job is active but its server is not running."""
     description = view.describe(kind, name)
     if description is None or description[kind.status_member] not in kind.lifecycle.active:
         return False

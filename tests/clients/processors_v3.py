@@ -1,6 +1,6 @@
-"""Users' processing scripts with the processors of the SageMaker SDK v3, with the name of AWS's scikit-learn image.
+"""Runs users' processing scripts with the processors of the SageMaker SDK v3. The jobs name AWS's scikit-learn image.
 
-Runs in the SDK's virtual environment. Usage: processors_v3.py WHEEL
+This program runs in the SDK's virtual environment. Usage: processors_v3.py WHEEL
 """
 
 import json

@@ -65,7 +65,7 @@ def wait_for_server(container: Any) -> None:
 
 
 def process(container: Any, image: str, command: str) -> dict[str, Any]:
-    """Run a processing job that copies an input and leaves a message; return its description."""
+    """Run a processing job with a shell command that copies its input; check the copy, and return the description."""
     s3, sagemaker = make_client(container, "s3"), make_client(container, "sagemaker")
     bucket = "sagemaker-us-east-1-000000000000"
     s3.put_object(Bucket=bucket, Key="in/name", Body=b"content")
@@ -111,7 +111,7 @@ def test_server_listens_on_loopback_by_default() -> None:
             make_client(container, "sts").get_caller_identity()
 
 
-def test_host_is_an_address_or_a_name_of_the_options() -> None:
+def test_host_header_must_be_an_address_or_a_configured_name() -> None:
     with running_image("--all-addresses", "--runtime=process", "--host-name=sagemaker.test") as container:
         wait_for_server(container)
         statuses = container.exec(["python", "-c", ASK]).output.decode().split()
@@ -135,7 +135,7 @@ def test_weak_credentials_are_refused(keys: dict[str, str]) -> None:
         assert "set both MICROJOBS_ACCESS_KEY_ID and MICROJOBS_SECRET_ACCESS_KEY" in docker_container.logs().decode()
 
 
-def test_program_of_the_page_prints_an_empty_list(tmp_path: Path) -> None:
+def test_documented_program_prints_an_empty_list(tmp_path: Path) -> None:
     page = (REPOSITORY / "docs" / "using" / "server-image.md").read_text(encoding="utf-8")
     (program,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     (tmp_path / "program.py").write_text(program.replace("microjobs/local:dev", image_name("local")))
@@ -144,7 +144,7 @@ def test_program_of_the_page_prints_an_empty_list(tmp_path: Path) -> None:
     assert (done.returncode, done.stdout) == (0, "[]\n"), done.stderr
 
 
-def test_services_of_the_page_reach_each_other(tmp_path: Path) -> None:
+def test_documented_services_reach_each_other(tmp_path: Path) -> None:
     page = (REPOSITORY / "docs" / "using" / "server-image.md").read_text(encoding="utf-8")
     (compose,) = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
     compose = compose.replace("microjobs/local:dev", image_name("local")).replace("my-application", image_name("local"))

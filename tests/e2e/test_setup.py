@@ -5,7 +5,7 @@ import subprocess
 from pathlib import Path
 
 
-def test_setup_without_packages_names_the_certificate_of_a_gateway(checkout: Path) -> None:
+def test_setup_error_suggests_ssl_cert_file(checkout: Path) -> None:
     uv = checkout / "bin" / "uv"
     uv.parent.mkdir()
     uv.write_text("#!/bin/sh\n[ $1 = --version ] || { echo 'invalid peer certificate: UnknownIssuer' >&2; exit 2; }\n")

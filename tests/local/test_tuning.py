@@ -180,8 +180,8 @@ def test_stop_also_stops_training_jobs(tuning: Tuning) -> None:
 
 # --- Hyperband ---
 
-SLOWLY = "(__import__('time').sleep(0.3) or {value} for _ in range({epochs}))"
-"""Prints a value every 0.3 seconds."""
+SLOW_SCORES = "(__import__('time').sleep(0.3) or {value} for _ in range({epochs}))"
+"""Scores for TRAINER, which prints one every 0.3 seconds."""
 
 
 def hyperband(minimum: int, maximum: int) -> dict[str, Any]:
@@ -190,7 +190,7 @@ def hyperband(minimum: int, maximum: int) -> dict[str, Any]:
 
 
 def test_hyperband_stops_worse_trials(tuning: Tuning) -> None:
-    score = SLOWLY.format(value='float(h["x"])', epochs=9)
+    score = SLOW_SCORES.format(value='float(h["x"])', epochs=9)
     # A fixed name, because the search chooses brackets by the name.
     name = tuning.start(score, ONE_RANGE, 8, name="tune-worse", **hyperband(1, 9))
     job = tuning.wait_for_end(name)
@@ -203,7 +203,7 @@ def test_hyperband_stops_worse_trials(tuning: Tuning) -> None:
 
 
 def test_hyperband_stops_trials_after_max_resource(tuning: Tuning) -> None:
-    name = tuning.start(SLOWLY.format(value="1", epochs=20), ONE_RANGE, 1, **hyperband(1, 3))
+    name = tuning.start(SLOW_SCORES.format(value="1", epochs=20), ONE_RANGE, 1, **hyperband(1, 3))
     job = tuning.wait_for_end(name)
     assert job["TrainingJobStatusCounters"]["Stopped"] == 1
     assert job["BestTrainingJob"]["ObjectiveStatus"] == "Succeeded"
@@ -241,7 +241,7 @@ def test_transfer_learning_has_no_overall_best(tuning: Tuning) -> None:
 def test_missing_or_running_parent_raises(tuning: Tuning) -> None:
     with pytest.raises(ClientError, match="Could not find hyper parameter tuning job"):
         tuning.start("[1]", ONE_RANGE, warm_start=warm_start("missing"))
-    parent = tuning.start(SLOWLY.format(value="1", epochs=20), ONE_RANGE, 1)
+    parent = tuning.start(SLOW_SCORES.format(value="1", epochs=20), ONE_RANGE, 1)
     with pytest.raises(ClientError, match="is InProgress: it must have ended"):
         tuning.start("[1]", ONE_RANGE, warm_start=warm_start(parent))
     tuning.local.sagemaker.stop_hyper_parameter_tuning_job(HyperParameterTuningJobName=parent)

@@ -90,7 +90,7 @@ def test_file_is_never_written_through_a_link(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("members", [1, 20])
 def test_bomb_raises_before_it_fills_the_disk(members: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The sum of all members counts: none of 20 is larger than the limit."""
+    """The limit applies to the sum of all members: each of the 20 members is smaller than the limit."""
     monkeypatch.setattr(archives, "MIN_LIMIT_BYTES", 1000)
     size = 1_000_000 // members
     path = archive(tmp_path, *(file_member(f"zeros-{number}", bytes(size)) for number in range(members)))
@@ -126,7 +126,7 @@ def test_damaged_archive_raises_and_leaves_nothing(damage: str, tmp_path: Path) 
     assert [entry.name for entry in tmp_path.iterdir()] == ["model.tar.gz"]
 
 
-def test_files_are_readable_and_executable_as_their_owner_has_them(tmp_path: Path) -> None:
+def test_extracted_files_keep_only_the_executable_bit(tmp_path: Path) -> None:
     def add(name: str, mode: int) -> Member:
         def to(tar: tarfile.TarFile) -> None:
             info = tarfile.TarInfo(name)

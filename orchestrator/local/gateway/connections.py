@@ -303,7 +303,7 @@ class Connections:
         for connection in late:
             if connection.rfile.buffered and connection.linger_bytes is None:
                 with suppress(OSError):
-                    if connection.wfile.try_send():  # not within a response
+                    if connection.wfile.try_send():  # not in the middle of a response
                         connection.socket.send(_TIMEOUT_RESPONSE)
             self._drop(connection)
 

@@ -168,7 +168,7 @@ class Ecr:
         return _find_repository(self._list_repositories(), arn.partition(":repository/")[2])
 
     def _check_created(self, arn: str) -> None:
-        """Raise ServiceError unless CreateRepository created the repository: repositories of images have no tags."""
+        """Raise ServiceError unless CreateRepository created the repository: only such a repository can have tags."""
         if self._state.get_by_arn(arn) is None:
             name = self._find_by_arn(arn)["repositoryName"]
             message = f"{name} cannot have tags: create it with CreateRepository first."

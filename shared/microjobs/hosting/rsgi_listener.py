@@ -30,7 +30,9 @@ async def handle(application: Application, head: RequestHead, protocol: Any) -> 
 
 
 class _Exchange:
-    """Adapts RSGI's object to `listener.Exchange`. Its coroutines run in the event loop, so any thread may call it.
+    """Adapts RSGI's protocol object to `listener.Exchange`.
+
+    Any thread may call the methods, because the coroutines of the protocol object run in the event loop.
 
     Args:
         done: set when the response is sent and no read of the body is pending.

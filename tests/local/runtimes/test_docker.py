@@ -150,7 +150,7 @@ def test_inputs_are_copied_where_they_cannot_be_overlaid(
 
 
 def _broken_volume(volumes: list[str]) -> str:
-    """Create an overlay volume that no engine can mount, such as one of a folder on another machine."""
+    """Create an overlay volume that the engine cannot mount, as if its folders were on another machine."""
     options = {"type": "overlay", "device": "overlay", "o": "lowerdir=/nowhere,upperdir=/nowhere,workdir=/nowhere"}
     with open_engine() as engine:
         volumes.append(engine.volumes.create(driver="local", driver_opts=options).name)
@@ -173,8 +173,8 @@ def test_lines_are_the_same_on_each_call(tmp_path: Path, docker_runtime: DockerR
 
 @pytest.mark.engine
 def test_exhausted_memory_is_reported(tmp_path: Path, docker_runtime: DockerRuntime) -> None:
-    whole = plan(tmp_path, "exec python3 -c 'x = bytearray(10**9)'")
-    small = replace(whole, hosts=(replace(whole.hosts[0], limits=HostLimits(1, 50 << 20)),))
+    template = plan(tmp_path, "exec python3 -c 'x = bytearray(10**9)'")
+    small = replace(template, hosts=(replace(template.hosts[0], limits=HostLimits(1, 50 << 20)),))
     (host,) = docker_runtime.start(small)
     ended = host.wait()
     assert (ended.code, ended.reason) == (137, "it ran out of memory")
@@ -195,11 +195,11 @@ def test_remove_deletes_the_volumes_of_the_image(tmp_path: Path, docker_runtime:
         container = engine.containers.create(image_name("serve"))
         image = container.commit(changes="VOLUME /scratch")
         container.remove()
-        whole = plan(tmp_path, "exit 0")
-        docker_runtime.start(replace(whole, hosts=(replace(whole.hosts[0], image=str(image.id)),)))
+        template = plan(tmp_path, "exit 0")
+        docker_runtime.start(replace(template, hosts=(replace(template.hosts[0], image=str(image.id)),)))
         (container,) = list_containers(Home(tmp_path / "home"))
         (volume,) = (mount["Name"] for mount in container.attrs["Mounts"] if mount["Destination"] == "/scratch")
-        docker_runtime.remove(whole.name)
+        docker_runtime.remove(template.name)
         engine.images.remove(str(image.id))
         with pytest.raises(NotFound):
             engine.volumes.get(volume)

@@ -221,7 +221,7 @@ def test_attributes_choose_model_version_and_signature(model: TensorFlowModel) -
     body = '{"instances": [[1, 0, 0]]}'
     assert invoke(model, body, attributes="tfs-model-name=other").body == b'{"predictions":[[100.0]]}'
     assert invoke(model, body, attributes="tfs-model-version=2,tfs-method=predict").body == b'{"predictions":[[2.0]]}'
-    with pytest.raises(HttpError, match="output 'total' has shape"):  # CSV with one column is a row of integers
+    with pytest.raises(HttpError, match="output 'total' has shape"):  # each CSV row is one integer
         invoke(model, "1\n2\n", "text/csv", attributes="signature_name=total")
 
 
@@ -336,13 +336,13 @@ def test_servables_are_found_in_each_layout(tmp_path: Path) -> None:
         find_servables(tmp_path)
 
 
-def test_bundle_of_another_framework_is_served_as_by_serve(root: Path) -> None:
+def test_bundle_of_another_framework_is_served(root: Path) -> None:
     with running_server(root, MICROJOBS_JOB=JOB) as server:
         server.wait_until_ready()
         assert server.invoke('{"instances": [[3, 4, 7]], "signature_name": "raw"}').json == {"predictions": [[3.0]]}
 
 
-def test_program_of_the_other_convention_runs_as_by_serve(tmp_path: Path) -> None:
+def test_program_with_model_fn_is_served(tmp_path: Path) -> None:
     code = tmp_path / "model" / "code"
     (code / "lib").mkdir(parents=True)
     (code / "lib" / "greeting.py").write_text("TEXT = 'hello'\n")
