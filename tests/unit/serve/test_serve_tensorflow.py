@@ -283,7 +283,7 @@ def test_input_and_output_handlers_surround_the_model(tmp_path: Path) -> None:
     model = handler_model(tmp_path, IN_AND_OUT)
     response = invoke(model, "1 2 3", "text/plain", "text/plain")
     assert (response.body, response.headers) == (b'{"PREDICTIONS":[[60.0]]}', [("content-type", "text/plain")])
-    assert call(model, "POST", "/v1/models/half:predict", "[]")[0] == 400, "the REST API goes past the handlers"
+    assert call(model, "POST", "/v1/models/half:predict", "[]")[0] == 400, "the REST API bypasses the handlers"
     with pytest.raises(
         HttpError, match=r"the model's own code failed: ValueError: input 'x' has shape \(1, 2\)"
     ) as caught:
