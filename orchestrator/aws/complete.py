@@ -39,7 +39,7 @@ def make_complete(settings: Settings) -> CompleteRequest:
 
 
 def _list_additions(settings: Settings, kind: Kind, request: Members) -> Iterator[tuple[str, object]]:
-    """Yield the members to add to a request's definition, by path."""
+    """Yield the path and the value of each member to add to `kind.definition(request)`."""
     if kind.aws.network and settings.subnets:
         yield kind.aws.network, {"Subnets": [*settings.subnets], "SecurityGroupIds": [*settings.security_groups]}
     if settings.kms_key:

@@ -41,7 +41,7 @@ def add_parser(subparsers: "Subparsers") -> None:
     up.add_argument("--guard-image", metavar="IMAGE", help=guards)
     services = "forward requests for another AWS service to an emulator; repeatable"
     up.add_argument("--service", type=_parse_pair, action="append", metavar="NAME=URL", help=services)
-    up.add_argument("--tied", action="store_true", help=argparse.SUPPRESS)  # stop the server after its last user
+    up.add_argument("--tied", action="store_true", help=argparse.SUPPRESS)  # stop when no process uses the server
     up.set_defaults(call=_up)
     verbs.add_parser("down", help="stop the server, its jobs and endpoints").set_defaults(call=_down)
     verbs.add_parser("status", help="show whether the server runs, and its address").set_defaults(call=_status)

@@ -45,7 +45,7 @@ class GreetingRun:
         return MAX_RUNTIME_SECONDS - self.job.store_start()
 
     def _make_plan(self, folder: Path) -> Plan:
-        """Return the plan. The host finds the files of the folder `files` below the root of the contract."""
+        """Return the plan. The runtime copies the content of `files` to the contract's root before the host starts."""
         files = folder / "files"
         files.mkdir()
         script = f"echo hello from {self.job.name}"

@@ -58,7 +58,7 @@ def test_scripts_of_estimators_run(in_containers: LocalServer, tmp_path: Path) -
 
 
 @pytest.mark.timeout(1500)
-def test_notebook_runs_in_its_own_words(in_containers: LocalServer, boston: Path, tmp_path: Path) -> None:
+def test_cells_of_the_housing_notebook_run(in_containers: LocalServer, boston: Path, tmp_path: Path) -> None:
     version = own_images.find_locked_version("train-tensorflow", "tensorflow-cpu")
     arguments = (boston, in_containers.address.bucket, version)
     results = json.loads(run_program("sdk290", in_containers, tmp_path, "notebook_cells.py", *arguments)[-1])

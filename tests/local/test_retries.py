@@ -26,7 +26,16 @@ from tests.local.clients import LocalServer, running_server, wait_until
 from tests.local.runtimes.processes import make_home, make_tiny_repository
 from tests.local.test_spot import secondary_statuses
 
-TWICE = ["Starting", "Downloading", "Training", "Starting", "Downloading", "Training", "Uploading", "Completed"]
+RETRIED_STATUSES = [
+    "Starting",
+    "Downloading",
+    "Training",
+    "Starting",
+    "Downloading",
+    "Training",
+    "Uploading",
+    "Completed",
+]
 
 
 def retry_strategy(number: int) -> dict[str, Any]:
@@ -50,7 +59,7 @@ def test_job_is_retried_after_its_container_was_removed(local: LocalServer) -> N
     name = local.start_training("echo ready; sleep 2; echo done", **retry_strategy(1))
     local.wait_for_log(name, "ready")
     remove_container(name)
-    assert secondary_statuses(local.wait_for_end(name)) == TWICE
+    assert secondary_statuses(local.wait_for_end(name)) == RETRIED_STATUSES
     lines = local.read_logs("TrainingJobs", name)["algo-1"]
     assert [line for line in lines if line[0] != "["] == ["ready", "ready", "done"]
     assert any("another program removed its container" in line and "retry 1 of 1" in line for line in lines)
@@ -86,7 +95,7 @@ def test_job_is_retried_after_its_server_was_killed(tmp_path: Path) -> None:
         os.kill(local.address.pid, signal.SIGKILL)
         wait_until(lambda: control.find_server(local.home), lambda address: address is None)
         second = LocalServer(local.home, control.start(local.home, Config(port=0, runtime="process")))
-        assert secondary_statuses(second.wait_for_end(retried)) == TWICE
+        assert secondary_statuses(second.wait_for_end(retried)) == RETRIED_STATUSES
         assert "the local server ended while the job ran" in second.wait_for_end(lost)["FailureReason"]
 
 

@@ -113,7 +113,10 @@ def _write_each(lines: Iterable[Line], write: Callable[[Line], None]) -> Iterato
 
 
 def final_parts(lines: Iterable[Line]) -> Iterator[Line]:
-    """Yield each line once: of a rewritten line, its last part, or the part before it if the last part is blank."""
+    """Yield one `Line` per line of output.
+
+    If a line was split after carriage returns, yield only its last part, or the part before it if the last is blank.
+    """
     part: Line | None = None
     for line in lines:
         if not line.is_whole:

@@ -1,4 +1,4 @@
-"""Rules for names of buckets and for keys, and the paths of keys' files."""
+"""Rules for bucket names and keys, and the path of each key's file."""
 
 import ipaddress
 import re
@@ -10,7 +10,7 @@ MAX_KEY_BYTES = 1024
 """Bytes of UTF-8, as on AWS."""
 
 MAX_SEGMENT_BYTES = 255
-"""Limit between two slashes: the maximum length of a name in file systems."""
+"""Maximum size of a key's part between two slashes: the limit of file systems for one file name."""
 
 # https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucketnamingrules.html
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")

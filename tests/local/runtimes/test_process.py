@@ -183,7 +183,7 @@ HOSTILE = dict.fromkeys(("PYTHONHOME", *EXECUTABLE_VARIABLES, "PATH", "MICROJOBS
 def test_variables_of_the_request_do_not_break_the_images_programs(
     entrypoint: tuple[str, ...] | None, reason: str, start: Start, tmp_path: Path
 ) -> None:
-    """Only our own code writes the failure file: the tiny job crashes on purpose."""
+    """The tiny job crashes on purpose. The failure file proves that the image's modules ran, not those in `shadows`."""
     (tmp_path / "shadows").mkdir()
     for name in ("json", "main", "microjobs", "sitecustomize"):
         (tmp_path / "shadows" / f"{name}.py").write_text("import os\nos._exit(99)\n")
@@ -459,8 +459,8 @@ def run_shim(
 ) -> int:
     """Run a shim without a server; return its exit code. The script sees `folder` at `path`."""
     scratch.mkdir()
-    shown = [str(folder or ""), str(path or "")]
-    command = [sys.executable, "-I", "-S", process_shim.__file__, log, str(scratch), "", *shown, "sh", "-c", script]
+    mount = [str(folder or ""), str(path or "")]
+    command = [sys.executable, "-I", "-S", process_shim.__file__, log, str(scratch), "", *mount, "sh", "-c", script]
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **options
     ) as process:
@@ -483,7 +483,7 @@ def test_output_left_in_the_pipe_at_the_end_is_logged(tmp_path: Path) -> None:
         str(tmp_path / "scratch"),
         *[""] * 3,
     ]
-    # More than one read of the shim, and less than the pipe holds; the shim is stopped until the program has ended.
+    # The shim needs several reads for this output, which fits into the pipe. It is stopped until the program has ended.
     code = "import fcntl, os; fcntl.fcntl(1, fcntl.F_SETPIPE_SZ, 1 << 20); os.kill(os.getppid(), 19)"
     command = [*shim, sys.executable, "-c", f"{code}; os.write(1, b'line\\n' * 100_000)"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as process:
@@ -503,7 +503,7 @@ def test_folders_that_a_job_made_read_only_are_removed(tmp_path: Path) -> None:
 
 
 def drop_capabilities() -> None:
-    """Drop the capabilities with which root can write into read-only folders and mount folders."""
+    """Drop root's capabilities to mount folders and to write into read-only folders."""
     if os.geteuid() == 0:
         for capability in (CAP_DAC_OVERRIDE, CAP_SYS_ADMIN):
             ctypes.CDLL(None).prctl(PR_CAPBSET_DROP, capability, 0, 0, 0)
@@ -538,8 +538,8 @@ def test_missing_root_is_added_to_its_parent_folder(user: str, tmp_path: Path) -
     (folder / "content").write_text("3")
     script = f"cd {parent} && cat other/file link file ml/content && echo 4 > ml/new"
     prepare = drop_capabilities if user == "any-user" else None
-    shown = {"folder": folder, "path": parent / "ml"}
-    code = run_shim(str(tmp_path / "log"), tmp_path / "scratch", script, **shown, preexec_fn=prepare)
+    mount = {"folder": folder, "path": parent / "ml"}
+    code = run_shim(str(tmp_path / "log"), tmp_path / "scratch", script, **mount, preexec_fn=prepare)
     log = (tmp_path / "log").read_text()
     assert code == 0, log
     assert log.endswith(" 1123\n")

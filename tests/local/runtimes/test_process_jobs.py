@@ -63,7 +63,7 @@ def runtime(home: Home) -> Iterator[ProcessRuntime]:
         runtime.remove(folder.name)
 
 
-def arrays(folder: Path, path: str, content: Arrays) -> Input:
+def save_arrays(folder: Path, path: str, content: Arrays) -> Input:
     folder.mkdir(parents=True)
     for name, array in content.items():
         np.save(folder / f"{name}.npy", array)
@@ -73,7 +73,9 @@ def arrays(folder: Path, path: str, content: Arrays) -> Input:
 def channels(folder: Path) -> Sequence[Input]:
     """Return the two channels of a trainer."""
     return [
-        arrays(folder / split, str(ROOT.channel(split)), {name: ARRAYS[name] for name in (f"x_{split}", f"y_{split}")})
+        save_arrays(
+            folder / split, str(ROOT.channel(split)), {name: ARRAYS[name] for name in (f"x_{split}", f"y_{split}")}
+        )
         for split in ("train", "test")
     ]
 
@@ -94,13 +96,13 @@ def four_hosts(folder: Path, content: Arrays = ARRAYS) -> Plan:
         return lambda layout: write_processing_resource_config(layout, ResourceConfig(name, HOSTS))
 
     shares = zip(HOSTS, content.items(), strict=True)
-    inputs = {host: arrays(folder / "inputs" / host, INPUT, dict([share])) for host, share in shares}
+    inputs = {host: save_arrays(folder / "inputs" / host, INPUT, dict([share])) for host, share in shares}
     hosts = (host_plan(folder, "preprocess", name=name, write=write(name), inputs=(inputs[name],)) for name in HOSTS)
     return Plan("processing-job/four-hosts", tuple(hosts))
 
 
 def test_preprocessing_runs_on_one_host(runtime: ProcessRuntime, tmp_path: Path) -> None:
-    plan = host_plan(tmp_path, "preprocess", inputs=(arrays(tmp_path / "input", INPUT, ARRAYS),))
+    plan = host_plan(tmp_path, "preprocess", inputs=(save_arrays(tmp_path / "input", INPUT, ARRAYS),))
     (host,) = runtime.start(Plan("processing-job/one-host", (plan,)))
     assert host.wait() == Exit(0), output(host)
     assert copy_from_host(host, TRAIN, tmp_path / "train")
@@ -108,7 +110,7 @@ def test_preprocessing_runs_on_one_host(runtime: ProcessRuntime, tmp_path: Path)
     assert "scaled 13 features with the statistics of 200 training rows" in output(host)
 
 
-def test_packages_of_a_users_program_are_its_own(runtime: ProcessRuntime, tmp_path: Path) -> None:
+def test_installed_packages_are_not_visible_to_other_jobs(runtime: ProcessRuntime, tmp_path: Path) -> None:
     folder = tmp_path / "code"
     folder.mkdir()
     wheel = make_wheel(folder)

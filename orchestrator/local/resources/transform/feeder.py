@@ -57,7 +57,7 @@ class TransformError(Exception):
 
 @dataclass(frozen=True)
 class Options:
-    """The settings that turn objects into requests and responses into objects."""
+    """Settings for making requests from input objects, and output objects from responses."""
 
     strategy: str
     payload_mb: int

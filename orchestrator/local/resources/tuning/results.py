@@ -109,7 +109,7 @@ class TrialResults:
         }
 
     def _overall_best(self) -> dict[str, Any] | None:
-        """Return the best trial of this job and its parents; None if WarmStartType does not declare them identical."""
+        """Return the best trial of this job and its parents; None unless WarmStartType is IdenticalDataAndAlgorithm."""
         if self._request.get("WarmStartConfig", {}).get("WarmStartType") != "IdenticalDataAndAlgorithm":
             return None
         all_results = [
@@ -123,7 +123,7 @@ class TrialResults:
 def is_worse_than_median(values: Sequence[float], ended: Collection[Sequence[float]], *, minimise: bool) -> bool:
     """Return whether a trial's last value is worse than the median of the ended trials' averages.
 
-    Each average is over the first values of an ended trial, as many as the trial has.
+    The average of an ended trial covers only its first `len(values)` values.
 
     Source: https://docs.aws.amazon.com/sagemaker/latest/dg/automatic-model-tuning-early-stopping.html
 

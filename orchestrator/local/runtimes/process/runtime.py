@@ -77,10 +77,10 @@ class ProcessRuntime:
         environments = [self._environments.ensure(host.image) for host in plan.hosts]
         hosts = self._claim(plan)
         try:
-            with reserve([host.name for host in plan.hosts]) as (network, holders):
+            with reserve([host.name for host in plan.hosts]) as (network, port_sockets):
                 for host, environment in zip(plan.hosts, environments, strict=True):
                     host_network = dataclasses.replace(network, address=network.resolve(host.name))
-                    hosts.append(self._start_host(plan, host, environment, host_network, holders))
+                    hosts.append(self._start_host(plan, host, environment, host_network, port_sockets))
         except BaseException as error:
             self.remove(plan.name)
             if isinstance(error, OSError):
@@ -98,7 +98,12 @@ class ProcessRuntime:
             return self._hosts.setdefault(plan.name, [])
 
     def _start_host(
-        self, plan: Plan, host: HostPlan, environment: Environment, network: Network, holders: Sequence[socket.socket]
+        self,
+        plan: Plan,
+        host: HostPlan,
+        environment: Environment,
+        network: Network,
+        port_sockets: Sequence[socket.socket],
     ) -> ProcessHost:
         folder = self._folder(plan.name) / host.name
         layout = Layout(folder / "root")
@@ -114,7 +119,7 @@ class ProcessRuntime:
                 scratch=("HOME", "MPLCONFIGDIR", *((SOCKET_FOLDER,) if host.port else ())),
                 cpus=self._choose_cpus(host),
                 root=layout.root,
-                inherited_files=(lock, *(holder.fileno() for holder in holders)),
+                inherited_files=(lock, *(port_socket.fileno() for port_socket in port_sockets)),
             )
             os.write(lock, b"%d" % process.pid)
         return ProcessHost(host.name, process, layout)
@@ -148,7 +153,7 @@ class ProcessRuntime:
         _remove(self._folder(plan_name))
 
     def close(self) -> None:
-        """End installations, and all hosts as if the server had died."""
+        """Cancel running installations, and end all hosts in the same way as when the server dies."""
         self._environments.close()
         with self._lock:
             hosts = [host for hosts in self._hosts.values() for host in hosts]
@@ -162,7 +167,10 @@ class ProcessRuntime:
 
 
 def _write_files(host: HostPlan, layout: Layout) -> None:
-    """Write a host's files, inputs and first pipes. Raise CannotRunError for a path outside of the contract's root."""
+    """Write a host's files and inputs, and make the first named pipe of each input in Pipe mode.
+
+    Raise CannotRunError for a path outside of the contract's root.
+    """
     targets = [commands.local_path(layout, item.path) for item in host.inputs]
     files.copy_tree(host.files, layout.root)
     for item, target in zip(host.inputs, targets, strict=True):
