@@ -115,7 +115,7 @@ def test_slow_container_is_a_model_error(invoke: Invoker, model: Model, monkeypa
     model.invoke = slow
     error = invoke.read_model_error()
     assert error["OriginalStatusCode"] == 0
-    assert "timed out while waiting for a response from container primary. It has 0.1 s." in error["Message"]
+    assert "timed out while waiting for a response from container primary. The time limit is 0.1 s." in error["Message"]
     wait_until(lambda: model.requests)
     assert len(model.requests) == 1
 

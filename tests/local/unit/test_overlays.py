@@ -13,4 +13,4 @@ OTHER = '"/var/lib/docker/overlay2/1f/merged/proc/x" cannot be mounted because i
 
 @pytest.mark.parametrize(("reason", "refused"), [(REFUSED, True), (OTHER, False)])
 def test_only_overlay_errors_disable_overlays(reason: str, refused: bool) -> None:
-    assert Overlays(Mock()).is_refusal(APIError("500 Server Error", explanation=reason)) is refused
+    assert Overlays(Mock(version=dict)).is_refusal(APIError("500 Server Error", explanation=reason)) is refused
