@@ -36,7 +36,7 @@ class Timing:
     seconds: float
     """From `docker run` to its end."""
     parts: tuple[float, ...] = ()
-    """Of a job only: seconds of each part, in the table's order."""
+    """Seconds of each part of a job, in the table's order; empty for a script."""
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""Changes of environment variables that direct AWS clients to the local server, as shell commands if necessary."""
+"""Changes of environment variables that direct AWS clients to the local server, and the shell commands for them."""
 
 import json
 import shlex
@@ -21,7 +21,7 @@ Changes = Mapping[str, str | None]
 
 
 def list_changes(values: Mapping[str, str], environ: Mapping[str, str]) -> Changes:
-    """Return the changes that set variables. The first change also saves the earlier values."""
+    """Return the changes that set variables, and that save their earlier values unless values are already saved."""
     changes: dict[str, str | None] = {**values, **dict.fromkeys(CONFLICTING)}
     saved = {} if SAVED in environ else {SAVED: json.dumps({name: environ.get(name) for name in changes})}
     return {**changes, **saved}

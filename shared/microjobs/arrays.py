@@ -74,7 +74,7 @@ class ArrayFile:
         return [range(start, min(start + rows, self.rows)) for start in range(0, self.rows, rows)]
 
     def blocks(self, part: range | None = None) -> Iterator[tuple[int, NDArray[Any]]]:
-        """Yield the blocks of a part, or of the whole array, in order. The index of its first row precedes each block.
+        """Yield the blocks of a part, or of the whole array, in order, each as a pair: index of its first row, values.
 
         A block has shape (≤ block_rows, width) and the dtype of the file. The caller may change it.
 

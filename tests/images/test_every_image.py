@@ -116,9 +116,9 @@ def test_train_and_serve_are_entrypoints(
     job: str, example: Example, prepared_layout: Layout, start_job: StartJob
 ) -> None:
     """ContainerEntrypoint replaces the image's entry point, so PATH has the programs `train` and `serve`."""
-    verb = example.arguments[:1]
-    if verb in (["train"], ["serve"]):
-        started = start_job(job, [], prepared_layout.root, entrypoint=verb)
+    program = example.arguments[:1]
+    if program in (["train"], ["serve"]):
+        started = start_job(job, [], prepared_layout.root, entrypoint=program)
     else:
         started = start_job(job, example.arguments, prepared_layout.root, entrypoint=["python", "-m", "microjobs"])
     if example.is_server:

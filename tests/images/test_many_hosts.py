@@ -110,7 +110,7 @@ def assert_same(found: Layout, expected: Layout) -> None:
 def test_resumed_training_on_two_hosts_equals_one_host(
     job: str, hosts: Callable[[int], Hosts], root: Path, run_job: RunJob
 ) -> None:
-    """Only one host receives the signal, only the first host has checkpoints, and 24 rows in steps of 10 are uneven."""
+    """Only one host receives the signal, only the first host has checkpoints, and the last batch has 4 of 24 rows."""
     request: dict[str, Any] = {"epochs": EPOCHS, "batch_size": 10, "learning_rate": 0.005}
     two = hosts(2)
     two.prepare(**request)
@@ -131,7 +131,7 @@ def test_resumed_training_on_two_hosts_equals_one_host(
 def test_four_hosts_with_uneven_shards_equal_one_host(
     job: str, hosts: Callable[[int], Hosts], root: Path, run_job: RunJob
 ) -> None:
-    """With full batches, so that all rows are in each step. The host that has the scaler has no rows."""
+    """Each step uses all rows (batch size 0). Only the host without rows has the scaler."""
     request: dict[str, Any] = {"epochs": 6, "batch_size": 0, "learning_rate": 0.01}
     four = hosts(4)
     four.prepare("ShardedByS3Key", **request)

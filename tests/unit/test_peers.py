@@ -269,7 +269,7 @@ def test_caller_does_not_wait_for_a_silent_listener(answer: bytes) -> None:
 
 
 def test_caller_waits_for_a_busy_first_host() -> None:
-    """The first host has admitted the caller, and would not admit it again."""
+    """A caller that has sent its proof keeps waiting: the first host has admitted it, and would refuse a new call."""
     server = socket.create_server(("127.0.0.1", 0))
 
     def admit() -> None:

@@ -1,4 +1,4 @@
-"""Training of a Keras network: one step of all hosts and devices at a time."""
+"""Training of a Keras network. All hosts and devices run each step together."""
 
 import io
 from pathlib import Path
@@ -68,7 +68,7 @@ class Training:
         return [*self.network.variables, *self.optimizer.variables]
 
     def begin_epoch(self, epoch: int, order: Indices, loss: float) -> None:
-        self._order, self._total = order, tf.constant(loss)
+        self._order, self._loss_sum = order, tf.constant(loss)
         self._should_stop = self.group.world_size == 1 and bool(self.stop)
         self._log.on_epoch_begin(epoch)
 
@@ -77,19 +77,19 @@ class Training:
 
     def step(self, step: Step) -> None:
         rows, stop = self._order[step.first : step.last], tf.constant(float(bool(self.stop)))
-        self._total, stops = self._step(rows, tf.constant(float(step.total_rows)), self._total, stop)
+        self._loss_sum, stops = self._step(rows, tf.constant(float(step.total_rows)), self._loss_sum, stop)
         # Hosts receive the signal at different times, but all stop after the same step.
         self._should_stop = bool(self.stop) if self.group.world_size == 1 else float(stops) > 0
 
     def _step_everywhere(
-        self, rows: tf.Tensor, total_rows: tf.Tensor, total: tf.Tensor, stop: tf.Tensor
+        self, rows: tf.Tensor, total_rows: tf.Tensor, loss_sum: tf.Tensor, stop: tf.Tensor
     ) -> tuple[tf.Tensor, ...]:
         """Run one step on all hosts. Return the sum of losses so far and the number of hosts with a stop signal."""
         results = self.group.strategy.run(self._step_on_device, args=(rows, total_rows, stop))
         *gradients, loss, stops = self.group.take_first(results)
         # Applied once, not per device, so that the norm of the summed gradients is limited.
         self.optimizer.apply(gradients, self.network.trainable_variables)
-        return total + loss, stops
+        return loss_sum + loss, stops
 
     def _step_on_device(self, rows: tf.Tensor, total_rows: tf.Tensor, stop: tf.Tensor) -> list[tf.Tensor]:
         """Return the sums of gradients, losses and stop flags over all devices of all hosts."""
@@ -102,14 +102,14 @@ class Training:
         return summed
 
     def _compute_gradients(self, x: tf.Tensor, y: tf.Tensor, total_rows: tf.Tensor) -> list[tf.Tensor]:
-        """Return these rows' part of the gradients of the mean loss of all rows, and the sum of their losses."""
+        """Return what these rows add to the gradients of the step's mean loss, and the sum of these rows' losses."""
         with tf.GradientTape() as tape:
             loss = tf.reduce_sum(self._loss(y, self.network(x, training=True)))
-            mean = loss / total_rows  # not of these rows alone: the parts of a batch differ in size, and may be empty
+            mean = loss / total_rows  # by all rows of the step: the devices' parts differ in size, or are empty
         return [*tape.gradient(mean, self.network.trainable_variables), loss]
 
     def epoch_loss(self) -> float:
-        return float(self._total)
+        return float(self._loss_sum)
 
     def test_loss(self) -> float:
         x, y = self._test

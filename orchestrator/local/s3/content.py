@@ -35,7 +35,7 @@ def parse_range(text: str | None, size: int) -> Span | None:
     if not match[1]:  # `bytes=-N` is the last N bytes
         length = min(last, size)
         start = size - length
-    elif match[2] and int(match[2], 16) < int(match[1], 16):  # compares the digits, without a limit of their number
+    elif match[2] and int(match[2], 16) < int(match[1], 16):  # hex has the same order and no limit of digits
         return None
     else:
         start, length = first, min(last, size - 1) - first + 1

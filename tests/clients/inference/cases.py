@@ -166,7 +166,7 @@ OTHER_TYPES = {
 # --- arguments, results and errors of each function ---
 
 ECHO = "import json\ndef {name}:\n    return json.dumps([str(type(v)) + repr(v) for v in ({values})])\n"
-PLAIN = (
+IDENTITY_FUNCTIONS = (
     "def predict_fn(data, model):\n    return data\ndef output_fn(prediction, accept):\n    return prediction\n"
     "def input_fn(body, content_type):\n    return body\n"
 )
@@ -256,7 +256,7 @@ def _defaults() -> Iterable[tuple[str, Program]]:
 
 def _functions() -> Iterable[tuple[str, Program]]:
     for name in ("input_fn", "predict_fn", "output_fn", "transform_fn"):
-        others = "" if name == "transform_fn" else PLAIN
+        others = "" if name == "transform_fn" else IDENTITY_FUNCTIONS
         values = SIGNATURES[name]
         for suffix, parameters in (
             ("", values),
@@ -274,24 +274,27 @@ def _functions() -> Iterable[tuple[str, Program]]:
             )
     for name in ("output_fn", "transform_fn"):
         for what, expression in RETURNS.items():
-            others = PLAIN if name == "output_fn" else ""
+            others = IDENTITY_FUNCTIONS if name == "output_fn" else ""
             yield (
                 f"{name} returns {what}",
                 Program(f"{MODEL}{others}def {name}({SIGNATURES[name]}):\n    return {expression}\n", BODIES),
             )
     for name in ("pre_model_fn", "model_fn", "model_warmup_fn"):
-        yield f"{name} raises", Program(f"{MODEL}{PLAIN}def {name}({SIGNATURES[name]}):\n    raise OSError('no')\n")
+        yield (
+            f"{name} raises",
+            Program(f"{MODEL}{IDENTITY_FUNCTIONS}def {name}({SIGNATURES[name]}):\n    raise OSError('no')\n"),
+        )
         yield (
             f"{name} takes context",
             Program(
-                f"{MODEL}{PLAIN}def {name}({SIGNATURES[name]}, context):\n"
+                f"{MODEL}{IDENTITY_FUNCTIONS}def {name}({SIGNATURES[name]}, context):\n"
                 "    assert context.system_properties['model_dir'] == model_dir\n"
             ),
         )
-        yield f"{name} takes nothing", Program(f"{MODEL}{PLAIN}def {name}():\n    pass\n")
+        yield f"{name} takes nothing", Program(f"{MODEL}{IDENTITY_FUNCTIONS}def {name}():\n    pass\n")
     for name in ("input_fn", "predict_fn", "output_fn"):
-        yield f"{name} takes too little", Program(f"{MODEL}{PLAIN}def {name}(data):\n    return data\n")
-        yield f"{name} takes too much", Program(f"{MODEL}{PLAIN}def {name}(a, b, c, d):\n    return a\n")
+        yield f"{name} takes too little", Program(f"{MODEL}{IDENTITY_FUNCTIONS}def {name}(data):\n    return data\n")
+        yield f"{name} takes too much", Program(f"{MODEL}{IDENTITY_FUNCTIONS}def {name}(a, b, c, d):\n    return a\n")
         yield f"{name} is None", Program(f"{MODEL}def predict_fn(data, model):\n    return data\n{name} = None\n")
         yield (
             f"{name} clashes with transform_fn",
@@ -309,7 +312,7 @@ def _context() -> Iterable[tuple[str, Program]]:
         "context of a request",
         Program(MODEL + CONTEXT, {"": Request(b"x", headers), "bare": Request(b"x", {"Content-Type": CSV})}),
     )
-    setting = "def transform_fn(model, data, content_type, accept, context):\n    context.{call}\n    return 'x'\n"
+    template = "def transform_fn(model, data, content_type, accept, context):\n    context.{call}\n    return 'x'\n"
     for call in (
         "set_response_status(202, 'Later')", "set_response_status(code=429, phrase='Slow', idx=0)",
         "set_all_response_status(503, 'x')",
@@ -317,7 +320,7 @@ def _context() -> Iterable[tuple[str, Program]]:
         "request_processor[0].report_status(418)",
         "request_processor[0].add_response_property('X-Mine', 'yes')",
     ):  # fmt: skip
-        yield f"context.{call}", Program(MODEL + setting.format(call=call))
+        yield f"context.{call}", Program(MODEL + template.format(call=call))
     package = (
         "from sagemaker_inference import content_types, decoder, default_inference_handler, encoder, errors, utils\n"
     )

@@ -265,8 +265,8 @@ def test_restarted_server_resumes_an_update(parts: ServerParts) -> None:
 def test_restarted_server_removes_hosts_of_an_interrupted_update(parts: ServerParts) -> None:
     parts.serve()
     (host,) = parts.running_hosts
-    left = HostPlan("i-old", "model", host.plan.files, host.plan.inputs)
-    parts.runtime.start(Plan("endpoint/e/main/i-old", (left,)))
+    leftover = HostPlan("i-old", "model", host.plan.files, host.plan.inputs)
+    parts.runtime.start(Plan("endpoint/e/main/i-old", (leftover,)))
     second = parts.restart()
     wait_until(lambda: second.running_hosts == [host])
     second.close()
@@ -278,8 +278,8 @@ def test_restarted_server_resumes_a_deletion(parts: ServerParts) -> None:
     request = {"EndpointName": "e", "EndpointConfigName": "c"}
     (variant,) = parts.endpoints.add(request).internal[endpoints.DEPLOYMENT]["Variants"]
     folder = parts.context.make_work_folder("left")
-    left = HostPlan(variant["InstanceId"], "model", folder, (Input(str(LAYOUT.model), folder),))
-    parts.runtime.start(Plan(f"endpoint/e/main/{variant['InstanceId']}", (left,)))
+    leftover = HostPlan(variant["InstanceId"], "model", folder, (Input(str(LAYOUT.model), folder),))
+    parts.runtime.start(Plan(f"endpoint/e/main/{variant['InstanceId']}", (leftover,)))
     parts.context.state.update("endpoint", "e", {"EndpointStatus": "Deleting"}, "Deleting")
     second = parts.restart()
     wait_until(lambda: parts.context.state.get("endpoint", "e") is None)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 BUCKET = "a-bucket"
 
-_ONCE = Config(retries={"total_max_attempts": 1}, s3={"addressing_style": "path"})
+_BASE_CONFIG = Config(retries={"total_max_attempts": 1}, s3={"addressing_style": "path"})
 
 
 @pytest.fixture
@@ -87,7 +87,7 @@ def connect(s3_server: S3Server) -> Iterator["Connect"]:
     clients: list[S3Client] = []
 
     def connect(config: Config | None) -> "S3Client":
-        clients.append(session.client("s3", endpoint_url=s3_server.url, config=_ONCE.merge(config or Config())))
+        clients.append(session.client("s3", endpoint_url=s3_server.url, config=_BASE_CONFIG.merge(config or Config())))
         return clients[-1]
 
     yield connect

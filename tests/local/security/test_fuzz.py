@@ -1,6 +1,7 @@
 """Generated requests to a real server: each response must be one that AWS could send.
 
-FUZZ_REQUESTS: requests for each family of operations. FUZZ_SEED: to have others.
+The environment variable FUZZ_REQUESTS sets the number of requests for each family of operations. Another FUZZ_SEED
+generates other requests.
 """
 
 import json
@@ -26,7 +27,7 @@ from tests.local.security.wire import Answer, Sender
 REQUESTS = int(os.environ.get("FUZZ_REQUESTS", "200"))
 SEED = int(os.environ.get("FUZZ_SEED", "20261122"))
 
-MOST_FINDINGS = 15
+MAX_FINDINGS = 15
 """Number of different failures after which the test stops."""
 
 
@@ -56,11 +57,11 @@ def test_generated_request_gets_a_response_of_aws(stub: LocalServer, family: str
     )
     @given(FAMILIES[family]())
     def ask(request: Request) -> None:
-        if len(findings) >= MOST_FINDINGS:
+        if len(findings) >= MAX_FINDINGS:
             return
         try:
             answer = sender.send_signed(request.service, request.method, request.target, request.headers, request.body)
-            seen[f"{answer.status} {code(answer)}"] += 1
+            seen[f"{answer.status} {get_error_code(answer)}"] += 1
             finding = describe_violation(request, answer)
         except (OSError, HTTPException) as error:
             sender.close()
@@ -82,18 +83,22 @@ def test_generated_request_gets_a_response_of_aws(stub: LocalServer, family: str
 def describe_violation(request: Request, answer: Answer) -> str:
     """Return the differences between a response and those of AWS; empty if there are none."""
     is_bare = request.method == "HEAD"
-    if answer.status >= 500 and code(answer) not in ("NotImplemented", "ServiceUnavailable") and not is_bare:
+    if answer.status >= 500 and get_error_code(answer) not in ("NotImplemented", "ServiceUnavailable") and not is_bare:
         return f"{request.operation.name}: status {answer.status}: {answer.body[:150]!r}"
     if answer.status >= 400:
-        return "" if is_bare or code(answer) else f"{request.operation.name}: no error of AWS's: {answer.body[:100]!r}"
+        return (
+            ""
+            if is_bare or get_error_code(answer)
+            else f"{request.operation.name}: no error of AWS's: {answer.body[:100]!r}"
+        )
     if answer.status >= 300:
         return "" if answer.status == 304 else f"{request.operation.name}: status {answer.status}"
     readable = is_bare or _is_readable(request, answer)
     return "" if readable else f"{request.operation.name}: not readable: {answer.body!r:.200}"
 
 
-def code(answer: Answer) -> str:
-    """Return the code of an error with a message, in JSON, or in the XML of S3 or of the query protocol."""
+def get_error_code(answer: Answer) -> str:
+    """Return the error code in a JSON or XML response: "ok" without an error, empty if code or message is missing."""
     if answer.status < 400:
         return "ok"
     try:
@@ -114,10 +119,12 @@ def _is_readable(request: Request, answer: Answer) -> bool:
     service, shape = request.operation.service_model, request.operation.output_shape
     protocol = service.metadata["protocol"]
     if protocol == "json":
-        is_it = request.headers.get("X-Amz-Target") == f"{service.metadata['targetPrefix']}.{request.operation.name}"
+        should_parse = (
+            request.headers.get("X-Amz-Target") == f"{service.metadata['targetPrefix']}.{request.operation.name}"
+        )
     else:
-        is_it = answer.headers.get("content-type") in ("application/xml", "text/xml")
-    if shape is None or not is_it:
+        should_parse = answer.headers.get("content-type") in ("application/xml", "text/xml")
+    if shape is None or not should_parse:
         return True
     response = {"headers": answer.headers, "status_code": answer.status, "body": answer.body, "context": {}}
     try:

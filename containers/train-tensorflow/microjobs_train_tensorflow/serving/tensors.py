@@ -19,7 +19,7 @@ BYTES = "b64"
 BYTES_SUFFIX = "_bytes"
 """Outputs whose names end with this suffix are written in base64."""
 KINDS = {"f": "fiu", "i": "iu", "u": "iu", "b": "b"}
-"""Kinds of values that a tensor of a kind accepts, by NumPy's codes."""
+"""The kinds of values that a tensor accepts, by the kind of the tensor. Kinds are the codes of NumPy's `dtype.kind`."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class TensorSpec:
     """Type and shape of an input.
 
     Args:
-        dtype: the type of an element; objects are strings.
+        dtype: the type of an element; `object` stands for strings.
         shape: None for an unknown rank; a dimension is None if it may have any size.
     """
 
@@ -92,7 +92,7 @@ def make_array(values: Any, spec: TensorSpec, name: str) -> Array:
 
 
 def _make_numbers(values: Any, dtype: np.dtype[Any], name: str) -> Array:
-    # First: numpy would give each element the width of the longest text, and would convert true to 1.
+    # Checked before `np.array`, which would give each element the width of the longest text, and convert true to 1.
     if contains((str, dict) if dtype.kind == "b" else (str, dict, bool), values):
         raise HttpError(400, f"input {name!r} is {quote(values)}: the signature expects {dtype}")
     try:

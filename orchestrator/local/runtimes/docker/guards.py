@@ -61,7 +61,11 @@ Route = Callable[[float], socket.socket]
 
 
 class Guards:
-    """Creates guards on one engine. The default image is one that the engine has, else `DEFAULT_IMAGE`."""
+    """Creates guards on one engine.
+
+    If no image is configured, guards use `PYTHON_IMAGE` or `DEFAULT_IMAGE` if the engine has it, else the smallest of
+    the project's images. If the engine has none of them, the first one is pulled.
+    """
 
     def __init__(self, client: docker.DockerClient, image: str = "") -> None:
         self._client = client
@@ -117,11 +121,11 @@ class Guards:
             return self._client.images.get(base)
         except ImageNotFound:
             found = [] if self._image_name else self._list_images()
-            repository = f"{os.environ.get('REGISTRY') or 'microjobs'}/"  # derived images inherit the label
-            named = [item for item in found if any(tag.startswith(repository) for tag in item["RepoTags"])]
-            if not named:
+            repository = f"{os.environ.get('REGISTRY') or 'microjobs'}/"  # users' derived images also have the label
+            project_images = [item for item in found if any(tag.startswith(repository) for tag in item["RepoTags"])]
+            if not project_images:
                 return images.pull(self._client, base, MISSING_IMAGE_REMEDY)
-            return self._client.images.get(min(named, key=lambda item: (item["Size"], item["Created"]))["Id"])
+            return self._client.images.get(min(project_images, key=lambda item: (item["Size"], item["Created"]))["Id"])
 
     def _list_images(self) -> Sequence[dict[str, Any]]:
         return docker_engine.list_images(self._client, filters={"label": JOB_IMAGE_LABEL})
