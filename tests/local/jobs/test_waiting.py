@@ -29,7 +29,8 @@ class Tuning:
 
     def __init__(self, home: Home) -> None:
         home.create()
-        home.credentials()  # the server creates them before it starts jobs
+        home.credentials()  # the server creates these two before it starts jobs
+        home.server_key()
         (home.buckets / "bucket").mkdir()
         self.runtime = WaitingRuntime()
         store, settings = ObjectStore(home), Settings("http://127.0.0.1:1")

@@ -89,7 +89,7 @@ def describe_violation(request: Request, answer: Answer) -> str:
         return (
             ""
             if is_bare or get_error_code(answer)
-            else f"{request.operation.name}: no error of AWS's: {answer.body[:100]!r}"
+            else f"{request.operation.name}: not an AWS error: {answer.body[:100]!r}"
         )
     if answer.status >= 300:
         return "" if answer.status == 304 else f"{request.operation.name}: status {answer.status}"
