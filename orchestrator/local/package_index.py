@@ -35,6 +35,7 @@ ACCEPT = "application/vnd.pypi.simple.v1+json, application/vnd.pypi.simple.v1+ht
 PROJECT = re.compile(r"[a-z0-9](?:[a-z0-9-]*[a-z0-9])?")
 """A project's normalized name (PEP 503)."""
 FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+!-]*")
+SHA256 = re.compile(r"[0-9a-f]{64}")
 METADATA = ".metadata"
 """Suffix of the address of a wheel's metadata (PEP 658)."""
 
@@ -195,9 +196,18 @@ class PackageIndex:
 
 
 def parse_page(content_type: str, body: bytes, url: str) -> Iterator[IndexFile]:
-    """Yield the files on an index's page, in JSON (PEP 691) or HTML (PEP 503). Unusual file names are left out."""
+    """Yield the files on an index's page, in JSON (PEP 691) or HTML (PEP 503).
+
+    Files with unusual names or invalid hashes are left out.
+    """
     parse = _parse_json if content_type.partition(";")[0].strip().endswith("+json") else _parse_html
-    return (item for item in parse(body, url) if FILE.fullmatch(item.name) and not item.name.endswith(METADATA))
+    return filter(_is_usable, parse(body, url))
+
+
+def _is_usable(item: IndexFile) -> bool:
+    """Return whether an item's name and hash can be parts of a path in the cache."""
+    is_hash_valid = not item.sha256 or SHA256.fullmatch(item.sha256)
+    return bool(is_hash_valid and FILE.fullmatch(item.name) and not item.name.endswith(METADATA))
 
 
 def _parse_json(body: bytes, url: str) -> Iterator[IndexFile]:
@@ -274,9 +284,10 @@ def _format_anchor(project: str, item: IndexFile) -> str:
 
 def _read_page(path: Path) -> list[IndexFile] | None:
     try:
-        return [IndexFile(**item) for item in json.loads(path.read_text(encoding="utf-8"))]
+        items = [IndexFile(**item) for item in json.loads(path.read_text(encoding="utf-8"))]
     except (OSError, ValueError, TypeError):
         return None
+    return list(filter(_is_usable, items))
 
 
 def _age(path: Path) -> float:

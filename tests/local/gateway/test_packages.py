@@ -17,7 +17,7 @@ from microjobs_orchestrator.local.gateway.chain import Gateway
 from microjobs_orchestrator.local.gateway.listener import Server
 from microjobs_orchestrator.local.gateway.packages import make_package_server
 from microjobs_orchestrator.local.identity import PACKAGES_PATH, PACKAGES_USER
-from microjobs_orchestrator.local.package_index import PackageIndex, parse_page
+from microjobs_orchestrator.local.package_index import NotFoundError, PackageIndex, parse_page
 from tests.packages import JSON, WHEEL_NAME, Upstream, running_package_index
 
 TOKEN = "token-of-the-tests"  # noqa: S105  of the tests
@@ -123,6 +123,22 @@ def test_unusual_file_names_are_left_out(address: str) -> None:
     page = get(address, "simple/tiny/").text
     assert WHEEL_NAME in page
     assert "evil" not in page
+
+
+@pytest.mark.parametrize("source", ["index", "cache"])
+@pytest.mark.parametrize("name", [WHEEL_NAME, f"{WHEEL_NAME}.metadata"])
+def test_hash_that_is_a_path_is_left_out(source: str, name: str, upstream: Upstream, tmp_path: Path) -> None:
+    folder = tmp_path / "outside"
+    folder.mkdir()
+    (folder / name).write_text("content of this machine")
+    if source == "index":
+        upstream.sha256 = str(folder)
+    else:
+        (tmp_path / "cache" / "pages").mkdir(parents=True)
+        item = {"name": WHEEL_NAME, "url": upstream.url, "sha256": str(folder)}
+        (tmp_path / "cache" / "pages" / "tiny.json").write_text(json.dumps([item]))
+    with pytest.raises(NotFoundError):
+        PackageIndex(tmp_path / "cache", {"INDEX_URL": upstream.url}).open("tiny", name)
 
 
 def test_file_with_another_hash_is_neither_complete_nor_cached(
