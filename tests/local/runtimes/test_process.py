@@ -547,6 +547,31 @@ def test_missing_root_is_added_to_its_parent_folder(user: str, tmp_path: Path) -
     assert sorted(names(parent.iterdir())) == ["file", "link", "other"]
 
 
+@pytest.mark.parametrize("user", ["root", "any-user"])
+def test_scratch_folder_does_not_contain_the_parent_folder(user: str, tmp_path: Path) -> None:
+    """A program may empty its scratch folder."""
+    parent, scratch = tmp_path / "parent", tmp_path / "scratch"
+    (parent / "other").mkdir(parents=True)
+    prepare = drop_capabilities if user == "any-user" else None
+    mount = {"folder": tmp_path, "path": parent / "ml"}
+    assert run_shim(str(tmp_path / "log"), scratch, f"find {scratch}", **mount, preexec_fn=prepare) == 0
+    (line,) = (tmp_path / "log").read_text().splitlines()
+    assert line.endswith(f" {scratch}")
+
+
+@pytest.mark.parametrize("user", ["root", "any-user"])
+def test_parent_folder_is_unchanged_if_the_root_cannot_be_added(user: str, tmp_path: Path) -> None:
+    path = tmp_path / "parent" / "ml"
+    path.parent.mkdir()
+    path.write_text("a file")
+    prepare = drop_capabilities if user == "any-user" else None
+    mount = {"folder": tmp_path, "path": path}
+    script = f"touch {path.parent}/new"
+    assert run_shim(str(tmp_path / "log"), tmp_path / "scratch", script, **mount, preexec_fn=prepare) == 0
+    assert "is not available to this process" in (tmp_path / "log").read_text()
+    assert sorted(names(path.parent.iterdir())) == ["ml", "new"]
+
+
 def test_root_that_cannot_be_mounted_is_reported(tmp_path: Path) -> None:
     path = tmp_path / "missing" / "ml"
     assert run_shim(str(tmp_path / "log"), tmp_path / "scratch", "exit 5", folder=tmp_path, path=path) == 5

@@ -36,6 +36,7 @@ MAX_LINE_BYTES = 1 << 20
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36  # linux/prctl.h
 _CLONE_NEWNS, _CLONE_NEWUSER = 0x20000, 0x10000000  # linux/sched.h
 _MS_BIND, _MS_REC, _MS_PRIVATE = 0x1000, 0x4000, 0x40000  # linux/mount.h
+_MNT_DETACH = 2  # sys/mount.h
 
 
 class Log:
@@ -236,12 +237,12 @@ def _prepare_program(prepare: Callable[[], None]) -> None:
     prepare()
 
 
-def show_folder(folder: str, path: str, scratch: str) -> None:
+def show_folder(folder: str, path: str) -> None:
     """Make a folder visible at a path, for this process and its children only. If that fails, print a line about it."""
     try:
         _unshare_mounts()
         if not Path(path).is_dir():
-            _make_mount_point(Path(path), Path(scratch))
+            _make_mount_point(Path(path))
         _mount(folder, path, None, _MS_BIND | _MS_REC)
     except OSError as error:
         reason = f"[microjobs] {path} is not available to this process, because it cannot mount folders ({error}): "
@@ -260,20 +261,32 @@ def _unshare_mounts() -> None:
     _mount("none", "/", None, _MS_REC | _MS_PRIVATE)
 
 
-def _make_mount_point(path: Path, scratch: Path) -> None:
+def _make_mount_point(path: Path) -> None:
     """Replace the parent folder of a missing path by a copy of mounts and links that also has the path."""
-    parent, original = path.parent, scratch / f"original{path.parent.name}"
-    original.mkdir()
-    _mount(str(parent), str(original), None, _MS_BIND | _MS_REC)
-    _mount("none", str(parent), "tmpfs", 0)
+    parent = path.parent
+    # The original folder is reached through a descriptor. A mount of it elsewhere would show the program, and a
+    # program that empties the place of the mount, all files of the machine's folder.
+    original = os.open(parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        _mount("none", str(parent), "tmpfs", 0)
+        try:
+            _mount_entries(Path(f"/proc/self/fd/{original}"), parent)
+            path.mkdir()
+        except OSError:
+            _check(ctypes.CDLL(None, use_errno=True).umount2(str(parent).encode(), _MNT_DETACH))
+            raise
+    finally:
+        os.close(original)
+
+
+def _mount_entries(original: Path, copy: Path) -> None:
     for entry in original.iterdir():
-        copy = parent / entry.name
+        target = copy / entry.name
         if entry.is_symlink():
-            copy.symlink_to(entry.readlink())
+            target.symlink_to(entry.readlink())
             continue
-        copy.mkdir() if entry.is_dir() else copy.touch()
-        _mount(str(entry), str(copy), None, _MS_BIND | _MS_REC)
-    path.mkdir()
+        target.mkdir() if entry.is_dir() else target.touch()
+        _mount(str(entry), str(target), None, _MS_BIND | _MS_REC)
 
 
 def _mount(source: str, target: str, kind: str | None, flags: int) -> None:
@@ -296,7 +309,7 @@ def main(log_path: str, scratch: str, cpus: str, folder: str, path: str, *comman
         os.sched_setaffinity(0, map(int, cpus.split(",")))
     file = Path(log_path).open("ab")  # noqa: SIM115  closed below, because that can fail
     try:
-        prepare = partial(show_folder, folder, path, scratch) if folder else lambda: None
+        prepare = partial(show_folder, folder, path) if folder else lambda: None
         return _run(command, Log(file, _notify_server), prepare)
     finally:
         with contextlib.suppress(OSError):  # a full disk must not change the exit code
