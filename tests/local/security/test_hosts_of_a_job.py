@@ -188,9 +188,9 @@ def test_attacker_cannot_use_a_dask_cluster(anywhere: LocalServer) -> None:
     }
     with contextlib.closing(Attacker(anywhere)) as attacker:
         job = anywhere.process("", instances=2, AppSpecification=application)
+        assert job["ProcessingJobStatus"] == "Completed", job.get("FailureReason")
         assert attacker.called
         assert not attacker.was_obeyed()
-    assert job["ProcessingJobStatus"] == "Completed", job.get("FailureReason")
 
 
 def test_secret_of_a_job_is_new_and_not_logged(anywhere: LocalServer) -> None:
