@@ -18,6 +18,7 @@ from microjobs_orchestrator.doctor.finding import Finding
 from microjobs_orchestrator.failures import LauncherError
 from microjobs_orchestrator.local import control
 from microjobs_orchestrator.local.home import Home
+from microjobs_orchestrator.local.package_settings import choose_certificates, hide_password
 
 REMOTE_PREFIXES = ("tcp://", "ssh://", "http")
 """Prefixes of the addresses of engines that may run on another machine."""
@@ -173,10 +174,9 @@ def check_process_runtime(*, required: bool) -> Finding:
 def check_package_index(environ: Mapping[str, str]) -> Finding:
     """Check that the index of the jobs' Python packages answers."""
     url = next((environ[name] for name in INDEX_VARIABLES if environ.get(name)), DEFAULT_INDEX).rstrip("/")
-    index = f"the package index {re.sub(r'//[^/@]*@', '//', url)}"  # without a password
-    certificates = environ.get("SSL_CERT_FILE") or environ.get("PIP_CERT") or True
+    index = f"the package index {hide_password(url)}"
     try:
-        with requests.get(f"{url}/pip/", timeout=10, verify=certificates, stream=True) as response:
+        with requests.get(f"{url}/pip/", timeout=10, verify=choose_certificates(environ), stream=True) as response:
             status = response.status_code
     except (requests.RequestException, OSError) as error:
         message = f"{index} does not answer ({type(error).__name__}): jobs' packages are installed from it"

@@ -25,6 +25,7 @@ import requests
 from urllib3.exceptions import HTTPError
 
 from microjobs.files import write_text
+from microjobs_orchestrator.local.package_settings import choose_certificates, hide_password
 from microjobs_orchestrator.local.runtimes.base import CannotRunError
 from microjobs_orchestrator.local.space import FreeSpace
 
@@ -89,21 +90,20 @@ class PackageIndex:
 
     Args:
         folder: the cache. It is created when it is needed.
-        environ: INDEX_URL or PIP_INDEX_URL names the index; SSL_CERT_FILE names the accepted certificates.
+        environ: INDEX_URL or PIP_INDEX_URL names the index; see also `choose_certificates`.
     """
 
     def __init__(self, folder: Path, environ: Mapping[str, str] = os.environ) -> None:
         self._folder = folder
         self._url = (environ.get("INDEX_URL") or environ.get("PIP_INDEX_URL") or DEFAULT_INDEX).rstrip("/")
-        self._verify: str | bool = environ.get("SSL_CERT_FILE") or True
+        self._verify = choose_certificates(environ)
         self._paused_until = 0.0
         self._lock = threading.Lock()
 
     @property
     def name(self) -> str:
         """The address of the index without user and password."""
-        parts = urlsplit(self._url)
-        return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+        return hide_password(self._url)
 
     def files(self, project: str) -> Sequence[IndexFile]:
         """Return the files of a project, from the index or, if it does not answer, from the cache.

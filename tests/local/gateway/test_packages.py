@@ -7,6 +7,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import requests
@@ -82,6 +83,26 @@ def test_failing_index_is_reported_without_its_password(address: str, upstream: 
     response = get(address, "simple/tiny/")
     shown = upstream.url.replace("user:password@", "")
     assert (response.status_code, response.reason) == (502, f"{shown} answers 500 Internal Server Error")
+
+
+def test_certificates_come_from_the_folder_of_packages(
+    upstream: Upstream, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used = []
+    send = requests.get
+
+    def get(url: str, **options: Any) -> requests.Response:
+        used.append(options["verify"])
+        return send(url, **options)
+
+    monkeypatch.setattr(requests, "get", get)
+    folder = tmp_path / "packages"
+    folder.mkdir()
+    variables = {"INDEX_URL": upstream.url, "LOCAL_PACKAGES": str(folder), "SSL_CERT_FILE": "of-the-system.crt"}
+    for content in ("", "certificates"):
+        (folder / "ca-certificates.crt").write_text(content)
+        PackageIndex(tmp_path / f"cache{content}", variables).files("tiny")
+    assert used == ["of-the-system.crt", str(folder / "ca-certificates.crt")]
 
 
 def test_unknown_project_and_file_have_status_404(address: str) -> None:

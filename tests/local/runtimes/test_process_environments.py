@@ -97,6 +97,14 @@ def test_packages_come_from_the_local_folder(
     assert done.stdout == "hello\n"
 
 
+def test_passwords_of_indexes_are_not_shown() -> None:
+    variables = {"INDEX_URL": "https://me:secret@one/simple", "TORCH_INDEX_URL": "https://me:a@secret@two/cpu"}
+    text = Installer(None, Path("packages")).describe_sources("torch==2.0+cpu", variables)
+    assert "https://one/simple (INDEX_URL)" in text
+    assert "https://two/cpu (TORCH_INDEX_URL)" in text
+    assert "secret" not in text
+
+
 def test_wrong_package_hash_raises_and_leaves_no_environment(
     wheel: Path, environments: Environments, tmp_path: Path
 ) -> None:

@@ -12,6 +12,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from microjobs_orchestrator.local.package_settings import find_certificates, find_package_folder, hide_password
+
 SOURCE_ONLY = frozenset({"sagemaker-training"})
 """Packages that are published as source only and need a compiler. Script mode needs this one; without it,
 `microjobs.script_mode` raises an error that explains it."""
@@ -54,7 +56,7 @@ class Installer:
         places = [environ.get("PATH", os.defpath), str(Path(sys.executable).parent)]
         uv = shutil.which("uv", path=os.pathsep.join(places))
         works = uv is not None and subprocess.run([uv, "--version"], capture_output=True, check=False).returncode == 0
-        return cls(uv if works else None, Path(environ.get("LOCAL_PACKAGES") or packages).absolute())
+        return cls(uv if works else None, find_package_folder(environ, packages))
 
     @property
     def name(self) -> str:
@@ -75,10 +77,10 @@ class Installer:
 
     def describe_sources(self, package_list: str, environ: Mapping[str, str] = os.environ) -> str:
         """Return a sentence that names the sources of the packages, and the setting for each source."""
-        index = environ.get("INDEX_URL") or "the package index"
+        index = hide_password(environ.get("INDEX_URL") or "the package index")
         text = f"Packages come from {index} (INDEX_URL) and from wheels in {self.packages} (LOCAL_PACKAGES)"
         if "+cpu" in package_list:
-            torch_index = environ.get("TORCH_INDEX_URL", TORCH_INDEX_URL) or "no index"
+            torch_index = hide_password(environ.get("TORCH_INDEX_URL", TORCH_INDEX_URL)) or "no index"
             text += f", PyTorch's CPU build from {torch_index} (TORCH_INDEX_URL)"
         return f'{text}: docs/maintaining/building.md, "Air-gapped", explains these settings'
 
@@ -90,7 +92,6 @@ class Installer:
         # Only PyTorch's own index has its builds for CPUs.
         if "+cpu" in package_list and (index := environ.get("TORCH_INDEX_URL", TORCH_INDEX_URL)):
             values |= {"UV_INDEX": index, "PIP_EXTRA_INDEX_URL": index}
-        certificates = self.packages / "ca-certificates.crt"
-        if certificates.is_file() and certificates.stat().st_size:
+        if certificates := find_certificates(self.packages):
             values |= {"SSL_CERT_FILE": str(certificates), "PIP_CERT": str(certificates)}
         return values
