@@ -4,14 +4,16 @@ import hashlib
 import json
 import threading
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 WHEEL_NAME = "tiny-1.0-py3-none-any.whl"
 JSON = "application/vnd.pypi.simple.v1+json"
+METADATA = b"Metadata-Version: 2.1\nName: tiny\nVersion: 1.0\n"
 
 
 def make_wheel(folder: Path) -> Path:
@@ -19,7 +21,7 @@ def make_wheel(folder: Path) -> Path:
     path = folder / WHEEL_NAME
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("tiny.py", "value = 7\n")
-        archive.writestr("tiny-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: tiny\nVersion: 1.0\n")
+        archive.writestr("tiny-1.0.dist-info/METADATA", METADATA)
         archive.writestr("tiny-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
         archive.writestr("tiny-1.0.dist-info/RECORD", "")
     return path
@@ -32,16 +34,25 @@ class Upstream:
     wheel: bytes
     sha256: str
     url: str = ""
+    metadata: bytes | None = None
+    """The metadata of the wheel, if the index has them. The page states the hash of `METADATA`."""
+    file_url: str = f"../../files/{WHEEL_NAME}"
     requested: list[str] = field(default_factory=list)
+    headers: list[Mapping[str, str]] = field(default_factory=list)
+    """The headers of each request."""
     is_down: bool = False
 
     def respond(self, path: str) -> tuple[int, str, bytes]:
-        file = {"filename": WHEEL_NAME, "url": f"../../files/{WHEEL_NAME}", "hashes": {"sha256": self.sha256}}
+        file: dict[str, Any] = {"filename": WHEEL_NAME, "url": self.file_url, "hashes": {"sha256": self.sha256}}
+        if self.metadata is not None:
+            file["core-metadata"] = {"sha256": hashlib.sha256(METADATA).hexdigest()}
         evil = {"filename": "../evil.whl", "url": "evil.whl", "hashes": {}}
         pages = {
             "/simple/tiny/": (JSON, json.dumps({"files": [file, evil]}).encode()),
             f"/files/{WHEEL_NAME}": ("application/zip", self.wheel),
         }
+        if self.metadata is not None:
+            pages[f"/files/{WHEEL_NAME}.metadata"] = ("text/plain", self.metadata)
         if self.is_down:
             return 500, "text/plain", b""
         return (200, *pages[path]) if path in pages else (404, "text/plain", b"")
@@ -56,6 +67,7 @@ def running_package_index(folder: Path) -> Iterator[Upstream]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             upstream.requested.append(self.path)
+            upstream.headers.append(dict(self.headers))
             status, content_type, body = upstream.respond(self.path)
             self.send_response(status)
             self.send_header("Content-Type", content_type)

@@ -1,7 +1,7 @@
 """Python packages for hosts: a cache between the hosts and the package index of this machine.
 
-Hosts install their users' requirements from this cache, through `pip` or `uv`. Each file is downloaded once, and
-packages that were installed before can be installed without a network. Hosts can read the cache, but not change it.
+Hosts install their users' requirements from this cache, through `pip` or `uv`. Packages that were installed
+before are not downloaded again, and can be installed without a network. Hosts can read the cache, but not change it.
 """
 
 import contextlib
@@ -19,7 +19,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import Any
-from urllib.parse import quote, urljoin, urlsplit
+from urllib.parse import quote, unquote, urljoin, urlsplit
 
 import requests
 from urllib3.exceptions import HTTPError
@@ -44,6 +44,7 @@ FRESH_SECONDS = 600.0
 """Age up to which a cached page is used without a request to the index, as long as PyPI lets clients use it."""
 PAUSE_SECONDS = 60.0
 """Time after a failed request in which cached pages are used at once."""
+DEFAULT_PORTS = {"http": 80, "https": 443}
 TIMEOUTS = (5.0, 60.0)
 """Seconds to connect to the index, and between two bytes."""
 BLOCK_BYTES = 1 << 18
@@ -83,6 +84,7 @@ class IndexFile:
     requires_python: str = ""
     yanked: str | None = None
     has_metadata: bool = False
+    metadata_sha256: str = ""
 
 
 class PackageIndex:
@@ -99,6 +101,11 @@ class PackageIndex:
         self._verify = choose_certificates(environ)
         self._paused_until = 0.0
         self._lock = threading.Lock()
+
+    def remove_partial_files(self) -> None:
+        """Remove the incomplete downloads of a killed server. No other server may use the folder."""
+        for partial in self._folder.glob("files/*/.*"):
+            partial.unlink()
 
     @property
     def name(self) -> str:
@@ -145,14 +152,15 @@ class PackageIndex:
         path = self._folder / "files" / key / name
         if path.is_file():
             return path
-        response = self._get(source.url + (METADATA if is_metadata else ""))
+        response = self._get(source.url + (METADATA if is_metadata else ""), {"Accept-Encoding": "identity"})
         path.parent.mkdir(parents=True, exist_ok=True)
+        space = FreeSpace(path.parent, "Package download")
         try:
-            FreeSpace(path.parent, "Package download").reserve(name, int(response.headers.get("Content-Length") or 0))
+            space.reserve(name, int(response.headers.get("Content-Length") or 0))
         except CannotRunError as error:
             response.close()
             raise NoSpaceError(str(error)) from error
-        return self._download(response, path, "" if is_metadata else source.sha256)
+        return self._download(response, path, source.metadata_sha256 if is_metadata else source.sha256, space)
 
     def _request_page(self, project: str) -> list[IndexFile]:
         with self._get(f"{self._url}/{project}/", {"Accept": ACCEPT}) as response:
@@ -163,31 +171,43 @@ class PackageIndex:
                 raise IndexFailedError(f"the page of {project} in {self.name} cannot be read: {error}") from error
 
     def _get(self, url: str, headers: Mapping[str, str] | None = None) -> requests.Response:
-        own, other = urlsplit(self._url), urlsplit(url)
-        auth = (own.username, own.password or "") if own.username and own.hostname == other.hostname else None
         try:
+            auth = self._choose_credentials(url)
             response = requests.get(url, headers=headers, auth=auth, timeout=TIMEOUTS, verify=self._verify, stream=True)
-        except requests.RequestException as error:
+        except (OSError, ValueError) as error:  # also for missing certificates and invalid addresses
             raise IndexFailedError(f"{self.name} does not answer ({type(error).__name__})") from error
         if response.status_code in (404, 410):
             response.close()
-            raise NotFoundError(f"{self.name} has no {other.path.rstrip('/').rpartition('/')[2]}")
+            raise NotFoundError(f"{self.name} has no {urlsplit(url).path.rstrip('/').rpartition('/')[2]}")
         if not response.ok:
             response.close()
             raise IndexFailedError(f"{self.name} answers {response.status_code} {response.reason}")
         return response
 
-    def _download(self, response: requests.Response, path: Path, sha256: str) -> Generator[bytes]:
-        """Yield a file's content, and store it if it is complete and has the index's hash."""
+    def _choose_credentials(self, url: str) -> tuple[str, str] | None:
+        """Return the index's user and password for addresses of the index's server, and None for other addresses."""
+        index = urlsplit(self._url)
+        if not index.username or _parse_origin(self._url) != _parse_origin(url):
+            return None
+        return unquote(index.username), unquote(index.password or "")
+
+    def _download(self, response: requests.Response, path: Path, sha256: str, space: FreeSpace) -> Generator[bytes]:
+        """Yield a file's content, and store it if it is complete and has the index's hash.
+
+        Raises:
+            CannotRunError: the device is full.
+        """
         digest = hashlib.sha256()
         # Several jobs may download the same file at the same time, so the name of the partial file is unique.
         with contextlib.closing(response), NamedTemporaryFile(dir=path.parent, prefix=".", delete=False) as partial:
             try:
                 for chunk in response.iter_content(BLOCK_BYTES):
+                    space.check(path.name)
                     digest.update(chunk)
                     partial.write(chunk)
                     yield chunk
                 partial.flush()
+                os.fsync(partial.fileno())  # a damaged file would stay in the cache
                 if sha256 and digest.hexdigest() != sha256:
                     raise IndexFailedError(f"{path.name} has another hash than the page of {self.name} states")
                 Path(partial.name).replace(path)
@@ -205,21 +225,23 @@ def parse_page(content_type: str, body: bytes, url: str) -> Iterator[IndexFile]:
 
 
 def _is_usable(item: IndexFile) -> bool:
-    """Return whether an item's name and hash can be parts of a path in the cache."""
-    is_hash_valid = not item.sha256 or SHA256.fullmatch(item.sha256)
-    return bool(is_hash_valid and FILE.fullmatch(item.name) and not item.name.endswith(METADATA))
+    """Return whether an item's name and hashes are valid. They can be parts of a path in the cache."""
+    are_hashes_valid = all(not text or SHA256.fullmatch(text) for text in (item.sha256, item.metadata_sha256))
+    return bool(are_hashes_valid and FILE.fullmatch(item.name) and not item.name.endswith(METADATA))
 
 
 def _parse_json(body: bytes, url: str) -> Iterator[IndexFile]:
     for item in json.loads(body)["files"]:
         yanked = item.get("yanked", False)
+        metadata = item.get("core-metadata", item.get("dist-info-metadata", False))
         yield IndexFile(
             item["filename"],
             urljoin(url, item["url"]),
             item["hashes"].get("sha256", ""),
             item.get("requires-python") or "",
             None if yanked is False else yanked if isinstance(yanked, str) else "",
-            bool(item.get("core-metadata", item.get("dist-info-metadata", False))),
+            bool(metadata),
+            metadata.get("sha256", "") if isinstance(metadata, dict) else "",
         )
 
 
@@ -228,17 +250,22 @@ def _parse_html(body: bytes, url: str) -> Iterator[IndexFile]:
     parser.feed(body.decode())
     for attributes, text in parser.anchors:
         target, _, fragment = urljoin(url, attributes.get("href") or "").partition("#")
-        sha256 = fragment.removeprefix("sha256=") if fragment.startswith("sha256=") else ""
         metadata = attributes.get("data-core-metadata", attributes.get("data-dist-info-metadata", "false"))
         yanked = attributes.get("data-yanked", False)
         yield IndexFile(
             text.strip(),
             target,
-            sha256,
+            _parse_hash(fragment),
             attributes.get("data-requires-python") or "",
             None if yanked is False else yanked or "",
             metadata != "false",
+            _parse_hash(metadata or ""),
         )
+
+
+def _parse_hash(text: str) -> str:
+    """Return the digest in `sha256=DIGEST`; the empty string for other texts."""
+    return text.removeprefix("sha256=") if text.startswith("sha256=") else ""
 
 
 class _AnchorParser(HTMLParser):
@@ -277,7 +304,7 @@ def _format_anchor(project: str, item: IndexFile) -> str:
     if item.yanked is not None:
         attributes["data-yanked"] = item.yanked
     if item.has_metadata:
-        attributes["data-core-metadata"] = "true"
+        attributes["data-core-metadata"] = f"sha256={item.metadata_sha256}" if item.metadata_sha256 else "true"
     text = " ".join(f'{name}="{html.escape(value)}"' for name, value in attributes.items())
     return f"<a {text}>{html.escape(item.name)}</a>"
 
@@ -288,6 +315,12 @@ def _read_page(path: Path) -> list[IndexFile] | None:
     except (OSError, ValueError, TypeError):
         return None
     return list(filter(_is_usable, items))
+
+
+def _parse_origin(url: str) -> tuple[str, str | None, int | None]:
+    """Return the scheme, host and port of an address. Raise ValueError if the address is invalid."""
+    parts = urlsplit(url)
+    return parts.scheme, parts.hostname, parts.port or DEFAULT_PORTS.get(parts.scheme)
 
 
 def _age(path: Path) -> float:

@@ -205,6 +205,8 @@ def _create_gateway(context: Context, registry: Registry, config: Config) -> Gat
     prover = partial(prove, home.server_key(), home.root, os.getpid())
     own_operations = {interruptions.PATH: partial(interruptions.interrupt, registry)}
     forwarder = Forwarder(config.services)
-    packages = make_package_server(PackageIndex(home.packages), make_packages_token(home.server_key()))
+    index = PackageIndex(home.packages)
+    index.remove_partial_files()
+    packages = make_package_server(index, make_packages_token(home.server_key()))
     interceptors = list_interceptors(home.credentials(), services, hosts, prover, forwarder, own_operations, packages)
     return Gateway(interceptors)

@@ -1,13 +1,17 @@
 """The cache of Python packages, with a package index on this machine in place of PyPI."""
 
+import contextlib
 import json
+import os
 import shutil
 import subprocess
 import sys
 import threading
+from base64 import b64encode
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import requests
@@ -19,7 +23,9 @@ from microjobs_orchestrator.local.gateway.listener import Server
 from microjobs_orchestrator.local.gateway.packages import make_package_server
 from microjobs_orchestrator.local.identity import PACKAGES_PATH, PACKAGES_USER
 from microjobs_orchestrator.local.package_index import NotFoundError, PackageIndex, parse_page
-from tests.packages import JSON, WHEEL_NAME, Upstream, running_package_index
+from microjobs_orchestrator.local.runtimes.base import CannotRunError
+from microjobs_orchestrator.local.space import FreeSpace
+from tests.packages import JSON, METADATA, WHEEL_NAME, Upstream, running_package_index
 
 TOKEN = "token-of-the-tests"  # noqa: S105  of the tests
 
@@ -47,6 +53,10 @@ def address(upstream: Upstream, tmp_path: Path) -> Iterator[str]:
 def get(address: str, path: str, password: str = TOKEN, method: str = "GET") -> requests.Response:
     auth = HTTPBasicAuth(PACKAGES_USER, password)
     return requests.request(method, f"http://{address}{PACKAGES_PATH}/{path}", auth=auth, timeout=30)
+
+
+def list_cached_files(folder: Path) -> list[Path]:
+    return [path for path in (folder / "cache" / "files").rglob("*") if path.is_file()]
 
 
 def install(address: str, folder: Path) -> subprocess.CompletedProcess[str]:
@@ -162,6 +172,70 @@ def test_hash_that_is_a_path_is_left_out(source: str, name: str, upstream: Upstr
         PackageIndex(tmp_path / "cache", {"INDEX_URL": upstream.url}).open("tiny", name)
 
 
+@pytest.mark.parametrize("content", [METADATA, b"log in to this network"])
+def test_metadata_is_cached_if_it_has_the_hash_of_the_page(
+    content: bytes, address: str, upstream: Upstream, tmp_path: Path
+) -> None:
+    upstream.metadata = content
+    assert 'data-core-metadata="sha256=' in get(address, "simple/tiny/").text
+    with contextlib.nullcontext() if content == METADATA else pytest.raises(requests.RequestException):
+        assert get(address, f"files/tiny/{WHEEL_NAME}.metadata").content == METADATA
+    assert len(list_cached_files(tmp_path)) == (content == METADATA)
+
+
+def test_credentials_are_decoded(upstream: Upstream, tmp_path: Path) -> None:
+    url = upstream.url.replace("user:password@", "me%40example.org:a%2Fb@")
+    PackageIndex(tmp_path / "cache", {"INDEX_URL": url}).files("tiny")
+    assert upstream.headers[0]["Authorization"] == "Basic " + b64encode(b"me@example.org:a/b").decode()
+
+
+def test_credentials_reach_the_server_of_the_index_only(upstream: Upstream, tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    with running_package_index(tmp_path / "other") as other:
+        address = urlsplit(other.url)
+        upstream.file_url = f"http://{address.hostname}:{address.port}/files/{WHEEL_NAME}"
+        content = PackageIndex(tmp_path / "cache", {"INDEX_URL": upstream.url}).open("tiny", WHEEL_NAME)
+        assert b"".join(content) == other.wheel  # type: ignore[arg-type]  # a generator
+    assert "Authorization" in upstream.headers[0]
+    assert "Authorization" not in other.headers[0]
+
+
+def test_invalid_address_of_a_file_is_reported(address: str, upstream: Upstream) -> None:
+    upstream.file_url = "http://index:port/file"
+    assert get(address, f"files/tiny/{WHEEL_NAME}").status_code == 502
+
+
+def test_download_ends_if_the_device_is_full(
+    upstream: Upstream, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = PackageIndex(tmp_path / "cache", {"INDEX_URL": upstream.url}).open("tiny", WHEEL_NAME)
+    assert not isinstance(content, Path)
+    monkeypatch.setattr(FreeSpace, "available_bytes", lambda _: -1)
+    with pytest.raises(CannotRunError, match="Package download failed"):
+        list(content)
+    assert upstream.headers[-1]["Accept-Encoding"] == "identity"  # so Content-Length is the size of the file
+    assert list_cached_files(tmp_path) == []
+
+
+def test_incomplete_files_of_a_killed_server_are_removed(upstream: Upstream, tmp_path: Path) -> None:
+    index = PackageIndex(tmp_path / "cache", {"INDEX_URL": upstream.url})
+    list(index.open("tiny", WHEEL_NAME))  # type: ignore[arg-type]  # a generator
+    (complete,) = list_cached_files(tmp_path)
+    (complete.parent / ".partial").touch()
+    index.remove_partial_files()
+    assert list_cached_files(tmp_path) == [complete]
+
+
+def test_file_is_on_the_disk_before_it_has_its_name(
+    upstream: Upstream, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A power failure leaves no damaged file."""
+    names: list[str] = []
+    monkeypatch.setattr(os, "fsync", lambda number: names.append(Path(f"/proc/self/fd/{number}").readlink().name))
+    list(PackageIndex(tmp_path / "cache", {"INDEX_URL": upstream.url}).open("tiny", WHEEL_NAME))  # type: ignore[arg-type]
+    assert [name[0] for name in names] == ["."]
+
+
 def test_file_with_another_hash_is_neither_complete_nor_cached(
     address: str, upstream: Upstream, tmp_path: Path
 ) -> None:
@@ -169,7 +243,7 @@ def test_file_with_another_hash_is_neither_complete_nor_cached(
     upstream.wheel = b"other"
     with pytest.raises(requests.RequestException):
         _ = get(address, f"files/tiny/{WHEEL_NAME}").content
-    assert [path for path in (tmp_path / "cache" / "files").rglob("*") if path.is_file()] == []
+    assert list_cached_files(tmp_path) == []
 
 
 def test_aborted_download_leaves_no_file(upstream: Upstream, tmp_path: Path) -> None:
@@ -179,7 +253,7 @@ def test_aborted_download_leaves_no_file(upstream: Upstream, tmp_path: Path) -> 
     assert not isinstance(content, Path)
     next(content)
     content.close()
-    assert [path for path in (tmp_path / "cache" / "files").rglob("*") if path.is_file()] == []
+    assert list_cached_files(tmp_path) == []
 
 
 def test_html_and_json_pages_have_the_same_meaning() -> None:
@@ -208,6 +282,7 @@ def test_html_and_json_pages_have_the_same_meaning() -> None:
         f"https://index/files/tiny/{WHEEL_NAME}",
         "https://index/files/tiny/tiny-0.1.tar.gz",
     ]
+    assert [item.metadata_sha256 for item in from_json] == ["1" * 64, ""]
     assert from_json[0].requires_python == ">=3.8"
     assert from_json[0].yanked == "broken"
     assert from_json[1].yanked is None
