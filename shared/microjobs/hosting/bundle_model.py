@@ -23,6 +23,8 @@ HEADERS = {name: [("content-type", name)] for name in FORMATS}
 class BundleModel:
     """A bundle's model. It is run a few times when it is loaded, so that the first client does not wait."""
 
+    has_routes = False
+
     def __init__(self, bundle: Bundle) -> None:
         self._predictor = Predictor(bundle)
         self._features = bundle.manifest.features

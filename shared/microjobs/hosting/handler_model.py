@@ -41,6 +41,7 @@ class HandlerModel:
     """
 
     is_fast = False
+    has_routes = False
 
     def __init__(
         self,

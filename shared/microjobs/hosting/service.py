@@ -14,6 +14,7 @@ logger = logging.getLogger("microjobs")
 MB = 1024 * 1024
 
 READY = HttpResponse(200, [], b"")
+INVOCATIONS = "/invocations"
 LOADING = HttpError(503, "the model is still loading: wait until /ping answers 200", retry_after="1")
 
 
@@ -31,7 +32,7 @@ class Invocation(NamedTuple):
     attributes: str
     headers: Headers | None = None
     method: str = "POST"
-    path: str = "/invocations"
+    path: str = INVOCATIONS
 
 
 class Model(Protocol):
@@ -39,6 +40,8 @@ class Model(Protocol):
 
     is_fast: bool
     """True if the model answers a small request faster than another thread could take the request over."""
+    has_routes: bool
+    """True if the model reads the method and the path of an invocation; other models get only `POST /invocations`."""
 
     def invoke(self, invocation: Invocation) -> HttpResponse:
         """Answer one invocation.
@@ -102,11 +105,7 @@ class Service:
     def invoke(self, invocation: Invocation, started: float) -> HttpResponse:
         """Answer an invocation that began at `started` (`time.perf_counter`). Errors become responses too."""
         try:
-            if self._model is None:
-                raise LOADING
-            if not invocation.body and invocation.method == "POST":
-                raise HttpError(400, "the body is empty: send rows of features")
-            response = self._model.invoke(invocation)
+            response = self._find_model(invocation).invoke(invocation)
         except HttpError as error:
             response = error.response()
         except Exception:
@@ -114,6 +113,21 @@ class Service:
             response = INTERNAL_ERROR.response()
         self.metrics.record_invocation(response.status, time.perf_counter() - started, response.rows)
         return response
+
+    def _find_model(self, invocation: Invocation) -> Model:
+        """Return the model for an invocation.
+
+        Raises:
+            HttpError: the model is not loaded, it has no routes of its own, or the body is empty.
+        """
+        if self._model is None:
+            raise LOADING
+        if invocation.path != INVOCATIONS and not self._model.has_routes:
+            target = f"{invocation.method} {invocation.path}"
+            raise HttpError(404, f"{target} is not found: this model answers only POST {INVOCATIONS}")
+        if not invocation.body and invocation.method == "POST":
+            raise HttpError(400, "the body is empty: send rows of features")
+        return self._model
 
     def reject(self, error: HttpError, started: float) -> HttpResponse:
         """Return the response to an invocation that never reaches the model."""

@@ -30,6 +30,8 @@ def service(root: Path) -> Service:
 class FakeModel:
     """A model that runs a function of the test."""
 
+    has_routes = False
+
     def __init__(self, run: Any, *, is_fast: bool) -> None:
         self._run = run
         self.is_fast = is_fast
@@ -67,6 +69,8 @@ def test_requests_below_the_prefix_are_invocations_with_their_method_and_path(se
     seen: list[Invocation] = []
 
     class RoutedModel(FakeModel):
+        has_routes = True
+
         def invoke(self, invocation: Invocation) -> HttpResponse:
             seen.append(invocation)
             return HttpResponse(200, [], b"done", 1)
@@ -87,6 +91,20 @@ def test_requests_below_the_prefix_are_invocations_with_their_method_and_path(se
         ("POST", "/invocations", BODY),
     ]
     assert invoke(dispatcher, b"").responses[0][0] == 400, "an invocation needs a body"
+
+
+@pytest.mark.parametrize(("method", "body"), [("DELETE", b""), ("POST", b""), ("POST", BODY)])
+def test_model_without_routes_is_not_run_on_paths_below_the_prefix(service: Service, method: str, body: bytes) -> None:
+    runs: list[bool] = []
+    service.set_model(FakeModel(lambda: runs.append(True), is_fast=True))
+    exchange = FakeExchange()
+    headers = {"content-length": str(len(body))}
+    make_dispatcher(service, route_prefix="/v1/")(FakeHead(method, "/v1/models/a", headers=headers), exchange)
+    if not exchange.responses:
+        exchange.send(body)
+    status, _, content = wait_for_response(exchange)
+    assert (status, runs) == (404, [])
+    assert f"{method} /v1/models/a is not found: this model answers only POST /invocations" in content.decode()
 
 
 def test_other_paths_reach_the_fallback_in_spite_of_the_prefix(service: Service) -> None:

@@ -352,6 +352,7 @@ def test_program_with_model_fn_is_served(tmp_path: Path) -> None:
     with running_server(tmp_path, MICROJOBS_JOB=JOB) as server:
         server.wait_until_ready()
         assert server.invoke("x", "text/plain").body == b"hello"
+        assert "DELETE /v1/models/x is not found" in server.request("DELETE", "/v1/models/x").error
 
 
 @pytest.mark.parametrize(
