@@ -330,9 +330,32 @@ def test_servables_are_found_in_each_layout(tmp_path: Path) -> None:
     save(plain, one, ten, other)
     assert find_servables(plain) == {"model": {1: plain}}
     assert find_servables(tmp_path / "model") == {"model": {1: one, 10: ten}, "Servo": {7: other}}
-    assert find_servables(tmp_path)["top"] == {1: plain}
     save(tmp_path / "b" / "Servo" / "1")
     with pytest.raises(UserError, match="are both named 'Servo': rename one of the folders"):
+        find_servables(tmp_path)
+
+
+def test_savedmodels_without_number_are_models_only_if_none_has_one(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    backup, servo = tmp_path / "backup", tmp_path / "Servo"
+    save(backup, servo)
+    assert find_servables(tmp_path) == {"backup": {1: backup}, "Servo": {1: servo}}
+    assert not caplog.messages
+    save(servo / "1")
+    assert find_servables(tmp_path) == {"Servo": {1: servo / "1"}}
+    reason = "is not served, because other SavedModels are in folders with a number"
+    assert caplog.messages == [f"{servo} {reason}", f"{backup} {reason}"]
+
+
+def test_savedmodels_of_the_program_are_not_served(tmp_path: Path) -> None:
+    save(tmp_path / "code" / "tokenizer" / "1", tmp_path / "export" / "code" / "3")
+    assert find_servables(tmp_path) == {"code": {3: tmp_path / "export" / "code" / "3"}}
+
+
+def test_two_savedmodels_of_one_version_are_an_error(tmp_path: Path) -> None:
+    save(tmp_path / "Servo" / "01", tmp_path / "Servo" / "1")
+    with pytest.raises(UserError, match=r"Servo/01 and .*Servo/1 are both version 1: rename one of the folders"):
         find_servables(tmp_path)
 
 
