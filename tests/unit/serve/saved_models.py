@@ -44,11 +44,27 @@ class Total:
         return {"total": inputs["n"].sum()}
 
 
+class Identity:
+    """Returns its only input, which has one dimension."""
+
+    def __init__(self, dtype: np.dtype[Any]) -> None:
+        self.inputs: Mapping[str, TensorSpec] = {"value": TensorSpec(dtype, (None,))}
+
+    def run(self, inputs: Mapping[str, Array]) -> Mapping[str, Array]:
+        return inputs
+
+
 class FakeModel:
     """A SavedModel with these signatures."""
 
     def __init__(self, factor: float = 1.0) -> None:
-        self.signatures: Mapping[str, Signature] = {"serving_default": Sum(factor), "words": Words(), "total": Total()}
+        self.signatures: Mapping[str, Signature] = {
+            "serving_default": Sum(factor),
+            "words": Words(),
+            "total": Total(),
+            "text": Identity(STRING),
+            "long": Identity(np.dtype(np.int64)),
+        }
 
     def signature_def(self) -> Any:
         return {name: {"method_name": "tensorflow/serving/predict"} for name in self.signatures}

@@ -1,7 +1,5 @@
 """Formats of `/invocations`: bodies become requests for `:predict`, and predictions become responses."""
 
-import csv
-import io
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -9,13 +7,16 @@ import numpy as np
 
 from microjobs.hosting import formats
 from microjobs.hosting.content_negotiation import choose_media_type
-from microjobs.hosting.formats.csv_rows import decode_csv
+from microjobs.hosting.formats.csv_rows import decode_csv, read_fields
 from microjobs.hosting.formats.npy_rows import read_npy
 from microjobs.hosting.media_types import CSV, FORMATS, JSON, JSON_LINES, NPY, SUPPORTED, parse_media_type
 from microjobs.hosting.responses import HttpError, HttpResponse, quote
 
 from .rest_api import Prediction, parse_json
 from .tensors import Signature, TensorSpec
+
+MAX_EXACT_INTEGER = 2**53
+"""Smallest absolute value from which a float64, as which CSV is decoded, may differ from the integer in the text."""
 
 
 def find_format(content_type: str) -> str:
@@ -59,18 +60,35 @@ def _wrap_json(content: Any) -> Any:
 
 
 def _read_csv(text: bytes, inputs: Mapping[str, TensorSpec]) -> Any:
-    """Return the rows. A row with one column is a single value if the input has one dimension."""
+    """Return the rows. A row with one column is a single value if the input has one dimension.
+
+    Raises:
+        HttpError: 400, the body is not CSV, or a field is not a number of the input's kind.
+    """
     if len(inputs) != 1:
         raise HttpError(400, f"the signature has the inputs {', '.join(inputs)}: send them by name, as JSON")
     spec = next(iter(inputs.values()))
     if spec.dtype.kind == "O":
-        rows: Any = list(csv.reader(io.StringIO(text.decode(), newline="")))
+        rows: Any = read_fields(text)
     else:
-        numbers = decode_csv(text)
-        is_integral = spec.dtype.kind in "iu" and bool((numbers == numbers.round()).all())
-        rows = (numbers.astype(np.int64) if is_integral else numbers).tolist()
+        rows = _read_integers(text) if spec.dtype.kind in "iu" else decode_csv(text).tolist()
     is_flat = spec.shape is not None and len(spec.shape) == 1 and all(len(row) == 1 for row in rows)
     return [row[0] for row in rows] if is_flat else rows
+
+
+def _read_integers(text: bytes) -> Any:
+    text = text.strip(b"\r\n")
+    numbers = decode_csv(text)
+    if (abs(numbers) < MAX_EXACT_INTEGER).all() and (numbers == numbers.round()).all():
+        return numbers.astype(np.int64).tolist()
+    return [[_parse_integer(field, row) for field in fields] for row, fields in enumerate(read_fields(text))]
+
+
+def _parse_integer(field: str, row: int) -> int:
+    try:
+        return int(field)
+    except ValueError:
+        raise HttpError(400, f"row {row} has {quote(field)}: the signature expects integers") from None
 
 
 def make_response(prediction: Prediction, content_type: str, accept: str) -> HttpResponse:

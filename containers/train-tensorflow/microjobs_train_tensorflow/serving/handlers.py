@@ -45,7 +45,7 @@ class Context:
     method: str
     rest_uri: str
     custom_attributes: str | None
-    request_content_type: str | None
+    request_content_type: str
     accept_header: str
     content_length: int
 

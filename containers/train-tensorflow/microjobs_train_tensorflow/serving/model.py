@@ -7,12 +7,12 @@ from pathlib import Path
 from microjobs.bundle import SERVING_DEFAULT
 from microjobs.hosting.content_negotiation import parse_attribute
 from microjobs.hosting.media_types import JSON
-from microjobs.hosting.responses import HttpError, HttpResponse
+from microjobs.hosting.responses import HttpError, HttpResponse, quote
 from microjobs.hosting.service import Invocation
 from microjobs.hosting.user_program import import_program
 
 from . import formats, handlers
-from .rest_api import PREFIX, RestApi, SavedModel, find_signature, predict
+from .rest_api import MAX_VERSION_DIGITS, PREFIX, RestApi, SavedModel, find_signature, predict
 
 NAME, VERSION, METHOD, SIGNATURE = "tfs-model-name", "tfs-model-version", "tfs-method", "signature_name"
 """Attributes of X-Amzn-SageMaker-Custom-Attributes. AWS's image defines all except `signature_name`."""
@@ -54,8 +54,8 @@ class TensorFlowModel:
         if method != PREDICT:
             raise HttpError(400, f"{METHOD} {method!r} is not supported: use {PREDICT}, with {SIGNATURE} if necessary")
         name, version = read(NAME) or self._default_name, read(VERSION)
-        if version is not None and not version.isdecimal():
-            raise HttpError(400, f"{VERSION} {version!r} is not a number")
+        if version is not None and not (version.isdecimal() and len(version) <= MAX_VERSION_DIGITS):
+            raise HttpError(400, f"{VERSION} {quote(version)} is not a number of at most {MAX_VERSION_DIGITS} digits")
         if self._handler is not None:
             context = self._make_context(invocation, name, version)
             return handlers.run_handler(self._handler, self._program, invocation.body, context)
@@ -76,7 +76,7 @@ class TensorFlowModel:
             method=PREDICT,
             rest_uri=f"{self._address}{path}:{PREDICT}",
             custom_attributes=invocation.attributes or None,
-            request_content_type=invocation.content_type or None,
+            request_content_type=invocation.content_type or JSON,
             accept_header=invocation.accept if invocation.accept not in ("", "*/*") else JSON,
             content_length=len(invocation.body),
         )

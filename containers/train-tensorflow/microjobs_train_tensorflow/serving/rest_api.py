@@ -17,7 +17,11 @@ from . import tensors
 from .tensors import Array, Signature
 
 PREFIX = "/v1/models/"
-PATH = re.compile(rf"{PREFIX}(?P<name>[^/:]+)(?:/versions/(?P<version>\d+))?(?P<action>/metadata|:\w+)?")
+MAX_VERSION_DIGITS = 18
+"""All numbers with so many digits have 64 bits, as TensorFlow Serving's versions do."""
+PATH = re.compile(
+    rf"{PREFIX}(?P<name>[^/:]+)(?:/versions/(?P<version>\d{{1,{MAX_VERSION_DIGITS}}}))?(?P<action>/metadata|:\w+)?"
+)
 MEMBERS = {"signature_name", "instances", "inputs"}
 
 

@@ -1,7 +1,6 @@
 """Conversion between JSON values and the tensors of a signature, in TensorFlow Serving's row and column formats."""
 
 import base64
-import binascii
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -127,11 +126,13 @@ def _encode_strings(value: Any, name: str) -> Any:
     """Return nested lists with bytes in place of strings and of objects with base64."""
     if isinstance(value, list):
         return [_encode_strings(item, name) for item in value]
-    if isinstance(value, str | bytes):
-        return value if isinstance(value, bytes) else value.encode()
+    if isinstance(value, bytes):
+        return value
     try:
+        if isinstance(value, str):
+            return value.encode()
         return base64.b64decode(value[BYTES], validate=True)
-    except (TypeError, KeyError, binascii.Error):
+    except (TypeError, KeyError, ValueError):  # ValueError: not base64, or half of a surrogate pair
         raise HttpError(
             400, f'input {name!r} contains {quote(value)}: send text, or bytes as {{"{BYTES}": "…"}}'
         ) from None

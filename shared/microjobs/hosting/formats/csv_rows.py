@@ -2,12 +2,15 @@
 
 import csv
 import io
+import sys
 
 import numpy as np
 
 from ..responses import HttpError, quote
 from .json_rows import parse_plain_rows
 from .rows import Numbers, ragged_rows_error
+
+csv.field_size_limit(sys.maxsize)  # the limit of the body's size is enough, and a text may be long
 
 HINTS = {
     "\0": "send UTF-8, or name the encoding in Content-Type, as in text/csv; charset=utf-16-le",
@@ -26,11 +29,20 @@ def decode_csv(body: bytes) -> Numbers:
     return _decode_quoted_csv(body) if rows is None else rows
 
 
-def _decode_quoted_csv(body: bytes) -> Numbers:
+def read_fields(body: bytes) -> list[list[str]]:
+    """Return the text of each field.
+
+    Raises:
+        HttpError: 400, the body is not CSV.
+    """
     try:
-        lines = list(csv.reader(io.StringIO(body.decode(), newline="")))
+        return list(csv.reader(io.StringIO(body.decode(), newline="")))
     except (UnicodeDecodeError, csv.Error) as error:
         raise HttpError(400, f"the body is not CSV: {error}") from None
+
+
+def _decode_quoted_csv(body: bytes) -> Numbers:
+    lines = read_fields(body)
     rows = [[_parse_number(line, row, column) for column in range(len(line))] for row, line in enumerate(lines)]
     try:
         return np.array(rows, np.float64)
