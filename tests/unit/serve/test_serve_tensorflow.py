@@ -1,9 +1,8 @@
-"""TensorFlow Serving's REST API and its handlers, without TensorFlow; tests/images/test_hosting.py runs SavedModels."""
+"""TensorFlow Serving's REST API without TensorFlow; tests/images/test_hosting.py runs SavedModels."""
 
 import io
 import json
 import math
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,17 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from microjobs.errors import UserError
 from microjobs.hosting.responses import HttpError, HttpResponse
 from microjobs.hosting.service import Invocation
 from microjobs_train_tensorflow.serving.model import TensorFlowModel
 from microjobs_train_tensorflow.serving.rest_api import RestApi
-from microjobs_train_tensorflow.serving.servables import find_servables
-from tests.conftest import CONTAINERS
-from tests.unit.serve.conftest import running_server
 from tests.unit.serve.saved_models import fake_models
 
-JOB = str(CONTAINERS / "train-tensorflow")
 MEMBERS = ("instances", "inputs")
 SIGNATURES = ("serving_default", "words", "total", "text", "long")
 
@@ -289,153 +283,3 @@ def test_errors_name_the_value_and_the_remedy(
         invoke(model, *request_parts)
     assert caught.value.status == expected[0]
     assert expected[1] in str(caught.value)
-
-
-IN_AND_OUT = """
-import json
-
-def input_handler(data, context):
-    assert context.request_content_type == "text/plain" and context.content_length == 5, context
-    return json.dumps({"instances": [[float(n) for n in data.read().decode().split()]]})
-
-def output_handler(response, context):
-    if response.status_code != 200:
-        raise ValueError(response.json()["error"])
-    return response.content.decode().upper(), context.accept_header
-"""
-
-DIRECT = """
-import requests
-
-def handler(data, context):
-    response = requests.post(context.rest_uri, data=data, timeout=30)
-    return response.content, "application/x-" + context.custom_attributes.partition("=")[2]
-"""
-
-
-def handler_model(tmp_path: Path, text: str) -> TensorFlowModel:
-    program = tmp_path / f"program_{abs(hash(text))}.py"
-    program.write_text(text)
-    return TensorFlowModel(fake_models(), "half", program)
-
-
-def test_input_and_output_handlers_surround_the_model(tmp_path: Path) -> None:
-    model = handler_model(tmp_path, IN_AND_OUT)
-    response = invoke(model, "1 2 3", "text/plain", "text/plain")
-    assert (response.body, response.headers) == (b'{"PREDICTIONS":[[60.0]]}', [("content-type", "text/plain")])
-    assert call(model, "POST", "/v1/models/half:predict", "[]")[0] == 400, "the REST API bypasses the handlers"
-    with pytest.raises(
-        HttpError, match=r"the model's own code failed: ValueError: input 'x' has shape \(1, 2\)"
-    ) as caught:
-        invoke(model, "1  2 ", "text/plain")
-    assert caught.value.status == 500
-
-
-def test_handler_reaches_the_rest_api_at_its_address(tmp_path: Path) -> None:
-    model = handler_model(tmp_path, DIRECT)
-    response = invoke(model, '{"instances": [[1, 2, 3]]}', attributes="tfs-model-version=2")
-    assert (response.body, response.headers) == (b'{"predictions":[[12.0]]}', [("content-type", "application/x-2")])
-
-
-@pytest.mark.parametrize(
-    ("text", "reason"),
-    [
-        ("def handler(data, context): return {}, 'text/plain'", "a handler returned dict: return text or bytes"),
-        ("def handler(data, context): return context.channel", "no gRPC interface: send requests to context.rest_uri"),
-        ("def handler(data, context): raise SystemExit(1)", "SystemExit: 1"),
-        ("def handler(data, context): return b'', 'a\\nb'", "is not valid in a header"),
-    ],
-)
-def test_failing_handler_is_500(tmp_path: Path, text: str, reason: str) -> None:
-    with pytest.raises(HttpError) as caught:
-        invoke(handler_model(tmp_path, text), "[]")
-    assert caught.value.status == 500
-    assert reason in str(caught.value)
-
-
-def test_one_handler_of_two_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="defines input_handler without output_handler: define both, or handler"):
-        handler_model(tmp_path, "def input_handler(data, context): return data")
-
-
-def save(*paths: Path) -> None:
-    for path in paths:
-        path.mkdir(parents=True)
-        (path / "saved_model.pb").write_bytes(b"")
-
-
-def test_servables_are_found_in_each_layout(tmp_path: Path) -> None:
-    assert find_servables(tmp_path) == {}
-    plain, one, ten, other = (tmp_path / name for name in ("top", "model/1", "model/10", "model/export/Servo/7"))
-    save(plain, one, ten, other)
-    assert find_servables(plain) == {"model": {1: plain}}
-    assert find_servables(tmp_path / "model") == {"model": {1: one, 10: ten}, "Servo": {7: other}}
-    save(tmp_path / "b" / "Servo" / "1")
-    with pytest.raises(UserError, match="are both named 'Servo': rename one of the folders"):
-        find_servables(tmp_path)
-
-
-def test_savedmodels_without_number_are_models_only_if_none_has_one(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    backup, servo = tmp_path / "backup", tmp_path / "Servo"
-    save(backup, servo)
-    assert find_servables(tmp_path) == {"backup": {1: backup}, "Servo": {1: servo}}
-    assert not caplog.messages
-    save(servo / "1")
-    assert find_servables(tmp_path) == {"Servo": {1: servo / "1"}}
-    reason = "is not served, because other SavedModels are in folders with a number"
-    assert caplog.messages == [f"{servo} {reason}", f"{backup} {reason}"]
-
-
-def test_savedmodels_of_the_program_are_not_served(tmp_path: Path) -> None:
-    save(tmp_path / "code" / "tokenizer" / "1", tmp_path / "export" / "code" / "3")
-    assert find_servables(tmp_path) == {"code": {3: tmp_path / "export" / "code" / "3"}}
-
-
-def test_two_savedmodels_of_one_version_are_an_error(tmp_path: Path) -> None:
-    save(tmp_path / "Servo" / "01", tmp_path / "Servo" / "1")
-    with pytest.raises(UserError, match=r"Servo/01 and .*Servo/1 are both version 1: rename one of the folders"):
-        find_servables(tmp_path)
-
-
-def test_bundle_of_another_framework_is_served(root: Path) -> None:
-    with running_server(root, MICROJOBS_JOB=JOB) as server:
-        server.wait_until_ready()
-        assert server.invoke('{"instances": [[3, 4, 7]], "signature_name": "raw"}').json == {"predictions": [[3.0]]}
-
-
-def test_program_with_model_fn_is_served(tmp_path: Path) -> None:
-    code = tmp_path / "model" / "code"
-    (code / "lib").mkdir(parents=True)
-    (code / "lib" / "greeting.py").write_text("TEXT = 'hello'\n")
-    (code / "inference.py").write_text(
-        "import greeting\ndef model_fn(folder): return greeting.TEXT\ndef transform_fn(m, b, c, a): return m, c\n"
-    )
-    with running_server(tmp_path, MICROJOBS_JOB=JOB) as server:
-        server.wait_until_ready()
-        assert server.invoke("x", "text/plain").body == b"hello"
-        assert "DELETE /v1/models/x is not found" in server.request("DELETE", "/v1/models/x").error
-
-
-@pytest.mark.parametrize(
-    ("file", "environment", "reason"),
-    [
-        (
-            "model.keras",
-            {},
-            "has no SavedModel, code/inference.py or bundle of the train jobs. It contains model.keras; save",
-        ),
-        ("code/inference.py", {}, "has no SavedModel, which inference.py needs. It contains code/"),
-        ("1/saved_model.pb", {"SAGEMAKER_TFS_DEFAULT_MODEL_NAME": "x"}, "is 'x', but the model folder has model"),
-    ],
-)
-def test_missing_model_error_names_the_files_found(
-    tmp_path: Path, file: str, environment: dict[str, str], reason: str
-) -> None:
-    path = tmp_path / "model" / file
-    path.parent.mkdir(parents=True)
-    path.write_text("def handler(data, context): return data, 'text/plain'\n")
-    with running_server(tmp_path, MICROJOBS_JOB=JOB, **environment) as server:
-        assert server.wait() == 2
-    assert reason in (server.failure or "")

@@ -6,10 +6,8 @@ https://github.com/aws/deep-learning-containers, "TensorFlow Serving container",
 
 import io
 import logging
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import ModuleType
 from typing import Any
 
@@ -17,7 +15,6 @@ import requests
 
 from microjobs.errors import UserError
 from microjobs.hosting.handler_context import check_header
-from microjobs.hosting.media_types import JSON
 from microjobs.hosting.responses import HttpError, HttpResponse
 from microjobs.hosting.user_program import PARAMETERS, TENSORFLOW_SERVING_FUNCTIONS, summary
 
@@ -124,29 +121,3 @@ def _to_requests_response(response: HttpResponse, uri: str) -> requests.Response
     result.encoding, result.url = "utf-8", uri
     result.raw = io.BytesIO(response.body)
     return result
-
-
-def start_rest_server(api: RestApi) -> str:
-    """Serve the REST API on a free port of the loopback interface in a thread, and return its address.
-
-    A handler runs in the thread that predicts, so its own requests need another one.
-    """
-
-    class Exchange(BaseHTTPRequestHandler):
-        def _answer(self) -> None:
-            body = self.rfile.read(int(self.headers.get("content-length") or 0))
-            response = api.answer(self.command, self.path, body)
-            self.send_response(response.status)
-            self.send_header("content-type", JSON)
-            self.send_header("content-length", str(len(response.body)))
-            self.end_headers()
-            self.wfile.write(response.body)
-
-        do_GET = do_POST = _answer  # noqa: N815  the base class defines these names
-
-        def log_message(self, *_: object) -> None:
-            """Log nothing: the handler knows what it requests."""
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Exchange)
-    threading.Thread(target=server.serve_forever, name="rest", daemon=True).start()
-    return f"http://127.0.0.1:{server.server_port}"

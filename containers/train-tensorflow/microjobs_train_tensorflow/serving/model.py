@@ -13,6 +13,7 @@ from microjobs.hosting.user_program import import_program
 
 from . import formats, handlers
 from .rest_api import MAX_VERSION_DIGITS, PREFIX, RestApi, SavedModel, find_signature, predict
+from .rest_server import RestServer
 
 NAME, VERSION, METHOD, SIGNATURE = "tfs-model-name", "tfs-model-version", "tfs-method", "signature_name"
 """Attributes of X-Amzn-SageMaker-Custom-Attributes. AWS's image defines all except `signature_name`."""
@@ -43,7 +44,7 @@ class TensorFlowModel:
         self._handler: handlers.Handler | None = None
         if program is not None:
             self._handler = handlers.read_handler(import_program(program), program.name, self._api)
-            self._address = handlers.start_rest_server(self._api)
+            self._address = RestServer(self._api).address
 
     def invoke(self, invocation: Invocation) -> HttpResponse:
         """See `microjobs.hosting.service.Model`."""
