@@ -21,6 +21,7 @@ from microjobs.hosting.service import Model
 from microjobs.hosting.user_program import find_program, import_program
 from microjobs.hosting.user_requirements import ensure_installed
 
+from ..environment import prepare_tensorflow
 from .rest_api import PREFIX
 from .servables import Versions, find_servables
 
@@ -62,20 +63,24 @@ def _choose_default(servables: Mapping[str, Versions], name: str) -> str:
 def _load(
     servables: Mapping[str, Versions], default_name: str, program: Path | None, folder: Path, accept: str
 ) -> Model:
-    """Load the models in a worker. A program of another convention is run as by the image serve."""
+    """Load the models in a worker. A program of another convention is run as by the image serve.
+
+    TensorFlow is configured before the program is imported: a tensor that the program makes would be too early.
+    """
+    prepare_tensorflow()
+    if servables:
+        from .saved_models import configure
+
+        configure()
     if program is not None:
-        sys.path.append(str(program.parent / "lib"))  # AWS's image finds users' packages in code/lib
+        sys.path.insert(0, str(program.parent / "lib"))  # AWS's image finds users' packages in code/lib first
         from . import handlers
 
         if not handlers.follows_convention(import_program(program)):
             return HandlerModel(program, folder, accept)
         if not servables:
             raise no_model_error(folder, f"SavedModel, which {program.name} needs", REMEDY)
-    from ..environment import prepare_tensorflow
-
-    prepare_tensorflow()
     from .model import TensorFlowModel
-    from .saved_models import configure, load_models
+    from .saved_models import load_models
 
-    configure()
     return TensorFlowModel(load_models(servables), default_name, program)
