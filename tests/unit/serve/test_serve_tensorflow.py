@@ -158,6 +158,12 @@ def test_no_body_fails_the_server(signature: str, member: str, value: Any) -> No
     assert response.status in ((200, 400, 500) if is_expected_to_fail else (200, 400)), response.body
 
 
+@given(st.lists(TEXTS | st.fixed_dictionaries({"b64": TEXTS}), min_size=1, max_size=2))
+def test_no_text_fails_the_server(texts: list[Any]) -> None:
+    body = json.dumps({"signature_name": "text", "inputs": texts}).encode()
+    assert RestApi(fake_models()).answer("POST", "/v1/models/half:predict", body).status in (200, 400)
+
+
 @pytest.mark.parametrize("depth", [500, 100_000])
 @pytest.mark.parametrize("signature", ["serving_default", "words"])
 def test_deep_body_is_400(model: TensorFlowModel, signature: str, depth: int) -> None:
