@@ -132,8 +132,15 @@ class Command:
         """Wait until the command has ended, forward a stop signal to it, and return its exit code.
 
         Raises:
-            HostError: the command failed without a stop signal, or a server failed.
+            HostError: the command failed without a stop signal, or a server failed and the command was killed.
         """
+        try:
+            return self._wait(servers, stop)
+        finally:
+            self._process.kill()  # without an effect if it has ended
+            self._process.wait()
+
+    def _wait(self, servers: Servers, stop: StopRequest) -> int:
         while (code := self._process.poll()) is None:
             servers.check()
             if stop.signal_number is not None and not self._is_stopped:
