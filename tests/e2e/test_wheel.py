@@ -3,7 +3,6 @@
 import os
 import re
 import shutil
-import signal
 import subprocess
 import zipfile
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 import pytest
 
 from microjobs.contract import Layout
-from microjobs_orchestrator.doctor.machine import check_package_index
+from microjobs_orchestrator.doctor.machine import INDEX_VARIABLES, check_package_index
 from microjobs_orchestrator.local import control
 from microjobs_orchestrator.local.home import Home
 from tests.conftest import REPOSITORY, base_image, image_from_base, image_name
@@ -27,6 +26,7 @@ eval "$(microjobs local env)"
 python job.py
 """
 JOB = """
+import sys
 import time
 import boto3
 
@@ -41,7 +41,9 @@ sagemaker.create_processing_job(
 )
 while (job := sagemaker.describe_processing_job(ProcessingJobName="job"))["ProcessingJobStatus"] == "InProgress":
     time.sleep(0.2)
-print((job.get("FailureReason") or job["ExitMessage"]).strip())
+if job["ProcessingJobStatus"] != "Completed":
+    sys.exit(job["FailureReason"])
+print(job["ExitMessage"].strip())
 """
 FIND_PACKAGES = (
     "from importlib.util import find_spec; import numpy; from microjobs.contract import Layout; "
@@ -49,6 +51,8 @@ FIND_PACKAGES = (
     "layout.message.write_text(f'found numpy, cheroot: {find_spec(\"cheroot\")}')"
 )
 """A job that has the packages of its image, and none of the server's environment."""
+KEPT_VARIABLES = ("DOCKER_HOST", "LOCAL_PACKAGES", "PIP_CERT", "SSL_CERT_FILE", *INDEX_VARIABLES)
+"""Variables of the tests that the installed server gets too: those of the engine and of the package index."""
 
 
 @pytest.fixture(scope="module")
@@ -87,9 +91,7 @@ def programs(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run_job(programs: Path, folder: Path, runtime: str, specification: dict[str, Any]) -> list[str]:
     """Run a processing job on an installed server in an empty folder; return the lines of the output."""
     (folder / "job.py").write_text(JOB.replace("SPECIFICATION", repr(specification)))
-    kept = {
-        name: value for name, value in os.environ.items() if name in ("DOCKER_HOST", "LOCAL_PACKAGES", "SSL_CERT_FILE")
-    }
+    kept = {name: value for name, value in os.environ.items() if name in KEPT_VARIABLES}
     environment = {**kept, "PATH": f"{programs}:/usr/bin:/bin", "HOME": str(folder)}
     script = ["bash", "-c", SCRIPT.replace("RUNTIME", runtime)]
     done = subprocess.run(script, cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=120)
@@ -119,10 +121,12 @@ def test_uvx_runs_the_server_in_an_empty_folder(wheel: Path, tmp_path: Path) -> 
     environment.pop("MICROJOBS_HOME", None)
     process = subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True)
     home = Home(tmp_path / ".microjobs")
-    wait_until(home.server_file.exists, bool, seconds=60)
-    assert control.find_server(home) is not None
-    process.send_signal(signal.SIGTERM)
-    _, log = process.communicate(timeout=60)
+    try:
+        wait_until(home.server_file.exists, bool, seconds=60)
+        assert control.find_server(home) is not None
+    finally:
+        process.terminate()
+        _, log = process.communicate(timeout=60)
     assert process.returncode == 0, log
     assert control.find_server(home) is None
 

@@ -105,6 +105,20 @@ def test_passwords_of_indexes_are_not_shown() -> None:
     assert "secret" not in text
 
 
+@pytest.mark.parametrize(
+    ("variables", "file"),
+    [
+        ({"SSL_CERT_FILE": "/a.crt"}, "/a.crt"),
+        ({"SSL_CERT_FILE": "/a.crt", "PIP_CERT": "/b.crt"}, "/b.crt"),
+        ({}, None),
+    ],
+)
+def test_pip_accepts_the_certificates_of_other_programs(
+    tmp_path: Path, variables: dict[str, str], file: str | None
+) -> None:
+    assert Installer(None, tmp_path).make_environment("", variables).get("PIP_CERT") == file
+
+
 def test_wrong_package_hash_raises_and_leaves_no_environment(
     wheel: Path, environments: Environments, tmp_path: Path
 ) -> None:

@@ -94,4 +94,6 @@ class Installer:
             values |= {"UV_INDEX": index, "PIP_EXTRA_INDEX_URL": index}
         if certificates := find_certificates(self.packages):
             values |= {"SSL_CERT_FILE": str(certificates), "PIP_CERT": str(certificates)}
+        elif file := environ.get("SSL_CERT_FILE"):  # which the pip of Python 3.11 does not read
+            values.setdefault("PIP_CERT", file)
         return values
