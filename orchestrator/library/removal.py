@@ -13,7 +13,8 @@ from microjobs_orchestrator.library.local_server import LocalServer
 from microjobs_orchestrator.local.kinds import Kind, all_kinds
 
 POLL_SECONDS = 0.05
-TIMEOUT_SECONDS = 120.0
+TIMEOUT_SECONDS = 180.0
+"""A job that ignores SIGTERM is killed after a grace period of 120 s; then its outputs are stored."""
 
 Names = Mapping[Kind, frozenset[str]]
 """Names of resources by kind."""

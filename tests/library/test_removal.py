@@ -1,0 +1,77 @@
+"""The removal of a test's resources, with a client that needs no server and a clock that needs no time."""
+
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from botocore.exceptions import ClientError
+
+from microjobs_orchestrator.failures import LauncherError
+from microjobs_orchestrator.library.removal import remove_others
+from microjobs_orchestrator.local.lifecycle.hosts import GRACE_PERIOD
+
+
+class StoppingJob:
+    """The client of a server with one training job, which ends some seconds after the stop request."""
+
+    def __init__(self, clock: "Clock", seconds: float) -> None:
+        self.exists = True
+        self._clock = clock
+        self._seconds = seconds
+
+    def client(self, _: str) -> "StoppingJob":
+        return self
+
+    def get_paginator(self, method: str) -> Any:
+        names = [{"TrainingJobName": "job"}] if method == "list_training_jobs" and self.exists else []
+        page = defaultdict[str, list[dict[str, str]]](list, TrainingJobSummaries=names)
+        return SimpleNamespace(paginate=lambda: [page])
+
+    def stop_training_job(self, **_: str) -> None:
+        assert self._clock.seconds == 0
+
+    def describe_training_job(self, **_: str) -> dict[str, str]:
+        if not self.exists:
+            raise ClientError({"Error": {"Message": "Could not find the job"}}, "DescribeTrainingJob")
+        return {"TrainingJobStatus": "Stopping" if self._clock.seconds < self._seconds else "Stopped"}
+
+    def delete_training_job(self, **_: str) -> None:
+        assert self._clock.seconds >= self._seconds
+        self.exists = False
+
+
+class Clock:
+    """A clock that passes as many seconds as a program sleeps."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    def sleep(self, seconds: float) -> None:
+        self.seconds += seconds
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[Clock]:
+    clock = Clock()
+    with monkeypatch.context() as patch:
+        patch.setattr(time, "monotonic", lambda: clock.seconds)
+        patch.setattr(time, "sleep", clock.sleep)
+        yield clock
+
+
+def remove(server: Any) -> None:
+    remove_others(server, {})
+
+
+def test_job_that_must_be_killed_is_removed(clock: Clock) -> None:
+    server = StoppingJob(clock, seconds=GRACE_PERIOD + 20)
+    remove(server)
+    assert not server.exists
+
+
+def test_job_that_does_not_end_is_named(clock: Clock) -> None:
+    with pytest.raises(LauncherError, match="training job job was not removed within 180 s"):
+        remove(StoppingJob(clock, seconds=3600))
