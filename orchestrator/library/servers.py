@@ -76,22 +76,26 @@ def disconnect() -> None:
 
 @contextmanager
 def connected(running: LocalServer) -> Iterator[None]:
-    """Direct the AWS clients of this process to a server during a block."""
+    """Direct the AWS clients of this process to a server during a block. Restore boto3's default session after it."""
     changes = shell.list_changes(running.environment, os.environ)
     before = {name: os.environ.get(name) for name in changes}
+    session = getattr(sys.modules.get("boto3"), "DEFAULT_SESSION", None)
     _set_variables(changes)
     try:
         yield
     finally:
-        _set_variables(before)
+        _set_variables(before, session)
 
 
-def _set_variables(values: Mapping[str, str | None]) -> None:
-    """Set environment variables, and remove those with the value None."""
+def _set_variables(values: Mapping[str, str | None], session: Any = None) -> None:
+    """Set environment variables, and remove those with the value None. Set boto3's default session.
+
+    If the session is None, the next call of boto3 creates one, with these variables.
+    """
     for name, value in values.items():
         if value is None:
             os.environ.pop(name, None)
         else:
             os.environ[name] = value
     if (boto3 := sys.modules.get("boto3")) is not None:
-        boto3.DEFAULT_SESSION = None  # type: ignore[attr-defined]  # the next call creates one, with these variables
+        boto3.DEFAULT_SESSION = session  # type: ignore[attr-defined]

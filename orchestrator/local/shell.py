@@ -16,15 +16,19 @@ CONFLICTING = (
 )
 """Variables that would give clients other credentials, or let them ignore the address."""
 
+SERVICE_ADDRESS = "AWS_ENDPOINT_URL_"
+"""The start of the names of variables that give the clients of one service another address."""
+
 Changes = Mapping[str, str | None]
 """New values of variables. None: the variable is removed."""
 
 
 def list_changes(values: Mapping[str, str], environ: Mapping[str, str]) -> Changes:
-    """Return the changes that set variables, and that save their earlier values unless values are already saved."""
-    changes: dict[str, str | None] = {**values, **dict.fromkeys(CONFLICTING)}
-    saved = {} if SAVED in environ else {SAVED: json.dumps({name: environ.get(name) for name in changes})}
-    return {**changes, **saved}
+    """Return the changes that set variables, and that save their earlier values unless these are already saved."""
+    addresses = [name for name in environ if name.startswith(SERVICE_ADDRESS)]
+    changes: dict[str, str | None] = {**values, **dict.fromkeys([*CONFLICTING, *addresses])}
+    saved = {name: environ.get(name) for name in changes} | json.loads(environ.get(SAVED, "{}"))
+    return {**changes, SAVED: json.dumps(saved)}
 
 
 def list_restorations(environ: Mapping[str, str]) -> Changes:

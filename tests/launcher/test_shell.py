@@ -85,7 +85,12 @@ def test_shell_accepts_the_completion_script(name: str) -> None:
     assert output in run([name, "-c", script])
 
 
-BEFORE = {"AWS_PROFILE": "work", "AWS_ACCESS_KEY_ID": "it's mine", "AWS_REGION": ""}
+BEFORE = {
+    "AWS_PROFILE": "work",
+    "AWS_ACCESS_KEY_ID": "it's mine",
+    "AWS_REGION": "",
+    "AWS_ENDPOINT_URL_S3": "http://127.0.0.1:2",
+}
 CHANGED = {"AWS_ACCESS_KEY_ID": "AKIA", "AWS_ENDPOINT_URL": "http://127.0.0.1:1", "AWS_REGION": "us-east-1"}
 PROGRAMS = {
     "change": (
@@ -111,6 +116,7 @@ def test_variables_are_restored(name: str, times: int, tmp_path: Path) -> None:
     before, changed, after = output.splitlines()
     assert "AWS_ENDPOINT_URL='http://127.0.0.1:1'" in changed
     assert "AWS_PROFILE" not in changed
+    assert "AWS_ENDPOINT_URL_S3" not in changed
     assert after == before
 
 
@@ -131,6 +137,15 @@ def test_first_steps_of_the_quick_start_work_when_pasted(name: str, tmp_path: Pa
         command, input=lines, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False, timeout=120
     )
     assert [line for line in done.stdout.splitlines() if line in ("[]", "stopped")] == ["[]", "stopped"], done.stderr
+
+
+def test_variable_that_was_set_between_two_changes_is_restored() -> None:
+    first = {name: value for name, value in shell.list_changes(CHANGED, {}).items() if value is not None}
+    second = shell.list_changes(CHANGED, {**first, "AWS_ENDPOINT_URL_S3": "http://127.0.0.1:2"})
+    assert second["AWS_ENDPOINT_URL_S3"] is None
+    saved = {name: value for name, value in second.items() if value is not None}
+    restored = shell.list_restorations(saved)
+    assert (restored["AWS_ENDPOINT_URL_S3"], restored["AWS_ENDPOINT_URL"]) == ("http://127.0.0.1:2", None)
 
 
 def test_unset_without_changes_prints_nothing() -> None:

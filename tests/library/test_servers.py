@@ -14,6 +14,7 @@ import pytest
 
 import microjobs.local
 from microjobs.local import LocalServer
+from microjobs_orchestrator.library.servers import connected
 from microjobs_orchestrator.local import control, home_lock
 from microjobs_orchestrator.local.config import ConfigError
 from microjobs_orchestrator.local.control import ServerError
@@ -26,6 +27,8 @@ OTHER_SETTINGS = {
     "AWS_PROFILE": "missing",
     "AWS_SESSION_TOKEN": "token",
     "AWS_ENDPOINT_URL": "http://127.0.0.1:1",
+    "AWS_ENDPOINT_URL_S3": "http://127.0.0.1:1",
+    "AWS_ENDPOINT_URL_SAGEMAKER": "http://127.0.0.1:1",
     "AWS_IGNORE_CONFIGURED_ENDPOINT_URLS": "true",
 }
 """Settings with which a client would not reach a local server."""
@@ -227,6 +230,16 @@ def test_connect_replaces_the_default_session(running: clients.LocalServer, monk
         assert boto3.client("sts").get_caller_identity()["Account"] == "000000000000"
     finally:
         microjobs.local.disconnect()
+
+
+def test_default_session_of_the_project_returns_after_a_block(
+    running: clients.LocalServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = boto3.Session(region_name="eu-west-3")
+    monkeypatch.setattr(boto3, "DEFAULT_SESSION", session)
+    with connected(LocalServer.at(running.home, running.address)):
+        assert boto3.client("sagemaker").meta.endpoint_url == running.address.url
+    assert boto3.DEFAULT_SESSION is session
 
 
 def test_connect_finds_the_server_of_the_environment(
