@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from microjobs import layered_environment
 from microjobs_orchestrator.local.runtimes.base import CannotRunError
-from microjobs_orchestrator.local.runtimes.process.environments import Environments
+from microjobs_orchestrator.local.runtimes.process.environments import Environment, Environments
 from microjobs_orchestrator.local.runtimes.process.packages import Installer, merge_locks
 from tests.conftest import CONTAINERS, JOBS
 from tests.local.runtimes.processes import make_tiny_repository, names
@@ -117,6 +118,16 @@ def test_pip_accepts_the_certificates_of_other_programs(
     tmp_path: Path, variables: dict[str, str], file: str | None
 ) -> None:
     assert Installer(None, tmp_path).make_environment("", variables).get("PIP_CERT") == file
+
+
+def test_pip_ignores_modules_in_the_current_folder(tmp_path: Path) -> None:
+    below, current = tmp_path / "below", tmp_path / "current"
+    for packages, text in ((layered_environment.find_packages(below), "right"), (current, "wrong")):
+        (packages / "pip").mkdir(parents=True)
+        (packages / "pip" / "__main__.py").write_text(f"print('{text}')")
+    environment = Environment(tmp_path, below).extend(tmp_path / "above")
+    done = subprocess.run([environment.bin / "pip"], cwd=current, capture_output=True, text=True, check=True)
+    assert done.stdout == "right\n"
 
 
 def test_wrong_package_hash_raises_and_leaves_no_environment(

@@ -59,9 +59,12 @@ class Environment:
         if not (packages / "pip").is_dir():
             return self
         python = layered_environment.create(folder, [str(packages)])
-        for name in ("pip", "pip3"):  # the programs of the environment below would change it
+        for name in (
+            "pip",
+            "pip3",
+        ):  # the programs of the environment below would change it; -P: without the current folder
             program = folder / "bin" / name
-            program.write_text(f'#!/bin/sh\nexec {shlex.quote(str(python))} -m pip "$@"\n', encoding="utf-8")
+            program.write_text(f'#!/bin/sh\nexec {shlex.quote(str(python))} -P -m pip "$@"\n', encoding="utf-8")
             program.chmod(0o755)
         return Environment(self.job, folder, self.folder)
 
