@@ -16,6 +16,7 @@ from microjobs_orchestrator import docker_engine, images
 from microjobs_orchestrator.failures import LauncherError, UsageError
 from microjobs_orchestrator.local import trees
 from microjobs_orchestrator.local.home import ENTRIES, Home
+from microjobs_orchestrator.local.own_images import find_registry
 from microjobs_orchestrator.local.state import State
 from microjobs_orchestrator.runs.home_view import HomeView
 from microjobs_orchestrator.runs.view import Filter
@@ -124,7 +125,7 @@ def list_images() -> list[Removable]:
         LauncherError: microjobs does not run from a clone of the repository.
         docker.errors.DockerException: no engine answers.
     """
-    prefixes = tuple(f"{os.environ.get('REGISTRY') or 'microjobs'}/{job}:" for job in images.list_jobs())
+    prefixes = tuple(f"{find_registry()}/{job}:" for job in images.list_jobs())
     with closing(docker_engine.connect()) as client:
         sizes = {tag: image["Size"] for image in docker_engine.list_images(client) for tag in image["RepoTags"]}
     return [

@@ -4,7 +4,7 @@ The names of the repositories are those of `image_uri_config` in the SageMaker S
 """
 
 import re
-from collections.abc import Container
+from collections.abc import Callable, Container
 from dataclasses import dataclass
 
 from microjobs_orchestrator.local import own_images
@@ -60,11 +60,11 @@ class FrameworkImage:
     framework: Framework
     tag: str
 
-    def find_substitute(self, local_images: Container[str]) -> str:
+    def find_substitute(self, list_images: Callable[[], Container[str]]) -> str:
         """Return the image of this repository: the CUDA variant for GPUs if the engine has it, else the CPU variant."""
         cuda = own_images.format_name(self.framework.job, "cuda")
         is_for_gpus = "gpu" in self.tag.split("-")
-        return cuda if is_for_gpus and cuda in local_images else own_images.format_name(self.framework.job)
+        return cuda if is_for_gpus and cuda in list_images() else own_images.format_name(self.framework.job)
 
     def describe_differences(self, substitute: str) -> str:
         """Return a sentence about the versions in the substitute and in the requested image."""

@@ -13,10 +13,15 @@ PYTHON_VERSION = "3.11"
 """The version of Python in the images and on the process runtime."""
 
 
+def find_registry() -> str:
+    """Return the prefix of the images' names: REGISTRY, or `microjobs`."""
+    return os.environ.get("REGISTRY") or "microjobs"
+
+
 def format_name(job: str, variant: str = "cpu") -> str:
     """Return the name that `make build` gives the image of a job."""
     suffix = "" if variant == "cpu" else f"-{variant}"
-    return f"{os.environ.get('REGISTRY') or 'microjobs'}/{job}:{os.environ.get('TAG') or 'dev'}{suffix}"
+    return f"{find_registry()}/{job}:{os.environ.get('TAG') or 'dev'}{suffix}"
 
 
 def find_locked_version(job: str, package: str, variant: str = "cpu") -> str | None:

@@ -73,7 +73,7 @@ class Context:
         image = framework_images.parse(uri) if self.settings.framework_images else None
         if image is None:
             return None
-        return image.find_substitute({tag for local in self.runtime.images() for tag in local.tags})
+        return image.find_substitute(lambda: {tag for local in self.runtime.images() for tag in local.tags})
 
     def _strip_registry(self, uri: str) -> str:
         """Return an image's name without the host of the local registry, unless the engine has the whole name."""

@@ -55,7 +55,13 @@ def plan(tmp_path: Path, script: str, name: str = "job/a", image: str = "serve")
         ),
     ],
 )
-def test_remedy_for_a_missing_image_names_its_builder(image: str, remedy: str) -> None:
+@pytest.mark.parametrize("registry", [None, ""])
+def test_remedy_for_a_missing_image_names_its_builder(
+    registry: str | None, image: str, remedy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("REGISTRY", raising=False)
+    if registry is not None:
+        monkeypatch.setenv("REGISTRY", registry)
     assert remedy in missing_image_remedy(image)
     assert ("microjobs build" in remedy) == ("microjobs build" in missing_image_remedy(image))
 

@@ -1,5 +1,7 @@
 """Names of AWS's framework images, and what replaces them."""
 
+from unittest.mock import Mock
+
 import pytest
 
 from microjobs_orchestrator.local import framework_images
@@ -69,9 +71,11 @@ def test_cuda_variant_replaces_gpu_images_if_the_engine_has_it() -> None:
     for_cpus = framework_images.parse(make_uri("pytorch-training:2.3-cpu-py311"))
     assert for_gpus is not None
     assert for_cpus is not None
-    assert for_gpus.find_substitute({cpu, cuda}) == cuda
-    assert for_gpus.find_substitute({cpu}) == cpu
-    assert for_cpus.find_substitute({cpu, cuda}) == cpu
+    assert for_gpus.find_substitute(lambda: {cpu, cuda}) == cuda
+    assert for_gpus.find_substitute(lambda: {cpu}) == cpu
+    list_images = Mock()
+    assert for_cpus.find_substitute(list_images) == cpu
+    list_images.assert_not_called()
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ from microjobs_orchestrator import docker_engine
 from microjobs_orchestrator.local import guard
 from microjobs_orchestrator.local.guard import proof
 from microjobs_orchestrator.local.guard.settings import READY_LINE, RELAY_PORT, VARIABLE_PREFIX, Settings
+from microjobs_orchestrator.local.own_images import find_registry
 from microjobs_orchestrator.local.runtimes.archives import pack
 from microjobs_orchestrator.local.runtimes.base import CannotRunError, HostPlan, MachineFailedError, Plan
 from microjobs_orchestrator.local.runtimes.docker import images
@@ -121,7 +122,7 @@ class Guards:
             return self._client.images.get(base)
         except ImageNotFound:
             found = [] if self._image_name else self._list_images()
-            repository = f"{os.environ.get('REGISTRY') or 'microjobs'}/"  # users' derived images also have the label
+            repository = f"{find_registry()}/"  # users' derived images also have the label
             project_images = [item for item in found if any(tag.startswith(repository) for tag in item["RepoTags"])]
             if not project_images:
                 return images.pull(self._client, base, MISSING_IMAGE_REMEDY)

@@ -1,7 +1,6 @@
 """Images of a Docker engine."""
 
 import logging
-import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,7 +11,7 @@ from requests.exceptions import RequestException
 
 from microjobs_orchestrator import docker_engine
 from microjobs_orchestrator.local import framework_images
-from microjobs_orchestrator.local.own_images import JOBS
+from microjobs_orchestrator.local.own_images import JOBS, find_registry
 from microjobs_orchestrator.local.runtimes.base import CannotRunError, Image, MachineFailedError
 from microjobs_orchestrator.local.runtimes.docker.engine import EngineUnreachableError, retry_while_unreachable
 
@@ -60,7 +59,7 @@ def missing_image_remedy(image: str) -> str:
     """Return how to get a missing image. `microjobs build` builds the images of this repository only."""
     registry, _, name = image.partition("@")[0].rpartition("/")
     job, _, tag = name.partition(":")
-    if registry == os.environ.get("REGISTRY", "microjobs") and (JOBS / job / "image.yml").is_file():
+    if registry == find_registry() and (JOBS / job / "image.yml").is_file():
         return f"run `microjobs build {job}{' --variant cuda' if tag.endswith('-cuda') else ''}`"
     return framework_images.remedy(image) + (
         f"build it (`docker build --tag {image} FOLDER`), log in to its registry and run `docker pull {image}`, "
