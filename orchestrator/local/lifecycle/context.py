@@ -83,10 +83,9 @@ class Context:
         return uri.removeprefix(registry)
 
     def make_access_variables(self) -> dict[str, str]:
-        """Return the variables that make AWS clients and package installers in a host use this server."""
+        """Return the variables that make AWS clients in a host use this server."""
         credentials = self.home.credentials()
         return {
-            **self._make_package_variables(),
             "AWS_ENDPOINT_URL": self.settings.url,
             "AWS_ACCESS_KEY_ID": credentials.access_key_id,
             "AWS_SECRET_ACCESS_KEY": credentials.secret_access_key,
@@ -94,7 +93,8 @@ class Context:
             "AWS_REGION": self.settings.region,
         }
 
-    def _make_package_variables(self) -> dict[str, str]:
+    def make_package_variables(self) -> dict[str, str]:
+        """Return the variables that make package installers in a host use this server."""
         url = urlsplit(self.settings.url)
         user = f"{PACKAGES_USER}:{make_packages_token(self.home.server_key())}"
         index = url._replace(netloc=f"{user}@{url.netloc}", path=f"{PACKAGES_PATH}/simple").geturl()

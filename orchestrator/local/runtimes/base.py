@@ -81,6 +81,8 @@ class HostPlan:
     arguments: tuple[str, ...] | None = None
     """If the entry point or the arguments are None, the image's own are used."""
     environment: Mapping[str, str] = field(default_factory=dict)
+    defaults: Mapping[str, str] = field(default_factory=dict)
+    """Variables for an image that does not set them itself. `environment` replaces them."""
     limits: HostLimits | None = None
     gpus: bool = False
     port: int | None = None

@@ -45,6 +45,7 @@ def test_container_has_files_and_environment_of_sagemaker(parts: ServerParts, ar
     assert (host.plan.arguments, host.plan.entrypoint, host.plan.port) == (("serve",), None, 8080)
     assert host.plan.environment["COLOUR"] == "blue"
     assert host.plan.environment["AWS_ENDPOINT_URL"] == "http://127.0.0.1:1"
+    assert "PIP_INDEX_URL" in host.plan.defaults
 
 
 def test_isolated_container_has_no_credentials(parts: ServerParts) -> None:
@@ -52,7 +53,7 @@ def test_isolated_container_has_no_credentials(parts: ServerParts) -> None:
     parts.serve()
     (plan,) = parts.runtime.plans.values()
     assert plan.isolated
-    assert plan.hosts[0].environment == {}
+    assert plan.hosts[0].environment == plan.hosts[0].defaults == {}
 
 
 @pytest.mark.usefixtures("model")

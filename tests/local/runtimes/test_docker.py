@@ -3,6 +3,7 @@
 import io
 import tarfile
 import threading
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -89,6 +90,20 @@ def test_guard_runs_the_smallest_and_oldest_image_of_the_repository(monkeypatch:
         version=dict,
     )
     assert Guards(cast("Any", client))._image == "serve"
+
+
+def test_variables_of_the_image_replace_defaults(tmp_path: Path) -> None:
+    created: list[Mapping[str, str]] = []
+    image = SimpleNamespace(attrs={"Config": {"Env": ["B=image", "C=image", "D"]}})
+    client = SimpleNamespace(
+        info=lambda: {"MemTotal": 2},
+        version=dict,
+        images=SimpleNamespace(get=lambda _: image),
+        containers=SimpleNamespace(create=lambda *_, environment, **__: created.append(environment)),
+    )
+    host = HostPlan("a", "image", tmp_path, defaults=dict.fromkeys("ABC", "default"), environment={"C": "request"})
+    DockerRuntime(Home(tmp_path / "home"), cast("Any", client))._create(Plan("job/a", (host,)), host, {}, [])
+    assert created == [{"A": "default", "C": "request"}]
 
 
 def make_podman(**apis: Any) -> Any:

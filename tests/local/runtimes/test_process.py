@@ -168,9 +168,10 @@ def test_host_does_not_inherit_secrets(start: Start, tmp_path: Path, monkeypatch
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
     monkeypatch.setenv("LC_ALL", "C.UTF-8")
     code = "import os; print(*sorted(os.environ), os.environ['GIVEN'], os.environ['HOME'])"
-    words = output(start(program(tmp_path, code, environment={"GIVEN": "value"}))).split()
+    options = {"environment": {"GIVEN": "value"}, "defaults": {"GIVEN": "default", "DEFAULT": ""}}
+    words = output(start(program(tmp_path, code, **options))).split()
     assert "AWS_SECRET_ACCESS_KEY" not in words
-    assert {"LC_ALL", "SAGEMAKER_BASE_DIR", "value"} <= set(words)
+    assert {"LC_ALL", "SAGEMAKER_BASE_DIR", "DEFAULT", "value"} <= set(words)
     assert not Path(words[-1]).exists(), "the HOME folder of an ended host still exists"
 
 

@@ -119,6 +119,7 @@ def make_attempt(
             inputs=(Input(str(LAYOUT.model), data),),
             arguments=("serve",),
             environment=variables,
+            defaults={} if is_isolated else context.make_package_variables(),
             limits=context.find_host_limits(instance_type),
             gpus=instances.has_gpus(instance_type),
             port=PORT,

@@ -49,6 +49,7 @@ def _plan_host(
         entrypoint=tuple(entrypoint) if entrypoint else None,
         arguments=None if arguments is None else tuple(arguments),
         environment={**access, **job.request.get("Environment", {})},
+        defaults={} if isolated else context.make_package_variables(),
         limits=context.find_host_limits(instance_type),
         gpus=instances.has_gpus(instance_type),
     )

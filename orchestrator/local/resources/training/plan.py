@@ -52,6 +52,7 @@ def _plan_host(job: JobHandle, name: str, files: Path, inputs: Sequence[Input], 
         entrypoint=tuple(entrypoint) if entrypoint else None,
         arguments=tuple(arguments),
         environment={**access, **job.request.get("Environment", {}), **own},
+        defaults={} if _is_isolated(job) else context.make_package_variables(),
         limits=context.find_host_limits(instance_type),
         gpus=instances.has_gpus(instance_type),
     )

@@ -164,7 +164,7 @@ class DockerRuntime:
             command=None if host.arguments is None else list(host.arguments),
             entrypoint=None if host.entrypoint is None else list(host.entrypoint),
             name=self._labels.container_name(plan, host.name),
-            environment=dict(host.environment),
+            environment={**images.select_unset(self._client, host.image, host.defaults), **host.environment},
             labels=labels,
             mounts=mounts,  # `volumes` would split a path at its colons
             log_config=self._log_config,

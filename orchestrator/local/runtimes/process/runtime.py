@@ -216,8 +216,8 @@ def _is_free(lock: int) -> bool:
 
 def _make_variables(host: HostPlan, environment: Environment, layout: Layout, network: Network) -> dict[str, str]:
     """Return a host's variables: the image's (see containers/Dockerfile), the request's, and the paths of the host."""
-    inherited = inherited_environment()
-    request = {name: value for name, value in host.environment.items() if name not in EXECUTABLE_VARIABLES}
+    inherited, requested = inherited_environment(), {**host.defaults, **host.environment}
+    request = {name: value for name, value in requested.items() if name not in EXECUTABLE_VARIABLES}
     if host.entrypoint is not None:
         request = {name: commands.translate_paths(value, layout) for name, value in request.items()}
     return {
