@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 
 from microjobs_train_tensorflow.serving.rest_api import SavedModel
@@ -64,6 +65,9 @@ class FakeModel:
             "total": Total(),
             "text": Identity(STRING),
             "long": Identity(np.dtype(np.int64)),
+            "bfloat16": Identity(np.dtype(ml_dtypes.bfloat16)),
+            "float8": Identity(np.dtype(ml_dtypes.float8_e5m2)),
+            "int4": Identity(np.dtype(ml_dtypes.int4)),
         }
 
     def signature_def(self) -> Any:

@@ -14,10 +14,11 @@ from microjobs.hosting.responses import HttpError, HttpResponse
 from microjobs.hosting.service import Invocation
 from microjobs_train_tensorflow.serving.model import TensorFlowModel
 from microjobs_train_tensorflow.serving.rest_api import RestApi
+from microjobs_train_tensorflow.serving.tensors import widen_outputs
 from tests.unit.serve.saved_models import fake_models
 
 MEMBERS = ("instances", "inputs")
-SIGNATURES = ("serving_default", "words", "total", "text", "long")
+SIGNATURES = ("serving_default", "words", "total", "text", "long", "bfloat16", "int4")
 
 
 @pytest.fixture
@@ -235,6 +236,34 @@ def test_invocations_convert_formats(
 def test_csv_for_an_input_of_integers_keeps_each_value(model: TensorFlowModel, body: str, values: bytes) -> None:
     response = invoke(model, body, "text/csv", attributes="signature_name=long")
     assert response.body == b'{"predictions":[' + values + b"]}"
+
+
+@pytest.mark.parametrize(
+    ("signature", "body", "values"),
+    [
+        ("bfloat16", "1.5\n70001\nnan", "[1.5, 70144.0, NaN]"),
+        ("float8", "1.5\n-3", "[1.5,-3.0]"),
+        ("int4", "7\n-8", "[7,-8]"),
+    ],
+)
+def test_types_that_numpy_lacks_are_read_and_written(
+    model: TensorFlowModel, signature: str, body: str, values: str
+) -> None:
+    attributes = f"signature_name={signature}"
+    response = invoke(model, body, "text/csv", attributes=attributes)
+    assert response.body.decode().replace(": ", ":") == f'{{"predictions":{values}}}'
+
+
+def test_value_out_of_the_range_of_int4_is_400(model: TensorFlowModel) -> None:
+    body = '{"signature_name": "int4", "inputs": [8]}'
+    status, content = call(model, "POST", "/v1/models/half:predict", body)
+    assert (status, content["error"]) == (400, "input 'value' is [8]: a number is out of the range of int4")
+
+
+def test_complex_output_is_500() -> None:
+    with pytest.raises(HttpError, match="output 'z' has the type complex128, which responses cannot contain") as caught:
+        widen_outputs({"z": np.array([1j])})
+    assert caught.value.status == 500
 
 
 def test_text_in_csv_may_be_long(model: TensorFlowModel) -> None:

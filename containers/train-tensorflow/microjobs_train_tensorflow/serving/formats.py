@@ -68,10 +68,10 @@ def _read_csv(text: bytes, inputs: Mapping[str, TensorSpec]) -> Any:
     if len(inputs) != 1:
         raise HttpError(400, f"the signature has the inputs {', '.join(inputs)}: send them by name, as JSON")
     spec = next(iter(inputs.values()))
-    if spec.dtype.kind == "O":
+    if spec.kind == "O":
         rows: Any = read_fields(text)
     else:
-        rows = _read_integers(text) if spec.dtype.kind in "iu" else decode_csv(text).tolist()
+        rows = _read_integers(text) if spec.kind in "iu" else decode_csv(text).tolist()
     is_flat = spec.shape is not None and len(spec.shape) == 1 and all(len(row) == 1 for row in rows)
     return [row[0] for row in rows] if is_flat else rows
 

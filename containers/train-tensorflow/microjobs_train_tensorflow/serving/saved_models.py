@@ -52,7 +52,10 @@ class LoadedSignature:
         except tf.errors.OpError as error:
             logger.exception("the model failed on a request")
             raise HttpError(500, f"the model failed: {_reason(error)}") from error
-        return {name: np.asarray(tensor.numpy()) for name, tensor in sorted(outputs.items())}
+        # The type is given, because a string without dimensions is bytes, of which NumPy drops zeros at the end.
+        return {
+            name: np.asarray(tensor.numpy(), tensor.dtype.as_numpy_dtype) for name, tensor in sorted(outputs.items())
+        }
 
 
 class LoadedModel:

@@ -21,6 +21,14 @@ KINDS = {"f": "fiu", "i": "iu", "u": "iu", "b": "b"}
 """The kinds of values that a tensor accepts, by the kind of the tensor. Kinds are the codes of NumPy's `dtype.kind`."""
 
 
+OUTPUT_KINDS = "fiubO"
+"""Kinds of outputs that responses can contain, by NumPy's codes; objects are bytes."""
+WIDER_TYPES = (np.dtype(np.int8), np.dtype(np.float32))
+"""The types of NumPy that replace those of ml_dtypes, such as int4 and bfloat16; the first one that has all values."""
+USER_DEFINED = 2
+"""Value of `dtype.isbuiltin` for types of other packages, which have the kind V or f whatever they contain."""
+
+
 @dataclass(frozen=True)
 class TensorSpec:
     """Type and shape of an input.
@@ -32,6 +40,11 @@ class TensorSpec:
 
     dtype: np.dtype[Any]
     shape: tuple[int | None, ...] | None
+
+    @property
+    def kind(self) -> str:
+        """The kind of the values, by NumPy's codes; that of bfloat16 is f."""
+        return widen(self.dtype).kind
 
 
 class Signature(Protocol):
@@ -45,6 +58,29 @@ class Signature(Protocol):
         Raises:
             HttpError: the model rejects the inputs, or failed.
         """
+
+
+def widen(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """Return the type that replaces a type of ml_dtypes, or the type itself."""
+    if dtype.isbuiltin != USER_DEFINED:
+        return dtype
+    return next((wider for wider in WIDER_TYPES if np.can_cast(dtype, wider)), dtype)
+
+
+def widen_outputs(outputs: Mapping[str, Array]) -> Mapping[str, Array]:
+    """Return outputs of types that responses can contain.
+
+    Raises:
+        HttpError: 500, an output has another type, such as complex numbers.
+    """
+    widened = {name: array.astype(widen(array.dtype), copy=False) for name, array in outputs.items()}
+    for name, array in widened.items():
+        if array.dtype.kind not in OUTPUT_KINDS:
+            remedy = "save a signature with real numbers, booleans or text as outputs"
+            raise HttpError(
+                500, f"output {name!r} has the type {array.dtype}, which responses cannot contain: {remedy}"
+            )
+    return widened
 
 
 def read_rows(instances: Any, inputs: Mapping[str, TensorSpec]) -> Mapping[str, Array]:
@@ -83,16 +119,17 @@ def make_array(values: Any, spec: TensorSpec, name: str) -> Array:
     Raises:
         HttpError: 400, the value has another type or shape than the input.
     """
-    array = _make_strings(values, name) if spec.dtype.kind == "O" else _make_numbers(values, spec.dtype, name)
+    array = _make_strings(values, name) if spec.kind == "O" else _make_numbers(values, spec, name)
     if spec.shape is not None and not _fits(array.shape, spec.shape):
         expected = ", ".join("?" if size is None else str(size) for size in spec.shape)
         raise HttpError(400, f"input {name!r} has shape {array.shape}: the signature expects ({expected})")
     return array
 
 
-def _make_numbers(values: Any, dtype: np.dtype[Any], name: str) -> Array:
+def _make_numbers(values: Any, spec: TensorSpec, name: str) -> Array:
+    dtype, kind = spec.dtype, spec.kind
     # Checked before `np.array`, which would give each element the width of the longest text, and convert true to 1.
-    if contains((str, dict) if dtype.kind == "b" else (str, dict, bool), values):
+    if contains((str, dict) if kind == "b" else (str, dict, bool), values):
         raise HttpError(400, f"input {name!r} is {quote(values)}: the signature expects {dtype}")
     try:
         array = np.array(values)
@@ -100,11 +137,11 @@ def _make_numbers(values: Any, dtype: np.dtype[Any], name: str) -> Array:
         raise HttpError(400, f"input {name!r} is {quote(values)}: its lists differ in length or depth") from None
     if not array.size and isinstance(values, list):
         return array.astype(dtype)
-    if array.dtype.kind not in KINDS.get(dtype.kind, ""):
+    if array.dtype.kind not in KINDS.get(kind, ""):
         raise HttpError(400, f"input {name!r} is {quote(values)}: the signature expects {dtype}")
     with np.errstate(over="ignore"):
         converted = array.astype(dtype)
-    if dtype.kind in "iu" and (converted != array).any():
+    if kind in "iu" and (converted != array).any():
         raise HttpError(400, f"input {name!r} is {quote(values)}: a number is out of the range of {dtype}")
     return converted
 
