@@ -10,13 +10,22 @@ from pathlib import Path
 import pytest
 
 from microjobs.contract import Layout
-from tests.conftest import REPOSITORY
+from tests.conftest import CONTAINERS, REPOSITORY
 from tests.documented import code_blocks
 from tests.unit.serve.conftest import Server, free_port
 
 PAGE = Path("containers/serve/README.md")
 START, ASK, FORMATS, TEXT = [snippet.text for snippet in code_blocks(PAGE)]
 (PROGRAM,) = re.findall(r"```python\n(.*?)```", (REPOSITORY / PAGE).read_text(), re.DOTALL)
+
+
+HOSTING = REPOSITORY / "docs" / "using" / "hosting.md"
+
+
+def test_hosting_page_lists_each_image_that_serves() -> None:
+    (header,) = re.findall(r"^\| in the model folder \| (.*) \|$", HOSTING.read_text(), re.MULTILINE)
+    images = {path.relative_to(CONTAINERS).parts[0] for path in CONTAINERS.glob("*/microjobs_*/**/model_source.py")}
+    assert set(header.split(" | ")) == images
 
 
 @pytest.fixture

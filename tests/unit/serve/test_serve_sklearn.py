@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LinearRegression
 
+from microjobs.hosting.handler_model import HandlerModel
+from microjobs.hosting.service import Invocation
 from microjobs_preprocess.default_functions import choose_defaults
-from tests.conftest import CONTAINERS
+from tests.conftest import CONTAINERS, REPOSITORY
 from tests.unit.serve.conftest import running_server
 
 JOB = str(CONTAINERS / "preprocess")
@@ -43,6 +45,18 @@ def test_program_with_model_fn_alone_is_served(sklearn_root: Path) -> None:
         assert server.invoke("1,2,3\n0,0,2\n", "text/csv").json == [6.0, 2.0]
         # One row of CSV is a vector, as on AWS.
         assert "Expected 2D array, got 1D array" in server.invoke("1,2,3\n", "text/csv").error
+
+
+@pytest.mark.usefixtures("clean_imports")
+def test_program_of_the_hosting_page_loads_a_model(sklearn_root: Path) -> None:
+    section = (REPOSITORY / "docs/using/hosting.md").read_text().partition("### scikit-learn's convention")[2]
+    program = section.partition("```python\n")[2].partition("```")[0]
+    (sklearn_root / "model/model.pickle").rename(sklearn_root / "model/model.joblib")  # joblib reads pickles, too
+    add_program(sklearn_root, program)
+    model = HandlerModel(
+        sklearn_root / "model/code/inference.py", sklearn_root / "model", choose_defaults=choose_defaults
+    )
+    assert model.invoke(Invocation(b"[[1, 2, 3]]", "application/json", "", "")).body == b"[6.0]"
 
 
 def test_bundle_is_served_as_by_serve(root: Path) -> None:
