@@ -152,6 +152,15 @@ def test_only_the_owner_can_access_the_home(tmp_path: Path) -> None:
         assert (local.home.root / "credentials.json").stat().st_mode & 0o777 == 0o600
 
 
+def test_incomplete_packages_are_removed_at_the_start(tmp_path: Path) -> None:
+    home = Home(tmp_path / "home")
+    partial = home.packages / "files" / "hash" / ".partial"
+    partial.parent.mkdir(parents=True)
+    partial.touch()
+    with running_server(home.root, runtime="process"):
+        assert not partial.exists()
+
+
 @pytest.mark.engine
 def test_resources_survive_a_restart(tmp_path: Path) -> None:
     home = tmp_path / "home"

@@ -10,6 +10,7 @@ import pytest
 from microjobs.contract import Layout
 from microjobs_orchestrator.local.errors import ValidationError
 from microjobs_orchestrator.local.home import Home
+from microjobs_orchestrator.local.identity import PACKAGES_PATH
 from microjobs_orchestrator.local.lifecycle.context import Context, Settings
 from microjobs_orchestrator.local.lifecycle.registry import Registry
 from microjobs_orchestrator.local.logs import LogStore
@@ -104,6 +105,11 @@ def test_training_runs_train_by_default(
 def test_gpu_instance_types_use_gpus(context: Context, tmp_path: Path) -> None:
     assert [host.gpus for host in training_plan(context, tmp_path / "training").hosts] == [True, True]
     assert [host.gpus for host in processing_plan(context, tmp_path / "processing").hosts] == [False, False]
+
+
+def test_hosts_install_packages_from_the_server(context: Context, tmp_path: Path) -> None:
+    for plan in (training_plan(context, tmp_path / "training"), processing_plan(context, tmp_path / "processing")):
+        assert all(PACKAGES_PATH in host.defaults["PIP_INDEX_URL"] for host in plan.hosts)
 
 
 def test_hosts_are_named_as_on_sagemaker(context: Context, tmp_path: Path) -> None:
