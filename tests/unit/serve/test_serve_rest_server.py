@@ -45,6 +45,7 @@ def with_length(length: object, body: str = BODY) -> str:
         ("GET /v1/models/half HTTP/1.1\r\n\r\n", 200, "AVAILABLE"),
         (f"{PREDICT}\r\n", 411, "the request has no Content-Length: send the body in one piece"),
         (f"{PREDICT}transfer-encoding: chunked\r\n\r\n2\r\n[]\r\n0\r\n\r\n", 411, "has no Content-Length"),
+        ("GET /v1/models/half HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n", 411, "has no Content-Length"),
         (with_length(-1), 400, "Content-Length '-1' is not a number of bytes"),
         (with_length("some"), 400, "Content-Length 'some' is not a number of bytes"),
         (with_length("1" * 5000), 400, "is not a number of bytes"),
@@ -59,6 +60,7 @@ def test_length_of_the_body_is_checked(api_server: RestServer, request_text: str
 
 
 def test_slow_body_is_408(api_server: RestServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert rest_server._Exchange.timeout == rest_server.TIMEOUT_SECONDS
     monkeypatch.setattr(rest_server._Exchange, "timeout", 0.05)
     status, body = send(api_server, with_length(len(BODY) + 1), ends=False)
     assert (status, json.loads(body)["error"]) == (408, "no part of the body arrived for 0.05 s: send it faster")
