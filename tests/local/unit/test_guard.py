@@ -2,18 +2,24 @@
 
 import socket
 import struct
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
+from microjobs_orchestrator.local import guard
 from microjobs_orchestrator.local.guard import proof, relay
 from microjobs_orchestrator.local.guard.relay import Relay
 from microjobs_orchestrator.local.guard.settings import RELAY_PORT, VARIABLE_PREFIX, Settings
+from microjobs_orchestrator.local.resources.models.client import MAX_IDLE_CONNECTIONS
+from microjobs_orchestrator.local.runtimes.docker import guards
 from microjobs_orchestrator.local.runtimes.docker.guards import GuardedPort
 
 SECRET = "the secret"  # noqa: S105
@@ -79,19 +85,52 @@ def test_caller_with_the_secret_reaches_the_host() -> None:
         assert read(connection) == sent
 
 
+def make_guarded_port(address: str, published: Address) -> GuardedPort:
+    settings = {
+        "Ports": {f"{RELAY_PORT}/tcp": [{"HostIp": published[0], "HostPort": str(published[1])}]},
+        "Networks": {"n": {"IPAddress": address}},
+    }
+    attrs = {"NetworkSettings": settings, "Config": {"Env": [f"{VARIABLE_PREFIX}SECRET={SECRET}"]}}
+    return GuardedPort(cast("Any", SimpleNamespace(reload=lambda: None, attrs=attrs)))
+
+
 def test_published_port_is_used_if_the_address_of_the_container_is_unreachable() -> None:
     """Engines in a virtual machine have networks that this machine does not reach."""
-    with start_relay(echo) as (ip, port):
-        settings = {
-            "Ports": {f"{RELAY_PORT}/tcp": [{"HostIp": ip, "HostPort": str(port)}]},
-            "Networks": {"n": {"IPAddress": "127.0.0.99"}},
-        }
-        attrs = {"NetworkSettings": settings, "Config": {"Env": [f"{VARIABLE_PREFIX}SECRET={SECRET}"]}}
-        guarded = GuardedPort(cast("Any", SimpleNamespace(reload=lambda: None, attrs=attrs)))
+    with start_relay(echo) as address:
+        guarded = make_guarded_port("127.0.0.99", address)
         for _ in range(2):
             with guarded.connect(5) as connection:
                 send(connection, b"x")
                 assert read(connection) == b"x"
+
+
+def test_only_the_choice_of_a_route_shortens_the_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A loaded machine may need longer for later connections to the address that was chosen."""
+    timeouts = []
+
+    def connect(_: str, __: int, timeout: float) -> socket.socket:
+        timeouts.append(timeout)
+        return socket.create_connection(address, timeout)
+
+    monkeypatch.setattr(guards, "_connect", connect)
+    with start_relay(echo) as address:
+        guarded = make_guarded_port("192.0.2.1", ("192.0.2.2", 1))
+        for _ in range(2):
+            with guarded.connect(5) as connection:
+                assert connection.gettimeout() == 5
+    assert timeouts == [guards.DIRECT_TIMEOUT, 5]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_memory_of_a_guard_suffices_for_tunnels() -> None:
+    """Each tunnelled connection is a process in the guard, and the client keeps idle connections open."""
+    script = "import microjobs_orchestrator.local.guard.tunnel; print(open('/proc/self/smaps_rollup').read())"
+    command = [sys.executable, "-E", "-s", "-S", "-c", script]
+    memory = subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(guard.__file__).parents[3])
+    sizes = dict(line.split(":") for line in memory.stdout.splitlines() if line.endswith("kB"))
+    private = sum(int(sizes[name].split()[0]) << 10 for name in ("Private_Clean", "Private_Dirty"))
+    assert private > 1 << 20
+    assert private * MAX_IDLE_CONNECTIONS < guards.MEMORY_BYTES
 
 
 @pytest.mark.parametrize(

@@ -48,14 +48,14 @@ MISSING_IMAGE_REMEDY = (
     f"network. Build the image `serve` (`microjobs build serve`), or {ANOTHER_IMAGE_REMEDY}"
 )
 
-MEMORY_BYTES = 256 << 20
+MEMORY_BYTES = 1 << 30
+"""A limit, which only a guard with tunnels approaches: each tunnelled connection is a Python process of 7 MB."""
 FOLDER = "/guard"
 PYTHON = ("python3", "-E", "-s", "-S", "-m")
 START_TIMEOUT = 60
 DIRECT_TIMEOUT = 0.5
-"""Seconds for a connection to a guard's own address, which is not reachable if the engine is in a virtual machine."""
-
-CONNECT_TIMEOUT = 5.0
+"""Seconds for the first connection to a guard's own address, which is not reachable if the engine is in a virtual
+machine."""
 
 Route = Callable[[float], socket.socket]
 """Opens a connection to a guard. Its argument is the timeout in seconds."""
@@ -162,35 +162,38 @@ class GuardedPort:
         """Open a connection, as `Host.connect` does."""
         if self._route is not None:
             return self._prove(self._route(timeout), timeout)
-        *routes, last_route = self._list_routes()
-        for route in routes:
+        return self._choose_route(timeout)
+
+    def _choose_route(self, timeout: float) -> socket.socket:
+        direct, published, tunnel = self._list_routes()
+        for route, connect_timeout in ((direct, min(timeout, DIRECT_TIMEOUT)), (published, timeout)):
             try:
-                return self._try(route, timeout)
+                return self._try(route, connect_timeout, timeout)
             except proof.NotListeningError:
                 raise
             except OSError as error:
                 logger.debug("a guard cannot be reached by %s: %s", route, error)
-        return self._try(last_route, timeout)
+        return self._try(tunnel, timeout, timeout)
 
-    def _list_routes(self) -> Sequence[Route]:
-        """Return the ways to the guard, the fastest one first."""
+    def _list_routes(self) -> tuple[Route, Route, Route]:
+        """Return the ways to the guard: its address, its published port, and a tunnel. The fastest one is first."""
         self._container.reload()
         settings = self._container.attrs["NetworkSettings"]
         if not (published := settings["Ports"].get(f"{RELAY_PORT}/tcp")):
             raise ConnectionRefusedError("the container that guards the network has ended")
         network = next(iter(settings["Networks"].values()))
         return (
-            functools.partial(_connect, str(network["IPAddress"]), RELAY_PORT, DIRECT_TIMEOUT),
+            functools.partial(_connect, str(network["IPAddress"]), RELAY_PORT),
             # The engine's proxy. It is on another machine if the engine is.
-            functools.partial(_connect, str(published[0]["HostIp"]), int(published[0]["HostPort"]), CONNECT_TIMEOUT),
+            functools.partial(_connect, str(published[0]["HostIp"]), int(published[0]["HostPort"])),
             self._open_tunnel,
         )
 
     def _open_tunnel(self, _: float) -> socket.socket:
         return open_tunnel(self._container, [*PYTHON, f"{guard.__name__}.tunnel"])
 
-    def _try(self, route: Route, timeout: float) -> socket.socket:
-        connection = self._prove(route(timeout), timeout)
+    def _try(self, route: Route, connect_timeout: float, timeout: float) -> socket.socket:
+        connection = self._prove(route(connect_timeout), timeout)
         self._route = route
         return connection
 
@@ -208,8 +211,8 @@ class GuardedPort:
         return str(variables[f"{VARIABLE_PREFIX}SECRET"])
 
 
-def _connect(address: str, port: int, max_timeout: float, timeout: float) -> socket.socket:
-    connection = socket.create_connection((address, port), min(timeout, max_timeout))
+def _connect(address: str, port: int, timeout: float) -> socket.socket:
+    connection = socket.create_connection((address, port), timeout)
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return connection
 
