@@ -32,7 +32,7 @@ EXIT_CODE_TIMEOUT = 10.0
 CONTAINER_END_TIMEOUT = 10.0
 """Seconds until the engine reports the end of a container, after a command has ended because the container ended."""
 
-_NOT_READY = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
+NOT_READY = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 
 def make(container: Container, path: str) -> None:
@@ -85,7 +85,7 @@ def send_chunks(container: Container, path: str, chunks: Iterable[bytes]) -> int
         pass  # the command has ended, as its exit code shows
     finally:
         connection.close()
-    return _exit_code(api, command)
+    return find_exit_code(api, command)
 
 
 def _send(stream: socket.socket, chunk: bytes) -> bool:
@@ -94,15 +94,16 @@ def _send(stream: socket.socket, chunk: bytes) -> bool:
     events.register(stream, select.POLLIN | select.POLLOUT)
     while rest:
         events.poll()
-        with contextlib.suppress(*_NOT_READY):
+        with contextlib.suppress(*NOT_READY):
             if not stream.recv(RECEIVE_BYTES):
                 return False
-        with contextlib.suppress(*_NOT_READY):
+        with contextlib.suppress(*NOT_READY):
             rest = rest[stream.send(rest) :]
     return True
 
 
-def _exit_code(api: Any, command: str) -> int | None:
+def find_exit_code(api: Any, command: str) -> int | None:
+    """Return the exit code of a command whose output has ended; None if the engine does not know it in time."""
     deadline = time.monotonic() + EXIT_CODE_TIMEOUT
     while (found := api.exec_inspect(command))["Running"] and time.monotonic() < deadline:
         time.sleep(POLL_INTERVAL)

@@ -7,6 +7,7 @@ into parts of 16 KB, and parts of the other output stream may come in between.
 https://docs.docker.com/reference/api/engine/version/v1.43/#tag/Container/operation/ContainerAttach
 """
 
+import itertools
 import struct
 from collections.abc import Iterable, Iterator
 from datetime import datetime
@@ -29,7 +30,7 @@ class Lines:
 
     def read(self, chunks: Iterable[bytes]) -> Iterator[Line]:
         """Yield the lines that end in the chunks."""
-        for output, frame in split_frames(chunks):
+        for output, frame in itertools.chain.from_iterable(map(FrameSplitter().split, chunks)):
             stamp, _, text = frame.partition(b" ")
             time, line = self._partial.pop(output, (_parse_time(stamp), bytearray()))
             line += text
@@ -48,19 +49,24 @@ class Lines:
         return (Line(time, bytes(line)) for time, line in self._partial.values() if line)
 
 
-def split_frames(chunks: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
-    buffer = b""
-    for chunk in chunks:
-        buffer += chunk
+class FrameSplitter:
+    """Splits a stream into frames."""
+
+    def __init__(self) -> None:
+        self._buffer = b""
+
+    def split(self, chunk: bytes) -> Iterator[tuple[int, bytes]]:
+        """Yield the output streams and contents of the frames that end in the next chunk of the stream."""
+        self._buffer += chunk
         start = 0
-        while len(buffer) - start >= HEADER.size:
-            output, length = HEADER.unpack_from(buffer, start)
+        while len(self._buffer) - start >= HEADER.size:
+            output, length = HEADER.unpack_from(self._buffer, start)
             end = start + HEADER.size + length
-            if end > len(buffer):
+            if end > len(self._buffer):
                 break
-            yield output, buffer[start + HEADER.size : end]
+            yield output, self._buffer[start + HEADER.size : end]
             start = end
-        buffer = buffer[start:]
+        self._buffer = self._buffer[start:]
 
 
 def _parse_time(stamp: bytes) -> float:
