@@ -6,9 +6,10 @@ import json
 import logging
 import os
 import signal
+import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from functools import partial
 
@@ -52,6 +53,9 @@ MAX_CONCURRENT_REQUESTS = 64
 
 _M_MMAP_THRESHOLD = -3
 _LARGE_BLOCK_BYTES = 1 << 20
+
+CONNECT_TIMEOUT = 1.0
+"""Seconds for the server's connection to its own address, at its start."""
 
 POLL_INTERVAL = 0.5
 """Polling interval for shutdown: `Event.wait` does not return when another thread receives the signal."""
@@ -136,8 +140,14 @@ def _start(home: Home, config: Config, runtime: Runtime, cleanup: ExitStack) -> 
     client_listener = _listen(ALL_ADDRESSES if config.all_addresses else LOOPBACK, config.port)
     port: int = client_listener.bind_addr[1]
     cleanup.callback(client_listener.stop)
+    job_listeners = _listen_for_jobs(runtime, config, port, cleanup)
     settings = Settings(
-        f"http://{runtime.machine_address}:{port}", config.region, config.images, config.framework_images, config.limits
+        f"http://{runtime.machine_address}:{port}",
+        config.region,
+        config.images,
+        config.framework_images,
+        config.limits,
+        is_reachable=job_listeners is not None,
     )
     state, store = State(home.state), ObjectStore(home)
     cleanup.callback(state.close)
@@ -150,24 +160,30 @@ def _start(home: Home, config: Config, runtime: Runtime, cleanup: ExitStack) -> 
     gateway = _create_gateway(context, registry, config)
     registry.recover(list_makers(load_operations(context, registry)))
     cleanup.callback(registry.shut_down)
-    job_listeners = () if config.all_addresses else _listen_for_jobs(runtime, port, cleanup)
-    for listener in [client_listener, *job_listeners]:
+    for listener in (client_listener, *(job_listeners or ())):
         listener.wsgi_app = gateway
         threading.Thread(target=listener.serve, daemon=True).start()
     return port
 
 
-def _listen_for_jobs(runtime: Runtime, port: int, cleanup: ExitStack) -> Iterator[Server]:
-    """Listen on the address that hosts of jobs use, unless clients use the same address."""
-    if runtime.machine_address in MACHINE_NAMES:
-        return
-    try:  # Podman's bridge, and so its address, exists from its first container on
-        listener = _listen(runtime.machine_address, port, may_be_absent=True)
-    except ServerError as error:  # clients do not need this address, and jobs that need it report the error
-        logger.warning("jobs cannot reach this server: %s", error)
-        return
+def _listen_for_jobs(runtime: Runtime, config: Config, port: int, cleanup: ExitStack) -> Sequence[Server] | None:
+    """Listen on the address that hosts of jobs use, unless clients use the same address.
+
+    Return None if hosts cannot connect: clients do not need this address, and jobs that need it report the error.
+    """
+    address = runtime.machine_address
+    if address in MACHINE_NAMES or (config.all_addresses and runtime.gets_address_later):
+        return ()
+    try:
+        if config.all_addresses:  # the address may be another machine's, or that of the machine of this container
+            socket.create_connection((address, port), CONNECT_TIMEOUT).close()
+            return ()
+        listener = _listen(address, port, may_be_absent=runtime.gets_address_later)
+    except (OSError, ServerError) as error:
+        logger.warning("jobs cannot reach this server at %s:%d and use no cache of packages: %s", address, port, error)
+        return None
     cleanup.callback(listener.stop)
-    yield listener
+    return (listener,)
 
 
 def _listen(address: str, port: int, *, may_be_absent: bool = False) -> Server:

@@ -163,7 +163,11 @@ class Server(wsgi.Server):
     def bind_socket(self, socket_: socket.socket, bind_addr: tuple[str, int]) -> socket.socket:  # type: ignore[override]
         if self._may_be_absent and sys.platform == "linux":
             socket_.setsockopt(socket.SOL_IP, IP_FREEBIND, 1)
-        return cast("socket.socket", super().bind_socket(socket_, bind_addr))  # type: ignore[no-untyped-call]
+        try:
+            return cast("socket.socket", super().bind_socket(socket_, bind_addr))  # type: ignore[no-untyped-call]
+        except OSError:
+            socket_.close()  # cheroot leaves it open
+            raise
 
     def _enqueue(self, connection: Connection) -> None:
         connection.socket.settimeout(self.timeout)

@@ -35,6 +35,8 @@ class Settings:
     """Whether this repository's images replace AWS's framework images."""
     limits: bool = False
     """Whether each host is limited to the processors and memory of its instance type."""
+    is_reachable: bool = True
+    """Whether hosts can connect to the server. Otherwise, they install packages from PyPI."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +96,9 @@ class Context:
         }
 
     def make_package_variables(self) -> dict[str, str]:
-        """Return the variables that make package installers in a host use this server."""
+        """Return the variables that make package installers in a host use this server, if they can connect to it."""
+        if not self.settings.is_reachable:
+            return {}
         url = urlsplit(self.settings.url)
         user = f"{PACKAGES_USER}:{make_packages_token(self.home.server_key())}"
         index = url._replace(netloc=f"{user}@{url.netloc}", path=f"{PACKAGES_PATH}/simple").geturl()

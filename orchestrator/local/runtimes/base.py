@@ -171,6 +171,10 @@ class Runtime(Protocol):
     def machine_address(self) -> str:
         """The name or address that the hosts use to connect to the local server on this machine."""
 
+    @property
+    def gets_address_later(self) -> bool:
+        """Whether this machine has `machine_address` only while hosts run."""
+
     def prepare(self, image: str) -> None:
         """Pull an image, or make its environment. Raise CannotRunError if the image does not exist."""
 

@@ -205,6 +205,7 @@ class FakeRuntime:
 
     name = "fake"
     machine_address = "127.0.0.1"
+    gets_address_later = False
 
     def __init__(self) -> None:
         self.models: dict[str, Model] = {"model": Model()}

@@ -77,6 +77,7 @@ class GatedHost:
 class GatedRuntime:
     name = "gated"
     machine_address = "127.0.0.1"
+    gets_address_later = False
 
     host_type = GatedHost
 

@@ -50,6 +50,7 @@ class WaitingHost:
 class WaitingRuntime:
     name = "waiting"
     machine_address = "127.0.0.1"
+    gets_address_later = False
 
     def __init__(self) -> None:
         self.hosts: dict[str, WaitingHost] = {}

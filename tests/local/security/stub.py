@@ -80,6 +80,7 @@ class StubRuntime:
 
     name = "stub"
     machine_address = "127.0.0.1"
+    gets_address_later = False
 
     def __init__(self) -> None:
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Model)

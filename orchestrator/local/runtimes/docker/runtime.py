@@ -84,6 +84,11 @@ class DockerRuntime:
         bridge = self._client.networks.get("bridge").attrs["IPAM"]["Config"][0]
         return str(bridge.get("Gateway") or bridge["Subnet"].rsplit(".", 1)[0] + ".1")
 
+    @functools.cached_property
+    def gets_address_later(self) -> bool:
+        """On Podman, the bridge and its address exist while a container uses them."""
+        return docker_engine.is_podman(self._client)
+
     def prepare(self, image: str) -> None:
         images.prepare(self._client, image)
 

@@ -55,6 +55,7 @@ class ProcessRuntime:
 
     name = "process"
     machine_address = "127.0.0.1"
+    gets_address_later = False
 
     def __init__(self, home: Home, jobs: Path) -> None:
         self._work = home.work.absolute() / "process"

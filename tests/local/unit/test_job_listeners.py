@@ -1,0 +1,72 @@
+"""The address that hosts of jobs use to connect to the server, on engines that share it with this machine or not."""
+
+import socket
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from microjobs_orchestrator.local import server
+from microjobs_orchestrator.local.config import Config
+from microjobs_orchestrator.local.home import Home
+from microjobs_orchestrator.local.lifecycle.context import Context
+from microjobs_orchestrator.local.runtimes.base import Runtime
+from tests.local.security.stub import StubRuntime
+
+ABSENT = "192.0.2.1"
+"""An address for documentation, which no machine has."""
+LOOPBACK_NEIGHBOUR = "127.0.0.2"
+
+
+@pytest.fixture
+def cleanup() -> Iterator[ExitStack]:
+    with ExitStack() as stack:
+        yield stack
+
+
+def runtime_at(address: str, *, gets_address_later: bool = False) -> Runtime:
+    return cast("Runtime", SimpleNamespace(machine_address=address, gets_address_later=gets_address_later))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="IP_FREEBIND is an option of Linux")
+@pytest.mark.parametrize(("gets_address_later", "count"), [(True, 1), (False, None)], ids=["Podman", "Docker"])
+def test_only_podman_listens_on_an_absent_address(
+    cleanup: ExitStack, caplog: pytest.LogCaptureFixture, gets_address_later: bool, count: int | None
+) -> None:
+    runtime = runtime_at(ABSENT, gets_address_later=gets_address_later)
+    listeners = server._listen_for_jobs(runtime, Config(), 0, cleanup)
+    assert (listeners if listeners is None else len(listeners)) == count
+    assert ("jobs cannot reach this server at 192.0.2.1:0" in caplog.text) is (count is None)
+
+
+def test_server_on_all_addresses_finds_out_whether_jobs_reach_it(cleanup: ExitStack) -> None:
+    runtime, config = runtime_at(LOOPBACK_NEIGHBOUR), Config(all_addresses=True)
+    with socket.create_server(("127.0.0.1", 0)) as only_local, socket.create_server(("", 0)) as everywhere:
+        ports = [listener.getsockname()[1] for listener in (only_local, everywhere)]
+        assert [server._listen_for_jobs(runtime, config, port, cleanup) for port in ports] == [None, ()]
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", ABSENT])
+def test_hosts_use_the_package_cache_if_they_reach_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cleanup: ExitStack, address: str
+) -> None:
+    contexts = []
+    create_gateway = server._create_gateway
+
+    def record_context(context: Context, *arguments: Any) -> Any:
+        contexts.append(context)
+        return create_gateway(context, *arguments)
+
+    monkeypatch.setattr(server, "_create_gateway", record_context)
+    home, runtime = Home(tmp_path), StubRuntime()
+    home.create()
+    cleanup.callback(runtime.close)
+    runtime.machine_address = address
+    server._start(home, Config(port=0), runtime, cleanup)
+    variables = contexts[0].make_package_variables()
+    assert contexts[0].make_access_variables()["AWS_ENDPOINT_URL"].startswith(f"http://{address}:")
+    assert ("PIP_INDEX_URL" in variables, "UV_DEFAULT_INDEX" in variables) == (address != ABSENT,) * 2
