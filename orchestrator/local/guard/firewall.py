@@ -60,8 +60,8 @@ def make_chains(settings: Settings) -> list[Chain]:
         entering.append(_meta(_L4PROTO) + _equals(bytes([_ICMPV6])))  # IPv6 finds neighbours by ICMPv6
         return [Chain("input", INPUT, entering)]
     if settings.peers:
-        entering.append(match_ipv4_network(12, settings.peers))
-        leaving.append(match_ipv4_network(16, settings.peers))
+        entering.append(match_peers(12, settings.peers))
+        leaving.append(match_peers(16, settings.peers))
     return [Chain("input", INPUT, entering), Chain("output", OUTPUT, leaving)]
 
 
@@ -82,11 +82,16 @@ def match_tcp_port(port: int) -> Rule:
     return _meta(_L4PROTO) + _equals(bytes([socket.IPPROTO_TCP])) + destination + _equals(struct.pack(">H", port))
 
 
-def match_ipv4_network(offset: int, network: str) -> Rule:
-    """Match IPv4 packets whose source (offset 12) or destination (offset 16) is in a network."""
-    parsed = ipaddress.IPv4Network(network)
-    address = _payload(base=1, offset=offset, length=4) + _mask(parsed.netmask.packed)
-    return _meta(_NFPROTO) + _equals(bytes([2])) + address + _equals(parsed.network_address.packed)
+def match_peers(offset: int, gateway: str) -> Rule:
+    """Match IPv4 packets whose source (offset 12) or destination (offset 16) is in the gateway's network.
+
+    The gateway itself does not match: on Podman, it is this machine.
+    """
+    parsed = ipaddress.IPv4Interface(gateway)
+    address = _payload(base=1, offset=offset, length=4)
+    is_peer = address + _equals(parsed.packed, negated=True)
+    is_inside = address + _mask(parsed.netmask.packed) + _equals(parsed.network.network_address.packed)
+    return _meta(_NFPROTO) + _equals(bytes([2])) + is_peer + is_inside
 
 
 def install(chains: Iterable[Chain]) -> None:

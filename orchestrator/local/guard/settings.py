@@ -24,7 +24,7 @@ class Settings:
     isolated: bool = False
     """Whether the host may connect only to its peers."""
     peers: str = ""
-    """The IPv4 network of the job's hosts, such as `172.18.0.0/16`; empty if the host has no peers."""
+    """The gateway and the size of the IPv4 network of the job's hosts, such as `172.18.0.1/16`; empty without peers."""
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] = os.environ) -> "Settings":

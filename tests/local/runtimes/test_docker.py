@@ -20,6 +20,7 @@ from microjobs_orchestrator.local.runtimes.base import CannotRunError, Host, Hos
 from microjobs_orchestrator.local.runtimes.docker.guards import DEFAULT_IMAGE, IMAGE_VARIABLE, Guards
 from microjobs_orchestrator.local.runtimes.docker.images import missing_image_remedy
 from microjobs_orchestrator.local.runtimes.docker.labels import HOME_LABEL, PLAN_LABEL, Labels
+from microjobs_orchestrator.local.runtimes.docker.networks import Networks, ipv4_gateway
 from microjobs_orchestrator.local.runtimes.docker.overlays import Overlays
 from microjobs_orchestrator.local.runtimes.docker.runtime import DockerRuntime
 from tests.conftest import image_name
@@ -118,6 +119,19 @@ def test_podman_overlays_only_what_hosts_cannot_change(tmp_path: Path) -> None:
     assert Overlays(make_podman()).divide(inputs) == ([inputs[1]], [inputs[0]])
     docker = SimpleNamespace(version=dict)
     assert Overlays(cast("Any", docker)).divide(inputs) == (inputs, [])
+
+
+def test_isolated_hosts_on_podman_know_the_addresses_of_each_other(tmp_path: Path) -> None:
+    """Podman's internal networks have no name server. The gateway is this machine."""
+    one = plan(tmp_path, "exit 0")
+    two = replace(one, isolated=True, hosts=(one.hosts[0], replace(one.hosts[0], name="algo-2")))
+    config = {"Subnet": "10.89.0.0/24", "Gateway": "10.89.0.1"}
+    network = cast("Any", SimpleNamespace(name="n", attrs={"IPAM": {"Config": [config]}}))
+    client = make_podman(api=SimpleNamespace(create_endpoint_config=dict))
+    options = Networks(client, home_labels(tmp_path)).container_options(two, two.hosts[1], network, "10.88.0.1")
+    assert options["extra_hosts"] == {"algo-1": "10.89.0.2", "algo-2": "10.89.0.3"}
+    assert options["networking_config"] == {"n": {"aliases": ["algo-2"], "ipv4_address": "10.89.0.3"}}
+    assert ipv4_gateway(network) == "10.89.0.1/24"
 
 
 def test_podman_volumes_of_other_plans_are_not_removed(tmp_path: Path) -> None:

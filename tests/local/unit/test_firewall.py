@@ -75,9 +75,11 @@ def can_make_namespaces() -> bool:
         (Settings(), {"out", "self"}),
         (Settings(target=8080, isolated=True), {"relay", "self"}),
         (Settings(isolated=True, peers="10.0.0.0/24"), {"relay", "other", "out", "self"}),
+        (Settings(isolated=True, peers="10.0.0.9/24"), {"relay", "other", "out", "self"}),
+        (Settings(isolated=True, peers="10.0.0.2/24"), {"self"}),
         (Settings(isolated=True, peers="10.0.0.128/25"), {"self"}),
     ],
-    ids=["serves", "connects", "serves isolated", "peers", "other peers"],
+    ids=["serves", "connects", "serves isolated", "peers", "peers with a gateway", "gateway", "other peers"],
 )
 def test_firewall_allows_only_the_connections_of_its_settings(settings: Settings, expected: set[str]) -> None:
     command = ["unshare", "--map-root-user", "--net", sys.executable, "-c", HOST, json.dumps(asdict(settings)), PEER]

@@ -84,7 +84,7 @@ class Guards:
     def create(self, plan: Plan, host: HostPlan, peers: str, **options: Any) -> Container:
         """Start a host's guard and wait until it is ready.
 
-        `peers` is the IPv4 network of the plan's hosts, if it has one; `options` are the container's name, labels and
+        `peers` is the gateway of the plan's hosts, if they have one; `options` are the container's name, labels and
         network. Raise CannotRunError if no image with Python is available, or the kernel has no nftables.
         """
         settings = Settings(secrets.token_hex(32), host.port or 0, plan.isolated, peers)

@@ -1,6 +1,8 @@
 """Networks of a plan's hosts."""
 
+import ipaddress
 import threading
+from collections.abc import Sequence
 from typing import Any
 
 import docker
@@ -58,7 +60,7 @@ class Networks:
                 )
 
     def container_options(
-        self, host: HostPlan, network: Network | None, machine_name: str, *, is_isolated: bool
+        self, plan: Plan, host: HostPlan, network: Network | None, machine_name: str
     ) -> dict[str, Any]:
         """Return the options with which a container joins a network and can resolve this machine's name."""
         options: dict[str, Any] = {}
@@ -67,9 +69,12 @@ class Networks:
         if network is not None:
             endpoint = self._client.api.create_endpoint_config
             endpoints = {network.name: endpoint(aliases=[host.name])}
-            if self._is_podman and not is_isolated:
+            if self._is_podman and not plan.isolated:
                 # The address of this machine is that of the default bridge, which exists while a container uses it.
                 endpoints[PODMAN_NETWORK] = endpoint()
+            elif self._is_podman and len(plan.hosts) > 1:  # Podman's internal networks have no name server
+                options["extra_hosts"] = addresses = choose_addresses(network, [peer.name for peer in plan.hosts])
+                endpoints[network.name] = endpoint(aliases=[host.name], ipv4_address=addresses[host.name])
             options |= {"network": network.name, "networking_config": endpoints}
         return options
 
@@ -78,8 +83,20 @@ class Networks:
         self._client.networks.get(self._labels.serving_network).remove()
 
 
-def ipv4_subnet(network: Network | None) -> str:
-    """Return a network's IPv4 addresses, such as `172.18.0.0/16`; empty if there is no network."""
+def choose_addresses(network: Network, names: Sequence[str]) -> dict[str, str]:
+    """Return the IPv4 address of each host in a network that has no other containers."""
+    gateway = ipaddress.IPv4Interface(ipv4_gateway(network))
+    free = (address for address in gateway.network.hosts() if address != gateway.ip)
+    return dict(zip(names, map(str, free), strict=False))
+
+
+def ipv4_gateway(network: Network | None) -> str:
+    """Return the gateway and the size of a network, such as `172.18.0.1/16`; empty if there is no network.
+
+    Without a gateway, the address is that of the network itself, such as `172.18.0.0/16`.
+    """
     if network is None:
         return ""
-    return next(str(config["Subnet"]) for config in network.attrs["IPAM"]["Config"] if "." in config["Subnet"])
+    config = next(config for config in network.attrs["IPAM"]["Config"] if "." in config["Subnet"])
+    address, _, size = str(config["Subnet"]).partition("/")
+    return f"{config.get('Gateway') or address}/{size}"

@@ -51,7 +51,7 @@ from microjobs_orchestrator.local.runtimes.docker.labels import (
     PORT_LABEL,
     Labels,
 )
-from microjobs_orchestrator.local.runtimes.docker.networks import DESKTOP_HOST, Networks, ipv4_subnet
+from microjobs_orchestrator.local.runtimes.docker.networks import DESKTOP_HOST, Networks, ipv4_gateway
 from microjobs_orchestrator.local.runtimes.docker.overlays import Overlays
 
 REMOVE_TIMEOUT = 60.0
@@ -126,15 +126,15 @@ class DockerRuntime:
             raise error_type(reason) from error
 
     def _start_host(self, plan: Plan, host: HostPlan, network: Network | None) -> Host:
-        options = self._networks.container_options(host, network, self.machine_address, is_isolated=plan.isolated)
+        options = self._networks.container_options(plan, host, network, self.machine_address)
         if not self._guards.are_needed(plan):
-            if host.port is not None:
+            if host.port is not None and not plan.isolated:  # internal networks have no published ports
                 options["ports"] = {f"{host.port}/tcp": ("127.0.0.1", None)}
             return self._launch(plan, host, None, {"hostname": host.name, **options})
         guard = self._guards.create(
             plan,
             host,
-            peers=ipv4_subnet(network) if len(plan.hosts) > 1 and not plan.is_server else "",
+            peers=ipv4_gateway(network) if len(plan.hosts) > 1 and not plan.is_server else "",
             name=self._labels.guard_name(plan, host.name),
             labels={**self._plan_labels(plan), GUARD_LABEL: host.name},
             **options,
