@@ -30,6 +30,8 @@ KEYS = {
     "MICROJOBS_SECRET_ACCESS_KEY": "secret-of-this-test-" + "x" * 20,
 }
 SOCKET = "/var/run/docker.sock"
+HOME = f"/var/lib/microjobs/{os.getpid()}"
+"""The folder of servers that use the engine: servers with the same folder delete each other's containers."""
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -48,16 +50,22 @@ def running_image(*arguments: str, environment: dict[str, str] = KEYS, with_engi
     if packages := os.environ.get("LOCAL_PACKAGES"):  # wheels and certificates for the process runtime
         container = container.with_volume_mapping(packages, "/packages").with_env("LOCAL_PACKAGES", "/packages")
     if with_engine:
-        container = container.with_volume_mapping(SOCKET, SOCKET, "rw")
+        container = container.with_volume_mapping(SOCKET, SOCKET, "rw").with_env("MICROJOBS_HOME", HOME)
     with container as running:
-        yield running
+        try:
+            yield running
+        finally:
+            running.get_wrapped_container().stop(timeout=60)  # testcontainers kills the server, and jobs would remain
+
+
+def find_address(container: Any) -> str:
+    return f"http://{container.get_container_host_ip()}:{container.get_exposed_port(4577)}"
 
 
 def make_client(container: Any, service: str, keys: dict[str, str] = KEYS) -> Any:
-    address = f"http://{container.get_container_host_ip()}:{container.get_exposed_port(4577)}"
     key, secret = keys.values()
     session = boto3.Session(key, secret, region_name="us-east-1")
-    return session.client(service, endpoint_url=address)  # type: ignore[call-overload]  # any service
+    return session.client(service, endpoint_url=find_address(container))  # type: ignore[call-overload]  # any service
 
 
 def wait_for_server(container: Any) -> None:
@@ -89,11 +97,12 @@ def process(container: Any, image: str, command: str) -> dict[str, Any]:
 COPY = f"cp {ROOT}/processing/in/name {ROOT}/processing/out/name"
 
 
-def test_engine_runs_the_image_of_a_user() -> None:
+def test_server_with_the_socket_of_the_engine_runs_images_of_a_user() -> None:
     with image_from_base(base_image()) as image, running_image("--all-addresses", with_engine=True) as container:
         wait_for_server(container)
         process(container, image, COPY)
         assert "runtime docker" in container.exec(["microjobs", "local", "status"]).output.decode()
+        assert serve_once(find_address(container)) == b"answer"
 
 
 def test_jobs_run_as_processes_without_an_engine() -> None:
@@ -163,11 +172,10 @@ def test_documented_services_reach_each_other(tmp_path: Path) -> None:
 
 
 def test_server_with_the_network_of_the_host_serves_endpoints() -> None:
-    name, port = "microjobs-test-host-network", find_free_port()
+    name, port = f"microjobs-test-{os.getpid()}-host-network", find_free_port()
     command = ["docker", "run", "--rm", "--detach", "--network=host", f"--volume={SOCKET}:{SOCKET}", f"--name={name}"]
     variables = [option for key in KEYS for option in ("--env", key)]
-    home = f"--env=MICROJOBS_HOME=/var/lib/microjobs/{os.getpid()}"
-    run = [*command, *variables, home, image_name("local"), f"--port={port}"]
+    run = [*command, *variables, f"--env=MICROJOBS_HOME={HOME}", image_name("local"), f"--port={port}"]
     subprocess.run(run, env={**os.environ, **KEYS}, check=True)
     try:
         status = ["docker", "exec", name, "microjobs", "local", "status"]
