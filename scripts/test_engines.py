@@ -76,7 +76,11 @@ def running_engine(command: Sequence[str], socket: Path) -> Iterator[str]:
         yield address
     finally:
         process.terminate()
-        process.wait(STOP_TIMEOUT)
+        try:
+            process.wait(STOP_TIMEOUT)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
 
 
 def copy_images(address: str) -> None:
