@@ -4,7 +4,8 @@ import json
 import subprocess
 import tarfile
 import time
-from collections.abc import Callable
+import uuid
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,13 @@ INSTANCES = {"InstanceType": "ml.m5.large", "InstanceCount": 1}
 
 
 @pytest.fixture(scope="session")
-def image() -> str:
-    """Build the image, as for AWS. `PYTHON_IMAGE` may name another base image."""
-    build = ["docker", "build", "--quiet", "--build-arg", "PYTHON_IMAGE", "--tag", "line:test", str(PROJECT)]
+def image() -> Iterator[str]:
+    """Build the image, as for AWS, and remove it after the tests. `PYTHON_IMAGE` may name another base image."""
+    name = f"line:test-{uuid.uuid4().hex}"
+    build = ["docker", "build", "--quiet", "--build-arg", "PYTHON_IMAGE", "--tag", name, str(PROJECT)]
     subprocess.run(build, check=True)
-    return "line:test"
+    yield name
+    subprocess.run(["docker", "rmi", "--force", name], check=True)
 
 
 @pytest.fixture(scope="session")
