@@ -6,6 +6,7 @@ import os
 import re
 import secrets
 import stat
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -218,12 +219,17 @@ def read_file(path: Path) -> str:
     return path.read_text(encoding="utf-8")
 
 
+_creation_lock = threading.Lock()
+"""Held while a secret is created: jobs that start at the same time need the same secret."""
+
+
 def _read_secret(path: Path, create: Callable[[], str]) -> str:
     """Return the text of a file that only its owner can read. The file is created if it does not exist."""
-    if not path.exists():
-        with atomic_write(path) as partial:
-            partial.touch(mode=0o600)
-            partial.write_text(create())
+    with _creation_lock:
+        if not path.exists():
+            with atomic_write(path) as partial:
+                partial.touch(mode=0o600)
+                partial.write_text(create())
     try:
         return read_file(path)
     except (OSError, ValueError) as error:
