@@ -9,7 +9,7 @@ from microjobs_orchestrator.local.home import Home
 
 def test_jobs_that_start_at_the_same_time_get_one_secret(tmp_path: Path) -> None:
     threads = 8
-    for number in range(20):
+    for number in range(5):
         home = Home(tmp_path / str(number))
         home.create()
         barrier = threading.Barrier(threads)
