@@ -1,6 +1,7 @@
 """Shared code of the benchmarks: virtual environments for peers, measurements of processes, tables.
 
-Standard library only: memory that a process inherits from its parent counts towards its peak.
+Imports only the standard library: a measured process starts with a copy of this process's memory, which counts towards
+its peak.
 """
 
 import hashlib

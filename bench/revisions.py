@@ -107,7 +107,7 @@ def start(tree: Path, folder: Path, name: str, stack: ExitStack) -> Measurements
 
 @contextmanager
 def run_local_server(tree: Path, folder: Path) -> Iterator[tuple[Address, int]]:
-    """Run the local server of a work tree in a folder. Yield its address and its process."""
+    """Run the local server of a work tree in a folder. Yield its address and its process ID."""
     command = str(tree / ".venv" / "bin" / "microjobs")
     subprocess.run(
         [command, "local", "up", "--detach", "--port", "0", "--runtime", "docker"],

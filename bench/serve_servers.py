@@ -39,22 +39,22 @@ def require_programs(*programs: str) -> None:
 def make_bundle(folder: Path) -> Path:
     """Write a bundle whose model is a multilayer perceptron 13-128-64-1 with random weights; return its folder."""
     random, sizes = np.random.default_rng(0), (FEATURES, 128, 64, 1)
-    nodes, weights, flow = [], [], "features"
+    nodes, weights, tensor_name = [], [], "features"
     for layer, (width, height) in enumerate(itertools.pairwise(sizes)):
         last = layer == len(sizes) - 2
         matrix = (random.normal(size=(width, height)) / np.sqrt(width)).astype(np.float32)
         weights += [numpy_helper.from_array(matrix, f"w{layer}")]
         weights += [numpy_helper.from_array(np.zeros(height, np.float32), f"b{layer}")]
         nodes.append(
-            helper.make_node("Gemm", [flow, f"w{layer}", f"b{layer}"], ["predictions" if last else f"h{layer}"])
+            helper.make_node("Gemm", [tensor_name, f"w{layer}", f"b{layer}"], ["predictions" if last else f"h{layer}"])
         )
         if not last:
-            nodes.append(helper.make_node("Relu", [f"h{layer}"], [flow := f"r{layer}"]))
-    ends = [
+            nodes.append(helper.make_node("Relu", [f"h{layer}"], [tensor_name := f"r{layer}"]))
+    input_and_output = [
         helper.make_tensor_value_info(name, TensorProto.FLOAT, ["rows", width])
         for name, width in (("features", FEATURES), ("predictions", 1))
     ]
-    graph = helper.make_graph(nodes, "mlp", ends[:1], ends[1:], weights)
+    graph = helper.make_graph(nodes, "mlp", input_and_output[:1], input_and_output[1:], weights)
     folder.mkdir(parents=True)
     save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), folder / MODEL_FILE)
     write_manifest(folder, Manifest(framework="onnx", features=FEATURES))
@@ -185,7 +185,7 @@ def start_static(workspace: Workspace) -> Server:
 
 
 def start_bare(workspace: Workspace) -> Server:
-    """Start a server with the same packages, but without this project's code: it shows the cost of parser and model."""
+    """Start a server with our packages but without our code, to measure only the HTTP parser and the model."""
     return granian(workspace, "bare WSGI, no checks", workspace.environment("ours"), "bare_app:app")
 
 
@@ -226,10 +226,10 @@ def start_mms(workspace: Workspace) -> Server:
     for name in ("MAR-INF", "code"):
         (archive / name).mkdir(parents=True, exist_ok=True)
     (archive / "code" / "inference.py").write_bytes((PEERS / "mms_inference.py").read_bytes())
-    described = {"modelName": "model", "handler": "sagemaker_inference.default_handler_service"}
+    model_entry = {"modelName": "model", "handler": "sagemaker_inference.default_handler_service"}
     (archive / "MAR-INF" / "MANIFEST.json").write_text(
         json.dumps(
-            {"runtime": "python", "modelServerVersion": "1.0", "specificationVersion": "1.0", "model": described}
+            {"runtime": "python", "modelServerVersion": "1.0", "specificationVersion": "1.0", "model": model_entry}
         )
     )
     settings = workspace.folder / "mms.properties"

@@ -87,9 +87,9 @@ def list_runs(home: Home, days: float) -> list[Removable]:
 
     Runs with an unfinished job or endpoint are not listed.
     """
-    latest = time.time() - days * DAY_SECONDS
+    cutoff_time = time.time() - days * DAY_SECONDS
     records = sorted((home.root / "runs").glob("*.json"))
-    old = [path.stem for path in records if path.stat().st_mtime <= latest]
+    old = [path.stem for path in records if path.stat().st_mtime <= cutoff_time]
     return [_make_removable_run(home, name) for name in old if not _is_running(home, name)]
 
 

@@ -43,7 +43,7 @@ def main() -> int:
     options = parse_arguments()
     test_command = shlex.join([sys.executable, "-m", "pytest", "-x", "-q", *shlex.split(options.tests)])
     with tempfile.TemporaryDirectory(prefix="mutate-") as folder, chdir(copy_work_tree(Path(folder))):
-        # These folders come before the installed package, which is the work tree.
+        # Tests must import the copy, not the installed package, which is the work tree itself.
         os.environ["PYTHONPATH"] = os.pathsep.join([folder, str(Path(folder) / "shared")])
         seconds = run_baseline(test_command)
         mutations = sample(find_mutations(options.path), options.count, options.seed, options.path.read_text())

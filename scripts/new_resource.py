@@ -126,7 +126,7 @@ def create_rows(family: Family, create: Any) -> Iterator[tuple[str, str]]:
 
 
 def list_rows(family: Family) -> Iterable[tuple[str, str]]:
-    """Return the rows of the List operation, or none if they are those of other kinds."""
+    """Return the rows of the List operation, or none if it has only the members that the common rows cover."""
     usual = LIST_ROWS_WITH_STATUS if family.is_runnable else LIST_ROWS
     if family.request_members("List").keys() == usual.keys():
         return []

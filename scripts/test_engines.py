@@ -1,6 +1,6 @@
 """Run the tests of containers on other engines: Podman, and a Docker engine that shares no network or files.
 
-Both engines keep their data in a temporary folder, and get the images of the engine that answers now. Needs root's
+Both engines keep their data in a temporary folder, and get copies of the images of the current engine. Needs root's
 rights. Arguments replace the tests: `test_engines.py tests/local/test_hosting.py`.
 """
 
@@ -45,10 +45,10 @@ def main() -> None:
 
 
 def podman_command(folder: Path) -> Sequence[str]:
-    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    max_files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     settings = folder / "containers.conf"
     settings.write_text(
-        f'[containers]\ndefault_ulimits = ["nofile={files}:{files}"]\n'
+        f'[containers]\ndefault_ulimits = ["nofile={max_files}:{max_files}"]\n'
         '[engine]\nruntime = "runc"\ncgroup_manager = "cgroupfs"\n'
     )
     data = [f"--root={folder}/podman", f"--runroot={folder}/podman-run"]

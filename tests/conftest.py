@@ -74,7 +74,7 @@ def image_from_base(base: str, *lines: str) -> Iterator[str]:
 def _missing_pytorch() -> str | None:
     """Reason why PyTorch's CPU build cannot be installed on this machine, or None.
 
-    The package index has a build of several gigabytes only, with all that GPUs need.
+    The usual package index has only the build for GPUs, which is several gigabytes large.
     """
     packages = Path(os.environ.get("LOCAL_PACKAGES") or CONTAINERS / "local-packages")
     if any(packages.glob("torch-*+cpu-*.whl")):

@@ -35,7 +35,7 @@ class Upstream:
     sha256: str
     url: str = ""
     metadata: bytes | None = None
-    """The metadata of the wheel, if the index has them. The page states the hash of `METADATA`."""
+    """The metadata that the index serves, or None. Its page states the hash of `METADATA`, also for other metadata."""
     file_url: str = f"../../files/{WHEEL_NAME}"
     requested: list[str] = field(default_factory=list)
     headers: list[Mapping[str, str]] = field(default_factory=list)

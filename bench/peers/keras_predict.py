@@ -14,7 +14,7 @@ weights, source, output = map(Path, sys.argv[1:4])
 layers = np.load(weights)
 began = time.perf_counter()
 rows = np.load(source)
-loaded = time.perf_counter() - began
+load_seconds = time.perf_counter() - began
 model = keras.Sequential(
     [
         keras.Input((rows.shape[1],)),
@@ -28,4 +28,4 @@ batch = int(sys.argv[4])
 model.predict(rows[:batch], batch_size=batch, verbose=0)  # compiles the model
 began = time.perf_counter()
 np.save(output, model.predict(rows, batch_size=batch, verbose=0)[:, 0])
-output.with_suffix(".seconds").write_text(str(loaded + time.perf_counter() - began))
+output.with_suffix(".seconds").write_text(str(load_seconds + time.perf_counter() - began))

@@ -32,7 +32,7 @@ class Estimate:
 
     title: str
     use: str
-    """The use in names of quotas, such as `training job`."""
+    """What the instances run, as the names of AWS's quotas state it, such as `training job`."""
     instance_type: str
     total: int
     """All instances, whether they run at the same time or not."""

@@ -21,7 +21,7 @@ HOME = "MICROJOBS_HOME"
 REMEDY = f"set {HOME} to a folder of your own"
 
 WRITE_AND_STICKY_BITS = stat.S_IWOTH | stat.S_ISVTX
-"""Mode bits: others may write; users cannot replace each other's files (the sticky bit, which /tmp has)."""
+"""Two mode bits: all users may write; the sticky bit, as on /tmp, stops users from replacing each other's files."""
 
 ENTRIES = (
     ".gitignore",
@@ -106,7 +106,7 @@ class Home:
             except OSError as error:
                 raise HomeError(f"{self.root} cannot be created ({error.strerror}); {REMEDY}") from error
         self.check()
-        self._close_to_others()
+        self._restrict_to_owner()
         for folder in (self.buckets, self.logs, self.objects, self.work):
             try:
                 folder.mkdir(exist_ok=True)
@@ -119,7 +119,7 @@ class Home:
     def check(self) -> None:
         """Raise HomeError if another user owns or can replace the folder, or if it is not a folder.
 
-        Files of another user could name another server.
+        Another user's files could direct clients to that user's server.
         """
         resolved = self.root.resolve()
         for path in dict.fromkeys((self.root, *self.root.parents, *resolved.parents)):
@@ -139,27 +139,30 @@ class Home:
         if (owner := resolved.stat().st_uid) != os.geteuid():
             raise HomeError(f"{self.root} belongs to another user (uid {owner}); {REMEDY}")
 
-    def _close_to_others(self) -> None:
+    def _restrict_to_owner(self) -> None:
         """Remove other users' rights on the folder and the secrets in it."""
         for path in (self.root, self._credentials, self._key):
             if path.exists():
-                self._close(path, path.stat())
+                self._restrict(path, path.stat())
 
-    def _close(self, path: Path, found: os.stat_result) -> None:
+    def _restrict(self, path: Path, found: os.stat_result) -> None:
         mode = stat.S_IMODE(found.st_mode)
         if found.st_uid != os.geteuid():
             raise HomeError(f"{path} belongs to another user (uid {found.st_uid}); {REMEDY}")
         if not mode & 0o077:
             return
-        if path == self.root and not self._may_be_closed(mode):
+        if path == self.root and not self._may_be_restricted(mode):
             raise HomeError(f"{path} is open to other users (mode {mode:o}) and contains other files; {REMEDY}")
         path.chmod(mode & 0o700)
         if path.stat().st_mode & 0o077:
             raise HomeError(f"other users can read {path}, and its file system does not store modes; {REMEDY}")
         logger.warning("%s was open to other users (mode %o); now only you can read it", path, mode)
 
-    def _may_be_closed(self, mode: int) -> bool:
-        """Return whether the folder may be closed: not /tmp, and a server used the folder or it has no other files."""
+    def _may_be_restricted(self, mode: int) -> bool:
+        """Return whether it is safe to remove other users' rights on the folder.
+
+        It must not have the sticky bit, as /tmp has, and a server must have used it, or it must have no other files.
+        """
         is_used = self.state.exists() and self.lock.exists()
         return not mode & stat.S_ISVTX and (is_used or {path.name for path in self.root.iterdir()} <= {*ENTRIES})
 
@@ -174,7 +177,7 @@ class Home:
         return key
 
     def set_credentials(self, environ: Mapping[str, str]) -> None:
-        """Use the credentials of the environment, if it has them, so that clients elsewhere can have them in advance.
+        """Use the credentials of the environment, if it has them, so that clients know them before the server starts.
 
         Raises HomeError if one of the two variables is missing or too weak.
         """

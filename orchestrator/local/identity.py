@@ -17,7 +17,7 @@ ROLE = "microjobs"
 PACKAGES_PATH = "/_microjobs/packages"
 """Path of the server's cache of Python packages."""
 PACKAGES_USER = "microjobs"
-"""User name of hosts for packages."""
+"""User name with which hosts request packages."""
 
 NONCE = re.compile(r"[0-9a-f]{64}")
 
@@ -49,7 +49,7 @@ def format_arn(resource: str, region: str = REGION) -> str:
 
 
 def make_packages_token(key: str) -> str:
-    """Return the password of hosts for packages, derived from the home's key."""
+    """Return the password with which hosts request packages. It is derived from the home's key."""
     return hmac.new(key.encode(), b"microjobs packages", "sha256").hexdigest()
 
 

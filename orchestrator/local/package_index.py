@@ -41,9 +41,9 @@ METADATA = ".metadata"
 """Suffix of the address of a wheel's metadata (PEP 658)."""
 
 FRESH_SECONDS = 600.0
-"""Age up to which a cached page is used without a request to the index, as long as PyPI lets clients use it."""
+"""Maximum age of a cached page that is used without a request to the index. PyPI's pages state the same limit."""
 PAUSE_SECONDS = 60.0
-"""Time after a failed request in which cached pages are used at once."""
+"""Time after a failed request in which cached pages are used without another request."""
 DEFAULT_PORTS = {"http": 80, "https": 443}
 TIMEOUTS = (5.0, 60.0)
 """Seconds to connect to the index, and between two bytes."""

@@ -55,7 +55,7 @@ _M_MMAP_THRESHOLD = -3
 _LARGE_BLOCK_BYTES = 1 << 20
 
 CONNECT_TIMEOUT = 1.0
-"""Seconds for the server's connection to its own address, at its start."""
+"""Timeout in seconds for the connection with which the server tests its own address at its start."""
 
 POLL_INTERVAL = 0.5
 """Polling interval for shutdown: `Event.wait` does not return when another thread receives the signal."""
@@ -175,7 +175,7 @@ def _listen_for_jobs(runtime: Runtime, config: Config, port: int, cleanup: ExitS
     if address in MACHINE_NAMES or (config.all_addresses and runtime.gets_address_later):
         return ()
     try:
-        if config.all_addresses:  # the address may be another machine's, or that of the machine of this container
+        if config.all_addresses:  # another machine may have the address, such as the one that runs this container
             socket.create_connection((address, port), CONNECT_TIMEOUT).close()
             return ()
         listener = _listen(address, port, may_be_absent=runtime.gets_address_later)

@@ -77,7 +77,7 @@ def format_dollars(amount: float) -> str:
 
 
 class CostMeter:
-    """Adds up in the journal what a run costs. Does nothing on a backend without prices."""
+    """Adds the costs of a run's jobs and endpoints to its journal. Does nothing on a backend without prices."""
 
     def __init__(self, backend: Backend, journal: Journal) -> None:
         self._backend = backend

@@ -131,7 +131,7 @@ class Run(RunContext):
         self.journal.save()
         started = time.monotonic()
         try:
-            with self._remove_on_failure(name, self._delete_endpoint):  # journal.endpoint is kept until then
+            with self._remove_on_failure(name, self._delete_endpoint):  # the journal keeps the name until the deletion
                 self._start_endpoint(requests)
                 yield name
                 self._delete_endpoint(name)

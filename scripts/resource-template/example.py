@@ -1,4 +1,4 @@
-"""An example request for greetings, with which the tests of all families create one."""
+"""A request that creates an example greeting, for the tests that run for every resource family."""
 
 from typing import Any
 

@@ -58,7 +58,7 @@ class Bundle:
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
-    """Write manifest.json. Write it last: a folder with a manifest is a complete bundle."""
+    """Write manifest.json. Call this after writing all other files: a folder with a manifest is a complete bundle."""
     write_bytes(folder / MANIFEST_FILE, json.dumps(asdict(manifest), indent=1).encode())
 
 

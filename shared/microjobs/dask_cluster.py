@@ -2,7 +2,7 @@
 
 Dask runs the code that it receives. Therefore, both sides of each connection prove that they have the job's
 certificate (mutual TLS). Without a certificate, as on AWS, the job's own network is the boundary, as for torchrun.
-The functions that start servers need the package `distributed`; its names are imported when they run.
+The functions that start servers need the package `distributed`, and import it only when they run.
 """
 
 import asyncio
@@ -177,7 +177,7 @@ def _make_security(settings: ClusterSettings) -> "Security | None":
 
 
 def _is_complete(scheduler: "Scheduler", resources: ResourceConfig) -> bool:
-    """Return whether all workers of all hosts are connected. A worker's name states how many its host has."""
+    """Return whether all workers of all hosts are connected. A worker's name contains its host's number of workers."""
     names = [str(state.name).split("/") for state in scheduler.workers.values()]
     expected = {host: int(count) for host, _, count in names}
     connected = Counter(host for host, _, _ in names)

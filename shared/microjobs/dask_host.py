@@ -1,8 +1,8 @@
 """Runs one host's part of a Dask job: its workers and, on the first host, the scheduler and the user's command.
 
-`dask_script` starts this program on each host. The servers are forks of this process, because each of them would need
-a second of a core to import Dask. If a server fails, the job fails: Dask would repeat its tasks on other workers, and
-tasks that need too much memory would end all workers, one after the other.
+`dask_script` starts this program on each host. The servers are forks of this process: otherwise, each of them would
+need one second of CPU time to import Dask. If a server fails, the job fails: Dask would repeat its tasks on other
+workers, and tasks that need too much memory would end all workers, one after the other.
 """
 
 import asyncio
@@ -33,7 +33,7 @@ START_SECONDS = 120.0
 CLOSE_SECONDS = 10.0
 """Time limit for the end of this host's servers after the user's command has ended."""
 
-SCRIPT_ENDINGS = (".py", ".sh")
+SCRIPT_SUFFIXES = (".py", ".sh")
 
 SERVER_VARIABLES = {
     "DASK_LOGGING__DISTRIBUTED": "warning",
@@ -120,7 +120,7 @@ class Command:
     """The user's command. Its stderr is copied, and the end of it becomes the reason of a failure."""
 
     def __init__(self, command: Sequence[str], variables: Mapping[str, str]) -> None:
-        self._name = next((Path(part).name for part in command if part.endswith(SCRIPT_ENDINGS)), command[0])
+        self._name = next((Path(part).name for part in command if part.endswith(SCRIPT_SUFFIXES)), command[0])
         try:
             self._process = subprocess.Popen(command, env=variables, stderr=subprocess.PIPE)
         except OSError as error:
@@ -210,7 +210,7 @@ def _import_dask() -> int:
     """Import Dask with the servers' settings, and return the number of cores."""
     for name, value in SERVER_VARIABLES.items():
         os.environ.setdefault(name, value)
-    gc.disable()  # a tenth of the import's time
+    gc.disable()  # garbage collection would take a tenth of the import's time
     import dask.system
     import distributed  # noqa: F401  the servers are forks of this process
 

@@ -231,7 +231,7 @@ class _Workers:
                     os.kill(pid, signal.SIGTERM)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self.process.wait(self._program.grace)
-        for pid in [self.process.pid, *workers]:  # the agent first, so that it does not report its workers
+        for pid in [self.process.pid, *workers]:  # the agent first, so that it does not report the end of its workers
             signal_group(pid, signal.SIGKILL)
         self.process.wait()
 

@@ -17,7 +17,7 @@ def settings() -> Settings:
 
 @pytest.fixture
 def full_settings() -> Settings:
-    """Settings that use everything that requests can have."""
+    """Settings that add every optional part of a request, such as the network, encryption and tags."""
     return Settings(
         role=ROLE,
         bucket="bucket",

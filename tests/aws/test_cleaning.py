@@ -211,7 +211,7 @@ def test_cost_of_all_attempts_is_in_the_journal(aws: Aws, tmp_path: Path, screen
         housing.housing(run, WITHOUT_TUNING, tmp_path)
     first = Journal.read(run.journal.path).spent
     hosts = 1 + 4 + 1 + 1  # raw, scale, train, batch-score
-    assert first == pytest.approx(10 * hosts, abs=5)  # a dollar a second, and the endpoint's few
+    assert first == pytest.approx(10 * hosts, abs=5)  # one dollar per second, plus the endpoint's few seconds
     aws.failures.clear()
     resumed = start_run(aws, tmp_path, screen, journal=run.journal)
     resumed.journal.attempt += 1

@@ -1,7 +1,7 @@
 """docs/using/aws.md: a test runs the page's commands in order; the account is empty before and after.
 
 CloudFormation, IAM, S3 and logs are moto's; SageMaker is the local server. Here, `microjobs run` gets
-`--dry-run`; `test_account` runs it without.
+`--dry-run`; `test_account` runs it without this flag.
 """
 
 import os
@@ -43,20 +43,20 @@ class PageFolder:
         self.folder = folder
         programs = [str(Path(sys.executable).parent), str(client_programs("aws"))]
         variables = {key: value for key, value in os.environ.items() if not key.startswith(("AWS_", "MICROJOBS"))}
-        self.plain = {
+        self.base_environment = {
             **variables,
             "PATH": os.pathsep.join([*programs, variables["PATH"]]),
             "AWS_DEFAULT_REGION": "us-east-1",
         }
-        self.sagemaker = {**self.plain, **control.make_environment(local.home, local.address)}
+        self.sagemaker_environment = {**self.base_environment, **control.make_environment(local.home, local.address)}
         account = {"AWS_ENDPOINT_URL": moto, "AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret"}
-        self.rest = {**self.plain, **account}
+        self.moto_environment = {**self.base_environment, **account}
 
     def run(self, command: str) -> subprocess.CompletedProcess[str]:
         if command.startswith("microjobs run"):  # with neither credentials nor a network
-            command, environment = f"{command} --dry-run", self.plain
+            command, environment = f"{command} --dry-run", self.base_environment
         else:
-            environment = self.sagemaker if SAGEMAKER_COMMANDS.match(command) else self.rest
+            environment = self.sagemaker_environment if SAGEMAKER_COMMANDS.match(command) else self.moto_environment
         return subprocess.run(
             ["bash", "-c", command], cwd=self.folder, env=environment, capture_output=True, text=True, check=False
         )

@@ -95,9 +95,9 @@ def to_json(planned: list[PlannedRequest]) -> Any:
 
 
 def find_sent_request(cloud: Cloud, item: PlannedRequest, number: int, planned: list[PlannedRequest]) -> Any:
-    """Return the request that was sent for a planned one, with the planned model in the place of the best model."""
-    before = sum(other.operation == item.operation for other in planned[:number])
-    text = json.dumps(cloud.find_requests(item.operation)[before])
+    """Return the request that was sent for a planned request, with the best model's URI replaced by the planned one."""
+    earlier_count = sum(other.operation == item.operation for other in planned[:number])
+    text = json.dumps(cloud.find_requests(item.operation)[earlier_count])
     return json.loads(text.replace("-tune-001-abcd1234/output", "-train/output"))
 
 

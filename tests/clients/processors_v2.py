@@ -1,7 +1,7 @@
 """Users' processing scripts with the processors of the SageMaker SDK v2, with the names of AWS's framework images.
 
-The first job is the first cell of the housing notebook, with one change: on AWS too, it fails with `ShardedByS3Key`,
-because three of its four hosts then have no x_train.npy.
+The first job is the first cell of the housing notebook, with one change: it has no `ShardedByS3Key`. With it, the job
+fails on AWS too, because three of the notebook's four hosts then have no x_train.npy.
 
 Runs in the SDK's virtual environment. Usage: processors_v2.py WHEEL
 """

@@ -15,34 +15,34 @@ from tests.clients.environments import client_programs
 from tests.clients.inference.cases import DIFFERENCES, PROGRAMS, REJECTED_AT_START, dump
 from tests.conftest import REPOSITORY
 
-Answers = dict[str, Any]
-"""Results of a program: `failed` states why it cannot be loaded; `answers` have status, type, headers and body."""
+JsonObject = dict[str, Any]
+"""A program's results (`failed`: why it cannot be loaded; `answers`), or one answer (status, type, headers, body)."""
 
 FOLDER = Path(__file__).with_name("inference")
 
 
-def run(python: Path, script: str, folder: Path, **environment: str) -> list[Answers]:
+def run(python: Path, script: str, folder: Path, **environment: str) -> list[JsonObject]:
     """Return the results of all programs, in order."""
     command = [str(python), "-W", "ignore", str(FOLDER / script), str(folder)]
     variables = {"PATH": os.environ["PATH"], **environment}
     done = subprocess.run(command, input=dump(), env=variables, text=True, capture_output=True, check=False)
     assert done.returncode == 0, done.stderr[-4000:]
-    answers: list[Answers] = json.loads(done.stdout)
+    answers: list[JsonObject] = json.loads(done.stdout)
     return answers
 
 
 @pytest.fixture(scope="module")
-def toolkit_results(tmp_path_factory: pytest.TempPathFactory) -> list[Answers]:
+def toolkit_results(tmp_path_factory: pytest.TempPathFactory) -> list[JsonObject]:
     return run(client_programs("inference") / "python", "toolkit_handlers.py", tmp_path_factory.mktemp("toolkit"))
 
 
 @pytest.fixture(scope="module")
-def serve_results(tmp_path_factory: pytest.TempPathFactory) -> list[Answers]:
+def serve_results(tmp_path_factory: pytest.TempPathFactory) -> list[JsonObject]:
     modules = str(REPOSITORY / "shared")
     return run(Path(sys.executable), "serve_handlers.py", tmp_path_factory.mktemp("serve"), PYTHONPATH=modules)
 
 
-def test_same_programs_are_loaded(toolkit_results: list[Answers], serve_results: list[Answers]) -> None:
+def test_same_programs_are_loaded(toolkit_results: list[JsonObject], serve_results: list[JsonObject]) -> None:
     different = {
         name
         for name, toolkit, serve in zip(PROGRAMS, toolkit_results, serve_results, strict=True)
@@ -51,7 +51,7 @@ def test_same_programs_are_loaded(toolkit_results: list[Answers], serve_results:
     assert different == REJECTED_AT_START
 
 
-def test_only_intended_responses_differ(toolkit_results: list[Answers], serve_results: list[Answers]) -> None:
+def test_only_intended_responses_differ(toolkit_results: list[JsonObject], serve_results: list[JsonObject]) -> None:
     pairs = [*pair_responses(toolkit_results, serve_results)]
     different = {key: serve["status"] for key, toolkit, serve in pairs if not is_equivalent(toolkit, serve)}
     details = [f"{key}:\n  {text(toolkit)}\n  {text(serve)}" for key, toolkit, serve in pairs if key in different]
@@ -59,7 +59,7 @@ def test_only_intended_responses_differ(toolkit_results: list[Answers], serve_re
     assert len(pairs) > 500
 
 
-def test_only_failures_of_user_code_are_reported_as_failures_of_user_code(serve_results: list[Answers]) -> None:
+def test_only_failures_of_user_code_are_reported_as_failures_of_user_code(serve_results: list[JsonObject]) -> None:
     code_failures = (" raises", " returns", "context.")
     reported = {
         name
@@ -72,24 +72,24 @@ def test_only_failures_of_user_code_are_reported_as_failures_of_user_code(serve_
 
 
 def pair_responses(
-    toolkit_results: list[Answers], serve_results: list[Answers]
-) -> Iterator[tuple[tuple[str, str], Answers, Answers]]:
+    toolkit_results: list[JsonObject], serve_results: list[JsonObject]
+) -> Iterator[tuple[tuple[str, str], JsonObject, JsonObject]]:
     """Yield the names of a program and a request, the toolkit's response, and the response of serve."""
     for (name, program), toolkit, serve in zip(PROGRAMS.items(), toolkit_results, serve_results, strict=True):
         for request, expected, found in zip(program.requests, toolkit["answers"], serve["answers"], strict=False):
             yield (name, request), expected, found
 
 
-def is_equivalent(toolkit: Answers, serve: Answers) -> bool:
+def is_equivalent(toolkit: JsonObject, serve: JsonObject) -> bool:
     """Compare responses. Compare only the status of errors, because the toolkit's bodies are tracebacks."""
     if toolkit["status"] >= 400 and toolkit["body"] != serve["body"]:
         return bool(toolkit["status"] == serve["status"])
     return toolkit == serve
 
 
-def body(answer: Answers) -> str:
+def body(answer: JsonObject) -> str:
     return base64.b64decode(answer["body"]).decode(errors="replace")
 
 
-def text(answer: Answers) -> str:
+def text(answer: JsonObject) -> str:
     return f"{answer['status']} {answer['type']} {answer['headers']} {body(answer)[:200]!r}"

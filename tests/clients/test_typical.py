@@ -21,7 +21,7 @@ TRAIN = f"#!/bin/sh\\necho loss: 0.5\\ncp {LAYOUT.channel('model')}/* {LAYOUT.mo
 
 @pytest.fixture(scope="module")
 def trainer() -> Iterator[str]:
-    """An image with a fast `train`, and with a `pip3`, whose existence version 3 checks."""
+    """An image with a fast `train`, and with a `pip3`, because version 3 of the SDK checks that it exists."""
     write = f"path=$(command -v train) && rm $path && printf '{TRAIN}' > $path && chmod 755 $path"
     lines = ("USER root", "ENTRYPOINT []", f"RUN {write}", "RUN ln -s /bin/true /usr/bin/pip3")
     with image_from("serve", *lines) as image:

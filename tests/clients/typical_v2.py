@@ -50,7 +50,7 @@ tuner = HyperparameterTuner(
     max_jobs=2,
     max_parallel_jobs=2,
     objective_type="Minimize",
-    # The default, the image's name and the minute, is not unique.
+    # The default consists of the image's name and the minute, so it is not unique.
     base_tuning_job_name="v" + sagemaker.__version__.replace(".", "-"),
 )
 tuner.fit({"model": f"s3://{bucket}/bundle"})

@@ -62,7 +62,7 @@ tuner = HyperparameterTuner(
     max_jobs=2,
     max_parallel_jobs=2,
     objective_type="Minimize",
-    base_tuning_job_name="typical-v3",  # the default, the image's name and the minute, is not unique
+    base_tuning_job_name="typical-v3",  # the default is the image's name with the minute: not unique
 )
 tuner.tune(inputs=data, wait=True)
 results["tuned"] = bool(tuner.best_training_job())

@@ -37,8 +37,8 @@ class Pipeline:
 
     @property
     def environment(self) -> dict[str, str]:
-        mine = {"COMPOSE_PROJECT_NAME": self.project, "PORT": str(self.port), "COMPOSE_ANSI": "never"}
-        return os.environ | mine | self.settings
+        own_variables = {"COMPOSE_PROJECT_NAME": self.project, "PORT": str(self.port), "COMPOSE_ANSI": "never"}
+        return os.environ | own_variables | self.settings
 
     def start(self, *overrides: str) -> subprocess.Popen[str]:
         files = [f"--file=docker-compose.{name}yml" for name in ("", *(f"{override}." for override in overrides))]
@@ -111,8 +111,8 @@ class Pipeline:
 
 def remove_images(tag: str) -> None:
     """Remove the images of a tag by name, because an image may have another tag too."""
-    listed = ["docker", "image", "ls", "--format", "{{.Repository}}:{{.Tag}}", "--filter", f"reference=*/*:{tag}"]
-    names = subprocess.run(listed, capture_output=True, text=True, check=True).stdout.split()
+    command = ["docker", "image", "ls", "--format", "{{.Repository}}:{{.Tag}}", "--filter", f"reference=*/*:{tag}"]
+    names = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
     subprocess.run(["docker", "image", "rm", *names], capture_output=True, check=False)
 
 

@@ -115,11 +115,11 @@ def test_boston_beats_linear_regression(pipeline: Pipeline, boston: Path) -> Non
 
 def test_four_hosts_give_the_results_of_one_host(pipeline: Pipeline) -> None:
     assert "do not authenticate each other" not in pipeline.run("four-hosts")
-    several = {path.name: np.load(path) for path in pipeline.artifacts.glob("t*/*.npy")}
-    assert len(several) == 4
+    four_host_arrays = {path.name: np.load(path) for path in pipeline.artifacts.glob("t*/*.npy")}
+    assert len(four_host_arrays) == 4
     pipeline.run()
     for path in pipeline.artifacts.glob("t*/*.npy"):
-        np.testing.assert_allclose(several[path.name], np.load(path), rtol=1e-12)
+        np.testing.assert_allclose(four_host_arrays[path.name], np.load(path), rtol=1e-12)
 
 
 def test_straight_line_prints_the_table_of_the_notebook(pipeline: Pipeline) -> None:

@@ -24,6 +24,6 @@ def test_project_tests_its_image(tmp_path: Path) -> None:
 
 
 def list_images() -> str:
-    """Return the images of the example's tests, which remove their own."""
+    """Return the images named `line`: the example's tests build one, and remove it at their end."""
     command = ["docker", "images", "--filter", "reference=line"]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout

@@ -32,8 +32,8 @@ def repository(checkout: Path) -> Path:
 
 
 def run_lock(repository: Path, target: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    without = ("TORCH_INDEX_URL", "WHEELS", "MAKEFLAGS", "MAKELEVEL")
-    environment = {name: value for name, value in os.environ.items() if name not in without}
+    removed_names = ("TORCH_INDEX_URL", "WHEELS", "MAKEFLAGS", "MAKELEVEL")
+    environment = {name: value for name, value in os.environ.items() if name not in removed_names}
     environment["PATH"] = f"{repository / 'bin'}:{environment['PATH']}"
     command = ["make", "--silent", target]
     return subprocess.run(

@@ -71,7 +71,7 @@ def test_docker_runtime_without_a_registry_is_refused_with_a_remedy(checkout: Pa
 
 @pytest.fixture
 def build_settings() -> Iterator[dict[str, str]]:
-    """The build settings of this machine, with a tag of this test, whose images are removed."""
+    """The build settings of this machine, with a new tag. After the test, the images with this tag are removed."""
     tag = f"test-{uuid.uuid4().hex[:8]}"
     yield {name: os.environ[name] for name in SETTINGS if name in os.environ} | {"TAG": tag, "MICROJOBS_HOME": ".home"}
     remove_images(tag)

@@ -43,7 +43,7 @@ def test_new_job_builds_passes_the_tests_of_all_images_and_runs(checkout: Path, 
 
 
 def run_example_of_the_page(job: str, folder: Path) -> float:
-    """Run the program of the page about your own jobs, and return the trained average."""
+    """Run the program in docs/using/your-own-job.md, and return the average that its job computes."""
     page = (REPOSITORY / "docs" / "using" / "your-own-job.md").read_text(encoding="utf-8")
     (program,) = re.findall(r"```python\n(import .*?)```", page, re.DOTALL)
     (folder / "my_first.py").write_text(program.replace("microjobs/my-job:dev", image_name(job)))

@@ -50,7 +50,7 @@ FIND_PACKAGES = (
     "layout = Layout.from_environment(); layout.output.mkdir(exist_ok=True); "
     "layout.message.write_text(f'found numpy, cheroot: {find_spec(\"cheroot\")}')"
 )
-"""A job that has the packages of its image, and none of the server's environment."""
+"""Program of a job. It reports that a package of its image is found, and whether one of the server's is found."""
 KEPT_VARIABLES = ("DOCKER_HOST", "LOCAL_PACKAGES", "PIP_CERT", "SSL_CERT_FILE", *INDEX_VARIABLES)
 """Variables of the tests that the installed server gets too: those of the engine and of the package index."""
 

@@ -1,4 +1,4 @@
-"""The images of the frameworks serve models: those of users, in the framework's own formats."""
+"""Images of the frameworks, which serve users' models in the framework's own formats."""
 
 import base64
 import json

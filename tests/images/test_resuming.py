@@ -41,7 +41,7 @@ TrainWithoutInterruption = Callable[[str], list[bytes]]
 
 @pytest.fixture
 def job() -> str:
-    """The default: the trainers share the tested code, and this one starts faster."""
+    """The image of tests that choose none. The trainers share the tested code, and train-pytorch starts faster."""
     return "train-pytorch"
 
 
@@ -83,8 +83,8 @@ def train_without_interruption(tmp_path_factory: pytest.TempPathFactory) -> Iter
     starter.close()
 
 
-def random_moments(job: str, ends: Mapping[str, int]) -> Iterator[float]:
-    count = int(os.environ.get("MICROJOBS_DRILL_ENDS", ends[job]))
+def random_moments(job: str, counts: Mapping[str, int]) -> Iterator[float]:
+    count = int(os.environ.get("MICROJOBS_DRILL_ENDS", counts[job]))
     seed = random.randrange(1 << 32)  # noqa: S311
     print(f"seed of the random moments: {seed}")
     generator = random.Random(seed)  # noqa: S311

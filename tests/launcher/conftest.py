@@ -1,4 +1,4 @@
-"""A cloud in memory, and runs on it."""
+"""Fixtures: a cloud in memory, and a function that starts runs on this cloud."""
 
 import io
 from collections.abc import Callable
@@ -36,7 +36,7 @@ def screen() -> io.StringIO:
 
 @pytest.fixture
 def start(cloud: Cloud, tmp_path: Path, screen: io.StringIO) -> StartRun:
-    """Start a run on the cloud: a new one, or the next attempt of a journal."""
+    """Return a function that starts a new run on the cloud, or resumes the run of a journal."""
 
     def start(workflow: str = "housing", journal: Journal | None = None, *, verbose: bool = False) -> Run:
         progress = Progress(Console(file=screen, width=80), verbose=verbose)

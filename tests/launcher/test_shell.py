@@ -121,7 +121,7 @@ def test_variables_are_restored(name: str, times: int, tmp_path: Path) -> None:
 
 
 QUICK_START = Path("docs/using/quick-start.md")
-(FIRST_STEPS,) = [find_block.text for find_block in code_blocks(QUICK_START) if "local up" in find_block.text]
+(FIRST_STEPS,) = [block.text for block in code_blocks(QUICK_START) if "local up" in block.text]
 
 
 @pytest.mark.parametrize("name", ["bash", "zsh"])

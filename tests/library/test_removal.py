@@ -1,4 +1,4 @@
-"""The removal of a test's resources, with a client that needs no server and a clock that needs no time."""
+"""The removal of a test's resources, with a fake client and a fake clock, without a server and without waiting."""
 
 import time
 from collections import defaultdict

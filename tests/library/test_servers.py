@@ -1,4 +1,4 @@
-"""Servers for a block of code, and clients that are directed to a server."""
+"""Servers that run during a `with` block, and clients that are directed to a server."""
 
 import os
 import signal
@@ -59,7 +59,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[clients.LocalS
 
 @pytest.fixture
 def environment(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
-    """Set other settings of AWS clients; return the environment. After the test, all variables are restored."""
+    """Set OTHER_SETTINGS, and return the environment. After the test, all variables are restored."""
     for name in ("AWS_ACCESS_KEY_ID", "AWS_REGION", "SAGEMAKER_ROLE", "MICROJOBS_SAVED_ENVIRONMENT"):
         monkeypatch.delenv(name, raising=False)
     for name, value in OTHER_SETTINGS.items():
@@ -147,7 +147,7 @@ def test_credentials_are_not_in_the_representation(running: clients.LocalServer)
 
 
 def start_program(folder: str, action: str) -> "tuple[subprocess.Popen[str], Home]":
-    """Start a program with a server that runs a job; return it and the server's home when the job runs."""
+    """Start a program whose server runs a job. When the job runs, return the program's process and the home."""
     program = [sys.executable, "-c", PROGRAM.replace("{action}", action), folder]
     process = subprocess.Popen(
         program, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, preexec_fn=_restore_interrupts
@@ -194,7 +194,7 @@ def test_ctrl_c_during_the_start_ends_the_server(tmp_path: Path, monkeypatch: py
             raise interrupt
         sleep(seconds)
 
-    monkeypatch.setattr(time, "sleep", interrupt_first)  # which the start calls until the server answers
+    monkeypatch.setattr(time, "sleep", interrupt_first)  # called until the started server answers
     with pytest.raises(KeyboardInterrupt), microjobs.local.server(tmp_path / "home", runtime="process"):
         pass
     assert list_processes(str(tmp_path)) == []

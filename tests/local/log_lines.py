@@ -1,4 +1,4 @@
-"""Lines of hosts for log streams."""
+"""Helper that writes lines of hosts to log streams."""
 
 from microjobs_orchestrator.local.logs import LogStream
 from microjobs_orchestrator.local.runtimes.base import Line

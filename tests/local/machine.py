@@ -51,7 +51,7 @@ def environments(text: str) -> dict[Path, dict[str, str]]:
 
 
 def listening_addresses(text: str) -> set[Address]:
-    """Return the IPv4 and IPv6 addresses on which processes listen whose environment contains a text."""
+    """Return the IPv4 and IPv6 addresses of all listening processes whose environment contains a text."""
     links: set[str] = set()
     for process in environments(text):
         with suppress(OSError):

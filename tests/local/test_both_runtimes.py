@@ -29,7 +29,7 @@ from tests.local.resources.examples import call, create_example
 pytestmark = pytest.mark.engine
 
 LAYOUT = Layout()
-SCORE = "predict"
+ENDPOINT = "predict"
 NOISE = re.compile(r"^\d{4}-\d\d-\d\d [\d:,]+ |\d+\.\d+ s\b|tcp://\S+|on (port \d+|/\S+/http\.socket)")
 """Times and addresses in log lines."""
 RANDOM_PART = re.compile(r"\bi-[0-9a-f]+$|\b\d{9,}$|(?<=-\d{3}-)[0-9a-f]{8}\b")
@@ -93,15 +93,15 @@ def predict(local: LocalServer, model_uri: str) -> Any:
     """Deploy a model, return one prediction of the endpoint, and delete the endpoint."""
     client = local.sagemaker
     container = {"Image": image_name("serve"), "ModelDataUrl": model_uri}
-    client.create_model(ModelName=SCORE, PrimaryContainer=container, ExecutionRoleArn=local.address.role_arn)
-    variant = {"VariantName": "all", "ModelName": SCORE, "InitialInstanceCount": 1, "InstanceType": "ml.m5.large"}
-    client.create_endpoint_config(EndpointConfigName=SCORE, ProductionVariants=[variant])
-    client.create_endpoint(EndpointName=SCORE, EndpointConfigName=SCORE)
-    wait_until(lambda: client.describe_endpoint(EndpointName=SCORE), lambda it: it["EndpointStatus"] == "InService")
+    client.create_model(ModelName=ENDPOINT, PrimaryContainer=container, ExecutionRoleArn=local.address.role_arn)
+    variant = {"VariantName": "all", "ModelName": ENDPOINT, "InitialInstanceCount": 1, "InstanceType": "ml.m5.large"}
+    client.create_endpoint_config(EndpointConfigName=ENDPOINT, ProductionVariants=[variant])
+    client.create_endpoint(EndpointName=ENDPOINT, EndpointConfigName=ENDPOINT)
+    wait_until(lambda: client.describe_endpoint(EndpointName=ENDPOINT), lambda it: it["EndpointStatus"] == "InService")
     answer = local.client("sagemaker-runtime").invoke_endpoint(
-        EndpointName=SCORE, ContentType="application/json", Body=json.dumps({"instances": [[0.5] * 5, [-0.5] * 5]})
+        EndpointName=ENDPOINT, ContentType="application/json", Body=json.dumps({"instances": [[0.5] * 5, [-0.5] * 5]})
     )
-    client.delete_endpoint(EndpointName=SCORE)
+    client.delete_endpoint(EndpointName=ENDPOINT)
     return json.load(answer["Body"])
 
 

@@ -175,14 +175,14 @@ def test_resources_survive_a_restart(tmp_path: Path) -> None:
         assert restarted.s3.head_object(Bucket=restarted.address.bucket, Key=key)["ContentLength"] > 0
 
 
-COUNT = "for n in $(seq 80); do echo line $n; sleep 0.1; done; echo done > {}/end"
+PRINT_80_LINES = "for n in $(seq 80); do echo line $n; sleep 0.1; done; echo done > {}/end"
 
 
 @pytest.mark.engine
 def test_running_job_is_resumed_after_a_crash(tmp_path: Path) -> None:
     home = Home(tmp_path / "home")
     local = LocalServer(home, control.start(home, Config(port=0, runtime="docker")))
-    name = local.start_training(COUNT.format(LAYOUT.model))
+    name = local.start_training(PRINT_80_LINES.format(LAYOUT.model))
     wait_until(lambda: local.read_logs("TrainingJobs", name), lambda lines: len(lines.get("algo-1", [])) > 20)
     crash(local)
     time.sleep(1)

@@ -270,7 +270,7 @@ with open(os.path.join(os.environ["SM_MODEL_DIR"], "weights"), "w") as file:
 
 
 def test_script_is_downloaded_from_the_bucket(local: LocalServer) -> None:
-    """The request uses script mode as framework estimators of the SDK: values are JSON, the code is in an archive."""
+    """The request uses script mode like framework estimators of the SDK: JSON values, and the code in an archive."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w:gz") as tar:
         info = tarfile.TarInfo("train.py")

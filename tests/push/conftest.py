@@ -148,7 +148,7 @@ def build(clone: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Build]:
 
 
 def remove_images(image_ids: Collection[str]) -> None:
-    """Remove images with all their names, also names of registries."""
+    """Remove images with all their names, also the names that contain a registry."""
     client = docker.from_env()
     try:
         for image in (image for image in client.api.images() if image["Id"] in image_ids):

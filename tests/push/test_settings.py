@@ -41,7 +41,7 @@ def read_push_options(folder: Path, settings: str, *words: str) -> PushOptions:
         ('profile = "research"', (), None, "eu-north-1", "research"),
         ('profile = "research"', ("--profile", "other"), None, "sa-east-1", "other"),
         ('region = "eu-west-1"', ("--region", "us-west-2"), None, "us-west-2", ""),
-        (ROLE, (), f"{OWN_ECR}/microjobs", "eu-west-1", ""),  # where runs take images from
+        (ROLE, (), f"{OWN_ECR}/microjobs", "eu-west-1", ""),  # the registry from which runs take images
         (
             ROLE,
             ("--region", "us-west-2"),

@@ -47,10 +47,10 @@ def wait() -> None:
 def fail_for_the_user(folder: str, fails: bool) -> None:
     """Raise an error on one host while all hosts are writing their second file."""
     path = Path(folder)
-    with atomic_group() as written:
+    with atomic_group() as register:
         with atomic_write(path / f"{os.getpid()}-1") as partial:
             partial.touch()
-        written(path / f"{os.getpid()}-1")
+        register(path / f"{os.getpid()}-1")
         with atomic_write(path / f"{os.getpid()}-2") as partial:
             partial.touch()
             while fails and len(list(path.glob(".*-2.partial"))) < 3:
@@ -81,7 +81,7 @@ def fill_the_disk(fails: bool) -> None:
 
 
 def drop_the_call() -> None:
-    """Close the connection for values before the heartbeat ends, as can happen when a host ends."""
+    """Close the connection that carries values before the heartbeat's connection, as can happen when a host ends."""
     connections = [value for value in gc.get_objects() if isinstance(value, Connection)]
     for connection in connections:
         if os.get_blocking(connection.fileno()):

@@ -71,7 +71,7 @@ class Host:
         return End(self.process.returncode, printed, time.monotonic() - self.started)
 
     def wait_until_it_handles_sigterm(self) -> None:
-        """Wait for the handler: before, SIGTERM would end the interpreter."""
+        """Wait until the program handles SIGTERM. Without a handler, SIGTERM would end the interpreter."""
         while True:
             status = Path(f"/proc/{self.process.pid}/status").read_text()
             caught = next(line for line in status.splitlines() if line.startswith("SigCgt:"))

@@ -208,8 +208,8 @@ def hosts(tmp_path: Path) -> dict[str, Layout]:
 
 def run_on_all_hosts(hosts: Mapping[str, Layout]) -> list[int]:
     with reserve(list(hosts)) as (network, _):
-        own = {name: dataclasses.replace(network, address=network.resolve(name)).variables() for name in hosts}
-        processes = [start_job(layout, **own[name]) for name, layout in hosts.items()]
+        variables = {name: dataclasses.replace(network, address=network.resolve(name)).variables() for name in hosts}
+        processes = [start_job(layout, **variables[name]) for name, layout in hosts.items()]
         for process in processes:
             process.communicate(timeout=120)
     return [process.returncode for process in processes]

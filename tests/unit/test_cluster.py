@@ -36,14 +36,14 @@ def run(hosts: Hosts, call: str, arguments: Mapping[str, object], **limits: floa
     return hosts.end()
 
 
-def wait_on_all(hosts: Hosts, **limits: float) -> None:
+def start_waiting_hosts(hosts: Hosts, **limits: float) -> None:
     for name in hosts.names:
         start(hosts, name, "wait", dict.fromkeys(hosts.names, ()), **limits)
     for host in hosts.started.values():
         host.wait_for("ready")
 
 
-def fail_on(hosts: Hosts, failing: str, *common: object) -> dict[str, object]:
+def make_failing_arguments(hosts: Hosts, failing: str, *common: object) -> dict[str, object]:
     return {name: (*common, name == failing) for name in hosts.names}
 
 
@@ -75,7 +75,7 @@ def test_arguments_and_results_may_have_megabytes(hosts: Hosts) -> None:
 
 @pytest.mark.parametrize("failing", ["algo-1", "algo-3"])
 def test_failure_of_one_host_ends_all_hosts_and_leaves_no_file(failing: str, hosts: Hosts, tmp_path: Path) -> None:
-    ends = run(hosts, "fail_for_the_user", fail_on(hosts, failing, str(tmp_path)))
+    ends = run(hosts, "fail_for_the_user", make_failing_arguments(hosts, failing, str(tmp_path)))
     assert {(end.code, end.printed) for end in ends.values()} == {(2, "UserError row 5 is bad\n")}
     assert all(end.seconds < 10 for end in ends.values())
     assert list(tmp_path.iterdir()) == []
@@ -83,13 +83,13 @@ def test_failure_of_one_host_ends_all_hosts_and_leaves_no_file(failing: str, hos
 
 @pytest.mark.parametrize("failing", ["algo-1", "algo-3"])
 def test_all_hosts_report_a_long_reason(failing: str, hosts: Hosts) -> None:
-    ends = run(hosts, "fail_at_length", fail_on(hosts, failing))
+    ends = run(hosts, "fail_at_length", make_failing_arguments(hosts, failing))
     assert {(end.code, end.printed[:23]) for end in ends.values()} == {(2, "UserError row 5 is bad ")}
 
 
 @pytest.mark.parametrize("failing", ["algo-1", "algo-3"])
 def test_unexpected_error_is_logged_with_its_traceback_on_all_hosts(failing: str, hosts: Hosts) -> None:
-    ends = run(hosts, "fail_unexpectedly", fail_on(hosts, failing))
+    ends = run(hosts, "fail_unexpectedly", make_failing_arguments(hosts, failing))
     assert {end.code for end in ends.values()} == {1}
     assert all("ZeroDivisionError: of ours" in end.printed for end in ends.values())
     others = [end.printed for name, end in ends.items() if name != failing]
@@ -98,7 +98,7 @@ def test_unexpected_error_is_logged_with_its_traceback_on_all_hosts(failing: str
 
 
 def test_other_hosts_report_a_full_disk(hosts: Hosts) -> None:
-    ends = run(hosts, "fill_the_disk", fail_on(hosts, "algo-2"))
+    ends = run(hosts, "fill_the_disk", make_failing_arguments(hosts, "algo-2"))
     for name in ("algo-1", "algo-3"):
         assert ends[name].code == 3
         assert ends[name].printed.startswith("PlatformError host algo-2 failed: no space left on the device")
@@ -107,7 +107,7 @@ def test_other_hosts_report_a_full_disk(hosts: Hosts) -> None:
 @pytest.mark.parametrize("victim", ["algo-1", "algo-2"])
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
 def test_lost_or_frozen_host_ends_the_others(victim: str, number: signal.Signals, hosts: Hosts) -> None:
-    wait_on_all(hosts, LOST_SECONDS=2 if number == signal.SIGSTOP else 20)
+    start_waiting_hosts(hosts, LOST_SECONDS=2 if number == signal.SIGSTOP else 20)
     hosts.started[victim].signal(number)
     began = time.monotonic()
     ends = [hosts.started[name].end() for name in hosts.names if name != victim]
@@ -124,7 +124,7 @@ def test_lost_host_is_the_reason_of_a_broken_call(hosts: Hosts) -> None:
 
 @pytest.mark.parametrize("stopped", ["algo-1", "algo-2"])
 def test_stop_signal_on_one_host_stops_all_hosts(stopped: str, hosts: Hosts) -> None:
-    wait_on_all(hosts)
+    start_waiting_hosts(hosts)
     hosts.started[stopped].signal(signal.SIGTERM)
     began = time.monotonic()
     assert {end.printed for end in hosts.end().values()} == {"stopped by 15\n"}
@@ -221,7 +221,7 @@ def test_host_waits_for_the_first_host_while_another_program_has_its_port(answer
 
 
 def test_first_host_stops_listening_when_all_hosts_have_joined(hosts: Hosts) -> None:
-    wait_on_all(hosts)
+    start_waiting_hosts(hosts)
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(hosts.first)
 

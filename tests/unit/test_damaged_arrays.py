@@ -1,4 +1,4 @@
-"""Preprocess with damaged input: the job writes all outputs, or none and reports the reason in one sentence.
+"""Preprocess with damaged input: the job writes all outputs, or writes none and reports an error in one sentence.
 
 MICROJOBS_EXAMPLES sets the number of generated inputs.
 """
@@ -125,7 +125,7 @@ def write_valid_arrays(folder: Path) -> None:
 
 
 def run_job(layout: Layout, missing: Literal["mean"] | None) -> bool:
-    """Run the job and check its outputs, or that it reports an error and has no output. Return whether it succeeds."""
+    """Run the job, and return whether it succeeds. Check that it has all outputs, or one error and no output."""
     source, train, test = (layout.format_local_path(layout.processing(name)) for name in ("input", "train", "test"))
     reason = None
     try:

@@ -1,4 +1,4 @@
-"""Damaged and harmful models: a model that predicts, or an error in one sentence, and no other files.
+"""Damaged and harmful models: each one can predict, or loading it raises an error of one sentence. No files are left.
 
 MICROJOBS_EXAMPLES sets how many archives are generated.
 """

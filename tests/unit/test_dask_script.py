@@ -41,7 +41,7 @@ except Stopped as stopped:
 """
 
 CONNECT = "from dask.distributed import Client\nclient = Client()\n"
-WHERE = """
+PRINT_WORKERS_AND_SUM = """
 import os
 names = client.run(lambda dask_worker: dask_worker.name)
 print("workers", sorted({name.split("/")[0] for name in names.values()}), flush=True)
@@ -130,7 +130,7 @@ class DaskHosts:
         return self._hosts.end()
 
     def close(self) -> None:
-        """Kill the programs of all hosts with their servers, which a supervisor would do."""
+        """Kill the programs of all hosts and their servers, as a supervisor would do."""
         for host in self._hosts.started.values():
             for program in (*children_of(host.process.pid), *host.orphans):
                 signal_group(program, signal.SIGKILL)
@@ -155,7 +155,7 @@ def one_host(tmp_path: Path) -> Iterator[DaskHosts]:
 
 
 def test_client_without_arguments_uses_all_hosts(hosts: DaskHosts) -> None:
-    ends = hosts.run(CONNECT + WHERE)
+    ends = hosts.run(CONNECT + PRINT_WORKERS_AND_SUM)
     assert {end.code for end in ends.values()} == {0}, ends
     assert "workers ['algo-1', 'algo-2']\nsum 328350\n" in ends["algo-1"].printed
     assert "workers" not in ends["algo-2"].printed
@@ -168,7 +168,7 @@ def test_documented_script_runs(one_host: DaskHosts) -> None:
 
 
 def test_one_host_has_a_cluster_too(one_host: DaskHosts) -> None:
-    ends = one_host.run(CONNECT + WHERE + "print(client.scheduler.address.split(':')[0])")
+    ends = one_host.run(CONNECT + PRINT_WORKERS_AND_SUM + "print(client.scheduler.address.split(':')[0])")
     assert "workers ['algo-1']\nsum 328350\ntls\n" in ends["algo-1"].printed
     assert ends["algo-1"].code == 0
 
@@ -278,6 +278,6 @@ def test_hosts_with_a_secret_need_a_certificate(hosts: DaskHosts) -> None:
 def test_hosts_without_secret_and_certificate_work_together(hosts: DaskHosts) -> None:
     """AWS has neither."""
     hosts.remove_secrets()
-    ends = hosts.run(CONNECT + WHERE + "print(client.scheduler.address.split(':')[0])")
+    ends = hosts.run(CONNECT + PRINT_WORKERS_AND_SUM + "print(client.scheduler.address.split(':')[0])")
     assert "sum 328350\ntcp\n" in ends["algo-1"].printed
     assert {end.code for end in ends.values()} == {0}

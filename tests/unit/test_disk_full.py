@@ -85,7 +85,7 @@ def test_preprocess_leaves_neither_arrays_nor_scaler(split: str, name: str, layo
 
 def test_preprocess_that_has_room_for_the_features_only_leaves_nothing(layout: Layout) -> None:
     save_arrays(layout.processing("input"), 100_000, ["x_train", "y_train"])
-    ended = run("preprocess", layout, layout.processing("train"), size="2500k")  # 2.4 MB and 0.8 MB
+    ended = run("preprocess", layout, layout.processing("train"), size="2500k")  # x: 2.4 MB, y: 0.8 MB
     assert (ended.code, ended.remaining_files) == (3, []), ended.log
     assert read_failure(layout) == full_disk_reason(layout.processing("train") / "y_train.npy")
 
@@ -105,7 +105,7 @@ def test_batch_score_leaves_only_complete_files(size: str, name: str, layout: La
     assert ended.remaining_files in ([], ["predictions.npy"])
 
 
-LIBRARY = """
+SCRIPT = """
 import contextlib
 import sys
 from pathlib import Path
@@ -129,12 +129,13 @@ fail(position, atomic_fill(folder), folder / "model.pth")
 fail(position, atomic_write(folder / "plot.png"), folder / ".plot.png.partial")
 fail(UserError("the loss is not finite"), atomic_fill(folder), folder / "model.pth")
 """
+"""A program that fills the disk, and then raises an error that does not mention the disk."""
 
 
 def test_full_disk_is_told_whatever_a_library_calls_it(tmp_path: Path) -> None:
     disk = tmp_path / "disk"
     disk.mkdir()
-    command = [*NAMESPACE, "sh", "-c", ON_SMALL_DISK, "sh", "1m", str(disk), sys.executable, "-c", LIBRARY, str(disk)]
+    command = [*NAMESPACE, "sh", "-c", ON_SMALL_DISK, "sh", "1m", str(disk), sys.executable, "-c", SCRIPT, str(disk)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stdout.splitlines() == [
         f"3 {full_disk_reason(disk)}",

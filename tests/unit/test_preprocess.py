@@ -35,7 +35,7 @@ def make_arrays(rows: int = 50_000) -> Arrays:
 
 
 def preprocess(
-    layout: Layout, *arguments: str, arrays: Arrays | None = None, limit: Sequence[str] = ()
+    layout: Layout, *arguments: str, arrays: Arrays | None = None, command_prefix: Sequence[str] = ()
 ) -> subprocess.CompletedProcess[str]:
     """Run the job as its image does, on files with these arrays."""
     for name, array in (arrays or {}).items():
@@ -45,7 +45,7 @@ def preprocess(
         "PYTHONPATH": str(REPOSITORY / "shared"),
         "SAGEMAKER_BASE_DIR": str(layout.root),
     }
-    command = [*limit, sys.executable, "-m", "microjobs", *arguments]
+    command = [*command_prefix, sys.executable, "-m", "microjobs", *arguments]
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
 
 
@@ -180,7 +180,7 @@ def test_script_folder_of_the_sdk_is_ignored(layout: Layout) -> None:
 
 
 def test_raw_data_can_be_preprocessed(layout: Layout) -> None:
-    """As in the README, `dataset` writes to the input folder of the next job, also below another SAGEMAKER_BASE_DIR."""
+    """`dataset` can write to the next job's input folder, as in the README, even if SAGEMAKER_BASE_DIR is changed."""
     folder = layout.processing("input")
     assert preprocess(layout, "dataset", "straight-line", "--output", layout.format_local_path(folder)).returncode == 0
     assert preprocess(layout).returncode == 0
@@ -230,10 +230,10 @@ def test_feature_without_values_is_refused(layout: Layout) -> None:
 
 
 def test_memory_does_not_grow_with_the_input(layout: Layout) -> None:
-    """The job may use less memory than the array needs."""
+    """The job runs with a memory limit that is smaller than the array."""
     np.save(layout.processing("input") / "x_train.npy", np.ones((2_000_000, 32)))  # 512 MB
     np.save(layout.processing("input") / "y_train.npy", np.zeros(2_000_000))
-    done = preprocess(layout, limit=["prlimit", f"--data={256_000_000}"])
+    done = preprocess(layout, command_prefix=["prlimit", f"--data={256_000_000}"])
     assert done.returncode == 0, done.stderr
 
 

@@ -202,10 +202,10 @@ def test_training_that_is_stopped_at_its_start_ends_with_0(delay: float, start: 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_stop_signal_after_the_job_has_no_effect(number: int, start: Start, tmp_path: Path) -> None:
     up = tmp_path / "up"
-    late = (
+    exit_hook = (
         f"import atexit, pathlib, time; atexit.register(lambda: (pathlib.Path({str(up)!r}).touch(), time.sleep(0.5)))"
     )
-    process = start(f"{late}\ndef process(arguments): pass")
+    process = start(f"{exit_hook}\ndef process(arguments): pass")
     wait_for(up)
     process.send_signal(number)
     assert wait_for_exit(process)[0] == 0

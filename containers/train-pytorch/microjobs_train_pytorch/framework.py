@@ -16,7 +16,7 @@ from .network import build_network, set_output_bias
 from .training import Training
 
 MAX_SMALL_STEP = 10_000_000
-"""Product of rows per batch and weights, up to which more threads make no step faster on an idle machine."""
+"""Maximum product of rows per batch and weights at which more threads make no step faster, even on idle cores."""
 
 
 @dataclass(frozen=True)
@@ -52,5 +52,5 @@ def set_threads(network: nn.Module, rows_per_step: int) -> None:
 
 
 def _choose_backend() -> str:
-    """Return Inductor, which needs a C compiler; without one, CUDA graphs, which save the launches of kernels."""
+    """Return Inductor, which needs a C compiler; without one, CUDA graphs, which avoid separate launches of kernels."""
     return "inductor" if shutil.which(os.environ.get("CC", "cc")) or shutil.which("gcc") else "cudagraphs"

@@ -1,4 +1,4 @@
-"""Trains a regression model with Keras on TensorFlow: channels `train` and `test` in, a bundle out. Serves models."""
+"""Trains a regression model with Keras on TensorFlow, from the channels `train` and `test`. Also serves models."""
 
 from collections.abc import Callable
 

@@ -42,7 +42,7 @@ def list_interceptors(
     """Return the interceptors in their order.
 
     Args:
-        credentials: the home's; requests must be signed with them.
+        credentials: credentials of the home, with which requests must be signed.
         services: handlers by botocore's name of the service.
         hosts: names and addresses of this server without a port. Their subdomains are accepted, too.
         prove: proves to the command line that this is the server of the home.
@@ -79,7 +79,7 @@ class Gateway:
 
     def __call__(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
         environ[REQUEST_ID] = str(uuid4())
-        request = Request(environ, populate_request=False)  # no cycle: the body is freed with the request
+        request = Request(environ, populate_request=False)  # avoids a reference cycle, which would keep the body
         response = self.respond(Exchange(request, guess_protocol(request)))
         response.headers["x-amzn-RequestId"] = environ[REQUEST_ID]
         return response(environ, start_response)
@@ -89,7 +89,7 @@ class Gateway:
             responses = (intercept(exchange) for intercept in self._interceptors)
             return next(response for response in responses if response is not None)
         except Exception as error:
-            # not in a variable: the error's traceback holds this frame, and the cycle would keep the request's body
+            # Do not assign the ServiceError: its traceback refers to this frame, and the cycle would keep the body.
             return exchange.protocol.format_error(_describe_failure(error, exchange), exchange.request)
         finally:
             for clean_up in exchange.cleanups:

@@ -140,7 +140,7 @@ def _read_presigned_v2(request: Request) -> Claim:
 
 
 def parse_timestamp(text: str) -> str:
-    """Return a date in the form that is signed. The text has that form, or the form of a `Date` header.
+    """Return a date in the form of `X-Amz-Date`, which is signed. The text has this form, or that of a `Date` header.
 
     Raises:
         AuthError: the text is not a date.

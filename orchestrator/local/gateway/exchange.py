@@ -32,7 +32,7 @@ class Exchange:
     form: Form | None = None
     """The upload form, if the request has one."""
     proof: Proof | None = None
-    """The verified signature. Signatures of version 2 and of forms have none."""
+    """The verified signature; None for version 2 and for upload forms, whose signatures chunks cannot continue."""
     service: str = ""
     """Botocore's name of the service; empty if another emulator answers."""
     operation: OperationModel = field(init=False)

@@ -56,7 +56,7 @@ class Forwarder:
         self._own_services = {signing_name(service) for service in TABLE}
         self._default_url = services.get(ALL_OTHERS)
         self._names = {_check_service(name, self._own_services): name for name in services if name != ALL_OTHERS}
-        self._urls = {signed: services[name] for signed, name in self._names.items()}
+        self._urls = {signing_service: services[name] for signing_service, name in self._names.items()}
 
     def find_url(self, service: str) -> str | None:
         """Return the address of the emulator for a signing name; None if there is no emulator."""
@@ -92,13 +92,15 @@ class Forwarder:
 
 def _check_service(name: str, own_services: set[str]) -> str:
     try:
-        signed = signing_name(name)
+        signing_service = signing_name(name)
     except UnknownServiceError as error:
         message = f"[local.services] has {name!r}, which is not a service: use boto3's names, such as secretsmanager"
         raise ConfigError(message) from error
-    if signed in own_services:
-        raise ConfigError(f"[local.services] has {name!r}, but this server itself answers requests for {signed}")
-    return signed
+    if signing_service in own_services:
+        raise ConfigError(
+            f"[local.services] has {name!r}, but this server itself answers requests for {signing_service}"
+        )
+    return signing_service
 
 
 def _sign(exchange: Exchange, base: str) -> AWSRequest:

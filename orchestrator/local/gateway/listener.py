@@ -142,7 +142,8 @@ class Server(wsgi.Server):
     """Listener on one address. Set its `wsgi_app` before it serves.
 
     Args:
-        may_be_absent: whether this machine may get the address later. Linux only; elsewhere, it must have the address.
+        may_be_absent: whether to listen even if this machine does not have the address yet. This works only on Linux;
+            other systems raise OSError.
         options: arguments of cheroot's server.
     """
 

@@ -18,8 +18,8 @@ HOST = re.compile(r"([a-z0-9.-]+)(:\d{1,5})?", re.IGNORECASE)
 """A Host header with a name or an IPv4 address."""
 IPV4 = re.compile(r"(\d{1,3}\.){3}\d{1,3}")
 ANY_ADDRESS = "any IPv4 address"
-"""Stands for all addresses among the names of a server. The host in requests of a page whose domain name resolves to
-this server is that domain name, never an address."""
+"""Among a server's names, it allows every address as the host. It does not allow DNS rebinding: a page that uses that
+sends its domain name as the host, never an address."""
 
 
 def make_host_check(names: Collection[str]) -> Interceptor:

@@ -45,7 +45,7 @@ def _choose_service(names: Collection[str], exchange: Exchange) -> str:
     """Return the service of a request among services that share a signing name; empty if no service matches.
 
     SageMaker and SageMaker Runtime both sign as `sagemaker`. SageMaker has the json protocol, so its requests have
-    X-Amz-Target. Paths of SageMaker Runtime start like the paths of its operations.
+    X-Amz-Target. A request for SageMaker Runtime has a path that starts like the path of one of its operations.
     """
     if len(names) < 2:
         return next(iter(names), "")

@@ -47,8 +47,8 @@ V2_UNSIGNED_PARAMETERS = frozenset(
         "version-id-marker",
     }
 )
-"""Parameters that version 2 does not sign, but that an address may have: their values are signed with another part of
-the request, or they only select parts of a list."""
+"""Parameters that an address may have although version 2 does not sign them: another signed part of the request has
+their values, or they only select parts of a list."""
 
 
 @dataclass(frozen=True)
@@ -157,7 +157,7 @@ def _identify(access_key_id: str, token: str | None, home_credentials: Credentia
 
 
 def _get_session_token(request: Request) -> str | None:
-    """Return the session token, from a header or a presigned address. Version 2 has its parameter in lower case."""
+    """Return the session token, from a header or a presigned address. In version 2, the parameter is in lower case."""
     names = ("X-Amz-Security-Token", "x-amz-security-token")
     return request.headers.get(names[0]) or next((request.args[name] for name in names if name in request.args), None)
 

@@ -62,7 +62,7 @@ class Reader:
 
 
 class Writer:
-    """Writer to a non-blocking socket, also one with a timeout.
+    """Writer to a socket that is non-blocking or has a timeout.
 
     It keeps up to MAX_UNSENT_BYTES that the socket does not accept at once, so that no worker waits for a client that
     reads no responses.

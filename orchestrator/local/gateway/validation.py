@@ -33,7 +33,7 @@ SURROGATES = r"\uD800\uDC00-\uDBFF\uDFFF"
 
 
 def validate(operation: OperationModel, params: Mapping[str, Any]) -> None:
-    """Validate the members of a request. Times are in seconds, and blobs of documents are in base64.
+    """Validate the members of a request. Times are in seconds since 1970; blobs are in base64, but payloads are bytes.
 
     Raises:
         ValidationError: members are missing, unknown, or violate constraints of the model; the message lists all.
@@ -137,7 +137,7 @@ def _check_range(shape: Shape, size: float, value: Any, path: str, quantity: str
 
 
 def _check_blob(shape: Shape, value: str | bytes, path: str) -> Iterator[str]:
-    """Check the size of a payload. A blob of a document is in base64, and its size is not checked."""
+    """Check the size of a payload, which is bytes. The size of other blobs, which are in base64, is not checked."""
     maximum = shape.metadata.get("max")
     if isinstance(value, bytes) and maximum is not None and len(value) > maximum:
         yield f"Member {path} must have length less than or equal to {maximum}"

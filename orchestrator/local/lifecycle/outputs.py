@@ -38,14 +38,14 @@ def merge_outputs(hosts: Sequence[Host], path: str, target: Path, note: Note) ->
 
 
 def _merge(tree: Tree, into: Tree, host: str, note: Note) -> None:
-    blocked: dict[str, str] = {}
+    blocking_types: dict[str, str] = {}  # the blocking entry's type, by the name of each entry that is not stored
     for name in sort_names(tree):
         entry, existing, folder = tree[name], into.get(name), get_parent(name)
-        kind = into[folder].type.value if folder in into else blocked.get(folder, "folder")
-        if kind != FileType.FOLDER.value:
-            blocked[name] = kind
+        parent_type = into[folder].type.value if folder in into else blocking_types.get(folder, "folder")
+        if parent_type != FileType.FOLDER.value:
+            blocking_types[name] = parent_type
             if entry.type is not FileType.FOLDER:
-                problem = f"another host has a {kind} with the name of its folder"
+                problem = f"another host has a {parent_type} with the name of its folder"
                 note(f"{escape_bytes(name)} of {host} was not stored: {problem}")
         elif existing is None:
             into[name] = entry
@@ -113,7 +113,7 @@ def _add_entry(tar: tarfile.TarFile, name: str, entry: Entry) -> None:
         info.type, info.mode = tarfile.DIRTYPE, 0o755
         tar.addfile(info)
     else:
-        # The mode that tarfile's filter `data` extracts: the owner can read the file, and only the owner can write it.
+        # The mode that tarfile's filter `data` would set: the owner can read the file, and only the owner can write it.
         executable = 0o111 if entry.mode & 0o100 else 0
         info.mode = (entry.mode & 0o644) | (entry.mode & executable) | 0o600
         with entry.content.open("rb") as content:

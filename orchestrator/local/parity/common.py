@@ -52,7 +52,7 @@ ONE_ACCOUNT = Refused("the server has one account")
 
 
 def make_honoured_rows(*names: str) -> dict[str, Row]:
-    """Return rows for members that have the effect that they have on AWS."""
+    """Return rows for members that have the same effect as on AWS."""
     return dict.fromkeys(names, Honoured())
 
 

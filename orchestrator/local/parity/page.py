@@ -57,13 +57,13 @@ def _render_operation(operation: str, rows: Rows) -> str:
 
 def _list_table_rows(rows: Rows, path: str) -> Iterator[tuple[str, str, str]]:
     for name, row in rows.items():
-        below = f"{path}.{name}" if path else name
+        member_path = f"{path}.{name}" if path else name
         if isinstance(row, Members) and not _is_plain(row.rows):
             if row.maximum is not None:
-                yield below, "honoured", f"at most {row.maximum}; {row.reason}"
-            yield from _list_table_rows(row.rows, below)
+                yield member_path, "honoured", f"at most {row.maximum}; {row.reason}"
+            yield from _list_table_rows(row.rows, member_path)
         else:
-            yield below, *_describe(row)
+            yield member_path, *_describe(row)
 
 
 def _describe(row: Row) -> tuple[str, str]:

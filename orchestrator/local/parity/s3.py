@@ -44,7 +44,7 @@ ROWS: Mapping[str, Row] = {
     "WebsiteRedirectLocation": Refused("buckets are not served as websites"),
     "WriteOffsetBytes": Refused("appending is not supported: put the whole object"),
 }
-"""Default rows of members, for operations without an own row. The default of other members is `Honoured()`."""
+"""Rows of members, for operations that have no row of their own. The default of other members is `Honoured()`."""
 
 ALGORITHMS = "CRC32 CRC32C CRC64NVME SHA1 SHA256 SHA512 MD5 XXHASH64 XXHASH3 XXHASH128"
 CHECKSUM_MEMBERS = " ".join(f"Checksum{algorithm}" for algorithm in ALGORITHMS.split())

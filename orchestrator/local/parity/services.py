@@ -147,7 +147,7 @@ REPOSITORY: dict[str, Row] = {
     "repositoryName": Honoured("a repository of the engine's images, or a repository that CreateRepository created"),
 }
 PAGED: dict[str, Row] = make_honoured_rows("nextToken", "maxResults")
-TAGGED = Members(
+IMAGE_FILTER = Members(
     {
         "tagStatus": Honoured("the engine's images without a name are in no repository"),
         "imageStatus": Honoured("all images are active", values=("ACTIVE",), reason="no image is archived"),
@@ -176,9 +176,9 @@ ECR: dict[str, Rows] = {
         **REPOSITORY,
         "imageIds": Members(make_honoured_rows("imageDigest", "imageTag")),
         **PAGED,
-        "filter": TAGGED,
+        "filter": IMAGE_FILTER,
     },
-    "ListImages": {**REPOSITORY, **PAGED, "filter": TAGGED},
+    "ListImages": {**REPOSITORY, **PAGED, "filter": IMAGE_FILTER},
     "ListTagsForResource": make_honoured_rows("resourceArn"),
     "TagResource": {"resourceArn": Honoured(), "tags": TAGS},
     "UntagResource": make_honoured_rows("resourceArn", "tagKeys"),

@@ -55,7 +55,8 @@ def parse_object(operation: str, body: bytes) -> dict[str, Any]:
     """Parse a JSON object, and drop members that are null; an empty body has no members.
 
     Raises:
-        ServiceError: the body is not a JSON object, or a response could not contain it (SerializationException).
+        ServiceError: the body is not a JSON object, or it has a value that no response could contain, such as a lone
+            surrogate (SerializationException).
     """
     try:
         content = _load(body or b"{}")

@@ -1,5 +1,6 @@
 """REST JSON, which botocore calls "rest-json", for SageMaker Runtime. The method and the address determine the
-operation. The members are in the address, the headers and a JSON object, unless the body is the payload.
+operation. The members are in the address, the headers and a JSON object in the body. If one member is the payload, the
+body is its value.
 """
 
 import json

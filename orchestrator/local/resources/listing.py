@@ -15,7 +15,7 @@ PAGE_SIZE = 100
 """The maximum number of resources in one response, as on SageMaker."""
 
 MAX_VERSIONS = 1 << 53
-"""Exclusive upper limit of a resource's versions."""
+"""Exclusive upper limit of a resource's version number."""
 
 SORT_COLUMNS = {"Name": "name", "CreationTime": "created", "LastModifiedTime": "modified", "Status": "status"}
 

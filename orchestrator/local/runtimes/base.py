@@ -124,7 +124,7 @@ class Exit:
     reason: str | None = None
     """The cause, such as a lack of memory; None if the runtime knows only the exit code."""
     has_external_cause: bool = False
-    """Whether the host did not cause its end: its container was removed, for example, or the engine failed."""
+    """Whether something other than the host caused its end, such as a failure of the engine or a removed container."""
     pipe_failed: bool = False
     """Whether the runtime ended the host because it could not fill a pipe. `reason` is then the error."""
 
@@ -159,7 +159,7 @@ class Host(Protocol):
         """
 
     def connect(self, timeout: float) -> socket.socket:
-        """Open a connection to the host's port, which only this server can do. Raise OSError without a listener."""
+        """Open a connection to the host's port; only this server can do so. Raise OSError if nothing listens."""
 
 
 class Runtime(Protocol):

@@ -42,7 +42,7 @@ def copy_file(source: str, target: str) -> None:
 
 
 def _copy_content(reader: int, writer: int) -> None:
-    """Copy a file's data, and leave its holes empty. Some file systems copy the data only when one file is changed."""
+    """Copy a file's data, and keep its holes. On some file systems, both files share the data until one is changed."""
     size, position = os.fstat(reader).st_size, 0
     while (part := _next_data(reader, position, size)) is not None:
         start, position = part
@@ -63,7 +63,8 @@ def _next_data(file: int, position: int, size: int) -> tuple[int, int] | None:
 
 
 def _copy_range(reader: int, writer: int, start: int, end: int) -> None:
-    with contextlib.suppress(OSError):  # the files are on different file systems, or theirs does not support this call
+    # An error: the files are on different file systems, or their file system does not support this call.
+    with contextlib.suppress(OSError):
         while start < end and (
             copied := os.copy_file_range(reader, writer, min(end - start, COPY_BYTES), start, start)
         ):
@@ -73,7 +74,7 @@ def _copy_range(reader: int, writer: int, start: int, end: int) -> None:
 
 
 def make_read_only(folder: Path) -> None:
-    """Remove all write permissions of a tree. Root ignores them."""
+    """Remove all write permissions of a tree. Root can still write to it."""
     for found in walk(folder):
         if found.type is not FileType.LINK:
             os.chmod(found.base_name, stat.S_IMODE(found.status.st_mode) & ~0o222, dir_fd=found.folder_descriptor)
@@ -84,8 +85,8 @@ def collect(source: Path, target: Path, *, link: bool) -> Tree | None:
     """Copy a folder or a file of a host into the folder `target`. Return the tree; None if the source does not exist.
 
     Links that lead out of the folder and special files, such as pipes, are left out with a warning. Files that are
-    deleted meanwhile are left out, too. `link` makes hard links in place of copies, because no process writes to the
-    files any more. Raise CannotRunError if a file does not fit on this device, or cannot be read.
+    deleted meanwhile are left out, too. With `link`, hard links replace copies; set it only if no process writes to
+    the files any more. Raise CannotRunError if a file does not fit on this device, or cannot be read.
     """
     if not os.path.lexists(source):
         return None

@@ -104,7 +104,10 @@ def _parse_length(headers: Mapping[str, str], name: str) -> int:
 
 
 def _make_expected_digests(headers: Mapping[str, str]) -> dict[str, Digest]:
-    """Return a new digest, by algorithm, if the headers contain a checksum or announce a trailer with a checksum."""
+    """Return a new digest by its algorithm, for the checksum in the headers or in the trailer that they announce.
+
+    Return an empty mapping if there is no checksum.
+    """
     names = [*headers, *headers.get("x-amz-trailer", "").lower().replace(" ", "").split(",")]
     algorithms = {name.removeprefix(_CHECKSUM) for name in names if name.startswith(_CHECKSUM)} - _NOT_ALGORITHMS
     if "" in algorithms:

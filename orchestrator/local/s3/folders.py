@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from microjobs_orchestrator.local.s3.keys import MAX_KEY_BYTES
 
 SETTLED_AGE_NS = 1_000_000_000
-"""Nanoseconds since a folder's last change after which every new change alters its times, on every file system."""
+"""Age of a folder's last change from which a new change always alters its times, even if timestamps are coarse."""
 
 MAX_NAMES = 500_000
 """Maximum number of cached names, which take about 50 MB. The last folder stays in the cache, however large it is."""

@@ -18,7 +18,7 @@ from microjobs_orchestrator.local.s3.paths import BucketFiles
 from microjobs_orchestrator.local.s3.walk import Entry, Walk
 
 SETTLED_AGE_SECONDS = 1.0
-"""Minimum age of a file at which each later change surely changes its modification time, on all file systems."""
+"""Age of a file from which a new change always alters its modification time, even if timestamps are coarse."""
 
 MAX_OPEN_ATTEMPTS = 100
 """Attempts to open an object that is replaced between the search for its file and the opening of the file."""

@@ -64,7 +64,7 @@ class BundleModel:
 def _read(body: bytes, media_type: str, signature: str) -> tuple[Numbers, str, str]:
     """Return the rows, the name of the signature (`signature` by default), and the name of the response's member.
 
-    As in TensorFlow Serving, the response to `instances` and to bare rows has `predictions`; to `inputs`, `outputs`.
+    As in TensorFlow Serving, the response's member is `outputs` for `inputs`, otherwise `predictions`.
     """
     if media_type != JSON:
         return formats.decode(body, media_type), signature, "predictions"

@@ -47,7 +47,7 @@ def negotiate(content_type: str, accept: str) -> tuple[str, str]:
 
 @functools.lru_cache(maxsize=256)
 def choose_media_type(accept: str, default: str) -> str:
-    """Return the media type with the highest quality; if several have it, `default` or the first in the header.
+    """Return the media type with the highest quality. Among equal ones, prefer `default`, then the first in the header.
 
     Raises:
         HttpError: 406, no supported media type matches Accept.

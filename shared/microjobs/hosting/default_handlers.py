@@ -1,8 +1,8 @@
 """Default functions, used for each function that a user's program does not define.
 
-The defaults around the user's predict_fn behave as those of `sagemaker-inference`. That package rejects a program
-without predict_fn. `serve` accepts it: requests and responses are then those of a bundle. Images of frameworks supply
-defaults of their own.
+If a program defines predict_fn, the defaults behave as those of `sagemaker-inference`. That package rejects a program
+without predict_fn. `serve` accepts it: requests and responses then have the formats of a bundle. Images of frameworks
+supply defaults of their own.
 """
 
 from collections.abc import Callable, Collection
@@ -25,7 +25,7 @@ from .toolkit import decoder, encoder, errors, utils
 
 @dataclass(frozen=True)
 class DefaultFunctions:
-    """Functions for those that a program does not define, with the parameters of the convention.
+    """Replacements for the functions that a program does not define. They have the parameters of the convention.
 
     Args:
         model_fn: raises UserError if it finds no model that it can load.
@@ -103,9 +103,9 @@ def can_predict(model: object) -> bool:
 
 
 def encode_predictions(prediction: Any, accept: str) -> tuple[Any, str]:
-    """Encode a prediction as for a bundle: in JSON as the member `predictions`, unless it is an object or a string.
+    """Encode a prediction as for a bundle; return the body with its media type.
 
-    Return the body with its media type.
+    In JSON, the prediction becomes the member `predictions` of an object, unless it is an object or a string.
 
     Raises:
         HttpError: 406, no encoder for the type; 500, the type cannot represent the prediction.

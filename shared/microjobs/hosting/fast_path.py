@@ -109,7 +109,7 @@ class Dispatcher:
         """Respond, and discard the body unless the client waits for permission to send it."""
         has_body = headers.get("transfer-encoding", "") or headers.get("content-length", "0") != "0"
         if has_body and not headers.get("expect", ""):
-            self._body_reader.discard(exchange)  # first: without a pending read, the response ends the exchange
+            self._body_reader.discard(exchange)  # before the response, which ends the exchange if no read is pending
         self._respond(exchange, response)
 
     def _respond(self, exchange: Exchange, response: HttpResponse) -> None:

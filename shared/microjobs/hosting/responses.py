@@ -39,7 +39,7 @@ _repr.maxstring = _repr.maxother = 100
 
 
 def quote(value: object) -> str:
-    """Format a value that a client sent for a message; the text is short even if the value is long or deeply nested."""
+    """Format a client's value for use in a message. The text is short even if the value is long or deeply nested."""
     return shorten(_repr.repr(value), 60)
 
 

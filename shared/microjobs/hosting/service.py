@@ -39,7 +39,7 @@ class Model(Protocol):
     """A model that has been loaded."""
 
     is_fast: bool
-    """True if the model answers a small request faster than another thread could take the request over."""
+    """True if the model answers a small request in less time than a handoff to another thread takes."""
     has_routes: bool
     """True if the model reads the method and the path of an invocation; other models get only `POST /invocations`."""
 

@@ -149,20 +149,20 @@ def _intended_name(name: str) -> str | None:
     return next(iter(difflib.get_close_matches(name.lower(), PARAMETERS, 1, MIN_TYPO_SIMILARITY)), None)
 
 
-def _make_handler(where: str, function: Callable[..., Any], parameters: tuple[str, ...]) -> Handler:
+def _make_handler(function_label: str, function: Callable[..., Any], parameters: tuple[str, ...]) -> Handler:
     """Return a handler that calls the user's function.
 
     Raises:
         UserError: the user's function does not accept the convention's arguments.
     """
     if not callable(function):
-        raise UserError(f"{where} is {type(function).__name__}, not a function")
-    if _takes_context(where, function, parameters):
+        raise UserError(f"{function_label} is {type(function).__name__}, not a function")
+    if _takes_context(function_label, function, parameters):
         return lambda context, *values: function(*values, context)
     return lambda _context, *values: function(*values)
 
 
-def _takes_context(where: str, function: Callable[..., Any], parameters: tuple[str, ...]) -> bool:
+def _takes_context(function_label: str, function: Callable[..., Any], parameters: tuple[str, ...]) -> bool:
     try:
         signature = inspect.signature(function)
     except ValueError:  # some functions of extension modules have no signature
@@ -174,7 +174,7 @@ def _takes_context(where: str, function: Callable[..., Any], parameters: tuple[s
             continue
         return count > len(parameters) and _has_context_parameter(signature, len(parameters))
     expected = ", ".join(parameters)
-    raise UserError(f"{where} takes {signature}: it must take ({expected}), or ({expected}, context)")
+    raise UserError(f"{function_label} takes {signature}: it must take ({expected}), or ({expected}, context)")
 
 
 def _has_context_parameter(signature: inspect.Signature, count: int) -> bool:

@@ -37,14 +37,14 @@ PINNED_PACKAGES = ("granian",)
 MARKER = "complete"
 """File in each environment whose installation succeeded."""
 TAIL_LINES = 200
-"""Number of pip's last lines of output in which the reason of a failure is searched."""
+"""Number of last lines of pip's output that are searched for the reason of a failure."""
 MAX_ERRORS = 3
 """Maximum number of pip's errors in the reason of a failure."""
 INDEX_REQUIREMENT = re.compile(r"\s*(#|$|(?!\S*\.(whl|zip|gz)\b)[A-Za-z0-9._-]+(\[[^]]*\])?\s*([<>=!~;#\\]|$))")
 """Matches an empty line, a comment, or the beginning of a line that names a package of an index."""
 UNREACHABLE_MARKERS = ("from versions: none", "Retrying (", "Connection", "resolution", "No route")
 """Parts of pip's output when it cannot reach an index."""
-OFFLINE = (
+OFFLINE_HINT = (
     ". If endpoints have no network (EnableNetworkIsolation, a VPC), put the packages into the image, or their wheels "
     f"into code/ with the line --no-index --find-links . in {FILE}"
 )
@@ -141,7 +141,7 @@ def _install(folder: Path, code: Path) -> None:
     files = ["--constraint", str(folder / "constraints.txt"), "--requirement", FILE]
     exit_code, output = _run([str(folder / "bin" / "python"), "-I", "-m", "pip", "install", *options, *files], code)
     if exit_code:
-        hint = OFFLINE if any(part in line for part in UNREACHABLE_MARKERS for line in output) else ""
+        hint = OFFLINE_HINT if any(part in line for part in UNREACHABLE_MARKERS for line in output) else ""
         raise UserError(f"code/{FILE} cannot be installed: {_reason(output)}{hint}")
 
 

@@ -59,7 +59,10 @@ class Group(ABC):
         return np.split(self._sum(gathered), ends[:-1])
 
     def leave(self) -> None:
-        """Close the connections when all processes have called this method, the first process after its last write."""
+        """Wait until all processes have called this method, then close the connections.
+
+        The first process calls it after its last write.
+        """
         if self.world_size > 1:
             self.sum(0)
             self._close()

@@ -76,7 +76,7 @@ class Job:
         progress = self._resume(training, checkpoints)
         batches = self.data.batches(self.hyperparameters)
         Epochs(training, progress, batches, self.hyperparameters, checkpoints if group.is_first else None).run()
-        if progress.position == (0, 0):  # stopped early, also in processes without a signal
+        if progress.position == (0, 0):  # stopped before the first step; this raises even in processes without a signal
             raise Stopped(self.stop.signal_number or signal.SIGTERM)
         if group.is_first or self.data.local_data.sharded:
             self._save(training, progress, checkpoints)

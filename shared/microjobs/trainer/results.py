@@ -1,4 +1,4 @@
-"""Results of a training job: metrics, plots and the model bundle. Imports only numpy at once."""
+"""Results of a training job: metrics, plots and the model bundle. Imports numpy; slower libraries only when needed."""
 
 import json
 import logging
@@ -36,7 +36,7 @@ class TrainingResult:
     """A finished training; predictions have shape (rows, 1).
 
     framework: the framework's name in the bundle's manifest.
-    epochs: passes over the training rows, with the fraction of a stopped epoch.
+    epochs: passes over the training rows, including the fraction of the last epoch if the training was stopped in it.
     seconds: training time of all attempts of the job.
     best_epoch: epoch whose weights the model has; None for the last one.
     """

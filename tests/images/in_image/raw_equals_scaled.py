@@ -2,7 +2,7 @@
 
 import os
 
-# As the job sets them: TensorFlow would report missing GPUs, and that oneDNN is on.
+# The job sets the same values. Without them, TensorFlow logs that GPUs are missing and that oneDNN is on.
 os.environ |= {"TF_CPP_MIN_LOG_LEVEL": "2", "TF_ENABLE_ONEDNN_OPTS": "0"}
 
 import numpy as np

@@ -1,4 +1,7 @@
-"""Runs in the PyTorch image: small steps use one thread; large steps, or a user's setting, keep the number."""
+"""Runs in the PyTorch image: `set_threads` sets one thread for small steps.
+
+It keeps the number of threads for large steps, or if the user has set it.
+"""
 
 import os
 import sys

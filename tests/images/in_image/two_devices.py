@@ -22,7 +22,7 @@ from microjobs.trainer.data import Array, TrainingData
 from microjobs.trainer.job import Job
 from microjobs.trainer.process_data import ProcessData
 
-# Before anything is computed, because TensorFlow then fixes its devices.
+# This must precede the first computation, at which TensorFlow fixes its devices.
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
 framework, group, hyperparameters = (

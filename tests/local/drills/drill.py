@@ -42,7 +42,9 @@ class Job:
     """Training, Processing or Transform, as in the operations' names."""
     name: str
     lines: int
+    """Number of lines that each host prints, with pauses."""
     burst: int
+    """Number of lines that each host then prints without pauses."""
     hosts: int
     is_stopped: bool = False
     seen_lines: dict[str, list[str]] = field(default_factory=dict)
@@ -74,7 +76,7 @@ class Drill:
         self._process = self._launch()
         self.local = self._wait_for_server()
         self._uploads = Uploads(self.local.s3, self.local.address.bucket, seed)
-        self._temporary = list_objects(engine, home).temporary
+        self._initial_temporary = list_objects(engine, home).temporary
         self._make_model()
 
     # --- the server ---
@@ -352,7 +354,7 @@ class Drill:
             now = list_objects(self._engine, self.home)
             plans = without_endpoint(now.containers) + without_endpoint(now.networks) + without_endpoint(now.volumes)
             folders = without_endpoint(now.folders, endpoint_prefix.replace("/", "-"))
-            return plans + folders + sorted(now.incoming) + sorted(now.temporary - self._temporary)
+            return plans + folders + sorted(now.incoming) + sorted(now.temporary - self._initial_temporary)
 
         wait_until(list_leftovers, lambda names: names == [], seconds=60)
         assert list((self.home.objects / "uploads").iterdir()) == []

@@ -1,4 +1,4 @@
-"""Tests of jobs while the engine is unreachable. A proxy is disconnected: other tests use the engine itself."""
+"""Tests of jobs while the engine is unreachable. They disconnect a proxy, because other tests use the engine."""
 
 import io
 import random
@@ -131,7 +131,7 @@ def test_timeout_starts_when_the_engine_becomes_unreachable(monkeypatch: pytest.
 class InterruptedContainer:
     """A container whose archive is interrupted at the first request."""
 
-    labels = {HOST_LABEL: "algo-1"}  # noqa: RUF012  the shape of docker's own
+    labels = {HOST_LABEL: "algo-1"}  # noqa: RUF012  a dict, like the labels of docker's containers
 
     def __init__(self) -> None:
         self.requests = 0
@@ -155,8 +155,8 @@ class InterruptedContainer:
 def test_interrupted_copy_is_repeated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     container = InterruptedContainer()
     host = DockerHost(container, None)  # type: ignore[arg-type]
-    streams = "microjobs_orchestrator.local.runtimes.docker.host.stream"
-    monkeypatch.setattr(streams, lambda *_: nullcontext(container))
+    stream_function = "microjobs_orchestrator.local.runtimes.docker.host.stream"
+    monkeypatch.setattr(stream_function, lambda *_: nullcontext(container))
     assert list(host.copy("model", tmp_path / "model") or ()) == ["2"]
 
 

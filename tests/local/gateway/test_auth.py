@@ -1,4 +1,4 @@
-"""Signatures of botocore, of unchanged and changed requests."""
+"""Verification of botocore's signatures, for unchanged and for changed requests."""
 
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
@@ -22,8 +22,8 @@ OWNER = Credentials(CREDENTIALS.access_key_id, CREDENTIALS.secret_access_key)
 
 def sign(service: str = "sagemaker", **headers: str) -> dict[str, Any]:
     """Sign a request with botocore. Return the arguments of `make_request`."""
-    own = {"Host": "localhost:1", "X-Amz-Target": "SageMaker.ListModels", **headers}
-    request = AWSRequest("POST", "http://localhost:1/a%2Fb?x=1", own, BODY)
+    all_headers = {"Host": "localhost:1", "X-Amz-Target": "SageMaker.ListModels", **headers}
+    request = AWSRequest("POST", "http://localhost:1/a%2Fb?x=1", all_headers, BODY)
     signer = S3SigV4Auth if service == "s3" else SigV4Auth
     signer(OWNER, service, "us-east-1").add_auth(request)
     return {"path": "/a%2Fb?x=1", "headers": dict(request.headers.items()), "body": BODY}

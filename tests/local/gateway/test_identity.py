@@ -46,9 +46,9 @@ def test_assumed_role_is_the_caller(client: Client) -> None:
 @pytest.mark.parametrize("service", ["sagemaker", "s3", "ecr"])
 def test_session_credentials_are_accepted_in_each_protocol(client: Client, service: str) -> None:
     calls: dict[str, Callable[[Any], Any]] = {
-        "sagemaker": lambda made: made.list_endpoints(),
-        "s3": lambda made: made.get_object(Bucket="bucket", Key="key"),
-        "ecr": lambda made: made.get_authorization_token(),
+        "sagemaker": lambda service_client: service_client.list_endpoints(),
+        "s3": lambda service_client: service_client.get_object(Bucket="bucket", Key="key"),
+        "ecr": lambda service_client: service_client.get_authorization_token(),
     }
     session = make_session_arguments(client("sts").get_session_token())
     calls[service](client(service, **session))
@@ -57,10 +57,10 @@ def test_session_credentials_are_accepted_in_each_protocol(client: Client, servi
 @pytest.mark.parametrize("version", ["s3", "s3v4"])
 def test_address_presigned_with_session_credentials_is_accepted(client: Client, address: str, version: str) -> None:
     session = make_session_arguments(client("sts").get_session_token())
-    for token in ({}, {"aws_session_token": session["aws_session_token"][:-8] + "AAAAAAA="}):
-        made = client("s3", **session | token, config=_config(version))
-        url = made.generate_presigned_url("get_object", Params={"Bucket": "bucket", "Key": "key"})
-        assert send(address, url.removeprefix(address))[0] == (403 if token else 200)
+    for forged_token in ({}, {"aws_session_token": session["aws_session_token"][:-8] + "AAAAAAA="}):
+        s3 = client("s3", **session | forged_token, config=_config(version))
+        url = s3.generate_presigned_url("get_object", Params={"Bucket": "bucket", "Key": "key"})
+        assert send(address, url.removeprefix(address))[0] == (403 if forged_token else 200)
 
 
 def _config(version: str) -> Any:

@@ -1,7 +1,7 @@
 """Each member with a row `Honoured` is read by the code that performs the operation.
 
-Requests are mappings that record which of their members are read, at all levels. Members that the code reads from
-headers are listed, with the tests of them.
+Requests are mappings that record which of their members are read, at all levels. `READ_EARLIER` matches the members
+that the code reads elsewhere, such as from headers.
 """
 
 import json
@@ -103,32 +103,32 @@ def list_unread_members(
     """Return the honoured members of an operation that no call with these requests reads."""
     read: set[str] = set()
     for request in requests:
-        with suppress(ServiceError):  # the resource does not exist: it has been looked for
+        with suppress(ServiceError):  # the code has read the name, but the resource does not exist
             call(Recorder(request, read))
     return set(list_honoured_members(TABLE[service][operation])) - read
 
 
 # --- CloudWatch Logs, STS, IAM, ECR, and SageMaker except Create and Update ---
 
-OF_REPOSITORY = {"repositoryName": "repository", "filter": {"tagStatus": "ANY"}}
-OF_GROUP = {"logGroupName": GROUP, "logStreamName": STREAM}
+REPOSITORY_REQUEST = {"repositoryName": "repository", "filter": {"tagStatus": "ANY"}}
+LOG_REQUEST = {"logGroupName": GROUP, "logStreamName": STREAM}
 
 REQUESTS: Mapping[str, list[dict[str, Any]]] = {
     "DescribeLogGroups": [{}, {"logGroupNamePattern": "T"}, {"logGroupNamePrefix": "/"}, {"logGroupIdentifiers": []}],
     **{
-        name: [OF_GROUP, {"logGroupIdentifier": GROUP, "logStreamName": STREAM}]
+        name: [LOG_REQUEST, {"logGroupIdentifier": GROUP, "logStreamName": STREAM}]
         for name in ("DescribeLogStreams", "GetLogEvents", "FilterLogEvents")
     },
     "AssumeRole": [{"RoleArn": ROLE, "RoleSessionName": "abc", "SourceIdentity": "me"}],
     "UntagRole": [{"RoleName": "tagged", "TagKeys": ["k"]}],
-    "DescribeImages": [OF_REPOSITORY, {**OF_REPOSITORY, "imageIds": [{"imageTag": "a", "imageDigest": "b"}]}],
-    "ListImages": [OF_REPOSITORY],
+    "DescribeImages": [REPOSITORY_REQUEST, {**REPOSITORY_REQUEST, "imageIds": [{"imageTag": "a", "imageDigest": "b"}]}],
+    "ListImages": [REPOSITORY_REQUEST],
     "TagResource": [{"resourceArn": REPOSITORY, "tags": [{"Key": "k", "Value": "v"}]}],
     "UntagResource": [{"resourceArn": REPOSITORY, "tagKeys": ["k"]}],
     "CreateRepository": [{"repositoryName": "new", "tags": [{"Key": "k", "Value": "v"}]}],
     "CreateRole": [{"RoleName": "new", "AssumeRolePolicyDocument": "{}", "Tags": [{"Key": "k", "Value": "v"}]}],
 }
-"""Requests that pass the checks of an operation, where an empty request does not."""
+"""Requests that pass the checks of their operations; those of `make_minimal_request` would not pass them."""
 
 OBJECTIVE = {"Type": "Minimize", "MetricName": "loss"}
 
@@ -475,14 +475,14 @@ COPIES = {
     "HyperParameterTuningResource": "Resource",
     "ProductionVariants.": "Deployment.Variants.",
 }
-"""Parts of paths, and the parts to which members are copied before they are read."""
+"""Parts of the paths of members, and what replaces each part in the copy that the code reads."""
 
 
 def _is_read(path: str, read: set[str]) -> bool:
     copied = path
     for source, copy in COPIES.items():
         copied = copied.replace(source, copy)
-    return any(f".{known}".endswith((f".{path}", f".{copied}")) for known in read)
+    return any(f".{read_path}".endswith((f".{path}", f".{copied}")) for read_path in read)
 
 
 def _stored(add: Callable[..., object]) -> Callable[..., object]:
@@ -504,8 +504,8 @@ def test_each_operation_has_a_request() -> None:
 # --- S3 ---
 
 READ_EARLIER = re.compile("Content(Length|MD5)|Checksum[A-Z0-9]+|Expected(Source)?BucketOwner|Body|Bucket|Key|ACL")
-"""Read before an operation, or from the headers while the body is read: see `tests/local/s3`. All ACLs that are
-honoured mean the same."""
+"""Matches members that are read before the operation, or from the headers while the body is read: `tests/local/s3`
+tests them. It also matches ACL, because all values of ACL that are honoured mean the same."""
 
 S3_MEMBERS: Mapping[str, Any] = {
     "Delete": {"Objects": [{"Key": "in/a"}]},
@@ -549,5 +549,5 @@ def test_members_of_s3_requests_are_read(context: Context, operation: str) -> No
         run(members | {"PartNumber": 1}, "UploadPart")
         members["MultipartUpload"] = {"Parts": [{"PartNumber": 1, "ETag": md5(b"").hexdigest()}]}  # noqa: S324
 
-    left = list_unread_members("s3", operation, run, members, {"Range": "bytes=0-0"} | members)
-    assert {path for path in left if not READ_EARLIER.fullmatch(path.rpartition(".")[2])} == set()
+    unread = list_unread_members("s3", operation, run, members, {"Range": "bytes=0-0"} | members)
+    assert {path for path in unread if not READ_EARLIER.fullmatch(path.rpartition(".")[2])} == set()

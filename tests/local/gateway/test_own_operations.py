@@ -22,10 +22,12 @@ class OwnGateway:
 
     def __init__(self) -> None:
         self.received: list[Any] = []
-        gateway = {"/_microjobs/x": self._receive}
+        own_operations = {"/_microjobs/x": self._receive}
         self._client = WsgiClient(
             Gateway(
-                list_interceptors(CREDENTIALS, {}, ["localhost"], lambda *_: "", Forwarder({}), gateway, lambda _: None)
+                list_interceptors(
+                    CREDENTIALS, {}, ["localhost"], lambda *_: "", Forwarder({}), own_operations, lambda _: None
+                )
             )
         )
 
@@ -37,7 +39,7 @@ class OwnGateway:
     def post(
         self, body: str, secret: str = CREDENTIALS.secret_access_key, replaced_body: str | None = None
     ) -> Response:
-        """Send a request that is signed for a body; `replaced_body` is sent instead."""
+        """Send a request whose signature covers `body`; if `replaced_body` is given, it is sent in place of `body`."""
         request = AWSRequest("POST", URL, {"Content-Type": "application/json"}, body)
         SigV4Auth(BotocoreCredentials(CREDENTIALS.access_key_id, secret), "sagemaker", "us-east-1").add_auth(request)
         response = self._client.post(

@@ -129,12 +129,12 @@ def test_union_has_exactly_one_member() -> None:
     ],
 )
 def test_wrong_type_raises_serialization_error(params: dict[str, Any], message: str) -> None:
-    name = {
+    required = {
         "TrainingJobName": "j",
         "RoleArn": "arn:aws:iam::000000000000:role/x",
         "OutputDataConfig": {"S3OutputPath": "s3://b/"},
     }
-    assert get_serialization_error(TRAINING, **name, **params) == message
+    assert get_serialization_error(TRAINING, **required, **params) == message
 
 
 @pytest.mark.parametrize("service", ["sagemaker", "sagemaker-runtime", "logs", "ecr", "sts", "iam"])

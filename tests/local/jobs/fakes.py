@@ -43,7 +43,7 @@ class Model:
     unhealthy_hosts: set[str] = field(default_factory=set)
     """The names of hosts whose `/ping` answers 503."""
     exit_at_start: Exit | None = None
-    """If it is not None, each container ends with it at its start."""
+    """How each container ends right after its start; None if it runs."""
     parameters: Mapping[str, object] | None = None
     """The response of `/execution-parameters`; None: status 404."""
     requests: list[ReceivedRequest] = field(default_factory=list)
@@ -51,15 +51,15 @@ class Model:
 
 
 def track_concurrency(model: Model) -> list[int]:
-    """Make a model slow; return a list to which each request adds the number of present requests."""
-    present: list[int] = []
+    """Make a model slow; return a list to which each request appends the number of requests in progress."""
+    in_progress: list[int] = []
     counts: list[int] = []
 
     def invoke(request: ReceivedRequest) -> Reply:
-        present.append(1)
-        counts.append(len(present))
+        in_progress.append(1)
+        counts.append(len(in_progress))
         time.sleep(0.02)
-        present.pop()
+        in_progress.pop()
         return Reply(request.body)
 
     model.invoke = invoke

@@ -20,7 +20,7 @@ from tests.local.jobs.test_endpoints_invocations import Invoker
 
 GROUP = "/aws/sagemaker/Endpoints/e"
 OUTPUT = {"S3OutputPath": "s3://bucket/out", "S3FailurePath": "s3://bucket/failed/"}
-INPUT, OUTPUT_URI, FAILURE_URI = (
+INPUT_HEADER, OUTPUT_HEADER, FAILURE_HEADER = (
     f"X-Amzn-SageMaker-{name}" for name in ("InputLocation", "OutputLocation", "FailureLocation")
 )
 
@@ -67,10 +67,10 @@ def count_queue(parts: ServerParts) -> int:
 
 def test_response_is_stored_as_an_object(parts: ServerParts, invoke: Invoker, model: Model) -> None:
     model.invoke = lambda request: Reply(request.body.upper(), headers={"Content-Type": "text/csv"})
-    response = invoke_async(invoke, headers={INPUT: parts.put("in.csv", b"a,b")})
-    uri = response.headers[OUTPUT_URI]
+    response = invoke_async(invoke, headers={INPUT_HEADER: parts.put("in.csv", b"a,b")})
+    uri = response.headers[OUTPUT_HEADER]
     name = uri.removeprefix("s3://bucket/out/").removesuffix(".out")
-    assert response.headers[FAILURE_URI] == f"s3://bucket/failed/{name}-error.out"
+    assert response.headers[FAILURE_HEADER] == f"s3://bucket/failed/{name}-error.out"
     assert response.json == {"InferenceId": name}
     assert read_object(parts, uri) == ("text/csv", b"A,B")
     wait_until(lambda: count_queue(parts) == 0)
@@ -84,7 +84,7 @@ def test_container_receives_body_and_headers(parts: ServerParts, invoke: Invoker
         "X-Amzn-SageMaker-Custom-Attributes": "colour=blue",
         "X-Amzn-SageMaker-Inference-Id": "mine",
     }
-    assert invoke_async(invoke, headers={INPUT: parts.put("in", b"1,2"), **sent_headers}).json == {
+    assert invoke_async(invoke, headers={INPUT_HEADER: parts.put("in", b"1,2"), **sent_headers}).json == {
         "InferenceId": "mine"
     }
     wait_until(lambda: model.requests)
@@ -100,36 +100,36 @@ def test_container_receives_body_and_headers(parts: ServerParts, invoke: Invoker
 
 
 def test_content_type_comes_from_the_input_object(parts: ServerParts, invoke: Invoker, model: Model) -> None:
-    invoke_async(invoke, headers={INPUT: parts.put("in.json", b"{}")})
+    invoke_async(invoke, headers={INPUT_HEADER: parts.put("in.json", b"{}")})
     wait_until(lambda: model.requests)
     assert model.requests[0].headers["Content-Type"] == "application/json"
 
 
 def test_body_can_be_inline(parts: ServerParts, invoke: Invoker) -> None:
     response = invoke_async(invoke, b"inline")
-    assert read_object(parts, response.headers[OUTPUT_URI])[1] == b"inline"
+    assert read_object(parts, response.headers[OUTPUT_HEADER])[1] == b"inline"
 
 
 def test_output_key_comes_from_the_request(parts: ServerParts, invoke: Invoker) -> None:
     headers = {"X-Amzn-SageMaker-S3OutputPathExtension": "mine/", "X-Amzn-SageMaker-Filename": "a.csv"}
     response = invoke_async(invoke, b"x", headers)
-    assert response.headers[OUTPUT_URI] == "s3://bucket/out/mine/a.csv"
-    assert response.headers[FAILURE_URI] == "s3://bucket/failed/mine/a.csv-error.out"
+    assert response.headers[OUTPUT_HEADER] == "s3://bucket/out/mine/a.csv"
+    assert response.headers[FAILURE_HEADER] == "s3://bucket/failed/mine/a.csv-error.out"
     assert read_object(parts, "s3://bucket/out/mine/a.csv")[1] == b"x"
 
 
 def test_model_error_is_stored_as_the_failure(parts: ServerParts, invoke: Invoker, model: Model) -> None:
     model.invoke = lambda _: Reply(b'{"error": "no such column"}', 400, {"Content-Type": "application/json"})
     response = invoke_async(invoke, b"x")
-    assert read_object(parts, response.headers[FAILURE_URI]) == ("application/json", b'{"error": "no such column"}')
+    assert read_object(parts, response.headers[FAILURE_HEADER]) == ("application/json", b'{"error": "no such column"}')
     assert parts.read_outputs() == {}
     (lines,) = parts.read_log(GROUP).values()
     assert any("failed: the model answered 400" in line for line in lines)
 
 
 def test_missing_input_is_stored_as_the_failure(parts: ServerParts, invoke: Invoker) -> None:
-    response = invoke_async(invoke, headers={INPUT: "s3://bucket/nothing"})
-    assert read_object(parts, response.headers[FAILURE_URI]) == (
+    response = invoke_async(invoke, headers={INPUT_HEADER: "s3://bucket/nothing"})
+    assert read_object(parts, response.headers[FAILURE_HEADER]) == (
         "text/plain",
         b"The specified key does not exist: 'nothing'.",
     )
@@ -143,7 +143,8 @@ def test_response_timeout_is_stored_as_the_failure(parts: ServerParts, invoke: I
     model.invoke = slow
     response = invoke_async(invoke, b"x", {"X-Amzn-SageMaker-InvocationTimeoutSeconds": "1"})
     assert (
-        b"did not answer within 1 s (InvocationTimeoutSeconds)" in read_object(parts, response.headers[FAILURE_URI])[1]
+        b"did not answer within 1 s (InvocationTimeoutSeconds)"
+        in read_object(parts, response.headers[FAILURE_HEADER])[1]
     )
 
 
@@ -154,7 +155,7 @@ def test_request_that_ends_the_container_is_not_repeated(parts: ServerParts, inv
 
     model.invoke = die
     response = invoke_async(invoke, b"x")
-    assert b"the container did not answer: " in read_object(parts, response.headers[FAILURE_URI])[1]
+    assert b"the container did not answer: " in read_object(parts, response.headers[FAILURE_HEADER])[1]
     assert len(model.requests) == 1
 
 
@@ -165,17 +166,17 @@ def test_expired_request_is_stored_as_the_failure(parts: ServerParts, model: Mod
     wait_until(lambda: len(parts.runtime.started_hosts) >= 2)
     queue = parts.registry.find("endpoint/e").queue  # type: ignore[union-attr]
     config = {"OutputConfig": OUTPUT}
-    short = asynchronous.prepare(parts.context, config, {"RequestTTLSeconds": "0"}, b"x")
-    queue.put(short)
-    assert short.failure
-    assert read_object(parts, short.failure)[1] == b"the request waited longer than 0 s (RequestTTLSeconds)"
+    invocation = asynchronous.prepare(parts.context, config, {"RequestTTLSeconds": "0"}, b"x")
+    queue.put(invocation)
+    assert invocation.failure
+    assert read_object(parts, invocation.failure)[1] == b"the request waited longer than 0 s (RequestTTLSeconds)"
 
 
 @pytest.mark.usefixtures("model")
 def test_failure_without_failure_path_is_only_logged(parts: ServerParts) -> None:
     serve(parts, {"S3OutputPath": "s3://bucket/out"})
-    response = invoke_async(Invoker(parts), headers={INPUT: "s3://bucket/nothing"})
-    assert FAILURE_URI not in response.headers
+    response = invoke_async(Invoker(parts), headers={INPUT_HEADER: "s3://bucket/nothing"})
+    assert FAILURE_HEADER not in response.headers
     (name,) = parts.read_log(GROUP)
     wait_until(lambda: any("key does not exist" in line for line in parts.read_log(GROUP)[name]))
     wait_until(lambda: count_queue(parts) == 0)
@@ -199,7 +200,7 @@ def test_restarted_server_resumes_the_queue(parts: ServerParts, model: Model) ->
 
     serve(parts, MaxConcurrentInvocationsPerInstance=2)
     model.invoke = answer_when_released
-    uris = [invoke_async(Invoker(parts), b"%d" % number).headers[OUTPUT_URI] for number in range(5)]
+    uris = [invoke_async(Invoker(parts), b"%d" % number).headers[OUTPUT_HEADER] for number in range(5)]
     wait_until(lambda: len(model.requests) == 2)
     parts.registry.shut_down()
     assert count_queue(parts) == 5
@@ -217,7 +218,7 @@ def test_update_loses_no_invocation(parts: ServerParts, invoke: Invoker, model: 
         return Reply(request.body)
 
     model.invoke = slow
-    uris = [invoke_async(invoke, b"%d" % number).headers[OUTPUT_URI] for number in range(60)]
+    uris = [invoke_async(invoke, b"%d" % number).headers[OUTPUT_HEADER] for number in range(60)]
     parts.make_config("d", {"OutputConfig": OUTPUT, "ClientConfig": {"MaxConcurrentInvocationsPerInstance": 8}})
     parts.update("d")
     parts.wait_for_endpoint()
@@ -238,7 +239,7 @@ def test_update_repeats_interrupted_invocation(
         return Reply(request.host.encode())
 
     model.invoke = block_in_old_container
-    uri = invoke_async(invoke, b"x").headers[OUTPUT_URI]
+    uri = invoke_async(invoke, b"x").headers[OUTPUT_HEADER]
     wait_until(lambda: model.requests)
     parts.make_config("d", {"OutputConfig": OUTPUT})
     parts.update("d")
@@ -282,9 +283,9 @@ def test_endpoint_refuses_the_other_invocation_operation(parts: ServerParts, inv
     ("body", "headers", "reason"),
     [
         (b"", {}, "Provide exactly one of Body and InputLocation, not neither."),
-        (b"x", {INPUT: "s3://bucket/in"}, "Provide exactly one of Body and InputLocation, not both."),
+        (b"x", {INPUT_HEADER: "s3://bucket/in"}, "Provide exactly one of Body and InputLocation, not both."),
         (b"x" * 128_001, {}, "Member body must have length less than or equal to 128000"),
-        (b"", {INPUT: "nowhere"}, "at 'inputLocation' failed to satisfy constraint"),
+        (b"", {INPUT_HEADER: "nowhere"}, "at 'inputLocation' failed to satisfy constraint"),
         (b"x", {"X-Amzn-SageMaker-InvocationTimeoutSeconds": "3601"}, "value less than or equal to 3600"),
         (b"x", {"X-Amzn-SageMaker-RequestTTLSeconds": "soon"}, "RequestTTLSeconds is 'soon'; its type must be integer"),
         (b"x", {"X-Amzn-SageMaker-S3OutputPathExtension": "../up"}, "S3OutputPath s3://bucket/out: "),

@@ -234,7 +234,7 @@ def test_second_attempt_has_the_remaining_time(serve: Serve) -> None:
 def test_reading_a_body_may_take_longer_than_connecting(
     serve: Serve, monkeypatch: pytest.MonkeyPatch, reused: bool
 ) -> None:
-    """The limits of the connection and of the earlier ping do not apply to it."""
+    """The time limits of connecting and of an earlier ping do not apply to the body."""
     monkeypatch.setattr(client_module, "CONNECT_SECONDS", 1.0)
     monkeypatch.setattr(client_module, "PING_SECONDS", 1.0)
 

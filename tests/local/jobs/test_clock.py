@@ -122,7 +122,7 @@ TRAINING = {
 
 
 def training_job(parts: ServerParts) -> training.TrainingJob:
-    """Return the training job, which is created if the state does not contain it, as a new server would make it."""
+    """Return a new object for the training job, as a restarted server would. Create the job if it does not exist."""
     record = parts.context.state.get(TRAINING_JOB.arn_type, "job") or create_training_job(parts.context, TRAINING)
     return training.TrainingJob(parts.context, record)
 

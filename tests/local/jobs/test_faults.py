@@ -21,25 +21,25 @@ ARCHIVES = {
 @pytest.mark.parametrize("damage", ARCHIVES)
 def test_malformed_archive_fails_the_endpoint(parts: ServerParts, damage: str) -> None:
     parts.make_model(ModelDataUrl=parts.put("models/model.tar.gz", ARCHIVES[damage]))
-    found = parts.serve()
-    assert found["EndpointStatus"] == "Failed"
-    assert 'extract model data archive from URL "s3://bucket/models/model.tar.gz"' in found["FailureReason"]
+    endpoint = parts.serve()
+    assert endpoint["EndpointStatus"] == "Failed"
+    assert 'extract model data archive from URL "s3://bucket/models/model.tar.gz"' in endpoint["FailureReason"]
     assert parts.runtime.started_hosts == []
 
 
 def test_deleted_model_data_fails_the_endpoint(parts: ServerParts, archive: Callable[..., str]) -> None:
     parts.make_model(ModelDataUrl=archive(x="1"))
     parts.context.store.delete("bucket", "models/model.tar.gz")
-    found = parts.serve()
-    assert found["EndpointStatus"] == "Failed"
-    assert "Could not find model data at s3://bucket/models/model.tar.gz" in found["FailureReason"]
+    endpoint = parts.serve()
+    assert endpoint["EndpointStatus"] == "Failed"
+    assert "Could not find model data at s3://bucket/models/model.tar.gz" in endpoint["FailureReason"]
 
 
 def test_error_names_an_object_that_is_deleted_while_a_job_starts(parts: ServerParts) -> None:
-    found = inputs.select_objects(parts.context.store, parts.put("train/a", b"x").removesuffix("a"), "input")
+    objects = inputs.select_objects(parts.context.store, parts.put("train/a", b"x").removesuffix("a"), "input")
     parts.context.store.delete("bucket", "train/a")
     with pytest.raises(CannotRunError, match="s3://bucket/train/a was deleted while the job started"):
-        inputs.link_objects(found, parts.home.work / "linked")
+        inputs.link_objects(objects, parts.home.work / "linked")
 
 
 def test_object_deleted_during_a_transform_does_not_affect_other_outputs(parts: ServerParts, model: Model) -> None:

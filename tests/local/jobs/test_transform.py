@@ -48,8 +48,8 @@ def test_container_environment_from_request(parts: ServerParts) -> None:
     parts.put("in/a", b"a")
     parts.transform(BatchStrategy="SingleRecord", MaxPayloadInMB=2, MaxConcurrentTransforms=3, Environment={"X": "y"})
     environment = dict(parts.runtime.started_hosts[0].plan.environment)
-    of_the_server = ("AWS_", "PIP_", "UV_")
-    assert {name: value for name, value in environment.items() if not name.startswith(of_the_server)} == {
+    server_prefixes = ("AWS_", "PIP_", "UV_")
+    assert {name: value for name, value in environment.items() if not name.startswith(server_prefixes)} == {
         "X": "y",
         "SAGEMAKER_BATCH": "true",
         "SAGEMAKER_BATCH_STRATEGY": "SINGLE_RECORD",
@@ -376,7 +376,7 @@ def test_describe_returns_request_members(parts: ServerParts) -> None:
 @pytest.mark.usefixtures("model")
 @pytest.mark.parametrize("old_container", ["running", "ended", "none"])
 def test_restarted_server_restarts_job(parts: ServerParts, old_container: str) -> None:
-    """The server restarts the job if the container of the earlier attempt still runs, has ended or was removed."""
+    """The server restarts the job, whether the earlier attempt's container still runs, has ended or was removed."""
     parts.put("in/a", b"a")
     job = TransformJob(parts.context, parts.transform_jobs.add(transform_request()))
     parts.runtime.start(job.attempt.make_plan(parts.context.make_work_folder(job.plan_name)))

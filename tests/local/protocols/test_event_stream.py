@@ -30,7 +30,7 @@ SHAPES: dict[str, Any] = {
     },
     **{name: {"type": name} for name in ("integer", "string")},
 }
-"""A service with an event that is a document; no service of AWS has one with the protocols of this server."""
+"""Service with an event that is a document. No AWS service with this server's protocols has such an event."""
 
 
 def make_operation(protocol: str) -> OperationModel:
@@ -89,7 +89,7 @@ def test_events_are_sent_one_by_one() -> None:
     assert consumed == [0]
 
 
-def failing(error: ServiceError) -> Iterator[Event]:
+def fail_after_one_event(error: ServiceError) -> Iterator[Event]:
     yield "PayloadPart", {"Bytes": b"first"}
     raise error
 
@@ -103,7 +103,9 @@ def failing(error: ServiceError) -> Iterator[Event]:
     ],
 )
 def test_error_ends_the_stream(error: ServiceError) -> None:
-    received = read(operation_model("sagemaker-runtime", "InvokeEndpointWithResponseStream"), failing(error))
+    received = read(
+        operation_model("sagemaker-runtime", "InvokeEndpointWithResponseStream"), fail_after_one_event(error)
+    )
     assert next(received) == {"PayloadPart": {"Bytes": b"first"}}
     with pytest.raises(EventStreamError) as caught:
         next(received)

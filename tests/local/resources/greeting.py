@@ -58,9 +58,9 @@ SHAPES: dict[str, Any] = {
 
 
 def _operation(name: str) -> dict[str, Any]:
-    made: dict[str, Any] = {"name": name, "http": {"method": "POST", "requestUri": "/"}}
-    made["input"] = {"shape": f"{name}Request"}
-    return made | ({"output": {"shape": f"{name}Response"}} if f"{name}Response" in SHAPES else {})
+    operation: dict[str, Any] = {"name": name, "http": {"method": "POST", "requestUri": "/"}}
+    operation["input"] = {"shape": f"{name}Request"}
+    return operation | ({"output": {"shape": f"{name}Response"}} if f"{name}Response" in SHAPES else {})
 
 
 OPERATIONS = ("CreateGreeting", "DescribeGreeting", "ListGreetings", "StopGreeting", "DeleteGreeting")

@@ -24,6 +24,7 @@ KINDS = all_kinds()
 RUNNING = [kind for kind in KINDS if kind.lifecycle]
 TAGS = [{"Key": "k", "Value": "v"}]
 TEMPLATE_IMAGE = "microjobs/serve:dev"
+"""The image of jobs that `scripts/new_resource.py` generates."""
 
 every_kind = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.arn_type)
 every_running_kind = pytest.mark.parametrize("kind", RUNNING, ids=lambda kind: kind.arn_type)
@@ -147,7 +148,7 @@ def test_restarted_server_settles_every_resource(home: Home, server: Server, kin
     assert kind.lifecycle is not None
     transitional = kind.lifecycle.transitional
     server.create(kind, "one")
-    # The first server is not killed: wait until it has started hosts or settled the resource, so that it does no more.
+    # The first server keeps running. After it has started hosts or settled the resource, it changes nothing more.
     wait_until(lambda: server.runtime.hosts or server.status(kind, "one") not in transitional)
     after = Server(home)
     after.recover()

@@ -1,4 +1,4 @@
-"""A new resource family is one folder: `make new-resource/greeting`, two lines of its job, and no edit elsewhere."""
+"""A new resource family needs one folder: `make new-resource/greeting`, two changes in its job, no edits elsewhere."""
 
 import os
 import signal
@@ -61,7 +61,7 @@ class Server:
 
 @pytest.fixture(scope="module")
 def copy(tmp_path_factory: pytest.TempPathFactory) -> Copy:
-    """A repository with the new folder, whose job runs the Text of its request."""
+    """Return a copy of the repository with the new family. A greeting runs the `Text` of its request as a script."""
     made = Copy(tmp_path_factory.mktemp("copy"))
     made.run("scripts.new_resource", "greeting")
     job = made.root / FAMILY / "job.py"

@@ -73,7 +73,7 @@ def fill(store: ObjectStore, keys: list[str]) -> None:
 
 
 def shorten_settled_age(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Wait until all folders are old enough for the cache."""
+    """Shorten the age from which the cache accepts folders, and wait until all folders have that age."""
     monkeypatch.setattr(folders, "SETTLED_AGE_NS", 10_000_000)
     time.sleep(0.05)
 
@@ -107,7 +107,7 @@ def test_page_reads_only_the_folders_of_its_keys(
     shorten_settled_age(monkeypatch)
     for page in pages(s3):
         touched = {content["Key"].partition("/")[0] for content in page["Contents"]}
-        assert counts.folders_read <= len(touched) + 2  # the bucket's own, and the next one
+        assert counts.folders_read <= len(touched) + 2  # plus the bucket's folder and the next folder
         counts.folders_read = 0
     next(pages(s3, StartAfter="050/10"))
     assert counts.folders_read == 0
@@ -122,7 +122,7 @@ def test_common_prefix_reads_one_key(
     first, second = pages(s3, Delimiter=delimiter)
     assert (len(first["CommonPrefixes"]), len(second["CommonPrefixes"])) == (PAGE, 50)
     assert counts.files_read <= 152
-    # Of each folder one file, and for the other delimiter the bucket's folder once.
+    # With `/`, it reads one file per folder; with `-`, it reads the bucket's folder once.
     assert counts.entries_read <= (150 + 151 if delimiter == "/" else FILES)
 
 
@@ -193,10 +193,10 @@ def test_cache_size_is_limited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         for number in range(6):
             (tmp_path / name / str(number)).touch()
     shorten_settled_age(monkeypatch)
-    kept = folders.FolderCache()
+    cache = folders.FolderCache()
     for folder in (b"a/", b"b/", b"c/", b"c/"):
-        assert len(kept.names(os.fsencode(tmp_path), folder)) == 6
-    assert [path.rpartition(b"/")[0][-1:] for path in kept._listings] == [b"c"]
+        assert len(cache.names(os.fsencode(tmp_path), folder)) == 6
+    assert [path.rpartition(b"/")[0][-1:] for path in cache._listings] == [b"c"]
 
 
 NAMES = ["a", "b", "a-", "a.b", "a0", "é", "\uffee", "\U0001f600", "a b", "~"]
@@ -216,11 +216,11 @@ def test_pages_contain_all_keys_sorted(store: ObjectStore, s3: "S3Client", seed:
         prefix = generator.choice(sorted(keys))[: generator.randrange(4)]
         delimiter = generator.choice(["", "/", "-", "a/", "b"])
         after = generator.choice(["", *sorted(keys)])[: generator.randrange(6)]
-        known = expected(keys, prefix, delimiter, after)
+        expected_keys = expected(keys, prefix, delimiter, after)
         members: dict[str, Any] = {"Prefix": prefix, "StartAfter": after} | (
             {"Delimiter": delimiter} if delimiter else {}
         )
-        assert list_all_pages(s3, generator.randrange(1, 8), members) == known, (members, sorted(keys))
+        assert list_all_pages(s3, generator.randrange(1, 8), members) == expected_keys, (members, sorted(keys))
 
 
 def expected(keys: set[str], prefix: str, delimiter: str, after: str) -> list[str]:

@@ -8,7 +8,7 @@ import pytest
 
 SIZE_BYTES = 120 << 20
 MAX_GROWTH_BYTES = 40 << 20
-"""Maximum growth of the server's peak memory in bytes: blocks of the threads, and botocore's model."""
+"""Maximum growth of the server's peak memory in bytes. The threads' blocks and botocore's model need memory."""
 
 # The server and the client are separate processes, so that only the server is measured. `getrusage` is not used: its
 # peak begins with the peak of the parent process.
@@ -56,16 +56,16 @@ def test_large_objects_do_not_fill_the_servers_memory(tmp_path: Path) -> None:
         assert server.stdin is not None
         assert server.stdout is not None
         url = server.stdout.readline().strip()
-        before = _peak(server)
+        before = _read_peak_bytes(server)
         try:
             subprocess.run([sys.executable, "-c", CLIENT, url, str(file)], check=True)
-            assert _peak(server) - before < MAX_GROWTH_BYTES
+            assert _read_peak_bytes(server) - before < MAX_GROWTH_BYTES
         finally:
             server.stdin.close()
     assert all((tmp_path / f"large.{name}").stat().st_size == SIZE_BYTES for name in ("single", "parts"))
 
 
-def _peak(server: "subprocess.Popen[str]") -> int:
+def _read_peak_bytes(server: "subprocess.Popen[str]") -> int:
     assert server.stdin is not None
     assert server.stdout is not None
     server.stdin.write("\n")

@@ -31,9 +31,9 @@ def connection(endpoint: str) -> Iterator[HTTPConnection]:
 
 
 def send(connection: HTTPConnection, method: str, path: str, body: object = None, **headers: str) -> Answer:
-    names = {name.replace("_", "-"): value for name, value in headers.items()}
-    chunked = "Transfer-Encoding" in names
-    connection.request(method, path, body, names, encode_chunked=chunked)  # type: ignore[arg-type]
+    sent_headers = {name.replace("_", "-"): value for name, value in headers.items()}
+    chunked = "Transfer-Encoding" in sent_headers
+    connection.request(method, path, body, sent_headers, encode_chunked=chunked)  # type: ignore[arg-type]
     response = connection.getresponse()
     return Answer(response.status, response.read())
 
@@ -44,8 +44,8 @@ def aws_chunked(*chunks: bytes, trailer: str = "") -> bytes:
 
 
 def streaming(kind: str, **headers: str) -> dict[str, str]:
-    own = {"x_amz_content_sha256": f"STREAMING-{kind}", "x_amz_decoded_content_length": str(len(CONTENT))}
-    return {"Content_Encoding": "aws-chunked", **own, **headers}
+    payload_headers = {"x_amz_content_sha256": f"STREAMING-{kind}", "x_amz_decoded_content_length": str(len(CONTENT))}
+    return {"Content_Encoding": "aws-chunked", **payload_headers, **headers}
 
 
 TRAILER = {"x_amz_trailer": "x-amz-checksum-crc32"}

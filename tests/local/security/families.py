@@ -85,14 +85,14 @@ BASES: Mapping[str, Any] = {
 }
 
 
-def _about(*kinds: Kind, more: tuple[str, ...] = ()) -> list[str]:
+def _list_operations(*kinds: Kind, more: tuple[str, ...] = ()) -> list[str]:
     """Return operations on kinds of resources; Create operations are repeated."""
     common = [operation for kind in kinds for operation in kind.operations.values()]
     return [*common, *(kind.operations["Create"] for kind in kinds for _ in range(2)), *more]
 
 
 def _of_kind(kind: Kind) -> st.SearchStrategy[Request]:
-    return json_requests("sagemaker", _about(kind), BASES)
+    return json_requests("sagemaker", _list_operations(kind), BASES)
 
 
 HOSTED = (MODEL, ENDPOINT_CONFIG, ENDPOINT)
@@ -102,7 +102,7 @@ TOKENS = ["", "x", "WzEsICJhIl0=", "W10=", "MQ==", "WyJhIl0=", "W1tdLCBbXV0=", "
 
 encodable = unusual_texts.map(lambda text: text.encode(errors="replace").decode())
 KEYS = st.sampled_from(["in/a.csv", "in/b", "out/x", "new", "in", "folder/"]) | encodable
-OBJECTS: Mapping[str, st.SearchStrategy[Any]] = {
+S3_MEMBERS: Mapping[str, st.SearchStrategy[Any]] = {
     "Bucket": st.sampled_from(["fuzz"] * 8 + ["absent", "other-bucket", "..", "A", "x" * 70]),
     "Key": KEYS.filter(bool),
     "CopySource": st.sampled_from(
@@ -120,7 +120,7 @@ OBJECTS: Mapping[str, st.SearchStrategy[Any]] = {
     "ResponseContentDisposition": encodable,
     "ResponseContentType": encodable,
 }
-CALLS: Mapping[str, st.SearchStrategy[Any]] = {
+INVOCATION_MEMBERS: Mapping[str, st.SearchStrategy[Any]] = {
     "EndpointName": NAMES | encodable.filter(bool),
     "TargetVariant": st.sampled_from(["v", "x"]),
     "CustomAttributes": st.sampled_from(["a=b", "x" * 1024]),
@@ -129,16 +129,20 @@ CALLS: Mapping[str, st.SearchStrategy[Any]] = {
 
 FAMILIES: Mapping[str, Callable[[], st.SearchStrategy[Request]]] = {
     **{kind.title: partial(_of_kind, kind) for kind in all_kinds() if kind not in HOSTED},
-    "hosting": lambda: json_requests("sagemaker", _about(*HOSTED, more=("UpdateEndpoint", "UpdateEndpoint")), BASES),
+    "hosting": lambda: json_requests(
+        "sagemaker", _list_operations(*HOSTED, more=("UpdateEndpoint", "UpdateEndpoint")), BASES
+    ),
     "listing": lambda: json_requests("sagemaker", [*LISTS, "AddTags", "ListTags", "DeleteTags"], BASES),
     "logs": lambda: json_requests(
         "logs", ["DescribeLogGroups", "DescribeLogStreams", "GetLogEvents", "FilterLogEvents"], BASES
     ),
-    "s3": lambda: rest_requests("s3", sorted(S3), OBJECTS),
+    "s3": lambda: rest_requests("s3", sorted(S3), S3_MEMBERS),
     "accounts": lambda: st.one_of(
         query_requests("sts", sorted(TABLE["sts"])),
         query_requests("iam", sorted(TABLE["iam"])),
         json_requests("ecr", sorted(TABLE["ecr"]), {}),
     ),
-    "runtime": lambda: rest_requests("sagemaker-runtime", ["InvokeEndpoint"] * 4 + ["InvokeEndpointAsync"], CALLS),
+    "runtime": lambda: rest_requests(
+        "sagemaker-runtime", ["InvokeEndpoint"] * 4 + ["InvokeEndpointAsync"], INVOCATION_MEMBERS
+    ),
 }

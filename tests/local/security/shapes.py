@@ -54,7 +54,7 @@ unusual_numbers = st.sampled_from(UNUSUAL_NUMBERS) | st.integers() | st.floats()
 
 
 DEEP = "@deep {}@"
-"""Placeholder for a number of nested lists, which Python's encoder could not format."""
+"""Placeholder for nested lists, with the number of levels. Python's JSON encoder fails for many levels."""
 
 wrong_values = st.one_of(
     st.none(),
@@ -108,8 +108,8 @@ def _defer(member: Shape, depth: int) -> st.SearchStrategy[Any]:
 def _scalars(shape: Shape) -> st.SearchStrategy[Any]:
     kind = shape.type_name
     if kind in ("integer", "long"):
-        least = shape.metadata.get("min", 0)
-        return st.integers(least, max(least, shape.metadata.get("max", least + 10)))
+        minimum = shape.metadata.get("min", 0)
+        return st.integers(minimum, max(minimum, shape.metadata.get("max", minimum + 10)))
     if kind in ("float", "double"):
         return st.floats(shape.metadata.get("min", 0), shape.metadata.get("max", 10), allow_subnormal=False)
     if kind == "timestamp":
@@ -122,17 +122,17 @@ def _scalars(shape: Shape) -> st.SearchStrategy[Any]:
 def _texts(shape: Shape) -> st.SearchStrategy[str]:
     if allowed := shape.metadata.get("enum"):
         return st.sampled_from(allowed)
-    least, most = _get_minimum(shape), min(_get_maximum(shape, 60), 60)
-    plain = st.text("abcXYZ019-", min_size=least, max_size=max(least, most))
+    minimum, maximum = _get_minimum(shape), min(_get_maximum(shape, 60), 60)
+    plain = st.text("abcXYZ019-", min_size=minimum, max_size=max(minimum, maximum))
     if "Uri" in shape.name or "Url" in shape.name or "S3" in shape.name:
         plain = st.sampled_from(URIS)
     pattern = shape.metadata.get("pattern", "")
     try:
         re.compile(pattern)
-    except re.error:  # it is Java's
+    except re.error:  # Java's syntax, which Python does not support
         pattern = ""
     fits = st.from_regex(re.compile(pattern, re.ASCII), fullmatch=True) if pattern not in ("", ".*") else plain
-    return plain | fits.filter(lambda text: least <= len(text))
+    return plain | fits.filter(lambda text: minimum <= len(text))
 
 
 def _get_minimum(shape: Shape) -> int:

@@ -1,6 +1,6 @@
 """The server with a runtime that starts nothing: `python -m tests.local.security.stub HOME`.
 
-Jobs end at once and well; models answer with what they are sent.
+Jobs succeed at once. Models return the body of the request.
 """
 
 import logging
@@ -19,7 +19,7 @@ from microjobs_orchestrator.local.server import serve
 
 
 class Model(BaseHTTPRequestHandler):
-    """What listens in every container that serves."""
+    """Handler of the HTTP server that all hosts with a model share."""
 
     protocol_version = "HTTP/1.1"
 
@@ -44,39 +44,39 @@ class Model(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, *_: object) -> None:
-        """The log is the server's."""
+        """Log nothing: the log contains only messages of the local server."""
 
 
 class StubHost:
-    """One that has ended, or, if it has a port, serves until it is stopped."""
+    """A host that serves until it is stopped if its plan has a port, and otherwise has ended at its start."""
 
     def __init__(self, plan: HostPlan, address: tuple[str, int]) -> None:
         self.name = plan.name
         self._address = address
-        self._over = threading.Event()
+        self._ended = threading.Event()
         if plan.port is None:
-            self._over.set()
+            self._ended.set()
 
     def lines(self, after: float = 0.0) -> Iterator[Line]:
         yield Line(max(time.time(), after), f"{self.name} has started".encode())
-        self._over.wait()
+        self._ended.wait()
 
     def wait(self) -> Exit:
-        self._over.wait()
+        self._ended.wait()
         return Exit(0)
 
     def stop(self, grace: float) -> None:  # noqa: ARG002
-        self._over.set()
+        self._ended.set()
 
     def copy(self, path: str, target: Path) -> None:
-        """It leaves no files."""
+        """Return None: the host has no files."""
 
     def connect(self, timeout: float) -> socket.socket:
         return socket.create_connection(self._address, timeout)
 
 
 class StubRuntime:
-    """Takes every plan, and runs nothing."""
+    """A runtime that accepts every plan and runs nothing."""
 
     name = "stub"
     machine_address = "127.0.0.1"
@@ -88,7 +88,7 @@ class StubRuntime:
         self._hosts: dict[str, list[StubHost]] = {}
 
     def prepare(self, image: str) -> None:
-        """Every image is there."""
+        """Do nothing: every image is available."""
 
     def images(self) -> Sequence[Image]:
         return ()

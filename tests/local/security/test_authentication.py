@@ -218,7 +218,7 @@ def test_signed_request_for_an_unknown_host_is_refused(sender: Sender, host: str
 
 # --- web pages ---
 
-CROSS = {"Origin": "http://page.example", "Sec-Fetch-Site": "cross-site", "User-Agent": "Mozilla/5.0"}
+CROSS_SITE_HEADERS = {"Origin": "http://page.example", "Sec-Fetch-Site": "cross-site", "User-Agent": "Mozilla/5.0"}
 
 
 def check_page_refused(answer: Answer) -> None:
@@ -233,7 +233,7 @@ def test_preflight_is_refused(sender: Sender, signed_request: SignedRequest) -> 
         "Access-Control-Request-Private-Network": "true",
     }
     preflight_headers["Access-Control-Request-Headers"] = "authorization,x-amz-date,x-amz-target"
-    check_page_refused(sender.send_raw("OPTIONS", signed_request.target, {**CROSS, **preflight_headers}))
+    check_page_refused(sender.send_raw("OPTIONS", signed_request.target, {**CROSS_SITE_HEADERS, **preflight_headers}))
 
 
 @pytest.mark.parametrize("content_type", ["text/plain", FORM, "multipart/form-data; boundary=x", JSON])
@@ -254,7 +254,7 @@ def test_form_of_a_web_page_is_refused(
 def test_signed_request_of_a_web_page_is_refused(
     sender: Sender, signed_request: SignedRequest, stored_object: Path
 ) -> None:
-    check_page_refused(send(sender, signed_request, CROSS))
+    check_page_refused(send(sender, signed_request, CROSS_SITE_HEADERS))
     assert stored_object.exists()
 
 

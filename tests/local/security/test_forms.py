@@ -1,4 +1,4 @@
-"""Uploads with forms (presigned POST), and addresses that are presigned with version 2."""
+"""Tests of form uploads (presigned POST) and of presigned addresses, with signature versions 2 and 4."""
 
 import base64
 import json
@@ -13,7 +13,7 @@ from botocore.config import Config
 from microjobs_orchestrator.local import sessions
 from tests.local.clients import LocalServer
 
-Changes = Callable[[dict[str, Any]], None]
+FormChange = Callable[[dict[str, Any]], None]
 
 
 def s3(local: LocalServer, version: str = "s3v4", **session: str) -> Any:
@@ -78,7 +78,7 @@ def _other_policy(form: dict[str, Any]) -> None:
     form["fields"]["policy"] = base64.b64encode(json.dumps(allowed).encode()).decode()
 
 
-def _set(name: str, value: str) -> Changes:
+def _set(name: str, value: str) -> FormChange:
     def change(form: dict[str, Any]) -> None:
         form["fields"][name] = value
 
@@ -89,7 +89,7 @@ def _to_other_bucket(form: dict[str, Any]) -> None:
     form["url"] = form["url"] + "-other"
 
 
-def _without(name: str) -> Changes:
+def _without(name: str) -> FormChange:
     return lambda form: form["fields"].pop(name, None)
 
 
@@ -108,7 +108,7 @@ def _without(name: str) -> Changes:
     ],
 )
 def test_form_against_its_policy_is_refused(
-    process_server: LocalServer, version: str, change: Changes, code: str
+    process_server: LocalServer, version: str, change: FormChange, code: str
 ) -> None:
     form = s3(process_server, version).generate_presigned_post(process_server.address.bucket, "refused")
     change(form)
@@ -201,7 +201,7 @@ def test_presigned_address_is_accepted_until_it_expires(
     url = client.generate_presigned_url(operation, Params={**bucket, **members})
     answer = requests.request(method, url, timeout=30)
     assert answer.status_code == 200, answer.text
-    if version == "s3":  # the client refuses to sign an address of the other version that has expired
+    if version == "s3":  # with version 4, the client refuses to sign an expired address
         expired = client.generate_presigned_url(operation, Params={**bucket, **members}, ExpiresIn=-60)
         assert requests.request(method, expired, timeout=30).status_code == 403
     other = "HEAD" if method == "GET" else "GET"
@@ -243,7 +243,7 @@ def test_presigned_upload_cannot_be_changed(process_server: LocalServer, version
     "added", ["attributes", "renameObject", "%72enameObject", "encryption", "retention", "publicAccessBlock", "session"]
 )
 def test_presigned_address_cannot_change_its_operation(process_server: LocalServer, operation: str, added: str) -> None:
-    """Version 2 does not sign the parameters that select newer operations."""
+    """Signature version 2 does not cover the parameters that select newer operations."""
     key = {"Key": "a"} if operation.endswith("_object") else {}
     url = s3(process_server, "s3").generate_presigned_url(
         operation, Params={"Bucket": process_server.address.bucket, **key}

@@ -33,7 +33,7 @@ LAYOUT = Layout()
 USUAL_PORTS = (8785, 8786, WATCH_PORT, TORCH_PORT, TENSORFLOW_PORT)
 HOSTS = 3
 IS_FIRST = f"""grep -q '"current_host": "algo-1"' {ROOT}/config/resourceconfig.json"""
-FIRST_HOST_FIRST = f"{IS_FIRST} || sleep 2; exec python -m microjobs"
+DELAY_OTHER_HOSTS = f"{IS_FIRST} || sleep 2; exec python -m microjobs"
 """A program that delays the other hosts, so that an attacker can connect to the first one earlier."""
 
 
@@ -58,15 +58,15 @@ class Attacker:
 
     def __init__(self, local: LocalServer) -> None:
         self._local = local
-        self._over = threading.Event()
-        self._calls: dict[Address, socket.socket] = {}
+        self._closing = threading.Event()
+        self._connections: dict[Address, socket.socket] = {}
         self._trap = socket.create_server(("", 0))
         self._thread = threading.Thread(target=self._run)
         self._thread.start()
 
     @property
-    def called(self) -> int:
-        return len(self._calls)
+    def connection_count(self) -> int:
+        return len(self._connections)
 
     def was_obeyed(self) -> bool:
         self._trap.settimeout(1)
@@ -77,18 +77,18 @@ class Attacker:
         return True
 
     def close(self) -> None:
-        self._over.set()
+        self._closing.set()
         self._thread.join()
-        for connected in (*self._calls.values(), self._trap):
+        for connected in (*self._connections.values(), self._trap):
             connected.close()
 
     def _run(self) -> None:
         with ThreadPoolExecutor(100) as pool:
-            while not self._over.wait(0.01):
-                for address in self._targets() - self._calls.keys():
+            while not self._closing.wait(0.01):
+                for address in self._targets() - self._connections.keys():
                     with contextlib.suppress(OSError):
-                        self._calls[address] = socket.create_connection(address, timeout=5)
-                        pool.submit(self._attack, self._calls[address])
+                        self._connections[address] = socket.create_connection(address, timeout=5)
+                        pool.submit(self._attack, self._connections[address])
 
     def _targets(self) -> set[Address]:
         if self._local.address.runtime == "process":
@@ -140,7 +140,7 @@ def scale(local: LocalServer) -> tuple[dict[str, Any], str]:
         AppSpecification={
             "ImageUri": image_name("preprocess"),
             "ContainerEntrypoint": ["/bin/sh", "-c"],
-            "ContainerArguments": [FIRST_HOST_FIRST],
+            "ContainerArguments": [DELAY_OTHER_HOSTS],
         },
         ProcessingInputs=[raw],
         ProcessingOutputConfig={
@@ -174,7 +174,7 @@ def test_job_succeeds_when_default_ports_are_occupied(processes: LocalServer) ->
 def test_attacker_that_connects_first_gets_nothing(anywhere: LocalServer) -> None:
     with contextlib.closing(Attacker(anywhere)) as attacker:
         job, name = scale(anywhere)
-        assert attacker.called
+        assert attacker.connection_count
         assert not attacker.was_obeyed()
     assert_scaled(anywhere, job, name)
 
@@ -189,12 +189,12 @@ def test_attacker_cannot_use_a_dask_cluster(anywhere: LocalServer) -> None:
     with contextlib.closing(Attacker(anywhere)) as attacker:
         job = anywhere.process("", instances=2, AppSpecification=application)
         assert job["ProcessingJobStatus"] == "Completed", job.get("FailureReason")
-        assert attacker.called
+        assert attacker.connection_count
         assert not attacker.was_obeyed()
 
 
 def test_secret_of_a_job_is_new_and_not_logged(anywhere: LocalServer) -> None:
-    """Neither descriptions nor logs contain it, also if a job prints its environment."""
+    """Neither descriptions nor logs contain it, even if a job prints its environment."""
     show = f"cat {ROOT}/secret/job > {ROOT}/model/$(hostname)"
     jobs = [anywhere.train(show + "; env", instances=2) for _ in range(2)]
     names = [job["TrainingJobName"] for job in jobs]

@@ -25,7 +25,7 @@ AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="gives files to another u
 
 @contextmanager
 def impostor(answer: Mapping[str, Any] | str, port: int = 0) -> Iterator[str]:
-    """Run a program that answers each request alike, or (a text) with the response of another server."""
+    """Run a program that answers each request with the same JSON, or relays it to the server whose URL is `answer`."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -144,7 +144,8 @@ def test_only_a_locked_file_names_the_server(tmp_path: Path) -> None:
     assert home_lock.find_holder(home) is None  # nobody holds it
     with home.lock.open() as other:
         fcntl.flock(other, fcntl.LOCK_EX)
-        assert home_lock.find_holder(home) is None  # a process of this id, but not the one that started then
+        # The process with this id did not start at the recorded time.
+        assert home_lock.find_holder(home) is None
     with home_lock.hold(home):
         assert home_lock.find_holder(home) == os.getpid()
 
@@ -164,11 +165,11 @@ def test_permissions_of_an_open_home_are_restricted(tmp_path: Path) -> None:
         assert home.root.stat().st_mode & 0o777 == 0o700
         assert (home.root / "credentials.json").stat().st_mode & 0o777 == 0o600
         assert (home.root / "server.key").stat().st_mode & 0o777 == 0o600
-        said = [line for line in done.stderr.splitlines() if "was open to other users" in line]
-        assert len(said) == 2
+        warnings = [line for line in done.stderr.splitlines() if "was open to other users" in line]
+        assert len(warnings) == 2
     finally:
         control.stop(home)
-    home.create()  # says nothing more
+    home.create()  # prints no further warnings
 
 
 @pytest.mark.parametrize("mode", [0o777, 0o757])

@@ -80,7 +80,7 @@ print(json.dumps(found), flush=True)
 """
 
 
-def serving(tmp_path: Path, name: str, *, isolated: bool) -> Plan:
+def make_serving_plan(tmp_path: Path, name: str, *, isolated: bool) -> Plan:
     (tmp_path / "files").mkdir(exist_ok=True)
     host = HostPlan(
         "algo-1", image_name("serve"), tmp_path / "files", entrypoint=("python3", "-c"), arguments=(SERVER,), port=8080
@@ -115,7 +115,7 @@ def answer_to_a_stranger(address: tuple[str, int]) -> bytes:
 def test_only_the_server_reaches_a_serving_container(
     tmp_path: Path, docker_runtime: DockerRuntime, isolated: bool
 ) -> None:
-    plan, other = (serving(tmp_path, name, isolated=isolated) for name in ("victim", "other"))
+    plan, other = (make_serving_plan(tmp_path, name, isolated=isolated) for name in ("victim", "other"))
     (host,), _ = docker_runtime.start(plan), docker_runtime.start(other)
     assert ask(host) == b"secret"
     guard = container_of(Home(tmp_path / "home"), plan, guard=True)
@@ -128,14 +128,14 @@ def test_only_the_server_reaches_a_serving_container(
         assert [answer_to_a_stranger((address, port))[:13] for port in ports] == [b"", b"", b"", FORBIDDEN]
     command = ["python3", "-c", ATTACK, json.dumps(addresses), json.dumps(ports)]
     with open_engine() as engine:
-        anybody = engine.containers.run(image_name("serve"), entrypoint=command, command=[], remove=True)
-    neighbour = attack_from(container_of(Home(tmp_path / "home"), other), command)
-    for said in (anybody, neighbour):
-        found = json.loads(said)
+        stranger_output = engine.containers.run(image_name("serve"), entrypoint=command, command=[], remove=True)
+    neighbour_output = attack_from(container_of(Home(tmp_path / "home"), other), command)
+    for output in (stranger_output, neighbour_output):
+        found = json.loads(output)
         assert not [
             target for target, answer in found.items() if target.startswith(tuple(addresses)) and "200" in answer
         ]
-    assert [line.text for line in logged(docker_runtime, plan)] == [b"asked /ping", b"asked /x"]
+    assert [line.text for line in stop_and_read_log(docker_runtime, plan)] == [b"asked /ping", b"asked /x"]
 
 
 def attack_from(container: Container, command: list[str]) -> bytes:
@@ -144,14 +144,14 @@ def attack_from(container: Container, command: list[str]) -> bytes:
     return output
 
 
-def logged(docker_runtime: DockerRuntime, plan: Plan) -> Iterator[Line]:
+def stop_and_read_log(docker_runtime: DockerRuntime, plan: Plan) -> Iterator[Line]:
     (host,) = docker_runtime.find_hosts()[plan.name]
     host.stop(0)
     return host.lines()
 
 
 def test_isolated_model_reaches_nothing(tmp_path: Path, docker_runtime: DockerRuntime) -> None:
-    plan = serving(tmp_path, "jailed", isolated=True)
+    plan = make_serving_plan(tmp_path, "jailed", isolated=True)
     (host,) = docker_runtime.start(plan)
     assert ask(host) == b"secret"
     with listener() as (port, heard):
@@ -166,10 +166,10 @@ def test_isolated_hosts_reach_each_other_and_nothing_else(tmp_path: Path, docker
         attack = ["python3", "-c", ATTACK, json.dumps(own_addresses()), json.dumps([port])]
         plan = make_attack_plan(tmp_path, attack, isolated=True)
         hosts = docker_runtime.start(plan)
-        said = [[line.text.decode() for line in host.lines()] for host in hosts]
-        assert [host.wait().code for host in hosts] == [0, 0], said
-        assert [lines[0] for lines in said] == ["algo-2 said hello", "algo-1 said hello"]
-        for lines in said:
+        printed = [[line.text.decode() for line in host.lines()] for host in hosts]
+        assert [host.wait().code for host in hosts] == [0, 0], printed
+        assert [lines[0] for lines in printed] == ["algo-2 said hello", "algo-1 said hello"]
+        for lines in printed:
             found = json.loads(lines[-1])
             assert {target: answer for target, answer in found.items() if not answer.endswith("Error")} == {}
             assert len(found) > 4
@@ -204,8 +204,8 @@ with socket.create_server(("", 5000)) as server:
 """
     (tmp_path / "files").mkdir(exist_ok=True)
     names = ("algo-1", "algo-2")
-    one = HostPlan(names[0], image_name("serve"), tmp_path / "files", entrypoint=("python3", "-c"))
-    hosts = [replace(one, name=me, arguments=(talk, me, peer)) for me, peer in (names, names[::-1])]
+    first_host = HostPlan(names[0], image_name("serve"), tmp_path / "files", entrypoint=("python3", "-c"))
+    hosts = [replace(first_host, name=me, arguments=(talk, me, peer)) for me, peer in (names, names[::-1])]
     return Plan("training-job/talk", tuple(hosts), isolated)
 
 
@@ -222,7 +222,7 @@ def own_addresses() -> list[str]:
 
 @contextmanager
 def listener() -> Iterator[tuple[int, list[str]]]:
-    """Listen on all addresses of this machine, for TCP and UDP on one port. Yield the port and the received data."""
+    """Listen on one port for TCP and UDP, on all addresses of this machine. Yield the port and the used protocols."""
     heard: list[str] = []
     with socket.create_server(("", 0)) as stream, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as datagrams:
         port = stream.getsockname()[1]
@@ -253,7 +253,7 @@ def repeat(task: Callable[[], None]) -> None:
 
 def test_host_without_a_guard_is_restarted(tmp_path: Path, docker_runtime: DockerRuntime) -> None:
     """A new server could not reach such a host."""
-    plan = serving(tmp_path, "lost", isolated=False)
+    plan = make_serving_plan(tmp_path, "lost", isolated=False)
     (host,) = docker_runtime.start(plan)
     assert len(docker_runtime.find_hosts()[plan.name]) == 1
     container_of(Home(tmp_path / "home"), plan, guard=True).kill()
@@ -265,12 +265,12 @@ def test_host_without_a_guard_is_restarted(tmp_path: Path, docker_runtime: Docke
 def test_missing_image_of_guards_is_reported(tmp_path: Path) -> None:
     with closing(DockerRuntime(Home(tmp_path / "home"), guard_image="registry.invalid/no:image")) as runtime:
         with pytest.raises(CannotRunError, match=r"guard_image in .local. of microjobs.toml, or MICROJOBS_GUARD_IMAGE"):
-            runtime.start(serving(tmp_path, "a", isolated=False))
+            runtime.start(make_serving_plan(tmp_path, "a", isolated=False))
         assert runtime.find_hosts() == {}
 
 
 def test_guards_can_be_disabled(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    plan = serving(tmp_path, "open", isolated=True)
+    plan = make_serving_plan(tmp_path, "open", isolated=True)
     with closing(DockerRuntime(Home(tmp_path / "home"), guard_image="none")) as runtime:
         assert "any local user and container can use endpoints" in caplog.text
         try:

@@ -55,9 +55,9 @@ DATES = [
 def log(process_server: LocalServer) -> Iterator[None]:
     """Check that the server's log has no traceback."""
     (process_server.bucket / "object").write_bytes(bytes(10))
-    known = process_server.home.server_log.stat().st_size
+    old_size = process_server.home.server_log.stat().st_size
     yield
-    assert b"Traceback" not in process_server.home.server_log.read_bytes()[known:]
+    assert b"Traceback" not in process_server.home.server_log.read_bytes()[old_size:]
 
 
 def s3(method: str, target: str, header: str = "", **how: Any) -> Callable[[Sender, str], Answer]:
@@ -71,13 +71,13 @@ def s3(method: str, target: str, header: str = "", **how: Any) -> Callable[[Send
     return send
 
 
-def streamed(sender: Sender, number: str) -> Answer:
+def decoded_length(sender: Sender, number: str) -> Answer:
     payload = "STREAMING-UNSIGNED-PAYLOAD-TRAILER"
     headers = {"X-Amz-Decoded-Content-Length": number, "Content-Encoding": "aws-chunked"}
     return sender.send_signed("s3", "PUT", f"/{BUCKET}/number", headers, b"5\r\nhello\r\n0\r\n\r\n", payload=payload)
 
 
-def chunk(sender: Sender, number: str) -> Answer:
+def chunk_size(sender: Sender, number: str) -> Answer:
     payload = "STREAMING-UNSIGNED-PAYLOAD-TRAILER"
     headers = {"X-Amz-Decoded-Content-Length": "5"}
     body = number.encode() + b"\r\nhello\r\n0\r\n\r\n"
@@ -107,8 +107,8 @@ def member(service: str, target: str, name: str, **others: Any) -> Callable[[Sen
     def send(sender: Sender, number: str) -> Answer:
         answers = []
         for text in (number or "null", json.dumps(number)):
-            known = "".join(f"{json.dumps(key)}: {json.dumps(value)}, " for key, value in others.items())
-            body = f"{{{known}{json.dumps(name)}: {text}}}".encode()
+            other_members = "".join(f"{json.dumps(key)}: {json.dumps(value)}, " for key, value in others.items())
+            body = f"{{{other_members}{json.dumps(name)}: {text}}}".encode()
             headers = {"X-Amz-Target": target, "Content-Type": JSON}
             answers.append(sender.send_signed(service, "POST", "/", headers, body))
         return max(answers, key=lambda answer: answer.status)
@@ -122,7 +122,7 @@ def form(sender: Sender, number: str) -> Answer:
     return sender.send_signed("iam", "POST", "/", {"Content-Type": "application/x-www-form-urlencoded"}, body)
 
 
-def list_objects(sender: Sender, number: str) -> Answer:
+def item_number(sender: Sender, number: str) -> Answer:
     quoted = "".join(f"%{byte:02X}" for byte in number.encode())
     body = f"Action=AssumeRole&Version=2011-06-15&RoleArn=x&PolicyArns.member.{quoted}.arn=x".encode()
     return sender.send_signed("sts", "POST", "/", {"Content-Type": "application/x-www-form-urlencoded"}, body)
@@ -142,11 +142,11 @@ def invoke(header: str) -> Callable[[Sender, str], Answer]:
     return send
 
 
-def token(service: str, target: str, name: str, form: str, **others: Any) -> Callable[[Sender, str], Answer]:
+def token(service: str, target: str, name: str, text_format: str, **others: Any) -> Callable[[Sender, str], Answer]:
     """Return a function that sends a page token with a number in it."""
 
     def send(sender: Sender, number: str) -> Answer:
-        text = form.format(number)
+        text = text_format.format(number)
         tokens = [text, base64.urlsafe_b64encode(text.encode()).decode()]
         answers = [member(service, target, name, **others)(sender, token) for token in tokens]
         return max(answers, key=lambda answer: answer.status)
@@ -164,8 +164,8 @@ PLACES: Mapping[str, Callable[[Sender, str], Answer]] = {
     "partNumber of a part": s3("PUT", "/object?uploadId=x&partNumber={}"),
     "PartNumber of a document": part_number,
     "x-amz-mp-object-size": s3("POST", "/object?uploadId=x", "X-Amz-Mp-Object-Size"),
-    "x-amz-decoded-content-length": streamed,
-    "size of a chunk": chunk,
+    "x-amz-decoded-content-length": decoded_length,
+    "size of a chunk": chunk_size,
     "Expires of version 2": presigned("Expires"),
     "X-Amz-Expires": presigned("X-Amz-Expires"),
     "X-Amz-Date": presigned("X-Amz-Date"),
@@ -195,7 +195,7 @@ PLACES: Mapping[str, Callable[[Sender, str], Answer]] = {
     ),
     "maxResults of images": member("ecr", "E.DescribeRepositories", "maxResults"),
     "MaxItems": form,
-    "number of an item": list_objects,
+    "number of an item": item_number,
     "InvocationTimeoutSeconds": invoke("X-Amzn-SageMaker-InvocationTimeoutSeconds"),
     "RequestTTLSeconds": invoke("X-Amzn-SageMaker-RequestTTLSeconds"),
 }
@@ -211,9 +211,11 @@ def test_invalid_number_does_not_fail_the_server(sender: Sender, place: str) -> 
 
 @pytest.mark.parametrize("header", ["If-Modified-Since", "If-Unmodified-Since", "Date", "X-Amz-Date"])
 def test_invalid_date_does_not_fail_the_server(sender: Sender, header: str) -> None:
-    chaotic = random.Random(1)  # noqa: S311  the same dates in every run
-    made = ["".join(chaotic.choices("MonJan 0123456789,:+-()TZ", k=chaotic.randrange(40))) for _ in range(100)]
-    for date in [*DATES, *made]:
+    generator = random.Random(1)  # noqa: S311  the same dates in every run
+    random_dates = [
+        "".join(generator.choices("MonJan 0123456789,:+-()TZ", k=generator.randrange(40))) for _ in range(100)
+    ]
+    for date in [*DATES, *random_dates]:
         signed = sender.sign("s3", "GET", f"/{BUCKET}/object", {} if "Date" in header else {header: date})
         answer = sender.send_raw("GET", f"/{BUCKET}/object", {**signed, header: date})
         assert answer.status < 500, (date[:60], answer)

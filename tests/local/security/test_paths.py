@@ -148,7 +148,7 @@ def test_accepted_bucket_name_is_a_plain_folder_name(name: str) -> None:
         assert Path("/root", name).resolve() == Path("/root") / name
 
 
-NAMED = [
+DESCRIBE_OPERATIONS = [
     ("DescribeTrainingJob", "TrainingJobName"),
     ("DescribeProcessingJob", "ProcessingJobName"),
     ("DescribeTransformJob", "TransformJobName"),
@@ -159,7 +159,7 @@ NAMED = [
 ]
 
 
-@pytest.mark.parametrize(("operation", "member"), NAMED)
+@pytest.mark.parametrize(("operation", "member"), DESCRIBE_OPERATIONS)
 @SETTINGS
 @given(name=paths | st.sampled_from(["\u0430", "a\n", "a\0", "\uff41", "x" * 64, "a/b", "a.b", "-a", "\u0661"]))
 def test_accepted_resource_name_is_a_plain_file_name(operation: str, member: str, name: str) -> None:
@@ -176,7 +176,7 @@ def test_accepted_resource_name_is_a_plain_file_name(operation: str, member: str
 def test_image_name_cannot_be_a_path(tmp_path_factory: pytest.TempPathFactory, image: str) -> None:
     root = tmp_path_factory.getbasetemp() / "images"
     (root / "jobs" / "real").mkdir(parents=True, exist_ok=True)
-    for folder in (root, root / "jobs"):  # what a way out of the jobs' folder would find
+    for folder in (root, root / "jobs"):  # an image name that leaves the jobs' folder would find these
         (folder / "image.yml").touch()
         (folder / "cpu.lock").touch()
     with pytest.raises(CannotRunError, match="is not a job of this repository"):
@@ -221,7 +221,7 @@ members = st.lists(st.builds(member, names.map("top/".__add__), st.sampled_from(
 
 
 def make_too_long_path(depth: int = 16) -> list[tuple[tarfile.TarInfo, bytes]]:
-    """Return links whose real path is longer than PATH_MAX, and one that leaves it (CVE-2025-4517)."""
+    """Return links whose real path exceeds PATH_MAX, and one that leaves the folder through them (CVE-2025-4517)."""
     long, found, path = "d" * 247, [], "top"
     for letter in "abcdefghijklmnop"[:depth]:
         found += [member(f"{path}/{long}", tarfile.DIRTYPE), member(f"{path}/{letter}", tarfile.SYMTYPE, long)]
@@ -232,7 +232,7 @@ def make_too_long_path(depth: int = 16) -> list[tuple[tarfile.TarInfo, bytes]]:
     return [*found, member("top/through", tarfile.LNKTYPE, "top/escape"), member("top/escape/evil")]
 
 
-def check_nothing_left(folder: Path) -> None:
+def check_nothing_escaped(folder: Path) -> None:
     """Check that no file is outside of the folder, and that no link in it leads out."""
     assert sorted(path.name for path in folder.parent.iterdir()) == ["outside", folder.name]
     assert list((folder.parent / "outside").iterdir()) == []
@@ -252,7 +252,7 @@ def _real(name: str, at: int) -> str:
         return ""
     try:
         return os.readlink(f"/proc/self/fd/{found}")  # noqa: PTH115
-    except OSError:  # longer than a path may be: no folder but ours is so deep
+    except OSError:  # the path is too long, so it is in our folder: no other folder is so deep
         return ""
     finally:
         os.close(found)
@@ -277,10 +277,10 @@ def test_archive_of_a_container_stays_in_its_folder(
     try:
         tree = unpack([archive(member("top", tarfile.DIRTYPE), *members)], outer / "contents")
         write_tree({name: replace(entry, content=Path(os.devnull)) for name, entry in tree.items()}, outer / "to")
-    except (OSError, tarfile.TarError, CannotRunError):  # names that no file system has: the job fails
+    except (OSError, tarfile.TarError, CannotRunError):  # the file system refuses such names: the job fails
         (outer / "to").mkdir(exist_ok=True)
-    shutil.rmtree(outer / "contents")  # files with numbers for names
-    check_nothing_left(outer / "to")
+    shutil.rmtree(outer / "contents")  # the contents of the files, in files whose names are numbers
+    check_nothing_escaped(outer / "to")
 
 
 @SETTINGS
@@ -301,7 +301,7 @@ def test_model_archive_stays_in_its_folder(
         unpack_model(packed, outer / "to")
     except (OSError, UserError):
         (outer / "to").mkdir(exist_ok=True)
-    check_nothing_left(outer / "to")
+    check_nothing_escaped(outer / "to")
 
 
 def test_zip_as_model_archive_is_refused(tmp_path: Path) -> None:

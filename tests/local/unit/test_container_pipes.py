@@ -17,20 +17,20 @@ LARGE = bytes(1 << 20)
 
 
 class Engine:
-    """A container with one command, which reads its input, writes a message and ends.
+    """A fake engine with one container, and one command that reads its input, writes a message and ends.
 
     Args:
-        commands: successive answers about the command: whether it runs, and its exit code. The last one repeats.
+        states: successive states of the command: whether it runs, and its exit code. The last one repeats.
         reads: the number of bytes that the command reads before it ends.
-        is_running: whether the container runs at the end.
+        is_running: whether the container still runs after the end of the command.
     """
 
-    def __init__(self, commands: Iterable[tuple[bool, int | None]], *, reads: int = 5, is_running: bool = True) -> None:
+    def __init__(self, states: Iterable[tuple[bool, int | None]], *, reads: int = 5, is_running: bool = True) -> None:
         self.id = "container"
         self.client = self.api = self
         self.attrs: dict[str, Any] = {}
         self.received = b""
-        self._answers, self._reads, self._is_running = list(commands), reads, is_running
+        self._states, self._reads, self._is_running = list(states), reads, is_running
         self._has_waited = False
 
     def exec_create(self, *_: object, **__: object) -> Mapping[str, str]:
@@ -48,7 +48,7 @@ class Engine:
                 self.received += chunk
 
     def exec_inspect(self, _: str) -> Mapping[str, object]:
-        is_running, code = self._answers.pop(0) if len(self._answers) > 1 else self._answers[0]
+        is_running, code = self._states.pop(0) if len(self._states) > 1 else self._states[0]
         return {"Running": is_running, "ExitCode": code}
 
     def wait(self, timeout: float) -> None:

@@ -54,7 +54,7 @@ def test_very_long_line_is_split() -> None:
 
 
 def test_very_long_line_is_split_after_a_carriage_return_before_its_last_byte() -> None:
-    """The last byte may belong to the end of the line, `\\r\\n`, which would follow in the next frame."""
+    """The last byte may begin a line end, `\\r\\n`, whose second byte follows in the next frame."""
     first, rest = b"a" * (MAX_LINE_BYTES - 5) + b"\r", b"bcd\r"
     lines = list(Lines().read([frame(OUT, first + rest), frame(OUT, b"\n")]))
     assert [(line.text, line.is_whole) for line in lines] == [(first, False), (rest, True)]

@@ -48,7 +48,7 @@ def listening(service: Service) -> Iterator[Address]:
 
 @contextmanager
 def start_relay(service: Service) -> Iterator[Address]:
-    """Yield the address of a relay to a host that calls a function with each connection."""
+    """Run a relay, and a host that calls a function with each connection. Yield the address of the relay."""
     with listening(service) as (_, port), socket.create_server(("127.0.0.1", 0)) as listener:
         threading.Thread(target=Relay(SECRET, port).serve, args=(listener,), daemon=True).start()
         yield listener.getsockname()
@@ -105,7 +105,7 @@ def test_published_port_is_used_if_the_address_of_the_container_is_unreachable()
 
 
 def test_only_the_choice_of_a_route_shortens_the_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A loaded machine may need longer for later connections to the address that was chosen."""
+    """Later connections use the full timeout, because a machine under load may need longer to connect."""
     timeouts = []
 
     def connect(_: str, __: int, timeout: float) -> socket.socket:
@@ -170,7 +170,7 @@ def test_proof_is_valid_for_one_connection() -> None:
 
 
 def test_proof_of_the_guard_is_refused_from_a_caller() -> None:
-    """A caller could otherwise return the proof of the guard."""
+    """Otherwise, a caller without the secret could send the guard's own proof back to it."""
     with start_relay(echo) as address, socket.create_connection(address, 5) as stranger:
         stranger.sendall(proof.MAGIC + bytes(proof.NONCE_BYTES))
         proof.receive(stranger, proof.NONCE_BYTES)

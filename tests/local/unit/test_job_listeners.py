@@ -1,4 +1,4 @@
-"""The address that hosts of jobs use to connect to the server, on engines that share it with this machine or not."""
+"""The address that hosts of jobs use to connect to the server, whether or not this machine has that address."""
 
 import socket
 import sys

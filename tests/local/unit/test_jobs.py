@@ -1,4 +1,4 @@
-"""The steps between a request and a job: inputs, shares, outputs, metrics, searches, sizes of instances."""
+"""Tests for the parts of jobs: inputs, outputs, ends of hosts, hyperparameter searches, and limits of instances."""
 
 import tarfile
 import threading
@@ -232,7 +232,7 @@ def test_from_hyperparameter_reverses_to_hyperparameter() -> None:
 @pytest.mark.parametrize("minimise", [True, False])
 def test_search_uses_results_from_before_a_restart(minimise: bool) -> None:
     search = Search("Bayesian", (CONTINUOUS,), minimise=minimise, seed=1)
-    for number in range(12):  # good below 0.01
+    for number in range(12):  # the result is the rate itself, so low rates are best
         rate = 0.002 + 0.015 * number
         search.add_result(f"old-{number}", {"rate": str(rate)}, rate if minimise else -rate)
     proposed = [float(search.propose(str(number), number)["rate"]) for number in range(6)]

@@ -181,7 +181,7 @@ def test_remove_deletes_all_other_files_before_it_raises(tmp_path: Path, monkeyp
     monkeypatch.setattr(os, "unlink", unlink)
     with pytest.raises(PermissionError, match="immutable"):
         remove(tmp_path / "left")
-    discard(tmp_path / "left")  # as a start of the server does
+    discard(tmp_path / "left")  # the server does the same when it starts
     assert [path.name for path in (tmp_path / "left").iterdir()] == ["immutable"]
 
 

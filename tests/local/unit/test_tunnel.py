@@ -38,10 +38,10 @@ class RecordingSocket(ssl.SSLSocket):
 
 
 class Engine:
-    """A container with one command.
+    """A fake engine with one container, which runs one command.
 
     Args:
-        command: the command, called with its end of the engine's connection.
+        command: the command, a function of the engine's end of the connection.
         code: the command's exit code; None while it runs.
         tls: contexts of the engine and of its client, if their connection is encrypted.
     """
@@ -136,7 +136,7 @@ def test_output_is_complete_if_the_command_succeeds(tls: Tls | None) -> None:
 
 @pytest.mark.parametrize("code", [1, 137, None])
 def test_truncated_response_is_no_response(code: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The response has no length, so only the exit code shows that more was to come."""
+    """The response has no length, so only the exit code shows that the response is incomplete."""
     monkeypatch.setattr(container_pipes, "EXIT_CODE_TIMEOUT", 0.05)
     with pytest.raises(NoAnswerError, match="broke"):
         Client(Engine(respond, code).connect).request("GET", "/x", timeout=20)

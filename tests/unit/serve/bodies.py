@@ -30,11 +30,11 @@ numbers = st.one_of(
     st.floats(allow_nan=False, allow_infinity=False),
     st.sampled_from([0, -0.0, 1e-45, 3.5e38, 10**20, 2**63, 2**64, 9007199254740993]),
 )
-invalid_values = st.one_of(numbers, st.none(), st.booleans(), st.text(max_size=3), st.lists(numbers, max_size=3))
+mixed_values = st.one_of(numbers, st.none(), st.booleans(), st.text(max_size=3), st.lists(numbers, max_size=3))
 valid_rows = st.lists(st.lists(numbers, min_size=WIDTH, max_size=WIDTH), min_size=1, max_size=4)
-invalid_rows = st.lists(st.one_of(invalid_values, st.lists(invalid_values, max_size=4)), max_size=4)
+mixed_rows = st.lists(st.one_of(mixed_values, st.lists(mixed_values, max_size=4)), max_size=4)
 any_rows = st.one_of(
-    valid_rows, valid_rows, invalid_rows, st.recursive(invalid_values, lambda inner: st.lists(inner, max_size=3))
+    valid_rows, valid_rows, mixed_rows, st.recursive(mixed_values, lambda inner: st.lists(inner, max_size=3))
 )
 spaces = st.sampled_from([(",", ":"), (", ", ": "), (" ,\n", "\t:\r\n")])
 
@@ -65,7 +65,7 @@ def json_bodies(draw: st.DrawFn) -> Body:
 
 @st.composite
 def lines_bodies(draw: st.DrawFn) -> Body:
-    rows = draw(st.one_of(valid_rows, invalid_rows))
+    rows = draw(st.one_of(valid_rows, mixed_rows))
     wrapped = draw(st.booleans())
     lines = [json.dumps({"features": row} if wrapped else row) for row in rows]
     listed = rows if all(isinstance(row, list) for row in rows) else None
@@ -75,9 +75,10 @@ def lines_bodies(draw: st.DrawFn) -> Body:
 @st.composite
 def csv_bodies(draw: st.DrawFn) -> Body:
     fields = st.one_of(numbers.map(repr), numbers.map(repr), st.sampled_from(["+1", ".5", "1.", "1e3", " 2 "]))
-    odd = st.one_of(fields, st.text(alphabet="0123456789,.[]eE+-\"' \nx{}:", max_size=4))
+    odd_fields = st.one_of(fields, st.text(alphabet="0123456789,.[]eE+-\"' \nx{}:", max_size=4))
     rows = draw(
-        st.lists(st.lists(fields, min_size=WIDTH, max_size=WIDTH), min_size=1, max_size=4) | st.lists(st.lists(odd))
+        st.lists(st.lists(fields, min_size=WIDTH, max_size=WIDTH), min_size=1, max_size=4)
+        | st.lists(st.lists(odd_fields))
     )
     text = draw(st.sampled_from(["\n", "\r\n"])).join(",".join(row) for row in rows)
     return Body(CSV, text.encode(), parse_csv(text))
@@ -108,7 +109,7 @@ def npy_bodies(draw: st.DrawFn) -> Body:
 
 @st.composite
 def damaged(draw: st.DrawFn, bodies: st.SearchStrategy[Body]) -> Body:
-    """Return a valid body with a few bytes removed, changed or added. It can still be valid, with other rows."""
+    """Return a body with a few bytes removed, changed or added. `rows` is None even if the content is still valid."""
     body = draw(bodies)
     content, at = bytearray(body.content), draw(st.integers(0, max(0, len(body.content) - 1)))
     content[at : at + draw(st.integers(0, 4))] = draw(st.binary(max_size=4))

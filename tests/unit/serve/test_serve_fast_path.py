@@ -50,8 +50,8 @@ def make_dispatcher(service: Service, queue_size: int = 1, route_prefix: str = "
 def invoke(dispatcher: Dispatcher, body: bytes = BODY, **headers: str) -> FakeExchange:
     """Send an invocation and its body, and return its exchange."""
     exchange = FakeExchange()
-    named = {name.replace("_", "-"): value for name, value in headers.items()} | {"content-length": str(len(body))}
-    dispatcher(FakeHead("POST", "/invocations", headers=named), exchange)
+    fields = {name.replace("_", "-"): value for name, value in headers.items()} | {"content-length": str(len(body))}
+    dispatcher(FakeHead("POST", "/invocations", headers=fields), exchange)
     if not exchange.responses:
         exchange.send(body)
     return exchange

@@ -1,4 +1,4 @@
-"""Parts of the formats that a request alone does not show: the fast parser, and limits."""
+"""Details of the formats that a response does not show: the fast parser, and limits."""
 
 import numpy as np
 import pytest

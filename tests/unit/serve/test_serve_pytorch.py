@@ -1,4 +1,7 @@
-"""The models that the image train-pytorch finds, without PyTorch; tests/images/test_hosting.py runs PyTorch's."""
+"""Tests of how the image train-pytorch finds models. They do not need PyTorch.
+
+The tests in tests/images/test_hosting.py run models of PyTorch.
+"""
 
 import zipfile
 from pathlib import Path

@@ -24,7 +24,7 @@ LIMIT = 6 * 1024 * 1024
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """Run a server with one worker. The tests must not replace it, make it log problems, or increase its memory."""
+    """Run a server with one worker. The tests must not end the worker, increase its memory, or make it log problems."""
     root = tmp_path_factory.mktemp("fire")
     linear_bundle(root / "model", [1.0] * FEATURES, 0.0, SCALER)
     with running_server(root) as server:

@@ -24,7 +24,7 @@ def model_fn(model_dir):
 
 @pytest.fixture
 def sklearn_root(tmp_path: Path) -> Path:
-    """A root whose model returns the sum of three features, and no code."""
+    """A root with a model that returns the sum of three features, but without code."""
     model = LinearRegression().fit(np.eye(3), [1.0, 1.0, 1.0])
     model.coef_, model.intercept_ = np.ones(3), 0.0
     (tmp_path / "model").mkdir()

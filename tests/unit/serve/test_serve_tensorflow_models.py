@@ -102,7 +102,7 @@ def load(root: Path, program: str) -> Any:
     return sys.modules["user_program"].CALLS
 
 
-RECORD = """
+RECORD_CALLS = """
 import sys
 CALLS = list(sys.modules["microjobs_train_tensorflow.serving.saved_models"].calls)
 """
@@ -115,12 +115,12 @@ def test_tensorflow_is_configured_before_the_program_is_imported(
     tmp_path: Path, tensorflow: FakeTensorFlow, functions: str
 ) -> None:
     save(tmp_path / "model" / "half" / "1")
-    assert load(tmp_path, RECORD + functions) == ["prepare", "configure"]
+    assert load(tmp_path, RECORD_CALLS + functions) == ["prepare", "configure"]
     assert ("load" in tensorflow.calls) == (functions == HANDLER)
 
 
 def test_program_without_savedmodels_configures_tensorflow_itself(tmp_path: Path, tensorflow: FakeTensorFlow) -> None:
-    assert load(tmp_path, RECORD + FUNCTIONS) == ["prepare"]
+    assert load(tmp_path, RECORD_CALLS + FUNCTIONS) == ["prepare"]
     assert tensorflow.calls == ["prepare"]
 
 

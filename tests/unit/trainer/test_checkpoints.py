@@ -110,12 +110,12 @@ def test_damaged_checkpoint_is_set_aside_and_the_one_before_is_used(
 def test_folders_that_cannot_be_renamed_are_removed_and_set_aside(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Such as folders below an overlay, with checkpoints that a platform copied back."""
+    """A folder in the lower layer of an overlay cannot be renamed, such as a checkpoint that a platform copied back."""
     save_checkpoints(tmp_path, 3)
-    rename, below = os.rename, {path.name for path in tmp_path.iterdir()}
+    rename, lower_names = os.rename, {path.name for path in tmp_path.iterdir()}
 
     def refuse(source: Path, target: Path) -> None:
-        if Path(source).name in below:
+        if Path(source).name in lower_names:
             raise OSError(errno.EXDEV, os.strerror(errno.EXDEV), str(source))
         rename(source, target)
 
@@ -225,13 +225,15 @@ def test_killed_process_leaves_a_good_checkpoint(tmp_path: Path) -> None:
             assert process.stdout.readline() == "ready\n", "did not resume from the last checkpoint"
             began = time.monotonic()
             assert process.stdout.readline() == "saved\n"
-            time.sleep((time.monotonic() - began) * attempt / 11)  # in the middle of the next, however fast the disk is
+            time.sleep(
+                (time.monotonic() - began) * attempt / 11
+            )  # kill it during the next save, on a disk of any speed
             process.send_signal(signal.SIGKILL)
     found = Checkpoints(tmp_path, {}, 2).restore()
     assert found is not None
     assert found.epoch >= 12
     assert not list(tmp_path.glob("*.torn"))
-    assert len(list(tmp_path.glob("checkpoint-*"))) in (2, 3)  # the third: killed before the oldest was removed
+    assert len(list(tmp_path.glob("checkpoint-*"))) in (2, 3)  # 3 if it was killed before it removed the oldest
 
 
 def test_folder_of_the_request_is_used_and_kept(tmp_path: Path) -> None:

@@ -55,7 +55,7 @@ def test_each_epoch_takes_all_rows_of_uneven_shards() -> None:
         return targets_of_steps(ProcessData(make_data(FILES[group.rank], range(4), "train"), group), 0)
 
     processes = run_processes(work, 3)
-    assert {len(process) for process in processes} == {3}  # nine rows, four a step
+    assert {len(process) for process in processes} == {3}  # nine rows, four rows per step
     assert sorted(row for process in processes for step in process for row in step) == list(range(9))
 
 

@@ -16,7 +16,7 @@ from .rest_api import Prediction, parse_json
 from .tensors import Signature, TensorSpec
 
 MAX_EXACT_INTEGER = 2**53
-"""Smallest absolute value from which a float64, as which CSV is decoded, may differ from the integer in the text."""
+"""CSV is decoded to float64. From this absolute value on, a float64 may differ from the integer in the text."""
 
 
 def find_format(content_type: str) -> str:
@@ -52,7 +52,7 @@ def to_predict_request(body: bytes, content_type: str, find_signature: Callable[
 
 
 def _wrap_json(content: Any) -> Any:
-    """Return a request for `:predict` as it is. Other JSON is a list of rows, or one row."""
+    """Return a request for `:predict` unchanged. Put other JSON, a list of rows or one row, into a request."""
     if isinstance(content, dict) and content.keys() & {"instances", "inputs"}:
         return content
     is_list_of_rows = isinstance(content, list) and content and isinstance(content[0], list | dict)

@@ -63,9 +63,9 @@ def _choose_default(servables: Mapping[str, Versions], name: str) -> str:
 def _load(
     servables: Mapping[str, Versions], default_name: str, program: Path | None, folder: Path, accept: str
 ) -> Model:
-    """Load the models in a worker. A program of another convention is run as by the image serve.
+    """Load the models in a worker. A program that follows another convention runs as in the image serve.
 
-    TensorFlow is configured before the program is imported: a tensor that the program makes would be too early.
+    TensorFlow is configured before the program is imported: once the program has created a tensor, it is too late.
     """
     prepare_tensorflow()
     if servables:

@@ -18,7 +18,7 @@ from .tensors import Array, Signature
 
 PREFIX = "/v1/models/"
 MAX_VERSION_DIGITS = 18
-"""All numbers with so many digits have 64 bits, as TensorFlow Serving's versions do."""
+"""Every number with at most so many digits fits into 64 bits, the size of TensorFlow Serving's version numbers."""
 PATH = re.compile(
     rf"{PREFIX}(?P<name>[^/:]+)(?:/versions/(?P<version>\d{{1,{MAX_VERSION_DIGITS}}}))?(?P<action>/metadata|:\w+)?"
 )

@@ -82,7 +82,7 @@ class _Exchange(BaseHTTPRequestHandler):
 class RestServer(ThreadingHTTPServer):
     """Serves the REST API on a free port of the loopback interface, in threads, from its creation to `close`.
 
-    A handler runs in the thread that predicts, so its own requests need another one.
+    A handler sends its requests from the thread that predicts, so other threads must answer them.
     """
 
     def __init__(self, api: RestApi) -> None:
@@ -100,7 +100,7 @@ class RestServer(ThreadingHTTPServer):
         self.server_close()
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        """Start a thread for a connection as soon as one may be started."""
+        """Start a thread for a connection, as soon as fewer than MAX_CONNECTIONS threads run."""
         self._slots.acquire()
         super().process_request(request, client_address)
 

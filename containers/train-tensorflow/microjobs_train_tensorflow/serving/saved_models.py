@@ -52,7 +52,7 @@ class LoadedSignature:
         except tf.errors.OpError as error:
             logger.exception("the model failed on a request")
             raise HttpError(500, f"the model failed: {_reason(error)}") from error
-        # The type is given, because a string without dimensions is bytes, of which NumPy drops zeros at the end.
+        # A scalar string is `bytes`. Without an explicit dtype, NumPy would drop zero bytes at its end.
         return {
             name: np.asarray(tensor.numpy(), tensor.dtype.as_numpy_dtype) for name, tensor in sorted(outputs.items())
         }
@@ -68,7 +68,7 @@ class LoadedModel:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         try:
-            self._loaded = tf.saved_model.load(str(folder))  # keeps the variables of the functions
+            self._loaded = tf.saved_model.load(str(folder))  # this reference keeps the variables of the functions alive
         except Exception as error:  # TensorFlow and protobuf raise errors of many types
             raise UserError(f"{folder} is not a SavedModel that TensorFlow can load: {_reason(error)}") from error
         self.signatures: Mapping[str, Signature] = {

@@ -22,8 +22,8 @@ Versions = Mapping[int, Path]
 def find_servables(folder: Path) -> Mapping[str, Versions]:
     """Return the versions of each model by the model's name; empty if the folder has no SavedModel.
 
-    The folder `code` belongs to the user's program. If no SavedModel is in a folder with a number, all are version 1;
-    otherwise those in other folders are ignored, as by AWS's image.
+    The folder `code` belongs to the user's program. If no SavedModel is in a folder whose name is a number, all are
+    version 1. Otherwise, SavedModels in folders with other names are ignored, as by AWS's image.
 
     Raises:
         UserError: two models have the same name, or two SavedModels of a model the same version.

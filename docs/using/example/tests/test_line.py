@@ -30,7 +30,7 @@ def image() -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def microjobs_settings() -> dict[str, Any]:
-    return {"runtime": "docker"}  # fail instead of running something else, if there is no engine
+    return {"runtime": "docker"}  # without an engine, fail instead of choosing the process runtime
 
 
 def train(server: LocalServer, image: str, rows: str, **hyperparameters: str) -> dict[str, Any]:

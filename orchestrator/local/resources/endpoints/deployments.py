@@ -1,4 +1,4 @@
-"""Deployments: a copy of an endpoint configuration and its models, which may be deleted while the endpoint serves."""
+"""Deployments: copies of an endpoint configuration and its models, so that the originals can be deleted."""
 
 import secrets
 import time
@@ -37,7 +37,7 @@ def deploy(context: Context, config: str) -> Deployment:
 
 
 def change_variants(deployment: Deployment, changes: Mapping[str, Mapping[str, Any]]) -> Deployment:
-    """Return a deployment with changed members of variants. `changes` has these members by variant name."""
+    """Return a deployment with changed variants. `changes` has the changed members by variant name."""
     variants = [{**variant, **changes.get(variant["VariantName"], {})} for variant in deployment["Variants"]]
     return {**deployment, "Variants": variants}
 

@@ -147,7 +147,7 @@ class Client:
             with self._make_pool(1) as pool:
                 return request.exchange(pool)
         except NoAnswerError as error:
-            error.was_sent = True  # over the reused connection; then the request may have ended the container
+            error.was_sent = True  # the first request, over the reused connection, may have ended the container
             raise
 
     def close(self) -> None:
@@ -171,7 +171,7 @@ class _Request:
                 self._copy(response)
         except (HTTPError, OSError) as error:
             unsent = isinstance(error, NewConnectionError | ClosedPoolError)
-            # A request that could not be sent in time has a TimeoutError as its cause.
+            # The error of a request that could not be sent in time has a TimeoutError as its cause.
             is_late = isinstance(error, ResponseTimeoutError) or isinstance(
                 error.__cause__ or error.__context__, TimeoutError
             )

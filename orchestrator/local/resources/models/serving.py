@@ -107,8 +107,8 @@ def make_attempt(
         data = prepare_model_data(context, container, folder / "model")
         access = {} if is_isolated else context.make_access_variables()
         variables = {**access, **container.get("Environment", {}), **(environment or {})}
-        plans = (make_host(name, folder / "files" / name, data, variables) for name in hosts)
-        return Plan(plan_name, tuple(plans), is_isolated)
+        host_plans = (make_host(name, folder / "files" / name, data, variables) for name in hosts)
+        return Plan(plan_name, tuple(host_plans), is_isolated)
 
     def make_host(name: str, files: Path, data: Path, variables: Mapping[str, str]) -> HostPlan:
         files.mkdir(parents=True)
@@ -133,7 +133,8 @@ def wait_until_healthy(
 ) -> Client:
     """Request `/ping` until it answers 200, with increasing delays; return a client of the host.
 
-    Raise UnhealthyError if the host has ended or does not answer 200 within `seconds`, StoppedError after `stopping`.
+    Raise UnhealthyError if the host has ended or does not answer 200 within `seconds`. Raise StoppedError if `stopping`
+    is set.
     """
     deadline, delay = time.monotonic() + seconds, FIRST_PING_DELAY
     while time.monotonic() < deadline:

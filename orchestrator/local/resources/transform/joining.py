@@ -82,7 +82,7 @@ class DataProcessing:
         else:
             originals = self._split(self.content_type, body)
             if len(originals) == 1 and self.accept != CSV:
-                predictions = [answer]  # it may have several lines
+                predictions = [answer]  # the whole response is one record, even if it has several lines
             if len(originals) != len(predictions):
                 counts = f"the model returned {len(predictions)} records for {len(originals)} input records"
                 raise RecordError(f"{counts}: JoinSource Input requires one for each")

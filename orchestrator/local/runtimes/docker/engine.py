@@ -53,9 +53,9 @@ def retry_while_unreachable(request: Callable[[], T]) -> T | None:
 
 
 def log_config(client: DockerClient) -> LogConfig:
-    """Return the settings of logs, which must be complete: a restarted server reads them again.
+    """Return settings that keep a container's whole log, because a restarted server reads it again.
 
-    The formats keep bytes that are not text.
+    The log formats keep bytes that are not text.
     """
     if is_podman(client):
         return LogConfig(type="k8s-file")

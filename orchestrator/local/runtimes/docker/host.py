@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 SIGNAL_DELAY = 1.0
 """Seconds from a container's start until it can be stopped. Until then, its first process may have no signal handlers,
 and the kernel drops signals that a first process does not handle: SIGTERM would be lost."""
-ARCHIVE_CHUNK_BYTES = 1 << 16  # tarfile copies the rest of a chunk at each header
+ARCHIVE_CHUNK_BYTES = 1 << 16  # small, because tarfile copies the rest of a chunk at each header
 
 KILLED = 128 + 9
 REMOVING_STATUSES = ("removing", "dead")

@@ -38,7 +38,7 @@ class Networks:
             return self._serving_network()
         if len(plan.hosts) == 1 and not plan.isolated:
             return None
-        # Without a guard, this machine connects to the address of a serving host, and so needs an own address there.
+        # Without a guard, this machine connects to the address of a serving host, so it must have one in the network.
         options = {INHIBIT_ADDRESS_OPTION: "true"} if plan.isolated and not plan.is_server else {}
         return self._client.networks.create(
             self._labels.container_name(plan, "network"),
@@ -67,14 +67,14 @@ class Networks:
         if machine_name == DESKTOP_HOST:
             options["extra_hosts"] = {DESKTOP_HOST: "host-gateway"}
         if network is not None:
-            endpoint = self._client.api.create_endpoint_config
-            endpoints = {network.name: endpoint(aliases=[host.name])}
+            make_endpoint = self._client.api.create_endpoint_config
+            endpoints = {network.name: make_endpoint(aliases=[host.name])}
             if self._is_podman and not plan.isolated:
-                # The address of this machine is that of the default bridge, which exists while a container uses it.
-                endpoints[PODMAN_NETWORK] = endpoint()
+                # This machine's address is that of the default bridge, which exists only while a container uses it.
+                endpoints[PODMAN_NETWORK] = make_endpoint()
             elif self._is_podman and len(plan.hosts) > 1:  # Podman's internal networks have no name server
                 options["extra_hosts"] = addresses = choose_addresses(network, [peer.name for peer in plan.hosts])
-                endpoints[network.name] = endpoint(aliases=[host.name], ipv4_address=addresses[host.name])
+                endpoints[network.name] = make_endpoint(aliases=[host.name], ipv4_address=addresses[host.name])
             options |= {"network": network.name, "networking_config": endpoints}
         return options
 
@@ -91,12 +91,12 @@ def choose_addresses(network: Network, names: Sequence[str]) -> dict[str, str]:
 
 
 def ipv4_gateway(network: Network | None) -> str:
-    """Return the gateway and the size of a network, such as `172.18.0.1/16`; empty if there is no network.
+    """Return the gateway and the prefix length of a network, such as `172.18.0.1/16`; empty if there is no network.
 
     Without a gateway, the address is that of the network itself, such as `172.18.0.0/16`.
     """
     if network is None:
         return ""
     config = next(config for config in network.attrs["IPAM"]["Config"] if "." in config["Subnet"])
-    address, _, size = str(config["Subnet"]).partition("/")
-    return f"{config.get('Gateway') or address}/{size}"
+    address, _, prefix_length = str(config["Subnet"]).partition("/")
+    return f"{config.get('Gateway') or address}/{prefix_length}"

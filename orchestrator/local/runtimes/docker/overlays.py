@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 READABLE = 0o444
 
 REFUSALS = ("mount overlay:", "mounting volume")
-"""Parts of the error messages of Docker and of Podman. Paths of Docker's own files contain `overlay2`."""
+"""Parts of the error messages of Docker and of Podman. `overlay` alone also occurs in paths of Docker's own files."""
 
 
 def make_readable(folder: Path) -> None:
@@ -60,7 +60,7 @@ class Overlays:
         self._client = client
         self._are_supported = True
         self._only_read_only = is_podman(client)
-        """Podman unmounts an overlay with its container's end: what the container wrote could not be copied out."""
+        """Podman unmounts an overlay when its container ends, so the container's changes could not be copied out."""
 
     def divide(self, inputs: Sequence[Input]) -> tuple[list[Input], list[Input]]:
         """Return the inputs to overlay, which become readable for all users, and the inputs to copy."""

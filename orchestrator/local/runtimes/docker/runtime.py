@@ -78,7 +78,7 @@ class DockerRuntime:
 
     @functools.cached_property
     def machine_address(self) -> str:
-        """The bridge's address on this machine. Docker Desktop, in a virtual machine, has a name for this machine."""
+        """The address of this machine for containers: the bridge's address, or the name that Docker Desktop defines."""
         if "Docker Desktop" in self._info["OperatingSystem"]:
             return DESKTOP_HOST
         bridge = self._client.networks.get("bridge").attrs["IPAM"]["Config"][0]
@@ -86,7 +86,7 @@ class DockerRuntime:
 
     @functools.cached_property
     def gets_address_later(self) -> bool:
-        """On Podman, the bridge and its address exist while a container uses them."""
+        """True on Podman, where the bridge and its address exist only while a container uses them."""
         return docker_engine.is_podman(self._client)
 
     def prepare(self, image: str) -> None:
@@ -199,18 +199,18 @@ class DockerRuntime:
 
     def remove(self, plan_name: str) -> None:
         deadline = time.monotonic() + REMOVE_TIMEOUT
-        while problem := retry_while_unreachable(lambda: self._try_remove(plan_name)):
+        while problem := retry_while_unreachable(lambda: self._try_remove_plan(plan_name)):
             if time.monotonic() > deadline:
                 message = f"the engine did not remove {plan_name} within {REMOVE_TIMEOUT:g} s: {problem}"
                 raise EngineUnreachableError(message)
             time.sleep(RETRY_DELAY)
 
-    def _try_remove(self, plan_name: str) -> str:
+    def _try_remove_plan(self, plan_name: str) -> str:
         """Return why an object of a plan is not removed; empty if all are removed."""
         containers, others = self._list_objects(self._labels.common_labels(plan_name))
         removals = [functools.partial(container.remove, force=True, v=True) for container in containers]
         removals += [functools.partial(item.remove) for item in others]
-        problems = list(map(_try_remove, removals))  # a list, so that each removal is tried
+        problems = list(map(_try_remove_object, removals))  # a list, so that each removal is tried
         return next(filter(None, problems), "")
 
     def _list_objects(self, labels: Mapping[str, str]) -> tuple[Sequence[Container], Sequence[Volume | Network]]:
@@ -250,10 +250,10 @@ def _connector(host: Container, guard: Container | None) -> Connect:
     return functools.partial(connect_unguarded, host, int(host.labels[PORT_LABEL] or 0))
 
 
-def _try_remove(removal: Callable[[], None]) -> str:
+def _try_remove_object(removal: Callable[[], None]) -> str:
     """Return why the engine's object is not removed; empty if it is.
 
-    A reason is that the object, or a container that uses it, is being removed. Podman's status is then 500.
+    For example, the object or a container that uses it is already being removed. Podman then answers 500.
     """
     try:
         removal()

@@ -27,8 +27,8 @@ _CLOSED = (BrokenPipeError, ConnectionResetError, ssl.SSLEOFError)
 class TunnelSocket(socket.socket):
     """The caller's end of a tunnel.
 
-    If the tunnel breaks, the end of the data is an error. Otherwise, a truncated response without a length would look
-    complete: a pair of Unix sockets cannot be reset.
+    If the tunnel breaks, the end of the data is an error. Without this error, a truncated response without a length
+    would look complete, because one end of a pair of Unix sockets cannot reset the other end.
     """
 
     is_complete = False

@@ -1,4 +1,4 @@
-"""Command lines of hosts: the image's entry point, or the request's with its paths translated."""
+"""Command lines of hosts: the image's entry point, or the request's entry point with translated paths."""
 
 import re
 import shutil

@@ -59,10 +59,8 @@ class Environment:
         if not (packages / "pip").is_dir():
             return self
         python = layered_environment.create(folder, [str(packages)])
-        for name in (
-            "pip",
-            "pip3",
-        ):  # the programs of the environment below would change it; -P: without the current folder
+        # The pip programs of the environment below would install into that environment. -P ignores the current folder.
+        for name in ("pip", "pip3"):
             program = folder / "bin" / name
             program.write_text(f'#!/bin/sh\nexec {shlex.quote(str(python))} -P -m pip "$@"\n', encoding="utf-8")
             program.chmod(0o755)
@@ -95,7 +93,7 @@ class Environments:
         return environment
 
     def remove_incomplete(self) -> None:
-        """Remove the incomplete environments of a killed server, whose installers end with it."""
+        """Remove the incomplete environments that a killed server left. Its installers have ended with it."""
         for folder in [path for path in self._folder.glob("*") if path.is_dir()]:
             with locked_file(folder.with_suffix(".lock")):
                 if not (folder / COMPLETE_MARKER).exists():

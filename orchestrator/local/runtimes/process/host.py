@@ -18,7 +18,7 @@ from microjobs_orchestrator.local.trees import Tree
 
 KILLED = 128 + 9
 POLL_SECONDS = 0.02
-"""Seconds between two attempts to open a pipe. Only a blocking call could wait for a reader."""
+"""Seconds between two attempts to open a pipe: a call that does not block cannot wait for a reader."""
 
 
 class ProcessHost:

@@ -47,8 +47,8 @@ class ManagedProcess:
         environment: the whole environment. TMPDIR and the variables of `scratch` are added to it: they name a
             temporary folder that is removed when the program ends.
         log: the file for the program's output.
-        cpus: the CPUs that the program may use; none: all.
-        root: the folder that the program sees as the contract's root, if the kernel allows it; None: no such folder.
+        cpus: the CPUs that the program may use; all of them if this is empty.
+        root: the folder that the program sees as the contract's root, if the kernel allows it; None if it needs none.
         inherited_files: file descriptors that stay open until the last process of the program has ended.
     """
 

@@ -15,8 +15,8 @@ from pathlib import Path
 from microjobs_orchestrator.local.package_settings import find_certificates, find_package_folder, hide_password
 
 SOURCE_ONLY = frozenset({"sagemaker-training"})
-"""Packages that are published as source only and need a compiler. Script mode needs this one; without it,
-`microjobs.script_mode` raises an error that explains it."""
+"""Packages that are published as source only and need a compiler. Script mode needs `sagemaker-training`.
+Without it, `microjobs.script_mode` raises an error with an explanation."""
 
 TORCH_INDEX_URL = "https://download.pytorch.org/whl/cpu"
 

@@ -1,9 +1,10 @@
 """Runs one program, and exits with the program's exit code: `python -I -S process_shim.py LOG SCRATCH CPUS FOLDER PATH
 COMMAND…`. The program sees FOLDER at PATH too, if the kernel allows mount namespaces.
 
-Each line of output is written to the log, after the time when it was read, in microseconds. A `+` after the time marks
-the beginning of a very long line, which continues after a carriage return in the next line of the log. After each write
-to the log the shim writes a byte to stdout, so that the server need not poll the log.
+Each line of the log has the time at which a line of output was read, in microseconds, and the line. A very long line of
+output is split, after a carriage return if it has one. In this case, a `+` after the time means that the next line of
+the log continues the line. After each write to the log the shim writes a byte to stdout, so that the server need not
+poll the log.
 
 A number on stdin ends the program: the shim sends SIGTERM, and SIGKILL after that many seconds. When stdin closes, the
 server is gone, so the program ends too. As in a container, no process that the program started outlives it.
@@ -262,10 +263,10 @@ def _unshare_mounts() -> None:
 
 
 def _make_mount_point(path: Path) -> None:
-    """Replace the parent folder of a missing path by a copy of mounts and links that also has the path."""
+    """Mount a copy of a missing path's parent over the parent: its entries as mounts and links, and the path itself."""
     parent = path.parent
-    # The original folder is reached through a descriptor. A mount of it elsewhere would show the program, and a
-    # program that empties the place of the mount, all files of the machine's folder.
+    # The original folder is read through a descriptor. If it were mounted at another path, the program could read all
+    # files of the machine's folder at that path, and could delete them by emptying that path.
     original = os.open(parent, os.O_RDONLY | os.O_DIRECTORY)
     try:
         _mount("none", str(parent), "tmpfs", 0)

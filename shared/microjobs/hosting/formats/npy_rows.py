@@ -40,8 +40,8 @@ def encode_npy(array: Numbers) -> bytes:
 
 
 def _read_array(body: bytes, parse_header: Callable[[bytes], Header]) -> Numbers:
-    size = body[8:10] if body[6:7] == b"\1" else body[8:12]
-    start = 8 + len(size) + int.from_bytes(size, "little")
+    header_length = body[8:10] if body[6:7] == b"\1" else body[8:12]
+    start = 8 + len(header_length) + int.from_bytes(header_length, "little")
     shape, fortran, dtype = parse_header(body[: min(start, 12 + MAX_HEADER_CHARACTERS)])
     missing = start + math.prod(shape) * dtype.itemsize - len(body)
     if missing:

@@ -64,7 +64,7 @@ def _csv_to_numpy(string_like: str, dtype: DTypeLike | None = None) -> Any:
 
 
 def _parse_plain_csv(text: str) -> Any:
-    """Return the array of genfromtxt, ten times faster, if all numbers are integers or all are decimals; else None."""
+    """Return genfromtxt's array, but ten times faster, if all numbers are integers or all are decimals; else None."""
     lines = text.strip("\r\n")
     if NOT_PLAIN_NUMBERS.search(lines):
         return None

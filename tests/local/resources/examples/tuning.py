@@ -1,4 +1,4 @@
-"""Example of a tuning job. Its definition cannot name an entry point, so the trials run an image that trains."""
+"""Example of a tuning job. Its definition cannot name an entry point, so the trials run the image train-pytorch."""
 
 import io
 from typing import Any
