@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from microjobs_orchestrator.failures import UsageError
-from microjobs_orchestrator.local.config import FILE, ConfigError, load_section
+from microjobs_orchestrator.local.config import FILE, TYPE_NAMES, ConfigError, load_section
 from microjobs_orchestrator.push.destination import Destination
 
 ROLE_ARN_PATTERN = re.compile(r"arn:aws[\w-]*:iam::(?P<account>\d{12}):role/(?P<name>.+)")
@@ -112,8 +112,7 @@ def _parse_setting(path: Path, name: str, value: Any) -> Any:
     if isinstance(defaults[name], tuple):
         value = tuple(value) if isinstance(value, list) else value
     if type(value) is not type(defaults[name]):
-        expected = "a list" if isinstance(defaults[name], tuple) else f"like {defaults[name]!r}"
-        raise ConfigError(f"{path}: {name} must be {expected}, not {value!r}")
+        raise ConfigError(f"{path}: {name} must be {TYPE_NAMES[type(defaults[name])]}, not {value!r}")
     _check_items(path, name, value)
     return value
 

@@ -37,6 +37,18 @@ URL = re.compile(r"https?://[^/?#\s@]+(/[^?#\s]*)?")
 """Address of another emulator."""
 
 
+TYPE_NAMES = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    str: "a string",
+    list: "a list",
+    tuple: "a list",
+    dict: "a table",
+}
+"""How errors name the type of a setting, by the type of its default."""
+
+
 class ConfigError(UsageError):
     """The file or a flag is invalid. The message states the remedy."""
 
@@ -91,7 +103,7 @@ def load(path: Path = FILE) -> Config:
         if name not in defaults:
             raise ConfigError(f"{path}: [local] has no setting {name!r}; the settings are {', '.join(defaults)}")
         if type(value) is not type(defaults[name]):
-            raise ConfigError(f"{path}: {name} must have the same type as {defaults[name]!r}, not {value!r}")
+            raise ConfigError(f"{path}: {name} must be {TYPE_NAMES[type(defaults[name])]}, not {value!r}")
     try:
         return merge_flags(Config(**table))
     except ConfigError as error:

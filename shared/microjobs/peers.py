@@ -198,7 +198,7 @@ def call(address: tuple[str, int], secret: bytes, claim: Claim, seconds: float =
     except BaseException as error:
         sock.close()
         if isinstance(error, EOFError):
-            raise UntrustedError("it closed the connection during the handshake") from error
+            raise UntrustedError("the other side closed the connection during the handshake") from error
         raise
 
 
@@ -211,7 +211,7 @@ def _shake_hands(sock: socket.socket, secret: bytes, claim: Claim, deadline: flo
     sock.sendall(_mac(secret, b"proof", transcript))
     connection = Connection(sock, secret, transcript, is_caller=True)
     if connection.unwrap(_read(sock, WELCOME_BYTES, time.monotonic() + WELCOME_SECONDS)) != [b""]:
-        raise UntrustedError("it sent an invalid response at the end of the handshake")
+        raise UntrustedError("the other side sent an invalid response at the end of the handshake")
     sock.settimeout(None)
     return connection
 

@@ -148,12 +148,6 @@ def test_undeletable_endpoint_raises(
         stopping.delete_endpoint(start_run(aws, tmp_path, screen).backend, "stuck", print)
 
 
-def make_kept_note(name: str) -> str:
-    return (
-        f"{name} is kept, and may cost money until it ends: run `microjobs stop {name} --on aws` to stop or delete it"
-    )
-
-
 def test_kept_job_and_endpoint_are_named(aws: Aws, tmp_path: Path, screen: io.StringIO) -> None:
     aws.on_describe = press_ctrl_c_at("endpoint")
     run = start_run(aws, tmp_path, screen, keep=True)

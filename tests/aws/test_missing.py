@@ -84,7 +84,7 @@ def test_profile_of_the_file_that_does_not_exist_is_named(
         (b"[awz]\nregion = 'us-east-1'\n", "'awz' is not one of the tables [local] and [aws]"),
         (b"aws = 'us-east-1'\n", "'aws' is not one of the tables [local] and [aws]"),
         (b"[aws]\nregions = 'us-east-1'\n", "[aws] has no setting 'regions'"),
-        (b"[aws]\nregion = 1\n", "region must be like '', not 1"),
+        (b"[aws]\nregion = 1\n", "region must be a string, not 1"),
         (b"[aws]\nsubnets = [1]\n", "every item of subnets must be a string, not 1"),
         (b"[aws.tags]\nteam = 1\n", "every item of tags must be a string, not 1"),
         (b"[aws.prices]\n'ml.m5.large' = 'cheap'\n", "every item of prices must be a number, not 'cheap'"),

@@ -55,7 +55,7 @@ def test_missing_file_gives_defaults(tmp_path: Path) -> None:
     ("line", "output"),
     [
         ("spots = true", "no setting 'spots'"),
-        ('spot = "yes"', "spot must be like False, not 'yes'"),
+        ('spot = "yes"', "spot must be true or false, not 'yes'"),
         ('subnets = "subnet-1"', "subnets must be a list"),
         ("spot", "not valid TOML"),
     ],

@@ -254,7 +254,7 @@ def test_axis_has_round_ticks_within_its_range(values: list[float]) -> None:
     assert f"{ticks[1] - ticks[0]:.3e}".partition("e")[0] in ("1.000", "2.000", "5.000")
 
 
-def test_paths_below_the_current_folder_are__relative(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_paths_below_the_current_folder_are_relative(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert shorten_path(tmp_path / "runs" / "report.html") == "runs/report.html"
     assert shorten_path(Path("/elsewhere/report.html")) == "/elsewhere/report.html"

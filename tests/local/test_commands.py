@@ -153,7 +153,8 @@ def test_tilde_in_home_is_expanded(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     [
         ("[local", "is not valid TOML"),
         ("[local]\nprot = 1\n", "has no setting 'prot'; the settings are port"),
-        ("[local]\nport = '1'\n", "port must have the same type as 4577, not '1'"),
+        ("[local]\nport = '1'\n", "port must be a whole number, not '1'"),
+        ("[local]\nhost_names = 'a'\n", "host_names must be a list, not 'a'"),
         ("[local]\nruntime = 'podman'\n", "runtime 'podman' is unknown: choose one of auto, docker, process"),
     ],
 )

@@ -222,10 +222,6 @@ HOOKS = (
 )
 
 
-def _headers(**names: str) -> dict[str, str]:
-    return {name.replace("_", "-"): value for name, value in names.items()}
-
-
 def _defaults() -> Iterable[tuple[str, Program]]:
     for name, expression in PREDICTIONS.items():
         code = f"{MODEL}def predict_fn(data, model):\n    return {expression}\n"
