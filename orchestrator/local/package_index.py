@@ -28,6 +28,7 @@ from microjobs.files import write_text
 from microjobs_orchestrator.local.package_settings import choose_certificates, hide_password
 from microjobs_orchestrator.local.runtimes.base import CannotRunError
 from microjobs_orchestrator.local.space import FreeSpace
+from microjobs_orchestrator.local.trees import discard
 
 logger = logging.getLogger(__name__)
 
@@ -97,6 +98,7 @@ class PackageIndex:
 
     def __init__(self, folder: Path, environ: Mapping[str, str] = os.environ) -> None:
         self._folder = folder
+        self._partial_files = folder / "partial"
         self._url = (environ.get("INDEX_URL") or environ.get("PIP_INDEX_URL") or DEFAULT_INDEX).rstrip("/")
         self._verify = choose_certificates(environ)
         self._paused_until = 0.0
@@ -104,8 +106,7 @@ class PackageIndex:
 
     def remove_partial_files(self) -> None:
         """Remove the incomplete downloads of a killed server. No other server may use the folder."""
-        for partial in self._folder.glob("files/*/.*"):
-            partial.unlink()
+        discard(self._partial_files)
 
     @property
     def name(self) -> str:
@@ -153,7 +154,8 @@ class PackageIndex:
         if path.is_file():
             return path
         response = self._get(source.url + (METADATA if is_metadata else ""), {"Accept-Encoding": "identity"})
-        path.parent.mkdir(parents=True, exist_ok=True)
+        for new_folder in (path.parent, self._partial_files):
+            new_folder.mkdir(parents=True, exist_ok=True)
         space = FreeSpace(path.parent, "Package download")
         try:
             space.reserve(name, int(response.headers.get("Content-Length") or 0))
@@ -199,7 +201,7 @@ class PackageIndex:
         """
         digest = hashlib.sha256()
         # Several jobs may download the same file at the same time, so the name of the partial file is unique.
-        with contextlib.closing(response), NamedTemporaryFile(dir=path.parent, prefix=".", delete=False) as partial:
+        with contextlib.closing(response), NamedTemporaryFile(dir=self._partial_files, delete=False) as partial:
             try:
                 for chunk in response.iter_content(BLOCK_BYTES):
                     space.check(path.name)

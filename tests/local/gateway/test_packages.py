@@ -56,7 +56,8 @@ def get(address: str, path: str, password: str = TOKEN, method: str = "GET") -> 
 
 
 def list_cached_files(folder: Path) -> list[Path]:
-    return [path for path in (folder / "cache" / "files").rglob("*") if path.is_file()]
+    folders = (folder / "cache" / "files", folder / "cache" / "partial")
+    return [path for part in folders for path in part.rglob("*") if path.is_file()]
 
 
 def install(address: str, folder: Path) -> subprocess.CompletedProcess[str]:
@@ -221,19 +222,25 @@ def test_incomplete_files_of_a_killed_server_are_removed(upstream: Upstream, tmp
     index = PackageIndex(tmp_path / "cache", {"INDEX_URL": upstream.url})
     list(index.open("tiny", WHEEL_NAME))  # type: ignore[arg-type]  # a generator
     (complete,) = list_cached_files(tmp_path)
-    (complete.parent / ".partial").touch()
+    folder, unrelated = tmp_path / "cache" / "partial", tmp_path / "unrelated"
+    (folder / "file").touch()
+    unrelated.mkdir()
+    (unrelated / ".file").touch()
+    (folder / "link").symlink_to(unrelated)
+    (tmp_path / "cache" / "files" / "link").symlink_to(unrelated)
     index.remove_partial_files()
-    assert list_cached_files(tmp_path) == [complete]
+    assert (list_cached_files(tmp_path), folder.exists()) == ([complete], False)
+    assert (unrelated / ".file").exists()
 
 
 def test_file_is_on_the_disk_before_it_has_its_name(
     upstream: Upstream, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A power failure leaves no damaged file."""
-    names: list[str] = []
-    monkeypatch.setattr(os, "fsync", lambda number: names.append(Path(f"/proc/self/fd/{number}").readlink().name))
+    folders: list[Path] = []
+    monkeypatch.setattr(os, "fsync", lambda number: folders.append(Path(f"/proc/self/fd/{number}").readlink().parent))
     list(PackageIndex(tmp_path / "cache", {"INDEX_URL": upstream.url}).open("tiny", WHEEL_NAME))  # type: ignore[arg-type]
-    assert [name[0] for name in names] == ["."]
+    assert folders == [tmp_path / "cache" / "partial"]
 
 
 def test_file_with_another_hash_is_neither_complete_nor_cached(
