@@ -75,8 +75,10 @@ class Writer:
     def write(self, data: bytes) -> int:
         """Send what the socket accepts. Wait for the client if more than MAX_UNSENT_BYTES are left."""
         self._unsent += data
-        if not self.try_send() and len(self._unsent) > MAX_UNSENT_BYTES:
+        if len(self._unsent) > MAX_UNSENT_BYTES:
             self.send()
+        else:
+            self.try_send()
         return len(data)
 
     def send(self) -> None:

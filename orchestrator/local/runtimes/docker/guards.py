@@ -70,6 +70,7 @@ class Guards:
 
     def __init__(self, client: docker.DockerClient, image: str = "") -> None:
         self._client = client
+        self._log_config = log_config(client)
         self._image_name = image or os.environ.get(IMAGE_VARIABLE, "")
         if self._image_name == GUARDS_DISABLED:
             logger.warning(
@@ -105,7 +106,7 @@ class Guards:
             security_opt=["no-new-privileges"],
             mem_limit=MEMORY_BYTES,
             healthcheck={"test": ["NONE"]},
-            log_config=log_config(self._client),
+            log_config=self._log_config,
             **options,
         )
         package = Path(guard.__file__).parent
