@@ -12,7 +12,7 @@ from microjobs_orchestrator.failures import LauncherError
 from microjobs_orchestrator.library.local_server import LocalServer
 from microjobs_orchestrator.local.kinds import Kind, all_kinds
 
-POLL_SECONDS = 0.05
+POLL_INTERVAL = 0.05
 TIMEOUT_SECONDS = 180.0
 """A job that ignores SIGTERM is killed after a grace period of 120 s; then its outputs are stored."""
 
@@ -74,7 +74,7 @@ def _delete(sagemaker: Any, kind: Kind, name: str) -> None:
 
 
 def _poll(sagemaker: Any, kind: Kind, name: str) -> Iterator[Mapping[str, Any]]:
-    """Yield the description of a resource again and again, until it does not exist."""
+    """Yield the present description of a resource repeatedly, until the resource does not exist."""
     describe, deadline = getattr(sagemaker, _method(kind, "Describe")), time.monotonic() + TIMEOUT_SECONDS
     while time.monotonic() < deadline:
         try:
@@ -83,7 +83,7 @@ def _poll(sagemaker: Any, kind: Kind, name: str) -> Iterator[Mapping[str, Any]]:
             if "Could not find" in str(error):
                 return
             raise
-        time.sleep(POLL_SECONDS)
+        time.sleep(POLL_INTERVAL)
     raise LauncherError(f"{kind.words} {name} was not removed within {TIMEOUT_SECONDS:g} s: see the server's log")
 
 

@@ -22,7 +22,7 @@ from microjobs.network import DASK_PORT, Network
 if TYPE_CHECKING:
     from distributed import Scheduler, Security
 
-POLL_SECONDS = 0.01
+POLL_INTERVAL = 0.01
 CONNECT_SECONDS = 60
 """Time for which a worker tries to connect to the scheduler."""
 STATUS_SECONDS = 0.1
@@ -132,7 +132,7 @@ async def serve_scheduler(settings: ClusterSettings, announce: Callable[[str], N
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, is_stopping.set)
         announce(scheduler.address)
         while not _is_complete(scheduler, settings.resources):
-            await asyncio.sleep(POLL_SECONDS)
+            await asyncio.sleep(POLL_INTERVAL)
         announce(scheduler.address)
         await asyncio.wait(
             [asyncio.create_task(is_stopping.wait()), asyncio.create_task(scheduler.finished())],
@@ -157,7 +157,7 @@ async def serve_worker(settings: ClusterSettings, scheduler_url: str, number: in
         await asyncio.sleep(STATUS_SECONDS)
     try:
         await asyncio.wait_for(worker.finished(), CLOSE_SECONDS)
-    except TimeoutError:  # a task is still running, whose result nobody needs; a normal exit would wait for its thread
+    except TimeoutError:  # a task is still running; its result is not needed, and a normal exit would wait for it
         os._exit(EXIT_OK)
 
 

@@ -27,7 +27,7 @@ from microjobs.script_mode import Tail, format_reason
 from microjobs.stopping import StopRequest, stop_request
 
 STOPPING = (signal.SIGTERM, signal.SIGINT)
-POLL_SECONDS = 0.02
+POLL_INTERVAL = 0.02
 START_SECONDS = 120.0
 """Time limit for the connections of all workers, after all hosts have joined."""
 CLOSE_SECONDS = 10.0
@@ -76,7 +76,7 @@ class Servers:
             HostError: a server failed, or the workers of all hosts did not connect in time.
         """
         deadline = time.monotonic() + START_SECONDS
-        while not self._announcements.poll(POLL_SECONDS):
+        while not self._announcements.poll(POLL_INTERVAL):
             self.check()
             if stop:
                 return None
@@ -103,7 +103,7 @@ class Servers:
             scheduler.terminate()
         deadline = time.monotonic() + CLOSE_SECONDS
         while not self.have_ended() and time.monotonic() < deadline:
-            time.sleep(POLL_SECONDS)
+            time.sleep(POLL_INTERVAL)
 
     def kill(self) -> None:
         for process in self._processes.values():
@@ -146,7 +146,7 @@ class Command:
             if stop.signal_number is not None and not self._is_stopped:
                 self._is_stopped = True
                 self._process.send_signal(stop.signal_number)
-            time.sleep(POLL_SECONDS)
+            time.sleep(POLL_INTERVAL)
         stderr = self._tail.read()
         if code != 0 and not self._is_stopped:
             servers.check()  # a worker that failed is a more probable cause
@@ -180,7 +180,7 @@ def _run(command: Sequence[str], variables: Mapping[str, str], stop: StopRequest
         servers.start_workers(settings.scheduler_url(), count)
         # A stop request ends the user's command, which ends the cluster.
         while not servers.have_ended():
-            time.sleep(POLL_SECONDS)
+            time.sleep(POLL_INTERVAL)
             servers.check()
         return EXIT_OK
     finally:

@@ -17,7 +17,7 @@ from microjobs_orchestrator.local.runtimes.process.managed_process import Manage
 from microjobs_orchestrator.local.trees import Tree
 
 KILLED = 128 + 9
-POLL_SECONDS = 0.02
+POLL_INTERVAL = 0.02
 """Seconds between two attempts to open a pipe: a call that does not block cannot wait for a reader."""
 
 
@@ -76,7 +76,7 @@ def fill_pipe(path: Path, has_ended: Callable[[], bool], chunks: Iterable[bytes]
     while (descriptor := _open_writer(path)) is None:
         if has_ended():
             return False
-        time.sleep(POLL_SECONDS)
+        time.sleep(POLL_INTERVAL)
     os.set_blocking(descriptor, True)
     # A broken pipe: the reader has closed it, or has ended.
     with contextlib.suppress(BrokenPipeError), open(descriptor, "wb") as file:  # noqa: PTH123  a descriptor

@@ -47,7 +47,7 @@ LOCK_FILE = "lock"
 MAX_PID_DIGITS = 9
 END_SECONDS = 20.0
 """Time for the hosts of a killed server to end. They need less: see `process_shim.ORPHAN_GRACE_SECONDS`."""
-POLL_SECONDS = 0.05
+POLL_INTERVAL = 0.05
 
 
 class ProcessRuntime:
@@ -204,7 +204,7 @@ def _wait_for_end(lock: Path) -> None:
             if shim.isdigit() and int(shim) > 1:
                 with contextlib.suppress(OSError):
                     os.kill(int(shim), signal.SIGCONT)
-            time.sleep(POLL_SECONDS)
+            time.sleep(POLL_INTERVAL)
 
 
 def _is_free(lock: int) -> bool:
