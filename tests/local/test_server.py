@@ -154,7 +154,7 @@ def test_only_the_owner_can_access_the_home(tmp_path: Path) -> None:
 
 def test_incomplete_packages_are_removed_at_the_start(tmp_path: Path) -> None:
     home = Home(tmp_path / "home")
-    partial = home.packages / "files" / "hash" / ".partial"
+    partial = home.packages / "partial" / "tmp1"
     partial.parent.mkdir(parents=True)
     partial.touch()
     with running_server(home.root, runtime="process"):
