@@ -183,6 +183,11 @@ class State:
             )
             return self.get(kind, name, version)
 
+    def set_owner(self, kind: str, name: str, owner: Owner) -> None:
+        """Set the owner of a resource that the owner requested with an ordinary Create request."""
+        change = "UPDATE resources SET owner_kind = ?, owner_name = ? WHERE kind = ? AND name = ? AND version = 0"
+        self._database.change(change, (*owner, kind, name))
+
     def delete(self, kind: str, name: str, created: float | None = None, version: int = 0) -> bool:
         """Delete a resource and its tags. Return False if it does not exist, or its creation time is not `created`."""
         with self._transaction() as database:

@@ -14,9 +14,9 @@ from microjobs_orchestrator.aws import complete
 from microjobs_orchestrator.aws.backend import make_request_context
 from microjobs_orchestrator.aws.settings import Settings
 from microjobs_orchestrator.dry_run import format_requests
-from microjobs_orchestrator.local.gateway.validation import validate
 from microjobs_orchestrator.local.kinds import Kind, all_kinds
 from microjobs_orchestrator.local.parity.table import refuse
+from microjobs_orchestrator.local.protocols.validation import validate
 from microjobs_orchestrator.runs.backend import RequestContext
 from microjobs_orchestrator.runs.planned import PlannedRequest, RunContext
 from microjobs_orchestrator.workflows import housing, straight_line

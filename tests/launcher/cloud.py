@@ -18,7 +18,7 @@ from botocore.response import StreamingBody
 
 from microjobs_orchestrator.images import local_image_name
 from microjobs_orchestrator.local.errors import ServiceError
-from microjobs_orchestrator.local.gateway.validation import validate
+from microjobs_orchestrator.local.protocols.validation import validate
 from microjobs_orchestrator.runs.backend import Backend
 
 TEST_ROWS = 12

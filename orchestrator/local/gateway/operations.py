@@ -14,10 +14,10 @@ from microjobs_orchestrator.local.gateway.exchange import (
     Interceptor,
     OwnOperations,
 )
-from microjobs_orchestrator.local.gateway.validation import validate
 from microjobs_orchestrator.local.parity.table import refuse
 from microjobs_orchestrator.local.protocols.answer import Answer
 from microjobs_orchestrator.local.protocols.models import operation_model
+from microjobs_orchestrator.local.protocols.validation import validate
 
 VALIDATION_CODES: Mapping[str, str] = {"s3": "InvalidArgument", "sagemaker-runtime": "ValidationError"}
 """Error codes of malformed and invalid requests, where a service has one code for both."""

@@ -19,9 +19,9 @@ from hypothesis import strategies as st
 from microjobs.archives import unpack as unpack_model
 from microjobs.errors import UserError
 from microjobs_orchestrator.local.errors import ServiceError
-from microjobs_orchestrator.local.gateway.validation import validate
 from microjobs_orchestrator.local.home import Home
 from microjobs_orchestrator.local.protocols.models import operation_model
+from microjobs_orchestrator.local.protocols.validation import validate
 from microjobs_orchestrator.local.runtimes.archives import unpack
 from microjobs_orchestrator.local.runtimes.base import CannotRunError
 from microjobs_orchestrator.local.runtimes.process.environments import Environments

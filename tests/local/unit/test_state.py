@@ -251,3 +251,9 @@ def test_row_with_damaged_text_does_not_hide_other_rows(tmp_path: Path, state: S
     assert [record.name for record in state.find_in_statuses(KIND, ["InProgress"])] == ["a", "z"]
     with closing(sqlite3.connect(tmp_path / "state.db")) as database:
         assert database.execute("SELECT count(*) FROM broken").fetchall() == [(1,)]
+
+
+def test_owner_is_set_later(state: State) -> None:
+    add(state, "a")
+    state.set_owner(KIND, "a", TUNING)
+    assert [record.name for record in state.find(Query(KIND, owner=TUNING))] == ["a"]

@@ -5,10 +5,10 @@ from typing import Any
 import pytest
 
 from microjobs_orchestrator.local.errors import ServiceError, ValidationError
-from microjobs_orchestrator.local.gateway import validation
-from microjobs_orchestrator.local.gateway.validation import compile_pattern, validate
 from microjobs_orchestrator.local.parity.table import SAGEMAKER
+from microjobs_orchestrator.local.protocols import validation
 from microjobs_orchestrator.local.protocols.models import operation_model, service_model
+from microjobs_orchestrator.local.protocols.validation import compile_pattern, validate
 
 MODEL = operation_model("sagemaker", "CreateModel")
 TRAINING = operation_model("sagemaker", "CreateTrainingJob")
