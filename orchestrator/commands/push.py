@@ -10,9 +10,9 @@ from microjobs_orchestrator.aws import settings
 from microjobs_orchestrator.aws.backend import add_region, find_credentials_problems
 from microjobs_orchestrator.commands import completion
 from microjobs_orchestrator.local.home import Home
-from microjobs_orchestrator.push import ecr
 from microjobs_orchestrator.push.destination import Destination
 from microjobs_orchestrator.push.push import PushOptions, push
+from microjobs_orchestrator.registry_logins import parse_ecr_region
 
 EXAMPLES = """examples:
   microjobs push
@@ -50,7 +50,7 @@ def read_options(options: argparse.Namespace) -> PushOptions:
     images.select_jobs(options.jobs, options.variant)  # reports a wrong name even without an account
     registry = options.registry or defaults.registry or None
     region, profile = options.region, options.profile
-    host_region = ecr.parse_region(Destination.parse(registry).host) if registry else None
+    host_region = parse_ecr_region(Destination.parse(registry).host) if registry else None
     if registry is None or host_region:
         profile = profile or defaults.profile
         region = region or host_region or defaults.region

@@ -1,31 +1,13 @@
-"""Login for a registry, in memory only."""
+"""Login for the registry of a push."""
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 
 from microjobs_orchestrator.failures import UsageError
+from microjobs_orchestrator.registry_logins import Credentials, read_docker_login
 
 USER = "MICROJOBS_REGISTRY_USER"
 PASSWORD = "MICROJOBS_REGISTRY_PASSWORD"  # noqa: S105 - a variable's name
-
-
-@dataclass(frozen=True)
-class Credentials:
-    """A user and a password, or an identity token that replaces both."""
-
-    user: str = ""
-    password: str = field(default="", repr=False)
-    identity_token: str = field(default="", repr=False)
-
-    def auth_config(self) -> dict[str, str]:
-        """Return the login as the engine's API takes it.
-
-        https://docs.docker.com/reference/api/engine/version/v1.45/#section/Authentication
-        """
-        if self.identity_token:
-            return {"identitytoken": self.identity_token}
-        return {"username": self.user, "password": self.password}
 
 
 def read_credentials(host: str, environ: Mapping[str, str] = os.environ) -> Credentials | None:
@@ -35,8 +17,6 @@ def read_credentials(host: str, environ: Mapping[str, str] = os.environ) -> Cred
         UsageError: only one of the two variables is set.
         docker.errors.DockerException: the credential helper of the settings fails.
     """
-    from docker.auth import load_config
-
     user, password = environ.get(USER), environ.get(PASSWORD)
     if user and password:
         return Credentials(user, password)
@@ -44,8 +24,4 @@ def read_credentials(host: str, environ: Mapping[str, str] = os.environ) -> Cred
         raise UsageError(
             f"only {USER if user else PASSWORD} is set: also set {PASSWORD if user else USER}, or unset both"
         )
-    # A credential helper returns capitalised keys (`Username`), and a settings file has lower-case keys.
-    login = {key.lower(): value for key, value in (load_config().resolve_authconfig(host) or {}).items()}
-    if not (login.get("identitytoken") or login.get("username")):
-        return None
-    return Credentials(login.get("username", ""), login.get("password", ""), login.get("identitytoken", ""))
+    return read_docker_login(host)

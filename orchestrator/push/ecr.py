@@ -1,24 +1,14 @@
-"""Amazon ECR: repositories, and the login token, which is valid for twelve hours."""
+"""Repositories of Amazon ECR."""
 
-import base64
 import json
-import re
 from contextlib import suppress
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
-
-import boto3
 
 from microjobs_orchestrator.failures import UsageError
-from microjobs_orchestrator.push.credentials import Credentials
+from microjobs_orchestrator.registry_logins import ECR_HOST
 
 if TYPE_CHECKING:
     from mypy_boto3_ecr import ECRClient
-
-# https://docs.aws.amazon.com/AmazonECR/latest/userguide/Registries.html
-_HOST = re.compile(
-    r"(?P<account>\d{12})\.dkr[.-]ecr(?:-fips)?\.(?P<region>[a-z0-9-]+)\.(?:amazonaws\.com(?:\.cn)?|on\.aws)"
-)
 
 MAX_IMAGES = 50
 MAX_DIRTY_IMAGES = 10
@@ -48,31 +38,13 @@ LIFECYCLE_POLICY = json.dumps(
 """The lifecycle policy of a new repository: ECR deletes the oldest images above these limits."""
 
 
-def parse_region(host: str) -> str | None:
-    """Return the region of an ECR registry, or None for any other registry."""
-    match = _HOST.fullmatch(host)
-    return match["region"] if match else None
-
-
-def connect(region: str | None, profile: str | None) -> "ECRClient":
-    """Return a client. If the region or the profile is None, boto3 chooses it."""
-    return boto3.Session(profile_name=profile, region_name=region).client("ecr")
-
-
-def log_in(client: "ECRClient") -> tuple[str, Credentials]:
-    """Request a login token, which is kept in memory only. Return the host of the account's registry and the login."""
-    (data,) = client.get_authorization_token()["authorizationData"]
-    user, _, password = base64.b64decode(data["authorizationToken"]).decode().partition(":")
-    return urlsplit(data["proxyEndpoint"]).netloc, Credentials(user, password)
-
-
 def check_account(registry: str, own_registry: str) -> None:
     """Check that a registry belongs to the same account as the credentials' own registry.
 
     Raises:
         UsageError: it belongs to another account.
     """
-    target, own = _HOST.fullmatch(registry), _HOST.fullmatch(own_registry)
+    target, own = ECR_HOST.fullmatch(registry), ECR_HOST.fullmatch(own_registry)
     if target and own and target["account"] != own["account"]:
         raise UsageError(
             f"--registry {registry} belongs to account {target['account']}, but these credentials belong to account "

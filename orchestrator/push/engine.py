@@ -9,8 +9,8 @@ from docker.errors import ImageNotFound
 
 from microjobs_orchestrator.failures import LauncherError
 from microjobs_orchestrator.images import REVISION_LABEL, VARIANT_LABEL, local_image_name
-from microjobs_orchestrator.push.credentials import Credentials
 from microjobs_orchestrator.push.tags import Image, TaggedImage, format_arguments
+from microjobs_orchestrator.registry_logins import Credentials
 
 if TYPE_CHECKING:
     from docker import DockerClient

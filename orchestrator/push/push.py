@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from microjobs_orchestrator import docker_engine, images
+from microjobs_orchestrator import docker_engine, images, registry_logins
 from microjobs_orchestrator.failures import LauncherError, UsageError
 from microjobs_orchestrator.local.home import Home
 from microjobs_orchestrator.push import ecr, engine, pushed_images
@@ -82,15 +82,15 @@ def open_registry(options: PushOptions, jobs: Sequence[str], console: Console) -
         botocore.exceptions.ClientError, botocore.exceptions.BotoCoreError: ECR refuses a request, or does not answer.
     """
     target = Destination.parse(options.registry) if options.registry else None
-    region = ecr.parse_region(target.host) if target else options.region
+    region = registry_logins.parse_ecr_region(target.host) if target else options.region
     if target and region is None:
         if options.region or options.profile:
             raise UsageError(f"--region and --profile are for ECR, and {target.host} is not ECR: omit them")
         return Registry(target, read_credentials(target.host))
     if target and options.region not in (None, region):
         raise UsageError(f"--registry {target} is in {region}, not in {options.region}: omit --region")
-    with closing(ecr.connect(region, options.profile)) as client:
-        own_host, credentials = ecr.log_in(client)
+    with closing(registry_logins.connect_to_ecr(region, options.profile)) as client:
+        own_host, credentials = registry_logins.log_in_to_ecr(client)
         if target:
             ecr.check_account(target.host, own_host)
         destination = target or Destination(own_host)

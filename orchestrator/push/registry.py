@@ -14,9 +14,10 @@ import requests.utils
 from requests.auth import AuthBase, HTTPBasicAuth
 
 from microjobs_orchestrator.failures import LauncherError
-from microjobs_orchestrator.push.credentials import PASSWORD, USER, Credentials
+from microjobs_orchestrator.push.credentials import PASSWORD, USER
 from microjobs_orchestrator.push.destination import Destination
 from microjobs_orchestrator.push.tags import Image
+from microjobs_orchestrator.registry_logins import Credentials
 
 TIMEOUT_SECONDS = 30
 """Time limit for each answer of a registry."""

@@ -14,12 +14,14 @@ from botocore.stub import ANY, Stubber
 from moto import mock_aws
 from rich.console import Console
 
+from microjobs_orchestrator import registry_logins
 from microjobs_orchestrator.failures import UsageError
 from microjobs_orchestrator.local.home import Home
 from microjobs_orchestrator.push import ecr, pushed_images
 from microjobs_orchestrator.push.destination import Destination
 from microjobs_orchestrator.push.push import PushOptions, open_registry
-from tests.push.conftest import PASSWORD, Build, LocalRegistry, Microjobs
+from tests.push.conftest import Build, Microjobs
+from tests.registry import PASSWORD, LocalRegistry
 
 if TYPE_CHECKING:
     from mypy_boto3_ecr import ECRClient
@@ -35,7 +37,7 @@ def client(monkeypatch: pytest.MonkeyPatch) -> "Iterator[ECRClient]":
     for name in ("AWS_PROFILE", "AWS_ENDPOINT_URL"):
         monkeypatch.delenv(name, raising=False)
     with mock_aws():
-        client = ecr.connect("eu-west-1", None)
+        client = registry_logins.connect_to_ecr("eu-west-1", None)
         yield client
         client.close()
 
@@ -71,7 +73,7 @@ def test_repository_without_a_policy_is_deleted(client: "ECRClient", monkeypatch
 
 
 def test_token_contains_user_and_password(client: "ECRClient") -> None:
-    host, credentials = ecr.log_in(client)
+    host, credentials = registry_logins.log_in_to_ecr(client)
     assert host == "123456789012.dkr.ecr.eu-west-1.amazonaws.com"
     assert credentials.user == "AWS"
     assert credentials.password
@@ -89,7 +91,7 @@ def test_token_contains_user_and_password(client: "ECRClient") -> None:
     ],
 )
 def test_region_is_parsed_from_the_host(host: str, region: str | None) -> None:
-    assert ecr.parse_region(host) == region
+    assert registry_logins.parse_ecr_region(host) == region
 
 
 def test_registry_of_another_account_raises() -> None:
@@ -106,7 +108,7 @@ def test_no_repository_is_created_in_another_account() -> None:
     target = Destination("210987654321.dkr.ecr.eu-central-1.amazonaws.com")
     with pytest.raises(UsageError, match="belongs to account 210987654321"):
         open_registry(PushOptions(registry=str(target)), ["serve"], CONSOLE)
-    with closing(ecr.connect("eu-central-1", None)) as client:
+    with closing(registry_logins.connect_to_ecr("eu-central-1", None)) as client:
         assert client.describe_repositories()["repositories"] == []
 
 
@@ -115,7 +117,7 @@ def test_repositories_are_created_below_the_prefix() -> None:
     target = Destination.parse("123456789012.dkr.ecr.eu-central-1.amazonaws.com/team")
     registry = open_registry(PushOptions(registry=str(target)), ["serve", "train"], CONSOLE)
     assert registry.destination == target
-    with closing(ecr.connect("eu-central-1", None)) as client:
+    with closing(registry_logins.connect_to_ecr("eu-central-1", None)) as client:
         names = {str(item["repositoryName"]) for item in client.describe_repositories()["repositories"]}
     assert names == {"team/serve", "team/train"}
 
@@ -163,7 +165,9 @@ def test_push_creates_the_repository_and_logs_in_with_the_token(
     client, stub = make_stubbed_client(registry.host)
     (tmp_path / "config").write_text("[profile research]\naws_access_key_id = AKIA\naws_secret_access_key = secret\n")
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
-    monkeypatch.setattr(ecr, "connect", lambda region, profile: {("eu-west-1", "research"): client}[region, profile])
+    monkeypatch.setattr(
+        registry_logins, "connect_to_ecr", lambda region, profile: {("eu-west-1", "research"): client}[region, profile]
+    )
     with stub:
         assert microjobs("push", "serve", "--region", "eu-west-1", "--profile", "research") == 0
     stub.assert_no_pending_responses()

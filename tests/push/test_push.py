@@ -14,8 +14,9 @@ from microjobs_orchestrator.local.home import Home
 from microjobs_orchestrator.push import pushed_images
 from microjobs_orchestrator.push.destination import Destination
 from microjobs_orchestrator.push.engine import UploadProgress
-from tests.push.conftest import PASSWORD, Build, LocalRegistry, Microjobs, commit, git
+from tests.push.conftest import Build, Microjobs, commit, git
 from tests.push.proxy import Proxy
+from tests.registry import PASSWORD, LocalRegistry
 
 pytestmark = pytest.mark.engine
 

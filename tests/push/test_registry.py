@@ -15,11 +15,11 @@ import pytest
 
 from microjobs_orchestrator.failures import LauncherError, UsageError
 from microjobs_orchestrator.push import credentials
-from microjobs_orchestrator.push.credentials import Credentials
 from microjobs_orchestrator.push.destination import Destination
 from microjobs_orchestrator.push.push import find_manifest
 from microjobs_orchestrator.push.registry import Manifest, Registry, is_loopback
 from microjobs_orchestrator.push.tags import TaggedImage
+from microjobs_orchestrator.registry_logins import Credentials
 from tests.push.conftest import image
 
 PASSWORD_LOGIN = Credentials("anna", "secret")

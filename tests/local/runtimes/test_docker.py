@@ -48,9 +48,9 @@ def plan(tmp_path: Path, script: str, name: str = "job/a", image: str = "serve")
     [
         ("microjobs/serve:dev", "run `microjobs build serve`"),
         ("microjobs/train-pytorch:dev-cuda", "run `microjobs build train-pytorch --variant cuda`"),
-        ("microjobs/mine:dev", "run `docker pull microjobs/mine:dev`"),
+        ("microjobs/mine:dev", "log in (`docker login`) and start the job again"),
         ("example.com:5000/serve:1", "build it (`docker build --tag example.com:5000/serve:1 FOLDER`)"),
-        ("serve", "run `docker pull serve`"),
+        ("serve", "build it (`docker build --tag serve FOLDER`)"),
         (
             "683313688378.dkr.ecr.us-east-1.amazonaws.com/sagemaker-scikit-learn:0.23-1-cpu-py3",
             "start the server with --framework-images to run preprocess in its place, or build it",

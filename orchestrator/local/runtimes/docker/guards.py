@@ -25,7 +25,7 @@ from microjobs_orchestrator.local.guard.settings import READY_LINE, RELAY_PORT, 
 from microjobs_orchestrator.local.own_images import find_registry
 from microjobs_orchestrator.local.runtimes.archives import pack
 from microjobs_orchestrator.local.runtimes.base import CannotRunError, HostPlan, MachineFailedError, Plan
-from microjobs_orchestrator.local.runtimes.docker import images
+from microjobs_orchestrator.local.runtimes.docker import pulling
 from microjobs_orchestrator.local.runtimes.docker.engine import UNREACHABLE_ERRORS, follow_log, log_config
 from microjobs_orchestrator.local.runtimes.docker.log_frames import Lines
 from microjobs_orchestrator.local.runtimes.docker.tunnel import open_tunnel
@@ -126,7 +126,7 @@ class Guards:
             repository = f"{find_registry()}/"  # users' derived images also have the label
             project_images = [item for item in found if any(tag.startswith(repository) for tag in item["RepoTags"])]
             if not project_images:
-                return images.pull(self._client, base, MISSING_IMAGE_REMEDY)
+                return pulling.pull(self._client, base, MISSING_IMAGE_REMEDY)
             return self._client.images.get(min(project_images, key=lambda item: (item["Size"], item["Created"]))["Id"])
 
     def _list_images(self) -> Sequence[dict[str, Any]]:

@@ -1,28 +1,24 @@
 """Images of a Docker engine."""
 
-import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import docker
 from docker.errors import APIError
-from docker.models.images import Image as EngineImage
-from requests.exceptions import RequestException
 
 from microjobs_orchestrator import docker_engine
 from microjobs_orchestrator.local import framework_images
 from microjobs_orchestrator.local.own_images import JOBS, find_registry
 from microjobs_orchestrator.local.runtimes.base import CannotRunError, Image, MachineFailedError
+from microjobs_orchestrator.local.runtimes.docker import pulling
 from microjobs_orchestrator.local.runtimes.docker.engine import EngineUnreachableError, retry_while_unreachable
-
-logger = logging.getLogger(__name__)
 
 
 def prepare(client: docker.DockerClient, name: str) -> None:
     """Pull an image unless the engine has it. Raise CannotRunError, or MachineFailedError if the engine is silent."""
     try:
         if retry_while_unreachable(lambda: client.images.get(name)) is None:
-            pull(client, name, missing_image_remedy(name))
+            pulling.pull(client, name, missing_image_remedy(name))
     except APIError as error:
         raise CannotRunError(f"image name {name!r} is not valid: {error.explanation}") from error
     except EngineUnreachableError as error:
@@ -42,19 +38,6 @@ def list_images(client: docker.DockerClient) -> Sequence[Image]:
     ]
 
 
-def pull(client: docker.DockerClient, name: str, remedy: str) -> EngineImage:
-    """Pull an image. If that fails, raise CannotRunError with a message that ends with the remedy."""
-    logger.info("pulling %s", name)
-    try:
-        image: EngineImage = client.images.pull(name)
-    except (APIError, RequestException) as error:
-        reason = str(getattr(error, "explanation", None) or error).strip()
-        raise CannotRunError(
-            f"image {name} is not on this machine and cannot be pulled ({reason}): {remedy}"
-        ) from error
-    return image
-
-
 def missing_image_remedy(image: str) -> str:
     """Return how to get a missing image. `microjobs build` builds the images of this repository only."""
     registry, _, name = image.partition("@")[0].rpartition("/")
@@ -62,7 +45,7 @@ def missing_image_remedy(image: str) -> str:
     if registry == find_registry() and (JOBS / job / "image.yml").is_file():
         return f"run `microjobs build {job}{' --variant cuda' if tag.endswith('-cuda') else ''}`"
     return framework_images.remedy(image) + (
-        f"build it (`docker build --tag {image} FOLDER`), log in to its registry and run `docker pull {image}`, "
+        f"build it (`docker build --tag {image} FOLDER`), {pulling.login_remedy(image)}, "
         "or give the name of an image of this machine with --image-alias"
     )
 
