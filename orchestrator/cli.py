@@ -14,6 +14,7 @@ from microjobs_orchestrator.local import commands as local
 
 COMMANDS = {
     "run": "run a workflow and write its report",
+    "pipeline": "show a pipeline's steps and states, or print a workflow as a pipeline",
     "build": "build the images of jobs, as `make build` does",
     "push": "push the images of jobs to ECR or another registry, and print their digests",
     "ps": "list jobs and endpoints",

@@ -13,9 +13,12 @@ from rich.console import Console
 from microjobs_orchestrator import workflows
 from microjobs_orchestrator.aws import images
 from microjobs_orchestrator.aws.backend import make_request_context
+from microjobs_orchestrator.aws.settings import Settings
 from microjobs_orchestrator.failures import UsageError
 from microjobs_orchestrator.launch import LaunchRequest
 from microjobs_orchestrator.local.home import Home
+from microjobs_orchestrator.runs.backend import RequestContext
+from microjobs_orchestrator.runs.pipelines import RUN_PARAMETER, Pipeline, make_create_request, make_pipeline_context
 from microjobs_orchestrator.runs.planned import PlannedRequest, RunContext
 
 
@@ -26,20 +29,39 @@ def print_requests(request: LaunchRequest) -> None:
     workflow = workflows.load(request.workflow)
     options = workflow.options(**request.options)
     workflow.check_options(options)
-    destination = request.aws.destination
-    pushed = images.load_pushed_images(Home.from_environment(), destination)
-    backend = make_request_context(request.aws, images.allow_missing_images(pushed, destination))
     comments = Console(stderr=True, highlight=False, soft_wrap=True)
-    if missing := [job for job in options.jobs if job not in pushed]:
-        comments.print(
-            f"# images of {', '.join(missing)} were not pushed: run `microjobs push` before you send these requests"
-        )
-    context = RunContext(backend, f"{request.workflow}-dry-run")
+    context = RunContext(make_backend(request.aws, options.jobs), f"{request.workflow}-dry-run")
     for path, uri in workflow.plan_uploads(context, options).items():
         comments.print(f"# aws s3 cp {shlex.quote(path)} {uri}")
-    for command, line in format_requests(context, workflow.plan_requests(context, options)):
+    if request.as_pipeline:
+        pipeline = workflow.make_pipeline(request.workflow, make_pipeline_context(context), options)
+        lines = format_pipeline_requests(context, pipeline)
+    else:
+        lines = format_requests(context, workflow.plan_requests(context, options))
+    for command, line in lines:
         comments.print(f"# {command}")
         print(line, flush=True)
+
+
+def make_backend(settings: Settings, jobs: Iterable[str]) -> RequestContext:
+    """Return the values of an account that requests contain. If images of jobs were not pushed, say so on stderr."""
+    destination = settings.destination
+    pushed = images.load_pushed_images(Home.from_environment(), destination)
+    if missing := [job for job in jobs if job not in pushed]:
+        Console(stderr=True, highlight=False, soft_wrap=True).print(
+            f"# images of {', '.join(missing)} were not pushed: run `microjobs push` before you send these requests"
+        )
+    return make_request_context(settings, images.allow_missing_images(pushed, destination))
+
+
+def format_pipeline_requests(context: RunContext, pipeline: Pipeline) -> Iterator[tuple[str, str]]:
+    """Yield the command and the JSON of the requests that create and start a pipeline."""
+    start = {
+        "PipelineName": pipeline.name,
+        "PipelineParameters": [{"Name": RUN_PARAMETER, "Value": context.id}],
+    }
+    yield "aws sagemaker create-pipeline --cli-input-json", json.dumps(make_create_request(context, pipeline))
+    yield "aws sagemaker start-pipeline-execution --cli-input-json", json.dumps(start)
 
 
 def format_requests(context: RunContext, requests: Iterable[PlannedRequest]) -> Iterator[tuple[str, str]]:

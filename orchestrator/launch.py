@@ -26,6 +26,8 @@ from microjobs_orchestrator.runs.backend import Backend, open_local_backend
 from microjobs_orchestrator.runs.costs import CostMeter
 from microjobs_orchestrator.runs.create_guard import CreateGuard
 from microjobs_orchestrator.runs.journal import Journal, last_unfinished
+from microjobs_orchestrator.runs.pipeline_run import PipelineRun
+from microjobs_orchestrator.runs.pipelines import make_pipeline_context
 from microjobs_orchestrator.runs.planned import RunContext, select_remaining
 from microjobs_orchestrator.runs.progress import Progress
 from microjobs_orchestrator.runs.run import Run
@@ -51,6 +53,8 @@ class LaunchRequest:
     """Leave jobs and endpoints as they are after Ctrl-C or a failure."""
     build: bool = False
     """Build the images first. On AWS this has no effect."""
+    as_pipeline: bool = False
+    """Run the steps as a SageMaker Pipeline. A resumed run is a pipeline if it was started as one."""
 
     @property
     def on(self) -> str:
@@ -92,11 +96,22 @@ def launch(request: LaunchRequest) -> None:
         journal = journal or Journal.new(runs, request.workflow, request.options, request.on, request.base)
         console.print(f"{journal.id}: jobs run by {backend.title} ({backend.reason})", soft_wrap=True)
         with print_resume_advice(console, request, backend, journal):
-            run = Run(backend, journal, Progress(console, verbose=request.verbose), guard, keep=request.keep)
+            run = make_run(console, request, backend, journal, guard)
             results = workflow.execute(run, options, runs / journal.id)
         journal.finished = True
         journal.save()
     show_results(console, backend, journal, results, runs / journal.id)
+
+
+def make_run(console: Console, request: LaunchRequest, backend: Backend, journal: Journal, guard: CreateGuard) -> Run:
+    """Return the run of a journal, whose steps the launcher or a pipeline starts."""
+    progress = Progress(console, verbose=request.verbose)
+    if not (request.as_pipeline or journal.execution):
+        return Run(backend, journal, progress, guard, keep=request.keep)
+    workflow = workflows.load(request.workflow)
+    context = make_pipeline_context(RunContext(backend, journal.id))
+    pipeline = workflow.make_pipeline(request.workflow, context, workflow.options(**journal.options))
+    return PipelineRun(pipeline, backend, journal, progress, guard, keep=request.keep)
 
 
 def resume_journal(runs: Path, request: LaunchRequest) -> Journal:

@@ -20,7 +20,7 @@ def open_backend(options: argparse.Namespace) -> "AbstractContextManager[Backend
         UsageError: on AWS, the region or the credentials are unknown; on this machine, flags for AWS are set.
     """
     if flags.uses_aws(options):
-        return nullcontext(_connect_aws(options))
+        return nullcontext(connect_aws(options))
     from microjobs_orchestrator.runs import backend
 
     return backend.open_local_backend(Home.from_environment())
@@ -32,11 +32,12 @@ def open_view(options: argparse.Namespace) -> View:
         return home_view.HomeView(Home.from_environment())
     from microjobs_orchestrator.runs.backend_view import BackendView
 
-    backend = _connect_aws(options)
+    backend = connect_aws(options)
     return BackendView(backend, f"AWS, region {backend.sagemaker.meta.region_name}")
 
 
-def _connect_aws(options: argparse.Namespace) -> "Backend":
+def connect_aws(options: argparse.Namespace) -> "Backend":
+    """Return the backend of AWS for a command that creates no jobs. Raise UsageError as `open_backend` does."""
     from microjobs_orchestrator.aws.backend import connect
 
     return connect(flags.require_settings(options, steps=None), _refuse_image)

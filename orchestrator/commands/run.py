@@ -28,9 +28,14 @@ def _add_workflow_arguments(name: str, parser: argparse.ArgumentParser) -> None:
     workflow = workflows.load(name)
     if workflow.examples:
         parser.epilog = "\n  ".join(["examples:", *workflow.examples.splitlines()])
-    for option in describe(workflow.options):
-        _add_option(parser, option)
+    add_options(name, parser)
     _add_common_flags(parser)
+
+
+def add_options(name: str, parser: argparse.ArgumentParser) -> None:
+    """Add the flags of a workflow's options."""
+    for option in describe(workflows.load(name).options):
+        _add_option(parser, option)
 
 
 def _add_option(parser: argparse.ArgumentParser, option: dict[str, Any]) -> None:
@@ -73,6 +78,7 @@ def _add_common_flags(parser: argparse.ArgumentParser) -> None:
         metavar="RUN",
         help="resume a run after its last finished step (default: the last unfinished run)",
     )
+    add("--as-pipeline", action="store_true", help="run the steps as a SageMaker Pipeline, and register the model")
     add("-v", "--verbose", action="store_true", help="show the jobs' logs")
     add("--keep", action="store_true", help="after Ctrl-C or a failure, do not stop jobs or delete endpoints")
     add(
@@ -96,10 +102,11 @@ def call(options: argparse.Namespace) -> int:
         options.runtime,
         options.resume,
         options.verbose,
-        aws=_load_aws_settings(options) if flags.uses_aws(options) else None,
+        aws=load_aws_settings(options, dry_run=options.dry_run) if flags.uses_aws(options) else None,
         yes=options.yes,
         keep=options.keep,
         build=options.build,
+        as_pipeline=options.as_pipeline,
     )
     if options.dry_run:
         dry_run.print_requests(request)
@@ -108,9 +115,9 @@ def call(options: argparse.Namespace) -> int:
     return 0
 
 
-def _load_aws_settings(options: argparse.Namespace) -> settings.Settings:
+def load_aws_settings(options: argparse.Namespace, *, dry_run: bool) -> settings.Settings:
     """Return the settings for AWS. A dry run needs neither an account nor credentials."""
-    if not options.dry_run:
+    if not dry_run:
         return flags.require_settings(options, workflows.list_steps())
     filled, placeholders = settings.fill_placeholders(flags.load_settings(options))
     if placeholders:

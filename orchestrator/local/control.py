@@ -22,7 +22,7 @@ from microjobs_orchestrator.failures import LauncherError
 from microjobs_orchestrator.local import home_lock
 from microjobs_orchestrator.local.config import Config
 from microjobs_orchestrator.local.home import Home, read_file
-from microjobs_orchestrator.local.identity import ACCOUNT, ROLE, get_default_bucket, prove
+from microjobs_orchestrator.local.identity import get_default_bucket, get_role_arn, prove
 
 logger = logging.getLogger(__name__)
 
@@ -83,8 +83,8 @@ def find_server(home: Home) -> Address | None:
             f"the program at {settings['url']} does not know the secret of {home.root}: it is another program, or a "
             "server of an older version; run `microjobs local down`, then `microjobs local up`"
         )
-    bucket, role_arn = get_default_bucket(settings["region"]), f"arn:aws:iam::{ACCOUNT}:role/{ROLE}"
-    return Address(**settings, **asdict(home.credentials()), bucket=bucket, role_arn=role_arn)
+    bucket = get_default_bucket(settings["region"])
+    return Address(**settings, **asdict(home.credentials()), bucket=bucket, role_arn=get_role_arn())
 
 
 def _read_settings(home: Home) -> dict[str, Any] | None:

@@ -43,6 +43,11 @@ def format_registry(region: str = REGION, account: str = ACCOUNT) -> str:
     return f"{account}.dkr.ecr.{region}.amazonaws.com"
 
 
+def get_role_arn() -> str:
+    """Return the ARN of the role that clients pass to this server."""
+    return f"arn:aws:iam::{ACCOUNT}:role/{ROLE}"
+
+
 def format_arn(resource: str, region: str = REGION) -> str:
     """Return the ARN of a SageMaker resource such as `training-job/my-job`."""
     return f"arn:aws:sagemaker:{region}:{ACCOUNT}:{resource}"

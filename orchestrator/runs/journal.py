@@ -42,6 +42,8 @@ class Journal:
     """On AWS, the S3 URI of the folder with the data of all runs; otherwise empty."""
     attempt: int = 1
     finished: bool = False
+    execution: str = ""
+    """The ARN of the pipeline execution that runs the steps; empty if the launcher runs them."""
     endpoint: str | None = None
     """The name of an endpoint that the run must delete, even if a step fails."""
     spent: float = 0.0

@@ -1,11 +1,13 @@
 """The declaration of a workflow, and its results. Each file in `workflows/` has a declaration, named WORKFLOW."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
 
+from microjobs_orchestrator.runs.expressions import format_expression
 from microjobs_orchestrator.runs.outputs import split_uri
+from microjobs_orchestrator.runs.pipelines import RUN_PARAMETER, Item, Pipeline
 from microjobs_orchestrator.runs.planned import PlannedRequest, RunContext
 from microjobs_orchestrator.runs.run import Run
 
@@ -78,12 +80,28 @@ class Workflow(Generic[OptionsT]):
     """Returns the files to upload before the first step: the S3 URI for each local path."""
     check_options: Callable[[OptionsT], None] = lambda _options: None
     """Raises UsageError for invalid options that the declarations of the fields cannot detect."""
+    plan_choices: Callable[[RunContext, OptionsT], Sequence[Item]] | None = None
+    """Returns the requests of the workflow as a pipeline, where they differ from those of `plan_requests`."""
+    parameters: Sequence[str] = ()
+    """The options that are parameters of the pipeline. The requests use them only as texts."""
     examples: str = ""
     """Command lines for `--help`, one per line."""
 
     @property
     def option_names(self) -> set[str]:
         return {item.name for item in fields(self.options)}
+
+    def make_pipeline(self, name: str, context: RunContext, options: OptionsT) -> Pipeline:
+        """Return the pipeline with the steps of the workflow.
+
+        Args:
+            context: see `make_pipeline_context`.
+        """
+        values = {parameter: str(getattr(options, parameter)) for parameter in self.parameters}
+        expressions: Any = {parameter: format_expression(f"Parameters.{parameter}") for parameter in self.parameters}
+        plan: Callable[[RunContext, OptionsT], Sequence[Item]] = self.plan_choices or self.plan_requests
+        items = plan(context, replace(options, **expressions))
+        return Pipeline(name, items, {RUN_PARAMETER: f"{name}-pipeline", **values})
 
     def execute(self, run: Run, options: OptionsT, folder: Path) -> RunResults:
         """Upload the files and run the steps. Raise JobFailedError if a job fails."""

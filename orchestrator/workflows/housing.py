@@ -20,7 +20,9 @@ from microjobs_orchestrator.report.blocks import (
 )
 from microjobs_orchestrator.runs import outputs, steps
 from microjobs_orchestrator.runs.backend import Backend
+from microjobs_orchestrator.runs.expressions import format_expression
 from microjobs_orchestrator.runs.kinds import TUNING, Members
+from microjobs_orchestrator.runs.pipelines import Choice, Item
 from microjobs_orchestrator.runs.planned import PlannedRequest, RunContext
 from microjobs_orchestrator.runs.run import Run
 from microjobs_orchestrator.runs.trials import Trial, list_trials, sort_trials
@@ -77,9 +79,11 @@ class Options:
 
 @dataclass(frozen=True)
 class Model:
-    """A trained model: the S3 URI of its archive, its error on the test data, and the files of its job's output."""
+    """A trained model: the S3 URI of its archive, its errors on the test data, and the files of its job's output."""
 
     uri: str
+    objective: float
+    """The final value of the metric `OBJECTIVE`."""
     test_mse: float
     output: dict[str, bytes]
 
@@ -102,7 +106,7 @@ def apply_best_model(
     run: Run, options: Options, folder: Path, models: Mapping[str, Model], trials: list[Trial]
 ) -> RunResults:
     """Serve the best model, score the test data with it, and return the results."""
-    best = min(models.values(), key=lambda model: model.test_mse)
+    best = min(models.values(), key=lambda model: model.objective)
     test = outputs.download(run.backend, run.uri("test"), folder / "test")
     x_test, y_test = outputs.read_test_arrays(test, "x"), outputs.read_test_arrays(test, "y").ravel().tolist()
     predictions = steps.serve_and_predict(run, best.uri, x_test[: steps.ENDPOINT_ROWS].tolist())
@@ -132,7 +136,8 @@ def read_model(backend: Backend, training: Members) -> Model:
     """Return the model of the training job with this description."""
     uri = training["ModelArtifacts"]["S3ModelArtifacts"]
     output = outputs.read_training_output(backend, uri)
-    return Model(uri, outputs.read_metrics(output)["test_mse"], output)
+    final_values = {item["MetricName"]: item["Value"] for item in training["FinalMetricDataList"]}
+    return Model(uri, final_values[OBJECTIVE], outputs.read_metrics(output)["test_mse"], output)
 
 
 # --- requests ---
@@ -140,15 +145,35 @@ def read_model(backend: Backend, training: Members) -> Model:
 
 def plan_requests(context: RunContext, options: Options) -> list[PlannedRequest]:
     """Return all requests. They use the first training job's model, because the best model is not known yet."""
-    model = steps.predict_model_uri(context)
     return [
         plan_raw_data(context, options),
         plan_scaling(context, options),
         plan_training(context, options),
         *([plan_tuning(context, options)] if options.tuning else []),
-        *steps.plan_endpoint(context, model),
-        steps.plan_scoring(context, model, context.uri("test")),
+        *plan_use(context, steps.predict_model_uri(context)),
     ]
+
+
+def plan_choices(context: RunContext, options: Options) -> list[Item]:
+    """Return the requests of the pipeline, which uses the best model."""
+    jobs = [plan_raw_data(context, options), plan_scaling(context, options), plan_training(context, options)]
+    trained = plan_use(context, steps.predict_model_uri(context))
+    if not options.tuning:
+        return [*jobs, *trained]
+    best = format_expression("Steps.tune.BestTrainingJob.TrainingJobName")
+    tuned = plan_use(context, context.uri(f"models/{best}/output/model.tar.gz"))
+    choice = Choice(
+        "choose",
+        format_expression(f"Steps.train.FinalMetricDataList['{OBJECTIVE}'].Value"),
+        format_expression("Steps.tune.BestTrainingJob.FinalHyperParameterTuningJobObjectiveMetric.Value"),
+        {"trained": trained, "tuned": tuned},
+    )
+    return [*jobs, plan_tuning(context, options), choice]
+
+
+def plan_use(context: RunContext, model: str) -> list[PlannedRequest]:
+    """Return the requests that use a model: those of the endpoint, and of the job that scores the test data."""
+    return [*steps.plan_endpoint(context, model), steps.plan_scoring(context, model, context.uri("test"))]
 
 
 def plan_uploads(context: RunContext, options: Options) -> dict[str, str]:
@@ -238,4 +263,6 @@ def check_data(options: Options) -> None:
         raise UsageError(f"--data {options.data} contains {', '.join(names) or 'no arrays'}: add arrays x and y")
 
 
-WORKFLOW = Workflow(Options, housing, plan_requests, plan_uploads, check_data, EXAMPLES)
+PARAMETERS = ("epochs", "batch_size", "learning_rate")
+
+WORKFLOW = Workflow(Options, housing, plan_requests, plan_uploads, check_data, plan_choices, PARAMETERS, EXAMPLES)

@@ -98,4 +98,4 @@ def plan_training(context: RunContext, options: Options) -> PlannedRequest:
     return steps.plan_training(context, "train-pytorch", hyperparameters, channels, METRICS)
 
 
-WORKFLOW = Workflow(Options, straight_line, plan_requests)
+WORKFLOW = Workflow(Options, straight_line, plan_requests, parameters=("epochs", "learning_rate"))

@@ -186,6 +186,7 @@ class Cloud:
         self.objects[f"{folder}/output.tar.gz"] = tar_gz({"metrics.json": metrics, "learning-curve.png": PNG})
         self.objects[f"{folder}/model.tar.gz"] = b"model"
         resource["ModelArtifacts"] = {"S3ModelArtifacts": f"{folder}/model.tar.gz"}
+        resource["FinalMetricDataList"] = [{"MetricName": "val_loss", "Value": mse, "Timestamp": START}]
 
     def _end_HyperParameterTuningJob(self, name: str, resource: Members) -> None:  # noqa: N802
         for number in range(1, 7):

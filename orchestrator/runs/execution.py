@@ -1,0 +1,81 @@
+"""A pipeline execution, as a client sees it."""
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from microjobs_orchestrator.runs.kinds import ABSENT_CODES, Members
+
+if TYPE_CHECKING:
+    from mypy_boto3_sagemaker import SageMakerClient
+
+ACTIVE = ("Executing", "Stopping")
+"""Statuses of an execution that has not ended."""
+
+MIN_TOKEN_CHARACTERS = 32
+"""Minimum length of a ClientRequestToken."""
+
+
+def put_pipeline(client: "SageMakerClient", request: Members) -> None:
+    """Create a pipeline, or update the pipeline with this name. `request` has the members of CreatePipeline."""
+    from botocore.exceptions import ClientError
+
+    members: Any = request
+    try:
+        client.describe_pipeline(PipelineName=members["PipelineName"])
+    except ClientError as error:
+        if error.response["Error"]["Code"] not in ABSENT_CODES:
+            raise
+        client.create_pipeline(**members)
+        return
+    client.update_pipeline(**{name: value for name, value in members.items() if name != "Tags"})
+
+
+class Execution:
+    """An execution of a pipeline."""
+
+    def __init__(self, client: "SageMakerClient", arn: str) -> None:
+        self._client: Any = client  # its type stubs require tokens, which botocore adds
+        self.arn = arn
+
+    @classmethod
+    def start(cls, client: "SageMakerClient", pipeline: str, parameters: Mapping[str, str], token: str) -> "Execution":
+        """Start a pipeline, or return the execution that an earlier call with the same token started.
+
+        Args:
+            parameters: values that replace the defaults.
+            token: a text that is unique for the execution.
+        """
+        values: Any = [{"Name": name, "Value": value} for name, value in parameters.items()]
+        response = client.start_pipeline_execution(
+            PipelineName=pipeline, PipelineParameters=values, ClientRequestToken=token.ljust(MIN_TOKEN_CHARACTERS, "-")
+        )
+        return cls(client, response["PipelineExecutionArn"])
+
+    @property
+    def id(self) -> str:
+        return self.arn.rpartition("/")[2]
+
+    def describe(self) -> Members:
+        description: Members = self._client.describe_pipeline_execution(PipelineExecutionArn=self.arn)
+        return description
+
+    def list_steps(self) -> Iterator[Members]:
+        """Yield the steps that have started, newest first."""
+        paginator = self._client.get_paginator("list_pipeline_execution_steps")
+        for page in paginator.paginate(PipelineExecutionArn=self.arn, SortOrder="Descending"):
+            yield from page["PipelineExecutionSteps"]
+
+    def find_step(self, name: str) -> Members | None:
+        """Return a step that has started. The name of a step of a choice begins with the name of the chosen part."""
+        return next((step for step in self.list_steps() if f"-{step['StepName']}".endswith(f"-{name}")), None)
+
+    def stop(self) -> bool:
+        """Stop the execution. Return False if it has ended."""
+        if self.describe()["PipelineExecutionStatus"] not in ACTIVE:
+            return False
+        self._client.stop_pipeline_execution(PipelineExecutionArn=self.arn)
+        return True
+
+    def retry(self) -> None:
+        """Continue an execution that failed or was stopped."""
+        self._client.retry_pipeline_execution(PipelineExecutionArn=self.arn)

@@ -1,0 +1,31 @@
+"""Expressions of pipelines in the texts of requests, such as `${Parameters.RunName}/models`.
+
+Source of their JSON form: https://docs.aws.amazon.com/sagemaker/latest/dg/build-and-manage-properties.html
+"""
+
+import re
+from typing import Any
+
+EXPRESSION = re.compile(r"\$\{([^}]+)\}")
+
+
+def format_expression(target: str) -> str:
+    """Return the expression for a value that is known when the pipeline runs, such as `Steps.train.TrainingJobName`."""
+    return f"${{{target}}}"
+
+
+def to_json(value: Any) -> Any:
+    """Return a request's value with all expressions in the JSON form of pipelines: `Get`, or `Std:Join`."""
+    if isinstance(value, dict):
+        return {name: to_json(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [to_json(item) for item in value]
+    return _parse_text(value) if isinstance(value, str) else value
+
+
+def _parse_text(text: str) -> Any:
+    texts = EXPRESSION.split(text)  # literals and targets, alternating
+    values: list[Any] = [{"Get": item} if index % 2 else item for index, item in enumerate(texts) if item]
+    if not any(isinstance(item, dict) for item in values):
+        return text
+    return values[0] if len(values) == 1 else {"Std:Join": {"On": "", "Values": values}}

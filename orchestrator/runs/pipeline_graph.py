@@ -1,0 +1,110 @@
+"""The steps of a pipeline's definition, with the steps that they wait for, and a table of their states."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
+
+from microjobs_orchestrator.durations import format_duration
+from microjobs_orchestrator.runs.kinds import Members
+from microjobs_orchestrator.terminal import strip_controls
+
+BRANCHES = {"IfSteps": "if", "ElseSteps": "else", "Steps": "each"}
+"""The words for nested steps, by the member of a step's Arguments that contains them."""
+
+SYMBOLS = {
+    "Succeeded": ("✓", "green"),
+    "Failed": ("✗", "red"),
+    "Stopped": ("■", "yellow"),
+    "Executing": ("▶", "cyan"),
+    "Starting": ("▶", "cyan"),
+    "Stopping": ("■", "yellow"),
+}
+NOT_STARTED = ("·", "dim")
+
+
+@dataclass(frozen=True)
+class Node:
+    """A step of a definition."""
+
+    name: str
+    type: str
+    needs: tuple[str, ...]
+    """The steps whose end the step waits for."""
+    depth: int = 0
+    """The number of steps that contain the step."""
+    branch: str = ""
+    """The part of the containing step, such as `if`."""
+
+
+def list_nodes(definition: str) -> list[Node]:
+    """Return all steps of a definition in JSON. A nested step comes after the step that contains it."""
+    return list(_list_nodes(json.loads(definition)["Steps"], 0, ""))
+
+
+def _list_nodes(steps: Sequence[Members], depth: int, branch: str) -> Iterator[Node]:
+    for step in steps:
+        arguments = step.get("Arguments") or {}
+        nested = {member: arguments[member] for member in BRANCHES if arguments.get(member)}
+        own = {name: value for name, value in step.items() if name != "Arguments"}
+        own["Arguments"] = {name: value for name, value in arguments.items() if name not in nested}
+        yield Node(step["Name"], step["Type"], tuple(dict.fromkeys(_list_needs(own))), depth, branch)
+        for member, children in nested.items():
+            yield from _list_nodes(children, depth + 1, BRANCHES[member])
+
+
+def _list_needs(value: Any) -> Iterator[str]:
+    """Yield the names of the steps in DependsOn and in expressions."""
+    if isinstance(value, list):
+        for item in value:
+            yield from _list_needs(item)
+    elif isinstance(value, dict):
+        for name, item in value.items():
+            if name == "DependsOn":
+                yield from (entry if isinstance(entry, str) else entry.get("StepName", "") for entry in item)
+            elif name == "Get" and isinstance(item, str) and item.startswith("Steps."):
+                yield item.split(".")[1].partition("[")[0]
+            else:
+                yield from _list_needs(item)
+
+
+def make_table(nodes: Sequence[Node], states: Mapping[str, Members], now: datetime | None = None) -> Table:
+    """Return one row per step: symbol and name, type, status, duration, the steps that it waits for, and a remark.
+
+    Args:
+        states: items of ListPipelineExecutionSteps by step name; empty for a pipeline that has not run.
+        now: the present time, for steps that run.
+    """
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for column in ("step", "type", "status", "took", "after"):
+        table.add_column(column, no_wrap=column != "after")
+    for node in nodes:
+        state = states.get(node.name, {})
+        symbol, style = SYMBOLS.get(state.get("StepStatus", ""), NOT_STARTED)
+        branch = f"{node.branch}: " if node.branch else ""
+        name = Text.assemble("  " * node.depth, (f"{symbol} ", style), (branch, "dim"), node.name)
+        status = Text(strip_controls(_describe_state(state)))
+        table.add_row(name, node.type, status, _format_time(state, now or datetime.now(UTC)), ", ".join(node.needs))
+    return table
+
+
+def _describe_state(state: Members) -> str:
+    """Return a step's status, and where its result comes from, its choice or the reason of its failure."""
+    status: str = state.get("StepStatus", "")
+    if source := state.get("CacheHitResult", {}).get("SourcePipelineExecutionArn"):
+        return f"{status}, cached from {source.rpartition('/')[2]}"
+    if outcome := state.get("Metadata", {}).get("Condition", {}).get("Outcome"):
+        return f"{status}, {outcome.lower()}"
+    attempts = state.get("AttemptCount", 1)
+    suffix = f", attempt {attempts}" if attempts > 1 else ""
+    return f"{status}{suffix}: {state['FailureReason']}" if state.get("FailureReason") else f"{status}{suffix}"
+
+
+def _format_time(state: Members, now: datetime) -> str:
+    if "StartTime" not in state:
+        return ""
+    return format_duration((state.get("EndTime", now) - state["StartTime"]).total_seconds())

@@ -1,0 +1,160 @@
+"""The definition of a workflow as a SageMaker Pipeline, which this machine and AWS accept.
+
+A job's request becomes a step. Where a step reads what an earlier step wrote, its request refers to that step, so that
+the steps run in the right order. A model becomes a package in the model registry; the launcher deploys the package.
+
+Source: https://docs.aws.amazon.com/sagemaker/latest/dg/define-pipeline.html
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from microjobs_orchestrator.runs.expressions import format_expression, to_json
+from microjobs_orchestrator.runs.kinds import MODEL, PROCESSING, TRAINING, TUNING, Members
+from microjobs_orchestrator.runs.planned import PlannedRequest, RunContext
+
+VERSION = "2020-12-01"
+STEP_TYPES = {PROCESSING: "Processing", TRAINING: "Training", TUNING: "Tuning", MODEL: "RegisterModel"}
+"""The type of a request's step, by kind. Other requests, such as CreateEndpoint, have no step."""
+
+RUN_PARAMETER = "RunName"
+"""The parameter with the name of the folder that contains an execution's data."""
+
+OUTPUT_MEMBERS = ("ProcessingOutputConfig", "OutputDataConfig")
+"""The members with the S3 URIs that a job writes."""
+
+REGISTER_STEP = "register"
+"""The name of the step that stores the model in the model registry."""
+
+INFERENCE = {
+    "SupportedContentTypes": ["application/json", "text/csv"],
+    "SupportedResponseMIMETypes": ["application/json", "text/csv"],
+}
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Steps of which a pipeline runs one part: the first part if `left` is at most `right`, otherwise the second one.
+
+    The names of a part's steps begin with the name of the part.
+    """
+
+    step: str
+    left: str
+    """An expression with a number."""
+    right: str
+    parts: Mapping[str, Sequence[PlannedRequest]]
+    """Two parts."""
+
+
+Item = PlannedRequest | Choice
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """The steps of a pipeline, and the defaults of its parameters."""
+
+    name: str
+    items: Sequence[Item]
+    parameters: Mapping[str, str]
+
+    def to_json(self, context: RunContext) -> str:
+        """Return the definition."""
+        parameters = [
+            {"Name": name, "Type": "String", "DefaultValue": value} for name, value in self.parameters.items()
+        ]
+        writer = _Writer(context, self.name)
+        steps = [step for item in self.items for step in writer.write(item)]
+        return json.dumps({"Version": VERSION, "Metadata": {}, "Parameters": parameters, "Steps": steps}, indent=1)
+
+
+def make_pipeline_context(context: RunContext) -> RunContext:
+    """Return a context whose requests refer to the run's name as a parameter."""
+    return RunContext(context.backend, format_expression(f"Parameters.{RUN_PARAMETER}"))
+
+
+def make_create_request(context: RunContext, pipeline: Pipeline) -> dict[str, Any]:
+    """Return the CreatePipeline request."""
+    definition = pipeline.to_json(make_pipeline_context(context))
+    return {"PipelineName": pipeline.name, "PipelineDefinition": definition, "RoleArn": context.backend.role}
+
+
+class _Writer:
+    """Converts requests to steps. Later requests refer to the outputs of earlier ones."""
+
+    def __init__(self, context: RunContext, group: str) -> None:
+        self._context = context
+        self._group = group
+        self._properties: dict[str, str] = {}
+        """The expression for each S3 URI that an earlier step writes."""
+
+    def write(self, item: Item, prefix: str = "") -> Iterator[dict[str, Any]]:
+        """Yield the step of a request or a choice, if it has one."""
+        if isinstance(item, Choice):
+            yield self._write_choice(item)
+        elif item.kind in STEP_TYPES:
+            members = self._link(self._write_arguments(item))
+            step = prefix + (REGISTER_STEP if item.kind is MODEL else item.step)
+            yield {"Name": step, "Type": STEP_TYPES[item.kind], "Arguments": to_json(members)}
+            self._properties.update(_list_outputs(item, step))
+
+    def _write_choice(self, choice: Choice) -> dict[str, Any]:
+        first, second = (self._write_part(name, items) for name, items in choice.parts.items())
+        condition = {"Type": "LessThanOrEqualTo", "LeftValue": choice.left, "RightValue": choice.right}
+        arguments = {"Conditions": [to_json(condition)], "IfSteps": first, "ElseSteps": second}
+        return {"Name": choice.step, "Type": "Condition", "Arguments": arguments}
+
+    def _write_part(self, name: str, items: Sequence[PlannedRequest]) -> list[dict[str, Any]]:
+        """Return the steps of a part of a choice. Steps outside the part cannot refer to them."""
+        outside = dict(self._properties)
+        steps = [step for item in items for step in self.write(item, f"{name}-")]
+        self._properties = outside
+        return steps
+
+    def _write_arguments(self, planned: PlannedRequest) -> dict[str, Any]:
+        if planned.kind is MODEL:
+            return self._write_package(planned.members["PrimaryContainer"])
+        members = self._context.backend.complete(self._context.id, planned.kind, planned.members)
+        return {name: value for name, value in members.items() if name != planned.kind.name_member}
+
+    def _write_package(self, container: Members) -> dict[str, Any]:
+        instance_type = self._context.backend.instances("endpoint")["InstanceType"]
+        specification = {
+            "Containers": [container],
+            **INFERENCE,
+            "SupportedRealtimeInferenceInstanceTypes": [instance_type],
+            "SupportedTransformInstanceTypes": [instance_type],
+        }
+        return {
+            "ModelPackageGroupName": self._group,
+            "InferenceSpecification": specification,
+            "ModelApprovalStatus": "PendingManualApproval",
+        }
+
+    def _link(self, value: Any) -> Any:
+        """Replace the S3 URIs that earlier steps write by references to these steps."""
+        if isinstance(value, Mapping):
+            return {name: item if name in OUTPUT_MEMBERS else self._link(item) for name, item in value.items()}
+        if isinstance(value, list | tuple):
+            return [self._link(item) for item in value]
+        return self._link_text(value) if isinstance(value, str) else value
+
+    def _link_text(self, text: str) -> str:
+        for uri, expression in self._properties.items():
+            if text == uri or text.startswith(f"{uri}/"):
+                return expression + text.removeprefix(uri)
+        return text
+
+
+def _list_outputs(planned: PlannedRequest, step: str) -> Iterator[tuple[str, str]]:
+    """Yield the S3 URI of each of a job's outputs, and the expression for it."""
+    if planned.kind is PROCESSING:
+        for output in planned.members["ProcessingOutputConfig"]["Outputs"]:
+            target = f"Steps.{step}.ProcessingOutputConfig.Outputs['{output['OutputName']}'].S3Output.S3Uri"
+            yield output["S3Output"]["S3Uri"], format_expression(target)
+    elif planned.kind is TRAINING:
+        folder = planned.members["OutputDataConfig"]["S3OutputPath"]
+        target = f"Steps.{step}.ModelArtifacts.S3ModelArtifacts"
+        yield f"{folder}/{planned.name}/output/model.tar.gz", format_expression(target)

@@ -1,0 +1,150 @@
+"""Workflows as definitions of SageMaker Pipelines, and the table of a pipeline's steps."""
+
+import json
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from microjobs_orchestrator import workflows
+from microjobs_orchestrator.cli import main
+from microjobs_orchestrator.local.protocols.models import operation_model
+from microjobs_orchestrator.local.protocols.validation import validate
+from microjobs_orchestrator.runs.expressions import to_json
+from microjobs_orchestrator.runs.pipeline_graph import list_nodes, make_table
+from tests.aws.test_launch import AWS_FLAGS
+
+OPERATIONS = {
+    "Processing": ("CreateProcessingJob", "ProcessingJobName"),
+    "Training": ("CreateTrainingJob", "TrainingJobName"),
+    "Tuning": ("CreateHyperParameterTuningJob", "HyperParameterTuningJobName"),
+    "RegisterModel": ("CreateModelPackage", "ClientToken"),
+}
+NOW = datetime(2026, 11, 29, 12, tzinfo=UTC)
+
+
+def export(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any]:
+    assert main(["pipeline", "export", *arguments]) == 0
+    definition: dict[str, Any] = json.loads(capsys.readouterr().out)
+    return definition
+
+
+def iterate_steps(steps: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    for step in steps:
+        yield step
+        if step["Type"] == "Condition":
+            yield from iterate_steps([*step["Arguments"]["IfSteps"], *step["Arguments"]["ElseSteps"]])
+
+
+def fill(value: Any) -> Any:
+    """Replace expressions by a text that is a valid S3 URI."""
+    if isinstance(value, dict):
+        return "s3://bucket/key" if {"Get", "Std:Join"} & value.keys() else {k: fill(v) for k, v in value.items()}
+    return [fill(item) for item in value] if isinstance(value, list) else value
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("plain", "plain"),
+        ("${Steps.a.B}", {"Get": "Steps.a.B"}),
+        ("s3://b/${Parameters.P}/x", {"Std:Join": {"On": "", "Values": ["s3://b/", {"Get": "Parameters.P"}, "/x"]}}),
+        ({"a": ["${Steps.a.B['c'].D}", 1]}, {"a": [{"Get": "Steps.a.B['c'].D"}, 1]}),
+    ],
+)
+def test_expressions_in_texts_become_get_and_join(text: Any, expected: Any) -> None:
+    assert to_json(text) == expected
+
+
+@pytest.mark.parametrize("workflow", workflows.list_names())
+@pytest.mark.parametrize("flags", [(), ("--on", "aws")])
+def test_steps_have_the_arguments_of_create_requests(
+    workflow: str, flags: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    definition = export(capsys, workflow, *flags)
+    assert definition["Version"] == "2020-12-01"
+    for step in iterate_steps(definition["Steps"]):
+        if step["Type"] in OPERATIONS:
+            operation, name_member = OPERATIONS[step["Type"]]
+            name = {name_member: "a-name-of-at-least-thirty-six-characters"[:32]}
+            validate(operation_model("sagemaker", operation), {**fill(step["Arguments"]), **name})
+
+
+def test_each_step_waits_for_the_steps_whose_outputs_it_reads(capsys: pytest.CaptureFixture[str]) -> None:
+    nodes = list_nodes(json.dumps(export(capsys, "housing")))
+    assert {node.name: node.needs for node in nodes} == {
+        "raw": (),
+        "scale": ("raw",),
+        "train": ("scale",),
+        "tune": ("scale",),
+        "choose": ("train", "tune"),
+        "trained-register": ("train",),
+        "trained-batch-score": ("train", "scale"),
+        "tuned-register": ("tune",),
+        "tuned-batch-score": ("tune", "scale"),
+    }
+    assert [node.branch for node in nodes if node.depth] == ["if", "if", "else", "else"]
+
+
+def test_pipeline_without_tuning_has_no_choice(capsys: pytest.CaptureFixture[str]) -> None:
+    steps = export(capsys, "housing", "--no-tuning", "--epochs", "3")["Steps"]
+    assert [step["Name"] for step in steps] == ["raw", "scale", "train", "register", "batch-score"]
+
+
+def test_options_are_parameters_with_the_flags_as_defaults(capsys: pytest.CaptureFixture[str]) -> None:
+    definition = export(capsys, "housing", "--epochs", "3")
+    assert {item["Name"]: item["DefaultValue"] for item in definition["Parameters"]} == {
+        "RunName": "housing-pipeline",
+        "epochs": "3",
+        "batch_size": "128",
+        "learning_rate": "0.01",
+    }
+    training = next(step for step in definition["Steps"] if step["Name"] == "train")
+    assert training["Arguments"]["HyperParameters"]["epochs"] == {"Get": "Parameters.epochs"}
+
+
+def test_dry_run_prints_the_requests_that_create_and_start_the_pipeline(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", "housing", *AWS_FLAGS, "--dry-run", "--as-pipeline"]) == 0
+    create, start = map(json.loads, capsys.readouterr().out.splitlines())
+    validate(operation_model("sagemaker", "CreatePipeline"), {**create, "ClientRequestToken": "t" * 32})
+    assert json.loads(create["PipelineDefinition"])["Steps"][0]["Name"] == "raw"
+    assert start == {
+        "PipelineName": "housing",
+        "PipelineParameters": [{"Name": "RunName", "Value": "housing-dry-run"}],
+    }
+
+
+def test_table_shows_the_state_and_time_of_each_step() -> None:
+    definition = {
+        "Steps": [
+            {"Name": "a", "Type": "Processing", "Arguments": {}},
+            {
+                "Name": "b",
+                "Type": "Condition",
+                "DependsOn": ["a"],
+                "Arguments": {"IfSteps": [{"Name": "c", "Type": "Fail", "Arguments": {}}], "ElseSteps": []},
+            },
+        ]
+    }
+    states: dict[str, dict[str, Any]] = {
+        "a": {
+            "StepStatus": "Succeeded",
+            "StartTime": NOW - timedelta(seconds=5),
+            "EndTime": NOW - timedelta(seconds=2),
+            "CacheHitResult": {"SourcePipelineExecutionArn": "arn:aws:sagemaker:r:0:pipeline/p/execution/abc"},
+        },
+        "b": {"StepStatus": "Succeeded", "Metadata": {"Condition": {"Outcome": "True"}}},
+        "c": {"StepStatus": "Failed", "AttemptCount": 2, "FailureReason": "no \x1b[2Jdata", "StartTime": NOW},
+    }
+    console = Console(width=120)
+    with console.capture() as captured:
+        console.print(make_table(list_nodes(json.dumps(definition)), states, NOW + timedelta(seconds=61)))
+    rows = [" ".join(line.split()) for line in captured.get().splitlines()]
+    assert rows == [
+        "step type status took after",
+        "✓ a Processing Succeeded, cached from abc 3.0 s",
+        "✓ b Condition Succeeded, true a",
+        "✗ if: c Fail Failed, attempt 2: no data 1 min 01 s",
+    ]
