@@ -1,0 +1,1 @@
+"""Pipelines: their definitions, versions and executions."""

@@ -1,0 +1,326 @@
+"""Expressions: Get, Std:Join and Std:JsonGet.
+
+Source: https://docs.aws.amazon.com/sagemaker/latest/dg/build-and-manage-properties.html, and the SageMaker SDKs.
+"""
+
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Protocol
+
+from microjobs_orchestrator.local.resources.pipelines.definition.messages import describe_names, name_type, quote
+from microjobs_orchestrator.local.resources.pipelines.definition.values import Scalar
+
+Path = tuple[str | int, ...]
+"""Names of members and keys, and indexes of items."""
+
+
+class ExpressionError(Exception):
+    """An expression is not valid, or its value does not exist."""
+
+
+class Source(StrEnum):
+    """The first part of a Get expression: where its value comes from."""
+
+    PARAMETER = "Parameters"
+    VARIABLE = "Execution"
+    STEP = "Steps"
+    ITEM = "ForEach"
+    """The current item of the ForEach step that contains this step."""
+    ITERATION = "IterationOutput"
+    """An output of a step in the body of a ForEach step. Only the step's Selector contains it."""
+    EXPERIMENT = "PipelineExperimentConfig"
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The value that a Get expression reads."""
+
+    source: Source
+    name: str
+    """The name of the parameter, the variable, the step, or the member of PipelineExperimentConfig."""
+    path: Path = ()
+
+    def __str__(self) -> str:
+        return f"{self.source}.{self.name}{format_path(self.path)}"
+
+
+class Scope(Protocol):
+    """The values that expressions can read. Each method raises ExpressionError if a value does not exist."""
+
+    def parameter(self, name: str) -> Scalar: ...
+
+    def variable(self, name: str) -> str: ...
+
+    def property(self, step_name: str, path: Path) -> Any:
+        """Return a property of a step. `select` finds it in the response of the step's Describe operation."""
+
+    def property_file(self, step_name: str, file_name: str) -> Any:
+        """Return the parsed content of a property file."""
+
+    def json_object(self, uri: str) -> Any:
+        """Return the parsed content of a JSON object in S3."""
+
+    def loop_item(self, path: Path) -> Any: ...
+
+    def iteration_output(self, step_name: str, path: Path) -> Any: ...
+
+    def experiment(self, name: str) -> str: ...
+
+
+# --- paths ---
+
+_PART = re.compile(r"""\.([^.\[\]]+)|\[(\d{1,9})\]|\['([^']*)'\]|\["([^"]*)"\]""")
+
+
+def parse_path(text: str) -> Path:
+    """Parse a path such as `a.b[0]['c']`. Raise ExpressionError if it is not valid."""
+    text = text.removeprefix("$")
+    rest = text if not text or text[0] in ".[" else f".{text}"
+    parts: list[str | int] = []
+    position = 0
+    while position < len(rest):
+        match = _PART.match(rest, position)
+        if match is None:
+            raise ExpressionError(
+                f"{quote(rest[position:])} in the path {quote(text)} must be one of .name, [0] and ['name']"
+            )
+        name, index, single, double = match.groups()
+        parts.append(int(index) if index is not None else next(p for p in (name, single, double) if p is not None))
+        position = match.end()
+    return tuple(parts)
+
+
+def format_path(path: Path) -> str:
+    """Return a path as text that `parse_path` accepts. It begins with a dot or a bracket."""
+    return "".join(
+        f"[{part}]" if isinstance(part, int) else f".{part}" if re.fullmatch(r"\w+", part) else f"['{part}']"
+        for part in path
+    )
+
+
+def select(value: Any, path: Path) -> Any:
+    """Return a part of a value. A name also selects the item of a list whose `…Name` member has this value.
+
+    Raises:
+        ExpressionError: the value lacks the part.
+    """
+    for position, part in enumerate(path):
+        value = _select_part(value, part, path[: position + 1])
+    return value
+
+
+def _select_part(value: Any, part: str | int, path: Path) -> Any:
+    if isinstance(value, dict) and part in value:
+        return value[part]
+    if isinstance(value, list):
+        if isinstance(part, int):
+            if part < len(value):
+                return value[part]
+            raise ExpressionError(f"{format_path(path)} does not exist: the list has {len(value)} items")
+        items = {_find_name(item): item for item in value if isinstance(item, dict)}
+        if part in items:
+            return items[part]
+        raise ExpressionError(f"{format_path(path)} does not exist ({describe_names(part, filter(None, items))})")
+    if isinstance(value, dict):
+        raise ExpressionError(f"{format_path(path)} does not exist ({describe_names(str(part), value)})")
+    raise ExpressionError(f"{format_path(path)} does not exist: the value before it is {name_type(value)}")
+
+
+def _find_name(item: Mapping[str, Any]) -> str:
+    """Return the name of a list's item, such as its OutputName or ChannelName; empty if it has none."""
+    return next((value for member, value in item.items() if member.endswith("Name") and isinstance(value, str)), "")
+
+
+# --- references ---
+
+
+def parse_reference(text: Any) -> Reference:
+    """Parse the text of a Get expression. Raise ExpressionError if it is not valid."""
+    if not isinstance(text, str):
+        raise ExpressionError(f"Get must have a String, not {name_type(text)}")
+    root, dot, rest = text.partition(".")
+    if root not in tuple(Source) or not dot:
+        raise ExpressionError(f"{quote(text)} must begin with one of {', '.join(f'{s}.' for s in Source)}")
+    name, path = _split_name(rest)
+    reference = Reference(Source(root), name, path)
+    _check_reference(reference, text)
+    return reference
+
+
+def _split_name(text: str) -> tuple[str, Path]:
+    name = re.match(r"[^.\[\]]*", text)
+    assert name is not None  # noqa: S101  the pattern also matches empty text
+    return name[0], parse_path(text[name.end() :])
+
+
+def _check_reference(reference: Reference, text: str) -> None:
+    has_path = reference.source in (Source.STEP, Source.ITERATION)
+    if not reference.name:
+        raise ExpressionError(f"{quote(text)} lacks the name after {reference.source}")
+    if has_path and not reference.path:
+        raise ExpressionError(f"{quote(text)} lacks the property after the step's name")
+    if reference.source is Source.ITEM and reference.name != "CurrentItem":
+        raise ExpressionError(f"{quote(text)} is unknown: did you mean ForEach.CurrentItem?")
+    if not has_path and reference.source is not Source.ITEM and reference.path:
+        raise ExpressionError(f"{quote(text)} has a path, but {reference.source} values have no members")
+
+
+def find_references(value: Any) -> Iterator[Reference]:
+    """Yield what the expressions in a value read.
+
+    A property file is a reference to its step with the path `PropertyFiles.<name>`.
+
+    Raises:
+        ExpressionError: an expression is not valid.
+    """
+    if is_expression(value):
+        ((function, argument),) = value.items()
+        yield from _FINDERS[function](argument)
+    elif isinstance(value, dict):
+        for content in value.values():
+            yield from find_references(content)
+    elif isinstance(value, list):
+        for item in value:
+            yield from find_references(item)
+
+
+def is_expression(value: Any) -> bool:
+    """Return whether a value is an expression.
+
+    Raises:
+        ExpressionError: the value uses a function that does not exist, or mixes a function with other members.
+    """
+    if not isinstance(value, dict):
+        return False
+    if len(value) == 1 and next(iter(value)) in _FINDERS:
+        return True
+    function = next((name for name in value if name.startswith("Std:")), None)
+    if function is None:
+        return False
+    if function in _FINDERS:
+        raise ExpressionError(f"{function} must be the only member of its object")
+    raise ExpressionError(f"function {quote(function)} does not exist ({describe_names(function, _FINDERS)})")
+
+
+def _find_get(argument: Any) -> Iterator[Reference]:
+    yield parse_reference(argument)
+
+
+def _find_join(argument: Any) -> Iterator[Reference]:
+    _, values = _read_join(argument)
+    return find_references(values)
+
+
+def _find_json_get(argument: Any) -> Iterator[Reference]:
+    source, _ = _read_json_get(argument)
+    return iter([source]) if isinstance(source, Reference) else find_references(source)
+
+
+def _read_join(argument: Any) -> tuple[str, list[Any]]:
+    """Return the separator and the values of a Std:Join."""
+    _check_members("Std:Join", argument, {"On", "Values"}, {"Values"})
+    separator, values = argument.get("On", ""), argument["Values"]
+    if not isinstance(separator, str) or not isinstance(values, list):
+        raise ExpressionError("Std:Join needs a String as On, and an array as Values")
+    return separator, values
+
+
+def _read_json_get(argument: Any) -> tuple[Any, Path]:
+    """Return the property file, or an expression of the S3 URI, and the path of a Std:JsonGet."""
+    _check_members("Std:JsonGet", argument, {"PropertyFile", "S3Uri", "Path"}, {"Path"})
+    if not isinstance(argument["Path"], str):
+        raise ExpressionError(f"Std:JsonGet needs a String as Path, not {name_type(argument['Path'])}")
+    path = parse_path(argument["Path"])
+    if ("PropertyFile" in argument) == ("S3Uri" in argument):
+        raise ExpressionError("Std:JsonGet needs either PropertyFile or S3Uri")
+    if "S3Uri" in argument:
+        return argument["S3Uri"], path
+    file = argument["PropertyFile"]
+    reference = parse_reference(file.get("Get") if isinstance(file, dict) else file)
+    if reference.source is not Source.STEP or len(reference.path) != 2 or reference.path[0] != "PropertyFiles":
+        raise ExpressionError(f"PropertyFile of Std:JsonGet must be Steps.<step>.PropertyFiles.<name>, not {reference}")
+    return reference, path
+
+
+def _check_members(function: str, argument: Any, known: set[str], required: set[str]) -> None:
+    if not isinstance(argument, dict):
+        raise ExpressionError(f"{function} must have an object, not {name_type(argument)}")
+    for name in argument:
+        if name not in known:
+            raise ExpressionError(f"{function} has no member {quote(name)} ({describe_names(name, sorted(known))})")
+    for name in sorted(required - argument.keys()):
+        raise ExpressionError(f"{function} lacks the member {name}")
+
+
+_FINDERS: Mapping[str, Callable[[Any], Iterator[Reference]]] = {
+    "Get": _find_get,
+    "Std:Join": _find_join,
+    "Std:JsonGet": _find_json_get,
+}
+
+
+# --- values ---
+
+
+def resolve(value: Any, scope: Scope) -> Any:
+    """Return a value with all expressions replaced by their values, with their types.
+
+    Raises:
+        ExpressionError: a value does not exist.
+    """
+    if is_expression(value):
+        ((function, argument),) = value.items()
+        return _RESOLVERS[function](argument, scope)
+    if isinstance(value, dict):
+        return {name: resolve(content, scope) for name, content in value.items()}
+    if isinstance(value, list):
+        return [resolve(item, scope) for item in value]
+    return value
+
+
+def _resolve_get(argument: Any, scope: Scope) -> Any:
+    return _READERS[(reference := parse_reference(argument)).source](reference, scope)
+
+
+_READERS: Mapping[Source, Callable[[Reference, Scope], Any]] = {
+    Source.PARAMETER: lambda reference, scope: scope.parameter(reference.name),
+    Source.VARIABLE: lambda reference, scope: scope.variable(reference.name),
+    Source.STEP: lambda reference, scope: scope.property(reference.name, reference.path),
+    Source.ITEM: lambda reference, scope: scope.loop_item(reference.path),
+    Source.ITERATION: lambda reference, scope: scope.iteration_output(reference.name, reference.path),
+    Source.EXPERIMENT: lambda reference, scope: scope.experiment(reference.name),
+}
+
+
+def _resolve_join(argument: Any, scope: Scope) -> str:
+    separator, values = _read_join(argument)
+    return separator.join(to_text(resolve(value, scope)) for value in values)
+
+
+def _resolve_json_get(argument: Any, scope: Scope) -> Any:
+    source, path = _read_json_get(argument)
+    if isinstance(source, Reference):
+        return select(scope.property_file(source.name, str(source.path[1])), path)
+    uri = resolve(source, scope)
+    if not isinstance(uri, str):
+        raise ExpressionError(f"S3Uri of Std:JsonGet must be a String, not {name_type(uri)}")
+    return select(scope.json_object(uri), path)
+
+
+_RESOLVERS: Mapping[str, Callable[[Any, Scope], Any]] = {
+    "Get": _resolve_get,
+    "Std:Join": _resolve_join,
+    "Std:JsonGet": _resolve_json_get,
+}
+
+
+def to_text(value: Any) -> str:
+    """Return a value as text, as Std:Join does: a Boolean becomes `true` or `false`."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, bool | int | float):
+        return json.dumps(value)
+    raise ExpressionError(f"Std:Join cannot join {name_type(value)}: {quote(value)}")

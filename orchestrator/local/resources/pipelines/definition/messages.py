@@ -1,0 +1,48 @@
+"""Error messages about definitions."""
+
+import json
+from collections.abc import Iterable
+from difflib import get_close_matches
+from typing import Any
+
+from microjobs_orchestrator.local.errors import ValidationError
+
+MAX_QUOTED_CHARACTERS = 100
+"""Maximum number of characters of a value that an error message quotes."""
+MAX_LISTED_NAMES = 20
+MAX_COMPARED_NAMES = 2000
+"""Maximum number of known names that are compared with a wrong one, so that the time for an error is bounded."""
+
+
+def make_error(place: str, problem: str) -> ValidationError:
+    """Return an error about a part of a definition, such as `step 'Train', member DependsOn`."""
+    return ValidationError(f"Invalid pipeline definition: {place}: {problem}")
+
+
+def describe_names(name: str, known: Iterable[str]) -> str:
+    """Return the known name that is nearest to a wrong one; if none is near, the known names."""
+    names = list(known)
+    near = get_close_matches(name[:MAX_QUOTED_CHARACTERS], names[:MAX_COMPARED_NAMES], n=1)
+    if near:
+        return f"did you mean {near[0]}?"
+    more = ", …" if len(names) > MAX_LISTED_NAMES else ""
+    return f"known: {', '.join(names[:MAX_LISTED_NAMES]) or 'none'}{more}"
+
+
+def quote(value: Any) -> str:
+    """Return a value as short JSON."""
+    text = json.dumps(value, default=str)
+    return text if len(text) <= MAX_QUOTED_CHARACTERS else f"{text[:MAX_QUOTED_CHARACTERS]}..."
+
+
+def name_type(value: Any) -> str:
+    """Return the name of a JSON value's type."""
+    names: tuple[tuple[type | tuple[type, ...], str], ...] = (
+        (bool, "a Boolean"),
+        (int, "an Integer"),
+        (float, "a Float"),
+        (str, "a String"),
+        (list, "an array"),
+        (dict, "an object"),
+    )
+    return next((name for kind, name in names if isinstance(value, kind)), "null")

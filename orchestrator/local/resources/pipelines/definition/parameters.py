@@ -1,0 +1,104 @@
+"""Parameters of pipelines, and their values in an execution."""
+
+import json
+from collections.abc import Mapping
+from contextlib import suppress
+from math import isfinite
+from typing import Any, TypeGuard
+
+from microjobs_orchestrator.local.errors import ValidationError
+from microjobs_orchestrator.local.resources.pipelines.definition.messages import (
+    describe_names,
+    make_error,
+    name_type,
+    quote,
+)
+from microjobs_orchestrator.local.resources.pipelines.definition.structures import Structure
+from microjobs_orchestrator.local.resources.pipelines.definition.values import (
+    Definition,
+    Parameter,
+    ParameterType,
+    Scalar,
+)
+
+_KINDS: Mapping[ParameterType, tuple[type, ...]] = {
+    ParameterType.STRING: (str,),
+    ParameterType.INTEGER: (int,),
+    ParameterType.FLOAT: (int, float),
+    ParameterType.BOOLEAN: (bool,),
+}
+
+
+def parse_parameter(value: Any, place: str) -> Parameter:
+    """Parse an entry of Parameters. Raise ValidationError if it is not valid."""
+    if isinstance(value, dict) and isinstance(value.get("Name"), str):
+        place = f"parameter {quote(value['Name'])}"
+    members = ("Name", "Type", "DefaultValue", "EnumValues", "Description")
+    entry = Structure(value, place, members, ("Name",))
+    entry.read_text("Description")
+    kind = entry.read_choice("Type", ParameterType) if entry.has("Type") else ParameterType.STRING
+    choices, default = tuple(entry.read_list("EnumValues")), entry.value.get("DefaultValue")
+    for choice in choices:
+        _check_type(choice, kind, entry.place_of("EnumValues"))
+    if default is not None:
+        _check_type(default, kind, entry.place_of("DefaultValue"))
+        if choices and default not in choices:
+            raise make_error(entry.place_of("DefaultValue"), _describe_choices(default, choices))
+    return Parameter(entry.read_name("Name"), kind, default, choices)
+
+
+def _check_type(value: Any, kind: ParameterType, place: str) -> None:
+    if not _has_type(value, kind):
+        raise make_error(place, f"expected a value of type {kind}, found {name_type(value)}: {quote(value)}")
+
+
+def _has_type(value: Any, kind: ParameterType) -> TypeGuard[Scalar]:
+    is_flag = isinstance(value, bool) and kind is not ParameterType.BOOLEAN
+    is_infinite = isinstance(value, float) and not isfinite(value)
+    return isinstance(value, _KINDS[kind]) and not is_flag and not is_infinite
+
+
+def _describe_choices(value: Scalar, choices: tuple[Scalar, ...]) -> str:
+    hint = describe_names(str(value), map(str, choices))
+    return f"{quote(value)} is not one of EnumValues ({hint})"
+
+
+def bind_parameters(definition: Definition, values: Mapping[str, str]) -> dict[str, Scalar]:
+    """Return the value of each parameter in an execution, with its type.
+
+    Args:
+        values: the parameters of StartPipelineExecution, by name.
+
+    Raises:
+        ValidationError: a parameter is unknown, has no value, or has a value of another type.
+    """
+    known = {parameter.name: parameter for parameter in definition.parameters}
+    for name in values:
+        if name not in known:
+            raise ValidationError(
+                f"Parameter {quote(name)} is not defined in the pipeline ({describe_names(name, known)})"
+            )
+    return {name: _bind(parameter, values.get(name)) for name, parameter in known.items()}
+
+
+def _bind(parameter: Parameter, text: str | None) -> Scalar:
+    if text is None:
+        if parameter.default is None:
+            raise ValidationError(f"Parameter {parameter.name} has no default value: set it in PipelineParameters.")
+        return parameter.default
+    value = _convert(parameter, text)
+    if parameter.enum_values and value not in parameter.enum_values:
+        raise ValidationError(f"Parameter {parameter.name}: {_describe_choices(value, parameter.enum_values)}")
+    return value
+
+
+def _convert(parameter: Parameter, text: str) -> Scalar:
+    """Return a value of a request, which is always text, with the type of its parameter."""
+    if parameter.type is ParameterType.STRING:
+        return text
+    value: Any = None
+    with suppress(ValueError, RecursionError):
+        value = json.loads(text.lower() if parameter.type is ParameterType.BOOLEAN else text, parse_constant=str)
+    if _has_type(value, parameter.type):
+        return value
+    raise ValidationError(f"Parameter {parameter.name}: expected a value of type {parameter.type}, found {quote(text)}")

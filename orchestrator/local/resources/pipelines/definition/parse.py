@@ -1,0 +1,259 @@
+"""Parsing of definitions: JSON text becomes values. `checks` then checks how the parts of a definition fit together."""
+
+import json
+from collections import Counter
+from collections.abc import Callable, Mapping
+from math import isfinite
+from typing import Any
+
+from microjobs_orchestrator.local.resources.pipelines.definition.conditions import check as check_condition
+from microjobs_orchestrator.local.resources.pipelines.definition.expressions import ExpressionError
+from microjobs_orchestrator.local.resources.pipelines.definition.messages import make_error, name_type, quote
+from microjobs_orchestrator.local.resources.pipelines.definition.parameters import parse_parameter
+from microjobs_orchestrator.local.resources.pipelines.definition.policies import parse_cache, parse_retry_policy
+from microjobs_orchestrator.local.resources.pipelines.definition.step_types import FACTS
+from microjobs_orchestrator.local.resources.pipelines.definition.structures import Structure
+from microjobs_orchestrator.local.resources.pipelines.definition.values import (
+    Definition,
+    Dependency,
+    OutputParameter,
+    ParameterType,
+    PropertyFile,
+    Step,
+    StepType,
+    Trigger,
+)
+
+VERSION = "2020-12-01"
+MAX_CHARACTERS = 1 << 20
+"""Maximum size of a definition: no response of DescribePipeline can contain a longer one."""
+MAX_DEPTH = 64
+"""Maximum depth of nested objects and arrays."""
+MAX_PARAMETERS = 200
+"""Maximum number of parameters, as of StartPipelineExecution."""
+MAX_CONCURRENCY = 50
+MAX_ITEMS = 100
+"""Maximum number of items that IterableItems of a ForEach step lists."""
+
+_MEMBERS = ("Version", "Metadata", "Parameters", "PipelineExperimentConfig", "MlflowConfig", "Steps")
+_STEP_MEMBERS = ("Name", "Type", "Arguments", "DependsOn", "DisplayName", "Description")
+
+
+def parse_definition(text: str) -> Definition:
+    """Parse a definition.
+
+    Raises:
+        ValidationError: the text is not the JSON of a definition. The message names the step and the member, and the
+            nearest known name.
+    """
+    top = Structure(_parse_json(text), "the definition", _MEMBERS, ("Version", "Steps"))
+    if top.read_text("Version") != VERSION:
+        raise make_error("member Version", f"expected {VERSION!r}, found {quote(top.value['Version'])}")
+    parameters, steps = top.read_list("Parameters"), top.read_list("Steps")
+    if len(parameters) > MAX_PARAMETERS:
+        raise make_error("member Parameters", f"there are {len(parameters)} parameters, more than {MAX_PARAMETERS}")
+    if not steps:
+        raise make_error("member Steps", "a pipeline must have at least one step")
+    return Definition(
+        VERSION,
+        tuple(parse_step(step, f"Steps[{index}]") for index, step in enumerate(steps)),
+        tuple(parse_parameter(value, f"Parameters[{index}]") for index, value in enumerate(parameters)),
+        _read_optional(top, "PipelineExperimentConfig", ("ExperimentName", "TrialName")),
+        _read_optional(top, "MlflowConfig", ("MlflowResourceArn", "MlflowExperimentName")),
+    )
+
+
+def _read_optional(top: Structure, member: str, known: tuple[str, ...]) -> Mapping[str, Any] | None:
+    return Structure(top.value[member], f"member {member}", known).value if top.has(member) else None
+
+
+# --- JSON ---
+
+
+def _parse_json(text: str) -> Any:
+    if len(text) > MAX_CHARACTERS:
+        raise make_error("the text", f"it has {len(text)} characters, more than {MAX_CHARACTERS}")
+    try:
+        value = json.loads(
+            text, object_pairs_hook=_make_object, parse_constant=_refuse_constant, parse_float=_parse_float
+        )
+    except RecursionError:
+        raise make_error("the text", f"objects and arrays are nested more than {MAX_DEPTH} deep") from None
+    except ValueError as error:
+        raise make_error("the text", f"it is not JSON: {error}") from None
+    _check_depth(value)
+    return value
+
+
+def _make_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    members = dict(pairs)
+    if len(members) < len(pairs):
+        (double, _), *_ = Counter(name for name, _ in pairs).most_common(1)
+        raise make_error("the text", f"member {quote(double)} occurs twice in one object")
+    return members
+
+
+def _refuse_constant(constant: str) -> Any:
+    raise ValueError(f"{constant} is not a number of JSON")
+
+
+def _parse_float(text: str) -> float:
+    number = float(text)
+    if not isfinite(number):
+        raise ValueError(f"{text[:20]} is too large for a number")
+    return number
+
+
+def _check_depth(value: Any) -> None:
+    level = [value]
+    for _ in range(MAX_DEPTH):
+        level = [item for container in level for item in _list_containers(container)]
+        if not level:
+            return
+    raise make_error("the text", f"objects and arrays are nested more than {MAX_DEPTH} deep")
+
+
+def _list_containers(value: Any) -> list[Any]:
+    items = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return [item for item in items if isinstance(item, dict | list)]
+
+
+# --- steps ---
+
+
+def parse_step(value: Any, place: str) -> Step:
+    """Parse a step, and the steps that it contains."""
+    if not isinstance(value, dict):
+        raise make_error(place, f"expected an object, found {name_type(value)}")
+    if isinstance(value.get("Name"), str):
+        place = f"step {quote(value['Name'])}"
+    # The type states which members are known. Therefore it is read before the step's members are checked.
+    kind = Structure({"Type": value.get("Type")}, place, ("Type",), ("Type",)).read_choice("Type", StepType)
+    facts = FACTS[kind]
+    if facts.alternative:
+        raise make_error(place, f"steps of type {kind} are not supported locally: {facts.alternative}")
+    required = ("Name", "Type", *facts.required, *(() if kind in _WITHOUT_ARGUMENTS else ("Arguments",)))
+    step = Structure(value, place, (*_STEP_MEMBERS, *facts.members), required)
+    arguments, contained = _split_arguments(kind, step)
+    return Step(
+        step.read_name("Name"),
+        kind,
+        arguments,
+        display_name=step.read_text("DisplayName"),
+        description=step.read_text("Description"),
+        depends_on=_read_items(step, "DependsOn", _parse_dependency),
+        cache=parse_cache(step.value["CacheConfig"], step.place_of("CacheConfig")) if step.has("CacheConfig") else None,
+        retry_policies=_read_items(step, "RetryPolicies", parse_retry_policy),
+        property_files=_read_items(step, "PropertyFiles", _parse_property_file),
+        output_parameters=_read_items(step, "OutputParameters", _parse_output_parameter),
+        target=_read_target(step, facts.required[0]) if facts.required else None,
+        **contained,
+    )
+
+
+_WITHOUT_ARGUMENTS = (StepType.LAMBDA, StepType.CALLBACK, StepType.FAIL)
+"""Types whose Arguments may be missing."""
+
+
+def _read_items(step: Structure, member: str, parse: Callable[[Any, str], Any]) -> tuple[Any, ...]:
+    places = (f"{step.place_of(member)}[{index}]" for index in range(len(step.read_list(member))))
+    return tuple(parse(item, place) for item, place in zip(step.read_list(member), places, strict=True))
+
+
+def _read_target(step: Structure, member: str) -> Any:
+    """Return FunctionArn or SqsQueueUrl, which may be an expression."""
+    value = step.value[member]
+    if not isinstance(value, str | dict):
+        raise make_error(step.place_of(member), f"expected a String, found {name_type(value)}")
+    return value
+
+
+def _parse_dependency(value: Any, place: str) -> Dependency:
+    if isinstance(value, str):
+        return Dependency(value)
+    entry = Structure(value, place, ("Step", "Trigger"), ("Step", "Trigger"))
+    return Dependency(entry.read_text("Step"), entry.read_choice("Trigger", Trigger))
+
+
+def _parse_property_file(value: Any, place: str) -> PropertyFile:
+    members = ("PropertyFileName", "OutputName", "FilePath")
+    return PropertyFile(*(Structure(value, place, members, members).read_text(member) for member in members))
+
+
+def _parse_output_parameter(value: Any, place: str) -> OutputParameter:
+    members = ("OutputName", "OutputType")
+    output = Structure(value, place, members, members)
+    return OutputParameter(output.read_text("OutputName"), output.read_choice("OutputType", ParameterType))
+
+
+# --- steps that contain others ---
+
+
+def _split_arguments(kind: StepType, step: Structure) -> tuple[Mapping[str, Any], dict[str, tuple[Step, ...]]]:
+    """Return the arguments of a step, and the steps in them by their member of `Step`."""
+    if kind is StepType.CONDITION:
+        return _split_condition(
+            Structure(step.read_object("Arguments"), step.place_of("Arguments"), _CONDITION_MEMBERS)
+        )
+    if kind is StepType.FOR_EACH:
+        return _split_loop(
+            Structure(step.read_object("Arguments"), step.place_of("Arguments"), _LOOP_MEMBERS, _LOOP_REQUIRED)
+        )
+    if kind is StepType.FAIL:
+        Structure(step.read_object("Arguments"), step.place_of("Arguments"), ("ErrorMessage",))
+    return step.read_object("Arguments"), {}
+
+
+_CONDITION_MEMBERS = ("Conditions", "IfSteps", "ElseSteps")
+_LOOP_REQUIRED = ("IterableItems", "MaxConcurrency", "ForEachBody")
+_LOOP_MEMBERS = (*_LOOP_REQUIRED, "Selector")
+_NOT_IN_LOOPS = (StepType.CONDITION, StepType.FAIL, StepType.FOR_EACH)
+
+
+def _split_condition(arguments: Structure) -> tuple[Mapping[str, Any], dict[str, tuple[Step, ...]]]:
+    conditions = arguments.read_list("Conditions")
+    for index, condition in enumerate(conditions):
+        try:
+            check_condition(condition)
+        except ExpressionError as error:
+            raise make_error(f"{arguments.place}.Conditions[{index}]", str(error)) from error
+    contained = {"if_steps": _parse_steps(arguments, "IfSteps"), "else_steps": _parse_steps(arguments, "ElseSteps")}
+    return {"Conditions": conditions}, contained
+
+
+def _parse_steps(arguments: Structure, member: str) -> tuple[Step, ...]:
+    steps = arguments.read_list(member)
+    return tuple(parse_step(step, f"{arguments.place}.{member}[{index}]") for index, step in enumerate(steps))
+
+
+def _split_loop(arguments: Structure) -> tuple[Mapping[str, Any], dict[str, tuple[Step, ...]]]:
+    arguments.read_number("MaxConcurrency", 1, MAX_CONCURRENCY)
+    _check_items(arguments)
+    if arguments.has("Selector"):
+        _check_selector(arguments)
+    body = _parse_steps(arguments, "ForEachBody")
+    if not body:
+        raise make_error(arguments.place_of("ForEachBody"), "a loop must have at least one step")
+    for step in body:
+        if step.type in _NOT_IN_LOOPS:
+            raise make_error(f"step {quote(step.name)}", f"a ForEach step cannot contain a step of type {step.type}")
+    members = {name: value for name, value in arguments.value.items() if name != "ForEachBody"}
+    return members, {"body": body}
+
+
+def _check_items(arguments: Structure) -> None:
+    items = arguments.value["IterableItems"]
+    if not isinstance(items, dict | list):
+        problem = f"expected an expression or an array, found {name_type(items)}"
+        raise make_error(arguments.place_of("IterableItems"), problem)
+    if isinstance(items, list) and not 1 <= len(items) <= MAX_ITEMS:
+        problem = f"expected 1 to {MAX_ITEMS} items, found {len(items)}"
+        raise make_error(arguments.place_of("IterableItems"), problem)
+
+
+def _check_selector(arguments: Structure) -> None:
+    selector = Structure(
+        arguments.value["Selector"], arguments.place_of("Selector"), ("Pick", "Field"), ("Pick", "Field")
+    )
+    if selector.read_text("Pick") not in ("MaxBy", "MinBy"):
+        raise make_error(selector.place_of("Pick"), f"expected MaxBy or MinBy, found {quote(selector.value['Pick'])}")

@@ -1,0 +1,77 @@
+"""Cache and retry policies of steps."""
+
+import re
+from datetime import timedelta
+from typing import Any
+
+from microjobs_orchestrator.local.resources.pipelines.definition.messages import describe_names, make_error, quote
+from microjobs_orchestrator.local.resources.pipelines.definition.structures import Structure
+from microjobs_orchestrator.local.resources.pipelines.definition.values import CacheConfig, RetryPolicy
+
+EXCEPTION_TYPES = (
+    "Step.SERVICE_FAULT",
+    "Step.THROTTLING",
+    "SageMaker.JOB_INTERNAL_ERROR",
+    "SageMaker.CAPACITY_ERROR",
+    "SageMaker.RESOURCE_LIMIT",
+)
+MAX_ATTEMPTS = 20
+MAX_EXPIRY_MINUTES = 14400
+MAX_INTERVAL_SECONDS = 86400
+MAX_BACKOFF_RATE = 1000
+
+_DURATION = re.compile(
+    r"P?(?:(?P<years>\d{1,4})Y)?(?:(?P<months>\d{1,4})M)?(?:(?P<weeks>\d{1,5})W)?(?:(?P<days>\d{1,6})D)?"
+    r"(?:T(?:(?P<hours>\d{1,7})H)?(?:(?P<minutes>\d{1,8})M)?(?:(?P<seconds>\d{1,9}(?:\.\d{1,9})?)S)?)?",
+    re.IGNORECASE,
+)
+_DAYS = {"years": 365, "months": 30, "weeks": 7, "days": 1}
+
+
+def parse_duration(text: str) -> timedelta | None:
+    """Return an ISO 8601 duration such as `P30D`, or None if the text is not valid.
+
+    A year has 365 days and a month has 30. As in the SDK's examples, lower case is allowed, and P may be missing.
+    """
+    match = _DURATION.fullmatch(text)
+    parts = {name: float(number) for name, number in match.groupdict().items() if number} if match else {}
+    if not parts:
+        return None
+    days = sum(factor * parts.get(name, 0) for name, factor in _DAYS.items())
+    times = {name: parts.get(name, 0) for name in ("hours", "minutes", "seconds")}
+    return timedelta(days=days, **times)
+
+
+def parse_cache(value: Any, place: str) -> CacheConfig:
+    cache = Structure(value, place, ("Enabled", "ExpireAfter"), ("Enabled",))
+    expiry = cache.read_text("ExpireAfter")
+    if expiry and parse_duration(expiry) is None:
+        raise make_error(cache.place_of("ExpireAfter"), f"{quote(expiry)} is not an ISO 8601 duration such as P30D")
+    return CacheConfig(cache.read_flag("Enabled"), expiry)
+
+
+def parse_retry_policy(value: Any, place: str) -> RetryPolicy:
+    members = ("ExceptionType", "IntervalSeconds", "BackoffRate", "MaxAttempts", "ExpireAfterMin")
+    policy = Structure(value, place, members, ("ExceptionType",))
+    attempts = policy.read_number("MaxAttempts", 1, MAX_ATTEMPTS)
+    minutes = policy.read_number("ExpireAfterMin", 1, MAX_EXPIRY_MINUTES)
+    if (attempts is None) == (minutes is None):
+        raise make_error(place, "a retry policy must have either MaxAttempts or ExpireAfterMin")
+    interval = policy.read_number("IntervalSeconds", 0, MAX_INTERVAL_SECONDS)
+    rate = policy.read_number("BackoffRate", 0, MAX_BACKOFF_RATE, whole=False)
+    return RetryPolicy(
+        _read_exception_types(policy),
+        1 if interval is None else interval,
+        2.0 if rate is None else rate,
+        None if attempts is None else int(attempts),
+        None if minutes is None else int(minutes),
+    )
+
+
+def _read_exception_types(policy: Structure) -> tuple[str, ...]:
+    names = policy.read_list("ExceptionType")
+    for name in names:
+        if name not in EXCEPTION_TYPES:
+            hint = describe_names(str(name), EXCEPTION_TYPES)
+            raise make_error(policy.place_of("ExceptionType"), f"{quote(name)} does not exist ({hint})")
+    return tuple(names)

@@ -1,0 +1,69 @@
+"""Facts about the types of steps: the operations that they stand for, and the members that they have."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from microjobs_orchestrator.local.resources.pipelines.definition.values import StepType
+
+JOB_MEMBERS = ("CacheConfig", "RetryPolicies")
+OUTPUT_MEMBERS = ("CacheConfig", "OutputParameters")
+
+
+@dataclass(frozen=True)
+class StepTypeFacts:
+    """What a type of step does."""
+
+    create: str = ""
+    """The operation that the step performs, such as `CreateTrainingJob`; empty if it creates no resource."""
+    name_member: str = ""
+    """The member of the operation with the name of the new resource. AWS chooses the name if it is missing."""
+    describe: tuple[str, ...] = ()
+    """The operations whose responses contain the properties of the step."""
+    properties: tuple[str, ...] = ()
+    """Properties that no response contains."""
+    members: tuple[str, ...] = ()
+    """The members of the step besides those that all types have."""
+    required: tuple[str, ...] = ()
+    alternative: str = ""
+    """What to use instead. It is empty if the local server executes the step."""
+
+
+def _make_job_facts(noun: str, *more: str, describe: tuple[str, ...] = ()) -> StepTypeFacts:
+    return StepTypeFacts(f"Create{noun}", f"{noun}Name", (f"Describe{noun}", *describe), members=(*JOB_MEMBERS, *more))
+
+
+FACTS: Mapping[StepType, StepTypeFacts] = {
+    StepType.TRAINING: _make_job_facts("TrainingJob"),
+    StepType.PROCESSING: _make_job_facts("ProcessingJob", "PropertyFiles"),
+    StepType.TUNING: _make_job_facts(
+        "HyperParameterTuningJob", describe=("ListTrainingJobsForHyperParameterTuningJob",)
+    ),
+    StepType.TRANSFORM: _make_job_facts("TransformJob"),
+    StepType.MODEL: _make_job_facts("Model"),
+    StepType.REGISTER_MODEL: _make_job_facts("ModelPackage"),
+    StepType.ENDPOINT_CONFIG: _make_job_facts("EndpointConfig"),
+    StepType.ENDPOINT: _make_job_facts("Endpoint"),
+    StepType.CONDITION: StepTypeFacts(properties=("Outcome",)),
+    StepType.FAIL: StepTypeFacts(),
+    StepType.CLEANUP: StepTypeFacts(),
+    StepType.LAMBDA: StepTypeFacts(members=("FunctionArn", *OUTPUT_MEMBERS), required=("FunctionArn",)),
+    StepType.CALLBACK: StepTypeFacts(members=("SqsQueueUrl", *OUTPUT_MEMBERS), required=("SqsQueueUrl",)),
+    StepType.FOR_EACH: StepTypeFacts(
+        properties=(
+            "Status",
+            "InputItemCount",
+            "TotalStepCount",
+            "SucceededStepCount",
+            "FailedStepCount",
+            "StoppedStepCount",
+        ),
+    ),
+    StepType.INFERENCE_COMPONENT: StepTypeFacts(alternative="use an Endpoint step with one model per variant"),
+    StepType.QUALITY_CHECK: StepTypeFacts(alternative="use a Processing step with your own checks"),
+    StepType.CLARIFY_CHECK: StepTypeFacts(alternative="use a Processing step with your own checks"),
+    StepType.EMR: StepTypeFacts(alternative="use a Processing step, which can run several hosts"),
+    StepType.EMR_SERVERLESS: StepTypeFacts(alternative="use a Processing step, which can run several hosts"),
+    StepType.AUTO_ML: StepTypeFacts(alternative="use a Tuning step"),
+    StepType.LINEAGE: StepTypeFacts(alternative="remove the step; the execution lists its jobs"),
+    StepType.JOB: StepTypeFacts(alternative="use a Training or Processing step"),
+}
