@@ -1,8 +1,9 @@
 """The steps of a pipeline's definition, with the steps that they wait for, and a table of their states."""
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -13,7 +14,8 @@ from microjobs_orchestrator.durations import format_duration
 from microjobs_orchestrator.runs.kinds import Members
 from microjobs_orchestrator.terminal import strip_controls
 
-BRANCHES = {"IfSteps": "if", "ElseSteps": "else", "Steps": "each"}
+EACH = "each"
+BRANCHES = {"IfSteps": "if", "ElseSteps": "else", "ForEachBody": EACH}
 """The words for nested steps, by the member of a step's Arguments that contains them."""
 
 SYMBOLS = {
@@ -65,7 +67,7 @@ def _list_needs(value: Any) -> Iterator[str]:
     elif isinstance(value, dict):
         for name, item in value.items():
             if name == "DependsOn":
-                yield from (entry if isinstance(entry, str) else entry.get("StepName", "") for entry in item)
+                yield from (entry if isinstance(entry, str) else entry["Step"] for entry in item)
             elif name == "Get" and isinstance(item, str) and item.startswith("Steps."):
                 yield item.split(".")[1].partition("[")[0]
             else:
@@ -82,7 +84,7 @@ def make_table(nodes: Sequence[Node], states: Mapping[str, Members], now: dateti
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for column in ("step", "type", "status", "took", "after"):
         table.add_column(column, no_wrap=column != "after")
-    for node in nodes:
+    for node in _expand(nodes, states):
         state = states.get(node.name, {})
         symbol, style = SYMBOLS.get(state.get("StepStatus", ""), NOT_STARTED)
         branch = f"{node.branch}: " if node.branch else ""
@@ -90,6 +92,17 @@ def make_table(nodes: Sequence[Node], states: Mapping[str, Members], now: dateti
         status = Text(strip_controls(_describe_state(state)))
         table.add_row(name, node.type, status, _format_time(state, now or datetime.now(UTC)), ", ".join(node.needs))
     return table
+
+
+def _expand(nodes: Sequence[Node], states: Mapping[str, Members]) -> Iterator[Node]:
+    """Yield the nodes. A step of a ForEach step's body becomes one node per item, as soon as items have started."""
+    for node in nodes:
+        pattern = re.compile(rf"{re.escape(node.name)}-(\d+)")
+        items = sorted(int(match[1]) for match in map(pattern.fullmatch, states) if match)
+        if node.branch == EACH and items:
+            yield from (replace(node, name=f"{node.name}-{item}") for item in items)
+        else:
+            yield node
 
 
 def _describe_state(state: Members) -> str:

@@ -126,6 +126,12 @@ def test_table_shows_the_state_and_time_of_each_step() -> None:
                 "DependsOn": ["a"],
                 "Arguments": {"IfSteps": [{"Name": "c", "Type": "Fail", "Arguments": {}}], "ElseSteps": []},
             },
+            {
+                "Name": "d",
+                "Type": "ForEach",
+                "DependsOn": [{"Step": "b", "Trigger": "Any"}],
+                "Arguments": {"ForEachBody": [{"Name": "e", "Type": "Training", "Arguments": {}}]},
+            },
         ]
     }
     states: dict[str, dict[str, Any]] = {
@@ -136,6 +142,8 @@ def test_table_shows_the_state_and_time_of_each_step() -> None:
             "CacheHitResult": {"SourcePipelineExecutionArn": "arn:aws:sagemaker:r:0:pipeline/p/execution/abc"},
         },
         "b": {"StepStatus": "Succeeded", "Metadata": {"Condition": {"Outcome": "True"}}},
+        "e-10": {"StepStatus": "Executing", "StartTime": NOW},
+        "e-2": {"StepStatus": "Succeeded"},
         "c": {"StepStatus": "Failed", "AttemptCount": 2, "FailureReason": "no \x1b[2Jdata", "StartTime": NOW},
     }
     console = Console(width=120)
@@ -147,4 +155,7 @@ def test_table_shows_the_state_and_time_of_each_step() -> None:
         "✓ a Processing Succeeded, cached from abc 3.0 s",
         "✓ b Condition Succeeded, true a",
         "✗ if: c Fail Failed, attempt 2: no data 1 min 01 s",
+        "· d ForEach b",
+        "✓ each: e-2 Training Succeeded",
+        "▶ each: e-10 Training Executing 1 min 01 s",
     ]
