@@ -41,6 +41,9 @@ def add_parser(subparsers: "Subparsers") -> None:
     up.add_argument("--guard-image", metavar="IMAGE", help=guards)
     services = "forward requests for another AWS service to an emulator; repeatable"
     up.add_argument("--service", type=_parse_pair, action="append", metavar="NAME=URL", help=services)
+    proxies = "proxy of jobs: http, https or all=URL, or no=NAMES that need none; repeatable"
+    up.add_argument("--proxy", type=_parse_pair, action="append", metavar="NAME=URL", help=proxies)
+    up.add_argument("--ca-bundle", metavar="FILE", help="certificates that jobs trust, in PEM")
     up.add_argument("--tied", action="store_true", help=argparse.SUPPRESS)  # stop when no process uses the server
     up.set_defaults(call=_up)
     verbs.add_parser("down", help="stop the server, its jobs and endpoints").set_defaults(call=_down)
@@ -72,9 +75,9 @@ class SafeFormatter(logging.Formatter):
 
 
 def _load_config(options: argparse.Namespace) -> config.Config:
-    tables = {"images": dict(options.image_alias or ()) or None, "services": dict(options.service or ()) or None}
-    tables["host_names"] = options.host_name
-    return config.merge_flags(config.load(), **vars(options) | tables)
+    pairs = {"images": options.image_alias, "services": options.service, "proxies": options.proxy}
+    tables = {name: dict(found) for name, found in pairs.items() if found}
+    return config.merge_flags(config.load(), **vars(options) | tables, host_names=options.host_name)
 
 
 def _up(options: argparse.Namespace) -> int:
@@ -107,7 +110,17 @@ def _list_ignored_flags(options: argparse.Namespace, address: "Address") -> list
         "runtime": options.runtime in (None, "auto", address.runtime),
         "region": options.region in (None, address.region),
     }
-    others = ("limits", "all_addresses", "host_name", "image_alias", "framework_images", "guard_image", "service")
+    others = (
+        "ca_bundle",
+        "limits",
+        "all_addresses",
+        "host_name",
+        "image_alias",
+        "framework_images",
+        "guard_image",
+        "service",
+        "proxy",
+    )
     equal |= {name: not getattr(options, name) for name in others}
     return [f"--{name.replace('_', '-')}" for name, is_equal in equal.items() if not is_equal]
 

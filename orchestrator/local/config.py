@@ -8,9 +8,14 @@ all_addresses = false
 host_names = ["microjobs"]
 framework_images = false
 guard_image = "python:3.11-slim-bookworm"
+ca_bundle = "/etc/ssl/certs/ca-certificates.crt"
 
 [local.images]
 "*.dkr.ecr.*.amazonaws.com/sagemaker-scikit-learn:*" = "my-scikit-learn:dev"
+
+[local.proxies]
+https = "http://proxy.example.com:3128"
+no = ".example.com"
 
 [local.services]
 secretsmanager = "http://127.0.0.1:5000"
@@ -23,8 +28,9 @@ from pathlib import Path
 from typing import Any
 
 from microjobs_orchestrator.failures import UsageError
-from microjobs_orchestrator.local import framework_images
+from microjobs_orchestrator.local import framework_images, network_settings
 from microjobs_orchestrator.local.identity import REGION
+from microjobs_orchestrator.local.package_settings import hide_password
 
 FILE = Path("microjobs.toml")
 SECTIONS = ("local", "aws")
@@ -35,6 +41,7 @@ RUNTIMES = ("auto", "docker", "process")
 HOST_NAME = re.compile(r"[A-Za-z0-9.-]+")
 URL = re.compile(r"https?://[^/?#\s@]+(/[^?#\s]*)?")
 """Address of another emulator."""
+PROXY_URL = re.compile(r"(https?|socks5h?)://[^/?#\s@]+/?")
 
 
 TYPE_NAMES = {
@@ -76,6 +83,11 @@ class Config:
     services: Mapping[str, str] = field(default_factory=dict)
     """Addresses of other emulators by boto3's names of services; `*` stands for all services that this server lacks."""
 
+    proxies: Mapping[str, str] = field(default_factory=dict)
+    """Proxies of jobs: addresses for `http`, `https` and `all`, and for `no` the names that need no proxy."""
+    ca_bundle: str = ""
+    """File of certificates for jobs, in PEM; empty: those of the job's image."""
+
     def to_flags(self) -> list[str]:
         """Return the flags with the same meaning."""
         flags = [f"--port={self.port}", f"--runtime={self.runtime}", f"--region={self.region}"]
@@ -83,12 +95,15 @@ class Config:
         guards = [f"--guard-image={self.guard_image}"] if self.guard_image else []
         services = [f"--service={name}={url}" for name, url in self.services.items()]
         names = [f"--host-name={name}" for name in self.host_names]
+        proxies = [f"--proxy={name}={value}" for name, value in self.proxies.items()]
+        certificates = [f"--ca-bundle={Path(self.ca_bundle).absolute()}"] if self.ca_bundle else []
         switches = {
             "--limits": self.limits,
             "--all-addresses": self.all_addresses,
             framework_images.OPTION: self.framework_images,
         }
-        return [*flags, *aliases, *services, *guards, *names, *(flag for flag, is_set in switches.items() if is_set)]
+        flags += [flag for flag, is_set in switches.items() if is_set]
+        return [*flags, *aliases, *services, *guards, *names, *proxies, *certificates]
 
 
 def load(path: Path = FILE) -> Config:
@@ -134,13 +149,13 @@ def load_section(path: Path, name: str) -> dict[str, Any]:
 
 
 def merge_flags(config: Config, **flags: Any) -> Config:
-    """Return a config in which flags that are not None replace settings. Aliases and services are merged.
+    """Return a config in which flags that are not None replace settings. Tables are merged.
 
     Raises:
         ConfigError: a value is invalid.
     """
     values = {item.name: flags[item.name] for item in fields(Config) if flags.get(item.name) is not None}
-    for tables in ("images", "services"):
+    for tables in ("images", "services", "proxies"):
         if tables in values:
             values[tables] = {**getattr(config, tables), **values[tables]}
     result = replace(config, **values)
@@ -154,6 +169,25 @@ def _check(config: Config) -> None:
     if not 0 <= config.port <= MAX_PORT:
         raise ConfigError(f"port {config.port} must be a number from 0 to {MAX_PORT}")
     _check_names(config)
+    _check_network(config)
+
+
+def _check_network(config: Config) -> None:
+    for name, value in config.proxies.items():
+        if name not in network_settings.PROXIES:
+            known = ", ".join(network_settings.PROXIES)
+            raise ConfigError(f"[local.proxies] has no setting {name!r}; the settings are {known}")
+        if name != "no" and not PROXY_URL.fullmatch(str(value)):
+            raise ConfigError(
+                f"[local.proxies] {name} must be an address such as http://proxy.example.com:3128, without a user and "
+                f"a password (docker's config.json may have them), not {hide_password(str(value))!r}"
+            )
+    try:
+        network_settings.read_ca_bundle(config.ca_bundle)
+    except OSError as error:
+        raise ConfigError(
+            f"ca_bundle {config.ca_bundle} must be a file with certificates in PEM: {error.strerror or error}"
+        ) from error
 
 
 def _check_names(config: Config) -> None:

@@ -14,6 +14,7 @@ from contextlib import ExitStack, suppress
 from functools import partial
 
 from microjobs.files import write_text
+from microjobs_orchestrator import docker_engine
 from microjobs_orchestrator.local import home_lock
 from microjobs_orchestrator.local.config import Config
 from microjobs_orchestrator.local.control import ServerError
@@ -28,6 +29,7 @@ from microjobs_orchestrator.local.identity import get_default_bucket, make_packa
 from microjobs_orchestrator.local.lifecycle.context import Context, Settings
 from microjobs_orchestrator.local.lifecycle.registry import Registry
 from microjobs_orchestrator.local.logs import LogStore
+from microjobs_orchestrator.local.network_settings import NetworkSettings, read_ca_bundle, read_docker_proxies
 from microjobs_orchestrator.local.package_index import PackageIndex
 from microjobs_orchestrator.local.protocols.answer import Service
 from microjobs_orchestrator.local.resources.operations import list_makers, load_operations
@@ -148,6 +150,7 @@ def _start(home: Home, config: Config, runtime: Runtime, cleanup: ExitStack) -> 
         config.framework_images,
         config.limits,
         is_reachable=job_listeners is not None,
+        network=_read_network_settings(config, runtime),
     )
     state, store = State(home.state), ObjectStore(home)
     cleanup.callback(state.close)
@@ -164,6 +167,13 @@ def _start(home: Home, config: Config, runtime: Runtime, cleanup: ExitStack) -> 
         listener.wsgi_app = gateway
         threading.Thread(target=listener.serve, daemon=True).start()
     return port
+
+
+def _read_network_settings(config: Config, runtime: Runtime) -> NetworkSettings:
+    proxies = config.proxies
+    if not proxies and runtime.name == "docker":
+        proxies = read_docker_proxies(docker_engine.find_address(os.environ))
+    return NetworkSettings(proxies, read_ca_bundle(config.ca_bundle))
 
 
 def _listen_for_jobs(runtime: Runtime, config: Config, port: int, cleanup: ExitStack) -> Sequence[Server] | None:

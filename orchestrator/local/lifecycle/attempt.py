@@ -1,16 +1,18 @@
 """One attempt of a job or a replica: its plan, the start of its hosts, and its outcome."""
 
+import dataclasses
 import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from microjobs.contract import Layout, write_job_secret
 from microjobs_orchestrator.local.lifecycle.context import Context
 from microjobs_orchestrator.local.lifecycle.events import EventQueue, Interruption, StopReason
 from microjobs_orchestrator.local.logs import LogStream
-from microjobs_orchestrator.local.runtimes.base import Exit, Host, Line, Plan
+from microjobs_orchestrator.local.runtimes.base import Exit, Host, HostPlan, Line, Plan
 from microjobs_orchestrator.local.trees import discard
 
 SECRET_BYTES = 32
@@ -53,7 +55,20 @@ def prepare_plan(context: Context, attempt: Attempt) -> Plan:
         secret = secrets.token_hex(SECRET_BYTES)  # the hosts authenticate each other with it
         for host in plan.hosts:
             write_job_secret(Layout(host.files), secret)
-    return plan
+    return plan if plan.isolated else _add_network_settings(context, plan)
+
+
+def _add_network_settings(context: Context, plan: Plan) -> Plan:
+    """Give the hosts of a plan the proxies and the certificates of the server's settings."""
+    settings = context.settings
+    reachable = [urlsplit(settings.url).hostname or "", *(host.name for host in plan.hosts)]
+
+    def extend(host: HostPlan) -> HostPlan:
+        settings.network.write_files(host.files)
+        variables = settings.network.make_variables(host.environment, reachable)
+        return dataclasses.replace(host, defaults={**variables, **host.defaults})
+
+    return dataclasses.replace(plan, hosts=tuple(map(extend, plan.hosts)))
 
 
 def launch_plan(context: Context, attempt: Attempt, plan: Plan, events: EventQueue) -> Sequence[Host]:

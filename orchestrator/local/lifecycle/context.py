@@ -16,6 +16,7 @@ from microjobs_orchestrator.local.identity import (
     make_packages_token,
 )
 from microjobs_orchestrator.local.logs import LogStore
+from microjobs_orchestrator.local.network_settings import NetworkSettings
 from microjobs_orchestrator.local.runtimes.base import HostLimits, Runtime
 from microjobs_orchestrator.local.s3.store import ObjectStore
 from microjobs_orchestrator.local.state import State
@@ -37,6 +38,7 @@ class Settings:
     """Whether each host is limited to the processors and memory of its instance type."""
     is_reachable: bool = True
     """Whether hosts can connect to the server. Otherwise, they install packages from PyPI."""
+    network: NetworkSettings = field(default_factory=NetworkSettings)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ stands for.
 """
 
 import socket
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -82,11 +82,20 @@ class HostPlan:
     """If the entry point or the arguments are None, the image's own are used."""
     environment: Mapping[str, str] = field(default_factory=dict)
     defaults: Mapping[str, str] = field(default_factory=dict)
-    """Variables for an image that does not set them itself. `environment` replaces them."""
+    """Variables for an image that does not set them itself: see `merge_variables`."""
     limits: HostLimits | None = None
     gpus: bool = False
     port: int | None = None
     """The port on which the host serves; None if it does not serve."""
+
+    def merge_variables(self, set_by_image: Iterable[str] = ()) -> dict[str, str]:
+        """Return the environment, and the defaults that neither it nor the image sets.
+
+        Case is ignored, because programs read `https_proxy` or HTTPS_PROXY, and a default must not hide the other one.
+        """
+        set_names = {name.lower() for name in (*self.environment, *set_by_image)}
+        defaults = {name: value for name, value in self.defaults.items() if name.lower() not in set_names}
+        return {**defaults, **self.environment}
 
 
 @dataclass(frozen=True)

@@ -107,6 +107,7 @@ class Guards:
             mem_limit=MEMORY_BYTES,
             healthcheck={"test": ["NONE"]},
             log_config=self._log_config,
+            use_config_proxy=False,
             **options,
         )
         package = Path(guard.__file__).parent

@@ -50,10 +50,9 @@ def missing_image_remedy(image: str) -> str:
     )
 
 
-def select_unset(client: docker.DockerClient, name: str, variables: Mapping[str, str]) -> dict[str, str]:
-    """Return those of the environment variables that an image does not set itself."""
-    set_by_image = {item.partition("=")[0] for item in client.images.get(name).attrs["Config"].get("Env") or ()}
-    return {variable: value for variable, value in variables.items() if variable not in set_by_image}
+def list_variables(client: docker.DockerClient, name: str) -> Sequence[str]:
+    """Return the names of the environment variables that an image sets."""
+    return [item.partition("=")[0] for item in client.images.get(name).attrs["Config"].get("Env") or ()]
 
 
 def _digest(image: Mapping[str, Any]) -> str:

@@ -169,7 +169,8 @@ class DockerRuntime:
             command=None if host.arguments is None else list(host.arguments),
             entrypoint=None if host.entrypoint is None else list(host.entrypoint),
             name=self._labels.container_name(plan, host.name),
-            environment={**images.select_unset(self._client, host.image, host.defaults), **host.environment},
+            environment=host.merge_variables(images.list_variables(self._client, host.image)),
+            use_config_proxy=False,  # the plan has the proxies: the SDK would also give them to isolated hosts
             labels=labels,
             mounts=mounts,  # `volumes` would split a path at its colons
             log_config=self._log_config,

@@ -217,10 +217,11 @@ def _is_free(lock: int) -> bool:
 
 def _make_variables(host: HostPlan, environment: Environment, layout: Layout, network: Network) -> dict[str, str]:
     """Return a host's variables: the image's (see containers/Dockerfile), the request's, and the paths of the host."""
-    inherited, requested = inherited_environment(), {**host.defaults, **host.environment}
+    inherited, requested = inherited_environment(), host.merge_variables()
     request = {name: value for name, value in requested.items() if name not in EXECUTABLE_VARIABLES}
-    if host.entrypoint is not None:
-        request = {name: commands.translate_paths(value, layout) for name, value in request.items()}
+    # The images' own entry point translates the paths of a request itself.
+    translated = host.defaults if host.entrypoint is None else request
+    request |= {name: commands.translate_paths(request[name], layout) for name in translated if name in request}
     return {
         **inherited,
         "PATH": f"{commands.search_path(environment)}:{inherited.get('PATH', os.defpath)}",

@@ -1,0 +1,82 @@
+"""Proxies and certificates with which jobs reach other networks: settings of the server, and of docker's clients."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from microjobs.contract import DEFAULT_ROOT
+
+PROXIES = ("http", "https", "all", "no")
+"""Names of proxies: `http` is the setting for the variables HTTP_PROXY and http_proxy."""
+PROXY_VARIABLES = frozenset(f"{name}_proxy" for name in PROXIES)
+LOOPBACK_NAMES = ("localhost", "127.0.0.1", "127.0.0.0/8")
+"""This machine, for clients that compare texts and for clients that know networks."""
+
+CA_BUNDLE_NAME = "ca-bundle.pem"
+"""The file's name in the contract's root. It exists only on the local server."""
+CA_BUNDLE_VARIABLES = (
+    "SSL_CERT_FILE",
+    "REQUESTS_CA_BUNDLE",
+    "CURL_CA_BUNDLE",
+    "AWS_CA_BUNDLE",
+    "PIP_CERT",
+    "GIT_SSL_CAINFO",
+    "NODE_EXTRA_CA_CERTS",
+)
+
+
+@dataclass(frozen=True)
+class NetworkSettings:
+    """What jobs get if they are not isolated."""
+
+    proxies: Mapping[str, str] = field(default_factory=dict)
+    """Addresses by the names of `PROXIES`; `no` is a list with commas."""
+    ca_bundle: bytes = b""
+    """Certificates in PEM; empty if jobs use the certificates of their image."""
+
+    def make_variables(self, requested: Iterable[str], reachable: Iterable[str]) -> dict[str, str]:
+        """Return a host's variables.
+
+        Args:
+            requested: names of the variables that the request sets. If one of them names a proxy, the host also gets a
+                NO_PROXY, so that it reaches the server.
+            reachable: names and addresses that must be reached without a proxy.
+        """
+        variables = dict.fromkeys(CA_BUNDLE_VARIABLES if self.ca_bundle else (), f"{DEFAULT_ROOT}/{CA_BUNDLE_NAME}")
+        if not self.proxies and PROXY_VARIABLES.isdisjoint(name.lower() for name in requested):
+            return variables
+        direct = [self.proxies.get("no", ""), *LOOPBACK_NAMES, *reachable]
+        for name, value in {**self.proxies, "no": ",".join(filter(None, direct))}.items():
+            variables[f"{name}_proxy"] = variables[f"{name}_PROXY".upper()] = value
+        return variables
+
+    def write_files(self, root: Path) -> None:
+        """Write the files that the variables name into a folder that becomes the contract's root."""
+        if self.ca_bundle:
+            (root / CA_BUNDLE_NAME).write_bytes(self.ca_bundle)
+
+
+def read_ca_bundle(path: str) -> bytes:
+    """Return the content of a file of certificates; nothing if the path is empty.
+
+    Raises:
+        OSError: the file cannot be read, or contains no certificate.
+    """
+    if not path:
+        return b""
+    import ssl  # slow to import
+
+    ssl.create_default_context(cafile=path)  # raises for a file without certificates
+    return Path(path).read_bytes()
+
+
+def read_docker_proxies(address: str) -> dict[str, str]:
+    """Return the proxies that docker's settings have for containers of an engine, as `docker run` uses them.
+
+    https://docs.docker.com/engine/cli/proxy/
+    """
+    from docker.utils.config import load_general_config
+
+    proxies = load_general_config().get("proxies") or {}
+    chosen = proxies.get(address) or proxies.get("default") or {}
+    return {name: chosen[f"{name}Proxy"] for name in PROXIES if chosen.get(f"{name}Proxy")}
