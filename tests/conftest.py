@@ -25,6 +25,10 @@ settings.load_profile("ci")
 os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
 """Tests call `microjobs` and `uv`, which are installed in the folder of this interpreter."""
 
+# Tests start hundreds of Python processes: without stored bytecode, each one compiles all modules that it imports.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 CONTAINERS = REPOSITORY / "containers"
 JOBS = sorted(path.parent.name for path in CONTAINERS.glob("*/image.yml"))

@@ -33,6 +33,12 @@ def test_files_of_the_test_order_exist() -> None:
     assert [name for name in order.SLOW_FILES if not (REPOSITORY / name).exists()] == []
 
 
+def test_processes_of_tests_store_bytecode() -> None:
+    command = [sys.executable, "-c", "import sys; print(sys.dont_write_bytecode)"]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "False\n"
+    assert not sys.dont_write_bytecode
+
+
 def test_contract_root_is_defined_once() -> None:
     files = [
         path

@@ -24,6 +24,9 @@ CORRECTIONS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
 }
 """Shapes by service: they replace shapes of the service's model that differ from AWS's behaviour."""
 
+_loader = Loader()
+"""One loader for all models: each loader lists the folders of all services."""
+
 
 @cache
 def service_model(service: str) -> ServiceModel:
@@ -32,7 +35,7 @@ def service_model(service: str) -> ServiceModel:
     Raises:
         botocore.exceptions.UnknownServiceError: botocore has no service of that name.
     """
-    model = dict(Loader().load_service_model(service, "service-2"))
+    model = dict(_loader.load_service_model(service, "service-2"))
     model["shapes"] = {**model["shapes"], **CORRECTIONS.get(service, {})}
     return ServiceModel(model, service)
 
