@@ -212,17 +212,20 @@ def _find_files(folder: Path, kind: str, split: str) -> list[Path]:
     return [path for match, path in found if match["kind"] == kind and match["split"] == split]
 
 
-def check_shards(names: Iterator[str]) -> None:
-    """Check that the files of one array are complete and unambiguous.
+def check_shards(names: Iterator[str], pattern: re.Pattern[str] = FILE_NAME) -> None:
+    """Check that the files of one array or table are complete and unambiguous.
+
+    Args:
+        pattern: matches the names, with the groups `shard` and `shards`.
 
     Raises:
         UserError: a shard is missing, or two files belong to different sets. The message names them.
     """
     ordered = sorted(names)
-    matches = [match for name in ordered if (match := FILE_NAME.fullmatch(name))]
+    matches = [match for name in ordered if (match := pattern.fullmatch(name))]
     if len({match["shards"] for match in matches}) > 1:
         raise UserError(
-            f"{ordered[0]} and {ordered[-1]} do not belong together: keep either the whole array or one set of shards"
+            f"{ordered[0]} and {ordered[-1]} do not belong together: keep either the whole file or one set of shards"
         )
     shards = matches[0]["shards"] if matches else None
     if shards is None:
@@ -230,8 +233,8 @@ def check_shards(names: Iterator[str]) -> None:
     present = {int(match["shard"]) for match in matches}
     for number in range(int(shards)):
         if number not in present:
-            stem = f"{matches[0]['kind']}_{matches[0]['split']}"
-            missing = f"{stem}-{number:05}-of-{shards}.npy"
+            start, end = matches[0].span("shard")
+            missing = f"{ordered[0][:start]}{number:05}{ordered[0][end:]}"
             raise UserError(f"{missing} is missing: only {len(present)} of {int(shards)} exist")
 
 

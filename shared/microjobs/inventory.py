@@ -4,6 +4,7 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol, TypeVar
 
 from microjobs.arrays import FILE_NAME, ArrayFile, check_shards, open_array
 from microjobs.errors import UserError
@@ -40,6 +41,18 @@ class Entry:
         return ("y" if self.is_features else "x") + self.name[1:]
 
 
+class InputFile(Protocol):
+    """An input file of any kind; equal files of different hosts are equal values."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def size(self) -> int: ...
+
+
+F = TypeVar("F", bound=InputFile)
+
 logger = logging.getLogger("microjobs")
 
 
@@ -50,14 +63,15 @@ def survey(folder: Path) -> list[Entry]:
         UserError: a file has an unexpected name, or is not a valid array.
     """
     entries = []
-    for path in _find_data(folder):
+    for path in find_data(folder):
         if FILE_NAME.fullmatch(path.name) is None or not path.is_file():
             raise UserError(f"unexpected {path.name!r} in the input: it may contain {EXPECTED_NAMES}")
         entries.append(_describe(open_array(path)))
     return entries
 
 
-def _find_data(folder: Path) -> Iterator[Path]:
+def find_data(folder: Path) -> Iterator[Path]:
+    """Yield the files and folders of a folder that are data, sorted. Log a warning that names the others."""
     skipped = []
     for path in sorted(folder.iterdir()) if folder.is_dir() else []:
         if path.name in SKIPPED_NAMES or path.name.startswith((".", "_")) or _is_empty_folder(path):
@@ -116,13 +130,13 @@ def require_rows(files: Mapping[str, Entry], split: str) -> None:
         raise UserError(f"no {kind} data on any host: the input contains {found}; add x_{split}.npy")
 
 
-def merge(surveys: Mapping[str, Sequence[Entry]]) -> dict[str, Entry]:
+def merge(surveys: Mapping[str, Sequence[F]]) -> dict[str, F]:
     """Return the entries of all hosts in one dict, sorted by name.
 
     Raises:
         UserError: files of the same name differ between hosts.
     """
-    files: dict[str, Entry] = {}
+    files: dict[str, F] = {}
     for host, entries in surveys.items():
         for entry in entries:
             if files.setdefault(entry.name, entry) != entry:
@@ -130,7 +144,7 @@ def merge(surveys: Mapping[str, Sequence[Entry]]) -> dict[str, Entry]:
     return dict(sorted(files.items()))
 
 
-def assign(surveys: Mapping[str, Sequence[Entry]]) -> dict[str, list[str]]:
+def assign(surveys: Mapping[str, Sequence[F]]) -> dict[str, list[str]]:
     """Assign each file to one of the hosts that have it: larger files first, to the host with the least work.
 
     This matters for `FullyReplicated` inputs: every host has every file, but exactly one host may write each file.
