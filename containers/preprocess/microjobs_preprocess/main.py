@@ -1,13 +1,16 @@
 """Preprocessing: scales features for training, or makes raw data. Serves users' models of scikit-learn.
 
 (no arguments)                    standardise x_* and copy y_* from input to train and test
+--columns FILE                    make features from tables with named columns
 dataset NAME [--from FILE]        write raw arrays to output
 """
 
 import logging
+from argparse import Namespace
 
 from microjobs.arguments import Parser
-from microjobs.contract import Layout, read_processing_resource_config
+from microjobs.contract import Layout, ResourceConfig, read_processing_resource_config
+from microjobs.errors import UserError
 from microjobs.hosts import run_on_hosts
 
 from .standardise import EXCHANGED_TYPES, Task, standardise
@@ -43,10 +46,31 @@ def _standardise(arguments: list[str]) -> None:
         help="accept NaN in features as missing values, and ignore them in the statistics: nan keeps NaN, mean "
         "replaces it by the mean",
     )
+    parser.add_argument(
+        "--columns", metavar="FILE", help="make features from tables with named columns; the file declares the columns"
+    )
+    parser.add_argument(
+        "--format", choices=("npy", "parquet", "csv"), help="format of the results of --columns; default: npy"
+    )
     parser.epilog = "`preprocess dataset --help` describes how to make raw data."
-    task = Task(**vars(parser.parse_args(arguments)))
+    options = parser.parse_args(arguments)
     resources = read_processing_resource_config(Layout.from_environment())
+    if options.columns is not None:
+        _encode_tables(options, resources)
+        return
+    if options.format is not None:
+        raise UserError(f"--format {options.format} needs --columns: the results of arrays are arrays")
+    task = Task(options.input, options.train, options.test, options.allow_missing)
     run_on_hosts(resources, lambda hosts: standardise(task, hosts), EXCHANGED_TYPES)
+
+
+def _encode_tables(options: Namespace, resources: ResourceConfig) -> None:
+    from . import encode_tables  # imports pyarrow, which arrays do not need
+
+    if options.allow_missing is not None:
+        raise UserError(f"--allow-missing is for arrays: set `missing` for the columns in {options.columns}")
+    task = encode_tables.TableTask(options.input, options.train, options.test, options.columns, options.format or "npy")
+    run_on_hosts(resources, lambda hosts: encode_tables.encode_tables(task, hosts), encode_tables.EXCHANGED_TYPES)
 
 
 def _dataset(arguments: list[str]) -> None:

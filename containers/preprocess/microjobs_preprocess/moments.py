@@ -65,7 +65,7 @@ def measure(array: ArrayFile, *, allow_missing: bool = False) -> Moments:
     def measure_part(part: range) -> Moments:
         moments = Moments.empty(array.width)
         for start, block in array.blocks(part):
-            measured = _measure_block(block, allow_missing)
+            measured = measure_block(block, allow_missing)
             if not np.isfinite(measured.squared_deviations).all():
                 raise UserError(_describe_bad_block(array, block, start, allow_missing))
             moments = moments.merge(measured)
@@ -74,7 +74,8 @@ def measure(array: ArrayFile, *, allow_missing: bool = False) -> Moments:
     return reduce(Moments.merge, map_parts(array, measure_part), Moments.empty(array.width))
 
 
-def _measure_block(block: NDArray[Any], allow_missing: bool) -> Moments:
+def measure_block(block: NDArray[Any], allow_missing: bool) -> Moments:
+    """Return the moments of a block of shape (rows, features). Those of a feature with a bad value are not finite."""
     values = block.astype(np.float64, copy=False)
     with np.errstate(over="ignore", invalid="ignore"):  # the result shows NaN and infinity, without a check per value
         if allow_missing and np.isnan(values).any():

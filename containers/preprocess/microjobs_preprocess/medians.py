@@ -1,0 +1,95 @@
+"""Exact medians of columns of any length, in bounded memory and over several hosts.
+
+A radix selection: doubles become 64-bit keys with the same order, and each round counts the next 16 bits of the keys
+that begin with the bits found so far. Counts are integers, so the result does not depend on the division into hosts.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from microjobs.arrays import Floats
+
+DIGIT_BITS = 16
+ROUNDS = 64 // DIGIT_BITS
+
+Histograms = dict[str, dict[int, NDArray[np.int64]]]
+"""Number of keys per next digit, by column and by the bits before that digit."""
+
+
+@dataclass(frozen=True)
+class Search:
+    """One of the two middle values of a column.
+
+    prefix: the first bits of its key.
+    rank: index of the value among the sorted values whose keys begin with `prefix`.
+    """
+
+    prefix: int
+    rank: int
+
+    def narrow(self, histogram: NDArray[np.int64]) -> "Search":
+        """Return the search with one more digit."""
+        ends = np.cumsum(histogram)
+        digit = int(np.searchsorted(ends, self.rank, side="right"))
+        return Search((self.prefix << DIGIT_BITS) | digit, self.rank - int(ends[digit] - histogram[digit]))
+
+
+Searches = Mapping[str, tuple[Search, Search]]
+"""The two middle values of each column; they are the same value if the number of values is odd."""
+
+
+def start_searches(counts: Mapping[str, int]) -> Searches:
+    """Return searches for the medians of columns with these numbers of values."""
+    return {name: (Search(0, (count - 1) // 2), Search(0, count // 2)) for name, count in counts.items()}
+
+
+def empty_histograms(searches: Searches) -> Histograms:
+    return {
+        name: {search.prefix: np.zeros(1 << DIGIT_BITS, np.int64) for search in pair} for name, pair in searches.items()
+    }
+
+
+def count_digits(histograms: Histograms, blocks: Iterable[Mapping[str, Floats]], round_: int) -> None:
+    """Add the next digits of all values, which may be NaN, to the histograms."""
+    for block in blocks:
+        for name, by_prefix in histograms.items():
+            keys = _to_keys(block[name][~np.isnan(block[name])])
+            digits = keys >> np.uint64(64 - DIGIT_BITS * (round_ + 1))
+            prefixes = digits >> np.uint64(DIGIT_BITS)
+            for prefix, histogram in by_prefix.items():
+                selected = digits[prefixes == prefix] & np.uint64((1 << DIGIT_BITS) - 1)
+                histogram += np.bincount(selected.astype(np.int64), minlength=1 << DIGIT_BITS)
+
+
+def narrow_searches(searches: Searches, parts: Iterable[Histograms]) -> Searches:
+    """Return the searches after one more round, from the histograms of all hosts."""
+    total = empty_histograms(searches)
+    for part in parts:
+        for name, by_prefix in part.items():
+            for prefix, histogram in by_prefix.items():
+                total[name][prefix] += histogram
+    return {
+        name: (low.narrow(total[name][low.prefix]), high.narrow(total[name][high.prefix]))
+        for name, (low, high) in searches.items()
+    }
+
+
+def finish_searches(searches: Searches) -> dict[str, float]:
+    """Return the medians after the last round: the mean of the two middle values."""
+    return {name: float(_to_floats([low.prefix, high.prefix]).mean()) for name, (low, high) in searches.items()}
+
+
+SIGN = np.uint64(1 << 63)
+
+
+def _to_keys(values: Floats) -> NDArray[np.uint64]:
+    bits = np.ascontiguousarray(values).view(np.uint64)
+    return np.where(bits & SIGN, ~bits, bits | SIGN)
+
+
+def _to_floats(keys: list[int]) -> Floats:
+    array = np.array(keys, np.uint64)
+    return np.where(array & SIGN, array ^ SIGN, ~array).view(np.float64)

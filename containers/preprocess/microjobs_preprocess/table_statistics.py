@@ -1,0 +1,129 @@
+"""Statistics of a table in one pass: moments of numeric columns, and counts of categories. They can be merged."""
+
+from dataclasses import dataclass
+from functools import reduce
+from pathlib import Path
+
+import numpy as np
+import pyarrow.compute as pc
+
+from microjobs.arrays import Floats
+from microjobs.column_features import BadCellError, check_numbers
+from microjobs.errors import UserError
+
+from .column_settings import ColumnSettings, TableSettings
+from .moments import Moments, measure_block
+from .pipelining import map_ahead
+from .tables import Block, read_blocks, to_numbers
+
+MAX_CATEGORIES = 10_000
+MAX_NUMBER = 1e150
+"""The sum of squares of larger numbers could exceed the range of doubles."""
+
+Counts = dict[str, dict[str, int]]
+"""Number of rows by column and category."""
+
+
+@dataclass(frozen=True)
+class TableStatistics:
+    """Number of rows, and the statistics of present values.
+
+    moments: of the numeric columns, in the order of the settings.
+    counts: of the categorical columns.
+    missing: number of missing texts, by categorical column.
+    """
+
+    rows: int
+    moments: Moments
+    counts: Counts
+    missing: dict[str, int]
+
+    @classmethod
+    def empty(cls, settings: TableSettings) -> "TableStatistics":
+        names = [column.name for column in settings.categorical]
+        return cls(0, Moments.empty(len(settings.numeric)), {name: {} for name in names}, dict.fromkeys(names, 0))
+
+    def merge(self, other: "TableStatistics") -> "TableStatistics":
+        """Return the statistics of the rows of both.
+
+        Raises:
+            UserError: a column has too many categories.
+        """
+        return TableStatistics(
+            self.rows + other.rows,
+            self.moments.merge(other.moments),
+            {name: _add_counts(name, counts, other.counts[name]) for name, counts in self.counts.items()},
+            {name: count + other.missing[name] for name, count in self.missing.items()},
+        )
+
+
+def _add_counts(column: str, counts: dict[str, int], others: dict[str, int]) -> dict[str, int]:
+    total = counts | {text: counts.get(text, 0) + count for text, count in others.items()}
+    if len(total) > MAX_CATEGORIES:
+        raise UserError(
+            f"column {column!r} has more than {MAX_CATEGORIES} categories, such as {max(total)[:50]!r}: drop the "
+            "column, or group its values"
+        )
+    return total
+
+
+def measure_table(path: Path, settings: TableSettings, types: dict[str, str]) -> TableStatistics:
+    """Read a table once and check each value.
+
+    Args:
+        types: types of the columns to read: those of the features, and of the target if the table has it.
+
+    Raises:
+        UserError: a value is infinite, or missing where this is invalid; the message names file, row and column.
+    """
+
+    def measure(item: tuple[int, Block]) -> TableStatistics:
+        start, block = item
+        try:
+            return _measure_block(block, settings)
+        except BadCellError as error:
+            raise cell_error(path, start, error) from error
+
+    return reduce(TableStatistics.merge, map_ahead(measure, read_blocks(path, types)), TableStatistics.empty(settings))
+
+
+def cell_error(path: Path, start: int, error: BadCellError) -> UserError:
+    """Return the error for a value of a block that begins at row `start` of a file."""
+    remedy = "fill it, drop the row, or set `missing` for the column" if error.problem == "is missing" else "correct it"
+    return UserError(f"{path.name} row {start + error.row}: column {error.column!r} {error.problem}: {remedy}")
+
+
+def _measure_block(block: Block, settings: TableSettings) -> TableStatistics:
+    for column in settings.categorical:
+        _check_texts(column, block)
+    if settings.target is not None and settings.target in block:
+        check_numbers(settings.target, to_numbers(block[settings.target]))
+    numbers = _stack_numbers(block, settings)
+    moments = measure_block(numbers, allow_missing=True) if settings.numeric else Moments.empty(0)
+    return TableStatistics(len(next(iter(block.values()))), moments, *_count_categories(block, settings))
+
+
+def _check_texts(column: ColumnSettings, block: Block) -> None:
+    texts = block[column.name]
+    if column.missing is None and texts.null_count:
+        raise BadCellError(texts.is_null().index(True).as_py(), column.name, "is missing")
+
+
+def _stack_numbers(block: Block, settings: TableSettings) -> Floats:
+    columns = [to_numbers(block[column.name]) for column in settings.numeric]
+    for column, values in zip(settings.numeric, columns, strict=True):
+        check_numbers(column.name, values, allow_missing=column.missing is not None)
+        if (is_large := np.abs(values) > MAX_NUMBER).any():
+            row = int(np.argmax(is_large))
+            raise BadCellError(row, column.name, f"contains {values[row]}, which is too large to square")
+    return np.stack(columns, axis=1) if columns else np.empty((0, 0))
+
+
+def _count_categories(block: Block, settings: TableSettings) -> tuple[Counts, dict[str, int]]:
+    counts: Counts = {}
+    for column in settings.categorical:
+        counted = pc.value_counts(block[column.name].drop_null())
+        counts[column.name] = dict(
+            zip(counted.field("values").to_pylist(), counted.field("counts").to_pylist(), strict=True)
+        )
+    return counts, {column.name: block[column.name].null_count for column in settings.categorical}
