@@ -76,6 +76,7 @@ class Query:
 
     kind: str
     name_contains: str = ""
+    name_prefix: str = ""
     status: str = ""
     owner: Owner | None = None
     created: tuple[float, float] = (float("-inf"), float("inf"))
@@ -318,6 +319,7 @@ def _make_conditions(query: Query) -> tuple[list[str], list[Any]]:
     owner = query.owner or Owner("", "")
     for condition, value in (
         ("instr(name, ?) > 0", query.name_contains),
+        ("instr(name, ?) = 1", query.name_prefix),
         ("status = ?", query.status),
         ("owner_kind = ?", owner.kind),
         ("owner_name = ?", owner.name),

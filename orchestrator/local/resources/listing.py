@@ -9,7 +9,7 @@ from typing import Any
 from microjobs_orchestrator.local.errors import ValidationError
 from microjobs_orchestrator.local.kinds import Kind
 from microjobs_orchestrator.local.protocols.models import operation_model
-from microjobs_orchestrator.local.state import Query, Record, State
+from microjobs_orchestrator.local.state import Owner, Query, Record, State
 
 PAGE_SIZE = 100
 """The maximum number of resources in one response, as on SageMaker."""
@@ -37,18 +37,28 @@ def _select_members(shape: Any, record: Record, computed: Mapping[str, Any]) -> 
 
 
 def list_resources(
-    state: State, kind: Kind, request: Mapping[str, Any], compute: Callable[[Record], Mapping[str, Any]] = lambda _: {}
+    state: State,
+    kind: Kind,
+    request: Mapping[str, Any],
+    compute: Callable[[Record], Mapping[str, Any]] = lambda _: {},
+    *,
+    owner: Owner | None = None,
+    name_prefix: str = "",
 ) -> dict[str, Any]:
     """Return the response of a List request, with SageMaker's filters, order and pages.
 
     Args:
         compute: returns the members of a resource that its record does not contain.
+        owner: if set, only the resources of this owner are listed.
+        name_prefix: the beginning of the resources' names.
     """
     limit, status = request.get("MaxResults", PAGE_SIZE), request.get("StatusEquals", "")
     filters_page = kind.filters_pages and "MaxResults" in request
     query = Query(
         kind.arn_type,
         name_contains=request.get("NameContains", ""),
+        name_prefix=name_prefix,
+        owner=owner,
         status="" if filters_page else status,
         created=_read_time_range(request, "CreationTime"),
         modified=_read_time_range(request, "LastModifiedTime"),

@@ -8,7 +8,7 @@ import json
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from hashlib import md5
 from io import BytesIO
 from pathlib import Path
@@ -19,8 +19,9 @@ import pytest
 
 from microjobs.contract import Layout
 from microjobs_orchestrator.local import state
-from microjobs_orchestrator.local.errors import ServiceError
+from microjobs_orchestrator.local.errors import ServiceError, ValidationError
 from microjobs_orchestrator.local.home import Home
+from microjobs_orchestrator.local.identity import format_arn
 from microjobs_orchestrator.local.kinds import all_kinds
 from microjobs_orchestrator.local.lifecycle.context import Context, Settings
 from microjobs_orchestrator.local.lifecycle.registry import Registry
@@ -29,6 +30,7 @@ from microjobs_orchestrator.local.parity.rows import Honoured, Members, Rows
 from microjobs_orchestrator.local.parity.table import TABLE
 from microjobs_orchestrator.local.protocols.answer import Service
 from microjobs_orchestrator.local.protocols.models import operation_model
+from microjobs_orchestrator.local.resources.pipelines.versions import add_version
 from microjobs_orchestrator.local.s3.body import Body
 from microjobs_orchestrator.local.s3.call import Call
 from microjobs_orchestrator.local.s3.content import FileBody
@@ -133,6 +135,7 @@ REQUESTS: Mapping[str, list[dict[str, Any]]] = {
 OBJECTIVE = {"Type": "Minimize", "MetricName": "loss"}
 
 VALUES: Mapping[str, Any] = {
+    "PipelineName": "p",
     "ResourceArn": "arn:m",
     "HyperParameterTuningJobName": "t",
     "Tags": [{"Key": "k", "Value": "v"}],
@@ -169,6 +172,8 @@ def test_members_of_simple_requests_are_read(context: Context, service: str, ope
     }
     context.state.add("hyper-parameter-tuning-job", "t", "arn:t", "Completed", tuning, {})
     context.state.add("model", "m", "arn:m", "InService", {}, {})
+    add_version(context.state, "p", "arn:p", 1, "{}", [])
+    context.state.add("pipeline", "p", "arn:p", "", {}, {})
     context.state.add(
         "ecr-repository",
         "repository",
@@ -192,6 +197,11 @@ def test_members_of_simple_requests_are_read(context: Context, service: str, ope
 
 CLUSTER = {"InstanceType": "ml.m5.large", "InstanceCount": 2, "VolumeSizeInGB": 1}
 TAGS = [{"Key": "k", "Value": "v"}]
+PIPELINE = {
+    "PipelineDefinition": json.dumps({"Version": "2020-12-01", "Steps": [{"Name": "stop", "Type": "Fail"}]}),
+    "RoleArn": ROLE,
+    "ClientRequestToken": "t" * 32,
+}
 RANGE = {"Name": "n", "MinValue": "1", "MaxValue": "9", "ScalingType": "Linear"}
 PIPE = {
     "ChannelName": "pipe",
@@ -378,6 +388,34 @@ CREATE_REQUESTS: Mapping[str, list[dict[str, Any]]] = {
     "UpdateEndpointWeightsAndCapacities": [
         {"EndpointName": "e", "DesiredWeightsAndCapacities": [{"VariantName": "v", "DesiredWeight": 2.0}]}
     ],
+    "CreatePipeline": [
+        {
+            **PIPELINE,
+            "PipelineName": "p",
+            "PipelineDisplayName": "d",
+            "PipelineDescription": "d",
+            "ParallelismConfiguration": {"MaxParallelExecutionSteps": 1},
+            "PipelineVersionAliases": ["a"],
+            "Tags": TAGS,
+        },
+        {"PipelineDefinitionS3Location": {"Bucket": "bucket", "ObjectKey": "in/a"}, "PipelineName": "p"},
+    ],
+    "UpdatePipeline": [
+        {
+            "PipelineName": "pipeline",
+            "PipelineDefinition": PIPELINE["PipelineDefinition"].replace("stop", "end"),
+            "PipelineVersionAliases": ["a"],
+            "ParallelismConfiguration": {"MaxParallelExecutionSteps": 1},
+        },
+        {"PipelineName": "pipeline", "PipelineDefinitionS3Location": {"Bucket": "bucket", "ObjectKey": "in/a"}},
+    ],
+    "UpdatePipelineVersion": [
+        {
+            "PipelineArn": format_arn("pipeline/pipeline"),
+            "PipelineVersionId": 1,
+            "PipelineVersionAliasOperations": {"Add": ["a"], "Remove": []},
+        }
+    ],
     "CreateTransformJob": [
         {
             "TransformJobName": "j",
@@ -427,6 +465,7 @@ def handlers(context: Context) -> Iterator[Service]:
     for name in ("config", "other"):
         made["CreateEndpointConfig"]({"EndpointConfigName": name, "ProductionVariants": [VARIANT]})
     made["CreateEndpoint"]({"EndpointName": "e", "EndpointConfigName": "config"})
+    made["CreatePipeline"]({**PIPELINE, "PipelineName": "pipeline"})
     parent = CREATE_REQUESTS["CreateHyperParameterTuningJob"][0] | {"HyperParameterTuningJobName": "parent"}
     context.state.add("hyper-parameter-tuning-job", "parent", "arn:p", "Completed", parent, {})
     made["CreateTrainingJob"](CREATE_REQUESTS["CreateTrainingJob"][0] | {"TrainingJobName": "trained"})
@@ -463,7 +502,8 @@ def test_members_of_jobs_are_read(
     name = f"{operation.removeprefix('Create')}Name"
     for number, request in enumerate(CREATE_REQUESTS[operation]):
         named = request | ({name: f"n{number}"} if name in request else {})
-        handlers[operation](Recorder(named, read))
+        with suppress(ValidationError) if operation.endswith("Pipeline") else nullcontext():
+            handlers[operation](Recorder(named, read))
         for user, members in USING_REQUESTS.get(operation, []):
             handlers[user](json.loads(json.dumps(members).replace("{}", f"n{number}")))
         wait_for_all(context)

@@ -1,5 +1,6 @@
 """Families of operations, with valid requests for each family."""
 
+import json
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
@@ -71,6 +72,12 @@ BASES: Mapping[str, Any] = {
         "TransformOutput": {"S3OutputPath": "s3://fuzz/out"},
         "TransformResources": {"InstanceType": "ml.m5.large", "InstanceCount": 1},
     },
+    "CreatePipeline": {
+        "PipelineDefinition": json.dumps({"Version": "2020-12-01", "Steps": [{"Name": "stop", "Type": "Fail"}]}),
+        "RoleArn": ROLE,
+        "ClientRequestToken": "t" * 32,
+    },
+    "DeletePipeline": {"ClientRequestToken": "t" * 32},
     "CreateModel": {"PrimaryContainer": {"Image": IMAGE, "Environment": {"A": "b"}}, "ExecutionRoleArn": ROLE},
     "CreateEndpointConfig": {"ProductionVariants": [VARIANT], "Tags": TAGS},
     "CreateEndpoint": {"EndpointConfigName": "a"},

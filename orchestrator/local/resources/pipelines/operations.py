@@ -1,0 +1,224 @@
+"""The operations on pipelines and their versions.
+
+Source: https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_CreatePipeline.html
+"""
+
+import hashlib
+import json
+import threading
+from collections.abc import Mapping
+from typing import Any
+
+from microjobs_orchestrator.local.errors import ServiceError, ValidationError
+from microjobs_orchestrator.local.identity import format_arn
+from microjobs_orchestrator.local.lifecycle.context import Context
+from microjobs_orchestrator.local.lifecycle.registry import Registry
+from microjobs_orchestrator.local.parity.common import LIST_PAGES
+from microjobs_orchestrator.local.resources.listing import describe_resource, list_resources
+from microjobs_orchestrator.local.resources.operations import Answer, Handler, Operations, Request, add_resource
+from microjobs_orchestrator.local.resources.pipelines import versions
+from microjobs_orchestrator.local.resources.pipelines.definition.parse import MAX_CHARACTERS, parse_definition
+from microjobs_orchestrator.local.resources.pipelines.kinds import PIPELINE
+from microjobs_orchestrator.local.state import Owner, Record
+
+DEFINITION_MEMBERS = ("PipelineDefinition", "PipelineDefinitionS3Location")
+CHANGEABLE_MEMBERS = ("PipelineDisplayName", "PipelineDescription", "RoleArn")
+FIXED_MEMBERS = ("PipelineName", "ClientRequestToken", "Tags")
+MAX_TOKENS = 1000
+"""Number of deletions whose ClientRequestToken the server remembers."""
+
+
+class PipelineOperations(Operations):
+    kind = PIPELINE
+
+    def __init__(self, context: Context, registry: Registry) -> None:
+        super().__init__(context, registry)
+        self._lock = threading.Lock()  # held while versions and aliases change
+        self._deletions: dict[str, tuple[str, str]] = {}
+        """Names and ARNs of deleted pipelines, by ClientRequestToken."""
+
+    def further_handlers(self) -> Mapping[str, Handler]:
+        return {
+            "UpdatePipeline": self.update,
+            "ListPipelineVersions": self.list_versions,
+            "UpdatePipelineVersion": self.update_version,
+        }
+
+    # --- Create ---
+
+    def add(self, request: Request) -> Record:
+        digest = _digest_request(request)
+        name, aliases = request["PipelineName"], request.get("PipelineVersionAliases", [])
+        with self._lock:
+            existing = self.context.state.get(PIPELINE.arn_type, name)
+            if existing is not None:
+                return _accept_repetition(existing, request, digest)
+            text = self._read_definition(request)
+            versions.check_aliases(aliases, {})
+            versions.delete_versions(self.context.state, name)  # of a server that was killed during a deletion
+            arn = format_arn(f"{PIPELINE.arn_type}/{name}", self.context.settings.region)
+            # A pipeline without a version could not be described. Therefore the version is stored first.
+            versions.add_version(self.context.state, name, arn, 1, text, aliases)
+            return self._add_pipeline(request, digest)
+
+    def _add_pipeline(self, request: Request, digest: str) -> Record:
+        fixed = {member: request[member] for member in FIXED_MEMBERS if member in request}
+        return add_resource(
+            self.context,
+            PIPELINE,
+            {**fixed, **_read_changes(request)},
+            defaults={"PipelineDisplayName": request["PipelineName"]},
+            members={PIPELINE.status_member: "Active", "CreatedBy": {}, "LastModifiedBy": {}},
+            internal={"RequestDigest": digest},
+        )
+
+    def _read_definition(self, request: Request) -> str:
+        """Return the checked text of a definition. Raise ValidationError if it is not valid."""
+        given = [member for member in DEFINITION_MEMBERS if member in request]
+        if len(given) != 1:
+            raise ValidationError(f"Specify one of {' and '.join(DEFINITION_MEMBERS)}; the request has {len(given)}.")
+        text = request.get("PipelineDefinition") or self._read_object(request["PipelineDefinitionS3Location"])
+        parse_definition(text)
+        return str(text)
+
+    def _read_object(self, location: Mapping[str, str]) -> str:
+        bucket, key = location["Bucket"], location["ObjectKey"]
+        try:
+            with self.context.store.open(bucket, key).file as file:
+                content = file.read(4 * MAX_CHARACTERS + 1)  # a character has at most four bytes
+            return content.decode()
+        except ServiceError as error:
+            raise ValidationError(f"Could not read the definition s3://{bucket}/{key}: {error.message}") from error
+        except UnicodeDecodeError as error:
+            raise ValidationError(f"The definition s3://{bucket}/{key} is not text in UTF-8: {error}") from error
+
+    # --- Update ---
+
+    def update(self, request: Request) -> Answer:
+        with self._lock:
+            record = self.find(request)
+            number = self._update_version(record, request)
+            if self.context.state.update(PIPELINE.arn_type, record.name, _read_changes(request)) is None:
+                raise make_missing_error(record.arn)
+        return {"PipelineArn": record.arn, "PipelineVersionId": number}
+
+    def _update_version(self, record: Record, request: Request) -> int:
+        """Add a version if the definition changes. Return the number of the latest version."""
+        state, aliases = self.context.state, request.get("PipelineVersionAliases", [])
+        latest = versions.find_version(state, record.name, {})
+        is_given = any(member in request for member in DEFINITION_MEMBERS)
+        text = self._read_definition(request) if is_given else latest.description["PipelineDefinition"]
+        if text == latest.description["PipelineDefinition"]:
+            if aliases:
+                raise ValidationError(
+                    "PipelineVersionAliases needs a new version, but the definition does not change: use "
+                    "UpdatePipelineVersion to add aliases to an existing version."
+                )
+            return latest.version
+        versions.check_aliases(aliases, versions.list_other_aliases(state, record.name))
+        versions.add_version(state, record.name, record.arn, latest.version + 1, text, aliases)
+        return latest.version + 1
+
+    def update_version(self, request: Request) -> Answer:
+        with self._lock:
+            record = self.find({"PipelineName": request["PipelineArn"]})
+            version = versions.find_version(self.context.state, record.name, request)
+            members = ("PipelineVersionDisplayName", "PipelineVersionDescription")
+            changes: dict[str, Any] = {member: request[member] for member in members if member in request}
+            if "PipelineVersionAliasOperations" in request:
+                changes["PipelineVersionAliases"] = self._change_aliases(version, request)
+            self.context.state.update(versions.VERSION.arn_type, record.name, changes, version=version.version)
+        return {"PipelineArn": record.arn, "PipelineVersionId": version.version}
+
+    def _change_aliases(self, version: Record, request: Request) -> list[str]:
+        operations = request["PipelineVersionAliasOperations"]
+        added, removed = operations.get("Add", []), operations.get("Remove", [])
+        for alias in removed:
+            if alias in added:
+                raise ValidationError(f"The alias {alias!r} is in both Add and Remove.")
+            if alias not in versions.get_aliases(version):
+                raise ValidationError(f"Version {version.version} has no alias {alias!r} to remove.")
+        kept = [alias for alias in versions.get_aliases(version) if alias not in removed]
+        aliases = [*kept, *(alias for alias in added if alias not in kept)]
+        others = versions.list_other_aliases(self.context.state, version.name, version.version)
+        versions.check_aliases(aliases, others)
+        return aliases
+
+    # --- Describe, List, Delete ---
+
+    def find(self, request: Request) -> Record:
+        """Return the record of the pipeline whose name or ARN is the PipelineName of a request."""
+        name, state = request["PipelineName"], self.context.state
+        record = state.get_by_arn(name) if name.startswith("arn:") else state.get(PIPELINE.arn_type, name)
+        if record is None or record.kind != PIPELINE.arn_type:
+            region = self.context.settings.region
+            raise make_missing_error(name if name.startswith("arn:") else format_arn(f"pipeline/{name}", region))
+        return record
+
+    def describe(self, request: Request) -> Answer:
+        record = self.find(request)
+        version = versions.find_version(self.context.state, record.name, request)
+        return describe_resource(PIPELINE, record, version.description)
+
+    def list(self, request: Request) -> Answer:
+        if request.get("ManagedBy") == "AWS":
+            return {PIPELINE.summaries_member: []}
+        prefix = request.get("PipelineNamePrefix", "")
+        return list_resources(
+            self.context.state, PIPELINE, _rename_times(request), self.compute_members, name_prefix=prefix
+        )
+
+    def list_versions(self, request: Request) -> Answer:
+        owner = Owner(PIPELINE.arn_type, self.find(request).name)
+        return list_resources(self.context.state, versions.VERSION, _rename_times(request), owner=owner)
+
+    def delete(self, request: Request) -> Answer:
+        name, token = request["PipelineName"], request.get("ClientRequestToken", "")
+        with self._lock:
+            deleted_name, arn = self._deletions.get(token, ("", ""))
+            if deleted_name == name and self.context.state.get(PIPELINE.arn_type, name) is None:
+                return {"PipelineArn": arn}
+            record = self.find(request)
+            super().delete(request)
+            versions.delete_versions(self.context.state, name)
+            self._remember_deletion(token, record)
+        return {"PipelineArn": record.arn}
+
+    def _remember_deletion(self, token: str, record: Record) -> None:
+        self._deletions[token] = (record.name, record.arn)
+        if len(self._deletions) > MAX_TOKENS:
+            del self._deletions[next(iter(self._deletions))]
+
+
+def make_missing_error(arn: str) -> ServiceError:
+    return ServiceError("ResourceNotFound", f'Could not find pipeline "{arn}".')
+
+
+def _read_changes(request: Request) -> dict[str, Any]:
+    """Return the members of a Create or Update request that the pipeline, not a version, has."""
+    changes = {member: request[member] for member in CHANGEABLE_MEMBERS if member in request}
+    if "ParallelismConfiguration" in request:
+        limit = request["ParallelismConfiguration"]["MaxParallelExecutionSteps"]
+        changes["ParallelismConfiguration"] = {"MaxParallelExecutionSteps": limit}
+    return changes
+
+
+def _digest_request(request: Request) -> str:
+    return hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()
+
+
+def _accept_repetition(existing: Record, request: Request, digest: str) -> Record:
+    """Return an existing pipeline, if the same request with the same token created it."""
+    if existing.internal.get("RequestDigest") == digest:
+        return existing
+    raise ValidationError(
+        f"Pipeline names must be unique: a pipeline with the name {request['PipelineName']} already exists. Use "
+        "UpdatePipeline to change it."
+    )
+
+
+def _rename_times(request: Request) -> dict[str, Any]:
+    """Return a List request with the names that other kinds have for the filters by time."""
+    names = {"CreatedAfter": "CreationTimeAfter", "CreatedBefore": "CreationTimeBefore"}
+    members = (*LIST_PAGES, *names)
+    return {names.get(member, member): request[member] for member in members if member in request}

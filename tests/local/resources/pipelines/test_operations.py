@@ -1,0 +1,255 @@
+"""Operations on pipelines and their versions."""
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from microjobs_orchestrator.local.errors import ServiceError
+from microjobs_orchestrator.local.home import Home
+from microjobs_orchestrator.local.protocols.models import operation_model
+from microjobs_orchestrator.local.protocols.validation import validate
+from microjobs_orchestrator.local.resources.operations import load_operations
+from microjobs_orchestrator.local.services.sagemaker import SageMaker
+from microjobs_orchestrator.local.state import Query
+from tests.local.jobs.conftest import ServerParts
+from tests.local.jobs.fakes import FakeRuntime
+
+ROLE = "arn:aws:iam::000000000000:role/microjobs"
+TOKEN, OTHER_TOKEN = "t" * 32, "u" * 32
+ARN = "arn:aws:sagemaker:us-east-1:000000000000:pipeline/p"
+
+
+def make_definition(step: str = "stop") -> str:
+    return json.dumps({"Version": "2020-12-01", "Steps": [{"Name": step, "Type": "Fail"}]})
+
+
+CREATE = {"PipelineName": "p", "PipelineDefinition": make_definition(), "RoleArn": ROLE, "ClientRequestToken": TOKEN}
+
+
+class Client:
+    """Performs validated requests."""
+
+    def __init__(self, home: Home) -> None:
+        self._runtime = FakeRuntime()
+        self.parts = ServerParts.from_home(home, self._runtime)
+        kinds = load_operations(self.parts.context, self.parts.registry)
+        self._operations = SageMaker(self.parts.context.state, kinds).operations()
+
+    def call(self, operation: str, **members: Any) -> dict[str, Any]:
+        validate(operation_model("sagemaker", operation), members)
+        return dict(self._operations[operation](members))
+
+    def create(self, **members: Any) -> dict[str, Any]:
+        return self.call("CreatePipeline", **{**CREATE, **members})
+
+    def update(self, **members: Any) -> int:
+        """Update the pipeline `p`; return the number of its latest version."""
+        return int(self.call("UpdatePipeline", PipelineName="p", **members)["PipelineVersionId"])
+
+    def describe(self, **members: Any) -> dict[str, Any]:
+        return self.call("DescribePipeline", **{"PipelineName": "p", **members})
+
+    def list_versions(self, **members: Any) -> list[int]:
+        summaries = self.call("ListPipelineVersions", PipelineName="p", **members)["PipelineVersionSummaries"]
+        return [summary["PipelineVersionId"] for summary in summaries]
+
+    def change_aliases(self, version: int, **operations: list[str]) -> None:
+        self.call(
+            "UpdatePipelineVersion",
+            PipelineArn=ARN,
+            PipelineVersionId=version,
+            PipelineVersionAliasOperations=operations,
+        )
+
+    def close(self) -> None:
+        self.parts.close()
+        self._runtime.close()
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    made = Home(tmp_path / "home")
+    made.create()
+    made.credentials()
+    return made
+
+
+@pytest.fixture
+def client(home: Home) -> Iterator[Client]:
+    made = Client(home)
+    yield made
+    made.close()
+
+
+def refused(call: Callable[..., object], message: str, code: str = "ValidationException", **members: Any) -> None:
+    with pytest.raises(ServiceError, match=message) as caught:
+        call(**members)
+    assert caught.value.code == code
+
+
+def test_pipeline_is_described(client: Client) -> None:
+    parallelism = {"MaxParallelExecutionSteps": 3}
+    assert client.create(ParallelismConfiguration=parallelism, PipelineDescription="d") == {"PipelineArn": ARN}
+    described = client.describe()
+    times = described.pop("CreationTime"), described.pop("LastModifiedTime")
+    assert 0 < times[0] == times[1]
+    assert described == {
+        "PipelineArn": ARN,
+        "PipelineName": "p",
+        "PipelineDisplayName": "p",
+        "PipelineDefinition": make_definition(),
+        "PipelineDescription": "d",
+        "RoleArn": ROLE,
+        "PipelineStatus": "Active",
+        "ParallelismConfiguration": parallelism,
+        "PipelineVersionAliases": [],
+        "CreatedBy": {},
+        "LastModifiedBy": {},
+    }
+    assert client.describe(PipelineName=ARN) == client.describe()
+
+
+def test_repeated_request_creates_nothing(client: Client) -> None:
+    client.create()
+    assert client.create() == {"PipelineArn": ARN}
+    assert client.list_versions() == [1]
+    for members in ({"ClientRequestToken": OTHER_TOKEN}, {"PipelineDescription": "x"}):
+        # The SageMaker SDK searches the message of this error for "already exists".
+        refused(client.create, "a pipeline with the name p already exists", **members)
+
+
+def test_invalid_definition_creates_nothing(client: Client) -> None:
+    refused(client.create, "Invalid pipeline definition: the text: it is not JSON", PipelineDefinition="{")
+    refused(client.describe, "Could not find pipeline", "ResourceNotFound")
+
+
+def test_definition_comes_from_s3(client: Client, home: Home) -> None:
+    folder = home.buckets / "bucket"
+    folder.mkdir()
+    text = json.dumps(json.loads(make_definition()) | {"Metadata": {"large": "é" * 200_000}}, ensure_ascii=False)
+    (folder / "definition.json").write_text(text)
+    location = {"Bucket": "bucket", "ObjectKey": "definition.json"}
+    refused(client.create, "Specify one of .*; the request has 2", PipelineDefinitionS3Location=location)
+    request = {name: value for name, value in CREATE.items() if name != "PipelineDefinition"}
+    refused(client.call, "the request has 0", operation="CreatePipeline", **request)
+    client.call("CreatePipeline", **request, PipelineDefinitionS3Location=location)
+    (folder / "definition.json").unlink()
+    assert client.describe()["PipelineDefinition"] == text
+    refused(client.update, "Could not read the definition s3://", PipelineDefinitionS3Location=location)
+    (folder / "definition.json").write_bytes(b"\xff")
+    refused(client.update, "is not text in UTF-8", PipelineDefinitionS3Location=location)
+    (folder / "definition.json").write_text(" " * (10 << 20))
+    refused(client.update, "more than 1048576", PipelineDefinitionS3Location=location)
+
+
+def test_changed_definition_is_a_new_version(client: Client) -> None:
+    client.create()
+    assert client.update(PipelineDefinition=make_definition("b"), PipelineDescription="new") == 2
+    assert client.update(PipelineDefinition=make_definition("b"), RoleArn=f"{ROLE}2") == 2
+    described = client.describe()
+    assert (described["PipelineDefinition"], described["PipelineDescription"]) == (make_definition("b"), "new")
+    assert described["RoleArn"] == f"{ROLE}2"
+    assert client.describe(PipelineVersionId=1)["PipelineDefinition"] == make_definition()
+    assert client.list_versions() == [2, 1]
+    refused(client.describe, "Could not find version 3 of pipeline 'p'", "ResourceNotFound", PipelineVersionId=3)
+    refused(client.update, "did you mean Steps", PipelineDefinition='{"Version": "2020-12-01", "Step": []}')
+    assert client.list_versions() == [2, 1]
+
+
+def test_versions_have_pages_and_times(client: Client) -> None:
+    client.create()
+    for number in range(12):
+        client.update(PipelineDefinition=make_definition(f"s{number}"))
+    assert client.list_versions(SortOrder="Ascending", MaxResults=3) == [1, 2, 3]
+    page = client.call("ListPipelineVersions", PipelineName=ARN, MaxResults=12)
+    assert [summary["PipelineVersionId"] for summary in page["PipelineVersionSummaries"]] == list(range(13, 1, -1))
+    assert client.list_versions(NextToken=page["NextToken"]) == [1]
+    created = page["PipelineVersionSummaries"][0]["CreationTime"]
+    assert client.list_versions(CreatedAfter=created) == [13]
+    assert client.list_versions(CreatedBefore=created - 3600) == []
+
+
+def test_versions_have_aliases(client: Client) -> None:
+    client.create(PipelineVersionAliases=["prod", "a"])
+    client.update(PipelineDefinition=make_definition("b"), PipelineVersionAliases=["next"])
+    assert client.describe(PipelineVersionAlias="prod")["PipelineDefinition"] == make_definition()
+    client.change_aliases(1, Remove=["prod"])
+    client.change_aliases(2, Add=["prod"])
+    described = client.describe(PipelineVersionAlias="prod")
+    assert (described["PipelineDefinition"], described["PipelineVersionAliases"]) == (
+        make_definition("b"),
+        ["next", "prod"],
+    )
+    refused(client.describe, "with the alias 'x'", "ResourceNotFound", PipelineVersionAlias="x")
+    refused(client.describe, "not both", PipelineVersionAlias="prod", PipelineVersionId=1)
+
+
+def test_invalid_aliases_are_refused(client: Client) -> None:
+    refused(client.create, "must not consist of digits only", PipelineVersionAliases=["12"])
+    refused(client.create, "must be different", PipelineVersionAliases=["a", "a"])
+    client.create(PipelineVersionAliases=["prod"])
+    refused(client.update, "the definition does not change", PipelineVersionAliases=["x"])
+    changed = make_definition("b")
+    refused(client.update, "belongs to version 1", PipelineDefinition=changed, PipelineVersionAliases=["prod"])
+    assert client.list_versions() == [1]
+    client.update(PipelineDefinition=changed)
+    refused(client.change_aliases, "belongs to version 1", version=2, Add=["prod"])
+    refused(client.change_aliases, "has no alias 'x'", version=1, Remove=["x"])
+    refused(client.change_aliases, "in both Add and Remove", version=1, Remove=["prod"], Add=["prod"])
+    refused(client.change_aliases, "can have 10 aliases, not 11", version=1, Add=[f"a{n}" for n in range(10)])
+
+
+def test_version_has_a_name_and_a_description(client: Client) -> None:
+    client.create()
+    members = {"PipelineVersionDisplayName": "first", "PipelineVersionDescription": "d"}
+    client.call("UpdatePipelineVersion", PipelineArn=ARN, PipelineVersionId=1, **members)
+    assert client.describe().items() >= members.items()
+    (summary,) = client.call("ListPipelineVersions", PipelineName="p")["PipelineVersionSummaries"]
+    assert summary.items() >= members.items()
+    missing = {"operation": "UpdatePipelineVersion", "PipelineArn": f"{ARN}x", "PipelineVersionId": 1}
+    refused(client.call, "Could not find pipeline .*/px", "ResourceNotFound", **missing)
+
+
+def test_pipelines_are_listed(client: Client) -> None:
+    for name in ("ab", "b", "ba"):
+        client.create(PipelineName=name)
+
+    def list_names(**members: Any) -> list[str]:
+        return [item["PipelineName"] for item in client.call("ListPipelines", **members)["PipelineSummaries"]]
+
+    assert list_names() == ["ba", "b", "ab"]
+    assert list_names(PipelineNamePrefix="b", SortBy="Name", SortOrder="Ascending") == ["b", "ba"]
+    assert list_names(ManagedBy="AWS") == []
+    assert len(list_names(ManagedBy="CUSTOMER")) == 3
+    assert list_names(CreatedAfter=4_000_000_000) == []
+
+
+def test_deleted_pipeline_has_no_versions(client: Client) -> None:
+    client.create()
+    client.update(PipelineDefinition=make_definition("b"))
+    delete = {"PipelineName": "p", "ClientRequestToken": TOKEN}
+    assert client.call("DeletePipeline", **delete) == {"PipelineArn": ARN}
+    assert client.parts.context.state.find(Query("pipeline-version")) == []
+    assert client.call("DeletePipeline", **delete) == {"PipelineArn": ARN}
+    refused(client.call, "Could not find", "ResourceNotFound", operation="DeletePipeline", PipelineName="p",
+            ClientRequestToken=OTHER_TOKEN)  # fmt: skip
+    client.create()
+    assert client.list_versions() == [1]
+    assert client.call("DeletePipeline", **delete) == {"PipelineArn": ARN}
+
+
+def test_interrupted_deletion_leaves_no_versions(client: Client) -> None:
+    client.create()
+    client.update(PipelineDefinition=make_definition("b"))
+    client.parts.context.state.delete("pipeline", "p")  # the server was killed here
+    client.create(PipelineDefinition=make_definition("c"))
+    assert client.list_versions() == [1]
+    assert client.describe()["PipelineDefinition"] == make_definition("c")
+
+
+def test_version_of_another_kind_is_no_pipeline(client: Client) -> None:
+    client.create()
+    refused(client.describe, "Could not find pipeline", "ResourceNotFound", PipelineName=f"{ARN}/version/1")
