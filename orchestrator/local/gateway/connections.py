@@ -5,6 +5,7 @@ occupy all threads. This module replaces that: one thread watches all waiting co
 headers and a small body, and then passes the connection to a worker.
 """
 
+import errno
 import logging
 import re
 import resource
@@ -74,6 +75,19 @@ class Connection(HTTPConnection):
         """Bytes of the first line, the headers and a small body; None before the headers are complete."""
         self.linger_bytes: int | None = None
         """Bytes that may still be received after the last response; None while requests are expected."""
+
+    def check_client(self) -> None:
+        """Send what is left to send. Raise ConnectionError if the client has closed the connection."""
+        self.wfile.send()
+        timeout = self.socket.gettimeout()
+        self.socket.setblocking(False)
+        try:
+            if not self.socket.recv(1, socket.MSG_PEEK):
+                raise ConnectionResetError(errno.ECONNRESET, "the client has closed the connection")
+        except BlockingIOError:  # the client waits
+            pass
+        finally:
+            self.socket.settimeout(timeout)
 
     def close(self) -> None:
         """Close the connection once the client has received the last response."""

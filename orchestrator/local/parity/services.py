@@ -57,6 +57,13 @@ RUNTIME: dict[str, Rows] = {
         "InferenceComponentName": Refused("inference components are not supported: set the variant's ModelName"),
         "EnableExplanations": Refused("Clarify is not supported"),
     },
+    "InvokeEndpointWithResponseStream": {
+        "EndpointName": Honoured(),
+        "Body": Honoured("at most 25 MB, as on AWS"),
+        **make_honoured_rows(*FORWARDED_MEMBERS, "TargetVariant", "SessionId", "PrefixAwareId"),
+        "TargetContainerHostname": Refused("models have one container: create one endpoint per container"),
+        "InferenceComponentName": Refused("inference components are not supported: set the variant's ModelName"),
+    },
     "InvokeEndpointAsync": make_honoured_rows(
         *("EndpointName", *FORWARDED_MEMBERS, "InputLocation", "S3OutputPathExtension", "Filename"),
         *("RequestTTLSeconds", "InvocationTimeoutSeconds", "Body"),

@@ -6,6 +6,9 @@ from typing import Any
 
 from botocore.model import StructureShape
 
+Event = tuple[str, Mapping[str, Any]] | None
+"""The name and the members of an event; None for a pause, in which the server checks whether the client has left."""
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -16,8 +19,8 @@ class Answer:
     """None: the status in the model."""
     body: Iterable[bytes] | None = None
     """Content of a streaming payload. The server calls its `close`, if it has one."""
-    events: Iterable[tuple[str, Mapping[str, Any]]] | None = None
-    """Names and members of the events, if the result is an event stream."""
+    events: Iterable[Event] | None = None
+    """The events, if the result is an event stream. The server calls its `close`, if it has one."""
     headers: Mapping[str, str] = field(default_factory=dict)
     """Headers that are not in the model."""
 

@@ -10,7 +10,7 @@ from zlib import crc32
 from botocore.model import StructureShape
 
 from microjobs_orchestrator.local.errors import ServiceError
-from microjobs_orchestrator.local.protocols.answer import ResultError, select_members
+from microjobs_orchestrator.local.protocols.answer import Event, ResultError, select_members
 
 CONTENT_TYPE = "application/vnd.amazon.eventstream"
 
@@ -26,9 +26,11 @@ value is the structure; it is empty for the whole result."""
 
 
 def encode_events(
-    stream: Any, events: Iterable[tuple[str, Mapping[str, Any]]], content_type: str, format_document: FormatDocument
+    stream: Any, events: Iterable[Event], content_type: str, format_document: FormatDocument
 ) -> Iterator[bytes]:
-    """Yield the messages of a stream. A ServiceError that the events raise becomes the last message.
+    """Yield the messages of a stream, and an empty part for a pause.
+
+    A ServiceError that the events raise becomes the last message.
 
     Args:
         stream: shape with the stream's events as members.
@@ -39,7 +41,11 @@ def encode_events(
         ResultError: an event, or a member of it, is unknown.
     """
     try:
-        for name, members in events:
+        for event in events:
+            if event is None:
+                yield b""
+                continue
+            name, members = event
             if name not in stream.members:
                 raise ResultError(f"{stream.name} has no event {name}")
             yield _encode_event(stream.members[name], name, members, content_type, format_document)

@@ -9,6 +9,7 @@ from typing import Any
 
 from botocore.model import ListShape, OperationModel, Shape, StructureShape
 from werkzeug import Request, Response
+from werkzeug.wsgi import ClosingIterator
 
 from microjobs_orchestrator.local.protocols import event_stream
 from microjobs_orchestrator.local.protocols.answer import Answer, select_members
@@ -168,8 +169,8 @@ def _format_body(
         return answer.body or b"", ""
     if answer.events is not None:
         stream = operation.get_event_stream_output()
-        events = event_stream.encode_events(stream, answer.events, content_type, format_document)
-        return events, event_stream.CONTENT_TYPE
+        messages = event_stream.encode_events(stream, answer.events, content_type, format_document)
+        return ClosingIterator(messages, getattr(answer.events, "close", None)), event_stream.CONTENT_TYPE
     if name := shape.serialization.get("payload"):
         payload, content = shape.members[name], members.get(name)
         if isinstance(payload, StructureShape):

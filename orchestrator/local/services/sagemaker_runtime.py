@@ -4,7 +4,8 @@ InvokeEndpointAsync puts the request into the endpoint's queue.
 https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_runtime_InvokeEndpoint.html
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, suppress
 from http import HTTPStatus
 from io import BytesIO
 from typing import Any
@@ -13,25 +14,30 @@ from microjobs_orchestrator.local.errors import ServiceError
 from microjobs_orchestrator.local.identity import ACCOUNT
 from microjobs_orchestrator.local.lifecycle.context import Context
 from microjobs_orchestrator.local.lifecycle.registry import Registry
-from microjobs_orchestrator.local.protocols.answer import Answer, Service
+from microjobs_orchestrator.local.protocols.answer import Answer, Event, Service
 from microjobs_orchestrator.local.resources.endpoints import asynchronous
 from microjobs_orchestrator.local.resources.endpoints.endpoint import Endpoint
 from microjobs_orchestrator.local.resources.endpoints.kinds import ENDPOINT
 from microjobs_orchestrator.local.resources.endpoints.replicas import Replica
+from microjobs_orchestrator.local.resources.endpoints.streams import ResponseStream
 from microjobs_orchestrator.local.resources.models.client import NoAnswerError, TooLargeError
 
 CONTAINER = "primary"
 """SageMaker's name for the only container of a model."""
 
 RESPONSE_TIMEOUT = 60.0
+STREAM_TIMEOUT = 8 * 60.0
+"""Seconds for a whole response stream: https://docs.aws.amazon.com/sagemaker/latest/dg/realtime-endpoints.html"""
 MAX_RESPONSE_BYTES = 25 << 20
 MAX_ERROR_CHARACTERS = 4096
 """Characters of a container's error that the client receives."""
 
+CUSTOM_ATTRIBUTES = "X-Amzn-SageMaker-Custom-Attributes"
+
 REQUEST_HEADERS = {
     "ContentType": "Content-Type",
     "Accept": "Accept",
-    "CustomAttributes": "X-Amzn-SageMaker-Custom-Attributes",
+    "CustomAttributes": CUSTOM_ATTRIBUTES,
     "TargetVariant": "X-Amzn-SageMaker-Target-Variant",
     "InferenceId": "X-Amzn-SageMaker-Inference-Id",
     "SessionId": "X-Amzn-SageMaker-Session-Id",
@@ -39,12 +45,14 @@ REQUEST_HEADERS = {
 }
 """Headers of the request that the container receives, by the members of the client's request."""
 
-RESPONSE_HEADERS = {
-    "CustomAttributes": "X-Amzn-SageMaker-Custom-Attributes",
+SESSION_HEADERS = {
     "NewSessionId": "X-Amzn-SageMaker-New-Session-Id",
     "ClosedSessionId": "X-Amzn-SageMaker-Closed-Session-Id",
 }
-"""Headers of the container's response that the client receives, by the members of the result."""
+"""Headers of the container's response that the client receives from InvokeEndpoint, by the members of the result."""
+
+Send = Callable[[str, Replica, bytes, Mapping[str, str]], Answer]
+"""Sends a body and headers to a replica of the endpoint with this name."""
 
 
 class EndpointInvoker:
@@ -55,7 +63,11 @@ class EndpointInvoker:
         self._registry = registry
 
     def operations(self) -> Service:
-        return {"InvokeEndpoint": self._invoke_endpoint, "InvokeEndpointAsync": self._enqueue}
+        return {
+            "InvokeEndpoint": self._invoke_endpoint,
+            "InvokeEndpointWithResponseStream": self._open_stream,
+            "InvokeEndpointAsync": self._enqueue,
+        }
 
     def _enqueue(self, request: Mapping[str, Any]) -> Answer:
         name = request["EndpointName"]
@@ -75,6 +87,13 @@ class EndpointInvoker:
         return Answer(members, HTTPStatus.ACCEPTED)
 
     def _invoke_endpoint(self, request: Mapping[str, Any]) -> Answer:
+        return self._send(request, self._invoke)
+
+    def _open_stream(self, request: Mapping[str, Any]) -> Answer:
+        return self._send(request, self._stream)
+
+    def _send(self, request: Mapping[str, Any], send: Send) -> Answer:
+        """Send a request to a replica that the endpoint chooses. `send` performs the exchange."""
         name = request["EndpointName"]
         headers = {header: request[member] for member, header in REQUEST_HEADERS.items() if member in request}
         if self._find_endpoint(name).async_config is not None:
@@ -85,7 +104,7 @@ class EndpointInvoker:
             if (replica := endpoint.choose(target)) is None:
                 raise _make_validation_error(f"Endpoint {name} has no production variant {target}.")
             try:
-                return self._invoke(name, replica, request["Body"], headers)
+                return send(name, replica, request["Body"], headers)
             except NoAnswerError as error:
                 # An update may have ended the host before it responded: then the new host gets the request.
                 if endpoint.choose(replica.variant) is replica:
@@ -111,12 +130,19 @@ class EndpointInvoker:
         if response.status >= HTTPStatus.MULTIPLE_CHOICES:
             raise self._make_model_error(name, response.status, content.getvalue().decode(errors="replace"))
         members = {
+            **_describe_response(replica, response.headers),
             "Body": content.getvalue(),
-            "ContentType": response.headers.get("Content-Type", "application/octet-stream"),
-            "InvokedProductionVariant": replica.variant,
-            **{member: response.headers.get(header) for member, header in RESPONSE_HEADERS.items()},
+            **{member: response.headers.get(header) for member, header in SESSION_HEADERS.items()},
         }
         return Answer(members, response.status)
+
+    def _stream(self, name: str, replica: Replica, body: bytes, headers: Mapping[str, str]) -> Answer:
+        stream = replica.stream(body, headers, timeout=STREAM_TIMEOUT)
+        if stream.status >= HTTPStatus.MULTIPLE_CHOICES:
+            with closing(stream):
+                text = _read_error(stream)
+            raise self._make_model_error(name, stream.status, text)
+        return Answer(_describe_response(replica, stream.headers), events=StreamEvents(stream))
 
     def _describe_failure(self, name: str, variant: str, error: NoAnswerError) -> ServiceError:
         if not error.was_sent:
@@ -139,6 +165,44 @@ class EndpointInvoker:
         arn = f"arn:aws:logs:{region}:{ACCOUNT}:log-group:{group}"
         members = {"Message": message, "OriginalStatusCode": status, "OriginalMessage": original, "LogStreamArn": arn}
         return ServiceError("ModelError", message, HTTPStatus.FAILED_DEPENDENCY, members)
+
+
+class StreamEvents:
+    """The events of a response stream."""
+
+    def __init__(self, stream: ResponseStream) -> None:
+        self._stream = stream
+        self.close = stream.close
+
+    def __iter__(self) -> Iterator[Event]:
+        """Yield the events. Raise ServiceError if the response ends too early, or takes too long."""
+        try:
+            for part in self._stream:
+                yield None if part is None else ("PayloadPart", {"Bytes": part})
+        except NoAnswerError as error:
+            code = "ModelInvocationTimeExceeded" if error.timed_out else "StreamBroken"
+            message = f"{code}: the container's response is incomplete: {error}"
+            raise ServiceError("ModelStreamError", message, members={"ErrorCode": code}) from error
+
+
+def _describe_response(replica: Replica, headers: Mapping[str, str]) -> dict[str, Any]:
+    """Return the members of a result that both operations have."""
+    return {
+        "ContentType": headers.get("Content-Type", "application/octet-stream"),
+        "InvokedProductionVariant": replica.variant,
+        "CustomAttributes": headers.get(CUSTOM_ATTRIBUTES),
+    }
+
+
+def _read_error(stream: ResponseStream) -> str:
+    """Return the beginning of the body of an error."""
+    content = b""
+    with suppress(NoAnswerError):
+        for part in stream:
+            content += part or b""
+            if len(content) > MAX_ERROR_CHARACTERS:
+                break
+    return content.decode(errors="replace")
 
 
 def _make_validation_error(message: str) -> ServiceError:

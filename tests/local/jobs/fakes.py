@@ -5,7 +5,7 @@ import json
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -28,6 +28,8 @@ class Reply:
     body: bytes = b""
     status: int = 200
     headers: Mapping[str, str] = field(default_factory=lambda: {"Content-Type": "text/plain"})
+    parts: Iterable[bytes] | None = None
+    """The chunks of the body, in place of `body`."""
 
 
 def return_body(request: ReceivedRequest) -> Reply:
@@ -194,10 +196,17 @@ class Handler(BaseHTTPRequestHandler):
 
     def _answer(self, reply: Reply) -> None:
         self.send_response(reply.status)
-        for name, value in {**reply.headers, "Content-Length": str(len(reply.body))}.items():
+        length = (
+            {"Transfer-Encoding": "chunked"} if reply.parts is not None else {"Content-Length": str(len(reply.body))}
+        )
+        for name, value in {**reply.headers, **length}.items():
             self.send_header(name, value)
         self.end_headers()
         self.wfile.write(reply.body)
+        if reply.parts is not None:
+            for part in reply.parts:
+                self.wfile.write(b"%x\r\n%s\r\n" % (len(part), part))
+            self.wfile.write(b"0\r\n\r\n")
 
 
 class FakeRuntime:

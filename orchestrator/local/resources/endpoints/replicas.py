@@ -13,6 +13,7 @@ from microjobs_orchestrator.local.lifecycle.attempt import Attempt, Outcome, lau
 from microjobs_orchestrator.local.lifecycle.context import Context
 from microjobs_orchestrator.local.lifecycle.events import EventQueue, StopReason
 from microjobs_orchestrator.local.lifecycle.hosts import SHUTDOWN_GRACE_PERIOD, HostGroup
+from microjobs_orchestrator.local.resources.endpoints.streams import ResponseStream
 from microjobs_orchestrator.local.resources.models.client import Answer, Body, Client, NoAnswerError
 from microjobs_orchestrator.local.resources.models.serving import StoppedError, UnhealthyError, wait_until_healthy
 from microjobs_orchestrator.local.runtimes.base import CannotRunError, Host, Line, Plan
@@ -26,6 +27,7 @@ PING_INTERVAL = 5.0
 SILENCE_TIMEOUT = 60.0
 """A host that answers neither `/ping` with 200 nor a request is replaced after this number of seconds."""
 LAST_LINES = 5
+INVOCATIONS = "/invocations"
 
 
 class RunningHost:
@@ -225,15 +227,28 @@ class Replica:
         max_bytes: float = float("inf"),
     ) -> Answer:
         """Send a request to the model. Raise as `Client.request` does, and NoAnswerError while the host restarts."""
+        with self._request(timeout) as client:
+            return client.request("POST", INVOCATIONS, body, headers, timeout=timeout, into=into, max_bytes=max_bytes)
+
+    def stream(self, body: Body, headers: Mapping[str, str], *, timeout: float) -> ResponseStream:
+        """Send a request to the model, and return its response as soon as the headers have arrived.
+
+        Raise NoAnswerError as `invoke` does.
+        """
+        with contextlib.ExitStack() as stack:
+            client = stack.enter_context(self._request(timeout))
+            response = client.open("POST", INVOCATIONS, body, headers, timeout=timeout)
+            return ResponseStream(response, on_close=stack.pop_all().close)
+
+    @contextlib.contextmanager
+    def _request(self, timeout: float) -> Iterator[Client]:
+        """Yield the client for one request. Raise NoAnswerError while the host restarts."""
         with self.traffic.request(timeout):
             if (client := self.client) is None:
                 raise NoAnswerError("the container is restarting", was_sent=False)
-            answer = client.request(
-                "POST", "/invocations", body, headers, timeout=timeout, into=into, max_bytes=max_bytes
-            )
+            yield client
             # Set before the request ends, because `_watch` must see either the request or the new time.
             self._last_answer = time.monotonic()
-        return answer
 
     def abandon(self) -> None:
         """Make a waiting `start` raise StoppedError; call `stop` afterwards."""

@@ -7,7 +7,7 @@ import contextlib
 import io
 import socket
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import IO, Any
 
@@ -139,19 +139,95 @@ class Client:
             NoAnswerError: there is no complete response.
             TooLargeError: the body of the response is larger than `max_bytes`.
         """
+        with self.open(method, path, body, headers, timeout=timeout) as response:
+            size, file = 0, into or io.BytesIO()
+            for chunk in response.chunks():
+                size += len(chunk)
+                if size > max_bytes:
+                    raise TooLargeError(f"the answer has more than {max_bytes} bytes")
+                file.write(chunk)
+        return Answer(response.status, response.headers)
+
+    def open(
+        self, method: str, path: str, body: Body = None, headers: Mapping[str, str] | None = None, *, timeout: float
+    ) -> "Response":
+        """Send a request as `request` does, and return the response as soon as its headers have arrived.
+
+        Raises:
+            NoAnswerError: there is no response.
+        """
         headers, deadline = {"User-Agent": "microjobs", **(headers or {})}, time.monotonic() + timeout
-        request = _Request(method, path, body, headers, deadline, into or io.BytesIO(), max_bytes)
+        request = _Request(method, path, body, headers, deadline)
         with contextlib.suppress(_StaleError):
-            return request.exchange(self._pool)
+            return Response(request.send(self._pool), deadline)
+        pool = self._make_pool(1)
         try:
-            with self._make_pool(1) as pool:
-                return request.exchange(pool)
+            return Response(request.send(pool), deadline, pool)
         except NoAnswerError as error:
+            pool.close()
             error.was_sent = True  # the first request, over the reused connection, may have ended the container
             raise
 
     def close(self) -> None:
         self._pool.close()
+
+
+class Response:
+    """A response whose body has not been read yet. It must be closed.
+
+    Args:
+        deadline: the end of the time for the whole body, in seconds of the monotonic clock.
+        pool: connections that only this response uses.
+    """
+
+    def __init__(self, response: urllib3.BaseHTTPResponse, deadline: float, pool: _Pool | None = None) -> None:
+        self.status = response.status
+        self.headers: Mapping[str, str] = response.headers
+        self._response = response
+        self._deadline = deadline
+        self._pool = pool
+
+    def __enter__(self) -> "Response":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def chunks(self) -> Iterator[bytes]:
+        """Yield the parts of the body as they arrive. Raise NoAnswerError if the body is incomplete or late."""
+        chunk = None
+        while chunk != b"":  # the empty chunk at the end may come late, too
+            with _translate_errors():
+                chunk = self._response.read1(CHUNK_BYTES)  # `stream` would wait for a complete chunk
+            if time.monotonic() > self._deadline:
+                raise NoAnswerError("the answer took too long", timed_out=True)
+            if chunk:
+                yield chunk
+
+    def abort(self) -> None:
+        """End the body for the thread that reads it. Any thread may call this method."""
+        with contextlib.suppress(OSError, ValueError, RuntimeError):  # the connection is closed already
+            self._response.shutdown()
+
+    def close(self) -> None:
+        """Close the response. At the end of its body, the connection returns to the pool; otherwise it is closed."""
+        self._response.close()
+        if self._pool is not None:
+            self._pool.close()
+
+
+@contextlib.contextmanager
+def _translate_errors() -> Iterator[None]:
+    """Raise NoAnswerError for errors of a connection."""
+    try:
+        yield
+    except (HTTPError, OSError) as error:
+        unsent = isinstance(error, NewConnectionError | ClosedPoolError)
+        # The error of a request that could not be sent in time has a TimeoutError as its cause.
+        is_late = isinstance(error, ResponseTimeoutError) or isinstance(
+            error.__cause__ or error.__context__, TimeoutError
+        )
+        raise NoAnswerError(str(error), timed_out=is_late and not unsent, was_sent=not unsent) from error
 
 
 @dataclass(frozen=True)
@@ -161,43 +237,18 @@ class _Request:
     body: Body
     headers: Mapping[str, str]
     deadline: float
-    into: IO[bytes]
-    max_bytes: float
 
-    def exchange(self, pool: _Pool) -> Answer:
-        try:
-            # If the response is closed at the end of its body, the connection returns to the pool; else it is dropped.
-            with self._send(pool) as response:
-                self._copy(response)
-        except (HTTPError, OSError) as error:
-            unsent = isinstance(error, NewConnectionError | ClosedPoolError)
-            # The error of a request that could not be sent in time has a TimeoutError as its cause.
-            is_late = isinstance(error, ResponseTimeoutError) or isinstance(
-                error.__cause__ or error.__context__, TimeoutError
-            )
-            raise NoAnswerError(str(error), timed_out=is_late and not unsent, was_sent=not unsent) from error
-        return Answer(response.status, response.headers)
-
-    def _send(self, pool: _Pool) -> urllib3.BaseHTTPResponse:
+    def send(self, pool: _Pool) -> urllib3.BaseHTTPResponse:
+        """Send the request, and return the response with an unread body."""
         timeout = max(0.001, self.deadline - time.monotonic())
-        return pool.urlopen(
-            self.method,
-            self.path,
-            body=self.body() if callable(self.body) else self.body,
-            headers=self.headers,
-            timeout=urllib3.Timeout(connect=timeout, read=timeout),
-            chunked=callable(self.body) and "Content-Length" not in self.headers,
-            redirect=False,
-            preload_content=False,
-        )
-
-    def _copy(self, response: urllib3.BaseHTTPResponse) -> None:
-        size, chunk = 0, None
-        while chunk != b"":  # the empty chunk at the end may come late, too
-            chunk = response.read1(CHUNK_BYTES)  # `stream` would wait for a complete chunk
-            size += len(chunk)
-            if size > self.max_bytes:
-                raise TooLargeError(f"the answer has more than {self.max_bytes} bytes")
-            if time.monotonic() > self.deadline:
-                raise NoAnswerError("the answer took too long", timed_out=True)
-            self.into.write(chunk)
+        with _translate_errors():
+            return pool.urlopen(
+                self.method,
+                self.path,
+                body=self.body() if callable(self.body) else self.body,
+                headers=self.headers,
+                timeout=urllib3.Timeout(connect=timeout, read=timeout),
+                chunked=callable(self.body) and "Content-Length" not in self.headers,
+                redirect=False,
+                preload_content=False,
+            )

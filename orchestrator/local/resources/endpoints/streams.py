@@ -1,0 +1,73 @@
+"""Response streams: responses that reach the client part by part, while the container still works.
+
+https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_runtime_InvokeEndpointWithResponseStream.html
+"""
+
+import queue
+import threading
+from collections.abc import Callable, Iterator
+
+from microjobs_orchestrator.local.resources.models.client import NoAnswerError, Response
+
+PAUSE_INTERVAL = 1.0
+"""Seconds without a part after which the stream reports a pause."""
+
+
+class ResponseStream:
+    """The body of a container's response, which a thread reads. It must be closed.
+
+    At most two parts wait for the client: then the thread waits, and so does the container.
+
+    Args:
+        on_close: called once, when the response is closed.
+    """
+
+    def __init__(self, response: Response, on_close: Callable[[], None]) -> None:
+        self.status = response.status
+        self.headers = response.headers
+        self._response = response
+        self._on_close = on_close
+        self._parts: queue.Queue[bytes | NoAnswerError] = queue.Queue(maxsize=1)
+        self._is_closed = threading.Event()
+        self._reader = threading.Thread(target=self._read, name="response stream", daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        try:
+            for chunk in self._response.chunks():
+                self._put(chunk)
+            self._put(b"")
+        except NoAnswerError as error:
+            self._put(error)
+        finally:
+            self._response.close()
+            self._on_close()
+
+    def _put(self, part: bytes | NoAnswerError) -> None:
+        """Wait until the client has read an earlier part. Drop the part if the stream is closed."""
+        while not self._is_closed.is_set():
+            try:
+                self._parts.put(part, timeout=PAUSE_INTERVAL)
+            except queue.Full:
+                continue
+            return
+
+    def __iter__(self) -> Iterator[bytes | None]:
+        """Yield the parts, and None for each second without a part. Raise NoAnswerError if the body is incomplete."""
+        while True:
+            try:
+                part = self._parts.get(timeout=PAUSE_INTERVAL)
+            except queue.Empty:
+                yield None
+                continue
+            if isinstance(part, NoAnswerError):
+                raise part
+            if not part:
+                return
+            yield part
+
+    def close(self) -> None:
+        """Close the connection to the container, which then can end its work, unless the body has ended."""
+        self._is_closed.set()
+        self._response.abort()
+        self._reader.join()
