@@ -1,9 +1,23 @@
-"""JSON values that every client can read."""
+"""JSON values that every client can read, and values that are not known yet."""
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 from microjobs_orchestrator.terminal import escape_bytes
+
+
+@dataclass(frozen=True)
+class Deferred:
+    """A value of a request that is not known yet, such as a property of a pipeline's step."""
+
+    text: str
+    """The expression, for error messages."""
+    type_name: str = ""
+    """The type of the value, as in botocore's models; empty if it is not known."""
+
+    def __str__(self) -> str:
+        return self.text
 
 
 def to_valid_json(value: Any) -> Any:

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from math import inf, isfinite
 from typing import Any, Union
 
+from microjobs_orchestrator.local.values import Deferred
+
 MAX_QUOTED_CHARACTERS = 100
 """Maximum number of characters of a value that an error message quotes."""
 
@@ -79,6 +81,8 @@ def list_refusals(rows: Rows, members: Mapping[str, Any], path: str = "") -> Ite
 
 
 def _check(row: Row, value: Any, path: str) -> Iterator[str]:
+    if isinstance(value, Deferred) and not isinstance(row, Refused):  # it is checked when it is known
+        return
     if isinstance(row, Refused) and not _is_empty(value):
         yield f"{path} {_quote(value)} ({row.reason})"
     elif isinstance(row, Honoured) and row.values and value not in row.values:
@@ -96,7 +100,8 @@ def _check_structures(row: Members, value: Any, path: str) -> Iterator[str]:
     if row.maximum is not None and len(value) > row.maximum:
         yield f"{path} with {len(value)} items, more than {row.maximum} ({row.reason})"
     for index, item in enumerate(value):
-        yield from list_refusals(row.rows, item, f"{path}[{index}].")
+        if not isinstance(item, Deferred):
+            yield from list_refusals(row.rows, item, f"{path}[{index}].")
 
 
 def format_limits(row: Honoured) -> str:

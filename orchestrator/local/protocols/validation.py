@@ -14,6 +14,7 @@ import regex
 from botocore.model import ListShape, MapShape, OperationModel, Shape, StructureShape
 
 from microjobs_orchestrator.local.errors import ServiceError, ValidationError
+from microjobs_orchestrator.local.values import Deferred
 
 MAX_QUOTED_CHARACTERS = 256
 """Maximum number of characters of a value that an error message quotes."""
@@ -24,6 +25,9 @@ LIMITS: Mapping[str, tuple[int, int]] = {
     "timestamp": (-253_402_300_799, 253_402_300_799),
 }
 """Minimum and maximum by type. Times, in seconds since 1970, end with the year 9999."""
+
+NUMBERS: Mapping[str, str] = {"long": "integer", "double": "float", "timestamp": "float"}
+"""Types of numbers that differ only in their size, for values that are not known yet."""
 
 MATCH_TIMEOUT = 2.0
 """CPU seconds for matching one pattern with one value."""
@@ -39,15 +43,23 @@ def validate(operation: OperationModel, params: Mapping[str, Any]) -> None:
         ValidationError: members are missing, unknown, or violate constraints of the model; the message lists all.
         ServiceError: a value has the wrong type (SerializationException).
     """
-    shape = operation.input_shape
-    violations = list(_check_structure(shape, params, "")) if shape else []
+    violations = list_violations(operation, params)
     if violations:
         plural = "s" if len(violations) > 1 else ""
         raise ValidationError(f"{len(violations)} validation error{plural} detected: {'; '.join(violations)}")
 
 
+def list_violations(operation: OperationModel, params: Mapping[str, Any]) -> list[str]:
+    """Return the violated constraints of a request. Its values may be `Deferred`.
+
+    Raises:
+        ServiceError: a value has the wrong type (SerializationException).
+    """
+    return list(_check_structure(operation.input_shape, params, "")) if operation.input_shape else []
+
+
 def _describe_violation(value: object, path: str, constraint: str) -> str:
-    text = value if isinstance(value, str) else json.dumps(value)
+    text = value if isinstance(value, str) else json.dumps(value, default=str)
     shown = text if len(text) <= MAX_QUOTED_CHARACTERS else f"{text[:MAX_QUOTED_CHARACTERS]}..."
     quoted = "null" if value is None else f"'{shown}'"
     return f"Value {quoted} at '{path}' failed to satisfy constraint: {constraint}"
@@ -62,11 +74,22 @@ def _extend_path(path: str, member: str) -> str:
 
 
 def _check_value(shape: Shape, value: Any, path: str) -> Iterator[str]:
+    if isinstance(value, Deferred):
+        yield from _check_deferred(shape, value, path)
+        return
     expected, name = PYTHON_TYPES[shape.type_name]
     if not isinstance(value, expected) or (isinstance(value, bool) and shape.type_name != "boolean"):
         raise ServiceError("SerializationException", f"{_name_type(value)} can not be converted to {name} at '{path}'")
     if shape.type_name in CHECKS:
         yield from CHECKS[shape.type_name](shape, value, path)
+
+
+def _check_deferred(shape: Shape, value: Deferred, path: str) -> Iterator[str]:
+    """Check the type of a value that is not known yet. A number of any type fits a number."""
+    types = [NUMBERS.get(name, name) for name in (value.type_name, shape.type_name)]
+    if value.type_name and types[0] != types[1] and types != ["integer", "float"]:
+        expected, found = (PYTHON_TYPES[name][1] for name in (shape.type_name, value.type_name))
+        yield _describe_violation(value.text, path, f"Member must be {expected}, but the expression is {found}")
 
 
 def _check_structure(shape: Any, value: Mapping[str, Any], path: str) -> Iterator[str]:

@@ -17,7 +17,8 @@ from microjobs_orchestrator.local.parity.common import LIST_PAGES
 from microjobs_orchestrator.local.resources.listing import describe_resource, list_resources
 from microjobs_orchestrator.local.resources.operations import Answer, Handler, Operations, Request, add_resource
 from microjobs_orchestrator.local.resources.pipelines import versions
-from microjobs_orchestrator.local.resources.pipelines.definition.parse import MAX_CHARACTERS, parse_definition
+from microjobs_orchestrator.local.resources.pipelines.definition.checks import read_definition
+from microjobs_orchestrator.local.resources.pipelines.definition.parse import MAX_CHARACTERS
 from microjobs_orchestrator.local.resources.pipelines.kinds import PIPELINE
 from microjobs_orchestrator.local.state import Owner, Record
 
@@ -78,7 +79,7 @@ class PipelineOperations(Operations):
         if len(given) != 1:
             raise ValidationError(f"Specify one of {' and '.join(DEFINITION_MEMBERS)}; the request has {len(given)}.")
         text = request.get("PipelineDefinition") or self._read_object(request["PipelineDefinitionS3Location"])
-        parse_definition(text)
+        read_definition(text)
         return str(text)
 
     def _read_object(self, location: Mapping[str, str]) -> str:

@@ -63,6 +63,9 @@ def test_values_without_order_are_refused(left: Any, right: Any) -> None:
         ({**compare("Equals", 1, 1), "Leftvalue": 1}, r'no member "Leftvalue" \(did you mean LeftValue\?\)'),
         ({"Type": "Or", "Conditions": {}}, "member Conditions of a condition must be an array"),
         ({"Type": "Or", "Conditions": [compare("Equal", 1, 1)]}, "did you mean Equals"),
+        (compare("Equals", None, 1), "single values, not null"),
+        ({"Type": "In", "QueryValue": 1, "Values": [[]]}, "single values, not an array"),
+        (compare("Equals", {"a": 1}, 1), "single values, not an object"),
         ({"Type": "Not", "Condition": []}, "a condition must be an object, not an array"),
     ],
 )

@@ -4,7 +4,12 @@ import operator
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from microjobs_orchestrator.local.resources.pipelines.definition.expressions import ExpressionError, Scope, resolve
+from microjobs_orchestrator.local.resources.pipelines.definition.expressions import (
+    ExpressionError,
+    Scope,
+    is_expression,
+    resolve,
+)
 from microjobs_orchestrator.local.resources.pipelines.definition.messages import describe_names, name_type, quote
 
 ORDERS: Mapping[str, Callable[[Any, Any], bool]] = {
@@ -40,6 +45,14 @@ def check(condition: Any) -> None:
             raise ExpressionError(f"member {member} of a condition must be an array")
     for inner in condition.get("Conditions", ()):
         check(inner)
+    _check_values(condition)
+
+
+def _check_values(condition: Mapping[str, Any]) -> None:
+    values = [condition[member] for member in (*_COMPARISON, "QueryValue") if member in condition]
+    for value in (*values, *condition.get("Values", ())):
+        if not isinstance(value, str | int | float) and not is_expression(value):
+            raise ExpressionError(f"a condition compares single values, not {name_type(value)}: {quote(value)}")
 
 
 def _check_members(condition: Mapping[str, Any]) -> None:

@@ -187,6 +187,18 @@ def find_references(value: Any) -> Iterator[Reference]:
             yield from find_references(item)
 
 
+def locate_expressions(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the outermost expressions in a value, each with its path, such as `Environment.NAME`."""
+    if is_expression(value):
+        yield path, value
+    elif isinstance(value, dict):
+        for name, content in value.items():
+            yield from locate_expressions(content, f"{path}.{name}".lstrip("."))
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from locate_expressions(item, f"{path}[{index}]")
+
+
 def is_expression(value: Any) -> bool:
     """Return whether a value is an expression.
 

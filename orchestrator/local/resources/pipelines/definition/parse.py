@@ -199,6 +199,8 @@ def _split_arguments(kind: StepType, step: Structure) -> tuple[Mapping[str, Any]
         return _split_loop(
             Structure(step.read_object("Arguments"), step.place_of("Arguments"), _LOOP_MEMBERS, _LOOP_REQUIRED)
         )
+    if kind is StepType.CLEANUP:
+        _check_cleanup(Structure(step.read_object("Arguments"), step.place_of("Arguments"), ("Resources",)))
     if kind is StepType.FAIL:
         Structure(step.read_object("Arguments"), step.place_of("Arguments"), ("ErrorMessage",))
     return step.read_object("Arguments"), {}
@@ -257,3 +259,13 @@ def _check_selector(arguments: Structure) -> None:
     )
     if selector.read_text("Pick") not in ("MaxBy", "MinBy"):
         raise make_error(selector.place_of("Pick"), f"expected MaxBy or MinBy, found {quote(selector.value['Pick'])}")
+
+
+def _check_cleanup(arguments: Structure) -> None:
+    resources = Structure(arguments.read_object("Resources"), arguments.place_of("Resources"), ("S3",), ("S3",))
+    if not resources.read_list("S3"):
+        raise make_error(resources.place_of("S3"), "a Cleanup step must have at least one source")
+    for index, source in enumerate(resources.read_list("S3")):
+        entry = Structure(source, f"{resources.place_of('S3')}[{index}]", ("StepName", "S3Uris"), ("StepName",))
+        entry.read_text("StepName")
+        entry.read_list("S3Uris")

@@ -1,0 +1,138 @@
+"""Damaged definitions always give an error in AWS's form, in bounded time."""
+
+import copy
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from microjobs_orchestrator.local.errors import ValidationError
+from microjobs_orchestrator.local.resources.pipelines.definition.checks import read_definition
+from tests.local.resources.pipelines.test_checks import (
+    PARAMETERS,
+    VERSION,
+    get,
+    make_condition,
+    make_fail,
+    make_lambda,
+    make_loop,
+    make_processing,
+    make_training,
+)
+
+REPORT = {"Std:JsonGet": {"PropertyFile": get("Steps.prepare.PropertyFiles.report"), "Path": "a.b"}}
+SELECTOR = {"Pick": "MaxBy", "Field": get("IterationOutput.inner.BillableTimeInSeconds")}
+COMPLETE: dict[str, Any] = {
+    "Version": VERSION,
+    "Metadata": {},
+    "Parameters": [*PARAMETERS, {"Name": "kind", "EnumValues": ["a", "b"], "DefaultValue": "a"}],
+    "PipelineExperimentConfig": {"ExperimentName": "e", "TrialName": get("Execution.PipelineExecutionId")},
+    "Steps": [
+        {
+            **make_processing(),
+            "CacheConfig": {"Enabled": True, "ExpireAfter": "P30D"},
+            "RetryPolicies": [{"ExceptionType": ["Step.THROTTLING"], "MaxAttempts": 2, "BackoffRate": 2.0}],
+        },
+        make_training(depends_on=("prepare",), Environment={"A": {"Std:Join": {"On": "-", "Values": ["a"]}}}),
+        make_lambda(path=get("Steps.train.ModelArtifacts.S3ModelArtifacts")),
+        make_condition(REPORT, make_fail(get("Parameters.text")), make_training("again")),
+        make_loop(make_training("inner", Environment={"ITEM": get("ForEach.CurrentItem")}), Selector=SELECTOR),
+        {"Name": "clean", "Type": "Cleanup", "Arguments": {"Resources": {"S3": [{"StepName": "train"}]}}},
+    ],
+}
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=8),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["Get", "Std:Join", "Name", "Type", "On", "Values"]), inner, max_size=3)
+    ),
+    max_leaves=6,
+)
+NAMES = st.sampled_from(
+    ["prepare", "train", "check", "inner", "absent", "Parameters.text", "Steps.train.x[0]", "Steps."]
+)
+
+
+def list_places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Yield the paths of all parts of a value."""
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for name, content in items:
+        yield (*path, name)
+        yield from list_places(content, (*path, name))
+
+
+PLACES = list(list_places(COMPLETE))
+
+
+def damage(place: tuple[Any, ...], value: Any) -> dict[str, Any]:
+    damaged = copy.deepcopy(COMPLETE)
+    container: Any = damaged
+    for part in place[:-1]:
+        container = container[part]
+    container[place[-1]] = value
+    return damaged
+
+
+def check_explanation(definition: dict[str, Any]) -> None:
+    """Check that a definition is valid, or that its error is explained in a message of limited length."""
+    message = "Invalid pipeline definition: "
+    try:
+        read_definition(json.dumps(definition))
+    except ValidationError as error:
+        message = error.message
+    assert message.startswith("Invalid pipeline definition: ")
+    assert len(message) < 20_000
+
+
+def test_complete_definition_is_valid() -> None:
+    assert len(read_definition(json.dumps(COMPLETE)).steps) == 6
+
+
+@given(st.sampled_from(PLACES), VALUES | NAMES | NAMES.map(get))
+@settings(max_examples=400, deadline=2000)
+def test_damaged_part_is_accepted_or_explained(place: tuple[Any, ...], value: Any) -> None:
+    check_explanation(damage(place, value))
+
+
+@given(st.sampled_from(PLACES))
+@settings(max_examples=100, deadline=2000)
+def test_missing_part_is_accepted_or_explained(place: tuple[Any, ...]) -> None:
+    damaged = damage(place, None)
+    container: Any = damaged
+    for part in place[:-1]:
+        container = container[part]
+    del container[place[-1]]
+    check_explanation(damaged)
+
+
+def nest(depth: int) -> Any:
+    step: Any = make_fail("x", name="s0")
+    for number in range(1, depth):
+        step = make_condition(1, step, name=f"s{number}")
+    return step
+
+
+LONG = "x" * 900_000
+HUGE: dict[str, Any] = {
+    "branches": [nest(300)],
+    "names": [make_training("s" * 900_000)],
+    "path": [make_training(), make_fail(get(f"Steps.train{'.a' * 400_000}"))],
+    "brackets": [make_training(), make_fail(get(f"Steps.train{'[0]' * 300_000}"))],
+    "values": [make_training(Environment={"A": LONG, "B": LONG[:1000]})],
+    "dependencies": [make_training(depends_on=("absent",) * 50_000)],
+    "steps": [*(make_fail("x", name=f"s{number}") for number in range(8_000)), make_training(depends_on=("s_1",))],
+    "duplicates": [make_fail("x")] * 8_000,
+    "cycle": [{**make_fail("x", name=f"s{n}"), "DependsOn": [f"s{(n + 1) % 5_000}"]} for n in range(5_000)],
+    "conditions": [make_condition([[[[]]]])],
+}
+
+
+@pytest.mark.timeout(10)
+@pytest.mark.parametrize("steps", HUGE.values(), ids=HUGE)
+def test_huge_definition_is_explained_in_bounded_time(steps: list[Any]) -> None:
+    with pytest.raises(ValidationError, match=r"^Invalid pipeline definition: ") as caught:
+        read_definition(json.dumps({"Version": VERSION, "Steps": steps}))
+    assert len(caught.value.message) < 20_000
