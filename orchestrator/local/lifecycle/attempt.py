@@ -9,6 +9,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from microjobs.contract import Layout, write_job_secret
+from microjobs_orchestrator.local.lifecycle import debugging
 from microjobs_orchestrator.local.lifecycle.context import Context
 from microjobs_orchestrator.local.lifecycle.events import EventQueue, Interruption, StopReason
 from microjobs_orchestrator.local.logs import LogStream
@@ -55,6 +56,7 @@ def prepare_plan(context: Context, attempt: Attempt) -> Plan:
         secret = secrets.token_hex(SECRET_BYTES)  # the hosts authenticate each other with it
         for host in plan.hosts:
             write_job_secret(Layout(host.files), secret)
+    plan = debugging.add_debugger(plan, context.runtime.name)
     return plan if plan.isolated else _add_network_settings(context, plan)
 
 
@@ -73,11 +75,11 @@ def _add_network_settings(context: Context, plan: Plan) -> Plan:
 
 def launch_plan(context: Context, attempt: Attempt, plan: Plan, events: EventQueue) -> Sequence[Host]:
     """Start a plan's hosts, or none if the job was stopped. Raise CannotRunError if one of them cannot start."""
-    note = context.image_note(attempt.image)
+    image_note = context.image_note(attempt.image)
     for host in plan.hosts:
         stream = attempt.open_stream(host.name)
         stream.mark_host_start()
-        if note is not None:
+        for note in filter(None, (image_note, debugging.describe(host))):
             stream.note(note)
     return context.runtime.start(plan) if events.stop_reason is None else ()
 

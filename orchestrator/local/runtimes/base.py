@@ -6,13 +6,16 @@ stands for.
 """
 
 import socket
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from microjobs_orchestrator.local.trees import Tree
+
+
+PYTHON_PATH = "PYTHONPATH"
 
 
 @dataclass(frozen=True)
@@ -88,14 +91,23 @@ class HostPlan:
     port: int | None = None
     """The port on which the host serves; None if it does not serve."""
 
-    def merge_variables(self, set_by_image: Iterable[str] = ()) -> dict[str, str]:
+    published_ports: tuple[int, ...] = ()
+    """Ports of the host that are the same ports on the loopback address of the engine's machine."""
+    python_path: str = ""
+    """A folder that comes first in PYTHONPATH, whoever sets this variable."""
+
+    def merge_variables(self, set_by_image: Mapping[str, str]) -> dict[str, str]:
         """Return the environment, and the defaults that neither it nor the image sets.
 
         Case is ignored, because programs read `https_proxy` or HTTPS_PROXY, and a default must not hide the other one.
         """
         set_names = {name.lower() for name in (*self.environment, *set_by_image)}
         defaults = {name: value for name, value in self.defaults.items() if name.lower() not in set_names}
-        return {**defaults, **self.environment}
+        variables = {**defaults, **self.environment}
+        if self.python_path:
+            further = {**set_by_image, **variables}.get(PYTHON_PATH)
+            variables[PYTHON_PATH] = ":".join(filter(None, (self.python_path, further)))
+        return variables
 
 
 @dataclass(frozen=True)

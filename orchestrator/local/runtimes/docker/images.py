@@ -50,9 +50,10 @@ def missing_image_remedy(image: str) -> str:
     )
 
 
-def list_variables(client: docker.DockerClient, name: str) -> Sequence[str]:
-    """Return the names of the environment variables that an image sets."""
-    return [item.partition("=")[0] for item in client.images.get(name).attrs["Config"].get("Env") or ()]
+def read_variables(client: docker.DockerClient, name: str) -> dict[str, str]:
+    """Return the environment variables that an image sets."""
+    items = client.images.get(name).attrs["Config"].get("Env") or ()
+    return {variable: value for variable, _, value in (item.partition("=") for item in items)}
 
 
 def _digest(image: Mapping[str, Any]) -> str:

@@ -54,6 +54,7 @@ from microjobs_orchestrator.local.runtimes.docker.labels import (
 from microjobs_orchestrator.local.runtimes.docker.networks import DESKTOP_HOST, Networks, ipv4_gateway
 from microjobs_orchestrator.local.runtimes.docker.overlays import Overlays
 
+LOOPBACK = "127.0.0.1"
 REMOVE_TIMEOUT = 60.0
 """Seconds for the engine to remove a plan. The engine may still execute a removal that a killed server requested."""
 
@@ -128,8 +129,9 @@ class DockerRuntime:
     def _start_host(self, plan: Plan, host: HostPlan, network: Network | None) -> Host:
         options = self._networks.container_options(plan, host, network, self.machine_address)
         if not self._guards.are_needed(plan):
+            options["ports"] = {f"{port}/tcp": (LOOPBACK, port) for port in host.published_ports}
             if host.port is not None and not plan.isolated:  # internal networks have no published ports
-                options["ports"] = {f"{host.port}/tcp": ("127.0.0.1", None)}
+                options["ports"][f"{host.port}/tcp"] = (LOOPBACK, None)
             return self._launch(plan, host, None, {"hostname": host.name, **options})
         guard = self._guards.create(
             plan,
@@ -169,7 +171,7 @@ class DockerRuntime:
             command=None if host.arguments is None else list(host.arguments),
             entrypoint=None if host.entrypoint is None else list(host.entrypoint),
             name=self._labels.container_name(plan, host.name),
-            environment=host.merge_variables(images.list_variables(self._client, host.image)),
+            environment=host.merge_variables(images.read_variables(self._client, host.image)),
             use_config_proxy=False,  # the plan has the proxies: the SDK would also give them to isolated hosts
             labels=labels,
             mounts=mounts,  # `volumes` would split a path at its colons

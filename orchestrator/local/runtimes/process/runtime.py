@@ -33,7 +33,15 @@ from microjobs.run import JOB_VARIABLE
 from microjobs_orchestrator.local import trees
 from microjobs_orchestrator.local.home import Home
 from microjobs_orchestrator.local.runtimes import files, pipes
-from microjobs_orchestrator.local.runtimes.base import CannotRunError, Host, HostPlan, Image, MachineFailedError, Plan
+from microjobs_orchestrator.local.runtimes.base import (
+    PYTHON_PATH,
+    CannotRunError,
+    Host,
+    HostPlan,
+    Image,
+    MachineFailedError,
+    Plan,
+)
 from microjobs_orchestrator.local.runtimes.process import commands
 from microjobs_orchestrator.local.runtimes.process.addresses import reserve
 from microjobs_orchestrator.local.runtimes.process.environments import Environment, Environments, locked_file
@@ -217,10 +225,10 @@ def _is_free(lock: int) -> bool:
 
 def _make_variables(host: HostPlan, environment: Environment, layout: Layout, network: Network) -> dict[str, str]:
     """Return a host's variables: the image's (see containers/Dockerfile), the request's, and the paths of the host."""
-    inherited, requested = inherited_environment(), host.merge_variables()
+    inherited, requested = inherited_environment(), host.merge_variables({})
     request = {name: value for name, value in requested.items() if name not in EXECUTABLE_VARIABLES}
     # The images' own entry point translates the paths of a request itself.
-    translated = host.defaults if host.entrypoint is None else request
+    translated = (*host.defaults, PYTHON_PATH) if host.entrypoint is None else tuple(request)
     request |= {name: commands.translate_paths(request[name], layout) for name in translated if name in request}
     return {
         **inherited,

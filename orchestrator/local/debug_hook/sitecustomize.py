@@ -1,0 +1,104 @@
+"""Waits for a debugger in the first Python process that runs a script of the user.
+
+Python imports this module when it starts, because PYTHONPATH names the module's folder. The folder also contains
+debugpy. Programs of any Python from 3.8 on run this code, with the standard library only.
+"""
+
+import fcntl
+import fnmatch
+import importlib.machinery
+import importlib.util
+import os
+import sys
+import sysconfig
+from pathlib import Path
+
+ADDRESS = "MICROJOBS_DEBUG_ADDRESS"
+"""Variable with the address on which debugpy listens, such as 127.0.0.1:5678."""
+SCRIPT = "MICROJOBS_DEBUG_SCRIPT"
+"""Variable with a pattern for the script's path or the module's name, if it is not the user's first script."""
+FILE = Path(__file__).resolve()
+LIBRARY_PATHS = ("scripts", "stdlib", "platstdlib", "purelib", "platlib")
+"""Folders of installed programs and modules, as `sysconfig` names them."""
+
+
+def import_hidden_module() -> None:
+    """Import the module `sitecustomize` that this one hides."""
+    path = [folder for folder in sys.path if Path(folder).resolve() != FILE.parent]
+    spec = importlib.machinery.PathFinder.find_spec("sitecustomize", path)
+    if spec is not None and spec.loader is not None:
+        sys.modules["sitecustomize"] = module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+
+
+def find_program() -> "tuple[str, Path | None]":
+    """Return the name and the file, or package, of this process's program; no file for `python -c` and unknown ones."""
+    name = sys.argv[0] if sys.argv else ""
+    if name == "-m":
+        return find_module()
+    path = Path(name)
+    return name, path.resolve() if name and path.exists() else None
+
+
+def find_module() -> "tuple[str, Path | None]":
+    """Return the name and the place of the module that `python -m` runs."""
+    options = getattr(sys, "orig_argv", [])  # since Python 3.10
+    name = options[options.index("-m") + 1] if "-m" in options[:-1] else ""
+    spec = importlib.machinery.PathFinder.find_spec(name.partition(".")[0], [str(Path.cwd()), *sys.path])
+    if spec is None:
+        return name, None
+    place = next(iter(spec.submodule_search_locations or ()), spec.origin)
+    return name, Path(place).resolve() if place else None
+
+
+def is_users_program(name: str, place: "Path | None") -> bool:
+    """Return whether the program belongs to the user: it is not in a folder of installed programs and modules."""
+    if pattern := os.environ.get(SCRIPT):
+        return any(fnmatch.fnmatchcase(text, pattern) for text in (name, Path(name).name, str(place)))
+    folders = [Path(sysconfig.get_path(key)).resolve() for key in LIBRARY_PATHS]
+    return place is not None and not any(folder in place.parents for folder in folders)
+
+
+def claim() -> bool:
+    """Return whether no other process has claimed the debugger. The claim lasts until the end of this process."""
+    lock = os.open(str(FILE), os.O_RDONLY)  # never closed
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+def wait_for_debugger(address: str, program: str) -> None:
+    """Listen, wait until a debugger is attached, and stop it at the program's first line."""
+    host, _, port = address.rpartition(":")
+    os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")  # a warning about frozen modules
+    import debugpy
+    import debugpy.server  # adds the folder of `_pydevd_bundle`; debugpy has no public functions for its effects
+
+    trace_settings = importlib.import_module("_pydevd_bundle.pydevd_dont_trace_files")
+    trace_settings.DONT_TRACE[FILE.name] = trace_settings.PYDEV_FILE  # the first line is not in this module
+    debugpy.configure(subProcess=False)  # otherwise, child processes would wait for a client of their own
+    debugpy.listen((host, int(port)))
+    print(f"[microjobs] {program} waits for a debugger at port {port}", file=sys.stderr, flush=True)
+    debugpy.wait_for_client()
+    importlib.import_module("_pydevd_bundle.pydevd_api").PyDevdAPI().stop_on_entry()
+
+
+def main() -> None:
+    """Wait for a debugger if this process runs the user's program."""
+    import_hidden_module()
+    address = os.environ.get(ADDRESS)
+    if not address:
+        return
+    name, place = find_program()
+    if not is_users_program(name, place) or not claim():
+        return
+    del os.environ[ADDRESS]  # debugpy's own process must not wait
+    try:
+        wait_for_debugger(address, name)
+    except Exception as error:
+        print(f"[microjobs] {name} runs without a debugger: {error!r}", file=sys.stderr, flush=True)
+
+
+main()

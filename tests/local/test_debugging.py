@@ -1,0 +1,160 @@
+"""Tests of MICROJOBS_DEBUG_PORT: a client of the Debug Adapter Protocol attaches to the scripts of jobs."""
+
+import json
+import socket
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from microjobs.contract import Layout
+from tests.conftest import image_name
+from tests.local.clients import ROOT, LocalServer, processing_input, unique, wait_until
+from tests.local.debug_client import LOOPBACK, connect, find_free_port
+from tests.local.machine import list_containers
+
+CODE = str(Layout().processing("input"))
+SCRIPT = """# A script of a user.
+import subprocess, sys
+import helper
+
+value = helper.double(21)
+subprocess.run([sys.executable, "-c", "print('a child runs')"], check=True)
+print("value", value)
+"""
+HELPER = """def double(x):
+    return 2 * x
+"""
+
+
+def start_script(local: LocalServer, port: int | str, **members: Any) -> str:
+    """Start a processing job that runs a user's script in a shell."""
+    local.put({"code/train.py": SCRIPT, "code/helper.py": HELPER})
+    return local.start_processing(
+        f'python3 -c "print(1)" && python3 {ROOT}/processing/input/train.py',
+        ProcessingInputs=[processing_input("code", local.uri("code"), CODE)],
+        Environment={"MICROJOBS_DEBUG_PORT": str(port), **members.pop("Environment", {})},
+        **members,
+    )
+
+
+def wait_for_processing(local: LocalServer, name: str) -> dict[str, Any]:
+    job: dict[str, Any] = wait_until(
+        lambda: local.sagemaker.describe_processing_job(ProcessingJobName=name),
+        lambda job: job["ProcessingJobStatus"] in ("Completed", "Failed", "Stopped"),
+    )
+    return job
+
+
+def test_debugger_stops_at_the_first_line_and_at_breakpoints(anywhere: LocalServer) -> None:
+    name = start_script(anywhere, port := find_free_port(), Environment={"PYTHONPATH": "/somewhere"})
+    with connect(port) as debugger:
+        debugger.attach({})
+        assert debugger.wait_for_stop() == ("train.py", 2)
+        path = debugger.evaluate("__file__").strip("'").replace("train.py", "helper.py")
+        debugger.request("setBreakpoints", source={"path": path}, breakpoints=[{"line": 2}])
+        debugger.resume()
+        assert debugger.wait_for_stop() == ("helper.py", 2)
+        assert debugger.evaluate("x") == "21"
+        assert "/somewhere" in debugger.evaluate("__import__('os').environ['PYTHONPATH']")
+        debugger.resume()
+        debugger.wait_for_event("terminated")
+    assert wait_for_processing(anywhere, name)["ProcessingJobStatus"] == "Completed"
+    lines = anywhere.read_logs("ProcessingJobs", name)["algo-1"]
+    assert f"connects to {LOOPBACK}:{port}" in lines[0]
+    assert any(f"train.py waits for a debugger at port {port}" in line for line in lines)
+    assert {"1", "a child runs", "value 42"} <= set(lines)
+
+
+def test_job_that_waits_for_a_debugger_can_be_stopped(processes: LocalServer) -> None:
+    name = start_script(processes, port := find_free_port())
+    with connect(port):
+        processes.sagemaker.stop_processing_job(ProcessingJobName=name)
+        assert wait_for_processing(processes, name)["ProcessingJobStatus"] == "Stopped"
+
+
+def test_only_the_first_host_waits(processes: LocalServer) -> None:
+    name = start_script(processes, port := find_free_port(), instances=2)
+    with connect(port) as debugger:
+        wait_until(
+            lambda: processes.read_logs("ProcessingJobs", name).get("algo-2", []), lambda lines: "value 42" in lines
+        )
+        debugger.attach({})
+        debugger.wait_for_stop()
+        debugger.resume()
+        assert wait_for_processing(processes, name)["ProcessingJobStatus"] == "Completed"
+
+
+def test_pattern_selects_another_program(processes: LocalServer) -> None:
+    name = start_script(processes, find_free_port(), Environment={"MICROJOBS_DEBUG_SCRIPT": "other.py"})
+    assert wait_for_processing(processes, name)["ProcessingJobStatus"] == "Completed"
+
+
+@pytest.mark.parametrize(
+    ("port", "members", "reason"),
+    [
+        ("80", {}, "MICROJOBS_DEBUG_PORT '80' is not a port: use a number from 1024 to 65535"),
+        ("five", {}, "MICROJOBS_DEBUG_PORT 'five' is not a port"),
+        ("5678", {"NetworkConfig": {"EnableNetworkIsolation": True}}, "jobs with EnableNetworkIsolation have no port"),
+    ],
+)
+def test_invalid_request_for_a_debugger_fails_the_job(
+    processes: LocalServer, port: str, members: dict[str, Any], reason: str
+) -> None:
+    job = wait_for_processing(processes, start_script(processes, port, **members))
+    assert job["ProcessingJobStatus"] == "Failed"
+    assert reason in job["FailureReason"]
+
+
+@pytest.mark.engine
+def test_port_of_a_container_is_published_on_loopback_only(local: LocalServer) -> None:
+    name = start_script(local, port := find_free_port())
+    with connect(port) as debugger:
+        (container,) = (item for item in list_containers(local.home) if name in str(item.name))
+        assert container.attrs["HostConfig"]["PortBindings"] == {
+            f"{port}/tcp": [{"HostIp": LOOPBACK, "HostPort": str(port)}]
+        }
+        debugger.attach({})
+        debugger.wait_for_stop()
+        debugger.resume()
+    assert wait_for_processing(local, name)["ProcessingJobStatus"] == "Completed"
+
+
+@pytest.mark.engine
+def test_port_in_use_fails_the_job(local: LocalServer) -> None:
+    with socket.create_server((LOOPBACK, 0)) as other:
+        job = wait_for_processing(local, start_script(local, port := other.getsockname()[1]))
+    assert job["ProcessingJobStatus"] == "Failed"
+    assert str(port) in job["FailureReason"]
+    assert "in use" in job["FailureReason"]
+
+
+@pytest.mark.engine
+def test_training_script_of_an_estimator_can_be_debugged(local: LocalServer, tmp_path: Path) -> None:
+    """The image's own programs and pip, which run before the script, do not wait."""
+    (tmp_path / "train.py").write_text("import sys\nprint('epochs', sys.argv[2])\n")
+    (local.bucket / "source").mkdir(parents=True)
+    with tarfile.open(local.bucket / "source/sourcedir.tar.gz", "w:gz") as archive:
+        archive.add(tmp_path / "train.py", "train.py")
+    values = {"sagemaker_program": "train.py", "sagemaker_submit_directory": local.uri("source/sourcedir.tar.gz")}
+    name, port = unique("debug"), find_free_port()
+    local.sagemaker.create_training_job(
+        TrainingJobName=name,
+        AlgorithmSpecification={"TrainingImage": image_name("preprocess"), "TrainingInputMode": "File"},
+        HyperParameters={key: json.dumps(value) for key, value in {**values, "epochs": 3}.items()},
+        Environment={"MICROJOBS_DEBUG_PORT": str(port)},
+        RoleArn=local.address.role_arn,
+        OutputDataConfig={"S3OutputPath": local.uri("models")},
+        ResourceConfig={"InstanceType": "ml.m5.large", "InstanceCount": 1, "VolumeSizeInGB": 1},
+        StoppingCondition={"MaxRuntimeInSeconds": 100},
+    )
+    with connect(port) as debugger:
+        debugger.attach({str(Layout().root / "code/train.py"): [2]})
+        assert debugger.wait_for_stop() == ("train.py", 1)
+        debugger.resume()
+        assert debugger.wait_for_stop() == ("train.py", 2)
+        assert debugger.evaluate("sys.argv[2]") == "'3'"
+        debugger.resume()
+    assert local.wait_for_end(name)["TrainingJobStatus"] == "Completed"
+    assert "epochs 3" in local.read_logs("TrainingJobs", name)["algo-1"]

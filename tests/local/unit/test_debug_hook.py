@@ -1,0 +1,70 @@
+"""Tests of the module `sitecustomize`: which programs wait for a debugger."""
+
+import os
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+import pytest
+
+from microjobs_orchestrator.local import debug_hook
+
+HOOK = debug_hook.__path__[0]
+INSTALLED_SCRIPT = str(Path(sysconfig.get_path("scripts")) / "pytest")
+
+
+def run_program(folder: Path, *arguments: str, path: str = HOOK, **variables: str) -> str:
+    """Run a Python program that cannot listen, because the address is invalid; return its output."""
+    (folder / "train.py").write_text("print('runs')")
+    environment = {**os.environ, "PYTHONPATH": path, "MICROJOBS_DEBUG_ADDRESS": "127.0.0.1:none", **variables}
+    result = subprocess.run(
+        [sys.executable, *arguments], cwd=folder, env=environment, capture_output=True, text=True, check=True
+    )
+    return result.stdout + result.stderr
+
+
+@pytest.mark.parametrize("arguments", [("train.py",), ("-m", "train"), ("-u", "-m", "train", "--epochs", "3")])
+def test_scripts_and_modules_of_the_user_wait(arguments: tuple[str, ...], tmp_path: Path) -> None:
+    output = run_program(tmp_path, *arguments)
+    assert "[microjobs] train" in output
+    assert "runs without a debugger: ValueError" in output
+    assert output.startswith("runs\n")  # an error of the debugger does not end the program
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("-c", "pass"), ("-m", "pip", "--version"), (INSTALLED_SCRIPT, "--version"), ("-m", "json.tool", "-h")],
+)
+def test_installed_programs_do_not_wait(arguments: tuple[str, ...], tmp_path: Path) -> None:
+    assert "[microjobs]" not in run_program(tmp_path, *arguments)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "arguments", "waits"),
+    [
+        ("json.tool", ("-m", "json.tool", "-h"), True),
+        ("*/bin/pytest", (INSTALLED_SCRIPT, "--version"), True),
+        ("train*", ("train.py",), True),
+        ("other.py", ("train.py",), False),
+    ],
+)
+def test_pattern_selects_the_program(pattern: str, arguments: tuple[str, ...], waits: bool, tmp_path: Path) -> None:
+    output = run_program(tmp_path, *arguments, MICROJOBS_DEBUG_SCRIPT=pattern)
+    assert ("runs without a debugger" in output) == waits
+
+
+def test_only_one_process_waits(tmp_path: Path) -> None:
+    """The child process gets the variable back, as a sibling would have it."""
+    code = "import os, subprocess, sys; os.environ['MICROJOBS_DEBUG_ADDRESS'] = 'x:none'; subprocess.run(sys.argv[1:])"
+    (tmp_path / "parent.py").write_text(code)
+    output = run_program(tmp_path, "parent.py", sys.executable, "train.py")
+    assert output.count("runs without a debugger") == 1
+    assert "[microjobs] parent.py" in output
+
+
+def test_hidden_module_of_the_image_is_imported(tmp_path: Path) -> None:
+    (tmp_path / "image").mkdir()
+    (tmp_path / "image" / "sitecustomize.py").write_text("print('of the image')")
+    path = f"{HOOK}:{tmp_path / 'image'}"
+    assert run_program(tmp_path, "-c", "print('program')", path=path) == "of the image\nprogram\n"
