@@ -7,10 +7,17 @@ from numpy.typing import ArrayLike
 from onnx import TensorProto, helper, numpy_helper, save
 
 from microjobs.bundle import MODEL_FILE, Manifest, write_manifest
+from microjobs.columns import FittedColumns, write_columns
 from microjobs.scaler import Scaler, write_scaler
 
 
-def linear_bundle(folder: Path, weights: ArrayLike, bias: float, scaler: Scaler | None = None) -> None:
+def linear_bundle(
+    folder: Path,
+    weights: ArrayLike,
+    bias: float,
+    scaler: Scaler | None = None,
+    columns: FittedColumns | None = None,
+) -> None:
     """Write a bundle that predicts `weights · x + bias`."""
     column = np.asarray(weights, np.float32).reshape(-1, 1)
     features = len(column)
@@ -29,4 +36,6 @@ def linear_bundle(folder: Path, weights: ArrayLike, bias: float, scaler: Scaler 
     save(helper.make_model(graph, opset_imports=opset, ir_version=10), folder / MODEL_FILE)
     if scaler is not None:
         write_scaler(folder, scaler)
+    if columns is not None:
+        write_columns(folder, columns)
     write_manifest(folder, Manifest(framework="onnx", features=features))

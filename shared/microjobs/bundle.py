@@ -3,6 +3,7 @@
     model.onnx       the model of any framework: input (rows, features) float32 scaled, output (rows, 1)
     manifest.json    framework, features, signatures, metrics, hyperparameters
     scaler.json      mean and scale of each feature; absent if the data was not scaled
+    fitted-columns.json  how named columns become features, instead of scaler.json if the data were tables
     1/ or model.pth  the framework's own format
 
 Standard library only; `microjobs.predictor` runs the model.
@@ -17,8 +18,11 @@ from pathlib import Path
 from typing import Any
 
 from microjobs import archives
+from microjobs.columns import FILE_NAME as COLUMNS_FILE
+from microjobs.columns import FittedColumns, read_columns
 from microjobs.errors import UserError
 from microjobs.files import write_bytes
+from microjobs.scaler import FILE_NAME as SCALER_FILE
 from microjobs.scaler import Scaler, read_scaler
 
 MODEL_FILE = "model.onnx"
@@ -28,7 +32,7 @@ ARCHIVE_FILE = "model.tar.gz"
 SERVING_DEFAULT = "serving_default"
 """Signature that takes scaled features, as in the training."""
 RAW = "raw"
-"""Signature that takes unscaled features and scales them with the bundle's scaler."""
+"""Signature that takes unscaled features and scales them with the bundle's scaler, or takes named columns."""
 
 MAX_FEATURES = 1_000_000
 
@@ -51,6 +55,7 @@ class Bundle:
     folder: Path
     manifest: Manifest
     scaler: Scaler | None
+    columns: FittedColumns | None
 
     @property
     def model(self) -> Path:
@@ -84,13 +89,17 @@ def read_bundle(folder: Path) -> Bundle:
         raise UserError(f"{folder / MANIFEST_FILE} is not a manifest ({error!r}): train the model again") from error
     if not 1 <= manifest.features <= MAX_FEATURES:
         raise UserError(f"{folder / MANIFEST_FILE} has {manifest.features} features: train the model again")
-    scaler = read_scaler(folder)
-    if scaler is not None and scaler.features != manifest.features:
-        raise UserError(
-            f"{folder}: the scaler has {scaler.features} features, but the model has {manifest.features}: "
-            "train the model again"
-        )
-    return Bundle(folder, manifest, scaler)
+    scaler, columns = read_scaler(folder), read_columns(folder)
+    for name, features in (
+        (SCALER_FILE, scaler and scaler.features),
+        (COLUMNS_FILE, columns and len(columns.features)),
+    ):
+        if features is not None and features != manifest.features:
+            raise UserError(
+                f"{folder}: {name} has {features} features, but the model has {manifest.features}: train the model "
+                "again"
+            )
+    return Bundle(folder, manifest, scaler, columns)
 
 
 @contextlib.contextmanager

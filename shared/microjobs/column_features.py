@@ -63,15 +63,14 @@ def check_numbers(name: str, values: Floats, *, allow_missing: bool = False) -> 
     is_bad = np.isinf(values) if allow_missing else ~np.isfinite(values)
     if is_bad.any():
         row = int(np.argmax(is_bad))
-        problem = "is missing" if np.isnan(values[row]) else f"contains {values[row]}"
+        problem = "is missing" if np.isnan(values[row]) else "is infinite"
         raise BadCellError(row, name, problem)
 
 
 def encode_texts(column: CategoricalColumn, texts: Iterable[str | None]) -> Codes:
     """Return the codes of texts; None is a missing text."""
-    codes: dict[str | None, int] = {text: code for code, text in enumerate(column.categories)}
-    codes[None] = MISSING_CODE
-    return np.array([codes.get(text, UNKNOWN_CODE) for text in texts], np.int64)
+    codes = column.codes
+    return np.array([MISSING_CODE if text is None else codes.get(text, UNKNOWN_CODE) for text in texts], np.int64)
 
 
 def fill_codes(column: CategoricalColumn, codes: Codes) -> Codes:

@@ -7,6 +7,7 @@ import json
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -58,10 +59,15 @@ class CategoricalColumn:
     fill: str | None = None
     unknown: float | None = None
 
-    @property
+    @cached_property
     def features(self) -> tuple[str, ...]:
         """Names of the features, as scikit-learn forms them."""
         return (self.name,) if self.type == ORDINAL else tuple(f"{self.name}_{text}" for text in self.categories)
+
+    @cached_property
+    def codes(self) -> Mapping[str, int]:
+        """Index of each category."""
+        return {text: code for code, text in enumerate(self.categories)}
 
 
 Column = NumericColumn | CategoricalColumn
@@ -77,7 +83,7 @@ class FittedColumns:
     columns: tuple[Column, ...]
     ignored: tuple[str, ...] = ()
 
-    @property
+    @cached_property
     def features(self) -> tuple[str, ...]:
         """Names of all features."""
         return tuple(name for column in self.columns for name in column.features)

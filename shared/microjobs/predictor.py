@@ -33,6 +33,7 @@ class Predictor:
         self.signatures = bundle.manifest.signatures
         self._model = OnnxModel(bundle.model)
         _test_predictions(bundle, self._model)
+        self._has_columns = bundle.columns is not None
         scaler = bundle.scaler
         self._mean = np.asarray(scaler.mean if scaler else 0.0, np.float64)
         self._scale = np.asarray(scaler.scale if scaler else 1.0, np.float64)
@@ -41,12 +42,14 @@ class Predictor:
         """Return predictions of shape (rows, 1) for features of shape (rows, features).
 
         Raises:
-            UserError: the signature is unknown, or the rows have the wrong width.
+            UserError: the signature is unknown, the rows have the wrong width, or the raw rows are named columns.
         """
         if signature not in self.signatures:
             raise UserError(f"signature {signature!r} is unknown: the model has {', '.join(self.signatures)}")
         if rows.ndim != 2 or rows.shape[1] != self.features:
             raise UserError(f"rows have shape {rows.shape}: the model takes (rows, {self.features})")
+        if signature == RAW and self._has_columns:
+            raise UserError(f"signature {RAW} of this model takes named columns, not arrays: use {SERVING_DEFAULT}")
         if signature == RAW:
             rows = (rows - self._mean) / self._scale
         return self._model.run(rows.astype(np.float32, copy=False))

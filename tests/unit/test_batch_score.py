@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from microjobs import arrays
 from microjobs.bundle import read_bundle
+from microjobs.columns import FittedColumns, NumericColumn
 from microjobs.contract import Layout, ResourceConfig, read_failure, write_processing_resource_config
 from microjobs.predictor import Predictor
 from microjobs.scaler import Scaler
@@ -110,6 +111,14 @@ def test_raw_signature_scales_inside_the_model(layout: Layout) -> None:
     linear_bundle(layout.processing("model"), WEIGHTS, 3.0, Scaler([9] * 3, [1.0] * 3, [2.0] * 3))
     batch = run_job(layout, "--signature", "raw")
     np.testing.assert_allclose(np.load(batch / "predictions.npy"), data["x_test"] @ WEIGHTS + 3.0, atol=1e-5)
+
+
+def test_raw_signature_of_named_columns_is_refused(layout: Layout) -> None:
+    write_input(layout, make_arrays(100))
+    columns = FittedColumns(tuple(NumericColumn(name, 0.0, 1.0) for name in "abc"))
+    linear_bundle(layout.processing("model"), WEIGHTS, 3.0, columns=columns)
+    run_job(layout, "--signature", "raw", expect=2)
+    assert "signature raw of this model takes named columns, not arrays" in (read_failure(layout) or "")
 
 
 def test_training_arrays_are_not_scored(layout: Layout) -> None:

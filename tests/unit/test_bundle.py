@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from microjobs import archives, bundle
+from microjobs.columns import CategoricalColumn, FittedColumns, NumericColumn, read_columns, write_columns
 from microjobs.errors import UserError
 from microjobs.scaler import Scaler, read_scaler, write_scaler
 from tests.bundles import linear_bundle
@@ -49,8 +50,52 @@ def test_manifest_without_features_raises(tmp_path: Path) -> None:
 
 def test_scaler_feature_count_mismatch_raises(tmp_path: Path) -> None:
     linear_bundle(tmp_path, [1.0], 0.0, Scaler([1, 1], [0.0, 0.0], [1.0, 1.0]))
-    with pytest.raises(UserError, match="the scaler has 2 features, but the model has 1"):
+    with pytest.raises(UserError, match=r"scaler\.json has 2 features, but the model has 1"):
         bundle.read_bundle(tmp_path)
+
+
+def test_column_feature_count_mismatch_raises(tmp_path: Path) -> None:
+    columns = FittedColumns((CategoricalColumn("a", "one-hot", ("x", "y")),))
+    linear_bundle(tmp_path, [1.0], 0.0, columns=columns)
+    with pytest.raises(UserError, match=r"fitted-columns\.json has 2 features, but the model has 1"):
+        bundle.read_bundle(tmp_path)
+
+
+NUMERIC = {"name": "a", "type": "numeric", "mean": 0.0, "scale": 1.0, "fill": None}
+ONE_HOT = {"name": "a", "type": "one-hot", "categories": ["x"], "fill": None, "unknown": None}
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        "",
+        [],
+        [1],
+        [NUMERIC | {"type": "date"}],
+        [NUMERIC | {"scale": 0}],
+        [NUMERIC | {"mean": "NaN"}],
+        [NUMERIC, NUMERIC],
+        [ONE_HOT | {"categories": []}],
+        [ONE_HOT | {"categories": ["x", "x"]}],
+        [ONE_HOT | {"unknown": 1}],
+        [{"name": "a", "type": "ordinal"}],
+    ],
+    ids=str,
+)
+def test_damaged_columns_raise(columns: object, tmp_path: Path) -> None:
+    (tmp_path / "fitted-columns.json").write_text(json.dumps({"columns": columns, "ignored": []}))
+    with pytest.raises(UserError, match=r"has no fitted columns .*: write it with the preprocess job"):
+        read_columns(tmp_path)
+
+
+def test_columns_are_the_same_after_writing_and_reading(tmp_path: Path) -> None:
+    columns = (
+        NumericColumn("ä", 1 / 3, 2.5, fill=-0.1),
+        CategoricalColumn("b", "one-hot", ("x", 'y"'), unknown=0.0),
+        CategoricalColumn("c", "ordinal", ("x",), fill="x", unknown=-1.0),
+    )
+    write_columns(tmp_path, FittedColumns(columns, ("id",)))
+    assert read_columns(tmp_path) == FittedColumns(columns, ("id",))
 
 
 @pytest.mark.parametrize("content", ["", '{"count": [1]}', '{"count": [1], "mean": [0], "scale": [0]}'])

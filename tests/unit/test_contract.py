@@ -190,7 +190,9 @@ def test_hosting_variables_have_defaults_and_must_be_numbers() -> None:
 
 def test_contract_and_entry_point_need_only_the_standard_library() -> None:
     """The import in an isolated interpreter (-I -S: no site-packages) succeeds and prints nothing."""
-    modules = "contract, run, supervisor, hyperparameters, bundle, scaler, files, stopping, arguments, hosts, errors"
+    modules = (
+        "contract, run, supervisor, hyperparameters, bundle, columns, scaler, files, stopping, arguments, hosts, errors"
+    )
     shared = str(Path(contract.__file__).parent.parent)
     code = f"import sys; sys.path.insert(0, {shared!r}); from microjobs import {modules}"
     done = subprocess.run([sys.executable, "-I", "-S", "-c", code], capture_output=True, text=True, check=False)

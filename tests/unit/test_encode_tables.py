@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 
 from microjobs.columns import FittedColumns, read_columns
 from microjobs.contract import Layout, ResourceConfig, read_failure, write_processing_resource_config
+from microjobs.hosting.formats import named_rows
 from microjobs_orchestrator.local.runtimes.process.addresses import reserve
-from microjobs_preprocess.column_settings import parse_settings
 from tests.conftest import CONTAINERS, REPOSITORY
 
 Table = Mapping[str, Sequence[Any]]
@@ -246,7 +246,7 @@ LONG = HEADER + "1,Bonn,1\n" * 300_000
         (SMALL, {"train.csv": LONG + ",Bonn,2\n"}, "train.csv row 300000: column 'age' is missing: fill it"),
         (SMALL, {"train.csv": HEADER + "1,,1\n"}, "train.csv row 0: column 'city' is missing"),
         (SMALL, {"train.csv": HEADER + "1,Bonn,NA\n"}, "train.csv row 0: column 'price' is missing"),
-        (SMALL, {"train.csv": LONG + "inf,Bonn,2\n"}, "train.csv row 300000: column 'age' contains inf: correct it"),
+        (SMALL, {"train.csv": LONG + "inf,Bonn,2\n"}, "train.csv row 300000: column 'age' is infinite: correct it"),
         (
             SMALL,
             {"train.csv": HEADER + "1e300,Bonn,2\n"},
@@ -390,11 +390,24 @@ def test_test_table_may_lack_the_target(layout: Layout) -> None:
     assert not (layout.processing("test") / "y_test.npy").exists()
 
 
-@pytest.mark.parametrize("page", ["docs/using/tables.md", "containers/preprocess/README.md"])
-def test_documented_settings_are_valid(page: str) -> None:
-    (example,) = re.findall(r"```json\n(.*?)```", (REPOSITORY / page).read_text(), re.DOTALL)
-    settings = parse_settings(example, "columns.json")
-    assert settings.names == ["age", "income", "city", "grade", "id", "price"]
+def read_examples(page: str) -> list[Any]:
+    """Return the content of the JSON examples of a page."""
+    return [json.loads(text) for text in re.findall(r"```json\n(.*?)```", (REPOSITORY / page).read_text(), re.DOTALL)]
+
+
+def test_documented_request_fits_the_documented_settings(layout: Layout) -> None:
+    settings, request = read_examples("docs/using/tables.md")
+    assert read_examples("containers/preprocess/README.md") == [settings]
+    write_settings(layout, settings)
+    columns: Table = {
+        "age": [30, None, 40],
+        "income": [1, 2, 3],
+        "city": ["Bonn", None, "Köln"],
+        "grade": ["low", "mid", "high"],
+    }
+    write_table(layout, "train.csv", {**columns, "id": ["a", "b", "c"], "price": [1, 2, 3]})
+    fitted = encode(layout)
+    assert named_rows.to_features(request["instances"], fitted).shape == (1, 5)
 
 
 @pytest.mark.parametrize(
@@ -431,3 +444,22 @@ def test_memory_does_not_grow_with_the_input(suffix: str, layout: Layout) -> Non
     fitted = encode(layout, prefix=["prlimit", f"--data={500_000_000}"])
     assert len(fitted.features) == 201
     assert load(layout, "x_train.npy").shape == (rows, 201)
+
+
+@pytest.mark.parametrize("media_type", ["application/json", "application/jsonlines", "text/csv"])
+def test_requests_get_the_features_of_the_job(media_type: str, train: Table, test: Table, layout: Layout) -> None:
+    """A server makes the same features from the rows of a request as the job made from a table."""
+    part = slice_table(test, slice(0, 100))
+    write_table(layout, "train.parquet", slice_table(train, slice(2000)))
+    write_table(layout, "test.csv", part)
+    fitted = encode(layout)
+    rows = [dict(zip(part, values, strict=True)) for values in zip(*part.values(), strict=True)]
+    if media_type == "application/json":
+        features = named_rows.to_features(rows, fitted)
+    elif media_type == "text/csv":
+        features = named_rows.decode_named_rows(
+            (layout.processing("input") / "test.csv").read_bytes(), media_type, fitted
+        )
+    else:
+        features = named_rows.decode_named_rows("\n".join(map(json.dumps, rows)).encode(), media_type, fitted)
+    np.testing.assert_array_equal(features, load(layout, "x_test.npy"))

@@ -13,10 +13,13 @@ VERSION_FOLDER = "1"
 """Name of the folder: TensorFlow Serving loads the highest number."""
 
 
-def save_savedmodel(network: keras.Model, scaler: Scaler | None, folder: Path) -> None:
+def save_savedmodel(network: keras.Model, scaler: Scaler | None, folder: Path, *, has_raw: bool) -> None:
     """Write the SavedModel: `serving_default` takes scaled features, `raw` scales them itself.
 
     Both take `features` of shape (rows, features) and return `predictions` of shape (rows, 1).
+
+    Args:
+        has_raw: False for features that were made from named columns, which the SavedModel cannot take.
     """
     features = [_make_input_spec(network)]
     mean = tf.constant(scaler.mean if scaler else 0.0, tf.float64)
@@ -30,7 +33,8 @@ def save_savedmodel(network: keras.Model, scaler: Scaler | None, folder: Path) -
     archive = keras.export.ExportArchive()
     archive.track(network)
     archive.add_endpoint(SERVING_DEFAULT, lambda features: {"predictions": network(features)}, features)
-    archive.add_endpoint(RAW, raw, features)
+    if has_raw:
+        archive.add_endpoint(RAW, raw, features)
     archive.write_out(folder / VERSION_FOLDER, verbose=False)
 
 

@@ -1,6 +1,7 @@
 """The model of a bundle, which a training job of this project wrote."""
 
 import time
+from typing import Any
 
 import numpy as np
 
@@ -10,6 +11,7 @@ from microjobs.predictor import Predictor
 from . import formats
 from .content_negotiation import negotiate, parse_attribute
 from .formats.json_rows import parse_json, parse_plain_rows, to_array
+from .formats.named_rows import decode_named_rows, to_features
 from .formats.rows import Numbers, check_rows
 from .media_types import CSV, FORMATS, JSON, NPY
 from .responses import HttpError, HttpResponse, quote
@@ -29,6 +31,7 @@ class BundleModel:
         self._predictor = Predictor(bundle)
         self._features = bundle.manifest.features
         self._signatures = bundle.manifest.signatures
+        self._columns = bundle.columns
         self.is_fast = min(self._time_one_row() for _ in range(3)) < MAX_FAST_SECONDS
 
     def invoke(self, invocation: Invocation) -> HttpResponse:
@@ -37,7 +40,7 @@ class BundleModel:
         signature = (parse_attribute(attributes, "signature_name") if attributes else None) or SERVING_DEFAULT
         if ";" in content_type or body[0] not in formats.FIRST_BYTES_WITHOUT_MARK:
             body = formats.to_utf8(body, content_type)
-        numbers, signature, member = _read(body, request_type, signature)
+        numbers, signature, member = self._read(body, request_type, signature)
         if signature not in self._signatures:
             raise HttpError(400, f"signature_name {quote(signature)} is unknown: send {' or '.join(self._signatures)}")
         rows = check_rows(numbers, self._features)
@@ -48,6 +51,39 @@ class BundleModel:
             _check_finite(predictions)
         return HttpResponse(200, HEADERS[response_type], response, len(rows))
 
+    def _read(self, body: bytes, media_type: str, signature: str) -> tuple[Numbers, str, str]:
+        """Return the rows, the name of the signature (`signature` by default), and the name of the response's member.
+
+        As in TensorFlow Serving, the response's member is `outputs` for `inputs`, otherwise `predictions`.
+        """
+        if media_type != JSON:
+            return self._decode(body, media_type, signature), signature, "predictions"
+        has_names = self._columns is not None and signature == RAW
+        if (
+            not has_names
+            and (rows := parse_plain_rows(body, None if body.startswith(b"[") else "instances")) is not None
+        ):
+            return rows, signature, "predictions"
+        content = parse_json(body)
+        if isinstance(content, list):
+            return self._convert(content, body, signature), signature, "predictions"
+        if not isinstance(content, dict):
+            raise HttpError(400, f'the body is {quote(content)}: send {{"instances": [[…], …]}} or [[…], …]')
+        request_member, member = _check_members(content)
+        signature = content.get("signature_name", signature) or SERVING_DEFAULT
+        return self._convert(content[request_member], body, signature), signature, member
+
+    def _decode(self, body: bytes, media_type: str, signature: str) -> Numbers:
+        if self._columns is not None and signature == RAW:
+            return decode_named_rows(body, media_type, self._columns)
+        return formats.decode(body, media_type)
+
+    def _convert(self, rows: Any, body: bytes, signature: str) -> Numbers:
+        """Convert rows of a JSON body; those of signature `raw` have named columns if the training data had them."""
+        if self._columns is not None and signature == RAW:
+            return to_features(rows, self._columns)
+        return to_array(rows, body)
+
     def _time_one_row(self) -> float:
         """Return the seconds that a request with one row takes."""
         started = time.perf_counter()
@@ -55,28 +91,10 @@ class BundleModel:
         return time.perf_counter() - started
 
     def _predict(self, rows: Numbers, signature: str) -> Numbers:
-        if signature != RAW:
-            return self._predictor.predict(rows, signature)
+        if signature != RAW or self._columns is not None:
+            return self._predictor.predict(rows)  # features, also those that were made from columns
         with np.errstate(over="ignore"):  # scaling can overflow float32; `invoke` then reports the prediction
             return self._predictor.predict(rows, signature)
-
-
-def _read(body: bytes, media_type: str, signature: str) -> tuple[Numbers, str, str]:
-    """Return the rows, the name of the signature (`signature` by default), and the name of the response's member.
-
-    As in TensorFlow Serving, the response's member is `outputs` for `inputs`, otherwise `predictions`.
-    """
-    if media_type != JSON:
-        return formats.decode(body, media_type), signature, "predictions"
-    if (rows := parse_plain_rows(body, None if body.startswith(b"[") else "instances")) is not None:
-        return rows, signature, "predictions"
-    content = parse_json(body)
-    if isinstance(content, list):
-        return to_array(content, body), signature, "predictions"
-    if not isinstance(content, dict):
-        raise HttpError(400, f'the body is {quote(content)}: send {{"instances": [[…], …]}} or [[…], …]')
-    request_member, member = _check_members(content)
-    return to_array(content[request_member], body), content.get("signature_name", signature) or SERVING_DEFAULT, member
 
 
 def _check_members(content: dict[str, object]) -> tuple[str, str]:

@@ -8,8 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from microjobs.arrays import load_share, load_split
+from microjobs.columns import FILE_NAME as COLUMNS_FILE
+from microjobs.columns import FittedColumns, read_columns
 from microjobs.contract import Layout, read_input_data_config, read_training_resource_config
 from microjobs.errors import UserError
+from microjobs.scaler import FILE_NAME as SCALER_FILE
 from microjobs.scaler import Scaler, read_scaler
 
 Array = NDArray[np.float32]
@@ -22,8 +25,9 @@ logger = logging.getLogger("microjobs")
 
 @dataclass(frozen=True)
 class TrainingData:
-    """Both channels in memory: x of shape (rows, features), y of shape (rows, 1), and the scaler if x was scaled.
+    """Both channels in memory: x of shape (rows, features), y of shape (rows, 1), and how preprocessing made x.
 
+    scaler: if x was scaled. columns: if x was made from tables. Otherwise they are None.
     sharded: channels whose rows differ between hosts (`ShardedByS3Key`). A host without rows has x of shape (0, 0).
     """
 
@@ -33,6 +37,7 @@ class TrainingData:
     y_test: Array
     scaler: Scaler | None
     sharded: frozenset[str] = frozenset()
+    columns: FittedColumns | None = None
 
     @property
     def features(self) -> int:
@@ -62,7 +67,8 @@ def load_data(layout: Layout) -> TrainingData:
     sharded = _sharded_channels(layout)
     x_train, y_train = _load_channel(layout, "train", sharded)
     x_test, y_test = _load_channel(layout, "test", sharded)
-    data = TrainingData(x_train, y_train, x_test, y_test, read_scaler(layout.channel("train")), sharded)
+    folder = layout.channel("train")
+    data = TrainingData(x_train, y_train, x_test, y_test, read_scaler(folder), sharded, read_columns(folder))
     _check_widths(data)
     logger.info("%d training rows, %d test rows, %d features", len(x_train), len(x_test), data.features)
     return data
@@ -90,8 +96,17 @@ def _check_widths(data: TrainingData) -> None:
         raise UserError(
             f"x_train has {data.features} values per row, but x_test has {width}: preprocess both in the same job"
         )
-    if data.scaler is not None and data.scaler.features != data.features and len(data.x_train):
+    scaler, columns = data.scaler, data.columns
+    if scaler is not None and columns is not None:
         raise UserError(
-            f"scaler.json of channel train has {data.scaler.features} features, but x_train has {data.features}: "
-            "take both from the same preprocess job"
+            f"channel train has {SCALER_FILE} and {COLUMNS_FILE}: take its files from a single preprocess job"
         )
+    for name, features in (
+        (SCALER_FILE, scaler and scaler.features),
+        (COLUMNS_FILE, columns and len(columns.features)),
+    ):
+        if features is not None and features != data.features and len(data.x_train):
+            raise UserError(
+                f"{name} of channel train has {features} features, but x_train has {data.features}: "
+                "take both from the same preprocess job"
+            )

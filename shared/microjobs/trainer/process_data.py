@@ -6,9 +6,11 @@ of `ShardedByS3Key` channels, or none. Needs numpy.
 
 import dataclasses
 import json
+from typing import Any
 
 import numpy as np
 
+from microjobs.columns import parse_columns
 from microjobs.errors import UserError
 from microjobs.scaler import Scaler
 from microjobs.trainer.batches import Batches
@@ -30,7 +32,7 @@ class ProcessData:
 
     def __init__(self, data: TrainingData, group: Group) -> None:
         self.group = group
-        self.local_data = _share_scaler_and_width(_take_local_rows(data, group), group)
+        self.local_data = _share_fits_and_width(_take_local_rows(data, group), group)
         local_rows = len(self.local_data.x_train)
         self._shard_sizes = _gather_int(local_rows, group) if "train" in data.sharded else None
         self.rows = local_rows if self._shard_sizes is None else sum(self._shard_sizes)
@@ -85,7 +87,8 @@ class ProcessData:
             x_train = self._gather(x_train) if data.features == 1 else x_train
         if "test" in data.sharded:
             x_test, y_test, test_predictions = map(self._gather, (x_test, y_test, test_predictions))
-        return TrainingData(x_train, y_train, x_test, y_test, data.scaler), train_predictions, test_predictions
+        whole = TrainingData(x_train, y_train, x_test, y_test, data.scaler, columns=data.columns)
+        return whole, train_predictions, test_predictions
 
     def _gather(self, array: Array) -> Array:
         return np.concatenate(self.group.gather(array))
@@ -101,12 +104,12 @@ def _take_local_rows(data: TrainingData, group: Group) -> TrainingData:
     return data
 
 
-def _share_scaler_and_width(data: TrainingData, group: Group) -> TrainingData:
-    """Give every process the scaler and the width of x, which only some hosts have."""
+def _share_fits_and_width(data: TrainingData, group: Group) -> TrainingData:
+    """Give every process the scaler or the columns, and the width of x, which only some hosts have."""
     if not data.sharded:
         return data
-    scalers = _gather_text(json.dumps(data.scaler and dataclasses.asdict(data.scaler)), group)
-    scaler = next((content for text in scalers if (content := json.loads(text))), None)
+    scaler = _find_json(data.scaler and dataclasses.asdict(data.scaler), group)
+    columns = _find_json(data.columns and dataclasses.asdict(data.columns), group)
     widths = sorted({width for x in (data.x_train, data.x_test) for width in _gather_int(x.shape[1], group)} - {0})
     if len(widths) > 1:
         raise UserError(f"x arrays have the widths {widths} on different hosts: preprocess all hosts' data in one job")
@@ -116,7 +119,14 @@ def _share_scaler_and_width(data: TrainingData, group: Group) -> TrainingData:
         x_train=data.x_train.reshape(-1, width),
         x_test=data.x_test.reshape(-1, width),
         scaler=Scaler(**scaler) if scaler else None,
+        columns=parse_columns(columns) if columns else None,
     )
+
+
+def _find_json(content: Any, group: Group) -> Any:
+    """Return the content of the first process that has any; None if no process has any."""
+    texts = _gather_text(json.dumps(content), group)
+    return next((found for text in texts if (found := json.loads(text))), None)
 
 
 def _gather_int(number: int, group: Group) -> list[int]:

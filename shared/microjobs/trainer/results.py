@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from microjobs.bundle import Manifest, write_manifest
+from microjobs.columns import write_columns
 from microjobs.contract import Layout
 from microjobs.files import write_text
 from microjobs.scaler import write_scaler
@@ -67,6 +68,8 @@ def write_results(
     _draw(layout.output_data, data, result)
     if data.scaler is not None:
         write_scaler(layout.model, data.scaler)
+    if data.columns is not None:
+        write_columns(layout.model, data.columns)
     manifest = Manifest(result.framework, data.features, metrics=metrics, hyperparameters=asdict(hyperparameters))
     write_manifest(layout.model, manifest)
     logger.info(

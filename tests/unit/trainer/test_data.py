@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from microjobs.arrays import load_share, save_array
+from microjobs.columns import CategoricalColumn, FittedColumns, write_columns
 from microjobs.contract import (
     Channel,
     Layout,
@@ -114,3 +115,29 @@ def test_shards_of_x_and_y_on_different_hosts_raise(tmp_path: Path) -> None:
         UserError, match=r"x_train-00000-of-00003.npy is on this host and y_train-00000-of-00003.npy is"
     ):
         load_share(tmp_path, "train")
+
+
+COLUMNS = FittedColumns((CategoricalColumn("a", "one-hot", ("x", "y")),), ("price",))
+
+
+def test_fitted_columns_are_read_with_the_training_data(write_channels: WriteChannels) -> None:
+    layout = write_channels()
+    write_columns(layout.channel("train"), COLUMNS)
+    assert load_data(layout).columns == COLUMNS
+
+
+def test_column_feature_count_mismatch_raises(write_channels: WriteChannels) -> None:
+    layout = write_channels(3, 3)
+    write_columns(layout.channel("train"), COLUMNS)
+    with pytest.raises(UserError, match=r"fitted-columns\.json of channel train has 2 features, but x_train has 3"):
+        load_data(layout)
+
+
+def test_scaler_and_columns_together_raise(write_channels: WriteChannels) -> None:
+    layout = write_channels()
+    write_columns(layout.channel("train"), COLUMNS)
+    write_scaler(layout.channel("train"), Scaler([3, 3], [0.0, 0.0], [1.0, 1.0]))
+    with pytest.raises(
+        UserError, match=r"channel train has scaler\.json and fitted-columns\.json: take its files from"
+    ):
+        load_data(layout)

@@ -52,7 +52,7 @@ def _decode_quoted_csv(body: bytes) -> Numbers:
 
 def _parse_number(line: list[str], row: int, column: int) -> float:
     field = line[column]
-    if _is_number(field):
+    if is_number(field):
         return float(field)
     remedy = next((f": {hint}" for mark, hint in HINTS.items() if mark in field), "")
     if row == 0 and _is_header(line):
@@ -60,7 +60,8 @@ def _parse_number(line: list[str], row: int, column: int) -> float:
     raise HttpError(400, f"row {row} has {quote(field)} in column {column}, which is not a number{remedy}")
 
 
-def _is_number(field: str) -> bool:
+def is_number(field: str) -> bool:
+    """Return whether a field is a number, which may be infinite or NaN."""
     try:
         float(field)
     except ValueError:
@@ -70,4 +71,4 @@ def _is_number(field: str) -> bool:
 
 def _is_header(line: list[str]) -> bool:
     """Return whether the fields are names: none is empty or begins as a number does."""
-    return all(field.strip()[:1].isalpha() and not _is_number(field) for field in line)
+    return all(field.strip()[:1].isalpha() and not is_number(field) for field in line)

@@ -1,0 +1,139 @@
+"""Decoders for rows with named columns, which become the features of a model."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from microjobs.arrays import Floats
+from microjobs.column_features import BadCellError, encode_texts, make_features
+from microjobs.columns import MISSING_TEXTS, CategoricalColumn, FittedColumns
+
+from ..media_types import CSV, FORMATS, JSON_LINES
+from ..responses import HttpError, quote, shorten
+from .csv_rows import is_number, read_fields
+from .json_rows import parse_json
+from .rows import Numbers
+
+MAX_NAMES_CHARACTERS = 300
+
+Columns = Mapping[str, Sequence[Any]]
+"""Values by name of the column; all columns have the same number of rows."""
+
+
+def decode_named_rows(body: bytes, media_type: str, fitted: FittedColumns) -> Numbers:
+    """Return the features of a body in CSV with a header line, or in JSON lines with one object per line.
+
+    Raises:
+        HttpError: 400, the body is malformed, or a row cannot become features; the message names row and column.
+    """
+    body_format = FORMATS[media_type]
+    if body_format == CSV:
+        return _to_features(_read_csv(body, fitted), fitted)
+    if body_format == JSON_LINES:
+        lines = b",".join(line for line in body.splitlines() if line.strip())
+        return to_features(parse_json(b"[" + lines + b"]"), fitted)
+    raise HttpError(400, f"{media_type} has no names of columns: send JSON, JSON lines, or CSV with a header line")
+
+
+def to_features(content: Any, fitted: FittedColumns) -> Numbers:
+    """Return the features of JSON content: a list of objects, or an object with one list per column.
+
+    Raises:
+        HttpError: 400, a row cannot become features; the message names row and column.
+    """
+    if isinstance(content, dict):
+        return _to_features(_check_lists(content, fitted), fitted)
+    if not isinstance(content, list) or not content:
+        raise HttpError(400, f"the rows are {quote(content)}: send one object per row, with {_list_names(fitted)}")
+    for row, value in enumerate(content):
+        if not isinstance(value, dict):
+            raise HttpError(400, f"row {row} is {quote(value)}: send an object with {_list_names(fitted)}")
+        _check_names(value, fitted, f"row {row}")
+    return _to_features({column.name: [row[column.name] for row in content] for column in fitted.columns}, fitted)
+
+
+def _check_lists(content: Mapping[str, Any], fitted: FittedColumns) -> Columns:
+    _check_names(content, fitted, "the object")
+    for name, values in content.items():
+        if not isinstance(values, list) or not values:
+            raise HttpError(400, f"column {quote(name)} is {quote(values)}: send a list with one value per row")
+    lengths = {len(values) for values in content.values()}
+    if len(lengths) > 1:
+        raise HttpError(400, f"the columns have {min(lengths)} to {max(lengths)} values: send the same number for each")
+    return content
+
+
+def _read_csv(body: bytes, fitted: FittedColumns) -> Columns:
+    header, *rows = [fields for fields in read_fields(body) if fields] or [[]]
+    for name in header:
+        if header.count(name) > 1:
+            raise HttpError(400, f"the header has {header.count(name)} columns {quote(name)}: send each column once")
+    _check_names(header, fitted, "the header")
+    if not rows:
+        raise HttpError(400, "the body has a header and no rows: send at least one row")
+    for row, fields in enumerate(rows):
+        if len(fields) != len(header):
+            raise HttpError(400, f"row {row} has {len(fields)} fields but the header has {len(header)}")
+    return {
+        name: [_parse_field(text) for text in texts]
+        for name, texts in zip(header, zip(*rows, strict=True), strict=True)
+    }
+
+
+def _parse_field(text: str) -> str | None:
+    return None if text in MISSING_TEXTS else text
+
+
+def _check_names(names: Iterable[str], fitted: FittedColumns, where: str) -> None:
+    required = [column.name for column in fitted.columns]
+    present = set(names)
+    for name in required:
+        if name not in present:
+            raise HttpError(400, f"{where} has no column {quote(name)}: send {_list_names(fitted)}")
+    if unknown := present.difference(required, fitted.ignored):
+        raise HttpError(400, f"{where} has the column {quote(min(unknown))}: send {_list_names(fitted)}")
+
+
+def _list_names(fitted: FittedColumns) -> str:
+    names = ", ".join(column.name for column in fitted.columns)
+    return f"the columns {shorten(names, MAX_NAMES_CHARACTERS)}"
+
+
+def _to_features(columns: Columns, fitted: FittedColumns) -> Numbers:
+    values = {
+        column.name: encode_texts(column, map(_to_text, columns[column.name]))
+        if isinstance(column, CategoricalColumn)
+        else _to_numbers(column.name, columns[column.name])
+        for column in fitted.columns
+    }
+    try:
+        return make_features(fitted, values)
+    except BadCellError as error:
+        value = columns[error.column][error.row]
+        problem = error.problem if value is None else f"contains {quote(value)}, which {error.problem}"
+        raise HttpError(400, f"row {error.row}: column {quote(error.column)} {problem}") from None
+
+
+def _to_text(value: Any) -> str | None:
+    """Return a category as preprocessing reads it: integers and booleans are texts, too."""
+    match value:
+        case None | str():
+            return value
+        case bool():
+            return "true" if value else "false"
+        case float() if value.is_integer():
+            return str(int(value))
+    return str(value)
+
+
+def _to_numbers(name: str, values: Sequence[Any]) -> Floats:
+    numbers = np.empty(len(values))
+    for row, value in enumerate(values):
+        if value is None:
+            numbers[row] = np.nan
+        elif isinstance(value, int | float) or (isinstance(value, str) and is_number(value)):
+            numbers[row] = float(value)
+        else:
+            raise HttpError(400, f"row {row}: column {quote(name)} contains {quote(value)}: send a number")
+    return numbers
