@@ -88,6 +88,7 @@ class HostPlan:
     """Variables for an image that does not set them itself: see `merge_variables`."""
     limits: HostLimits | None = None
     gpus: bool = False
+    """Whether the instance type has GPUs. `gpus.select_gpus` returns the host's GPUs."""
     port: int | None = None
     """The port on which the host serves; None if it does not serve."""
 

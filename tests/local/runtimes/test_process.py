@@ -210,6 +210,12 @@ def test_host_without_gpus_has_no_visible_gpu(start: Start, tmp_path: Path) -> N
     assert output(start(program(tmp_path, "import os; print(os.environ['CUDA_VISIBLE_DEVICES'])"))) == ""
 
 
+def test_host_sees_the_gpus_that_its_request_selects(start: Start, tmp_path: Path) -> None:
+    selection = {"NVIDIA_VISIBLE_DEVICES": "1,3", "CUDA_VISIBLE_DEVICES": "0"}
+    host = program(tmp_path, "import os; print(os.environ['CUDA_VISIBLE_DEVICES'])", gpus=True, environment=selection)
+    assert output(start(host)) == "1"
+
+
 def test_limits_set_the_cpus_of_a_host(start: Start, tmp_path: Path) -> None:
     code = "import os; print(len(os.sched_getaffinity(0)))"
     assert output(start(program(tmp_path, code, limits=HostLimits(1, 1 << 30)))) == "1"

@@ -53,6 +53,7 @@ from microjobs_orchestrator.local.runtimes.docker.labels import (
 )
 from microjobs_orchestrator.local.runtimes.docker.networks import DESKTOP_HOST, Networks, ipv4_gateway
 from microjobs_orchestrator.local.runtimes.docker.overlays import Overlays
+from microjobs_orchestrator.local.runtimes.gpus import select_gpus
 
 LOOPBACK = "127.0.0.1"
 REMOVE_TIMEOUT = 60.0
@@ -187,8 +188,10 @@ class DockerRuntime:
         if host.limits:
             cpus = round(min(host.limits.cpus, self._info["NCPU"]) * 1e9)
             options |= {"nano_cpus": cpus, "mem_limit": memory, "memswap_limit": memory}
-        if host.gpus and "nvidia" in self._info.get("Runtimes", {}):
-            options["device_requests"] = [DeviceRequest(count=-1, capabilities=[["gpu"]])]
+        gpus = select_gpus(host)
+        if gpus != () and "nvidia" in self._info.get("Runtimes", {}):
+            selection = {"count": -1} if gpus is None else {"device_ids": list(gpus)}
+            options["device_requests"] = [DeviceRequest(**selection, capabilities=[["gpu"]])]
         return options
 
     def find_hosts(self) -> Mapping[str, Sequence[Host]]:

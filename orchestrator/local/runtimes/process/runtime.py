@@ -42,6 +42,7 @@ from microjobs_orchestrator.local.runtimes.base import (
     MachineFailedError,
     Plan,
 )
+from microjobs_orchestrator.local.runtimes.gpus import make_process_variables
 from microjobs_orchestrator.local.runtimes.process import commands
 from microjobs_orchestrator.local.runtimes.process.addresses import reserve
 from microjobs_orchestrator.local.runtimes.process.environments import Environment, Environments, locked_file
@@ -239,5 +240,5 @@ def _make_variables(host: HostPlan, environment: Environment, layout: Layout, ne
         PYTHON_VARIABLE: str(environment.python),
         BASE_DIR: str(layout.root),
         **network.variables(),
-        **({} if host.gpus else {"CUDA_VISIBLE_DEVICES": ""}),
+        **make_process_variables(host),
     }
