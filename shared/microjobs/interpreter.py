@@ -14,8 +14,12 @@ from pathlib import Path
 from microjobs.errors import UserError
 
 FLAGS = "-IuBXutf8"
-"""Options of Python: isolated (no PYTHON* variables, no working directory, no user packages on `sys.path`),
+"""Options of Python in images: isolated (no PYTHON* variables, no working directory, no user packages on `sys.path`),
 unbuffered, no `__pycache__`, UTF-8 for all locales. The Dockerfile and `containers/bin` repeat these flags."""
+
+STORING_FLAGS = "-IuXutf8"
+"""Options without a container engine: an environment's packages are compiled at their first import, and the bytecode is
+stored for later jobs. The packages of images are compiled when the image is built."""
 
 IMAGE_VARIABLES = ("PYTHONUNBUFFERED", "PYTHONDONTWRITEBYTECODE")
 """Variables that the image itself sets for the user's programs."""
@@ -35,8 +39,8 @@ SHARED_MEMORY = "/dev/shm"  # noqa: S108  `tempfile` creates files in it safely
 
 
 def python_command(*arguments: str) -> list[str]:
-    """Return the command line of one of the project's Python programs."""
-    return [sys.executable, FLAGS, *arguments]
+    """Return the command line of one of the project's Python programs, with the options of this process."""
+    return [sys.executable, FLAGS if sys.dont_write_bytecode else STORING_FLAGS, *arguments]
 
 
 def read_user_paths(environ: Mapping[str, str] = os.environ) -> list[str]:

@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import signal
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -14,7 +15,7 @@ import pytest
 from microjobs.contract import ResourceConfig
 from microjobs.distributed import count_gpus, make_tf_program, make_torchrun_program, must_launch
 from microjobs.endings import Ending
-from microjobs.interpreter import FLAGS
+from microjobs.interpreter import FLAGS, STORING_FLAGS, python_command
 from microjobs.network import TENSORFLOW_PORT, TORCH_PORT, Network
 from microjobs.worker import REPORT_VARIABLE, report
 from tests.unit.hosts import Hosts, is_running, make_hosts, resources
@@ -259,11 +260,19 @@ def test_only_workers_report_and_only_other_processes_launch(monkeypatch: pytest
     assert not must_launch(resources("algo-1", 2))
 
 
+@pytest.mark.parametrize(("stores_bytecode", "flags"), [(True, STORING_FLAGS), (False, FLAGS)])
+def test_program_stores_bytecode_if_this_process_does(
+    stores_bytecode: bool, flags: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "dont_write_bytecode", not stores_bytecode)
+    assert python_command("-m", "json") == [sys.executable, flags, "-m", "json"]
+
+
 def test_torchrun_gets_the_rank_and_the_address_of_the_first_host() -> None:
     program = make_torchrun_program(resources("algo-2", 4), 2, ["train.py"])
-    arguments = " ".join(program.command[1:])
+    arguments = " ".join(program.command)
     assert arguments == (
-        f"{FLAGS} -m torch.distributed.run --nnodes 4 --node-rank 1 --nproc-per-node 2 "
+        f"{' '.join(python_command('-m', 'torch.distributed.run'))} --nnodes 4 --node-rank 1 --nproc-per-node 2 "
         "--master-addr algo-1 --master-port 7777 train.py"
     )
     assert program.agent

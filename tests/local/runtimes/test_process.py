@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from microjobs.contract import Layout, read_failure
-from microjobs.interpreter import EXECUTABLE_VARIABLES
+from microjobs.interpreter import EXECUTABLE_VARIABLES, PYTHON_VARIABLE, STORING_FLAGS
 from microjobs_orchestrator.local import trees
 from microjobs_orchestrator.local.home import Home
 from microjobs_orchestrator.local.runtimes.base import (
@@ -32,7 +32,7 @@ from microjobs_orchestrator.local.runtimes.base import (
 from microjobs_orchestrator.local.runtimes.process import process_shim
 from microjobs_orchestrator.local.runtimes.process.managed_process import ManagedProcess
 from microjobs_orchestrator.local.runtimes.process.runtime import ProcessRuntime
-from tests.conftest import REPOSITORY
+from tests.conftest import CONTAINERS, REPOSITORY
 from tests.local.runtimes.processes import (
     host_plan,
     make_tiny_repository,
@@ -92,6 +92,21 @@ def test_crashed_job_writes_its_signal_to_the_failure_file(start: Start, tmp_pat
     assert copy_from_host(host, str(ROOT.output), tmp_path / "output")
     assert "SIGSEGV" in (tmp_path / "output" / "failure").read_text()
     assert read_failure(Layout(tmp_path)) is not None
+
+
+def test_job_stores_the_bytecode_of_its_packages(place: Path, start: Start, tmp_path: Path) -> None:
+    start(host_plan(tmp_path, "tiny", arguments=())).wait()
+    assert list((place / "repository" / "containers" / "tiny" / "microjobs_tiny").glob("__pycache__/main.*.pyc"))
+
+
+@pytest.mark.parametrize("name", sorted(names((CONTAINERS / "bin").iterdir())))
+def test_programs_of_the_images_store_bytecode(name: str, tmp_path: Path) -> None:
+    python = tmp_path / "python"
+    python.write_text('#!/bin/sh\necho "$@"')
+    python.chmod(0o755)
+    command, variables = [str(CONTAINERS / "bin" / name), "argument"], {PYTHON_VARIABLE: str(python)}
+    printed = subprocess.run(command, env=variables, capture_output=True, text=True, check=True).stdout
+    assert printed == f"{STORING_FLAGS} -m microjobs {name} argument\n"
 
 
 def test_sigkill_is_reported_as_lack_of_memory(start: Start, tmp_path: Path) -> None:

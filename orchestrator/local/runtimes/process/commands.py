@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path, PurePosixPath
 
 from microjobs.contract import DEFAULT_ROOT, Layout
-from microjobs.interpreter import FLAGS
+from microjobs.interpreter import STORING_FLAGS
 from microjobs_orchestrator.local.runtimes.base import CannotRunError, HostPlan
 from microjobs_orchestrator.local.runtimes.process.environments import Environment
 
@@ -24,7 +24,7 @@ def command_line(host: HostPlan, environment: Environment, layout: Layout) -> li
     """
     arguments = list(host.arguments or ())
     if host.entrypoint is None:
-        return [str(environment.python), FLAGS, "-m", "microjobs", *arguments]
+        return [str(environment.python), STORING_FLAGS, "-m", "microjobs", *arguments]
     program, *rest = host.entrypoint
     return [
         _find_program(program, environment, layout),

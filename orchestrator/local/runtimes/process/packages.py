@@ -67,7 +67,7 @@ class Installer:
         python, file = str(folder / "bin" / "python"), folder / "requirements.txt"
         file.write_text(package_list, encoding="utf-8")
         venv = [sys.executable, "-m", "venv", str(folder)]
-        # Bytecode is not compiled: jobs import a tenth of the modules, and compile these.
+        # Nothing is compiled: jobs import a tenth of the modules, and Python stores the bytecode of these.
         options = ["--require-hashes", "--no-deps", "--only-binary", ":all:"]
         options += ["--find-links", str(self.packages), "--requirement", str(file)]
         if self.uv is None:
