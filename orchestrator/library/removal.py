@@ -16,6 +16,9 @@ POLL_INTERVAL = 0.05
 TIMEOUT_SECONDS = 180.0
 """A job that ignores SIGTERM is killed after a grace period of 120 s; then its outputs are stored."""
 
+ABSENT_TEXTS = ("Could not find", "does not exist")
+"""Texts in errors about a resource that does not exist."""
+
 Names = Mapping[Kind, frozenset[str]]
 """Names of resources by kind."""
 
@@ -27,9 +30,10 @@ def list_names(server: LocalServer) -> Names:
 
 
 def _list_names(sagemaker: Any, kind: Kind) -> Iterator[str]:
-    for page in sagemaker.get_paginator(_method(kind, "List")).paginate():
+    """Yield names, and the ARNs of resources that have no name of their own, such as versions of model packages."""
+    for page in sagemaker.get_paginator(_method(kind, "List")).paginate(**kind.list_all):
         for summary in page[kind.summaries_member]:
-            yield summary[kind.name_member]
+            yield summary.get(kind.name_member) or summary[kind.arn_member]
 
 
 def remove_others(server: LocalServer, kept: Names) -> None:
@@ -80,7 +84,7 @@ def _poll(sagemaker: Any, kind: Kind, name: str) -> Iterator[Mapping[str, Any]]:
         try:
             yield describe(**{kind.name_member: name})
         except ClientError as error:
-            if "Could not find" in str(error):
+            if any(text in str(error) for text in ABSENT_TEXTS):
                 return
             raise
         time.sleep(POLL_INTERVAL)

@@ -118,6 +118,8 @@ class Kind:
     """The verbs of the common operations, without Create, which all kinds have."""
     summaries: str = ""
     """The member of List responses that contains the list; if it is empty, `<noun>Summaries`."""
+    list_all: Mapping[str, str] = field(default_factory=dict)
+    """Members of a List request that lists the resources of all types."""
     newest_first: bool = False
     sort_by: str = "CreationTime"
     filters_pages: bool = False

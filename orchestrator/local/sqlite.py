@@ -36,8 +36,11 @@ class Database:
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
-        """Apply all changes of the block, or none if it raises an error."""
+        """Apply all changes of the block, or none if it raises an error. A block may be part of another block."""
         with self.lock:
+            if self.connection.in_transaction:
+                yield self.connection
+                return
             self.connection.execute("BEGIN IMMEDIATE")
             try:
                 yield self.connection

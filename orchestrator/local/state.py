@@ -75,8 +75,11 @@ class Query:
     """The filters, the order and the page of a List operation."""
 
     kind: str
+    name: str = ""
     name_contains: str = ""
     name_prefix: str = ""
+    versions: tuple[float, float] = (float("-inf"), float("inf"))
+    """The first and the last version."""
     status: str = ""
     owner: Owner | None = None
     created: tuple[float, float] = (float("-inf"), float("inf"))
@@ -89,15 +92,18 @@ class Query:
 
 
 class State:
-    """The store. Every method is one transaction; when it returns, its change is on the disk."""
+    """The store. Every method is one transaction; when it returns, its change is on the disk.
+
+    `transaction` combines several methods: all their changes are stored, or none if the block raises an error.
+    """
 
     def __init__(self, path: Path) -> None:
         self._database = Database(path)
         self._lock, self._connection = self._database.lock, self._database.connection
-        self._transaction = self._database.transaction
+        self.transaction = self._database.transaction
         self._connection.text_factory = _decode_text
         try:
-            with self._transaction() as database:
+            with self.transaction() as database:
                 schema.prepare(database, path)
         except BaseException:
             self._database.close()
@@ -137,7 +143,7 @@ class State:
         record = Record(kind, name, arn, status, now, now, request, description, internal or {}, owner, version)
         texts = map(_encode, (request, description, record.internal))
         values = (kind, name, version, arn, status, *(owner or ("", "")), now, now, *texts)
-        with self._transaction() as database:
+        with self.transaction() as database:
             try:
                 database.execute("INSERT INTO resources VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", values)
             except sqlite3.IntegrityError as error:
@@ -171,7 +177,7 @@ class State:
         Return the changed resource; None if it does not exist or has another status. Raise TransitionError if the kind
         does not allow the change of the status.
         """
-        with self._transaction() as database:
+        with self.transaction() as database:
             record = self.get(kind, name, version)
             if record is None or (only_if is not None and record.status not in only_if):
                 return None
@@ -191,7 +197,7 @@ class State:
 
     def delete(self, kind: str, name: str, created: float | None = None, version: int = 0) -> bool:
         """Delete a resource and its tags. Return False if it does not exist, or its creation time is not `created`."""
-        with self._transaction() as database:
+        with self.transaction() as database:
             record = self.get(kind, name, version)
             if record is None or created not in (None, record.created):
                 return False
@@ -203,7 +209,7 @@ class State:
     def delete_with_prefix(self, prefix: str) -> int:
         """Delete the resources of all kinds whose names start with a prefix; return their number."""
         condition, values = "substr(name, 1, ?) = ?", (len(prefix), prefix)
-        with self._transaction() as database:
+        with self.transaction() as database:
             arns = f"SELECT arn FROM resources WHERE {condition}"  # noqa: S608  a constant
             database.execute(f"DELETE FROM tags WHERE arn IN ({arns})", values)  # noqa: S608
             return database.execute(f"DELETE FROM resources WHERE {condition}", values).rowcount  # noqa: S608
@@ -223,8 +229,11 @@ class State:
         )
         with self._lock:
             keys = self._connection.execute(page, (*values, query.limit)).fetchall()
-            condition = f"kind = ? AND name IN ({_make_placeholders(keys)})"
-            records = self._select(condition, (query.kind, *(name for name, _ in keys)))
+            names, versions = ([*set(column)] for column in zip(*keys, strict=True)) if keys else ([], [])
+            condition = (
+                f"kind = ? AND name IN ({_make_placeholders(names)}) AND version IN ({_make_placeholders(versions)})"
+            )
+            records = self._select(condition, (query.kind, *names, *versions))
         found = {(record.name, record.version): record for record in records}
         return [found[key] for key in keys if key in found]  # rows that cannot be read are missing
 
@@ -257,7 +266,7 @@ class State:
     # --- tags ---
 
     def add_tags(self, arn: str, tags: Sequence[Mapping[str, str]]) -> None:
-        with self._transaction():
+        with self.transaction():
             self._put_tags(arn, tags)
 
     def _put_tags(self, arn: str, tags: Sequence[Mapping[str, str]]) -> None:
@@ -270,7 +279,7 @@ class State:
         return [{"Key": key, "Value": value} for key, value in rows]
 
     def delete_tags(self, arn: str, keys: Sequence[str]) -> None:
-        with self._transaction() as database:
+        with self.transaction() as database:
             database.executemany("DELETE FROM tags WHERE arn = ? AND key = ?", [(arn, key) for key in keys])
 
 
@@ -318,8 +327,11 @@ def _make_conditions(query: Query) -> tuple[list[str], list[Any]]:
     conditions, values = ["kind = ?"], list[Any]([query.kind])
     owner = query.owner or Owner("", "")
     for condition, value in (
+        ("name = ?", query.name),
         ("instr(name, ?) > 0", query.name_contains),
         ("instr(name, ?) = 1", query.name_prefix),
+        ("version >= ?", query.versions[0]),
+        ("version <= ?", query.versions[1]),
         ("status = ?", query.status),
         ("owner_kind = ?", owner.kind),
         ("owner_name = ?", owner.name),

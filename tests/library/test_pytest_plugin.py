@@ -62,6 +62,8 @@ def test_names_can_be_used_again(microjobs, shared, script):
     variant = {{"VariantName": "a", "ModelName": "model", "InstanceType": "ml.m5.large", "InitialInstanceCount": 1}}
     sagemaker.create_endpoint_config(EndpointConfigName="config", ProductionVariants=[variant])
     sagemaker.create_endpoint(EndpointName="endpoint", EndpointConfigName="config")
+    sagemaker.create_model_package_group(ModelPackageGroupName="group")
+    sagemaker.create_model_package(ModelPackageGroupName="group")
     assert len(list_names()) == 4
 
 def test_only_shared_resources_remain(microjobs):

@@ -28,7 +28,7 @@ class StoppingJob:
     def get_paginator(self, method: str) -> Any:
         names = [{"TrainingJobName": "job"}] if method == "list_training_jobs" and self.exists else []
         page = defaultdict[str, list[dict[str, str]]](list, TrainingJobSummaries=names)
-        return SimpleNamespace(paginate=lambda: [page])
+        return SimpleNamespace(paginate=lambda **_: [page])
 
     def stop_training_job(self, **_: str) -> None:
         assert self._clock.seconds == 0

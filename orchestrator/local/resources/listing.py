@@ -4,12 +4,13 @@ import base64
 import json
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from microjobs_orchestrator.local.errors import ValidationError
 from microjobs_orchestrator.local.kinds import Kind
-from microjobs_orchestrator.local.protocols.models import operation_model
-from microjobs_orchestrator.local.state import Owner, Query, Record, State
+from microjobs_orchestrator.local.protocols.models import operation_model, service_model
+from microjobs_orchestrator.local.state import Query, Record, State
 
 PAGE_SIZE = 100
 """The maximum number of resources in one response, as on SageMaker."""
@@ -29,6 +30,11 @@ def describe_resource(kind: Kind, record: Record, computed: Mapping[str, Any]) -
     return _select_members(operation_model("sagemaker", f"Describe{kind.noun}").output_shape, record, computed)
 
 
+def describe_as(shape: str, record: Record) -> dict[str, Any]:
+    """Return the members of a resource that a structure of SageMaker's model has, by the structure's name."""
+    return _select_members(service_model("sagemaker").shape_for(shape), record, {})
+
+
 def _select_members(shape: Any, record: Record, computed: Mapping[str, Any]) -> dict[str, Any]:
     """Return the members of a resource that a structure of botocore's model has."""
     times = {"CreationTime": record.created, "LastModifiedTime": record.modified}
@@ -41,24 +47,19 @@ def list_resources(
     kind: Kind,
     request: Mapping[str, Any],
     compute: Callable[[Record], Mapping[str, Any]] = lambda _: {},
-    *,
-    owner: Owner | None = None,
-    name_prefix: str = "",
+    **filters: Any,
 ) -> dict[str, Any]:
     """Return the response of a List request, with SageMaker's filters, order and pages.
 
     Args:
         compute: returns the members of a resource that its record does not contain.
-        owner: if set, only the resources of this owner are listed.
-        name_prefix: the beginning of the resources' names.
+        filters: values of the query that replace those of the request.
     """
     limit, status = request.get("MaxResults", PAGE_SIZE), request.get("StatusEquals", "")
     filters_page = kind.filters_pages and "MaxResults" in request
     query = Query(
         kind.arn_type,
         name_contains=request.get("NameContains", ""),
-        name_prefix=name_prefix,
-        owner=owner,
         status="" if filters_page else status,
         created=_read_time_range(request, "CreationTime"),
         modified=_read_time_range(request, "LastModifiedTime"),
@@ -67,6 +68,7 @@ def list_resources(
         limit=limit + 1,
         after=_read_token(request["NextToken"]) if "NextToken" in request else None,
     )
+    query = replace(query, **filters)
     records = state.find(query)
     list_shape: Any = operation_model("sagemaker", f"List{kind.noun}s").output_shape
     shape = list_shape.members[kind.summaries_member].member

@@ -79,7 +79,7 @@ def add_ended_jobs(home: Home, jobs: int) -> None:
     """Put ended training jobs into the store of a server that does not run."""
     home.create()
     state = State(home.state)
-    with state._transaction():
+    with state.transaction():
         rows = (_row(number) for number in range(jobs))
         state._connection.executemany("INSERT INTO resources VALUES (?, ?, 0, ?, ?, '', '', ?, ?, ?, ?, '{}')", rows)
     state.close()

@@ -30,6 +30,7 @@ from microjobs_orchestrator.local.parity.rows import Honoured, Members, Rows
 from microjobs_orchestrator.local.parity.table import TABLE
 from microjobs_orchestrator.local.protocols.answer import Service
 from microjobs_orchestrator.local.protocols.models import operation_model
+from microjobs_orchestrator.local.resources.model_registry.groups import create_group
 from microjobs_orchestrator.local.resources.pipelines.versions import add_version
 from microjobs_orchestrator.local.s3.body import Body
 from microjobs_orchestrator.local.s3.call import Call
@@ -41,6 +42,7 @@ from microjobs_orchestrator.local.s3.uploads import Uploads
 from microjobs_orchestrator.local.server import create_services
 from microjobs_orchestrator.local.state import State
 from tests.local.log_lines import append_line
+from tests.local.resources.members import make_package_request
 from tests.local.security.stub import StubRuntime
 
 ROLE = "arn:aws:iam::000000000000:role/microjobs"
@@ -128,6 +130,8 @@ REQUESTS: Mapping[str, list[dict[str, Any]]] = {
     "TagResource": [{"resourceArn": REPOSITORY, "tags": [{"Key": "k", "Value": "v"}]}],
     "UntagResource": [{"resourceArn": REPOSITORY, "tagKeys": ["k"]}],
     "CreateRepository": [{"repositoryName": "new", "tags": [{"Key": "k", "Value": "v"}]}],
+    "PutModelPackageGroupPolicy": [{"ModelPackageGroupName": "group", "ResourcePolicy": "{}"}],
+    "ListModelPackages": [{"ModelPackageGroupName": "group"}],
     "CreateRole": [{"RoleName": "new", "AssumeRolePolicyDocument": "{}", "Tags": [{"Key": "k", "Value": "v"}]}],
 }
 """Requests that pass the checks of their operations; those of `make_minimal_request` would not pass them."""
@@ -174,6 +178,7 @@ def test_members_of_simple_requests_are_read(context: Context, service: str, ope
     context.state.add("model", "m", "arn:m", "InService", {}, {})
     add_version(context.state, "p", "arn:p", 1, "{}", [])
     context.state.add("pipeline", "p", "arn:p", "", {}, {})
+    create_group(context, {"ModelPackageGroupName": "group"})
     context.state.add(
         "ecr-repository",
         "repository",
@@ -364,7 +369,22 @@ CREATE_REQUESTS: Mapping[str, list[dict[str, Any]]] = {
         {"ModelName": "k", "Containers": [CONTAINER]},
         {"ModelName": "l", "PrimaryContainer": {"Image": "i", "ModelDataSource": SOURCE}},
         {"ModelName": "m", "Containers": [{"Image": "i", "ModelDataSource": SOURCE}]},
+        {"ModelName": "n", "PrimaryContainer": {"ModelPackageName": "group/1", "InferenceSpecificationName": "Name"}},
+        {"ModelName": "o", "Containers": [{"ModelPackageName": "group/1", "InferenceSpecificationName": "Name"}]},
     ],
+    "CreateModelPackage": [
+        make_package_request("CreateModelPackage"),
+        {
+            "ModelPackageName": "new",
+            "InferenceSpecification": {
+                "Containers": [{"Image": "i"}],
+                "SupportedTransformInstanceTypes": ["ml.m5.large"],
+                "SupportedRealtimeInferenceInstanceTypes": ["ml.m5.large"],
+            },
+            "Tags": TAGS,
+        },
+    ],
+    "UpdateModelPackage": [make_package_request("UpdateModelPackage")],
     "CreateEndpointConfig": [
         {
             "EndpointConfigName": "j",
@@ -461,6 +481,8 @@ def handlers(context: Context) -> Iterator[Service]:
     """SageMaker's operations, with the model `served`, two endpoint configurations, and the endpoint `e`."""
     registry = Registry(context)
     made = create_services(context, registry)["sagemaker"]
+    made["CreateModelPackageGroup"]({"ModelPackageGroupName": "group"})
+    made["CreateModelPackage"]({**make_package_request("CreateModelPackage"), "ClientToken": "first"})
     made["CreateModel"]({"ModelName": "served", "PrimaryContainer": {"Image": "i"}})
     for name in ("config", "other"):
         made["CreateEndpointConfig"]({"EndpointConfigName": name, "ProductionVariants": [VARIANT]})
@@ -530,7 +552,7 @@ def _stored(add: Callable[..., object]) -> Callable[..., object]:
 
     def stored(self: State, kind: str, name: str, *arguments: Any, **options: Any) -> object:
         add(self, kind, name, *arguments, **options)
-        return self.get(kind, name)
+        return self.get(kind, name, options.get("version", 0))
 
     return stored
 

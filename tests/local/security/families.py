@@ -12,6 +12,7 @@ from microjobs_orchestrator.local.identity import format_arn
 from microjobs_orchestrator.local.kinds import Kind, all_kinds
 from microjobs_orchestrator.local.parity.table import TABLE
 from microjobs_orchestrator.local.resources.endpoints.kinds import ENDPOINT, ENDPOINT_CONFIG
+from microjobs_orchestrator.local.resources.model_registry.kinds import MODEL_PACKAGE, MODEL_PACKAGE_GROUP
 from microjobs_orchestrator.local.resources.models.kinds import MODEL
 from microjobs_orchestrator.local.s3.service import OPERATIONS as S3
 from tests.local.security.requests import NAMES, Request, json_requests, query_requests, rest_requests
@@ -36,6 +37,11 @@ INPUT = {
     "S3Input": {"S3Uri": "s3://fuzz/in", "LocalPath": str(Layout().processing("i")), "S3DataType": "S3Prefix"},
 }
 OUTPUT = {"S3Uri": "s3://fuzz/out", "LocalPath": str(Layout().processing("o")), "S3UploadMode": "EndOfJob"}
+SPECIFICATION = {
+    "Containers": [{"Image": IMAGE}],
+    "SupportedTransformInstanceTypes": ["ml.m5.large"],
+    "SupportedRealtimeInferenceInstanceTypes": ["ml.m5.large"],
+}
 VARIANT = {"VariantName": "v", "ModelName": "a", "InstanceType": "ml.m5.large", "InitialInstanceCount": 1}
 
 BASES: Mapping[str, Any] = {
@@ -78,10 +84,12 @@ BASES: Mapping[str, Any] = {
         "ClientRequestToken": "t" * 32,
     },
     "DeletePipeline": {"ClientRequestToken": "t" * 32},
+    "CreateModelPackage": {"InferenceSpecification": SPECIFICATION},
     "CreateModel": {"PrimaryContainer": {"Image": IMAGE, "Environment": {"A": "b"}}, "ExecutionRoleArn": ROLE},
     "CreateEndpointConfig": {"ProductionVariants": [VARIANT], "Tags": TAGS},
     "CreateEndpoint": {"EndpointConfigName": "a"},
     "UpdateEndpoint": {"EndpointConfigName": "a"},
+    "UpdateModelPackage": {"ModelPackageArn": format_arn("model-package/a/1"), "ModelApprovalStatus": "Approved"},
     "AddTags": {"ResourceArn": format_arn("model/a"), "Tags": TAGS},
     "ListTags": {"ResourceArn": format_arn("model/a")},
     "DeleteTags": {"ResourceArn": format_arn("model/a"), "TagKeys": ["a"]},
@@ -103,7 +111,12 @@ def _of_kind(kind: Kind) -> st.SearchStrategy[Request]:
 
 
 HOSTED = (MODEL, ENDPOINT_CONFIG, ENDPOINT)
-"""Kinds whose requests refer to each other."""
+REGISTERED = (MODEL_PACKAGE_GROUP, MODEL_PACKAGE)
+"""`HOSTED` and `REGISTERED` are kinds whose requests refer to each other."""
+REGISTRY_OPERATIONS = (
+    *("UpdateModelPackage", "UpdateModelPackage", "BatchDescribeModelPackage", "PutModelPackageGroupPolicy"),
+    *("GetModelPackageGroupPolicy", "DeleteModelPackageGroupPolicy"),
+)
 LISTS = [*(kind.operations["List"] for kind in all_kinds()), "ListTrainingJobsForHyperParameterTuningJob"]
 TOKENS = ["", "x", "WzEsICJhIl0=", "W10=", "MQ==", "WyJhIl0=", "W1tdLCBbXV0=", "WzFlOTk5LCAiYSJd", "bnVsbA==", "é"]
 
@@ -135,10 +148,11 @@ INVOCATION_MEMBERS: Mapping[str, st.SearchStrategy[Any]] = {
 }
 
 FAMILIES: Mapping[str, Callable[[], st.SearchStrategy[Request]]] = {
-    **{kind.title: partial(_of_kind, kind) for kind in all_kinds() if kind not in HOSTED},
+    **{kind.title: partial(_of_kind, kind) for kind in all_kinds() if kind not in (*HOSTED, *REGISTERED)},
     "hosting": lambda: json_requests(
         "sagemaker", _list_operations(*HOSTED, more=("UpdateEndpoint", "UpdateEndpoint")), BASES
     ),
+    "registry": lambda: json_requests("sagemaker", _list_operations(*REGISTERED, more=REGISTRY_OPERATIONS), BASES),
     "listing": lambda: json_requests("sagemaker", [*LISTS, "AddTags", "ListTags", "DeleteTags"], BASES),
     "logs": lambda: json_requests(
         "logs", ["DescribeLogGroups", "DescribeLogStreams", "GetLogEvents", "FilterLogEvents"], BASES

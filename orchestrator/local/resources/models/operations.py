@@ -3,8 +3,11 @@
 Source: https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_CreateModel.html
 """
 
+from microjobs_orchestrator.local.errors import ValidationError
+from microjobs_orchestrator.local.resources.model_registry.containers import find_container
 from microjobs_orchestrator.local.resources.models.kinds import MODEL
-from microjobs_orchestrator.local.resources.models.serving import find_data, get_container
+from microjobs_orchestrator.local.resources.models.model_data import find_data
+from microjobs_orchestrator.local.resources.models.serving import PACKAGED_CONTAINER, get_container
 from microjobs_orchestrator.local.resources.operations import Operations, Request, add_resource
 from microjobs_orchestrator.local.state import Record
 
@@ -13,5 +16,13 @@ class ModelOperations(Operations):
     kind = MODEL
 
     def add(self, request: Request) -> Record:
-        find_data(self.context, get_container(request))
-        return add_resource(self.context, MODEL, request, defaults={"EnableNetworkIsolation": False})
+        container = get_container(request)
+        copies = {}
+        if "ModelPackageName" in container:
+            container = find_container(self.context, container)
+            copies[PACKAGED_CONTAINER] = container
+        if not container.get("Image"):
+            raise ValidationError("A container must have an Image, or a ModelPackageName whose package has an Image.")
+        find_data(self.context.store, container)
+        defaults = {"EnableNetworkIsolation": False}
+        return add_resource(self.context, MODEL, request, defaults=defaults, copies=copies)

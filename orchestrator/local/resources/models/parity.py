@@ -5,8 +5,6 @@ from collections.abc import Mapping
 from microjobs_orchestrator.local.parity.common import ACCESS, ENVIRONMENT, HUB, ISOLATION, ROLE, TAGS, VPC
 from microjobs_orchestrator.local.parity.rows import Honoured, Members, NoEffect, Refused, Rows
 
-PACKAGE = Refused("there is no model registry: set Image and ModelDataUrl")
-
 MODEL_SOURCE: Rows = {
     "S3DataSource": Members(
         {
@@ -16,23 +14,23 @@ MODEL_SOURCE: Rows = {
             "ModelAccessConfig": ACCESS,
             "HubAccessConfig": HUB,
             "ManifestS3Uri": Refused("store the files below one prefix"),
-            "ETag": Refused("the present objects of the bucket are used"),
-            "ManifestEtag": Refused("the present objects of the bucket are used"),
+            "ETag": Honoured("other model data is refused; of a prefix, a digest that model packages have"),
+            "ManifestEtag": Refused("store the files below one prefix"),
         }
     )
 }
 
 CONTAINER: Rows = {
     "ContainerHostname": NoEffect("there is one container"),
-    "Image": Honoured("an image of the engine; the configuration may define aliases", required=True),
+    "Image": Honoured("an image of the engine; the configuration may define aliases"),
     "ImageConfig": NoEffect("the engine uses its own logins"),
     "Mode": Honoured("one model", values=("SingleModel",), reason="create one endpoint per model"),
     "ModelDataUrl": Honoured("a `.tar.gz`, extracted before the container starts"),
     "ModelDataSource": Members(MODEL_SOURCE),
     "AdditionalModelDataSources": Refused("put all files into one model archive"),
     "Environment": ENVIRONMENT,
-    "ModelPackageName": PACKAGE,
-    "InferenceSpecificationName": PACKAGE,
+    "ModelPackageName": Honoured("a package of the model registry; a version must be Approved"),
+    "InferenceSpecificationName": Honoured("an additional inference specification of the package"),
     "MultiModelConfig": Refused("create one endpoint per model"),
     "ContainerMetricsConfig": NoEffect("metrics are not collected; request them from the container"),
 }

@@ -12,19 +12,22 @@ from typing import Any
 from microjobs.archives import unpack
 from microjobs.errors import UserError
 from microjobs_orchestrator.local import instances
-from microjobs_orchestrator.local.errors import ServiceError, ValidationError
+from microjobs_orchestrator.local.errors import ValidationError
 from microjobs_orchestrator.local.lifecycle import inputs
 from microjobs_orchestrator.local.lifecycle.attempt import Attempt
 from microjobs_orchestrator.local.lifecycle.context import Context
 from microjobs_orchestrator.local.lifecycle.job import LAYOUT
 from microjobs_orchestrator.local.logs import LogStream
 from microjobs_orchestrator.local.resources.models.client import Client
+from microjobs_orchestrator.local.resources.models.model_data import find_data
 from microjobs_orchestrator.local.runtimes.base import CannotRunError, Host, HostPlan, Input, Plan
-from microjobs_orchestrator.local.s3.keys import parse_uri
 from microjobs_orchestrator.local.s3.reader import StoredObject
 
 Container = Mapping[str, Any]
 """A ContainerDefinition of a CreateModel request."""
+
+PACKAGED_CONTAINER = "PackagedContainer"
+"""Member of a model's stored request: the container of the model package that the request names."""
 
 PORT = 8080
 STARTUP_TIMEOUT = 240
@@ -41,7 +44,13 @@ class StoppedError(Exception):
 
 
 def get_container(model: Mapping[str, Any]) -> Container:
-    """Return the only container of a CreateModel request. Raise ValidationError if it has none, or several."""
+    """Return the only container of a model's stored request, or of a CreateModel request.
+
+    Raise ValidationError if the request has no container, or several.
+    """
+    if PACKAGED_CONTAINER in model:
+        packaged: Container = model[PACKAGED_CONTAINER]
+        return packaged
     primary = [model["PrimaryContainer"]] if "PrimaryContainer" in model else []
     containers: list[Container] = [*primary, *model.get("Containers", [])]
     if len(containers) != 1:
@@ -52,42 +61,24 @@ def get_container(model: Mapping[str, Any]) -> Container:
 def prepare_model_data(context: Context, container: Container, folder: Path) -> Path:
     """Make a new folder with a container's model data: an extracted archive, links to objects, or nothing.
 
-    Raise ValidationError if the data does not exist any more, and CannotRunError if the archive cannot be extracted.
+    Raise ValidationError if the data does not exist any more or has changed, and CannotRunError if the archive cannot
+    be extracted.
     """
-    is_archive, objects = find_data(context, container)
-    if not is_archive:
-        return inputs.link_objects(objects, folder)
-    ((_, stored),) = objects
-    try:
-        unpack(stored.path, folder)
-    except UserError as error:
-        uri = f"s3://{stored.bucket}/{stored.key}"
-        raise CannotRunError(f'Failed to extract model data archive from URL "{uri}": {error}') from error
+    data = find_data(context.store, container)
+    if data.is_archive:
+        _extract(data.objects[0][1], folder)
+    else:
+        inputs.link_objects(data.objects, folder)
+    find_data(context.store, container)  # the data may have changed since the first check of the ETag
     return folder
 
 
-def find_data(context: Context, container: Container) -> tuple[bool, list[tuple[str, StoredObject]]]:
-    """Return whether a container's model data is an archive, and its objects with their paths below the folder.
-
-    Raise ValidationError if the data does not exist, or an archive is requested from an S3 prefix.
-    """
-    archive = {"S3Uri": container.get("ModelDataUrl"), "S3DataType": "S3Object", "CompressionType": "Gzip"}
-    source = container.get("ModelDataSource", {}).get("S3DataSource", archive)
-    uri, is_archive = source["S3Uri"], source["CompressionType"] == "Gzip"
-    if uri is None:
-        return False, []
+def _extract(archive: StoredObject, folder: Path) -> None:
     try:
-        if source["S3DataType"] != "S3Prefix":
-            stored = context.store.get(*parse_uri(uri))
-            return is_archive, [(Path(stored.key).name, stored)]
-        if not is_archive:
-            return False, inputs.select_objects(context.store, uri, "ModelDataSource")
-    except ServiceError as error:
-        raise ValidationError(f"Could not find model data at {uri}: {error.message}") from error
-    raise ValidationError(
-        f"CompressionType Gzip requires one archive, but {uri} is a prefix: set S3Uri to an archive and "
-        "S3DataType to S3Object"
-    )
+        unpack(archive.path, folder)
+    except UserError as error:
+        uri = f"s3://{archive.bucket}/{archive.key}"
+        raise CannotRunError(f'Failed to extract model data archive from URL "{uri}": {error}') from error
 
 
 def make_attempt(

@@ -1,0 +1,1 @@
+"""The model registry: model packages, and the groups of their versions."""

@@ -1,0 +1,146 @@
+"""CreateModelPackage: checks of the request, and the description of a new package.
+
+Source: https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_CreateModelPackage.html
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from microjobs_orchestrator.local.errors import ValidationError
+from microjobs_orchestrator.local.identity import format_arn
+from microjobs_orchestrator.local.lifecycle import inputs
+from microjobs_orchestrator.local.lifecycle.context import Context
+from microjobs_orchestrator.local.resources.model_registry import tokens
+from microjobs_orchestrator.local.resources.model_registry.descriptions import copy_members, describe_caller
+from microjobs_orchestrator.local.resources.model_registry.kinds import MODEL_PACKAGE, MODEL_PACKAGE_GROUP
+from microjobs_orchestrator.local.resources.model_registry.model_data import Specification, fix_all, fix_data
+from microjobs_orchestrator.local.resources.model_registry.names import find_group, find_package
+from microjobs_orchestrator.local.resources.model_registry.sources import read_source
+from microjobs_orchestrator.local.state import NameTakenError, Record
+
+OPERATION = "CreateModelPackage"
+LAST_VERSION = "LastVersion"
+"""Key of a group's internal state: the newest version's number. Numbers of deleted versions are not used again."""
+SPECIFICATION, ADDITIONAL = "InferenceSpecification", "AdditionalInferenceSpecifications"
+MAX_ADDITIONAL = 15
+INSTANCE_TYPES = ("SupportedTransformInstanceTypes", "SupportedRealtimeInferenceInstanceTypes")
+
+
+def create(context: Context, request: Mapping[str, Any]) -> Record:
+    """Check a CreateModelPackage request, and register the package. The request may come from the server itself.
+
+    Return the record of an earlier package if a request with the same ClientToken created it.
+
+    Raises:
+        ValidationError: the request is invalid, the group or the model data does not exist, or the name is in use.
+        ServiceError: an earlier request with the same ClientToken had other members.
+    """
+    if (earlier := _find_earlier(context, request)) is not None:
+        return earlier
+    _check_names(request)
+    members = _make_members(context, request)  # takes time for large model data
+    with context.state.transaction():
+        if (earlier := _find_earlier(context, request)) is not None:
+            return earlier
+        add = _add_version if "ModelPackageGroupName" in request else _add_unversioned
+        record = add(context, request, members)
+        tokens.remember(context.state, OPERATION, request, record.arn)
+    return record
+
+
+def _find_earlier(context: Context, request: Mapping[str, Any]) -> Record | None:
+    arn = tokens.find_result(context.state, OPERATION, request)
+    return None if arn is None else find_package(context, arn)
+
+
+# --- checks ---
+
+
+def _check_names(request: Mapping[str, Any]) -> None:
+    names = [name for name in ("ModelPackageName", "ModelPackageGroupName") if name in request]
+    if len(names) != 1:
+        raise ValidationError(
+            f"{' and '.join(names) or 'No name'} given: set ModelPackageGroupName for a new version in a group, or "
+            "ModelPackageName for a package without versions."
+        )
+    if names == ["ModelPackageName"]:
+        _check_unversioned(request)
+    elif request.get("Tags"):
+        raise ValidationError("Tags cannot be set for a version in a group: set the tags of the group.")
+
+
+def _check_unversioned(request: Mapping[str, Any]) -> None:
+    specification = request.get(SPECIFICATION)
+    if specification is None:
+        raise ValidationError("A package without versions needs an InferenceSpecification.")
+    if missing := [name for name in INSTANCE_TYPES if not specification.get(name)]:
+        raise ValidationError(f"A package without versions needs {' and '.join(missing)} in InferenceSpecification.")
+    if any(container.get("Environment") for container in specification["Containers"]):
+        raise ValidationError(
+            "Environment cannot be set for a package without versions: set it in CreateModel, or set "
+            "ModelPackageGroupName instead of ModelPackageName."
+        )
+
+
+def check_additional(specifications: Sequence[Specification]) -> None:
+    """Raise ValidationError if a package would have too many additional specifications, or two with the same name."""
+    inputs.check_unique(f"Names of {ADDITIONAL}", [specification["Name"] for specification in specifications])
+    if len(specifications) > MAX_ADDITIONAL:
+        raise ValidationError(
+            f"A package can have {MAX_ADDITIONAL} {ADDITIONAL}, and it would have {len(specifications)}."
+        )
+
+
+# --- the description ---
+
+
+def _make_members(context: Context, request: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the members of the description that the request determines."""
+    members = copy_members("DescribeModelPackage", request)
+    members |= read_source(context, request)
+    if SPECIFICATION in members:
+        members[SPECIFICATION] = fix_data(context, members[SPECIFICATION])
+    if ADDITIONAL in members:
+        check_additional(members[ADDITIONAL])
+        members[ADDITIONAL] = fix_all(context, members[ADDITIONAL])
+    caller = describe_caller()
+    return {
+        "CertifyForMarketplace": False,
+        **members,
+        "ModelPackageStatus": "Completed",
+        "ModelPackageStatusDetails": {"ValidationStatuses": [], "ImageScanStatuses": []},
+        "CreatedBy": caller,
+        "LastModifiedBy": caller,
+    }
+
+
+def _add_version(context: Context, request: Mapping[str, Any], members: Mapping[str, Any]) -> Record:
+    group = find_group(context, request["ModelPackageGroupName"])
+    version = group.internal.get(LAST_VERSION, 0) + 1
+    approval = request.get("ModelApprovalStatus", "PendingManualApproval")
+    names = {"ModelPackageGroupName": group.name, "ModelPackageVersion": version, "ModelApprovalStatus": approval}
+    context.state.update(MODEL_PACKAGE_GROUP.arn_type, group.name, {}, internal={LAST_VERSION: version})
+    return _add(context, f"{group.name}/{version}", approval, request, {**members, **names}, group.name, version)
+
+
+def _add_unversioned(context: Context, request: Mapping[str, Any], members: Mapping[str, Any]) -> Record:
+    name = request["ModelPackageName"]
+    unversioned = {member: value for member, value in members.items() if member != "ModelApprovalStatus"}
+    return _add(context, name, "", request, unversioned, name, 0)
+
+
+def _add(
+    context: Context,
+    path: str,
+    status: str,
+    request: Mapping[str, Any],
+    members: Mapping[str, Any],
+    name: str,
+    version: int,
+) -> Record:
+    arn, kind = format_arn(f"{MODEL_PACKAGE.arn_type}/{path}", context.settings.region), MODEL_PACKAGE.arn_type
+    description, tags = {**members, "ModelPackageArn": arn}, request.get("Tags", [])
+    try:
+        return context.state.add(kind, name, arn, status, request, description, tags=tags, version=version)
+    except NameTakenError as error:  # the SageMaker SDK searches for "ModelPackage already exists"
+        raise ValidationError(f"ModelPackage already exists: {arn}. Delete it, or choose another name.") from error

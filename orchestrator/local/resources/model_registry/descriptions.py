@@ -1,0 +1,30 @@
+"""Members that are stored as they are, and described."""
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from botocore.model import ListShape, Shape, StructureShape
+
+from microjobs_orchestrator.local import sessions
+from microjobs_orchestrator.local.protocols.models import operation_model
+
+
+def copy_members(operation: str, request: Mapping[str, Any], *, without: Collection[str] = ()) -> dict[str, Any]:
+    """Return the members of a request that the response of an operation of SageMaker also has, at all levels."""
+    shape: Any = operation_model("sagemaker", operation).output_shape
+    copied: dict[str, Any] = _copy(shape, request)
+    return {name: value for name, value in copied.items() if name not in without}
+
+
+def _copy(shape: Shape, value: Any) -> Any:
+    if isinstance(shape, StructureShape):
+        return {name: _copy(member, value[name]) for name, member in shape.members.items() if name in value}
+    if isinstance(shape, ListShape):
+        return [_copy(shape.member, item) for item in value]
+    return value
+
+
+def describe_caller() -> dict[str, Any]:
+    """Return the UserContext of the request that this thread answers."""
+    caller = sessions.caller.get()
+    return {"IamIdentity": {"Arn": caller.arn, "PrincipalId": caller.user_id}}

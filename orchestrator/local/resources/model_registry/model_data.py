@@ -1,0 +1,38 @@
+"""The model data of packages, which are fixed when the package is registered.
+
+A package contains the URI of its data, as on AWS, and their ETag. Hosts refuse data with another ETag: they get the
+registered bytes or an error.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from microjobs_orchestrator.local.lifecycle.context import Context
+from microjobs_orchestrator.local.resources.models.model_data import find_data, make_etag
+
+Specification = Mapping[str, Any]
+"""An InferenceSpecification, or an item of AdditionalInferenceSpecifications."""
+
+
+def fix_data(context: Context, specification: Specification) -> dict[str, Any]:
+    """Return a specification whose containers have the ETags of their model data.
+
+    Raise ValidationError if model data does not exist, or has another ETag than the request.
+    """
+    containers = [_fix_container(context, container) for container in specification["Containers"]]
+    return {**specification, "Containers": containers}
+
+
+def fix_all(context: Context, specifications: Sequence[Specification]) -> list[dict[str, Any]]:
+    return [fix_data(context, specification) for specification in specifications]
+
+
+def _fix_container(context: Context, container: Mapping[str, Any]) -> dict[str, Any]:
+    data = find_data(context.store, container)
+    if not data.objects:
+        return dict(container)
+    etag = make_etag(context.store, data)
+    if "ModelDataSource" not in container:
+        return {**container, "ModelDataETag": etag}
+    source = {**container["ModelDataSource"]["S3DataSource"], "ETag": etag}
+    return {**container, "ModelDataSource": {"S3DataSource": source}}

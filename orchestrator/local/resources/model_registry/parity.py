@@ -1,0 +1,144 @@
+"""Parity rows of the model registry."""
+
+from collections.abc import Mapping
+
+from microjobs_orchestrator.local.parity.common import ACCESS, HUB, KMS, LIST_ROWS, TAGS, make_honoured_rows
+from microjobs_orchestrator.local.parity.rows import Honoured, Members, NoEffect, Refused, Row, Rows
+
+STORED = Honoured("stored and described")
+STORAGE = Refused("models stay in your buckets: the server has no storage of its own for them")
+VALIDATION = NoEffect("packages are not validated: create a transform job with a model of the package")
+GROUP = Honoured("name or ARN")
+
+NEW_DATA = Honoured("the present ETag of the data; if the request has another one, the package is refused")
+DATA_SOURCE: Rows = {
+    **make_honoured_rows("S3Uri", "S3DataType", "CompressionType"),
+    "ModelAccessConfig": ACCESS,
+    "HubAccessConfig": HUB,
+    "ManifestS3Uri": Refused("store the files below one prefix"),
+    "ETag": NEW_DATA,
+    "ManifestEtag": Refused("store the files below one prefix"),
+}
+ONE_FOLDER = Refused("put all files into one model archive")
+
+
+def _make_stored_rows(*names: str, **members: Row) -> Rows:
+    return {**dict.fromkeys(names, STORED), **members}
+
+
+CONTAINER: Rows = {
+    "ContainerHostname": NoEffect("models have one container"),
+    "Image": Honoured("an image of the engine; the configuration may define aliases"),
+    "ImageDigest": NoEffect("the engine's image of this name is used"),
+    "ModelDataUrl": Honoured("a `.tar.gz`, extracted before the container starts"),
+    "ModelDataSource": Members({"S3DataSource": Members(DATA_SOURCE)}),
+    "ProductId": Refused("there is no marketplace"),
+    "Environment": Honoured("variables of each host; CreateModel may add and replace some"),
+    "ModelInput": Members(_make_stored_rows("DataInputConfig")),
+    **_make_stored_rows("Framework", "FrameworkVersion", "NearestModelName"),
+    "AdditionalModelDataSources": ONE_FOLDER,
+    "AdditionalS3DataSource": ONE_FOLDER,
+    "ModelDataETag": NEW_DATA,
+    "IsCheckpoint": STORED,
+    "BaseModel": Members(_make_stored_rows("HubContentName", "HubContentVersion", "RecipeName")),
+}
+SPECIFICATION: Rows = {
+    "Containers": Members(CONTAINER),
+    **_make_stored_rows(
+        *("SupportedTransformInstanceTypes", "SupportedRealtimeInferenceInstanceTypes"),
+        *("SupportedContentTypes", "SupportedResponseMIMETypes"),
+    ),
+}
+ADDITIONAL: Rows = {
+    "Name": Honoured("CreateModel selects the specification by this name"),
+    "Description": STORED,
+    **SPECIFICATION,
+}
+
+FILE = Members(_make_stored_rows("ContentType", "ContentDigest", "S3Uri"))
+QUALITY = Members({"Statistics": FILE, "Constraints": FILE})
+METRICS: Rows = {
+    "ModelQuality": QUALITY,
+    "ModelDataQuality": QUALITY,
+    "Bias": Members(dict.fromkeys(("Report", "PreTrainingReport", "PostTrainingReport"), FILE)),
+    "Explainability": Members({"Report": FILE}),
+}
+BASELINES: Rows = {
+    "Bias": Members(dict.fromkeys(("ConfigFile", "PreTrainingConstraints", "PostTrainingConstraints"), FILE)),
+    "Explainability": Members({"Constraints": FILE, "ConfigFile": FILE}),
+    "ModelQuality": QUALITY,
+    "ModelDataQuality": QUALITY,
+}
+
+CHANGEABLE: Rows = {
+    "ModelPackageRegistrationType": STORED,
+    "InferenceSpecification": Members(SPECIFICATION),
+    "ModelApprovalStatus": Honoured("CreateModel refuses a version that is not Approved"),
+    "CustomerMetadataProperties": STORED,
+    "SourceUri": Honoured("CreateModelPackage copies the specifications of the model or the package with this ARN"),
+    "ModelCard": Members(_make_stored_rows("ModelCardContent", "ModelCardStatus")),
+    "ModelLifeCycle": Members(_make_stored_rows("Stage", "StageStatus", "StageDescription")),
+    "ClientToken": Honoured("a repeated request changes nothing"),
+}
+"""Rows of the members that CreateModelPackage and UpdateModelPackage have in common."""
+
+CREATE: Rows = {
+    **CHANGEABLE,
+    "ModelPackageName": Honoured(),
+    "ModelPackageGroupName": GROUP,
+    "ModelPackageDescription": STORED,
+    "ValidationSpecification": Refused("create a transform job with a model of the package"),
+    "SourceAlgorithmSpecification": Refused("AWS's algorithms are not supported: set InferenceSpecification"),
+    "CertifyForMarketplace": Refused("there is no marketplace"),
+    "Tags": TAGS,
+    "MetadataProperties": Members(_make_stored_rows("CommitId", "Repository", "GeneratedBy", "ProjectId")),
+    "ModelMetrics": Members(METRICS),
+    **_make_stored_rows("Domain", "Task", "SamplePayloadUrl"),
+    "DriftCheckBaselines": Members(BASELINES),
+    "AdditionalInferenceSpecifications": Members(ADDITIONAL),
+    "SkipModelValidation": VALIDATION,
+    "SecurityConfig": KMS,
+    "ManagedStorageType": STORAGE,
+}
+
+PACKAGE_NAME = Honoured("name, `group/version` or ARN")
+
+ROWS: Mapping[str, Rows] = {
+    "CreateModelPackageGroup": {
+        "ModelPackageGroupName": Honoured(),
+        "ModelPackageGroupDescription": STORED,
+        "Tags": TAGS,
+        "ManagedConfiguration": STORAGE,
+    },
+    "DescribeModelPackageGroup": {"ModelPackageGroupName": GROUP},
+    "DeleteModelPackageGroup": {"ModelPackageGroupName": GROUP},
+    "ListModelPackageGroups": {
+        **LIST_ROWS,
+        "CrossAccountFilterOption": Honoured(
+            "the server has one account", values=("SameAccount",), reason="no account shares groups with this one"
+        ),
+    },
+    "PutModelPackageGroupPolicy": {
+        "ModelPackageGroupName": Honoured(),
+        "ResourcePolicy": Honoured("stored and returned; permissions are not checked"),
+    },
+    "GetModelPackageGroupPolicy": make_honoured_rows("ModelPackageGroupName"),
+    "DeleteModelPackageGroupPolicy": make_honoured_rows("ModelPackageGroupName"),
+    "CreateModelPackage": CREATE,
+    "UpdateModelPackage": {
+        **CHANGEABLE,
+        "ModelPackageArn": Honoured(),
+        "ApprovalDescription": STORED,
+        "CustomerMetadataPropertiesToRemove": Honoured(),
+        "AdditionalInferenceSpecificationsToAdd": Members(ADDITIONAL),
+    },
+    "DescribeModelPackage": {"ModelPackageName": PACKAGE_NAME, "IncludedData": Honoured()},
+    "DeleteModelPackage": {"ModelPackageName": PACKAGE_NAME},
+    "BatchDescribeModelPackage": make_honoured_rows("ModelPackageArnList"),
+    "ListModelPackages": {
+        **LIST_ROWS,
+        "ModelApprovalStatus": Honoured(),
+        "ModelPackageGroupName": Honoured("name or ARN; without ModelPackageType, lists the versions of the group"),
+        "ModelPackageType": Honoured(),
+    },
+}

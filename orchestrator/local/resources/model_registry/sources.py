@@ -1,0 +1,49 @@
+"""SourceUri: the model or the package from which a new package gets its specification.
+
+Source: https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_CreateModelPackage.html
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from microjobs_orchestrator.local.errors import ValidationError
+from microjobs_orchestrator.local.lifecycle.context import Context
+from microjobs_orchestrator.local.resources.model_registry.kinds import MODEL_PACKAGE
+from microjobs_orchestrator.local.resources.model_registry.names import find_package
+from microjobs_orchestrator.local.resources.models.kinds import MODEL
+from microjobs_orchestrator.local.resources.models.serving import get_container
+
+SPECIFICATIONS = ("InferenceSpecification", "AdditionalInferenceSpecifications")
+CONTAINER_MEMBERS = ("Image", "ModelDataUrl", "ModelDataETag", "ModelDataSource", "Environment")
+"""Members of a model's container that a package's container also has."""
+
+
+def check_source(request: Mapping[str, Any]) -> None:
+    """Raise ValidationError if a request has a SourceUri and an InferenceSpecification."""
+    if "SourceUri" in request and "InferenceSpecification" in request:
+        raise ValidationError(
+            "SourceUri and InferenceSpecification cannot be combined: set one, then update the other."
+        )
+
+
+def read_source(context: Context, request: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the specifications of the package or the model whose ARN is the SourceUri; none for other URIs.
+
+    Raise ValidationError if the package or the model does not exist.
+    """
+    check_source(request)
+    uri = request.get("SourceUri", "")
+    if f":{MODEL_PACKAGE.arn_type}/" in uri and uri.startswith("arn:"):
+        description = find_package(context, uri).description
+        return {name: description[name] for name in SPECIFICATIONS if name in description}
+    if f":{MODEL.arn_type}/" in uri and uri.startswith("arn:"):
+        return {"InferenceSpecification": {"Containers": [_read_model(context, uri)]}}
+    return {}
+
+
+def _read_model(context: Context, arn: str) -> dict[str, Any]:
+    record = context.state.get_by_arn(arn)
+    if record is None or record.kind != MODEL.arn_type:
+        raise ValidationError(f'Could not find model "{arn}", which is the SourceUri.')
+    container = get_container(record.request)
+    return {name: container[name] for name in CONTAINER_MEMBERS if name in container}

@@ -1,0 +1,85 @@
+"""The model data of a container: one object, or the objects below a prefix, and their ETag."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from microjobs_orchestrator.local.errors import ServiceError, ValidationError
+from microjobs_orchestrator.local.lifecycle import inputs
+from microjobs_orchestrator.local.s3.keys import parse_uri
+from microjobs_orchestrator.local.s3.reader import StoredObject
+from microjobs_orchestrator.local.s3.store import ObjectStore
+
+
+@dataclass(frozen=True)
+class ModelData:
+    """The objects of a container's model data."""
+
+    objects: Sequence[tuple[str, StoredObject]] = ()
+    """The objects, with their paths below the folder of the model data."""
+    is_archive: bool = False
+    """There is one object, an archive."""
+    is_prefix: bool = False
+    """The objects are those below an S3 prefix."""
+
+
+def find_data(store: ObjectStore, container: Mapping[str, Any]) -> ModelData:
+    """Return a container's model data.
+
+    Raise ValidationError if the data does not exist or has another ETag than the container, or an archive is requested
+    from an S3 prefix.
+    """
+    source = _read_source(container)
+    uri = source["S3Uri"]
+    if uri is None:
+        return ModelData()
+    data = _select_data(store, source)
+    if (expected := source.get("ETag")) and (found := make_etag(store, data)) != expected:
+        raise ValidationError(
+            f"The model data at {uri} has changed: its ETag is {found}, but the request or the model package has "
+            f"{expected}. Restore the data, or register the model again."
+        )
+    return data
+
+
+def _read_source(container: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the S3DataSource of a container. Its S3Uri is None if the container has no model data."""
+    if "ModelDataSource" in container:
+        source: Mapping[str, Any] = container["ModelDataSource"].get("S3DataSource", {"S3Uri": None})
+        return source
+    archive = {"S3Uri": container.get("ModelDataUrl"), "S3DataType": "S3Object", "CompressionType": "Gzip"}
+    return {**archive, "ETag": container.get("ModelDataETag")}
+
+
+def _select_data(store: ObjectStore, source: Mapping[str, Any]) -> ModelData:
+    uri, is_archive = source["S3Uri"], source["CompressionType"] == "Gzip"
+    try:
+        if source["S3DataType"] != "S3Prefix":
+            stored = store.get(*parse_uri(uri))
+            return ModelData([(Path(stored.key).name, stored)], is_archive)
+        if not is_archive:
+            return ModelData(inputs.select_objects(store, uri, "ModelDataSource"), is_prefix=True)
+    except ServiceError as error:
+        raise ValidationError(f"Could not find model data at {uri}: {error.message}") from error
+    raise ValidationError(
+        f"CompressionType Gzip requires one archive, but {uri} is a prefix: set S3Uri to an archive and "
+        "S3DataType to S3Object"
+    )
+
+
+def make_etag(store: ObjectStore, data: ModelData) -> str:
+    """Return the ETag of an object, or that of a prefix: a digest of all paths and ETags, and `-N` for N objects.
+
+    Raise ValidationError if an object was deleted meanwhile.
+    """
+    try:
+        etags = [(path, store.head(stored.bucket, stored.key)[1].etag) for path, stored in data.objects]
+    except ServiceError as error:
+        raise ValidationError(f"Could not find model data: {error.message}") from error
+    if not data.is_prefix:
+        return etags[0][1]
+    lines = "".join(f"{path}\0{etag}\n" for path, etag in etags)
+    digest = hashlib.md5(lines.encode(errors="surrogateescape"), usedforsecurity=False)
+    return f"{digest.hexdigest()}-{len(etags)}"

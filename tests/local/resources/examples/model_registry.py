@@ -1,0 +1,27 @@
+"""Examples of a model package, and of a group of versions."""
+
+from typing import Any
+
+from microjobs_orchestrator.local.resources.model_registry.kinds import MODEL_PACKAGE, MODEL_PACKAGE_GROUP
+from tests.conftest import image_name
+from tests.local.clients import LocalServer
+from tests.local.resources.examples import Example
+from tests.local.resources.examples.models import put_linear_model
+
+
+def make_group_request(local: LocalServer, name: str) -> dict[str, Any]:  # noqa: ARG001
+    return {"ModelPackageGroupDescription": f"versions of {name}"}
+
+
+def make_package_request(local: LocalServer, name: str) -> dict[str, Any]:
+    key = f"{name}/package.tar.gz"
+    put_linear_model(local, key, 1.0)
+    specification = {
+        "Containers": [{"Image": image_name("serve"), "ModelDataUrl": local.uri(key)}],
+        "SupportedTransformInstanceTypes": ["ml.m5.large"],
+        "SupportedRealtimeInferenceInstanceTypes": ["ml.m5.large"],
+    }
+    return {"InferenceSpecification": specification}
+
+
+EXAMPLES = (Example(MODEL_PACKAGE_GROUP, make_group_request), Example(MODEL_PACKAGE, make_package_request))

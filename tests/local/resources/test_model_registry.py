@@ -1,0 +1,498 @@
+"""The model registry without hosts: packages, versions, groups, policies, and models of packages."""
+
+import json
+import threading
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from microjobs_orchestrator.local.errors import ServiceError
+from microjobs_orchestrator.local.home import Home
+from microjobs_orchestrator.local.identity import format_arn
+from microjobs_orchestrator.local.protocols.models import operation_model
+from microjobs_orchestrator.local.protocols.validation import validate
+from microjobs_orchestrator.local.resources.model_registry.create import create
+from microjobs_orchestrator.local.resources.operations import Handler, load_operations
+from microjobs_orchestrator.local.services.sagemaker import SageMaker
+from microjobs_orchestrator.local.sessions import HOME_CALLER
+from tests.local.jobs.conftest import ServerParts
+from tests.local.jobs.fakes import FakeRuntime
+from tests.local.resources.members import GROUP, make_package_request
+
+CONTAINER = {"Image": "image", "ModelDataUrl": "s3://bucket/in/a"}
+TYPES = ["ml.m5.large"]
+UNVERSIONED = {
+    "InferenceSpecification": {
+        "Containers": [CONTAINER],
+        "SupportedTransformInstanceTypes": TYPES,
+        "SupportedRealtimeInferenceInstanceTypes": TYPES,
+    }
+}
+GROUP_ARN = format_arn(f"model-package-group/{GROUP}")
+
+
+class Registry:
+    """The operations of a server, which also check that botocore's model accepts requests."""
+
+    def __init__(self, parts: ServerParts) -> None:
+        self.parts = parts
+        self._handlers: Mapping[str, Handler] = SageMaker(
+            parts.context.state, load_operations(parts.context, parts.registry)
+        ).operations()
+        self.call("CreateModelPackageGroup", ModelPackageGroupName=GROUP)
+
+    def call(self, operation: str, **members: Any) -> dict[str, Any]:
+        validate(operation_model("sagemaker", operation), members)
+        return dict(self._handlers[operation](members))
+
+    def add(self, **members: Any) -> str:
+        """Register a version in the group; return its ARN."""
+        specification = {"InferenceSpecification": {"Containers": [CONTAINER]}}
+        request = {"ModelPackageGroupName": GROUP, **({} if "SourceUri" in members else specification), **members}
+        return str(self.call("CreateModelPackage", **request)["ModelPackageArn"])
+
+    def describe(self, name: str) -> dict[str, Any]:
+        return self.call("DescribeModelPackage", ModelPackageName=name)
+
+    def list(self, **members: Any) -> list[dict[str, Any]]:
+        listed: list[dict[str, Any]] = self.call("ListModelPackages", **members)["ModelPackageSummaryList"]
+        return listed
+
+    def refuse(self, operation: str, **members: Any) -> ServiceError:
+        with pytest.raises(ServiceError) as caught:
+            self.call(operation, **members)
+        return caught.value
+
+
+@pytest.fixture
+def registry(tmp_path: Path) -> Iterator[Registry]:
+    home = Home(tmp_path / "home")
+    home.create()
+    runtime = FakeRuntime()
+    parts = ServerParts.from_home(home, runtime)
+    parts.put("in/a", b"data")
+    yield Registry(parts)
+    parts.close()
+    runtime.close()
+
+
+# --- registration ---
+
+
+def test_every_accepted_member_is_described(registry: Registry) -> None:
+    request = make_package_request("CreateModelPackage")
+    described = registry.describe(registry.add(**request))
+    etag = described["InferenceSpecification"]["Containers"][0]["ModelDataSource"]["S3DataSource"]["ETag"]
+    expected = {name: value for name, value in request.items() if name != "ClientToken"}
+    for specification in (expected["InferenceSpecification"], *expected["AdditionalInferenceSpecifications"]):
+        specification["Containers"][0]["ModelDataSource"]["S3DataSource"]["ETag"] = etag
+    assert expected.items() <= described.items()
+    assert described["ModelPackageVersion"] == 1
+    assert described["ModelPackageStatus"] == "Completed"
+    assert described["ModelPackageStatusDetails"] == {"ValidationStatuses": [], "ImageScanStatuses": []}
+    assert described["CreatedBy"] == {"IamIdentity": {"Arn": HOME_CALLER.arn, "PrincipalId": HOME_CALLER.user_id}}
+    assert "ModelPackageName" not in described
+
+
+def test_every_accepted_member_is_updated(registry: Registry) -> None:
+    registry.add()
+    request = make_package_request("UpdateModelPackage")
+    del request["CustomerMetadataPropertiesToRemove"]
+    assert registry.call("UpdateModelPackage", **request) == {"ModelPackageArn": request["ModelPackageArn"]}
+    described = registry.describe(f"{GROUP}/1")
+    specification = described.pop("InferenceSpecification")
+    (added,) = described.pop("AdditionalInferenceSpecifications")
+    for name in ("Name", "Description"):
+        assert added.pop(name) == request["AdditionalInferenceSpecificationsToAdd"][0][name]
+    assert added == specification
+    unchanged = ("ClientToken", "InferenceSpecification", "AdditionalInferenceSpecificationsToAdd")
+    assert {name: value for name, value in request.items() if name not in unchanged}.items() <= described.items()
+
+
+def test_request_of_the_server_itself_is_registered(registry: Registry) -> None:
+    record = create(registry.parts.context, {"ModelPackageGroupName": GROUP_ARN, **UNVERSIONED})
+    assert (record.name, record.version, record.arn) == (GROUP, 1, format_arn(f"model-package/{GROUP}/1"))
+    assert registry.describe(record.arn)["ModelPackageGroupName"] == GROUP
+
+
+def test_versions_count_up_and_are_never_reused(registry: Registry) -> None:
+    arns = [registry.add() for _ in range(3)]
+    assert arns == [format_arn(f"model-package/{GROUP}/{version}") for version in (1, 2, 3)]
+    for arn in arns[1:]:
+        registry.call("DeleteModelPackage", ModelPackageName=arn)
+    assert registry.add().endswith("/4")
+    assert [item["ModelPackageVersion"] for item in registry.list(ModelPackageGroupName=GROUP)] == [1, 4]
+
+
+def test_versions_of_concurrent_requests_are_different(registry: Registry) -> None:
+    arns: list[str] = []
+    threads = [threading.Thread(target=lambda: arns.append(registry.add())) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(set(arns)) == 8
+    assert max(item["ModelPackageVersion"] for item in registry.list(ModelPackageType="Versioned")) == 8
+
+
+def test_package_has_a_name_of_its_own_or_a_group(registry: Registry) -> None:
+    arn = registry.call("CreateModelPackage", ModelPackageName="own", **UNVERSIONED)["ModelPackageArn"]
+    assert arn == format_arn("model-package/own")
+    for name in ("own", arn):
+        described = registry.describe(name)
+        assert (described["ModelPackageName"], "ModelApprovalStatus" in described) == ("own", False)
+    both = registry.refuse("CreateModelPackage", ModelPackageName="own", ModelPackageGroupName=GROUP, **UNVERSIONED)
+    assert both.message.startswith("ModelPackageName and ModelPackageGroupName given")
+    assert "No name given" in registry.refuse("CreateModelPackage", **UNVERSIONED).message
+
+
+def test_taken_name_is_reported_as_the_sdk_expects(registry: Registry) -> None:
+    registry.call("CreateModelPackage", ModelPackageName="own", **UNVERSIONED)
+    error = registry.refuse("CreateModelPackage", ModelPackageName="own", **UNVERSIONED)
+    assert (error.code, "ModelPackage already exists" in error.message) == ("ValidationException", True)
+    error = registry.refuse("CreateModelPackageGroup", ModelPackageGroupName=GROUP)
+    assert (error.code, error.message) == ("ValidationException", f"Model Package Group already exists: {GROUP_ARN}.")
+
+
+@pytest.mark.parametrize(
+    ("members", "message"),
+    [
+        ({}, "needs an InferenceSpecification"),
+        ({"InferenceSpecification": {"Containers": [CONTAINER]}}, "SupportedTransformInstanceTypes and Supported"),
+        (
+            {
+                "InferenceSpecification": {
+                    **UNVERSIONED["InferenceSpecification"],
+                    "Containers": [{**CONTAINER, "Environment": {"A": "b"}}],
+                }
+            },
+            "Environment cannot be set",
+        ),
+    ],
+)
+def test_invalid_package_without_versions_is_refused(registry: Registry, members: dict[str, Any], message: str) -> None:
+    assert message in registry.refuse("CreateModelPackage", ModelPackageName="own", **members).message
+
+
+def test_tags_belong_to_the_group(registry: Registry) -> None:
+    error = registry.refuse("CreateModelPackage", ModelPackageGroupName=GROUP, Tags=[{"Key": "k", "Value": "v"}])
+    assert "set the tags of the group" in error.message
+
+
+def test_missing_resources_are_reported_as_clients_expect(registry: Registry) -> None:
+    package, group = format_arn("model-package/no/1"), format_arn("model-package-group/no")
+    for operation, members, message in (
+        ("DescribeModelPackage", {"ModelPackageName": package}, f"ModelPackage {package} does not exist."),
+        ("DescribeModelPackage", {"ModelPackageName": "no/1"}, f"ModelPackage {package} does not exist."),
+        ("DescribeModelPackage", {"ModelPackageName": GROUP_ARN}, f"ModelPackage {GROUP_ARN} does not exist."),
+        ("UpdateModelPackage", {"ModelPackageArn": package}, f"ModelPackage {package} does not exist."),
+        ("DescribeModelPackageGroup", {"ModelPackageGroupName": "no"}, f"ModelPackageGroup {group} does not exist."),
+        ("ListModelPackages", {"ModelPackageGroupName": group}, f"ModelPackageGroup {group} does not exist."),
+        ("CreateModelPackage", {"ModelPackageGroupName": "no"}, f"ModelPackageGroup {group} does not exist."),
+        ("GetModelPackageGroupPolicy", {"ModelPackageGroupName": "no"}, f"Cannot find Model Package Group: {group}."),
+        ("GetModelPackageGroupPolicy", {"ModelPackageGroupName": GROUP}, f"policy for: {GROUP_ARN}."),
+    ):
+        error = registry.refuse(operation, **members)
+        assert (error.code, error.message.endswith(message)) == ("ValidationException", True), error.message
+
+
+# --- repeated requests ---
+
+
+def test_repeated_request_with_a_token_registers_once(registry: Registry) -> None:
+    arns = {registry.add(ClientToken="token") for _ in range(2)}
+    assert len(arns) == 1
+    assert len(registry.list(ModelPackageGroupName=GROUP)) == 1
+    error = registry.refuse("CreateModelPackage", ModelPackageGroupName=GROUP, ClientToken="token", Domain="other")
+    assert error.code == "ConflictException"
+    registry.call("DeleteModelPackage", ModelPackageName=arns.pop())
+    assert registry.add(ClientToken="token").endswith("/2")
+
+
+def test_repeated_update_with_a_token_changes_nothing(registry: Registry) -> None:
+    arn = registry.add()
+    added = [{"Name": "other", "Containers": [CONTAINER]}]
+    for _ in range(2):
+        registry.call(
+            "UpdateModelPackage", ModelPackageArn=arn, ClientToken="t", AdditionalInferenceSpecificationsToAdd=added
+        )
+    assert len(registry.describe(arn)["AdditionalInferenceSpecifications"]) == 1
+    error = registry.refuse("UpdateModelPackage", ModelPackageArn=arn, AdditionalInferenceSpecificationsToAdd=added)
+    assert "must be unique; repeated: 'other'" in error.message
+
+
+# --- updates ---
+
+
+def test_version_is_approved(registry: Registry) -> None:
+    arn = registry.add()
+    assert registry.describe(arn)["ModelApprovalStatus"] == "PendingManualApproval"
+    registry.call("UpdateModelPackage", ModelPackageArn=arn, ModelApprovalStatus="Approved", ApprovalDescription="good")
+    described = registry.describe(arn)
+    assert (described["ModelApprovalStatus"], described["ApprovalDescription"]) == ("Approved", "good")
+    assert [item["ModelApprovalStatus"] for item in registry.list(ModelPackageGroupName=GROUP)] == ["Approved"]
+
+
+def test_package_without_versions_has_no_approval_status(registry: Registry) -> None:
+    arn = registry.call(
+        "CreateModelPackage", ModelPackageName="own", ModelApprovalStatus="PendingManualApproval", **UNVERSIONED
+    )["ModelPackageArn"]
+    assert "ModelApprovalStatus" not in registry.describe(arn)
+    error = registry.refuse("UpdateModelPackage", ModelPackageArn=arn, ModelApprovalStatus="Approved")
+    assert "it has no ModelApprovalStatus" in error.message
+
+
+def test_metadata_properties_are_added_replaced_and_removed(registry: Registry) -> None:
+    arn = registry.add(CustomerMetadataProperties={"a": "1", "b": "2"})
+    registry.call(
+        "UpdateModelPackage",
+        ModelPackageArn=arn,
+        CustomerMetadataProperties={"b": "3", "c": "4"},
+        CustomerMetadataPropertiesToRemove=["a"],
+    )
+    assert registry.describe(arn)["CustomerMetadataProperties"] == {"b": "3", "c": "4"}
+    many = {f"k{number}": "v" for number in range(49)}
+    error = registry.refuse("UpdateModelPackage", ModelPackageArn=arn, CustomerMetadataProperties=many)
+    assert "it would have 51" in error.message
+
+
+def test_specifications_are_limited(registry: Registry) -> None:
+    named = [{"Name": f"s{number}", "Containers": [CONTAINER]} for number in range(15)]
+    arn = registry.add(AdditionalInferenceSpecifications=named)
+    added = [{"Name": "more", "Containers": [CONTAINER]}]
+    error = registry.refuse("UpdateModelPackage", ModelPackageArn=arn, AdditionalInferenceSpecificationsToAdd=added)
+    assert "it would have 16" in error.message
+
+
+def test_archived_model_card_keeps_its_content(registry: Registry) -> None:
+    arn = registry.add(ModelCard={"ModelCardContent": "{}", "ModelCardStatus": "Draft"})
+    registry.call("UpdateModelPackage", ModelPackageArn=arn, ModelCard={"ModelCardStatus": "Archived"})
+    assert registry.describe(arn)["ModelCard"] == {"ModelCardContent": "{}", "ModelCardStatus": "Archived"}
+    error = registry.refuse("UpdateModelPackage", ModelPackageArn=arn, ModelCard={"ModelCardContent": "[]"})
+    assert (error.code, "Archived state" in error.message) == ("ConflictException", True)
+
+
+def test_metadata_of_a_model_card_can_be_described_alone(registry: Registry) -> None:
+    content = {"intended_uses": {"risk_rating": "Low", "purpose_of_model": "secret"}, "model_overview": {"model_id": 1}}
+    arn = registry.add(ModelCard={"ModelCardContent": json.dumps(content), "ModelCardStatus": "Draft"})
+    described = registry.call("DescribeModelPackage", ModelPackageName=arn, IncludedData="MetadataOnly")
+    assert json.loads(described["ModelCard"]["ModelCardContent"]) == {
+        "model_overview": {"model_id": 1},
+        "intended_uses": {"risk_rating": "Low"},
+    }
+    assert json.loads(registry.describe(arn)["ModelCard"]["ModelCardContent"]) == content
+
+
+# --- lists ---
+
+
+def test_packages_are_filtered_by_type_group_and_status(registry: Registry) -> None:
+    registry.call("CreateModelPackageGroup", ModelPackageGroupName="other")
+    first, second = registry.add(), registry.add(ModelApprovalStatus="Approved")
+    third = registry.add(ModelPackageGroupName="other", ModelApprovalStatus="Approved")
+    own = registry.call("CreateModelPackage", ModelPackageName="own", **UNVERSIONED)["ModelPackageArn"]
+
+    def list_arns(**members: Any) -> list[str]:
+        return [item["ModelPackageArn"] for item in registry.list(**members)]
+
+    assert list_arns() == [own]
+    assert list_arns(ModelPackageType="Versioned") == [first, second, third]
+    assert list_arns(ModelPackageType="Both", SortOrder="Descending") == [own, third, second, first]
+    assert list_arns(ModelPackageGroupName=GROUP_ARN) == [first, second]
+    assert list_arns(ModelPackageType="Versioned", ModelApprovalStatus="Approved") == [second, third]
+    assert list_arns(ModelPackageType="Both", NameContains="ther", SortBy="Name") == [third]
+    created = registry.describe(second)["CreationTime"]
+    assert list_arns(ModelPackageType="Both", CreationTimeAfter=created, CreationTimeBefore=created) == [second]
+
+
+@pytest.mark.parametrize("sort_by", ["Name", "CreationTime"])
+@pytest.mark.parametrize("order", ["Ascending", "Descending"])
+def test_versions_of_a_group_have_pages(registry: Registry, sort_by: str, order: str) -> None:
+    for _ in range(5):
+        registry.add()
+    request: dict[str, Any] = {"ModelPackageGroupName": GROUP, "SortBy": sort_by, "SortOrder": order, "MaxResults": 2}
+    versions: list[int] = []
+    while True:
+        page = registry.call("ListModelPackages", **request)
+        versions += [item["ModelPackageVersion"] for item in page["ModelPackageSummaryList"]]
+        if "NextToken" not in page:
+            break
+        request["NextToken"] = page["NextToken"]
+    assert versions == sorted(range(1, 6), reverse=order == "Descending")
+
+
+def test_packages_are_described_in_batches(registry: Registry) -> None:
+    arn, missing = registry.add(ModelPackageDescription="first"), format_arn(f"model-package/{GROUP}/9")
+    answer = registry.call("BatchDescribeModelPackage", ModelPackageArnList=[arn, missing])
+    summary = answer["ModelPackageSummaries"][arn]
+    assert (summary["ModelPackageVersion"], summary["ModelPackageDescription"]) == (1, "first")
+    assert answer["BatchDescribeModelPackageErrorMap"] == {
+        missing: {"ErrorCode": "ValidationException", "ErrorResponse": f"ModelPackage {missing} does not exist."}
+    }
+
+
+# --- groups ---
+
+
+def test_group_with_packages_cannot_be_deleted(registry: Registry) -> None:
+    arn = registry.add()
+    error = registry.refuse("DeleteModelPackageGroup", ModelPackageGroupName=GROUP)
+    assert (error.code, "contains model packages" in error.message) == ("ConflictException", True)
+    registry.call("DeleteModelPackage", ModelPackageName=arn)
+    registry.call("DeleteModelPackageGroup", ModelPackageGroupName=GROUP_ARN)
+    assert registry.call("ListModelPackageGroups")["ModelPackageGroupSummaryList"] == []
+
+
+def test_policy_of_a_group_is_stored_and_deleted(registry: Registry) -> None:
+    policy = json.dumps({"Version": "2012-10-17", "Statement": []})
+    answer = registry.call("PutModelPackageGroupPolicy", ModelPackageGroupName=GROUP, ResourcePolicy=policy)
+    assert answer == {"ModelPackageGroupArn": GROUP_ARN}
+    assert registry.call("GetModelPackageGroupPolicy", ModelPackageGroupName=GROUP) == {"ResourcePolicy": policy}
+    registry.call("DeleteModelPackageGroupPolicy", ModelPackageGroupName=GROUP)
+    assert "Cannot find" in registry.refuse("DeleteModelPackageGroupPolicy", ModelPackageGroupName=GROUP).message
+    error = registry.refuse("PutModelPackageGroupPolicy", ModelPackageGroupName=GROUP, ResourcePolicy="{")
+    assert "is not a JSON document" in error.message
+
+
+# --- sources ---
+
+
+def test_package_is_cloned(registry: Registry) -> None:
+    named = [{"Name": "other", "Containers": [CONTAINER]}]
+    source = registry.add(AdditionalInferenceSpecifications=named)
+    clone = registry.describe(registry.add(SourceUri=source))
+    original = registry.describe(source)
+    for name in ("InferenceSpecification", "AdditionalInferenceSpecifications"):
+        assert clone[name] == original[name]
+    assert clone["SourceUri"] == source
+
+
+def test_model_is_registered(registry: Registry) -> None:
+    model = registry.call(
+        "CreateModel", ModelName="m", PrimaryContainer=CONTAINER, ExecutionRoleArn="arn:aws:iam::000000000000:role/r"
+    )["ModelArn"]
+    (container,) = registry.describe(registry.add(SourceUri=model))["InferenceSpecification"]["Containers"]
+    assert container == {**CONTAINER, "ModelDataETag": "8d777f385d3dfec8815d20f7496026dc"}
+    absent = format_arn("model/absent")
+    error = registry.refuse("CreateModelPackage", ModelPackageGroupName=GROUP, SourceUri=absent)
+    assert error.message == f'Could not find model "{absent}", which is the SourceUri.'
+
+
+def test_source_and_specification_cannot_be_combined(registry: Registry) -> None:
+    request = {"SourceUri": "s3://bucket/in", **UNVERSIONED}
+    for operation, name in (
+        ("CreateModelPackage", {"ModelPackageGroupName": GROUP}),
+        ("UpdateModelPackage", {"ModelPackageArn": registry.add()}),
+    ):
+        assert "cannot be combined" in registry.refuse(operation, **name, **request).message
+    assert registry.describe(registry.add(SourceUri="s3://bucket/in"))["SourceUri"] == "s3://bucket/in"
+
+
+# --- models of packages ---
+
+
+def create_model(registry: Registry, **container: Any) -> None:
+    role = "arn:aws:iam::000000000000:role/r"
+    registry.call("CreateModel", ModelName="m", PrimaryContainer=container, ExecutionRoleArn=role)
+
+
+def find_container(registry: Registry) -> Mapping[str, Any]:
+    """Return the container that hosts of the model get."""
+    record = registry.parts.context.state.get("model", "m")
+    assert record is not None
+    container: Mapping[str, Any] = record.request["PackagedContainer"]
+    return container
+
+
+def test_model_has_the_container_of_its_package(registry: Registry) -> None:
+    packaged = {**CONTAINER, "Environment": {"A": "package", "B": "package"}}
+    arn = registry.add(ModelApprovalStatus="Approved", InferenceSpecification={"Containers": [packaged]})
+    create_model(registry, ModelPackageName=arn, Environment={"B": "model"})
+    registry.call("DeleteModelPackage", ModelPackageName=arn)
+    container = find_container(registry)
+    assert (container["Image"], container["ModelDataUrl"]) == ("image", "s3://bucket/in/a")
+    assert container["Environment"] == {"A": "package", "B": "model"}
+    described = registry.call("DescribeModel", ModelName="m")["PrimaryContainer"]
+    assert described == {"ModelPackageName": arn, "Environment": {"B": "model"}}
+
+
+def test_model_has_the_named_specification(registry: Registry) -> None:
+    other = {"Name": "other", "Containers": [{"Image": "other"}]}
+    registry.add(ModelApprovalStatus="Approved", AdditionalInferenceSpecifications=[other])
+    create_model(registry, ModelPackageName=f"{GROUP}/1", InferenceSpecificationName="other")
+    assert find_container(registry)["Image"] == "other"
+
+
+@pytest.mark.parametrize("status", ["PendingManualApproval", "Rejected"])
+def test_version_that_is_not_approved_cannot_be_deployed(registry: Registry, status: str) -> None:
+    arn = registry.add(ModelApprovalStatus=status)
+    with pytest.raises(ServiceError, match=f"cannot be deployed, because its ModelApprovalStatus is {status}"):
+        create_model(registry, ModelPackageName=arn)
+
+
+def test_package_without_versions_needs_no_approval(registry: Registry) -> None:
+    registry.call("CreateModelPackage", ModelPackageName="own", **UNVERSIONED)
+    create_model(registry, ModelPackageName="own")
+    assert find_container(registry)["Image"] == "image"
+
+
+@pytest.mark.parametrize(
+    ("container", "message"),
+    [
+        ({"ModelPackageName": f"{GROUP}/9"}, "does not exist"),
+        ({"ModelPackageName": f"{GROUP}/1", "Image": "i"}, "cannot be combined with Image"),
+        ({"ModelPackageName": f"{GROUP}/1", "InferenceSpecificationName": "no"}, "no inference specification 'no'"),
+        ({"ModelPackageName": f"{GROUP}/2"}, "has no InferenceSpecification"),
+        ({"ModelPackageName": f"{GROUP}/3"}, "has 2 containers, and models must have one"),
+        ({"ModelPackageName": f"{GROUP}/4"}, "must have an Image"),
+        ({"Environment": {}}, "must have an Image"),
+    ],
+)
+def test_model_of_an_unusable_package_is_refused(registry: Registry, container: dict[str, Any], message: str) -> None:
+    registry.add(ModelApprovalStatus="Approved")
+    registry.add(ModelApprovalStatus="Approved", SourceUri="s3://bucket/in")
+    for containers in ([CONTAINER, CONTAINER], [{"ModelDataUrl": "s3://bucket/in/a"}]):
+        registry.add(ModelApprovalStatus="Approved", InferenceSpecification={"Containers": containers})
+    with pytest.raises(ServiceError, match=message):
+        create_model(registry, **container)
+
+
+# --- model data ---
+
+
+def test_missing_model_data_is_refused(registry: Registry) -> None:
+    containers = [{"Image": "i", "ModelDataUrl": "s3://bucket/absent"}]
+    error = registry.refuse(
+        "CreateModelPackage", ModelPackageGroupName=GROUP, InferenceSpecification={"Containers": containers}
+    )
+    assert error.message.startswith("Could not find model data at s3://bucket/absent")
+
+
+def test_changed_model_data_is_refused(registry: Registry) -> None:
+    arn = registry.add(ModelApprovalStatus="Approved")
+    registry.parts.put("in/a", b"other")
+    with pytest.raises(ServiceError, match="model data at s3://bucket/in/a has changed"):
+        create_model(registry, ModelPackageName=arn)
+    registry.parts.put("in/a", b"data")
+    create_model(registry, ModelPackageName=arn)
+
+
+@pytest.mark.parametrize("key", ["folder/a", "folder/new"])
+def test_changed_folder_is_refused(registry: Registry, key: str) -> None:
+    registry.parts.put("folder/a", b"data")
+    source = {"S3Uri": "s3://bucket/folder/", "S3DataType": "S3Prefix", "CompressionType": "None"}
+    containers = [{"Image": "i", "ModelDataSource": {"S3DataSource": source}}]
+    arn = registry.add(ModelApprovalStatus="Approved", InferenceSpecification={"Containers": containers})
+    registry.parts.put(key, b"other")
+    with pytest.raises(ServiceError, match="model data at s3://bucket/folder/ has changed"):
+        create_model(registry, ModelPackageName=arn)
+
+
+def test_request_may_state_the_etag_of_the_data(registry: Registry) -> None:
+    containers = [{**CONTAINER, "ModelDataETag": "0" * 32}]
+    error = registry.refuse(
+        "CreateModelPackage", ModelPackageGroupName=GROUP, InferenceSpecification={"Containers": containers}
+    )
+    assert "its ETag is 8d777f385d3dfec8815d20f7496026dc" in error.message
