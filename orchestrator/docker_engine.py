@@ -1,5 +1,6 @@
 """Client for the Docker engine that the environment names. Podman's API has a few differences, which are named here."""
 
+import contextlib
 import os
 import socket
 from collections.abc import Mapping, Sequence
@@ -7,13 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import docker
 from docker.context import ContextAPI
-from docker.errors import DockerException
+from docker.errors import DockerException, NotFound
 
 if TYPE_CHECKING:
     from docker import DockerClient
 
 DEFAULT_SOCKET = "unix:///var/run/docker.sock"
 TIMEOUT_SECONDS = 60
+NARROW_ARCHITECTURES = {"amd64": "386", "arm64": "arm"}
+"""Architectures of 32 bits that machines of 64 bits run natively."""
 PODMAN_PREFIXES = ("docker.io/library/", "docker.io/", "localhost/")
 """Registries that Podman adds to the names of images. Podman also finds these images by names without a registry."""
 
@@ -61,6 +64,27 @@ def is_podman(client: "DockerClient") -> bool:
     """Return whether the engine is Podman, with its Docker-compatible API."""
     components = client.version().get("Components") or ()
     return any(component["Name"].startswith("Podman") for component in components)
+
+
+def get_architecture(client: "DockerClient") -> str:
+    """Return the architecture of the engine's machine, in the words of images: `amd64`, `arm64`, …"""
+    return str(client.version().get("Arch", ""))
+
+
+def is_native(architecture: str, machine: str) -> bool:
+    """Return whether a machine runs images of an architecture without an emulator. Unknown architectures count."""
+    return not architecture or not machine or architecture in (machine, NARROW_ARCHITECTURES.get(machine))
+
+
+def list_emulated_images(client: "DockerClient") -> dict[str, str]:
+    """Return the architectures of images that the engine's machine cannot run natively, by the images' names."""
+    machine, found = get_architecture(client), {}
+    for image in list_images(client) if machine else ():
+        for tag in image["RepoTags"]:
+            with contextlib.suppress(NotFound):  # removed since the list was made
+                architecture = client.images.get(tag).attrs.get("Architecture", "")
+                found.update({} if is_native(architecture, machine) else {tag: architecture})
+    return found
 
 
 def list_images(client: "DockerClient", **options: Any) -> Sequence[dict[str, Any]]:

@@ -74,10 +74,15 @@ def check_engine(environ: Mapping[str, str]) -> Iterator[Finding]:
             version = client.version()["Version"]
             engine = "Podman" if docker_engine.is_podman(client) else "Docker engine"
             has_gpu_runtime = "nvidia" in client.info().get("Runtimes", {})
+            architecture, emulated = docker_engine.get_architecture(client), docker_engine.list_emulated_images(client)
     except DockerException as error:
         yield explain_unreachable_engine(str(error), address, from_variable=bool(environ.get("DOCKER_HOST")))
         return
     yield Finding("ok", f"{engine} {version}" + (", with NVIDIA's runtime for GPUs" if has_gpu_runtime else ""))
+    if emulated:
+        names = ", ".join(f"{name} ({found})" for name, found in sorted(emulated.items()))
+        message = f"images for another architecture than the engine's ({architecture}) run emulated: {names}"
+        yield Finding("note", message, f"build or pull them for linux/{architecture}, to run them faster")
     if address.startswith(REMOTE_PREFIXES):
         message = f"the engine runs on another machine, {address}: inputs are copied, and jobs cannot use boto3"
         yield Finding("note", message, "for other engines: `docker context use default` and `unset DOCKER_HOST`")

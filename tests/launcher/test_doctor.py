@@ -79,6 +79,22 @@ def test_engine_is_described(
     assert closed
 
 
+def test_images_that_run_emulated_are_noted(monkeypatch: pytest.MonkeyPatch) -> None:
+    architectures = {"mine:1": "amd64", "native:1": "arm64"}
+    client = SimpleNamespace(
+        version=lambda: {"Version": "28.1", "Arch": "arm64"},
+        info=dict,
+        close=lambda: None,
+        api=SimpleNamespace(images=lambda: [{"RepoTags": list(architectures)}, {"RepoTags": None}]),
+        images=SimpleNamespace(get=lambda name: SimpleNamespace(attrs={"Architecture": architectures[name]})),
+    )
+    monkeypatch.setattr(docker_engine, "connect", lambda **_: client)
+    _, note = machine.check_engine({})
+    assert note.level == "note"
+    assert note.message == "images for another architecture than the engine's (arm64) run emulated: mine:1 (amd64)"
+    assert "linux/arm64" in note.remedy
+
+
 def test_podman_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     version = {"Version": "4.3.1", "Components": [{"Name": "Podman Engine"}]}
     client = SimpleNamespace(version=lambda: version, info=dict, close=lambda: None)

@@ -50,8 +50,9 @@ class Outcome:
 
 def prepare_plan(context: Context, attempt: Attempt) -> Plan:
     """Fetch an attempt's image, and make its plan. Raise CannotRunError if the image or an input cannot be used."""
-    context.runtime.prepare(context.resolve_image(attempt.image))
+    notes = (context.image_note(attempt.image), context.runtime.prepare(context.resolve_image(attempt.image)))
     plan = attempt.make_plan(context.make_work_folder(attempt.plan_name))
+    plan = dataclasses.replace(plan, notes=tuple(filter(None, notes)))
     if len(plan.hosts) > 1:
         secret = secrets.token_hex(SECRET_BYTES)  # the hosts authenticate each other with it
         for host in plan.hosts:
@@ -75,11 +76,10 @@ def _add_network_settings(context: Context, plan: Plan) -> Plan:
 
 def launch_plan(context: Context, attempt: Attempt, plan: Plan, events: EventQueue) -> Sequence[Host]:
     """Start a plan's hosts, or none if the job was stopped. Raise CannotRunError if one of them cannot start."""
-    image_note = context.image_note(attempt.image)
     for host in plan.hosts:
         stream = attempt.open_stream(host.name)
         stream.mark_host_start()
-        for note in filter(None, (image_note, debugging.describe(host))):
+        for note in filter(None, (*plan.notes, debugging.describe(host))):
             stream.note(note)
     return context.runtime.start(plan) if events.stop_reason is None else ()
 

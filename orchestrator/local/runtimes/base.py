@@ -120,6 +120,8 @@ class Plan:
     hosts: tuple[HostPlan, ...]
     isolated: bool = False
     """EnableNetworkIsolation: the hosts can only connect to each other."""
+    notes: tuple[str, ...] = ()
+    """Sentences of the server for the log of each host."""
 
     @property
     def is_server(self) -> bool:
@@ -197,8 +199,11 @@ class Runtime(Protocol):
     def gets_address_later(self) -> bool:
         """Whether this machine has `machine_address` only while hosts run."""
 
-    def prepare(self, image: str) -> None:
-        """Pull an image, or make its environment. Raise CannotRunError if the image does not exist."""
+    def prepare(self, image: str) -> str | None:
+        """Pull an image, or make its environment. Raise CannotRunError if the image does not exist.
+
+        Return a sentence for the logs of hosts, such as that the image runs emulated; None if there is none.
+        """
 
     def images(self) -> Sequence[Image]:
         """Return the engine's images that have a name. A runtime without an engine has no images."""

@@ -4,6 +4,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from microjobs_orchestrator.local.lifecycle.attempt import Attempt, launch_plan, prepare_plan
 from microjobs_orchestrator.local.lifecycle.context import Context
 from microjobs_orchestrator.local.lifecycle.events import EventQueue
@@ -55,3 +57,14 @@ def test_log_of_each_host_states_the_substitution(parts: ServerParts, tmp_path: 
         (line,) = (tmp_path / name).read_text().splitlines()
         assert f"[microjobs] {context.image_note(SKLEARN)}" in line
         assert "instead of 0.23-1, Python 3.11 instead of 3" in line
+
+
+def test_log_states_what_the_runtime_reports_about_the_image(
+    parts: ServerParts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parts.runtime, "prepare", {"mine": "mine runs emulated"}.get)
+    parts.runtime.models["mine"] = Model()
+    plan = Plan("job/a", (HostPlan("algo-1", "mine", tmp_path / "files"),))
+    attempt = Attempt("job/a", "mine", lambda _: plan, lambda name: LogStream(tmp_path / name))
+    launch_plan(parts.context, attempt, prepare_plan(parts.context, attempt), EventQueue())
+    assert (tmp_path / "algo-1").read_text().endswith("[microjobs] mine runs emulated\n")

@@ -1,6 +1,7 @@
 """Tests of the Docker runtime without a server."""
 
 import io
+import secrets
 import tarfile
 import threading
 from collections.abc import Mapping
@@ -14,6 +15,7 @@ import pytest
 from docker.errors import ImageNotFound, NotFound
 
 from microjobs.contract import Layout
+from microjobs_orchestrator import docker_engine
 from microjobs_orchestrator.local.home import Home
 from microjobs_orchestrator.local.runtimes.archives import pack, unpack
 from microjobs_orchestrator.local.runtimes.base import CannotRunError, Host, HostLimits, HostPlan, Input, Plan
@@ -27,6 +29,7 @@ from tests.conftest import image_name
 from tests.local.clients import wait_until
 from tests.local.machine import list_containers, open_engine
 from tests.local.trees import copy_from_host, write_tree
+from tests.push import tiny_image
 
 LAYOUT = Layout()
 DATA = str(LAYOUT.channel("train"))
@@ -238,6 +241,40 @@ def test_remove_deletes_the_volumes_of_the_image(tmp_path: Path, docker_runtime:
         engine.images.remove(str(image.id))
         with pytest.raises(NotFound):
             engine.volumes.get(volume)
+
+
+@pytest.mark.engine
+def test_image_for_another_architecture_is_reported(docker_runtime: DockerRuntime) -> None:
+    name = f"microjobs-test-{secrets.token_hex(4)}:1"
+    with open_engine() as engine:
+        machine = engine.version()["Arch"]
+        other = "arm64" if machine == "amd64" else "amd64"
+        tiny_image.load(name, [b"layer"], "", architecture=other)
+        try:
+            note = docker_runtime.prepare(name)
+            assert docker_engine.list_emulated_images(engine)[name] == other
+        finally:
+            engine.images.remove(name)
+    assert note is not None
+    assert f"image {name} is for {other}, but the engine's machine is {machine}: it runs emulated" in note
+    assert docker_runtime.prepare(image_name("serve")) is None
+
+
+@pytest.mark.parametrize(
+    ("architecture", "machine", "is_native"),
+    [
+        ("amd64", "amd64", True),
+        ("arm64", "amd64", False),
+        ("amd64", "arm64", False),
+        ("386", "amd64", True),
+        ("arm", "arm64", True),
+        ("arm", "amd64", False),
+        ("", "arm64", True),
+        ("amd64", "", True),
+    ],
+)
+def test_machine_runs_its_own_architecture(architecture: str, machine: str, is_native: bool) -> None:
+    assert docker_engine.is_native(architecture, machine) == is_native
 
 
 @pytest.mark.engine

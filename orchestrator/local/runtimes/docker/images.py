@@ -14,11 +14,15 @@ from microjobs_orchestrator.local.runtimes.docker import pulling
 from microjobs_orchestrator.local.runtimes.docker.engine import EngineUnreachableError, retry_while_unreachable
 
 
-def prepare(client: docker.DockerClient, name: str) -> None:
-    """Pull an image unless the engine has it. Raise CannotRunError, or MachineFailedError if the engine is silent."""
+def prepare(client: docker.DockerClient, name: str) -> str | None:
+    """Pull an image unless the engine has it. Return a sentence for logs if the image runs emulated.
+
+    Raise CannotRunError, or MachineFailedError if the engine is silent.
+    """
     try:
         if retry_while_unreachable(lambda: client.images.get(name)) is None:
             pulling.pull(client, name, missing_image_remedy(name))
+        return retry_while_unreachable(lambda: describe_emulation(client, name))
     except APIError as error:
         raise CannotRunError(f"image name {name!r} is not valid: {error.explanation}") from error
     except EngineUnreachableError as error:
@@ -54,6 +58,18 @@ def read_variables(client: docker.DockerClient, name: str) -> dict[str, str]:
     """Return the environment variables that an image sets."""
     items = client.images.get(name).attrs["Config"].get("Env") or ()
     return {variable: value for variable, _, value in (item.partition("=") for item in items)}
+
+
+def describe_emulation(client: docker.DockerClient, name: str) -> str | None:
+    """Return a sentence about an image that the engine's machine cannot run natively; None if it can."""
+    architecture = str(client.images.get(name).attrs.get("Architecture", ""))
+    machine = docker_engine.get_architecture(client)
+    if docker_engine.is_native(architecture, machine):
+        return None
+    return (
+        f"image {name} is for {architecture}, but the engine's machine is {machine}: it runs emulated, which is slower "
+        f"(or not at all, if no emulator is installed); an image for linux/{machine} runs natively"
+    )
 
 
 def _digest(image: Mapping[str, Any]) -> str:

@@ -91,8 +91,8 @@ class DockerRuntime:
         """True on Podman, where the bridge and its address exist only while a container uses them."""
         return docker_engine.is_podman(self._client)
 
-    def prepare(self, image: str) -> None:
-        images.prepare(self._client, image)
+    def prepare(self, image: str) -> str | None:
+        return images.prepare(self._client, image)
 
     def images(self) -> Sequence[Image]:
         return images.list_images(self._client)
