@@ -1,77 +1,56 @@
-"""Exchange of values between the hosts of a processing job.
+"""Runs a processing job on several hosts, so that all hosts end with the same verdict.
 
 `heartbeat.Watch`, which training jobs also use, waits for all hosts, detects lost and failed hosts, and sends the
-verdict to all hosts. Values use a second connection from each host to the first host. `peers` authenticates both
-connections, and `codec` encodes the values.
+verdict to all hosts. `dask_hosts` runs the work.
 """
 
 import contextlib
 import signal
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from types import FrameType
-from typing import TypeVar
 
-from microjobs import heartbeat
-from microjobs.codec import Codec
-from microjobs.contract import ResourceConfig
+from microjobs import dask_hosts, heartbeat
+from microjobs.contract import Layout, ResourceConfig
+from microjobs.dask_cluster import find_certificate
 from microjobs.endings import Certainty, Ending
 from microjobs.errors import EXIT_PLATFORM, JobError, Stopped, code_and_reason
+from microjobs.files import atomic_group
 from microjobs.heartbeat import Watch
+from microjobs.hosts import Hosts, Register
 from microjobs.network import Network
-from microjobs.peers import Connection
 
-CHANNEL = "values"
 STEP_SECONDS = 0.02
 INTERRUPT_SIGNAL = signal.SIGUSR1
 """Signal that interrupts the main thread when the job ends because of another host."""
 
-T = TypeVar("T")
 
-
-class Cluster:
-    """The hosts of a job, from the point of view of one host. Implements `hosts.Hosts`."""
-
-    def __init__(self, resources: ResourceConfig, connections: Mapping[str, Connection], codec: Codec) -> None:
-        self.resources = resources
-        self._connections = connections
-        self._codec = codec
-
-    def gather(self, value: T) -> dict[str, T]:
-        """Return the values of all hosts. The first host receives them and sends all of them to each host."""
-        if not self.resources.is_first:
-            first = self._connections[self.resources.first_host]
-            first.send(self._codec.encode(value))
-            gathered: dict[str, T] = self._codec.decode(first.receive_one())
-            return gathered
-        received = {host: self._codec.decode(peer.receive_one()) for host, peer in self._connections.items()}
-        values = {self.resources.current_host: value, **received}
-        content = self._codec.encode(values)
-        for peer in self._connections.values():
-            peer.send(content)
-        return values
-
-
-def run(resources: ResourceConfig, work: Callable[[Cluster], None], types: tuple[type, ...]) -> None:
-    """Run `work` on this host when all hosts have joined. All hosts end with the same verdict; see `run_on_hosts`."""
-    error: BaseException | None = None
-    ending = Ending(resources.current_host)
-    others = resources.hosts[1:] if resources.is_first else resources.hosts[:1]
-    with Watch(resources, Network.read(), [CHANNEL]) as watch:
-        try:
-            watch.join(heartbeat.JOIN_SECONDS, lambda: True)
-            if watch.verdict is None:
-                connections = {host: watch.connections[CHANNEL, host] for host in others}
-                with _step_in_thread(watch):
-                    work(Cluster(resources, connections, Codec(types)))
-        except _JobEnded:
-            pass
-        except BaseException as exception:
-            error, ending = exception, _make_ending(resources.current_host, exception)
+def run(resources: ResourceConfig, control: Callable[[Hosts], None]) -> None:
+    """Run this host's part of the job when all hosts have joined; see `run_on_hosts`."""
+    find_certificate(Layout.from_environment())  # before this host waits for the other hosts
+    with atomic_group() as register, Watch(resources, Network.read()) as watch:
+        error = _run_host(resources, control, register, watch)
+        ending = _make_ending(resources.current_host, error)
         verdict = watch.end(ending)
-    if error is not None and verdict == ending and ending.certainty == Certainty.CERTAIN:
-        raise error  # unlike a new error, this one has the traceback
-    verdict.raise_error()
+        if error is not None and verdict == ending and ending.certainty == Certainty.CERTAIN:
+            raise error  # unlike a new error, this one has the traceback
+        verdict.raise_error()
+
+
+def _run_host(
+    resources: ResourceConfig, control: Callable[[Hosts], None], register: Register, watch: Watch
+) -> BaseException | None:
+    """Run this host's part until it is complete, or another host ends the job. Return the error if this part failed."""
+    try:
+        watch.join(heartbeat.JOIN_SECONDS, lambda: True)
+        if watch.verdict is None:
+            with _step_in_thread(watch):
+                dask_hosts.run(resources, control, register)
+    except _JobEnded:
+        pass
+    except BaseException as error:
+        return error
+    return None
 
 
 class _JobEnded(BaseException):
@@ -104,7 +83,9 @@ def _step_in_thread(watch: Watch) -> Iterator[None]:
         signal.signal(INTERRUPT_SIGNAL, previous_handler)
 
 
-def _make_ending(host: str, error: BaseException) -> Ending:
+def _make_ending(host: str, error: BaseException | None) -> Ending:
+    if error is None:
+        return Ending(host)
     if isinstance(error, JobError):
         return Ending(host, error.exit_code, str(error))
     if isinstance(error, Stopped):

@@ -6,6 +6,7 @@ The functions that start servers need the package `distributed`, and import it o
 """
 
 import asyncio
+import gc
 import os
 import signal
 import socket
@@ -125,9 +126,7 @@ async def serve_scheduler(settings: ClusterSettings, announce: Callable[[str], N
     from distributed import Scheduler
 
     host, port = settings.scheduler_address
-    async with Scheduler(
-        host=host, port=port, security=_make_security(settings), dashboard_address=f"{LOOPBACK}:0", **_options(settings)
-    ) as scheduler:
+    async with Scheduler(host=host, port=port, **make_options(settings)) as scheduler:
         is_stopping = asyncio.Event()
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, is_stopping.set)
         announce(scheduler.address)
@@ -149,9 +148,7 @@ async def serve_worker(settings: ClusterSettings, scheduler_url: str, number: in
         nthreads=1,
         name=f"{settings.resources.current_host}/{number}/{count}",
         host=settings.host_address,
-        security=_make_security(settings),
-        dashboard_address=f"{LOOPBACK}:0",
-        **_options(settings),
+        **make_options(settings),
     )
     while worker.status in (Status.running, Status.paused):
         await asyncio.sleep(STATUS_SECONDS)
@@ -161,8 +158,27 @@ async def serve_worker(settings: ClusterSettings, scheduler_url: str, number: in
         os._exit(EXIT_OK)
 
 
-def _options(settings: ClusterSettings) -> Mapping[str, Any]:
-    return {"protocol": settings.protocol, "dashboard": False}
+def import_dask(variables: Mapping[str, str]) -> None:
+    """Import Dask with the project's settings, and with these variables unless the user sets them."""
+    for name, value in variables.items():
+        os.environ.setdefault(name, value)
+    gc.disable()  # garbage collection would take a tenth of the import's time
+    import dask
+    import distributed  # noqa: F401  for the functions of this module and its callers
+
+    gc.freeze()  # otherwise, each fork would copy the memory of all modules at its first collection
+    gc.enable()
+    dask.config.set(SETTINGS)
+
+
+def make_options(settings: ClusterSettings) -> Mapping[str, Any]:
+    """Return the options that a scheduler and a worker have in common."""
+    return {
+        "protocol": settings.protocol,
+        "security": _make_security(settings),
+        "dashboard": False,
+        "dashboard_address": f"{LOOPBACK}:0",
+    }
 
 
 def _make_security(settings: ClusterSettings) -> "Security | None":

@@ -6,7 +6,6 @@ workers, and tasks that need too much memory would end all workers, one after th
 """
 
 import asyncio
-import gc
 import multiprocessing
 import os
 import signal
@@ -19,7 +18,7 @@ from typing import Any
 
 from microjobs import worker
 from microjobs.contract import Layout, read_processing_resource_config
-from microjobs.dask_cluster import SETTINGS, ClusterSettings, serve_scheduler, serve_worker
+from microjobs.dask_cluster import ClusterSettings, import_dask, serve_scheduler, serve_worker
 from microjobs.errors import EXIT_BUG, EXIT_OK, EXIT_PLATFORM, EXIT_USER, code_and_reason
 from microjobs.interpreter import read_user_paths
 from microjobs.network import Network
@@ -208,15 +207,9 @@ def _run_first(
 
 def _import_dask() -> int:
     """Import Dask with the servers' settings, and return the number of cores."""
-    for name, value in SERVER_VARIABLES.items():
-        os.environ.setdefault(name, value)
-    gc.disable()  # garbage collection would take a tenth of the import's time
+    import_dask(SERVER_VARIABLES)  # the servers are forks of this process
     import dask.system
-    import distributed  # noqa: F401  the servers are forks of this process
 
-    gc.freeze()  # otherwise, each fork would copy the memory of all modules at its first collection
-    gc.enable()
-    dask.config.set(SETTINGS)
     return int(dask.system.CPU_COUNT)
 
 

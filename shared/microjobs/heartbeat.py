@@ -39,22 +39,16 @@ logger = logging.getLogger("microjobs")
 class Watch:
     """The heartbeat of one host. `step` sends and receives messages; `verdict` is None until the job has ended.
 
-    Args:
-        channels: names of further connections that each host opens to the first host.
-
     Raises:
         UserError: the job's secret is too short.
     """
 
-    def __init__(self, resources: ResourceConfig, network: Network, channels: Sequence[str] = ()) -> None:
+    def __init__(self, resources: ResourceConfig, network: Network) -> None:
         self.verdict: Ending | None = None
         self.stop_signal: int | None = None
         """The first stop signal that a host received."""
-        self.connections: dict[tuple[str, str], Connection] = {}
-        """The connections of the other channels, by channel and name of the peer. Their sockets are blocking."""
         self._resources = resources
         self._network = network
-        self._channels = channels
         self._secret = read_job_secret(Layout.from_environment())
         self._selector = selectors.DefaultSelector()
         self._heartbeats: dict[str, _JsonConnection] = {}
@@ -69,8 +63,6 @@ class Watch:
     def __exit__(self, *_: object) -> None:
         self._close_heartbeats()
         self._selector.close()
-        for connection in self.connections.values():
-            connection.close()
 
     def join(self, seconds: float, is_waiting: Callable[[], bool]) -> None:
         """Wait until all hosts have joined, `verdict` is set, or `is_waiting` returns False.
@@ -82,7 +74,7 @@ class Watch:
             return
         if self._resources.is_first:
             port = self._network.port(self._resources.first_host, WATCH_PORT)
-            claims = [Claim(name, host) for host in self._resources.hosts[1:] for name in (WATCH, *self._channels)]
+            claims = [Claim(WATCH, host) for host in self._resources.hosts[1:]]
             with (
                 self._network.listen(port) as listener,
                 contextlib.closing(Door(listener, self._secret, claims)) as door,
@@ -156,11 +148,7 @@ class Watch:
             if time.monotonic() > deadline:
                 self._fail(missing[0], self._describe_missing(missing, seconds, door.refused))
             for claim, connection in door.admit(0.1):
-                if claim.channel == WATCH:
-                    self._add_heartbeat(claim.host, connection)
-                else:
-                    connection.set_blocking(True)
-                    self.connections[claim.channel, claim.host] = connection
+                self._add_heartbeat(claim.host, connection)
             self.step(0)
         if not self._missing_hosts():
             self._is_complete = True
@@ -184,27 +172,23 @@ class Watch:
         return [host for host in self._resources.hosts if host not in present]
 
     def _connect_to_first(self, seconds: float, is_waiting: Callable[[], bool]) -> None:
-        """Open all connections to the first host, the heartbeat last.
+        """Connect to the first host.
 
         The first host may start later, and its name may not resolve yet. Therefore, failed calls are repeated.
         """
         first, deadline = self._resources.first_host, time.monotonic() + seconds
-        channels = [*self._channels, WATCH]
-        while channels and is_waiting():
+        claim = Claim(WATCH, self._resources.current_host)
+        while is_waiting():
             address = self._network.resolve(first), self._network.port(first, WATCH_PORT)
             try:
-                connection = peers.call(address, self._secret, Claim(channels[0], self._resources.current_host))
+                self._add_heartbeat(first, peers.call(address, self._secret, claim))
+                return
             except OSError as error:
                 if time.monotonic() > deadline:
                     raise PlatformError(
                         f"host {first}, the first of the job, did not answer within {seconds:g} s: {_explain(error)}"
                     ) from error
                 time.sleep(0.05)
-                continue
-            if (channel := channels.pop(0)) == WATCH:
-                self._add_heartbeat(first, connection)
-            else:
-                self.connections[channel, first] = connection
 
     # --- messages ---
 

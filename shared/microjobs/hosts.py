@@ -1,41 +1,55 @@
-"""Interface between the hosts of a processing job. All hosts run the same code and exchange values."""
+"""Interface between the first host of a processing job, which controls the job, and all hosts, which do the work."""
 
-from collections.abc import Callable
-from typing import Protocol, TypeVar
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Protocol, TypeVar, TypeVarTuple
 
 from microjobs.contract import ResourceConfig
+from microjobs.files import atomic_group
 
 T = TypeVar("T")
+Arguments = TypeVarTuple("Arguments")
+
+Register = Callable[[Path], None]
+"""Registers a file that a host has written. If the job fails on any host, registered files are removed."""
 
 
 class Hosts(Protocol):
-    """The hosts of the job, from the point of view of one host."""
+    """The hosts of the job. Functions, arguments and results are pickled, so functions must be in a module."""
 
     resources: ResourceConfig
 
-    def gather(self, value: T) -> dict[str, T]:
-        """Return the values of all hosts, by host name. All hosts must call this function the same number of times.
+    def call(self, function: Callable[[*Arguments], T], arguments: Mapping[str, tuple[*Arguments]]) -> dict[str, T]:
+        """Call the function on each of these hosts with the host's arguments. Return the results in the same order.
 
-        Raises:
-            PlatformError: a host was lost.
+        The calls run at the same time. Each call may use all cores of its host. If a call fails, the job ends on all
+        hosts with the error of that host.
         """
+
+    def write(
+        self, function: Callable[[Register, *Arguments], T], arguments: Mapping[str, tuple[*Arguments]]
+    ) -> dict[str, T]:
+        """Like `call`, for functions that write files: their first argument registers a file."""
 
 
 class OneHost:
     """The only host of a job."""
 
-    def __init__(self, resources: ResourceConfig) -> None:
+    def __init__(self, resources: ResourceConfig, register: Register) -> None:
         self.resources = resources
+        self._register = register
 
-    def gather(self, value: T) -> dict[str, T]:
-        return {self.resources.current_host: value}
+    def call(self, function: Callable[[*Arguments], T], arguments: Mapping[str, tuple[*Arguments]]) -> dict[str, T]:
+        return {host: function(*values) for host, values in arguments.items()}
+
+    def write(
+        self, function: Callable[[Register, *Arguments], T], arguments: Mapping[str, tuple[*Arguments]]
+    ) -> dict[str, T]:
+        return {host: function(self._register, *values) for host, values in arguments.items()}
 
 
-def run_on_hosts(resources: ResourceConfig, work: Callable[[Hosts], None], types: tuple[type, ...]) -> None:
-    """Run `work` on this host, while the other hosts run it too.
-
-    Args:
-        types: the dataclasses that the exchanged values may contain.
+def run_on_hosts(resources: ResourceConfig, control: Callable[[Hosts], None]) -> None:
+    """Run `control` on the first host. The other hosts run the calls that `control` makes, until it ends.
 
     Raises:
         JobError: the reason why the job failed, the same on every host. It is a `PlatformError` if a host is missing or
@@ -43,8 +57,9 @@ def run_on_hosts(resources: ResourceConfig, work: Callable[[Hosts], None], types
         Stopped: a host received a stop signal.
     """
     if len(resources.hosts) == 1:
-        work(OneHost(resources))
+        with atomic_group() as register:
+            control(OneHost(resources, register))
         return
-    from microjobs import cluster  # takes a tenth of the start time, so a single host does not import it
+    from microjobs import cluster  # needs Dask, which takes a second to import
 
-    cluster.run(resources, work, types)
+    cluster.run(resources, control)

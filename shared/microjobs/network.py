@@ -16,7 +16,7 @@ HOST_ADDRESSES = "MICROJOBS_HOST_ADDRESSES"
 HOST_PORTS = "MICROJOBS_HOST_PORTS"
 
 WATCH_PORT = 8787
-"""The first host's port for the heartbeat and for values that the hosts exchange."""
+"""The first host's port for the heartbeat."""
 TORCH_PORT = 7777
 """The first host's port for PyTorch, as in AWS's own images."""
 TENSORFLOW_PORT = 8890

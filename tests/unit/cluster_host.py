@@ -1,6 +1,5 @@
 """Program of one host of a processing job, and the functions that the tests call on all hosts."""
 
-import gc
 import json
 import os
 import signal
@@ -10,25 +9,23 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-from microjobs import cluster, heartbeat
+from microjobs import dask_hosts, heartbeat
 from microjobs.contract import ResourceConfig
 from microjobs.errors import JobError, Stopped, UserError
 from microjobs.files import atomic_group, atomic_write
 from microjobs.hosts import Hosts, run_on_hosts
-from microjobs.peers import Connection
 
 PROGRAM = ("-c", f"from {__name__} import main; main()")
 
 
-def work(hosts: Hosts) -> None:
-    """Call the function of the settings with the arguments of this host, if any. The first host prints all results."""
-    settings, host = json.loads(sys.argv[1]), hosts.resources.current_host
-    arguments = settings["arguments"]
-    results = hosts.gather(globals()[settings["call"]](*arguments[host]) if host in arguments else None)
+def control(hosts: Hosts) -> None:
+    """Call the function of the settings on the hosts that have arguments, and print all results."""
+    settings = json.loads(sys.argv[1])
+    arguments = {host: tuple(values) for host, values in settings["arguments"].items()}
+    results = hosts.call(globals()[settings["call"]], arguments)
     if "then" in settings:  # a second call, with the results of the first one
-        results = hosts.gather(globals()[settings["then"]](*(results[host] or ())))
-    if hosts.resources.is_first:
-        print("results", json.dumps({name: results[name] for name in arguments}, sort_keys=True), flush=True)
+        results = hosts.call(globals()[settings["then"]], results)
+    print("results", json.dumps(results, sort_keys=True), flush=True)
 
 
 def repeat(text: str, times: int) -> tuple[str, int]:
@@ -81,11 +78,11 @@ def fill_the_disk(fails: bool) -> None:
 
 
 def drop_the_call() -> None:
-    """Close the connection that carries values before the heartbeat's connection, as can happen when a host ends."""
-    connections = [value for value in gc.get_objects() if isinstance(value, Connection)]
-    for connection in connections:
-        if os.get_blocking(connection.fileno()):
-            connection.close()
+    """Close the connection to Dask before the heartbeat's connection, as can happen when a host ends."""
+    from distributed import Worker  # a host must import Dask with its own settings
+
+    for worker in Worker._instances:
+        worker.batched_stream.comm.abort()
     time.sleep(0.3)
     os._exit(9)
 
@@ -97,10 +94,10 @@ def stop(number: int, _frame: FrameType | None) -> NoReturn:
 def main() -> None:
     settings = json.loads(sys.argv[1])
     for name, value in settings["limits"].items():
-        setattr(cluster if hasattr(cluster, name) else heartbeat, name, value)
+        setattr(dask_hosts if hasattr(dask_hosts, name) else heartbeat, name, value)
     signal.signal(signal.SIGTERM, stop)
     try:
-        run_on_hosts(ResourceConfig(settings["host"], tuple(settings["hosts"])), work, ())
+        run_on_hosts(ResourceConfig(settings["host"], tuple(settings["hosts"])), control)
     except JobError as error:
         print(type(error).__name__, error, flush=True)
         sys.exit(error.exit_code)

@@ -1,8 +1,10 @@
 """Runs the hosts of a job as processes with different loopback addresses."""
 
 import contextlib
+import dataclasses
 import json
 import os
+import re
 import secrets
 import signal
 import socket
@@ -15,13 +17,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from microjobs import peers
-from microjobs.contract import BASE_DIR, Layout, ResourceConfig, write_job_secret
+from microjobs.contract import BASE_DIR, Layout, ResourceConfig, write_job_certificate, write_job_secret
 from microjobs.heartbeat import WATCH
 from microjobs.network import WATCH_PORT, Network
 from microjobs.peers import Claim, Connection
 from microjobs.processes import children_of
+from microjobs_orchestrator.local.certificates import make_certificate
 from microjobs_orchestrator.local.runtimes.process.addresses import reserve
-from tests.conftest import REPOSITORY
+from tests.conftest import CONTAINERS, REPOSITORY
 
 HOST = """
 import json, logging, sys
@@ -174,6 +177,30 @@ def make_hosts(count: int = 3, program: Sequence[str] = ("-c", HOST)) -> Iterato
     names = [f"algo-{number}" for number in range(1, count + 1)]
     with tempfile.TemporaryDirectory() as folder, contextlib.closing(Hosts(names, program, Path(folder))) as hosts:
         yield hosts
+
+
+def run_on_all_hosts(job: str, hosts: Mapping[str, Layout]) -> None:
+    """Run an image's processing job on these hosts, with a secret and a certificate, and check that it succeeds."""
+    secret, certificate = secrets.token_hex(32), make_certificate("test")
+    with reserve(list(hosts)) as (network, _):
+        processes = []
+        for name, layout in hosts.items():
+            write_job_secret(layout, secret)
+            write_job_certificate(layout, *certificate)
+            environment = {
+                **os.environ,
+                **dataclasses.replace(network, address=network.resolve(name)).variables(),
+                "MICROJOBS_JOB": str(CONTAINERS / job),
+                "PYTHONPATH": str(REPOSITORY / "shared"),
+                BASE_DIR: str(layout.root),
+            }
+            command = [sys.executable, "-m", "microjobs"]
+            processes.append(
+                subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+            )
+        logs = [process.communicate(timeout=120)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0] * len(hosts), logs
+    assert not [line for log in logs for line in log.splitlines() if re.search("WARN|ERROR|Traceback", line)], logs
 
 
 def resources(host: str, count: int) -> ResourceConfig:

@@ -1,6 +1,5 @@
 """Batch scoring: predictions and their error, on one host, or on several that have parts of the data."""
 
-import dataclasses
 import json
 import os
 import subprocess
@@ -21,9 +20,9 @@ from microjobs.contract import Layout, ResourceConfig, read_failure, write_proce
 from microjobs.predictor import Predictor
 from microjobs.scaler import Scaler
 from microjobs_batch_score import scoring
-from microjobs_orchestrator.local.runtimes.process.addresses import reserve
 from tests.bundles import linear_bundle
 from tests.conftest import CONTAINERS, REPOSITORY
+from tests.unit.hosts import run_on_all_hosts
 
 Arrays = Mapping[str, NDArray[Any]]
 WEIGHTS = [1.0, -2.0, 0.5]
@@ -50,20 +49,15 @@ def make_arrays(rows: int = 40_000) -> dict[str, NDArray[np.float64]]:
     return {"x_test": x, "y_test": x @ WEIGHTS + 3.0 + random.normal(0, 2, rows)}
 
 
-def start_job(layout: Layout, *arguments: str, **variables: str) -> subprocess.Popen[str]:
+def run_job(layout: Layout, *arguments: str, expect: int = 0) -> Path:
     environment = {
         **os.environ,
-        **variables,
         "MICROJOBS_JOB": str(CONTAINERS / "batch-score"),
         "PYTHONPATH": str(REPOSITORY / "shared"),
         "SAGEMAKER_BASE_DIR": str(layout.root),
     }
     command = [sys.executable, "-m", "microjobs", *arguments]
-    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-
-
-def run_job(layout: Layout, *arguments: str, expect: int = 0) -> Path:
-    process = start_job(layout, *arguments)
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     log, _ = process.communicate(timeout=120)
     assert process.returncode == expect, log
     return layout.processing("batch")
@@ -215,27 +209,28 @@ def hosts(tmp_path: Path) -> dict[str, Layout]:
     return layouts
 
 
-def run_on_all_hosts(hosts: Mapping[str, Layout]) -> list[int]:
-    with reserve(list(hosts)) as (network, _):
-        variables = {name: dataclasses.replace(network, address=network.resolve(name)).variables() for name in hosts}
-        processes = [start_job(layout, **variables[name]) for name, layout in hosts.items()]
-        for process in processes:
-            process.communicate(timeout=120)
-    return [process.returncode for process in processes]
+def split_in_two(arrays: Arrays) -> dict[str, NDArray[Any]]:
+    return {
+        f"{name}-{number:05}-of-00002": part
+        for name, array in arrays.items()
+        for number, part in enumerate(np.array_split(array, 2))
+    }
 
 
 @pytest.mark.parametrize("crossed", [False, True], ids=["targets-on-the-same-host", "targets-on-the-other-host"])
-def test_two_hosts_with_shards_write_one_report(crossed: bool, hosts: dict[str, Layout]) -> None:
+def test_two_hosts_with_shards_write_one_report(crossed: bool, hosts: dict[str, Layout], layout: Layout) -> None:
     data = make_arrays(1000)
     first, second = hosts.values()
     for number, (features, targets) in enumerate([(first, second), (second, first)]):
         half = slice(number * 500, number * 500 + 500)
         write_input(features, {f"x_test-{number:05}-of-00002": data["x_test"][half]})
         write_input(targets if crossed else features, {f"y_test-{number:05}-of-00002": data["y_test"][half]})
-    assert run_on_all_hosts(hosts) == [0, 0]
+    run_on_all_hosts("batch-score", hosts)
     report = json.loads((first.processing("batch") / "report.json").read_text())
     assert report["rows"] == 1000
-    assert report["mse"] == pytest.approx(expected_mse(data), rel=1e-5)
+    write_input(layout, split_in_two(data))
+    one_host = json.loads((run_job(layout) / "report.json").read_text())
+    assert report == pytest.approx(one_host, rel=1e-12)
     written = [path.name for layout in hosts.values() for path in layout.processing("batch").iterdir()]
     assert sorted(name for name in written if name.endswith(".npy")) == [
         "predictions-00000-of-00002.npy",
@@ -248,6 +243,6 @@ def test_replicated_data_is_scored_once(hosts: dict[str, Layout]) -> None:
     data = make_arrays(1000)
     for layout in hosts.values():
         write_input(layout, data)
-    assert run_on_all_hosts(hosts) == [0, 0]
+    run_on_all_hosts("batch-score", hosts)
     written = [path.name for layout in hosts.values() for path in layout.processing("batch").iterdir()]
     assert written.count("predictions.npy") == 1

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from microjobs.contract import Layout, ResourceConfig
 from microjobs.errors import UserError
-from microjobs.hosts import OneHost
+from microjobs.hosts import run_on_hosts
 from microjobs_preprocess import standardise
 
 FILE_NAMES = ("x_train.npy", "y_train.npy", "x_test.npy", "y_test.npy")
@@ -129,7 +129,8 @@ def run_job(layout: Layout, missing: Literal["mean"] | None) -> bool:
     source, train, test = (layout.format_local_path(layout.processing(name)) for name in ("input", "train", "test"))
     reason = None
     try:
-        standardise.standardise(standardise.Task(source, train, test, missing), OneHost(ResourceConfig()))
+        task = standardise.Task(source, train, test, missing)
+        run_on_hosts(ResourceConfig(), lambda hosts: standardise.standardise(task, hosts))
     except UserError as error:
         reason = str(error)
     written = sorted(path.name for path in layout.root.glob("processing/t*/*"))

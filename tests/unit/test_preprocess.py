@@ -13,10 +13,11 @@ import pytest
 from numpy.typing import NDArray
 
 from microjobs.arrays import FILE_NAME
-from microjobs.contract import Layout, read_failure
+from microjobs.contract import Layout, ResourceConfig, read_failure, write_processing_resource_config
 from microjobs.scaler import Scaler, read_scaler
 from microjobs_preprocess import datasets
 from tests.conftest import CONTAINERS, REPOSITORY
+from tests.unit.hosts import run_on_all_hosts
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -118,6 +119,38 @@ def test_shards_keep_their_names_and_share_one_scaler(layout: Layout) -> None:
     expected = standard_scaler().fit_transform(whole["x_train"])
     actual = np.concatenate([load_output(layout, f"x_train-{number:05}-of-00003.npy") for number in range(3)])
     np.testing.assert_allclose(actual, expected, rtol=1e-9, atol=1e-12)
+
+
+def test_one_host_does_not_import_dask(layout: Layout) -> None:
+    ended = preprocess(layout, arrays=make_arrays(100), command_prefix=["env", "PYTHONPROFILEIMPORTTIME=1"])
+    assert "microjobs.hosts" in ended.stderr
+    assert "distributed" not in ended.stderr
+
+
+def test_two_hosts_give_the_results_of_one_host(layout: Layout, tmp_path: Path) -> None:
+    """The first host has one shard, and the second host has two. The last feature is much smaller than the first."""
+    whole = make_arrays()
+    shards = {
+        f"{name}-{number:05}-of-00003": part
+        for name in ("x_train", "y_train", "x_test")
+        for number, part in enumerate(np.array_split(whole[name], 3))
+    }
+    hosts = {name: Layout(tmp_path / name) for name in ("algo-1", "algo-2")}
+    for name, host in hosts.items():
+        host.processing("input").mkdir(parents=True)
+        write_processing_resource_config(host, ResourceConfig(name, tuple(hosts)))
+    for name, array in shards.items():
+        np.save(hosts["algo-1" if "-00001-" in name else "algo-2"].processing("input") / f"{name}.npy", array)
+    run_on_all_hosts("preprocess", hosts)
+    assert preprocess(layout, arrays=shards).returncode == 0
+    written = [path for host in hosts.values() for path in host.root.glob("processing/t*/*")]
+    assert sorted(path.name for path in written) == sorted([*(f"{name}.npy" for name in shards), "scaler.json"])
+    for path in written:
+        expected = layout.root / path.relative_to(path.parents[2])
+        if path.suffix == ".npy":
+            np.testing.assert_allclose(np.load(path), np.load(expected), rtol=1e-12, atol=1e-12)
+        else:
+            assert path.read_text() == expected.read_text()
 
 
 def arrays_with_value(name: str, row: int, value: float) -> Arrays:

@@ -14,8 +14,7 @@ from microjobs.arguments import Parser
 from microjobs.arrays import Floats, open_array
 from microjobs.bundle import RAW, SERVING_DEFAULT, open_model_folder, read_bundle
 from microjobs.contract import Layout, read_processing_resource_config
-from microjobs.files import atomic_group
-from microjobs.hosts import Hosts, run_on_hosts
+from microjobs.hosts import Hosts, Register, run_on_hosts
 from microjobs.predictor import Predictor
 
 from . import scoring
@@ -42,30 +41,33 @@ def process(arguments: list[str]) -> None:
     )
     task = Task(**vars(parser.parse_args(arguments)))
     resources = read_processing_resource_config(Layout.from_environment())
-    run_on_hosts(resources, lambda hosts: score(task, hosts), (inventory.Entry, scoring.Score))
+    run_on_hosts(resources, lambda hosts: score(task, hosts))
 
 
 def score(task: Task, hosts: Hosts) -> None:
-    """List the files of all hosts, exchange the targets that other hosts need, score, and write the report.
+    """List the files of all hosts, send the targets that other hosts need, score, and write the report.
 
     Raises:
         UserError: the model or the arrays are invalid; no report was written.
         PlatformError: a host was lost.
     """
-    surveys, host = hosts.gather(survey(task)), hosts.resources.current_host
+    surveys = hosts.call(survey, dict.fromkeys(hosts.resources.hosts, (task,)))
     files = inventory.merge(surveys)
     inventory.require_rows(files, "test")
     inventory.check_files_match(files)
     features = {name: [entry for entry in entries if entry.is_features] for name, entries in surveys.items()}
     work = inventory.assign(features)
-    own_targets = load_targets_to_send(task, find_remote_targets(surveys, work).get(host, []))
-    remote_targets = {name: targets for part in hosts.gather(own_targets).values() for name, targets in part.items()}
-    parts = hosts.gather(score_files(task, work[host], remote_targets))
-    if hosts.resources.is_first:
-        scores = {name: score for part in parts.values() for name, score in part.items()}
-        total = scoring.Score.sum(scores[name] for name in sorted(scores))
-        with_targets = any(not entry.is_features for entry in files.values())
-        scoring.write_report(task.resolve(task.batch), total, with_targets=with_targets)
+    sent = hosts.call(
+        load_targets_to_send, {host: (task, names) for host, names in find_remote_targets(surveys, work).items()}
+    )
+    remote_targets = {name: targets for part in sent.values() for name, targets in part.items()}
+    parts = hosts.write(
+        score_files, {host: (task, names, select_targets(remote_targets, names)) for host, names in work.items()}
+    )
+    scores = {name: score for part in parts.values() for name, score in part.items()}
+    total = scoring.Score.sum(scores[name] for name in sorted(scores))
+    with_targets = any(not entry.is_features for entry in files.values())
+    scoring.write_report(task.resolve(task.batch), total, with_targets=with_targets)
 
 
 def survey(task: Task) -> list[inventory.Entry]:
@@ -88,16 +90,24 @@ def find_remote_targets(
     return needed
 
 
+def select_targets(targets: Mapping[str, Floats], features: Sequence[str]) -> dict[str, Floats]:
+    """Return those targets that belong to these feature files."""
+    names = ["y" + name[1:] for name in features]
+    return {name: targets[name] for name in names if name in targets}
+
+
 def load_targets_to_send(task: Task, names: list[str]) -> dict[str, Floats]:
     return {name: scoring.load_targets(task.resolve(task.test) / name) for name in names}
 
 
-def score_files(task: Task, names: list[str], remote_targets: Mapping[str, Floats]) -> dict[str, scoring.Score]:
-    """Score this host's feature files. If one fails, no predictions are written."""
+def score_files(
+    register: Register, task: Task, names: list[str], remote_targets: Mapping[str, Floats]
+) -> dict[str, scoring.Score]:
+    """Score this host's feature files. If one fails on any host, no predictions are written."""
     if not names:
         return {}
     scores = {}
-    with open_model_folder(task.resolve(task.model)) as model, atomic_group() as register:
+    with open_model_folder(task.resolve(task.model)) as model:
         predictor = Predictor(read_bundle(model))
         for name in names:
             features = open_array(task.resolve(task.test) / name)

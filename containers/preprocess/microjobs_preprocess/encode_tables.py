@@ -1,12 +1,12 @@
 """Turns tables with named columns into features, fitted to the training rows of all hosts.
 
-Each host runs these rounds: list files (headers), measure (first pass over the rows), search medians (only for columns
-that need them), encode (last pass). Nothing is written before all input has been checked. Hosts exchange only headers,
-statistics and histograms.
+The first host calls functions on all hosts: list files (headers), measure (first pass over the rows), search medians
+(only for columns that need them), encode (last pass). Nothing is written before all input has been checked. Only
+headers, statistics, histograms and the fitted columns travel between hosts.
 """
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import reduce
@@ -23,13 +23,11 @@ from microjobs.column_features import MISSING_CODE, UNKNOWN_CODE, BadCellError, 
 from microjobs.columns import FILE_NAME, CategoricalColumn, FittedColumns, write_columns
 from microjobs.contract import Layout
 from microjobs.errors import UserError
-from microjobs.files import atomic_group
-from microjobs.hosts import Hosts
+from microjobs.hosts import Hosts, Register
 
 from . import medians
 from .column_settings import MEDIAN, TableSettings, parse_settings
 from .fit_columns import fit_columns
-from .moments import Moments
 from .pipelining import map_ahead
 from .table_statistics import TableStatistics, cell_error, measure_table
 from .table_writers import NPY, Write, output_paths, write_arrays, write_table
@@ -74,38 +72,37 @@ class Survey:
     tables: list[Table]
 
 
-EXCHANGED_TYPES = (Survey, Table, TableStatistics, Moments)
-"""Dataclasses in the values that the hosts exchange."""
-
-
 def encode_tables(task: TableTask, hosts: Hosts) -> None:
-    """Run all rounds; write fitted-columns.json to the training folder of the first host.
+    """Call all functions on the hosts; the first host writes fitted-columns.json to its training folder.
 
     Raises:
         UserError: the input is invalid; nothing was written.
         PlatformError: a host was lost.
     """
-    surveys = hosts.gather(survey_host(task))
+    surveys = hosts.call(survey_host, dict.fromkeys(hosts.resources.hosts, (task,)))
     settings = merge_settings(task, surveys)
     tables = {host: survey.tables for host, survey in surveys.items()}
     files = inventory.merge(tables)
     check_tables(list(files.values()), settings, task.columns)
-    job = HostJob(task, settings, [files[name] for name in inventory.assign(tables)[hosts.resources.current_host]])
-    measured = hosts.gather(job.measure())
+    jobs = {
+        host: HostJob(task, settings, [files[name] for name in names])
+        for host, names in inventory.assign(tables).items()
+    }
+    measured = hosts.call(HostJob.measure, {host: (job,) for host, job in jobs.items()})
     # In the order of names, so that the results do not depend on which host has which file.
     statistics = dict(sorted((name, part) for parts in measured.values() for name, part in parts.items()))
     total = sum_training_rows(settings, statistics)
-    fitted = fit_columns(settings, total, search_medians(job, total, hosts))
-    job.check_categories(fitted, statistics)
-    hosts.gather(None)  # if the data of another host are invalid, this host writes nothing
-    with atomic_group() as register:
-        if hosts.resources.is_first:  # the columns first: features without them could not be interpreted
-            write_columns(task.resolve(task.train), fitted)
-            register(task.resolve(task.train) / FILE_NAME)
-        job.encode(fitted, statistics, register)
-        hosts.gather(None)  # if another host fails, this host removes its files
-    if hosts.resources.is_first:
-        logger.info("made %d features with the statistics of %d training rows", len(fitted.features), total.rows)
+    fitted = fit_columns(settings, total, search_medians(jobs, settings, total, hosts))
+    hosts.call(HostJob.check_categories, {host: (job, fitted, measured[host]) for host, job in jobs.items()})
+    # The columns first: features without them could not be interpreted.
+    hosts.write(write_columns_file, {hosts.resources.first_host: (task, fitted)})
+    hosts.write(encode_host, {host: (job, fitted, measured[host]) for host, job in jobs.items()})
+    logger.info("made %d features with the statistics of %d training rows", len(fitted.features), total.rows)
+
+
+def write_columns_file(register: Register, task: TableTask, fitted: FittedColumns) -> None:
+    write_columns(task.resolve(task.train), fitted)
+    register(task.resolve(task.train) / FILE_NAME)
 
 
 def survey_host(task: TableTask) -> Survey:
@@ -143,16 +140,18 @@ def sum_training_rows(settings: TableSettings, statistics: Mapping[str, TableSta
     return total
 
 
-def search_medians(job: "HostJob", total: TableStatistics, hosts: Hosts) -> dict[str, float]:
+def search_medians(
+    jobs: Mapping[str, "HostJob"], settings: TableSettings, total: TableStatistics, hosts: Hosts
+) -> dict[str, float]:
     """Return the medians of the columns whose missing values become the median, by name."""
     counts = {
         column.name: int(count)
-        for column, count in zip(job.settings.numeric, total.moments.count, strict=True)
+        for column, count in zip(settings.numeric, total.moments.count, strict=True)
         if column.missing == MEDIAN and count
     }
     searches = medians.start_searches(counts)
     for round_ in range(medians.ROUNDS if counts else 0):
-        parts = hosts.gather(job.count_digits(searches, round_))
+        parts = hosts.call(HostJob.count_digits, {host: (job, searches, round_) for host, job in jobs.items()})
         searches = medians.narrow_searches(searches, parts.values())
     return medians.finish_searches(searches)
 
@@ -209,9 +208,7 @@ class HostJob:
             except BadCellError as error:
                 raise _category_error(path, start, block, error) from error
 
-    def encode(
-        self, fitted: FittedColumns, statistics: Mapping[str, TableStatistics], register: Callable[[Path], None]
-    ) -> None:
+    def encode(self, fitted: FittedColumns, statistics: Mapping[str, TableStatistics], register: Register) -> None:
         """Write the features of all tables, and call `register` with each file."""
         for table in self.tables:
             types = self._present_types(table)
@@ -248,6 +245,12 @@ class HostJob:
 
         for features, targets in map_ahead(encode, read_blocks(path, types, max_rows)):
             write(features, targets)
+
+
+def encode_host(
+    register: Register, job: HostJob, fitted: FittedColumns, statistics: Mapping[str, TableStatistics]
+) -> None:
+    job.encode(fitted, statistics, register)
 
 
 def to_values(fitted: FittedColumns, block: Block) -> dict[str, NDArray[np.float64] | NDArray[np.int64]]:

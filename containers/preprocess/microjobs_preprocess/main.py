@@ -13,7 +13,7 @@ from microjobs.contract import Layout, ResourceConfig, read_processing_resource_
 from microjobs.errors import UserError
 from microjobs.hosts import run_on_hosts
 
-from .standardise import EXCHANGED_TYPES, Task, standardise
+from .standardise import Task, standardise
 
 logger = logging.getLogger("microjobs")
 
@@ -61,7 +61,7 @@ def _standardise(arguments: list[str]) -> None:
     if options.format is not None:
         raise UserError(f"--format {options.format} needs --columns: the results of arrays are arrays")
     task = Task(options.input, options.train, options.test, options.allow_missing)
-    run_on_hosts(resources, lambda hosts: standardise(task, hosts), EXCHANGED_TYPES)
+    run_on_hosts(resources, lambda hosts: standardise(task, hosts))
 
 
 def _encode_tables(options: Namespace, resources: ResourceConfig) -> None:
@@ -70,7 +70,7 @@ def _encode_tables(options: Namespace, resources: ResourceConfig) -> None:
     if options.allow_missing is not None:
         raise UserError(f"--allow-missing is for arrays: set `missing` for the columns in {options.columns}")
     task = encode_tables.TableTask(options.input, options.train, options.test, options.columns, options.format or "npy")
-    run_on_hosts(resources, lambda hosts: encode_tables.encode_tables(task, hosts), encode_tables.EXCHANGED_TYPES)
+    run_on_hosts(resources, lambda hosts: encode_tables.encode_tables(task, hosts))
 
 
 def _dataset(arguments: list[str]) -> None:

@@ -1,12 +1,12 @@
 """Standardises features with the mean and scale of the training data of all hosts.
 
-Each host runs three rounds: list files (headers), measure (first pass), transform (second pass). Nothing is written
-before all input has been checked. Hosts exchange only headers and moments.
+The first host calls three functions on all hosts: `survey` lists files (headers), `measure_files` is the first pass
+over the data, and `transform_files` is the second one. Nothing is written before all input has been checked. Only
+headers, moments and the scaler travel between hosts.
 """
 
 import logging
 import shutil
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import reduce
 from pathlib import Path
@@ -16,8 +16,8 @@ import numpy as np
 from microjobs import inventory
 from microjobs.arrays import ArrayFile, fold_rows, map_parts, open_array, refuse_bad_row, write_array
 from microjobs.contract import Layout
-from microjobs.files import atomic_group, atomic_write
-from microjobs.hosts import Hosts
+from microjobs.files import atomic_write
+from microjobs.hosts import Hosts, Register
 from microjobs.scaler import FILE_NAME, Scaler, write_scaler
 
 from .moments import Moments, measure
@@ -51,32 +51,32 @@ def _resolve_folder(folder: str) -> Path:
 
 
 def standardise(task: Task, hosts: Hosts) -> None:
-    """Run the three rounds; write scaler.json to the training folder of the first host.
+    """Call the three functions on the hosts; the first host writes scaler.json to its training folder.
 
     Raises:
         UserError: the input is invalid; nothing was written.
         PlatformError: a host was lost.
     """
-    surveys = hosts.gather(survey(task))
+    surveys = hosts.call(survey, dict.fromkeys(hosts.resources.hosts, (task,)))
     files = inventory.merge(surveys)
     inventory.require_rows(files, "train")
     inventory.check_files_match(files)
-    work, is_first = inventory.assign(surveys), hosts.resources.is_first
-    for host, files_of_host in work.items() if is_first else ():
-        logger.info("%s has %s", host, ", ".join(files_of_host) or "no files")
-    names = work[hosts.resources.current_host]
-    measured = hosts.gather(measure_files(task, names))
+    work = inventory.assign(surveys)
+    for host, names in work.items():
+        logger.info("%s has %s", host, ", ".join(names) or "no files")
+    measured = hosts.call(measure_files, {host: (task, names) for host, names in work.items()})
     # In the order of names, so that the sum does not depend on which host has which file.
     parts = sorted((name, moments) for part in measured.values() for name, moments in part.items())
     scaler = reduce(Moments.merge, [moments for _, moments in parts]).make_scaler()
-    with atomic_group() as register:
-        if is_first:  # the scaler first: arrays without it would look unscaled
-            write_scaler(_resolve_folder(task.train), scaler)
-            register(_resolve_folder(task.train) / FILE_NAME)
-        transform_files(task, names, scaler, register)
-        hosts.gather(None)  # if another host fails, this host removes its files
-    if is_first:
-        logger.info("scaled %d features with the statistics of %d training rows", scaler.features, max(scaler.count))
+    # The scaler first: arrays without it would look unscaled.
+    hosts.write(write_scaler_file, {hosts.resources.first_host: (task, scaler)})
+    hosts.write(transform_files, {host: (task, names, scaler) for host, names in work.items()})
+    logger.info("scaled %d features with the statistics of %d training rows", scaler.features, max(scaler.count))
+
+
+def write_scaler_file(register: Register, task: Task, scaler: Scaler) -> None:
+    write_scaler(_resolve_folder(task.train), scaler)
+    register(_resolve_folder(task.train) / FILE_NAME)
 
 
 def survey(task: Task) -> list[inventory.Entry]:
@@ -109,7 +109,7 @@ def check_targets(array: ArrayFile) -> None:
     map_parts(array, check)
 
 
-def transform_files(task: Task, names: list[str], scaler: Scaler, register: Callable[[Path], None]) -> None:
+def transform_files(register: Register, task: Task, names: list[str], scaler: Scaler) -> None:
     """Write this host's files, and call `register` with each file."""
     for name in names:
         if name.startswith("x_"):
@@ -137,7 +137,3 @@ def transform(array: ArrayFile, output: Path, scaler: Scaler, missing: str | Non
                 writer.write(start, np.nan_to_num(scaled, copy=False) if missing == "mean" else scaled)
 
         map_parts(array, scale_part)
-
-
-EXCHANGED_TYPES = (inventory.Entry, Moments)
-"""Dataclasses in the values that the hosts exchange."""
