@@ -1,0 +1,50 @@
+"""Pipelines that the SDKs' regular classes define. The server checks the generated definitions."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.clients.environments import run_program
+from tests.local.clients import LocalServer
+
+pytestmark = pytest.mark.timeout(600)
+
+JOBS = ["Processing", "Training", "Transform", "Tuning"]
+
+
+def run(client: str, local: LocalServer, folder: Path, script: str) -> dict[str, Any]:
+    lines = run_program(client, local, folder, script, local.address.bucket)
+    return dict(json.loads(lines[-1]))
+
+
+def list_types(steps: list[dict[str, Any]]) -> set[str]:
+    """Return the types of steps, and of the steps that they contain."""
+    types = {step["Type"] for step in steps}
+    for step in steps:
+        for member in ("IfSteps", "ElseSteps", "ForEachBody"):
+            types |= list_types(step["Arguments"].get(member, []))
+    return types
+
+
+def test_sdk_2_creates_a_pipeline(processes: LocalServer, tmp_path: Path) -> None:
+    result = run("sdk", processes, tmp_path, "pipelines_v2.py")
+    types = list_types(result.pop("definition")["Steps"])
+    assert types == {*JOBS, "Model", "RegisterModel", "Condition", "Fail", "Lambda", "Callback"}
+    assert result == {
+        "version": 2,
+        "description": "second",
+        "parallelism": {"MaxParallelExecutionSteps": 2},
+        "tags": ["stage", "team"],
+        "deleted": "pipelines-v2",
+    }
+
+
+def test_sdk_3_creates_a_pipeline(processes: LocalServer, tmp_path: Path) -> None:
+    result = run("sdk3", processes, tmp_path, "pipelines_v3.py")
+    types = list_types(result.pop("definition")["Steps"])
+    more = {"ForEach", "Cleanup", "EndpointConfig", "Endpoint", "Callback"}
+    assert types == {*JOBS, "Model", "RegisterModel", "Condition", "Fail", *more}
+    # The SDK uploads the function again for the second upsert, so the definition changes.
+    assert result == {"versions": [2, 1], "description": "second", "deleted": "pipelines-v3"}
