@@ -1,4 +1,4 @@
-"""SageMaker's operations: those of all resource families, and tags. The gateway has checked the requests."""
+"""SageMaker's operations: those of all resource families, tags, and Search. The gateway has checked the requests."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -6,11 +6,12 @@ from typing import Any
 from microjobs_orchestrator.local.errors import ValidationError
 from microjobs_orchestrator.local.pages import cut_page
 from microjobs_orchestrator.local.resources.operations import Answer, Handler, Operations, Request
+from microjobs_orchestrator.local.resources.search.operation import Search
 from microjobs_orchestrator.local.state import State
 
 
 class SageMaker:
-    """The service: the operations on all kinds of resources, and on tags."""
+    """The service: the operations on all kinds of resources, on tags, and Search."""
 
     def __init__(self, state: State, kinds: Sequence[Operations]) -> None:
         self._state = state
@@ -18,7 +19,10 @@ class SageMaker:
 
     def operations(self) -> Mapping[str, Handler]:
         tags = {"AddTags": self.add_tags, "ListTags": self.list_tags, "DeleteTags": self.delete_tags}
-        return {name: handler for kind in self._kinds for name, handler in kind.handlers().items()} | tags
+        return {name: handler for kind in self._kinds for name, handler in kind.handlers().items()} | {
+            **tags,
+            **Search(self._state, self._kinds).handlers(),
+        }
 
     def add_tags(self, request: Request) -> Answer:
         arn = self._get_existing_arn(request)

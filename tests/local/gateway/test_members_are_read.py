@@ -129,6 +129,22 @@ REQUESTS: Mapping[str, list[dict[str, Any]]] = {
     "ListImages": [REPOSITORY_REQUEST],
     "TagResource": [{"resourceArn": REPOSITORY, "tags": [{"Key": "k", "Value": "v"}]}],
     "UntagResource": [{"resourceArn": REPOSITORY, "tagKeys": ["k"]}],
+    "Search": [
+        {
+            "Resource": "Model",
+            "SearchExpression": {
+                "Filters": [{"Name": "ModelName", "Operator": "Equals", "Value": "m"}],
+                "NestedFilters": [
+                    {
+                        "NestedPropertyName": "Tags",
+                        "Filters": [{"Name": "Tags.Key", "Operator": "Equals", "Value": "k"}],
+                    }
+                ],
+                "Operator": "And",
+            },
+            "VisibilityConditions": [{"Key": "Tags.k", "Value": "v"}],
+        }
+    ],
     "CreateRepository": [{"repositoryName": "new", "tags": [{"Key": "k", "Value": "v"}]}],
     "PutModelPackageGroupPolicy": [{"ModelPackageGroupName": "group", "ResourcePolicy": "{}"}],
     "ListModelPackages": [{"ModelPackageGroupName": "group"}],

@@ -36,7 +36,8 @@ def list_differences(rows: Rows, shape: StructureShape, path: str) -> Iterator[s
         row, inner = rows[name], find_structure(shape.members[name])
         if isinstance(row, Members) and inner:
             yield from list_differences(row.rows, inner, f"{path}.{name}")
-        elif isinstance(row, Members) or (isinstance(row, Honoured) and inner):
+        # A structure that contains structures of its own type has no end of rows: one row stands for the inner ones.
+        elif isinstance(row, Members) or (isinstance(row, Honoured) and inner and inner.name != shape.name):
             yield f"{path}.{name} is honoured, so each of its members needs a row"
 
 

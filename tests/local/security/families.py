@@ -153,7 +153,9 @@ FAMILIES: Mapping[str, Callable[[], st.SearchStrategy[Request]]] = {
         "sagemaker", _list_operations(*HOSTED, more=("UpdateEndpoint", "UpdateEndpoint")), BASES
     ),
     "registry": lambda: json_requests("sagemaker", _list_operations(*REGISTERED, more=REGISTRY_OPERATIONS), BASES),
-    "listing": lambda: json_requests("sagemaker", [*LISTS, "AddTags", "ListTags", "DeleteTags"], BASES),
+    "listing": lambda: json_requests(
+        "sagemaker", [*LISTS, *["Search"] * 4, "AddTags", "ListTags", "DeleteTags"], BASES
+    ),
     "logs": lambda: json_requests(
         "logs", ["DescribeLogGroups", "DescribeLogStreams", "GetLogEvents", "FilterLogEvents"], BASES
     ),

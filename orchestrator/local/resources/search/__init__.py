@@ -1,0 +1,1 @@
+"""The operation Search, for all kinds of resources that AWS can search."""

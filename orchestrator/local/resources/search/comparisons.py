@@ -1,0 +1,145 @@
+"""The operators of filters: each one becomes a function of a property's values.
+
+Source: https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_Filter.html
+"""
+
+import math
+import operator
+import re
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from microjobs_orchestrator.local.errors import ValidationError
+from microjobs_orchestrator.local.resources.search.properties import Property, ValueType
+
+Test = Callable[[Sequence[Any]], bool]
+"""Takes all values of a property; none if a resource lacks the property."""
+
+NUMBER = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?")
+TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,6})?(Z|[+-][0-9]{2}:[0-9]{2})?")
+BOOLEANS = {"true": True, "false": False}
+
+_ORDER: Mapping[str, Callable[[Any, Any], bool]] = {
+    "GreaterThan": operator.gt,
+    "GreaterThanOrEqualTo": operator.ge,
+    "LessThan": operator.lt,
+    "LessThanOrEqualTo": operator.le,
+}
+_COMPARISONS: Mapping[str, Callable[[Any, Any], bool]] = {"Equals": operator.eq, **_ORDER}
+_EQUALITY = ("Equals", "NotEquals")
+_TEXT = ("Contains", "In")
+
+OPERATORS: Mapping[ValueType, Sequence[str]] = {
+    ValueType.TEXT: (*_EQUALITY, *_TEXT),
+    ValueType.NUMBER: (*_EQUALITY, *_ORDER),
+    ValueType.TIME: (*_EQUALITY, *_ORDER),
+    ValueType.BOOLEAN: _EQUALITY,
+    ValueType.TEXT_OR_NUMBER: (*_EQUALITY, *_TEXT, *_ORDER),
+    ValueType.STRUCTURE: (),
+}
+"""The operators that need a Value, by the type of the property. `Exists` and `NotExists` work with all types."""
+
+
+def make_test(prop: Property, name: str, value: str | None) -> Test:
+    """Return the test of a filter.
+
+    Args:
+        name: the operator.
+        value: the filter's Value; None if the filter has none.
+
+    Raises:
+        ValidationError: the operator or the value does not suit the type of the property.
+    """
+    if name in ("Exists", "NotExists"):
+        if value is not None:
+            raise ValidationError(f"Filter {prop.name!r}: remove Value {value!r}, which {name} does not use.")
+        return _exists if name == "Exists" else _is_missing
+    allowed = OPERATORS[prop.type]
+    if name not in allowed:
+        supported = ", ".join((*allowed, "Exists", "NotExists"))
+        raise ValidationError(
+            f"Filter {prop.name!r}: the property is {prop.type.value}, which {name} does not support; use {supported}."
+        )
+    if value is None:
+        raise ValidationError(f"Filter {prop.name!r}: {name} needs a Value.")
+    return _make_value_test(prop, name, value)
+
+
+def _make_value_test(prop: Property, name: str, value: str) -> Test:
+    if name == "NotEquals":
+        equals = _make_value_test(prop, "Equals", value)
+        return lambda values: not equals(values)
+    if name == "Contains":
+        return lambda values: any(value in item for item in values)
+    if name == "In":
+        texts = {text.strip() for text in value.split(",")}
+        return lambda values: any(item in texts for item in values)
+    compare = _COMPARISONS[name]
+    convert, expected = _make_converter(prop, value, must_be_number=name in _ORDER)
+    return lambda values: any((found := convert(item)) is not None and compare(found, expected) for item in values)
+
+
+def _make_converter(prop: Property, value: str, *, must_be_number: bool) -> tuple[Callable[[Any], Any], Any]:
+    """Return the value of a filter, and a function that converts a property's value to the same type.
+
+    The function returns None for a value that cannot be compared with the filter's.
+    """
+    match prop.type:
+        case ValueType.NUMBER:
+            return _keep, _parse_number(prop, value)
+        case ValueType.TIME:
+            return (_keep if "." in value else math.floor), _parse_time(prop, value)
+        case ValueType.BOOLEAN:
+            return _keep, _parse_boolean(prop, value)
+        case ValueType.TEXT_OR_NUMBER if must_be_number or read_number(value) is not None:
+            is_whole = value.lstrip("+-").isdigit()
+            return (_read_whole_number if is_whole else read_number), _parse_number(prop, value)
+    return _keep, value
+
+
+def _exists(values: Sequence[Any]) -> bool:
+    return len(values) > 0
+
+
+def _is_missing(values: Sequence[Any]) -> bool:
+    return len(values) == 0
+
+
+def _keep(value: Any) -> Any:
+    return value
+
+
+def read_number(value: str) -> float | None:
+    """Return the number in a text; None if the text is not a number."""
+    return float(value) if NUMBER.fullmatch(value) else None
+
+
+def _read_whole_number(value: str) -> float | None:
+    """Return the number in a text without its decimals: AWS compares so if the filter's value is a whole number."""
+    number = read_number(value)
+    return number if number is None or math.isinf(number) else math.trunc(number)
+
+
+def _parse_number(prop: Property, value: str) -> float:
+    number = read_number(value)
+    if number is None:
+        raise ValidationError(f"Filter {prop.name!r}: Value {value!r} must be a number such as 10 or 0.5.")
+    return number
+
+
+def _parse_time(prop: Property, value: str) -> float:
+    """Return seconds since 1970."""
+    try:
+        if TIME.fullmatch(value):
+            time = datetime.fromisoformat(value)
+            return (time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp()
+    except ValueError:  # such as month 13
+        pass
+    raise ValidationError(f"Filter {prop.name!r}: Value {value!r} must be a time such as 2026-01-31T12:00:00.")
+
+
+def _parse_boolean(prop: Property, value: str) -> bool:
+    if value.lower() not in BOOLEANS:
+        raise ValidationError(f"Filter {prop.name!r}: Value {value!r} must be true or false.")
+    return BOOLEANS[value.lower()]

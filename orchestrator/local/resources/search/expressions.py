@@ -1,0 +1,108 @@
+"""SearchExpression: conditions that become one function of a resource.
+
+Source: https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_SearchExpression.html
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from microjobs_orchestrator.local.errors import ValidationError
+from microjobs_orchestrator.local.resources.search.comparisons import make_test
+from microjobs_orchestrator.local.resources.search.properties import (
+    Property,
+    Structure,
+    find_list,
+    find_member,
+    find_property,
+)
+from microjobs_orchestrator.local.resources.search.searchable import Searchable
+
+Predicate = Callable[[Structure], bool]
+Members = Mapping[str, Any]
+
+MAX_CONDITIONS = 50
+"""Maximum number of filters, nested filters and subexpressions in one expression, at all levels."""
+LISTS = ("Filters", "NestedFilters", "SubExpressions")
+
+
+def compile_expression(searchable: Searchable, expression: Members) -> Predicate:
+    """Return a function that tells whether a resource satisfies an expression.
+
+    Raises:
+        ValidationError: the expression is empty or too large, or one of its filters is invalid.
+    """
+    _check_size(expression)
+    return _compile(searchable, expression)
+
+
+def _check_size(expression: Members) -> None:
+    conditions = list(_list_conditions(expression))
+    if len(conditions) > MAX_CONDITIONS:
+        raise ValidationError(
+            f"SearchExpression has {len(conditions)} filters, nested filters and subexpressions; "
+            f"at most {MAX_CONDITIONS} are allowed."
+        )
+    if sum(condition.get("Operator") == "Contains" for condition in conditions) > 1:
+        raise ValidationError("'CONTAINS' operator usage limit of 1 exceeded.")
+
+
+def _list_conditions(expression: Members) -> Iterator[Members]:
+    for name in LISTS:
+        for condition in expression.get(name, []):
+            yield condition
+            yield from _list_conditions(condition)
+
+
+def _compile(searchable: Searchable, expression: Members) -> Predicate:
+    parts = [
+        *(_make_filter(_find(searchable, item["Name"]), item) for item in expression.get("Filters", [])),
+        *(_make_nested_filter(searchable, item) for item in expression.get("NestedFilters", [])),
+        *(_compile(searchable, item) for item in expression.get("SubExpressions", [])),
+    ]
+    if not parts:
+        raise ValidationError(f"SearchExpression is empty: it needs one of {', '.join(LISTS)}, or leave it out.")
+    combine = any if expression.get("Operator", "And") == "Or" else all
+    return lambda document: combine(part(document) for part in parts)
+
+
+def _find(searchable: Searchable, name: str) -> Property:
+    return find_property(searchable.shape, searchable.strip(name))
+
+
+def _make_filter(prop: Property, item: Members) -> Predicate:
+    test = make_test(prop, item.get("Operator", "Equals"), item.get("Value"))
+    return lambda document: test(prop.read(document))
+
+
+def _make_nested_filter(searchable: Searchable, nested: Members) -> Predicate:
+    """Return a function that tells whether one item of a list satisfies all filters."""
+    items, shape = find_list(searchable.shape, searchable.strip(nested["NestedPropertyName"]))
+    names = [_strip_list(items.name, searchable.strip(item["Name"])) for item in nested["Filters"]]
+    pairs = zip(names, nested["Filters"], strict=True)
+    parts = [_make_filter(find_member(shape, name), item) for name, item in pairs]
+    return lambda document: any(all(part(item) for part in parts) for item in items.read(document))
+
+
+def _strip_list(list_name: str, name: str) -> str:
+    prefix = f"{list_name}."
+    if not name.startswith(prefix):
+        raise ValidationError(f"Filter {name!r} must begin with its NestedPropertyName, as in {prefix + name!r}.")
+    return name.removeprefix(prefix)
+
+
+def compile_visibility(searchable: Searchable, conditions: Sequence[Mapping[str, str]]) -> Predicate:
+    """Return a function that tells whether a resource has the value of each condition, or lacks the tag.
+
+    Raises:
+        ValidationError: a key is not the name of a tag.
+    """
+    parts = [_make_visibility_test(searchable, condition) for condition in conditions]
+    return lambda document: all(part(document) for part in parts)
+
+
+def _make_visibility_test(searchable: Searchable, condition: Mapping[str, str]) -> Predicate:
+    key, value = condition.get("Key", ""), condition.get("Value", "")
+    if not key.removeprefix("Tags.") or not key.startswith("Tags."):
+        raise ValidationError(f"VisibilityConditions: Key {key!r} must be Tags. and the key of a tag.")
+    tag = _find(searchable, key)
+    return lambda document: tag.read(document) in ([], [value])

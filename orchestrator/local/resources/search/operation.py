@@ -1,0 +1,108 @@
+"""The operation Search.
+
+Each request reads all resources of one kind, and keeps only those of the requested page in memory.
+Source: https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_Search.html
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from microjobs_orchestrator.local.resources.listing import PAGE_SIZE
+from microjobs_orchestrator.local.resources.operations import Answer, Handler, Operations, Request
+from microjobs_orchestrator.local.resources.search.expressions import (
+    Predicate,
+    compile_expression,
+    compile_visibility,
+)
+from microjobs_orchestrator.local.resources.search.ordering import Order, SortKey, format_token, read_token
+from microjobs_orchestrator.local.resources.search.properties import Document, find_property
+from microjobs_orchestrator.local.resources.search.searchable import SEARCHABLE, Searchable
+from microjobs_orchestrator.local.state import Query, Record, State
+
+SCAN_SIZE = 100
+"""Number of resources that are read in one transaction."""
+
+
+class Resource(Document):
+    """A resource whose tags and computed members are read only if they are needed."""
+
+    def __init__(self, operations: Operations, record: Record) -> None:
+        self.record = record
+        self._operations = operations
+        self._times = {"CreationTime": record.created, "LastModifiedTime": record.modified}
+        self._computed: Mapping[str, Any] | None = None
+
+    def get(self, name: str, /) -> Any:
+        if name == "Tags":
+            return self._operations.context.state.tags(self.record.arn)
+        for known in (self._times, self.record.description):
+            if name in known:
+                return known[name]
+        return self._compute().get(name)
+
+    def _compute(self) -> Mapping[str, Any]:
+        if self._computed is None:
+            self._computed = self._operations.compute_members(self.record)
+        return self._computed
+
+    def describe(self, searchable: Searchable) -> dict[str, object]:
+        """Return the resource in the form of a result."""
+        members = {name: self.get(name) for name in searchable.shape.members}
+        return searchable.wrap({name: value for name, value in members.items() if value is not None})
+
+
+class Search:
+    """The operation on the kinds that AWS can search."""
+
+    def __init__(self, state: State, kinds: Sequence[Operations]) -> None:
+        self._state = state
+        self._operations = {operations.kind.noun: operations for operations in kinds}
+
+    def handlers(self) -> Mapping[str, Handler]:
+        return {"Search": self.search}
+
+    def search(self, request: Request) -> Answer:
+        searchable = SEARCHABLE[request["Resource"]]  # the parity rows refuse other resources
+        matches = _compile_request(searchable, request)
+        order = _make_order(searchable, request)
+        position = read_token(request["NextToken"]) if request.get("NextToken") else None
+        limit, total = request.get("MaxResults", PAGE_SIZE), 0
+
+        def find_candidates() -> Iterator[tuple[SortKey, Resource]]:
+            nonlocal total
+            for resource in self._scan(searchable):
+                if matches(resource):
+                    total += 1
+                    key = order.make_key(resource.record, resource)
+                    if order.is_after(key, position):
+                        yield key, resource
+
+        found = order.take_first(find_candidates(), limit + 1)
+        results = [resource.describe(searchable) for _, resource in found[:limit]]
+        answer = {"Results": results, "TotalHits": {"Value": total, "Relation": "EqualTo"}}
+        return answer | ({"NextToken": format_token(found[limit - 1][0])} if len(found) > limit else {})
+
+    def _scan(self, searchable: Searchable) -> Iterator[Resource]:
+        """Yield all resources of a kind. The order by name does not change meanwhile."""
+        operations, after = self._operations[searchable.kind.noun], None
+        while True:
+            query = Query(searchable.kind.arn_type, order_by="name", descending=False, limit=SCAN_SIZE, after=after)
+            records = self._state.find(query)
+            yield from (Resource(operations, record) for record in records)
+            if not records:
+                return
+            after = (records[-1].name, records[-1].name, records[-1].version)
+
+
+def _compile_request(searchable: Searchable, request: Request) -> Predicate:
+    parts = []
+    if "SearchExpression" in request:
+        parts.append(compile_expression(searchable, request["SearchExpression"]))
+    if "VisibilityConditions" in request:
+        parts.append(compile_visibility(searchable, request["VisibilityConditions"]))
+    return lambda resource: all(part(resource) for part in parts)
+
+
+def _make_order(searchable: Searchable, request: Request) -> Order:
+    prop = find_property(searchable.shape, searchable.strip(request.get("SortBy", "LastModifiedTime")))
+    return Order(prop, descending=request.get("SortOrder", "Descending") == "Descending")

@@ -1,0 +1,73 @@
+"""The order of results, and the tokens of their pages.
+
+A token contains the sort key of a page's last resource, so that a page neither skips nor repeats resources if others
+are added or deleted between two requests.
+"""
+
+import base64
+import heapq
+import json
+import math
+from collections.abc import Iterable
+from operator import itemgetter
+from typing import Any, TypeVar
+
+from microjobs_orchestrator.local.errors import ValidationError
+from microjobs_orchestrator.local.resources.search.comparisons import read_number
+from microjobs_orchestrator.local.resources.search.properties import Property, Structure, ValueType
+from microjobs_orchestrator.local.state import Record
+
+Item = TypeVar("Item")
+
+SortKey = tuple[int, float, str, str, int]
+"""A rank, a number, a text, and the resource's name and version, which make the key unique."""
+
+NUMBER_RANK, TEXT_RANK = 1, 2
+MISSING_RANKS = {False: 3, True: 0}
+"""The rank of resources without the property, by whether the order is descending: they come last in both orders."""
+
+
+class Order:
+    """An order of the resources of one kind."""
+
+    def __init__(self, prop: Property, *, descending: bool) -> None:
+        self._property = prop
+        self._descending = descending
+
+    def make_key(self, record: Record, document: Structure) -> SortKey:
+        values = self._property.read(document)
+        value = self._convert(values[0]) if values else (MISSING_RANKS[self._descending], 0.0, "")
+        return (*value, record.name, record.version)
+
+    def _convert(self, value: Any) -> tuple[int, float, str]:
+        if self._property.type is ValueType.TEXT_OR_NUMBER and (number := read_number(value)) is not None:
+            return NUMBER_RANK, number, ""
+        return (TEXT_RANK, 0.0, value) if isinstance(value, str) else (NUMBER_RANK, float(value), "")
+
+    def is_after(self, key: SortKey, position: SortKey | None) -> bool:
+        """Return whether a resource comes after the last one of the previous page; None: there was no page."""
+        return position is None or (key < position if self._descending else key > position)
+
+    def take_first(self, items: Iterable[tuple[SortKey, Item]], count: int) -> list[tuple[SortKey, Item]]:
+        select = heapq.nlargest if self._descending else heapq.nsmallest
+        return select(count, items, key=itemgetter(0))
+
+
+def format_token(key: SortKey) -> str:
+    return base64.urlsafe_b64encode(json.dumps(key).encode()).decode()
+
+
+def read_token(token: str) -> SortKey:
+    """Return the sort key in a NextToken.
+
+    Raises:
+        ValidationError: `format_token` has not made the token.
+    """
+    try:
+        rank, number, text, name, version = json.loads(base64.urlsafe_b64decode(token))
+        key = (rank, number, text, name, version)
+        if tuple(map(type, key)) == (int, float, str, str, int) and not math.isnan(number):
+            return key
+    except (ValueError, TypeError, RecursionError):
+        pass
+    raise ValidationError(f"NextToken {token!r} is not valid: pass the NextToken of the last response.")

@@ -1,0 +1,173 @@
+"""Properties of resources: their names in filters, the types of their values, and the values of one resource.
+
+Source: https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_Filter.html
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from enum import Enum
+from functools import partial
+from typing import Any, NamedTuple
+
+from botocore.model import ListShape, MapShape, Shape, StructureShape
+
+from microjobs_orchestrator.local.errors import ValidationError
+
+
+class ValueType(Enum):
+    """The type of a property's values, which determines the operators of filters."""
+
+    TEXT = "a text"
+    NUMBER = "a number"
+    TIME = "a time"
+    BOOLEAN = "true or false"
+    TEXT_OR_NUMBER = "a text or a number"
+    """A value in a map, such as a hyperparameter: a text that may contain a number."""
+    STRUCTURE = "a structure"
+
+
+_TYPES = {
+    "string": ValueType.TEXT,
+    **dict.fromkeys(("integer", "long", "float", "double"), ValueType.NUMBER),
+    "timestamp": ValueType.TIME,
+    "boolean": ValueType.BOOLEAN,
+}
+
+TIMES = ("CreationTime", "LastModifiedTime")
+"""Properties that all resources have, also if their results do not contain them."""
+
+
+class Document(ABC):
+    """A resource. It may compute members when they are read."""
+
+    @abstractmethod
+    def get(self, name: str, /) -> Any:
+        """Return a member; None if it does not exist."""
+
+
+Structure = Document | Mapping[str, Any]
+"""A resource, or a structure in a resource."""
+
+
+@dataclass(frozen=True)
+class Property:
+    """A property of one kind of resource."""
+
+    name: str
+    type: ValueType
+    read: Callable[[Structure], Sequence[Any]]
+    """Returns the values of a resource: none if it lacks the property, several if the property is in a list."""
+
+
+class _KeyedList(NamedTuple):
+    """A list of pairs, whose names are properties."""
+
+    member: str
+    name: str
+    value: str
+    type: ValueType
+
+
+_KEYED_LISTS: Mapping[str, _KeyedList] = {
+    "Tags": _KeyedList("Tags", "Key", "Value", ValueType.TEXT),
+    "Metrics": _KeyedList("FinalMetricDataList", "MetricName", "Value", ValueType.NUMBER),
+}
+
+
+def find_property(shape: StructureShape, name: str) -> Property:
+    """Return the property with a name such as `InputDataConfig.ChannelName`, `Tags.team` or `Metrics.loss`.
+
+    Raises:
+        ValidationError: the resources do not have this property.
+    """
+    head, _, key = name.partition(".")
+    keyed = _KEYED_LISTS.get(head)
+    if keyed and key and keyed.member in shape.members:
+        return Property(name, keyed.type, partial(_read_pair, keyed, key))
+    if name in TIMES:
+        return Property(name, ValueType.TIME, partial(_read_path, (name,)))
+    return find_member(shape, name)
+
+
+def find_member(shape: StructureShape, name: str) -> Property:
+    """Return the property at a path of members; a key of a map may contain dots.
+
+    Raises:
+        ValidationError: the resources do not have this property.
+    """
+    path, found = _resolve(shape, name)
+    if isinstance(found, MapShape) and len(path) <= name.count("."):
+        return Property(name, ValueType.TEXT_OR_NUMBER, partial(_read_path, (*path, _join_rest(name, path))))
+    type_name = _get_item(found).type_name
+    return Property(name, _TYPES.get(type_name, ValueType.STRUCTURE), partial(_read_path, path))
+
+
+def find_list(shape: StructureShape, name: str) -> tuple[Property, StructureShape]:
+    """Return the property at a path that ends at a list of structures, and the shape of these structures.
+
+    Raises:
+        ValidationError: the resources do not have this property, or it is not a list of structures.
+    """
+    path, found = _resolve(shape, name)
+    item = found.member if isinstance(found, ListShape) else None
+    if not isinstance(item, StructureShape) or len(path) <= name.count("."):
+        raise ValidationError(f"NestedPropertyName {name!r} is not a list of structures: use Filters instead.")
+    return Property(name, ValueType.STRUCTURE, partial(_read_path, path)), item
+
+
+def _resolve(shape: Shape, name: str) -> tuple[tuple[str, ...], Shape]:
+    """Return the members of a path up to its end or its first map, and the shape at that place."""
+    names, path, current = name.split("."), list[str](), shape
+    for member in names:
+        current = _get_item(current)
+        if isinstance(current, MapShape):
+            return tuple(path), current
+        if not isinstance(current, StructureShape) or member not in current.members:
+            raise _make_unknown_error(name, path, member, current)
+        path.append(member)
+        current = current.members[member]
+    return tuple(path), current
+
+
+def _get_item(shape: Shape) -> Shape:
+    while isinstance(shape, ListShape):
+        shape = shape.member
+    return shape
+
+
+def _join_rest(name: str, path: Sequence[str]) -> str:
+    return name.split(".", len(path))[-1]
+
+
+def _make_unknown_error(name: str, path: Sequence[str], member: str, shape: Shape) -> ValidationError:
+    known = list(shape.members) if isinstance(shape, StructureShape) else []
+    nearest = get_close_matches(member, known, n=1)
+    where = ".".join(path) or "the resource"
+    hint = f"did you mean {nearest[0]}?" if nearest else f"{where} has: {', '.join(known) or 'no members'}"
+    return ValidationError(f"Property {name!r} is unknown: {where} has no {member!r} ({hint}).")
+
+
+# --- values of one resource ---
+
+
+def _read_path(path: Sequence[str], document: Structure) -> list[Any]:
+    values: list[Any] = [document]
+    for name in path:
+        members = (item.get(name) for item in values if isinstance(item, Document | dict))
+        values = list(_flatten(member for member in members if member is not None))
+    return values
+
+
+def _flatten(values: Iterator[Any]) -> Iterator[Any]:
+    for value in values:
+        if isinstance(value, list):
+            yield from _flatten(iter(value))
+        else:
+            yield value
+
+
+def _read_pair(keyed: _KeyedList, name: str, document: Structure) -> list[Any]:
+    pairs = _read_path((keyed.member,), document)
+    return [pair[keyed.value] for pair in pairs if pair.get(keyed.name) == name and keyed.value in pair]

@@ -1,0 +1,51 @@
+"""The kinds of resources that Search can find, and the structures of its results, from botocore's model.
+
+Source: https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_SearchRecord.html
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from botocore.model import StructureShape
+
+from microjobs_orchestrator.local.kinds import Kind, all_kinds
+from microjobs_orchestrator.local.protocols.models import service_model
+
+
+@dataclass(frozen=True)
+class Searchable:
+    """A kind that Search can find."""
+
+    kind: Kind
+    shape: StructureShape
+    """The members of a resource in the results, which are also the properties of filters."""
+    inner: str = ""
+    """The member of the result's structure that contains these members; empty if nothing is between them."""
+
+    def strip(self, name: str) -> str:
+        """Return a property's name without the member between the result and the property, such as `Model.`."""
+        return name.removeprefix(f"{self.inner}.") if self.inner else name
+
+    def wrap(self, members: Mapping[str, object]) -> dict[str, object]:
+        """Return a result with the members of a resource."""
+        return {self.kind.noun: {self.inner: members} if self.inner else members}
+
+
+def _find_searchable() -> dict[str, Searchable]:
+    found = {}
+    record = service_model("sagemaker").shape_for("SearchRecord")
+    assert isinstance(record, StructureShape)  # noqa: S101  botocore's model is fixed
+    for kind in all_kinds():
+        shape = record.members.get(kind.noun)
+        if isinstance(shape, StructureShape):
+            found[kind.noun] = _make_searchable(kind, shape)
+    return found
+
+
+def _make_searchable(kind: Kind, shape: StructureShape) -> Searchable:
+    inner = shape.members.get(kind.noun)  # a result for a model has the model as one of its members
+    return Searchable(kind, inner, kind.noun) if isinstance(inner, StructureShape) else Searchable(kind, shape)
+
+
+SEARCHABLE: Mapping[str, Searchable] = _find_searchable()
+"""The kinds that this server has, by AWS's name of the resource."""
