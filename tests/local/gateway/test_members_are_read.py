@@ -340,6 +340,7 @@ CREATE_REQUESTS: Mapping[str, list[dict[str, Any]]] = {
             "HyperParameters": {"a": "b"},
             "AlgorithmSpecification": {**ALGORITHM, "ContainerEntrypoint": ["e"], "ContainerArguments": ["a"]},
             "Tags": TAGS,
+            "ModelPackageConfig": {"ModelPackageGroupArn": format_arn("model-package-group/group")},
         }
     ],
     "UpdateTrainingJob": [{"TrainingJobName": "trained"}],

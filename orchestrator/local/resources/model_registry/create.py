@@ -37,15 +37,32 @@ def create(context: Context, request: Mapping[str, Any]) -> Record:
     """
     if (earlier := _find_earlier(context, request)) is not None:
         return earlier
-    _check_names(request)
-    members = _make_members(context, request)  # takes time for large model data
+    members = prepare(context, request)
     with context.state.transaction():
         if (earlier := _find_earlier(context, request)) is not None:
             return earlier
-        add = _add_version if "ModelPackageGroupName" in request else _add_unversioned
         record = add(context, request, members)
         tokens.remember(context.state, OPERATION, request, record.arn)
     return record
+
+
+def prepare(context: Context, request: Mapping[str, Any]) -> dict[str, Any]:
+    """Check a request, and return the members of the description that it determines.
+
+    The model data is read, which takes time if it is large. Raise ValidationError if the request is invalid.
+    """
+    _check_names(request)
+    return _make_members(context, request)
+
+
+def add(context: Context, request: Mapping[str, Any], members: Mapping[str, Any]) -> Record:
+    """Add a package. The caller's transaction contains this call.
+
+    Args:
+        members: the result of `prepare`.
+    """
+    add_package = _add_version if "ModelPackageGroupName" in request else _add_unversioned
+    return add_package(context, request, members)
 
 
 def _find_earlier(context: Context, request: Mapping[str, Any]) -> Record | None:

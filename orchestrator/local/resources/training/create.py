@@ -10,6 +10,7 @@ from microjobs_orchestrator.local.clock import Moment
 from microjobs_orchestrator.local.identity import format_arn
 from microjobs_orchestrator.local.lifecycle import outputs
 from microjobs_orchestrator.local.lifecycle.context import Context
+from microjobs_orchestrator.local.resources.model_registry.names import find_group
 from microjobs_orchestrator.local.resources.operations import add_resource
 from microjobs_orchestrator.local.resources.training import time_limits
 from microjobs_orchestrator.local.resources.training.channels import check_channels
@@ -30,10 +31,12 @@ def create(context: Context, request: Mapping[str, Any], owner: Owner | None = N
         owner: the tuning job that creates the training job; None if a user creates it.
 
     Raises:
-        ValidationError: the request is invalid, see `check_request`.
+        ValidationError: the request is invalid, see `check_request`, or its model package group does not exist.
         ResourceInUseError: a job of that name exists.
     """
     check_request(context, request)
+    if "ModelPackageConfig" in request:
+        find_group(context, request["ModelPackageConfig"]["ModelPackageGroupArn"])
     now = Moment.now()
     flags = ("EnableNetworkIsolation", "EnableInterContainerTrafficEncryption", "EnableManagedSpotTraining")
     members = {

@@ -27,6 +27,7 @@ from microjobs_orchestrator.local.resources.training.create import CREATED, mode
 from microjobs_orchestrator.local.resources.training.kinds import TRAINING_JOB
 from microjobs_orchestrator.local.resources.training.metrics import Metrics
 from microjobs_orchestrator.local.resources.training.plan import make_plan
+from microjobs_orchestrator.local.resources.training.registration import prepare_registration
 from microjobs_orchestrator.local.resources.training.secondary_status import enter_status
 from microjobs_orchestrator.local.resources.training.time_limits import TimeLimits, Usage
 from microjobs_orchestrator.local.runtimes.base import Host, Line, MachineFailedError
@@ -209,7 +210,9 @@ class TrainingJob:
             self._collect(outcome.hosts, model=bool(outcome.hosts) and result.end_reason is not EndReason.FAILED)
         is_late = result.end_reason is EndReason.TIMED_OUT
         secondary = self._limits.exceeded_status(self._usage) if is_late else result.status
-        self._end(result.status, secondary, FailureReason=result.reason)
+        register = prepare_registration(self.job, result.status)
+        with self.job.context.state.transaction():
+            self._end(result.status, secondary, FailureReason=result.reason, **register())
 
     def _collect(self, hosts: Sequence[Host], *, model: bool) -> None:
         """Upload the output data, and the model if there is one."""

@@ -135,7 +135,12 @@ CREATE: Rows = {
     "SessionChainingConfig": NoEffect("there are no sessions to tag"),
     "ServerlessJobConfig": Refused("use AlgorithmSpecification and ResourceConfig"),
     "MlflowConfig": Refused("MLflow servers are not supported: set MLFLOW_TRACKING_URI in Environment"),
-    "ModelPackageConfig": Refused("model registries are not supported: the model is in S3OutputPath"),
+    "ModelPackageConfig": Members(
+        {
+            "ModelPackageGroupArn": Honoured("a completed job registers its model as a version in this group"),
+            "SourceModelPackageArn": Refused("put the model of the package into a channel"),
+        }
+    ),
 }
 
 ROWS: Mapping[str, Rows] = {

@@ -6,7 +6,6 @@ from microjobs_orchestrator.local.resources.model_registry.kinds import MODEL_PA
 from tests.conftest import image_name
 from tests.local.clients import LocalServer
 from tests.local.resources.examples import Example
-from tests.local.resources.examples.models import put_linear_model
 
 
 def make_group_request(local: LocalServer, name: str) -> dict[str, Any]:  # noqa: ARG001
@@ -15,7 +14,7 @@ def make_group_request(local: LocalServer, name: str) -> dict[str, Any]:  # noqa
 
 def make_package_request(local: LocalServer, name: str) -> dict[str, Any]:
     key = f"{name}/package.tar.gz"
-    put_linear_model(local, key, 1.0)
+    local.put({key: "the same content, and so the same ETag, on each server"})
     specification = {
         "Containers": [{"Image": image_name("serve"), "ModelDataUrl": local.uri(key)}],
         "SupportedTransformInstanceTypes": ["ml.m5.large"],

@@ -1,0 +1,172 @@
+"""Model packages on a running server: registered by training jobs, deployed to endpoints, used by transform jobs."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from botocore.exceptions import ClientError
+
+from microjobs_orchestrator.local import control
+from tests.bundles import linear_bundle
+from tests.conftest import REPOSITORY, image_name
+from tests.local.clients import FINAL_STATUSES, ROOT, LocalServer, channel, unique, wait_until
+from tests.local.resources.examples.models import put_linear_model
+
+PAGE = (REPOSITORY / "docs" / "using" / "model-registry.md").read_text(encoding="utf-8")
+COPY = f"cp {ROOT}/input/data/model/* {ROOT}/model"
+"""Script of a training job that copies the model from its channel."""
+
+
+def make_group(local: LocalServer) -> str:
+    name = unique("group")
+    local.sagemaker.create_model_package_group(ModelPackageGroupName=name)
+    return name
+
+
+def register(local: LocalServer, key: str, **members: Any) -> str:
+    """Register an approved version with the model archive at a key; return its ARN."""
+    containers = [{"Image": image_name("serve"), "ModelDataUrl": local.uri(key)}]
+    created = local.sagemaker.create_model_package(
+        ModelPackageGroupName=make_group(local),
+        InferenceSpecification={"Containers": containers},
+        ModelApprovalStatus="Approved",
+        **members,
+    )
+    return str(created["ModelPackageArn"])
+
+
+def make_model(local: LocalServer, package: str) -> str:
+    name = unique("model")
+    container = {"ModelPackageName": package}
+    local.sagemaker.create_model(ModelName=name, PrimaryContainer=container, ExecutionRoleArn=local.address.role_arn)
+    return name
+
+
+def deploy(local: LocalServer, model: str) -> dict[str, Any]:
+    """Deploy a model to an endpoint with its name; return the endpoint's description."""
+    variant = {"VariantName": "main", "ModelName": model, "InstanceType": "ml.m5.large", "InitialInstanceCount": 1}
+    local.sagemaker.create_endpoint_config(EndpointConfigName=model, ProductionVariants=[variant])
+    local.sagemaker.create_endpoint(EndpointName=model, EndpointConfigName=model)
+    described: dict[str, Any] = wait_until(
+        lambda: local.sagemaker.describe_endpoint(EndpointName=model),
+        lambda endpoint: endpoint["EndpointStatus"] in ("InService", "Failed"),
+    )
+    return described
+
+
+def test_package_is_deployed_and_transforms(anywhere: LocalServer) -> None:
+    key = f"{unique('data')}.tar.gz"
+    put_linear_model(anywhere, key, 1.0)
+    model = make_model(anywhere, register(anywhere, key))
+    endpoint = deploy(anywhere, model)
+    assert endpoint["EndpointStatus"] == "InService", endpoint
+    images = endpoint["ProductionVariants"][0]["DeployedImages"]
+    assert [image["SpecifiedImage"] for image in images] == [image_name("serve")]
+    answer = anywhere.client("sagemaker-runtime").invoke_endpoint(
+        EndpointName=model, Body=b"1,2,3\n", ContentType="text/csv", Accept="text/csv"
+    )
+    assert answer["Body"].read() == b"6.0\n"
+    anywhere.sagemaker.delete_endpoint(EndpointName=model)
+    assert transform(anywhere, model)["TransformJobStatus"] == "Completed"
+    assert (anywhere.bucket / model / "out" / "rows.csv.out").read_text() == "6.0\n"
+
+
+def transform(local: LocalServer, model: str) -> dict[str, Any]:
+    """Transform one row with a model; return the description of the ended job."""
+    local.put({f"{model}/in/rows.csv": "1,2,3\n"})
+    source = {"S3DataSource": {"S3DataType": "S3Prefix", "S3Uri": local.uri(f"{model}/in/")}}
+    local.sagemaker.create_transform_job(
+        TransformJobName=model,
+        ModelName=model,
+        TransformInput={"DataSource": source, "ContentType": "text/csv"},
+        TransformOutput={"S3OutputPath": local.uri(f"{model}/out"), "Accept": "text/csv"},
+        TransformResources={"InstanceType": "ml.m5.large", "InstanceCount": 1},
+    )
+    described: dict[str, Any] = wait_until(
+        lambda: local.sagemaker.describe_transform_job(TransformJobName=model),
+        lambda job: job["TransformJobStatus"] in FINAL_STATUSES,
+    )
+    return described
+
+
+def test_changed_model_data_is_never_used(processes: LocalServer) -> None:
+    """The data are compared when hosts start, not only when the model is created."""
+    key = f"{unique('data')}.tar.gz"
+    put_linear_model(processes, key, 1.0)
+    model = make_model(processes, register(processes, key))
+    put_linear_model(processes, key, 2.0)
+    for description in (deploy(processes, model), transform(processes, model)):
+        assert "Failed" in (description.get("EndpointStatus"), description.get("TransformJobStatus"))
+        assert f"model data at {processes.uri(key)} has changed" in description["FailureReason"]
+
+
+# --- training jobs ---
+
+
+def put_bundle(local: LocalServer, prefix: str) -> None:
+    folder = local.home.root / "bundles" / prefix
+    linear_bundle(folder, [1.0] * 3, 0.0)
+    (local.bucket / prefix).mkdir()
+    for path in folder.iterdir():
+        (local.bucket / prefix / path.name).write_bytes(path.read_bytes())
+
+
+@pytest.mark.parametrize("compression", ["GZIP", "NONE"])
+def test_completed_training_job_registers_its_model(processes: LocalServer, compression: str) -> None:
+    group, prefix, client = make_group(processes), unique("bundle"), processes.sagemaker
+    put_bundle(processes, prefix)
+    job = processes.train(
+        COPY,
+        InputDataConfig=[channel("model", processes.uri(f"{prefix}/"))],
+        OutputDataConfig={"S3OutputPath": processes.uri("models"), "CompressionType": compression},
+        ModelPackageConfig={"ModelPackageGroupArn": find_group(processes, group)},
+    )
+    assert job["TrainingJobStatus"] == "Completed", job
+    package = client.describe_model_package(ModelPackageName=job["OutputModelPackageArn"])
+    assert (package["ModelPackageGroupName"], package["ModelPackageVersion"]) == (group, 1)
+    assert package["ModelApprovalStatus"] == "PendingManualApproval"
+    assert package["MetadataProperties"]["GeneratedBy"] == job["TrainingJobArn"]
+    client.update_model_package(ModelPackageArn=package["ModelPackageArn"], ModelApprovalStatus="Approved")
+    assert transform(processes, make_model(processes, package["ModelPackageArn"]))["TransformJobStatus"] == "Completed"
+
+
+def find_group(local: LocalServer, name: str) -> str:
+    return str(local.sagemaker.describe_model_package_group(ModelPackageGroupName=name)["ModelPackageGroupArn"])
+
+
+def test_failed_training_job_registers_nothing(processes: LocalServer) -> None:
+    group = make_group(processes)
+    job = processes.train("exit 3", ModelPackageConfig={"ModelPackageGroupArn": find_group(processes, group)})
+    assert (job["TrainingJobStatus"], "OutputModelPackageArn" in job) == ("Failed", False)
+    assert processes.sagemaker.list_model_packages(ModelPackageGroupName=group)["ModelPackageSummaryList"] == []
+
+
+def test_group_of_a_training_job_must_exist(processes: LocalServer) -> None:
+    group = make_group(processes)
+    config = {"ModelPackageGroupArn": find_group(processes, group)}
+    name = processes.start_training("sleep 1", ModelPackageConfig=config)
+    processes.sagemaker.delete_model_package_group(ModelPackageGroupName=group)
+    message = f"ModelPackageGroup {config['ModelPackageGroupArn']} does not exist."
+    job = processes.wait_for_end(name)
+    assert (job["TrainingJobStatus"], job["FailureReason"]) == ("Failed", f"ClientError: {message}")
+    with pytest.raises(ClientError, match=message):
+        processes.start_training("true", ModelPackageConfig=config)
+
+
+# --- the documentation ---
+
+
+def test_program_of_the_page_registers_approves_and_deploys(processes: LocalServer, tmp_path: Path) -> None:
+    (program,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+    put_bundle(processes, "page")
+    processes.train(COPY, TrainingJobName="my-job", InputDataConfig=[channel("model", processes.uri("page/"))])
+    (tmp_path / "program.py").write_text(program.replace("microjobs/serve:dev", image_name("serve")))
+    environment = {**os.environ, **control.make_environment(processes.home, processes.address)}
+    command = [sys.executable, "program.py"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["PendingManualApproval", "6.0"]
