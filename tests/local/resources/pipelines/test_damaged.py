@@ -115,6 +115,15 @@ def nest(depth: int) -> Any:
     return step
 
 
+def test_deep_definition_is_valid() -> None:
+    """30 nested conditions occur in practice. The depth is limited, so that it cannot exhaust the stack."""
+    assert len(list(read_definition(json.dumps({"Version": VERSION, "Steps": [nest(49)]})).walk())) == 49
+    value: Any = "x"
+    for _ in range(190):
+        value = [value]
+    read_definition(json.dumps({"Version": VERSION, "Steps": [make_lambda(deep=value)]}))
+
+
 LONG = "x" * 900_000
 HUGE: dict[str, Any] = {
     "branches": [nest(300)],

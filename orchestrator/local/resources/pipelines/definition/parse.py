@@ -27,8 +27,8 @@ from microjobs_orchestrator.local.resources.pipelines.definition.values import (
 VERSION = "2020-12-01"
 MAX_CHARACTERS = 1 << 20
 """Maximum size of a definition: no response of DescribePipeline can contain a longer one."""
-MAX_DEPTH = 64
-"""Maximum depth of nested objects and arrays."""
+MAX_DEPTH = 200
+"""Maximum depth of nested objects and arrays, so that no thread's stack overflows. A branch needs four levels."""
 MAX_PARAMETERS = 200
 """Maximum number of parameters, as of StartPipelineExecution."""
 MAX_CONCURRENCY = 50
