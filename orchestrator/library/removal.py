@@ -30,10 +30,13 @@ def list_names(server: LocalServer) -> Names:
 
 
 def _list_names(sagemaker: Any, kind: Kind) -> Iterator[str]:
-    """Yield names, and the ARNs of resources that have no name of their own, such as versions of model packages."""
-    for page in sagemaker.get_paginator(_method(kind, "List")).paginate(**kind.list_all):
-        for summary in page[kind.summaries_member]:
-            yield summary.get(kind.name_member) or summary[kind.arn_member]
+    """Yield names, or the ARNs of resources without a name of their own: versions, and parts of other resources."""
+    whole = kind.part_of
+    requests = [{whole.name_member: name} for name in _list_names(sagemaker, whole)] if whole else [kind.list_all]
+    for request in requests:
+        for page in sagemaker.get_paginator(_method(kind, "List")).paginate(**request):
+            for summary in page[kind.summaries_member]:
+                yield summary.get(kind.identifier_member) or summary[kind.arn_member]
 
 
 def remove_others(server: LocalServer, kept: Names) -> None:
@@ -56,7 +59,7 @@ def remove_others(server: LocalServer, kept: Names) -> None:
 def _request_stop(sagemaker: Any, kind: Kind, name: str) -> None:
     if "Stop" in kind.verbs:
         with suppress(ClientError):  # it has ended
-            getattr(sagemaker, _method(kind, "Stop"))(**{kind.name_member: name})
+            getattr(sagemaker, _method(kind, "Stop"))(**{kind.identifier_member: name})
 
 
 def _await_end(sagemaker: Any, kind: Kind, name: str) -> None:
@@ -82,7 +85,7 @@ def _poll(sagemaker: Any, kind: Kind, name: str) -> Iterator[Mapping[str, Any]]:
     describe, deadline = getattr(sagemaker, _method(kind, "Describe")), time.monotonic() + TIMEOUT_SECONDS
     while time.monotonic() < deadline:
         try:
-            yield describe(**{kind.name_member: name})
+            yield describe(**{kind.identifier_member: name})
         except ClientError as error:
             if any(text in str(error) for text in ABSENT_TEXTS):
                 return

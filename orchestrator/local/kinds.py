@@ -116,6 +116,7 @@ class Kind:
     logs: LogNames | None = None
     verbs: tuple[str, ...] = ("Describe", "List", "Stop", "Delete")
     """The verbs of the common operations, without Create, which all kinds have."""
+    create_verb: str = "Create"
     summaries: str = ""
     """The member of List responses that contains the list; if it is empty, `<noun>Summaries`."""
     list_all: Mapping[str, str] = field(default_factory=dict)
@@ -124,6 +125,9 @@ class Kind:
     sort_by: str = "CreationTime"
     filters_pages: bool = False
     """With MaxResults, StatusEquals filters each page after it is cut, as AWS documents only for ListTrainingJobs."""
+    part_of: "Kind | None" = None
+    """The kind of resources that contain these, such as pipelines that contain executions. Requests identify a part by
+    its ARN, and a List request names the resource whose parts it lists."""
     owns: tuple["Kind", ...] = ()
     """Kinds of resources that this kind creates. They are recovered first."""
     aws_name: str = ""
@@ -141,6 +145,11 @@ class Kind:
         return f"{self.noun}Arn"
 
     @property
+    def identifier_member(self) -> str:
+        """The member by which requests identify a resource."""
+        return self.arn_member if self.part_of else self.name_member
+
+    @property
     def status_member(self) -> str:
         return f"{self.noun}Status"
 
@@ -155,7 +164,8 @@ class Kind:
 
     @property
     def operations(self) -> Mapping[str, str]:
-        return {verb: f"{verb}{self.noun}{'s' if verb == 'List' else ''}" for verb in ("Create", *self.verbs)}
+        common = {verb: f"{verb}{self.noun}{'s' if verb == 'List' else ''}" for verb in self.verbs}
+        return {"Create": f"{self.create_verb}{self.noun}", **common}
 
     def log_group(self, name: str) -> str:
         return self.logs.group.format(name=name) if self.logs else ""

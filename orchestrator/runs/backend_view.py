@@ -21,7 +21,10 @@ class BackendView(View):
 
     def newest(self, row_filter: Filter) -> list[ResourceRow]:
         queries = (
-            (kind, status) for kind in row_filter.matching_kinds() for status in row_filter.statuses(kind) or ("",)
+            (kind, status)
+            for kind in row_filter.matching_kinds()
+            if kind.part_of is None  # no operation lists the parts of all resources
+            for status in row_filter.statuses(kind) or ("",)
         )
         return row_filter.newest(
             row

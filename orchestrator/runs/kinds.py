@@ -30,7 +30,11 @@ class Kind(kinds.Kind):
         return self._call_if_exists(client, "Describe", name)
 
     def stop(self, client: "SageMakerClient", name: str) -> bool:
-        """Stop a job or delete another resource. Return False if it does not exist or has ended."""
+        """Stop a job or delete another resource. Return False if it does not exist or has ended.
+
+        Args:
+            name: the name of the resource, or the ARN of a part of another resource.
+        """
         return self._call_if_exists(client, "Delete" if self.lifecycle.is_lasting else "Stop", name) is not None
 
     def list_summaries(self, client: "SageMakerClient", **request: Any) -> Iterator[Members]:
@@ -57,8 +61,10 @@ class Kind(kinds.Kind):
     def _call_if_exists(self, client: "SageMakerClient", verb: str, name: str) -> Members | None:
         from botocore.exceptions import ClientError  # importing it takes as long as the rest of `microjobs ps`
 
+        if self.part_of and not name.startswith("arn:"):
+            return None
         try:
-            response: Members = self._get_method(client, verb)(**{self.name_member: name})
+            response: Members = self._get_method(client, verb)(**{self.identifier_member: name})
         except ClientError as error:
             if error.response["Error"]["Code"] in ABSENT_CODES:
                 return None

@@ -19,7 +19,7 @@ def _common_rows(kind: Kind) -> Iterator[tuple[str, Rows]]:
     """Yield the rows of the operations that are the same for all kinds: all except Create."""
     for verb in kind.verbs:
         listing = LIST_ROWS_WITH_STATUS if kind.lifecycle else LIST_ROWS
-        yield kind.operations[verb], listing if verb == "List" else make_honoured_rows(kind.name_member)
+        yield kind.operations[verb], listing if verb == "List" else make_honoured_rows(kind.identifier_member)
 
 
 SAGEMAKER: dict[str, Rows] = {

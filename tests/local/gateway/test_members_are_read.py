@@ -40,13 +40,15 @@ from microjobs_orchestrator.local.s3.service import OPERATIONS as S3
 from microjobs_orchestrator.local.s3.store import ObjectStore
 from microjobs_orchestrator.local.s3.uploads import Uploads
 from microjobs_orchestrator.local.server import create_services
-from microjobs_orchestrator.local.state import State
+from microjobs_orchestrator.local.state import Owner, State
 from tests.local.log_lines import append_line
 from tests.local.resources.members import make_package_request
 from tests.local.security.stub import StubRuntime
 
 ROLE = "arn:aws:iam::000000000000:role/microjobs"
 REPOSITORY = "arn:aws:ecr:us-east-1:000000000000:repository/repository"
+EXECUTION = "arn:e"
+"""The ARN of an execution of the pipeline `p`, which has failed."""
 GROUP, STREAM = "/aws/sagemaker/TrainingJobs", "job/algo-1-5"
 
 
@@ -148,14 +150,47 @@ REQUESTS: Mapping[str, list[dict[str, Any]]] = {
     "CreateRepository": [{"repositoryName": "new", "tags": [{"Key": "k", "Value": "v"}]}],
     "PutModelPackageGroupPolicy": [{"ModelPackageGroupName": "group", "ResourcePolicy": "{}"}],
     "ListModelPackages": [{"ModelPackageGroupName": "group"}],
+    "ListPipelineExecutionSteps": [{"PipelineExecutionArn": EXECUTION}],
+    "StartPipelineExecution": [
+        {
+            "PipelineName": "p",
+            "PipelineExecutionDisplayName": "d",
+            "PipelineParameters": [{"Name": "parameter", "Value": "v"}],
+            "PipelineExecutionDescription": "d",
+            "ClientRequestToken": "s" * 32,
+            "ParallelismConfiguration": {"MaxParallelExecutionSteps": 1},
+            "SelectiveExecutionConfig": {
+                "SourcePipelineExecutionArn": EXECUTION,
+                "SelectedSteps": [{"StepName": "stop"}],
+            },
+            "PipelineVersionId": 1,
+        },
+        {"PipelineName": "p", "ClientRequestToken": "u" * 32, "PipelineVersionAlias": "a"},
+    ],
+    "RetryPipelineExecution": [
+        {
+            "PipelineExecutionArn": EXECUTION,
+            "ClientRequestToken": "r" * 32,
+            "ParallelismConfiguration": {"MaxParallelExecutionSteps": 1},
+        }
+    ],
     "CreateRole": [{"RoleName": "new", "AssumeRolePolicyDocument": "{}", "Tags": [{"Key": "k", "Value": "v"}]}],
 }
 """Requests that pass the checks of their operations; those of `make_minimal_request` would not pass them."""
 
 OBJECTIVE = {"Type": "Minimize", "MetricName": "loss"}
+FAIL_DEFINITION = json.dumps(
+    {
+        "Version": "2020-12-01",
+        "Parameters": [{"Name": "parameter", "Type": "String", "DefaultValue": "x"}],
+        "Steps": [{"Name": "stop", "Type": "Fail"}],
+    }
+)
+"""The definition of the pipelines `p` and `pipeline`."""
 
 VALUES: Mapping[str, Any] = {
     "PipelineName": "p",
+    "PipelineExecutionArn": EXECUTION,
     "ResourceArn": "arn:m",
     "HyperParameterTuningJobName": "t",
     "Tags": [{"Key": "k", "Value": "v"}],
@@ -181,6 +216,12 @@ SIMPLE_OPERATIONS = [
 ]
 
 
+def add_execution(state: State) -> None:
+    """Add the execution `EXECUTION`, which has failed."""
+    request, owner = {"Definition": FAIL_DEFINITION, "Parameters": {}}, Owner("pipeline", "p")
+    state.add("pipeline-execution", "e", EXECUTION, "Failed", request, {}, owner=owner)
+
+
 @pytest.mark.parametrize(("service", "operation"), SIMPLE_OPERATIONS)
 def test_members_of_simple_requests_are_read(context: Context, service: str, operation: str) -> None:
     tuning: dict[str, Any] = {
@@ -192,8 +233,9 @@ def test_members_of_simple_requests_are_read(context: Context, service: str, ope
     }
     context.state.add("hyper-parameter-tuning-job", "t", "arn:t", "Completed", tuning, {})
     context.state.add("model", "m", "arn:m", "InService", {}, {})
-    add_version(context.state, "p", "arn:p", 1, "{}", [])
-    context.state.add("pipeline", "p", "arn:p", "", {}, {})
+    add_version(context.state, "p", format_arn("pipeline/p"), 1, FAIL_DEFINITION, [])
+    context.state.add("pipeline", "p", format_arn("pipeline/p"), "", {}, {})
+    add_execution(context.state)
     create_group(context, {"ModelPackageGroupName": "group"})
     context.state.add(
         "ecr-repository",
@@ -219,7 +261,7 @@ def test_members_of_simple_requests_are_read(context: Context, service: str, ope
 CLUSTER = {"InstanceType": "ml.m5.large", "InstanceCount": 2, "VolumeSizeInGB": 1}
 TAGS = [{"Key": "k", "Value": "v"}]
 PIPELINE = {
-    "PipelineDefinition": json.dumps({"Version": "2020-12-01", "Steps": [{"Name": "stop", "Type": "Fail"}]}),
+    "PipelineDefinition": FAIL_DEFINITION,
     "RoleArn": ROLE,
     "ClientRequestToken": "t" * 32,
 }
@@ -296,7 +338,7 @@ CREATE_REQUESTS: Mapping[str, list[dict[str, Any]]] = {
             make_minimal_request("sagemaker", operation)
             | ({"Tags": TAGS} if "Tags" in TABLE["sagemaker"][operation] else {})
         ]
-        for operation in (kind.operations["Create"] for kind in all_kinds())
+        for operation in (kind.operations["Create"] for kind in all_kinds() if kind.part_of is None)
     },
     "CreateProcessingJob": [
         {
@@ -453,6 +495,14 @@ CREATE_REQUESTS: Mapping[str, list[dict[str, Any]]] = {
             "PipelineVersionAliasOperations": {"Add": ["a"], "Remove": []},
         }
     ],
+    "UpdatePipelineExecution": [
+        {
+            "PipelineExecutionArn": EXECUTION,
+            "PipelineExecutionDisplayName": "d",
+            "PipelineExecutionDescription": "d",
+            "ParallelismConfiguration": {"MaxParallelExecutionSteps": 1},
+        }
+    ],
     "CreateTransformJob": [
         {
             "TransformJobName": "j",
@@ -505,6 +555,7 @@ def handlers(context: Context) -> Iterator[Service]:
         made["CreateEndpointConfig"]({"EndpointConfigName": name, "ProductionVariants": [VARIANT]})
     made["CreateEndpoint"]({"EndpointName": "e", "EndpointConfigName": "config"})
     made["CreatePipeline"]({**PIPELINE, "PipelineName": "pipeline"})
+    add_execution(context.state)
     parent = CREATE_REQUESTS["CreateHyperParameterTuningJob"][0] | {"HyperParameterTuningJobName": "parent"}
     context.state.add("hyper-parameter-tuning-job", "parent", "arn:p", "Completed", parent, {})
     made["CreateTrainingJob"](CREATE_REQUESTS["CreateTrainingJob"][0] | {"TrainingJobName": "trained"})

@@ -1,5 +1,52 @@
-"""The kind of pipelines."""
+"""The kinds of pipelines and of their executions."""
 
-from microjobs_orchestrator.local.kinds import Kind
+from enum import StrEnum
+
+from microjobs_orchestrator.local.kinds import Kind, Lifecycle
+from microjobs_orchestrator.local.resources.endpoints.kinds import ENDPOINT
+from microjobs_orchestrator.local.resources.processing.kinds import PROCESSING_JOB
+from microjobs_orchestrator.local.resources.training.kinds import TRAINING_JOB
+from microjobs_orchestrator.local.resources.transform.kinds import TRANSFORM_JOB
+from microjobs_orchestrator.local.resources.tuning.kinds import TUNING_JOB
+
+
+class ExecutionStatus(StrEnum):
+    """AWS's statuses of executions."""
+
+    EXECUTING = "Executing"
+    STOPPING = "Stopping"
+    STOPPED = "Stopped"
+    FAILED = "Failed"
+    SUCCEEDED = "Succeeded"
+    COMPLETED_WITH_FAILURES = "CompletedWithFailures"
+
+
+_ENDS = (
+    ExecutionStatus.STOPPED,
+    ExecutionStatus.FAILED,
+    ExecutionStatus.SUCCEEDED,
+    ExecutionStatus.COMPLETED_WITH_FAILURES,
+)
 
 PIPELINE = Kind("pipeline", "Pipeline", "pipeline", verbs=("Describe", "List", "Delete"), newest_first=True)
+PIPELINE_EXECUTION = Kind(
+    "pipeline-execution",
+    "PipelineExecution",
+    "execution",
+    lifecycle=Lifecycle(
+        statuses=tuple(ExecutionStatus),
+        first=ExecutionStatus.EXECUTING,
+        success=ExecutionStatus.SUCCEEDED,
+        transitional=(ExecutionStatus.EXECUTING, ExecutionStatus.STOPPING),
+        transitions={
+            ExecutionStatus.EXECUTING: (ExecutionStatus.STOPPING, *_ENDS),
+            ExecutionStatus.STOPPING: _ENDS,
+            **dict.fromkeys((ExecutionStatus.FAILED, ExecutionStatus.STOPPED), (ExecutionStatus.EXECUTING,)),
+        },
+    ),
+    verbs=("Describe", "List", "Stop"),
+    create_verb="Start",
+    newest_first=True,
+    part_of=PIPELINE,
+    owns=(PROCESSING_JOB, TRAINING_JOB, TUNING_JOB, TRANSFORM_JOB, ENDPOINT),
+)

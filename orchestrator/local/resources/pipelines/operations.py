@@ -13,13 +13,19 @@ from microjobs_orchestrator.local.errors import ServiceError, ValidationError
 from microjobs_orchestrator.local.identity import format_arn
 from microjobs_orchestrator.local.lifecycle.context import Context
 from microjobs_orchestrator.local.lifecycle.registry import Registry
-from microjobs_orchestrator.local.parity.common import LIST_PAGES
 from microjobs_orchestrator.local.resources.listing import describe_resource, list_resources
 from microjobs_orchestrator.local.resources.operations import Answer, Handler, Operations, Request, add_resource
 from microjobs_orchestrator.local.resources.pipelines import versions
 from microjobs_orchestrator.local.resources.pipelines.definition.checks import read_definition
 from microjobs_orchestrator.local.resources.pipelines.definition.parse import MAX_CHARACTERS
+from microjobs_orchestrator.local.resources.pipelines.executions import PipelineExecutionOperations, delete_executions
 from microjobs_orchestrator.local.resources.pipelines.kinds import PIPELINE
+from microjobs_orchestrator.local.resources.pipelines.requests import (
+    find_pipeline,
+    make_missing_error,
+    read_parallelism,
+    rename_times,
+)
 from microjobs_orchestrator.local.state import Owner, Record
 
 DEFINITION_MEMBERS = ("PipelineDefinition", "PipelineDefinitionS3Location")
@@ -27,6 +33,8 @@ CHANGEABLE_MEMBERS = ("PipelineDisplayName", "PipelineDescription", "RoleArn")
 FIXED_MEMBERS = ("PipelineName", "ClientRequestToken", "Tags")
 MAX_TOKENS = 1000
 """Number of deletions whose ClientRequestToken the server remembers."""
+
+__all__ = ["PipelineExecutionOperations", "PipelineOperations"]
 
 
 class PipelineOperations(Operations):
@@ -149,12 +157,7 @@ class PipelineOperations(Operations):
 
     def find(self, request: Request) -> Record:
         """Return the record of the pipeline whose name or ARN is the PipelineName of a request."""
-        name, state = request["PipelineName"], self.context.state
-        record = state.get_by_arn(name) if name.startswith("arn:") else state.get(PIPELINE.arn_type, name)
-        if record is None or record.kind != PIPELINE.arn_type:
-            region = self.context.settings.region
-            raise make_missing_error(name if name.startswith("arn:") else format_arn(f"pipeline/{name}", region))
-        return record
+        return find_pipeline(self.context, request["PipelineName"])
 
     def describe(self, request: Request) -> Answer:
         record = self.find(request)
@@ -166,12 +169,12 @@ class PipelineOperations(Operations):
             return {PIPELINE.summaries_member: []}
         prefix = request.get("PipelineNamePrefix", "")
         return list_resources(
-            self.context.state, PIPELINE, _rename_times(request), self.compute_members, name_prefix=prefix
+            self.context.state, PIPELINE, rename_times(request), self.compute_members, name_prefix=prefix
         )
 
     def list_versions(self, request: Request) -> Answer:
         owner = Owner(PIPELINE.arn_type, self.find(request).name)
-        return list_resources(self.context.state, versions.VERSION, _rename_times(request), owner=owner)
+        return list_resources(self.context.state, versions.VERSION, rename_times(request), owner=owner)
 
     def delete(self, request: Request) -> Answer:
         name, token = request["PipelineName"], request.get("ClientRequestToken", "")
@@ -180,6 +183,7 @@ class PipelineOperations(Operations):
             if deleted_name == name and self.context.state.get(PIPELINE.arn_type, name) is None:
                 return {"PipelineArn": arn}
             record = self.find(request)
+            delete_executions(self.context, self.registry, record.name)
             super().delete(request)
             versions.delete_versions(self.context.state, name)
             self._remember_deletion(token, record)
@@ -191,17 +195,12 @@ class PipelineOperations(Operations):
             del self._deletions[next(iter(self._deletions))]
 
 
-def make_missing_error(arn: str) -> ServiceError:
-    return ServiceError("ResourceNotFound", f'Could not find pipeline "{arn}".')
-
-
 def _read_changes(request: Request) -> dict[str, Any]:
     """Return the members of a Create or Update request that the pipeline, not a version, has."""
-    changes = {member: request[member] for member in CHANGEABLE_MEMBERS if member in request}
-    if "ParallelismConfiguration" in request:
-        limit = request["ParallelismConfiguration"]["MaxParallelExecutionSteps"]
-        changes["ParallelismConfiguration"] = {"MaxParallelExecutionSteps": limit}
-    return changes
+    return {
+        **{member: request[member] for member in CHANGEABLE_MEMBERS if member in request},
+        **read_parallelism(request),
+    }
 
 
 def _digest_request(request: Request) -> str:
@@ -216,10 +215,3 @@ def _accept_repetition(existing: Record, request: Request, digest: str) -> Recor
         f"Pipeline names must be unique: a pipeline with the name {request['PipelineName']} already exists. Use "
         "UpdatePipeline to change it."
     )
-
-
-def _rename_times(request: Request) -> dict[str, Any]:
-    """Return a List request with the names that other kinds have for the filters by time."""
-    names = {"CreatedAfter": "CreationTimeAfter", "CreatedBefore": "CreationTimeBefore"}
-    members = (*LIST_PAGES, *names)
-    return {names.get(member, member): request[member] for member in members if member in request}

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from microjobs_orchestrator.local.parity.common import LIST_PAGES, ROLE, TAGS, make_honoured_rows
-from microjobs_orchestrator.local.parity.rows import Honoured, Members, Refused, Rows
+from microjobs_orchestrator.local.parity.rows import Honoured, Members, NoEffect, Refused, Rows
 
 LOCATION: Rows = {
     "Bucket": Honoured(),
@@ -24,12 +24,53 @@ TOKEN = Honoured("the same request with the same token has no further effect")
 VERSION: Rows = make_honoured_rows("PipelineVersionId", "PipelineVersionAlias")
 CREATED: Rows = make_honoured_rows("CreatedAfter", "CreatedBefore")
 
+EXECUTION = make_honoured_rows("PipelineExecutionArn")
+PARALLELISM = Members({"MaxParallelExecutionSteps": Honoured("may change while the execution runs")})
+PAGES = make_honoured_rows("NextToken", "MaxResults")
+EXECUTION_ROWS: Mapping[str, Rows] = {
+    "StartPipelineExecution": {
+        "PipelineName": Honoured("name or ARN"),
+        **make_honoured_rows("PipelineExecutionDisplayName", "PipelineExecutionDescription"),
+        "PipelineParameters": Members(make_honoured_rows("Name", "Value")),
+        "ClientRequestToken": TOKEN,
+        "ParallelismConfiguration": PARALLELISM,
+        "SelectiveExecutionConfig": Members(
+            {
+                "SourcePipelineExecutionArn": Honoured("its results and parameters are reused"),
+                "SelectedSteps": Members(make_honoured_rows("StepName")),
+            }
+        ),
+        **VERSION,
+        "MlflowExperimentName": Refused("executions are not tracked with MLflow"),
+        "RoleArn": ROLE,
+    },
+    "DescribePipelineExecution": EXECUTION,
+    "UpdatePipelineExecution": {
+        **EXECUTION,
+        **make_honoured_rows("PipelineExecutionDisplayName", "PipelineExecutionDescription"),
+        "ParallelismConfiguration": PARALLELISM,
+    },
+    "StopPipelineExecution": {**EXECUTION, "ClientRequestToken": NoEffect("a repeated request changes nothing")},
+    "RetryPipelineExecution": {**EXECUTION, "ClientRequestToken": TOKEN, "ParallelismConfiguration": PARALLELISM},
+    "ListPipelineExecutions": {
+        "PipelineName": Honoured("name or ARN"),
+        **make_honoured_rows("SortBy", "SortOrder"),
+        **PAGES,
+        **CREATED,
+        "PipelineVersionAlias": Refused("list all executions: each has its PipelineVersionId"),
+    },
+    "ListPipelineExecutionSteps": {**EXECUTION, **PAGES, "SortOrder": Honoured("by the time of the start")},
+    "ListPipelineParametersForExecution": {**EXECUTION, **PAGES},
+    "DescribePipelineDefinitionForExecution": EXECUTION,
+}
+
 ROWS: Mapping[str, Rows] = {
+    **EXECUTION_ROWS,
     "CreatePipeline": {**CHANGEABLE, "ClientRequestToken": TOKEN, "Tags": TAGS},
     "UpdatePipeline": CHANGEABLE,
     "DescribePipeline": {"PipelineName": Honoured("name or ARN"), **VERSION},
     "DeletePipeline": {
-        "PipelineName": Honoured("also deletes the versions"),
+        "PipelineName": Honoured("also deletes the versions and executions"),
         "ClientRequestToken": Honoured("a repeated request succeeds, unless the server has restarted"),
     },
     "ListPipelines": {

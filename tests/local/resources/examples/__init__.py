@@ -27,6 +27,8 @@ class Example:
     Hosts should run for about a second, and write objects only below the key `<name>/`."""
     requires: tuple[Kind, ...] = ()
     """The kinds of resources that the request names. They are created first, with the same resource name."""
+    make_arn: Callable[[str], str] | None = None
+    """Returns the ARN for a resource name, for kinds whose resources are parts of others. Requests need it."""
 
 
 def find_example(kind: Kind) -> Example:
@@ -56,8 +58,17 @@ def create_example(local: LocalServer, kind: Kind, name: str) -> None:
 def call(local: LocalServer, kind: Kind, verb: str, name: str, **members: Any) -> dict[str, Any]:
     """Send a request about one resource; return the response."""
     operation = getattr(local.sagemaker, xform_name(kind.operations[verb]))
-    response: dict[str, Any] = operation(**{kind.name_member: name, **members})
+    response: dict[str, Any] = operation(**_identify(kind, verb, name), **members)
     return response
+
+
+def _identify(kind: Kind, verb: str, name: str) -> dict[str, str]:
+    """Return the member that identifies a resource. The server chooses the names of parts of other resources."""
+    if kind.part_of is None:
+        return {kind.name_member: name}
+    make_arn = find_example(kind).make_arn
+    assert make_arn is not None, f"the example of {kind.arn_type} needs make_arn"
+    return {} if verb == "Create" else {kind.identifier_member: make_arn(name)}
 
 
 def required_members(kind: Kind) -> dict[str, Any]:

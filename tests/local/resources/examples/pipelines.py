@@ -1,18 +1,55 @@
-"""Example of a pipeline."""
+"""Examples of a pipeline and of its execution."""
 
 import json
 from typing import Any
 
-from microjobs_orchestrator.local.resources.pipelines.kinds import PIPELINE
-from tests.local.clients import LocalServer
-from tests.local.resources.examples import Example
+from microjobs_orchestrator.local.identity import format_arn
+from microjobs_orchestrator.local.resources.models.kinds import MODEL
+from microjobs_orchestrator.local.resources.pipelines.executions import make_id
+from microjobs_orchestrator.local.resources.pipelines.kinds import PIPELINE, PIPELINE_EXECUTION
+from microjobs_orchestrator.local.resources.processing.kinds import PROCESSING_JOB
+from tests.local.clients import ROOT, LocalServer
+from tests.local.resources.examples import Example, find_example
+
+MIN_TOKEN_CHARACTERS = 32
 
 
 def make_request(local: LocalServer, name: str) -> dict[str, Any]:
-    parameters = [{"Name": "reason", "Type": "String", "DefaultValue": name}]
-    step = {"Name": "stop", "Type": "Fail", "Arguments": {"ErrorMessage": {"Get": "Parameters.reason"}}}
-    definition = {"Version": "2020-12-01", "Parameters": parameters, "Steps": [step]}
+    """Return a pipeline with a job, whose JSON file decides that a model is created."""
+    parameters = [{"Name": "expected", "Type": "String", "DefaultValue": name}]
+    process = find_example(PROCESSING_JOB).make_request(local, name)
+    del process["ProcessingJobName"]
+    process["AppSpecification"]["ContainerArguments"] = [
+        f'sleep 1; echo \'{{"name": "{name}"}}\' > {ROOT}/processing/output/result.json'
+    ]
+    file = {"PropertyFileName": "result", "OutputName": "out", "FilePath": "result.json"}
+    found = {"Std:JsonGet": {"PropertyFile": {"Get": "Steps.process.PropertyFiles.result"}, "Path": "name"}}
+    condition = {"Type": "Equals", "LeftValue": found, "RightValue": {"Get": "Parameters.expected"}}
+    create = {"Name": "create", "Type": "Model", "Arguments": find_example(MODEL).make_request(local, name)}
+    fail = {"Name": "stop", "Type": "Fail", "Arguments": {"ErrorMessage": found}}
+    branches = {"Conditions": [condition], "IfSteps": [create], "ElseSteps": [fail]}
+    steps = [
+        {"Name": "process", "Type": "Processing", "Arguments": process, "PropertyFiles": [file]},
+        {"Name": "check", "Type": "Condition", "Arguments": branches},
+    ]
+    definition = {"Version": "2020-12-01", "Parameters": parameters, "Steps": steps}
     return {"PipelineDefinition": json.dumps(definition), "RoleArn": local.address.role_arn}
 
 
-EXAMPLES = (Example(PIPELINE, make_request),)
+def make_execution_request(local: LocalServer, name: str) -> dict[str, Any]:  # noqa: ARG001
+    return {"PipelineName": name, "ClientRequestToken": make_token(name)}
+
+
+def make_token(name: str) -> str:
+    return name.ljust(MIN_TOKEN_CHARACTERS, "-")
+
+
+def make_arn(name: str) -> str:
+    pipeline = format_arn(f"pipeline/{name}")
+    return f"{pipeline}/execution/{make_id(pipeline, make_token(name))}"
+
+
+EXAMPLES = (
+    Example(PIPELINE, make_request),
+    Example(PIPELINE_EXECUTION, make_execution_request, requires=(PIPELINE,), make_arn=make_arn),
+)

@@ -1,0 +1,118 @@
+"""Attempts of the steps of one execution: their start, their retries, and the reuse of earlier results."""
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from microjobs_orchestrator.local.errors import ServiceError
+from microjobs_orchestrator.local.resources.pipelines.cache import CACHE_KEY, Cache, make_hit, make_key
+from microjobs_orchestrator.local.resources.pipelines.definition.expressions import ExpressionError
+from microjobs_orchestrator.local.resources.pipelines.definition.values import StepType
+from microjobs_orchestrator.local.resources.pipelines.nodes import Node
+from microjobs_orchestrator.local.resources.pipelines.retries import find_delay, make_refusal
+from microjobs_orchestrator.local.resources.pipelines.scope import ExecutionValues, StepScope
+from microjobs_orchestrator.local.resources.pipelines.selection import Selection
+from microjobs_orchestrator.local.resources.pipelines.step_run import (
+    OUTPUTS,
+    REQUEST,
+    RESOURCE,
+    RETRY_TIME,
+    Failure,
+    Progress,
+    StepRun,
+    StepStatus,
+    add_step,
+)
+from microjobs_orchestrator.local.resources.pipelines.steps.runner import Runner, Tools
+
+
+class Attempts:
+    """Starts, watches and stops the steps of one execution."""
+
+    def __init__(
+        self,
+        tools: Tools,
+        runners: Mapping[StepType, Runner],
+        values: ExecutionValues,
+        selection: Selection | None,
+    ) -> None:
+        self._tools = tools
+        self._runners = runners
+        self._values = values
+        self._selection = selection
+        self._state = tools.context.state
+        self._pipeline = values.variables["PipelineName"]
+        self._cache = Cache(self._state, self._pipeline)
+
+    def begin(self, node: Node) -> StepRun:
+        """Start the first attempt of a step."""
+        run = add_step(self._state, self._tools.execution, node.step, node.iteration)
+        self.start(run)
+        return run
+
+    def start(self, run: StepRun) -> None:
+        """Start an attempt, also again after a crash of the server. Describe why the step cannot start."""
+        members: Mapping[str, Any] = {}
+        try:
+            progress, members = self._start(run)
+        except ExpressionError as error:
+            progress = Progress(StepStatus.FAILED, failure=Failure(f"ClientError: {error}"))
+        except ServiceError as error:
+            progress = Progress(StepStatus.FAILED, run.metadata, make_refusal(error))
+        self._store(run, progress, members)
+
+    def _start(self, run: StepRun) -> tuple[Progress, Mapping[str, Any]]:
+        """Return what has become of the step, and further members of its description."""
+        if self._selection is not None and run.name in self._selection.reused:
+            return self._selection.make_result(self._selection.find_result(self._state, run.name))
+        runner = self._runner(run)
+        arguments = runner.resolve(run.step, StepScope(self._values, run.iteration))
+        if run.step.cache is not None and run.step.cache.is_enabled:
+            key = make_key(self._pipeline, run.step, arguments)
+            result = self._cache.find(run.step, key)
+            if result is not None and runner.has_result(result.internal):
+                return make_hit(result)
+            run.store(Progress(run.status, internal={CACHE_KEY: key}))
+        return runner.start(run, arguments), {}
+
+    def look(self, run: StepRun) -> None:
+        """Look what has become of a step that runs, and start its next attempt if it is time."""
+        retry_time = run.record.internal.get(RETRY_TIME)
+        if retry_time is None:
+            self._store(run, self._runner(run).poll(run))
+        elif time.time() >= retry_time:
+            cleared = dict.fromkeys((RETRY_TIME, REQUEST, RESOURCE, OUTPUTS))
+            run.store(Progress(StepStatus.STARTING, internal=cleared), AttemptCount=run.attempts + 1)
+            self.start(run)
+
+    def stop(self, run: StepRun) -> None:
+        """Request a step to stop, unless it is stopping already."""
+        if run.record.internal.get(RETRY_TIME) is not None:
+            self._store(run, Progress(StepStatus.STOPPED, run.metadata))
+        elif run.status is not StepStatus.STOPPING:
+            self._store(run, self._runner(run).stop(run))
+
+    def read_properties(self, run: StepRun) -> Mapping[str, Any]:
+        if run.properties is None:
+            run.properties = self._runner(run).read_properties(run)
+        return run.properties
+
+    def _runner(self, run: StepRun) -> Runner:
+        return self._runners[run.step.type]
+
+    def _store(self, run: StepRun, progress: Progress, members: Mapping[str, Any] | None = None) -> None:
+        if progress.failure is not None:
+            progress = _schedule_retry(run, progress)
+        if (progress.status, progress.metadata) != (run.status, run.metadata) or progress.internal:
+            run.store(progress, **(members or {}))
+        if progress.status is StepStatus.SUCCEEDED and CACHE_KEY in run.record.internal:
+            self._cache.remember(run, self._values.variables["PipelineExecutionArn"])
+
+
+def _schedule_retry(run: StepRun, progress: Progress) -> Progress:
+    """Return the progress of a failed attempt: the step waits for its next attempt, or has failed."""
+    failure, now = progress.failure, time.time()
+    delay = None if failure is None or run.status is StepStatus.STOPPING else find_delay(run, failure, now)
+    if delay is None:
+        return progress
+    return Progress(StepStatus.EXECUTING, progress.metadata, failure, {RETRY_TIME: now + delay})

@@ -1,0 +1,111 @@
+"""Reuse of the results of earlier steps with the same arguments.
+
+Source: https://docs.aws.amazon.com/sagemaker/latest/dg/pipelines-caching.html
+"""
+
+import hashlib
+import json
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from microjobs_orchestrator.local.resources.pipelines.definition.policies import parse_duration
+from microjobs_orchestrator.local.resources.pipelines.definition.values import Step, StepType
+from microjobs_orchestrator.local.resources.pipelines.kinds import PIPELINE
+from microjobs_orchestrator.local.resources.pipelines.step_run import OUTPUTS, RESOURCE, Progress, StepRun, StepStatus
+from microjobs_orchestrator.local.state import NameTakenError, Owner, Query, Record, State
+
+KIND = "pipeline-step-result"
+CACHE_KEY = "CacheKey"
+"""Key of a step's internal state: the name of the record that stores its result."""
+SOURCE = "SourcePipelineExecutionArn"
+
+_TUNING_DEFINITION = (
+    "AlgorithmSpecification",
+    "HyperParameterRanges",
+    "InputDataConfig",
+    "StaticHyperParameters",
+    "TuningObjective",
+)
+KEY_MEMBERS: Mapping[StepType, Mapping[str, tuple[str, ...]]] = {
+    StepType.PROCESSING: {"AppSpecification": (), "Environment": (), "ProcessingInputs": ()},
+    StepType.TRAINING: {
+        "AlgorithmSpecification": (),
+        "CheckpointConfig": (),
+        "DebugHookConfig": (),
+        "DebugRuleConfigurations": (),
+        "Environment": (),
+        "HyperParameters": (),
+        "InputDataConfig": (),
+    },
+    StepType.TUNING: {
+        "HyperParameterTuningJobConfig": (),
+        "TrainingJobDefinition": _TUNING_DEFINITION,
+        "TrainingJobDefinitions": (),
+    },
+    StepType.TRANSFORM: {"DataProcessing": (), "Environment": (), "ModelName": (), "TransformInput": ()},
+}
+"""The arguments that AWS compares, each with its compared members; without members, the whole argument is compared.
+Other types of steps compare all arguments.
+
+Source: https://docs.aws.amazon.com/sagemaker/latest/dg/pipelines-default-keys.html
+"""
+
+
+def make_key(pipeline: str, step: Step, arguments: Mapping[str, Any]) -> str:
+    """Return the name under which the result of a step with resolved arguments is stored."""
+    compared = _select(step.type, arguments)
+    text = json.dumps([step.type, compared], sort_keys=True)
+    return f"{pipeline}/{step.name}/{hashlib.sha256(text.encode()).hexdigest()}"
+
+
+def _select(step_type: StepType, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
+    if step_type not in KEY_MEMBERS:
+        return arguments
+    known = {name: members for name, members in KEY_MEMBERS[step_type].items() if name in arguments}
+    return {
+        name: {member: arguments[name].get(member) for member in members} if members else arguments[name]
+        for name, members in known.items()
+    }
+
+
+class Cache:
+    """The results of the steps of one pipeline."""
+
+    def __init__(self, state: State, pipeline: str) -> None:
+        self._state = state
+        self._pipeline = pipeline
+
+    def find(self, step: Step, key: str) -> Record | None:
+        """Return the latest result with a key, unless it has expired."""
+        record = self._state.get(KIND, key)
+        if record is None or step.cache is None:
+            return None
+        expiry = parse_duration(step.cache.expire_after) if step.cache.expire_after else None
+        return None if expiry is not None and time.time() - record.created > expiry.total_seconds() else record
+
+    def remember(self, run: StepRun, execution_arn: str) -> None:
+        """Store the result of a step that succeeded, in place of an earlier result with the same key."""
+        key, internal = run.record.internal[CACHE_KEY], run.record.internal
+        kept = {name: internal[name] for name in (RESOURCE, OUTPUTS) if name in internal}
+        result = {"Metadata": run.metadata, SOURCE: execution_arn}
+        self._state.delete(KIND, key)
+        try:
+            owner = Owner(PIPELINE.arn_type, self._pipeline)
+            self._state.add(KIND, key, "", "", {}, result, internal=kept, owner=owner)
+        except NameTakenError:  # another execution has just stored its result, which is as good
+            return
+
+
+def make_hit(result: Record) -> tuple[Progress, Mapping[str, Any]]:
+    """Return what becomes of a step with a cached result, and members of its description."""
+    progress = Progress(StepStatus.SUCCEEDED, result.description["Metadata"], internal=result.internal)
+    return progress, {"CacheHitResult": {SOURCE: result.description[SOURCE]}}
+
+
+def forget(state: State, pipeline: str) -> None:
+    """Delete the results of a pipeline that is deleted."""
+    query = Query(KIND, owner=Owner(PIPELINE.arn_type, pipeline))
+    while records := state.find(query):
+        for record in records:
+            state.delete(KIND, record.name)

@@ -1,0 +1,179 @@
+"""Executions of pipelines while they run.
+
+The thread of an execution starts steps whose dependencies have ended, and waits for an event: a job of a step has
+ended, or a stop was requested. The records of the steps in the state are all that a later server needs to continue.
+"""
+
+import logging
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from microjobs_orchestrator.local.lifecycle.context import Context
+from microjobs_orchestrator.local.lifecycle.events import Change, EventQueue, StopReason
+from microjobs_orchestrator.local.lifecycle.job import SHUT_DOWN_REASON, make_failure_reason
+from microjobs_orchestrator.local.lifecycle.registry import Registry
+from microjobs_orchestrator.local.resources.invocation import Invoker
+from microjobs_orchestrator.local.resources.pipelines.attempts import Attempts
+from microjobs_orchestrator.local.resources.pipelines.definition.expressions import ExpressionError
+from microjobs_orchestrator.local.resources.pipelines.definition.parse import parse_definition
+from microjobs_orchestrator.local.resources.pipelines.kinds import PIPELINE_EXECUTION, ExecutionStatus
+from microjobs_orchestrator.local.resources.pipelines.nodes import Node, has_follower, list_nodes
+from microjobs_orchestrator.local.resources.pipelines.scope import ExecutionValues, make_variables
+from microjobs_orchestrator.local.resources.pipelines.selection import read_selection
+from microjobs_orchestrator.local.resources.pipelines.step_run import (
+    ENDS,
+    RETRY_TIME,
+    StepRun,
+    StepStatus,
+    list_steps,
+)
+from microjobs_orchestrator.local.resources.pipelines.steps.runner import Tools
+from microjobs_orchestrator.local.resources.pipelines.steps.types import make_runners
+from microjobs_orchestrator.local.runtimes.base import Host
+from microjobs_orchestrator.local.state import Record
+from microjobs_orchestrator.terminal import strip_controls
+
+logger = logging.getLogger(__name__)
+
+DEFINITION, PARAMETERS = "Definition", "Parameters"
+"""Keys of the stored request: the text of the definition, and the values of all parameters with their types."""
+MAX_PARALLEL_STEPS = 50
+"""Maximum number of steps that run at the same time, unless the execution has a ParallelismConfiguration."""
+MAX_REASON_CHARACTERS = 1300
+FAILED_REASON = "Step failure: One or multiple steps failed."
+
+
+class Execution:
+    """A running execution."""
+
+    def __init__(self, context: Context, record: Record, registry: Registry) -> None:
+        self.events = EventQueue()
+        self.plan_name = f"{PIPELINE_EXECUTION.arn_type}/{record.name}"
+        self._context = context
+        self._record = record
+        definition = parse_definition(record.request[DEFINITION])
+        self._nodes = list_nodes(definition)
+        selection = read_selection(definition, record.request)
+        if selection is not None:
+            included = selection.selected | selection.reused
+            self._nodes = {name: node for name, node in self._nodes.items() if name in included}
+        tools = Tools(context, registry, Invoker(context, registry), record.name, self._notify)
+        values = ExecutionValues(
+            definition,
+            context.store,
+            record.request[PARAMETERS],
+            make_variables(record, context.settings.region),
+            self._read_properties,
+        )
+        self._attempts = Attempts(tools, make_runners(tools), values, selection)
+        self._runs: dict[str, StepRun] = {}
+        """The steps that have started, by name."""
+
+    def run(self) -> None:
+        try:
+            self._run()
+        except Exception as error:
+            logger.exception("%s failed", self.plan_name)
+            self._end(ExecutionStatus.FAILED, make_failure_reason(error))
+
+    def recover(self, hosts: Sequence[Host]) -> None:  # noqa: ARG002  an execution has no hosts
+        """Continue after a restart of the server, which resumes the jobs of the steps first."""
+        for record in list_steps(self._context.state, self._record.name, descending=False):
+            node = self._nodes[record.description["StepName"]]
+            self._runs[node.name] = StepRun(self._context.state, node.step, record, node.iteration)
+        self.run()
+
+    def _notify(self) -> None:
+        self.events.send(Change.RESOURCE_ENDED)
+
+    def _run(self) -> None:
+        self._restart_interrupted()
+        while True:
+            self._advance()
+            if not self._list_running():
+                break
+            self.events.wait(self._find_timeout())
+        self._end(*self._find_end())
+
+    # --- steps ---
+
+    def _restart_interrupted(self) -> None:
+        """Start the steps again whose start was interrupted by the end of an earlier server."""
+        for run in self._list_running():
+            if run.status is StepStatus.STARTING and self.events.stop_reason is None:
+                self._attempts.start(run)
+
+    def _advance(self) -> None:
+        """Look at all running steps, and start steps until no further step can start."""
+        for run in self._list_running():
+            if self.events.stop_reason is not None:
+                self._attempts.stop(run)
+            if not run.has_ended:
+                self._attempts.look(run)
+        max_parallel_steps = self._read_max_parallel_steps()
+        while (node := self._find_next(max_parallel_steps)) is not None:
+            self._runs[node.name] = self._attempts.begin(node)
+
+    def _find_next(self, max_parallel_steps: int) -> Node | None:
+        """Return a step that starts now; None if all steps that can start have started."""
+        if self.events.stop_reason is not None or len(self._list_running()) >= max_parallel_steps:
+            return None
+        has_failed = any(self._list_failed(followed=False))
+        return next((node for node in self._list_startable() if node.follows_failures or not has_failed), None)
+
+    def _list_startable(self) -> Iterator[Node]:
+        return (node for node in self._nodes.values() if node.can_start(self._runs))
+
+    def _read_max_parallel_steps(self) -> int:
+        """Return the present limit, which UpdatePipelineExecution can change."""
+        record = self._context.state.get(PIPELINE_EXECUTION.arn_type, self._record.name) or self._record
+        limit: int = record.description.get("ParallelismConfiguration", {}).get(
+            "MaxParallelExecutionSteps", MAX_PARALLEL_STEPS
+        )
+        return limit
+
+    def _list_running(self) -> list[StepRun]:
+        return [run for run in self._runs.values() if not run.has_ended]
+
+    def _find_timeout(self) -> float | None:
+        """Return the seconds until the next attempt of a step; None if no step waits for one."""
+        times = [found for run in self._list_running() if (found := run.record.internal.get(RETRY_TIME)) is not None]
+        return max(0.0, min(times) - time.time()) if times else None
+
+    def _read_properties(self, step_name: str) -> Mapping[str, Any]:
+        run = self._runs.get(step_name)
+        if run is None or run.status is not StepStatus.SUCCEEDED:
+            raise ExpressionError(f"step {step_name} did not succeed")
+        return self._attempts.read_properties(run)
+
+    # --- the end ---
+
+    def _list_failed(self, *, followed: bool) -> Iterator[StepRun]:
+        """Yield the steps that did not succeed, and that have dependent steps that run because of that, or not."""
+        ended = (run for run in self._runs.values() if run.status in ENDS and run.status is not StepStatus.SUCCEEDED)
+        return (run for run in ended if has_follower(self._nodes, run) == followed)
+
+    def _find_end(self) -> tuple[ExecutionStatus, str | None]:
+        if self.events.stop_reason is StopReason.SHUTDOWN:
+            return ExecutionStatus.FAILED, SHUT_DOWN_REASON
+        if self.events.stop_reason is not None:
+            return ExecutionStatus.STOPPED, None
+        if failed := list(self._list_failed(followed=False)):
+            details = "; ".join(
+                f"{run.name}: {run.record.description.get('FailureReason', run.status)}" for run in failed
+            )
+            return ExecutionStatus.FAILED, f"{FAILED_REASON} {details}"
+        if any(self._list_failed(followed=True)):
+            return ExecutionStatus.COMPLETED_WITH_FAILURES, None
+        return ExecutionStatus.SUCCEEDED, None
+
+    def _end(self, status: ExecutionStatus, reason: str | None) -> None:
+        changes: dict[str, Any] = {PIPELINE_EXECUTION.status_member: status}
+        if reason is not None:
+            changes["FailureReason"] = strip_controls(reason)[:MAX_REASON_CHARACTERS]
+        self._context.state.update(PIPELINE_EXECUTION.arn_type, self._record.name, changes, status)
+
+
+def _describe_failure(run: StepRun) -> str:
+    return f"{run.name}: {run.record.description.get('FailureReason', f'the step is {run.status}')}"

@@ -1,0 +1,266 @@
+"""The operations on executions of pipelines, and on their steps.
+
+https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_StartPipelineExecution.html
+https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_RetryPipelineExecution.html
+"""
+
+import hashlib
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+from microjobs_orchestrator.local.errors import ServiceError, ValidationError
+from microjobs_orchestrator.local.lifecycle.context import Context
+from microjobs_orchestrator.local.lifecycle.events import Change
+from microjobs_orchestrator.local.lifecycle.registry import Registry, Runnable
+from microjobs_orchestrator.local.pages import cut_page
+from microjobs_orchestrator.local.resources.listing import describe_resource, list_resources
+from microjobs_orchestrator.local.resources.operations import Answer, Handler, Request, RunningOperations
+from microjobs_orchestrator.local.resources.pipelines import cache
+from microjobs_orchestrator.local.resources.pipelines.definition.expressions import to_text
+from microjobs_orchestrator.local.resources.pipelines.definition.parameters import bind_parameters
+from microjobs_orchestrator.local.resources.pipelines.definition.parse import parse_definition
+from microjobs_orchestrator.local.resources.pipelines.definition.values import Definition
+from microjobs_orchestrator.local.resources.pipelines.execution import DEFINITION, PARAMETERS, Execution
+from microjobs_orchestrator.local.resources.pipelines.kinds import PIPELINE, PIPELINE_EXECUTION, ExecutionStatus
+from microjobs_orchestrator.local.resources.pipelines.requests import (
+    find_execution,
+    find_pipeline,
+    read_parallelism,
+    rename_times,
+)
+from microjobs_orchestrator.local.resources.pipelines.selection import SOURCE, read_selection
+from microjobs_orchestrator.local.resources.pipelines.step_run import StepStatus, delete_step, list_steps
+from microjobs_orchestrator.local.resources.pipelines.versions import find_version
+from microjobs_orchestrator.local.state import NameTakenError, Owner, Query, Record
+
+ID_CHARACTERS = 12
+TOKEN = "ClientRequestToken"  # noqa: S105  the name of a member
+RETRY_TOKEN = "RetryToken"  # noqa: S105
+"""Key of the internal state: the ClientRequestToken of the last retry."""
+ARN, REASON = "PipelineExecutionArn", "FailureReason"
+CHANGEABLE_MEMBERS = ("PipelineExecutionDescription", "PipelineExecutionDisplayName")
+DESCRIBED_MEMBERS = (*CHANGEABLE_MEMBERS, "SelectiveExecutionConfig", "RoleArn")
+"""Members of StartPipelineExecution that the description has."""
+MAX_EXECUTIONS = 1_000_000
+"""Maximum number of executions that are deleted with their pipeline."""
+RUNNING = (ExecutionStatus.EXECUTING, ExecutionStatus.STOPPING)
+RETRIABLE = (ExecutionStatus.FAILED, ExecutionStatus.STOPPED)
+
+_DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
+
+
+class PipelineExecutionOperations(RunningOperations):
+    kind = PIPELINE_EXECUTION
+
+    def make_runnable(self, record: Record) -> Runnable:
+        return Execution(self.context, record, self.registry)
+
+    def further_handlers(self) -> Mapping[str, Handler]:
+        return {
+            "UpdatePipelineExecution": self.update,
+            "RetryPipelineExecution": self.retry,
+            "ListPipelineExecutionSteps": self.list_steps,
+            "ListPipelineParametersForExecution": self.list_parameters,
+            "DescribePipelineDefinitionForExecution": self.describe_definition,
+        }
+
+    # --- the start ---
+
+    def create(self, request: Request) -> Answer:
+        """Start an execution. A repeated request with the same token returns the execution that the first one started.
+
+        Raises:
+            ServiceError: the pipeline or its version does not exist, a parameter is not valid, or the token belongs to
+                a request with other members.
+        """
+        pipeline = find_pipeline(self.context, request["PipelineName"])
+        name = make_id(pipeline.arn, request[TOKEN])
+        try:
+            record = self._find_repeated(name, request) or self._start_new(pipeline, name, request)
+        except NameTakenError:  # another thread has started the same request meanwhile
+            record = find_execution(self.context, f"{pipeline.arn}/execution/{name}")
+        return {ARN: record.arn}
+
+    def _find_repeated(self, name: str, request: Request) -> Record | None:
+        earlier = self.context.state.get(PIPELINE_EXECUTION.arn_type, name)
+        if earlier is not None and any(earlier.request.get(member) != value for member, value in request.items()):
+            message = f"{TOKEN} {request[TOKEN]!r} belongs to an earlier request with other members: use a new token."
+            raise ServiceError("ConflictException", message)
+        return earlier
+
+    def _start_new(self, pipeline: Record, name: str, request: Request) -> Record:
+        version = find_version(self.context.state, pipeline.name, request)
+        text = version.description["PipelineDefinition"]
+        definition = parse_definition(text)
+        values = {item["Name"]: item["Value"] for item in request.get("PipelineParameters", [])}
+        earlier = self._check_selection(pipeline, definition, request)
+        parameters = bind_parameters(definition, {**earlier, **values})
+        arn, status = f"{pipeline.arn}/execution/{name}", PIPELINE_EXECUTION.status_member
+        description = {
+            "ParallelismConfiguration": pipeline.description.get("ParallelismConfiguration"),
+            "RoleArn": pipeline.description.get("RoleArn"),
+            **{member: request[member] for member in DESCRIBED_MEMBERS if member in request},
+            **read_parallelism(request),
+            "PipelineArn": pipeline.arn,
+            ARN: arn,
+            status: ExecutionStatus.EXECUTING,
+            "PipelineVersionId": version.version,
+            "PipelineExperimentConfig": {"ExperimentName": pipeline.name, "TrialName": name},
+        }
+        record = self.context.state.add(
+            PIPELINE_EXECUTION.arn_type,
+            name,
+            arn,
+            ExecutionStatus.EXECUTING,
+            {**request, DEFINITION: text, PARAMETERS: parameters},
+            {member: value for member, value in description.items() if value is not None},
+            owner=Owner(PIPELINE.arn_type, pipeline.name),
+        )
+        self.registry.start(self.make_runnable(record))
+        return record
+
+    def _check_selection(self, pipeline: Record, definition: Definition, request: Request) -> dict[str, str]:
+        """Check the SelectiveExecutionConfig; return the parameters of the earlier execution, which are the defaults.
+
+        Raises:
+            ServiceError: a step or the earlier execution does not exist, or a needed step did not succeed there.
+        """
+        selection = read_selection(definition, request)
+        if selection is None:
+            return {}
+        for step in sorted(selection.reused):
+            selection.find_result(self.context.state, step)
+        if not selection.source_arn:
+            return {}
+        source = find_execution(self.context, selection.source_arn)
+        if source.owner != Owner(PIPELINE.arn_type, pipeline.name):
+            raise ValidationError(f"{SOURCE} {source.arn} is not an execution of pipeline {pipeline.name}.")
+        known = {parameter.name for parameter in definition.parameters}
+        return {name: to_text(value) for name, value in source.request[PARAMETERS].items() if name in known}
+
+    # --- the present state ---
+
+    def find(self, request: Request) -> Record:
+        return find_execution(self.context, request[ARN])
+
+    def describe(self, request: Request) -> Answer:
+        return describe_resource(PIPELINE_EXECUTION, self.find(request), {})
+
+    def list(self, request: Request) -> Answer:
+        owner = Owner(PIPELINE.arn_type, find_pipeline(self.context, request["PipelineName"]).name)
+        common = rename_times(request)
+        if common.get("SortBy") == ARN:
+            common["SortBy"] = "Name"
+        return list_resources(self.context.state, PIPELINE_EXECUTION, common, _compute_summary, owner=owner)
+
+    def list_steps(self, request: Request) -> Answer:
+        if ARN not in request:
+            raise ValidationError(f"{ARN} is missing: it names the execution whose steps are listed.")
+        descending = request.get("SortOrder", "Descending") == "Descending"
+        steps = list_steps(self.context.state, self.find(request).name, descending=descending)
+        page, token = cut_page([record.description for record in steps], request)
+        return {"PipelineExecutionSteps": page, **token}
+
+    def list_parameters(self, request: Request) -> Answer:
+        parameters = self.find(request).request[PARAMETERS]
+        items = [{"Name": name, "Value": to_text(value)} for name, value in parameters.items()]
+        page, token = cut_page(items, request)
+        return {"PipelineParameters": page, **token}
+
+    def describe_definition(self, request: Request) -> Answer:
+        record = self.find(request)
+        return {"PipelineDefinition": record.request[DEFINITION], "CreationTime": record.created}
+
+    # --- changes ---
+
+    def update(self, request: Request) -> Answer:
+        record = self.find(request)
+        members = {member: request[member] for member in CHANGEABLE_MEMBERS if member in request}
+        changes = {**members, **read_parallelism(request)}
+        self.context.state.update(PIPELINE_EXECUTION.arn_type, record.name, changes)
+        if (running := self.registry.find(_plan_name(record))) is not None:
+            running.events.send(Change.RESOURCE_ENDED)  # it may start more steps now
+        return {ARN: record.arn}
+
+    def stop(self, request: Request) -> Answer:
+        record, stopping = self.find(request), ExecutionStatus.STOPPING
+        if self._change_status(record, stopping, self.lifecycle.transitional) is None:
+            status = self.find(request).status
+            raise ValidationError(f"The execution {record.arn} is {status}: only a running one can be stopped.")
+        self.registry.stop(_plan_name(record))
+        return {ARN: record.arn}
+
+    def retry(self, request: Request) -> Answer:
+        """Continue a failed or stopped execution with its failed and stopped steps.
+
+        Raises:
+            ServiceError: the execution has another status.
+        """
+        record, executing = self.find(request), ExecutionStatus.EXECUTING
+        if record.internal.get(RETRY_TOKEN) == request[TOKEN]:
+            return {ARN: record.arn}
+        self.registry.wait_for_end(_plan_name(record))
+        retry_token, parallelism = {RETRY_TOKEN: request[TOKEN]}, read_parallelism(request)
+        changed = self._change_status(record, executing, RETRIABLE, retry_token, **parallelism)
+        if changed is None:
+            problem = f"The execution {record.arn} is {record.status}: only a failed or stopped one can be retried."
+            raise ServiceError("ConflictException", problem)
+        for step in list_steps(self.context.state, record.name):
+            if step.status != StepStatus.SUCCEEDED:
+                delete_step(self.context.state, record.name, step.description["StepName"])
+        runnable = self.make_runnable(changed)
+        self.registry.start(runnable, partial(runnable.recover, ()))
+        return {ARN: record.arn}
+
+    def _change_status(
+        self,
+        record: Record,
+        status: ExecutionStatus,
+        only_if: tuple[str, ...],
+        internal: Mapping[str, Any] | None = None,
+        **members: Any,
+    ) -> Record | None:
+        changes = {PIPELINE_EXECUTION.status_member: status, REASON: None, **members}
+        update, kind = self.context.state.update, PIPELINE_EXECUTION.arn_type
+        return update(kind, record.name, changes, status, internal=internal, only_if=only_if)
+
+
+def make_id(pipeline_arn: str, token: str) -> str:
+    """Return the id of the execution that a request with a token starts."""
+    number = int.from_bytes(hashlib.sha256(f"{pipeline_arn} {token}".encode()).digest(), "big")
+    digits = []
+    for _ in range(ID_CHARACTERS):
+        number, digit = divmod(number, len(_DIGITS))
+        digits.append(_DIGITS[digit])
+    return "".join(digits)
+
+
+def _plan_name(record: Record) -> str:
+    return f"{record.kind}/{record.name}"
+
+
+def _compute_summary(record: Record) -> Mapping[str, Any]:
+    return {"StartTime": record.created, "PipelineExecutionFailureReason": record.description.get(REASON)}
+
+
+def delete_executions(context: Context, registry: Registry, pipeline: str) -> None:
+    """Delete the executions of a pipeline that is deleted, and their steps.
+
+    Raises:
+        ServiceError: an execution is running.
+    """
+    owner = Owner(PIPELINE.arn_type, pipeline)
+    executions = context.state.find(Query(PIPELINE_EXECUTION.arn_type, owner=owner, limit=MAX_EXECUTIONS))
+    running = [record.arn for record in executions if record.status in RUNNING]
+    if running:
+        problem = (
+            f"{len(running)} executions of pipeline {pipeline} are running, such as {running[0]}: stop them first."
+        )
+        raise ServiceError("ConflictException", problem)
+    for record in executions:
+        registry.wait_for_end(_plan_name(record))
+        for step in list_steps(context.state, record.name):
+            context.state.delete(step.kind, step.name)
+        context.state.delete(record.kind, record.name)
+    cache.forget(context.state, pipeline)

@@ -1,0 +1,133 @@
+"""Values that the expressions of an execution's steps read."""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from microjobs_orchestrator.local.errors import ServiceError
+from microjobs_orchestrator.local.identity import format_arn
+from microjobs_orchestrator.local.lifecycle.outputs import join_key
+from microjobs_orchestrator.local.resources.pipelines.definition.expressions import (
+    ExpressionError,
+    Path,
+    format_path,
+    resolve,
+    select,
+)
+from microjobs_orchestrator.local.resources.pipelines.definition.messages import describe_names, quote
+from microjobs_orchestrator.local.resources.pipelines.definition.values import Definition, Scalar
+from microjobs_orchestrator.local.resources.pipelines.step_run import Iteration
+from microjobs_orchestrator.local.s3.keys import parse_uri
+from microjobs_orchestrator.local.s3.store import ObjectStore
+from microjobs_orchestrator.local.state import Record
+
+MAX_FILE_BYTES = 4 << 20
+"""Maximum size of a property file."""
+
+
+@dataclass(frozen=True)
+class ExecutionValues:
+    """What all steps of an execution read: parameters, variables, and the properties of steps."""
+
+    definition: Definition
+    store: ObjectStore
+    parameters: Mapping[str, Scalar]
+    variables: Mapping[str, str]
+    read_properties: Callable[[str], Mapping[str, Any]]
+    """Returns the properties of a step that succeeded, by its name."""
+
+
+class StepScope:
+    """The values that the expressions of one step read."""
+
+    def __init__(self, values: ExecutionValues, iteration: Iteration | None = None) -> None:
+        self._values = values
+        self._iteration = iteration
+
+    def parameter(self, name: str) -> Scalar:
+        return self._values.parameters[name]
+
+    def variable(self, name: str) -> str:
+        variables = {**self._values.variables, "CurrentDateTime": format_time(datetime.now(UTC).timestamp())}
+        if name not in variables:
+            raise ExpressionError(f"Execution.{name} does not exist ({describe_names(name, variables)})")
+        return variables[name]
+
+    def property(self, step_name: str, path: Path) -> Any:
+        try:
+            return select(self._values.read_properties(self._locate(step_name)), path)
+        except ExpressionError as error:
+            raise ExpressionError(f"Steps.{step_name}{format_path(path)}: {error}") from error
+
+    def _locate(self, step_name: str) -> str:
+        """Return the name of a step, or of its run in the present iteration."""
+        body = self._iteration.body if self._iteration else ()
+        return f"{step_name}{self._iteration.suffix}" if self._iteration and step_name in body else step_name
+
+    def property_file(self, step_name: str, file_name: str) -> Any:
+        step = next(step for step in self._values.definition.walk() if step.name == step_name)
+        file = next(file for file in step.property_files if file.name == file_name)
+        output = self.property(step_name, ("ProcessingOutputConfig", "Outputs", file.output_name, "S3Output", "S3Uri"))
+        return self.json_object(join_key(output, file.path))
+
+    def json_object(self, uri: str) -> Any:
+        return read_json(self._values.store, uri)
+
+    def loop_item(self, path: Path) -> Any:
+        if self._iteration is None:
+            raise ExpressionError("ForEach.CurrentItem exists only in the body of a ForEach step")
+        return select(parse_item(self._iteration.item), path) if path else self._iteration.item
+
+    def iteration_output(self, step_name: str, path: Path) -> Any:
+        return self.property(step_name, path)
+
+    def experiment(self, name: str) -> str:
+        experiment = {
+            "ExperimentName": self._values.variables["PipelineName"],
+            "TrialName": self._values.variables["PipelineExecutionId"],
+            **(self._values.definition.experiment or {}),
+        }
+        return str(resolve(experiment[name], self))
+
+
+def parse_item(item: Any) -> Any:
+    """Return an item of a ForEach step whose members are read: JSON text becomes its value."""
+    if not isinstance(item, str):
+        return item
+    try:
+        return json.loads(item)
+    except (ValueError, RecursionError) as error:
+        raise ExpressionError(f"the item {quote(item)} is not JSON, but a member of it is read: {error}") from error
+
+
+def read_json(store: ObjectStore, uri: str) -> Any:
+    """Return the content of a JSON object. Raise ExpressionError if it cannot be read."""
+    try:
+        opened = store.get(*parse_uri(uri))
+        if opened.size > MAX_FILE_BYTES:
+            raise ExpressionError(f"{uri} has {opened.size} bytes, more than {MAX_FILE_BYTES}")
+        return json.loads(opened.path.read_bytes())
+    except (ServiceError, OSError) as error:
+        raise ExpressionError(f"{uri} cannot be read: {error}") from error
+    except (ValueError, RecursionError) as error:
+        raise ExpressionError(f"{uri} is not JSON: {error}") from error
+
+
+def format_time(seconds: float) -> str:
+    """Return a time as the variables of an execution have it, such as `2026-11-29T04:05:06.789Z`."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def make_variables(record: Record, region: str) -> dict[str, str]:
+    """Return the variables of an execution, without the present time."""
+    assert record.owner is not None  # noqa: S101  as executions are created
+    pipeline = record.owner.name
+    return {
+        "PipelineName": pipeline,
+        "PipelineArn": format_arn(f"pipeline/{pipeline}", region),
+        "PipelineExecutionId": record.name,
+        "PipelineExecutionArn": record.arn,
+        "StartDateTime": format_time(record.created),
+    }

@@ -1,0 +1,147 @@
+"""Steps of executions in the state: one record per step that has started."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from microjobs_orchestrator.local.resources.pipelines.definition.values import Step
+from microjobs_orchestrator.local.state import Owner, Query, Record, State
+
+KIND = "pipeline-execution-step"
+"""The kind of the records. AWS has no ARN for a step."""
+EXECUTION_KIND = "pipeline-execution"
+MAX_REASON_CHARACTERS = 1024
+MAX_STEPS = 100_000
+"""Maximum number of steps that are read of one execution."""
+
+REQUEST, RESOURCE, OUTPUTS, RETRY_TIME = "Request", "Resource", "Outputs", "RetryTime"
+"""Keys of the internal state: the resolved arguments, the name of the created resource, the values of a step's outputs
+that no resource has, and the time of the next attempt."""
+
+
+class StepStatus(StrEnum):
+    """AWS's statuses of steps."""
+
+    STARTING = "Starting"
+    EXECUTING = "Executing"
+    STOPPING = "Stopping"
+    STOPPED = "Stopped"
+    FAILED = "Failed"
+    SUCCEEDED = "Succeeded"
+
+
+ENDS = (StepStatus.STOPPED, StepStatus.FAILED, StepStatus.SUCCEEDED)
+
+
+@dataclass(frozen=True)
+class Failure:
+    """The reason for the end of an attempt."""
+
+    reason: str
+    exception_type: str = ""
+    """The type by which retry policies select failures; empty for the user's own mistakes."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What has become of a step."""
+
+    status: StepStatus
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    failure: Failure | None = None
+    internal: Mapping[str, Any] = field(default_factory=dict)
+    """Changes of the internal state."""
+
+
+@dataclass(frozen=True)
+class Iteration:
+    """The iteration of a ForEach step that a step belongs to."""
+
+    parent: str
+    index: int
+    item: Any
+    body: frozenset[str]
+    """The names of the steps in the body of the ForEach step."""
+
+    @property
+    def suffix(self) -> str:
+        """The end of the names of all steps of the iteration."""
+        return f"-{self.index}"
+
+
+class StepRun:
+    """One step of an execution that has started, and its record."""
+
+    def __init__(self, state: State, step: Step, record: Record, iteration: Iteration | None = None) -> None:
+        self._state = state
+        self.step = step
+        self.record = record
+        self.iteration = iteration
+        self.properties: Mapping[str, Any] | None = None
+        """The properties that other steps read, after the first of them has read one."""
+
+    @property
+    def name(self) -> str:
+        return self.step.name
+
+    @property
+    def status(self) -> StepStatus:
+        return StepStatus(self.record.status)
+
+    @property
+    def has_ended(self) -> bool:
+        return self.status in ENDS
+
+    @property
+    def attempts(self) -> int:
+        return int(self.record.description["AttemptCount"])
+
+    @property
+    def metadata(self) -> Mapping[str, Any]:
+        members: Mapping[str, Any] = self.record.description.get("Metadata", {})
+        return members
+
+    def store(self, progress: Progress, **members: Any) -> None:
+        """Store what has become of the step."""
+        if progress.status in ENDS:
+            members["EndTime"] = time.time()
+        if progress.failure is not None and progress.status is StepStatus.FAILED:
+            members["FailureReason"] = progress.failure.reason[:MAX_REASON_CHARACTERS]
+        if progress.metadata:
+            members["Metadata"] = progress.metadata
+        changes = {"StepStatus": progress.status, **members}
+        changed = self._state.update(KIND, self.record.name, changes, progress.status, internal=dict(progress.internal))
+        assert changed is not None  # noqa: S101  only the execution deletes its steps
+        self.record = changed
+
+
+def add_step(state: State, execution: str, step: Step, iteration: Iteration | None = None) -> StepRun:
+    """Add the record of a step that starts.
+
+    Args:
+        execution: the id of the execution.
+    """
+    name = f"{execution}/{step.name}"
+    description = {
+        "StepName": step.name,
+        **({"StepDisplayName": step.display_name} if step.display_name else {}),
+        **({"StepDescription": step.description} if step.description else {}),
+        "StepStatus": StepStatus.STARTING,
+        "StartTime": time.time(),
+        "AttemptCount": 1,
+    }
+    owner = Owner(EXECUTION_KIND, execution)
+    record = state.add(KIND, name, f"{KIND}/{name}", StepStatus.STARTING, {}, description, owner=owner)
+    return StepRun(state, step, record, iteration)
+
+
+def list_steps(state: State, execution: str, *, descending: bool = True) -> list[Record]:
+    """Return the records of an execution's steps in the order of their start."""
+    owner = Owner(EXECUTION_KIND, execution)
+    return state.find(Query(KIND, owner=owner, descending=descending, limit=MAX_STEPS))
+
+
+def delete_step(state: State, execution: str, step: str) -> None:
+    state.delete(KIND, f"{execution}/{step}")

@@ -1,0 +1,218 @@
+"""Steps that create a resource: jobs, models, model packages, endpoints and their configurations.
+
+Such a step becomes the Create request that AWS would send, and the execution becomes the owner of the resource.
+"""
+
+import hashlib
+import secrets
+import string
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from typing import Any
+
+from botocore.model import Shape
+
+from microjobs_orchestrator.local.errors import ServiceError
+from microjobs_orchestrator.local.kinds import Kind, all_kinds
+from microjobs_orchestrator.local.protocols.models import operation_model
+from microjobs_orchestrator.local.resources.invocation import SERVICE
+from microjobs_orchestrator.local.resources.pipelines.definition.expressions import to_text
+from microjobs_orchestrator.local.resources.pipelines.definition.step_types import FACTS, StepTypeFacts
+from microjobs_orchestrator.local.resources.pipelines.definition.values import StepType
+from microjobs_orchestrator.local.resources.pipelines.retries import read_failure
+from microjobs_orchestrator.local.resources.pipelines.step_run import (
+    EXECUTION_KIND,
+    REQUEST,
+    RESOURCE,
+    Failure,
+    Progress,
+    StepRun,
+    StepStatus,
+)
+from microjobs_orchestrator.local.resources.pipelines.steps.runner import Runner, Tools
+from microjobs_orchestrator.local.resources.tuning.results import FINAL_METRIC
+from microjobs_orchestrator.local.state import Owner, Record, State
+
+MAX_NAME_CHARACTERS = 63
+MAX_TUNING_NAME_CHARACTERS = 32
+"""AWS's limit for names of tuning jobs; names of their training jobs begin with it."""
+SUFFIX_CHARACTERS = 10
+METADATA_NAMES: Mapping[StepType, str] = {
+    StepType.TUNING: "TuningJob",
+    StepType.REGISTER_MODEL: "RegisterModel",
+}
+"""The members of a step's Metadata, where they differ from the noun of the operations."""
+GROUP = "ModelPackageGroupName"
+TOKEN_CHARACTERS = 36
+
+_ALPHABET = string.ascii_letters + string.digits
+
+
+class ResourceRunner(Runner):
+    """Steps that create a resource and wait until it has ended, or is ready."""
+
+    def __init__(self, tools: Tools, step_type: StepType) -> None:
+        super().__init__(tools)
+        self._facts: StepTypeFacts = FACTS[step_type]
+        self._noun = self._facts.create.removeprefix("Create")
+        self._metadata_name = METADATA_NAMES.get(step_type, self._noun)
+
+    @property
+    def _kind(self) -> Kind:
+        return next(kind for kind in all_kinds() if kind.noun == self._noun)
+
+    @property
+    def _state(self) -> State:
+        return self.tools.context.state
+
+    def start(self, run: StepRun, arguments: Mapping[str, Any]) -> Progress:
+        """Create the resource, unless a server that was killed has created it."""
+        if run.record.internal.get(REQUEST) is None:
+            self._prepare(run, arguments)
+            self._create(run)
+        elif not self._is_created(run):
+            self._create(run)
+        self._own(run)
+        return self.poll(run)
+
+    def _own(self, run: StepRun) -> None:
+        """Make the execution the owner of the resource, so that the execution is notified of its end."""
+        if self._kind.lifecycle is not None:
+            owner = Owner(EXECUTION_KIND, self.tools.execution)
+            self._state.set_owner(self._kind.arn_type, run.record.internal[RESOURCE], owner)
+
+    def _prepare(self, run: StepRun, arguments: Mapping[str, Any]) -> None:
+        """Store the request and the name of the resource before it is created, so that a later server finds it."""
+        shape = operation_model(SERVICE, self._facts.create).input_shape
+        request = self._complete(run, _convert(shape, arguments))
+        name = request.get(self._facts.name_member, "")
+        run.store(Progress(StepStatus.STARTING, internal={REQUEST: request, RESOURCE: name}))
+
+    def _complete(self, run: StepRun, request: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return the request with the name that AWS would choose."""
+        member = self._facts.name_member
+        return {**request, member: make_name(self.tools.execution, run.name, request.get(member, ""), self._noun)}
+
+    def _create(self, run: StepRun) -> None:
+        self.tools.invoker.invoke(self._facts.create, run.record.internal[REQUEST])
+
+    def _is_created(self, run: StepRun) -> bool:
+        """Return whether an earlier server has created the resource."""
+        return self._find(run) is not None
+
+    def _find(self, run: StepRun) -> Record | None:
+        """Return the record of the step's resource; None if it does not exist, or has no name yet."""
+        resource = run.record.internal.get(RESOURCE)
+        return self._get(resource) if resource else None
+
+    def _get(self, resource: str) -> Record | None:
+        return self._state.get(self._kind.arn_type, resource)
+
+    def has_result(self, internal: Mapping[str, Any]) -> bool:
+        return self._get(internal[RESOURCE]) is not None
+
+    def poll(self, run: StepRun) -> Progress:
+        record = self._find(run)
+        if record is None:
+            failure = Failure(f"ClientError: {self._kind.words} {run.record.internal[RESOURCE]} was deleted.")
+            return Progress(StepStatus.FAILED, run.metadata, failure)
+        return self._describe(run, record)
+
+    def _describe(self, run: StepRun, record: Record) -> Progress:
+        """Return what has become of the step from the record of its resource."""
+        metadata, lifecycle = {self._metadata_name: {"Arn": record.arn}}, self._kind.lifecycle
+        if lifecycle is None or record.status == lifecycle.success:
+            return Progress(StepStatus.SUCCEEDED, metadata)
+        if record.status not in lifecycle.transitional:
+            status = StepStatus.STOPPED if record.status == "Stopped" else StepStatus.FAILED
+            return Progress(status, metadata, read_failure(record) if status is StepStatus.FAILED else None)
+        is_stopping = run.status is StepStatus.STOPPING
+        return Progress(StepStatus.STOPPING if is_stopping else StepStatus.EXECUTING, metadata)
+
+    def stop(self, run: StepRun) -> Progress:
+        if "Stop" not in self._kind.verbs or self._find(run) is None:
+            return Progress(StepStatus.STOPPED, run.metadata)
+        self._own(run)  # a server that was killed may have created the resource without its owner
+        with suppress(ServiceError):  # it has ended, or another request has stopped it
+            self.tools.invoker.invoke(f"Stop{self._noun}", self._identify(run))
+        return Progress(StepStatus.STOPPING, run.metadata)
+
+    def read_properties(self, run: StepRun) -> Mapping[str, Any]:
+        return self.tools.invoker.invoke(f"Describe{self._noun}", self._identify(run))
+
+    def _identify(self, run: StepRun) -> Mapping[str, str]:
+        """Return the request that names the step's resource."""
+        return {self._facts.name_member: run.record.internal[RESOURCE]}
+
+
+class TuningRunner(ResourceRunner):
+    """Tuning steps. Their properties also have the training jobs, the best one first."""
+
+    def read_properties(self, run: StepRun) -> Mapping[str, Any]:
+        described = super().read_properties(run)
+        objective = described["HyperParameterTuningJobConfig"]["HyperParameterTuningJobObjective"]
+        jobs = [job for job in self._list_jobs(run) if FINAL_METRIC in job]
+        jobs.sort(key=lambda job: job[FINAL_METRIC]["Value"], reverse=objective["Type"] == "Maximize")
+        return {**described, "TrainingJobSummaries": jobs}
+
+    def _list_jobs(self, run: StepRun) -> Iterator[Mapping[str, Any]]:
+        request = dict(self._identify(run))
+        while True:
+            page = self.tools.invoker.invoke("ListTrainingJobsForHyperParameterTuningJob", request)
+            yield from page["TrainingJobSummaries"]
+            if "NextToken" not in page:
+                return
+            request["NextToken"] = page["NextToken"]
+
+
+class ModelPackageRunner(ResourceRunner):
+    """RegisterModel steps. The package belongs to a group, which the step creates if it does not exist."""
+
+    def _complete(self, run: StepRun, request: Mapping[str, Any]) -> Mapping[str, Any]:
+        token = hashlib.sha256(f"{run.record.name} {run.attempts} {run.record.created}".encode()).hexdigest()
+        named = request if GROUP in request else super()._complete(run, request)
+        return {**named, "ClientToken": token[:TOKEN_CHARACTERS]}
+
+    def _create(self, run: StepRun) -> None:
+        """Create the package. After a crash, the token of the request finds the package of the earlier server."""
+        request = run.record.internal[REQUEST]
+        if GROUP in request:
+            with suppress(ServiceError):  # it exists; another problem is reported by the request for the package
+                self.tools.invoker.invoke("CreateModelPackageGroup", {GROUP: request[GROUP]})
+        answer = self.tools.invoker.invoke(self._facts.create, request)
+        run.store(Progress(StepStatus.STARTING, internal={RESOURCE: answer["ModelPackageArn"]}))
+
+    def _is_created(self, run: StepRun) -> bool:  # noqa: ARG002
+        return False
+
+    def _get(self, resource: str) -> Record | None:
+        return self._state.get_by_arn(resource)
+
+
+def make_name(execution: str, step: str, prefix: str, noun: str) -> str:
+    """Return a new name for a step's resource, as AWS makes it.
+
+    Args:
+        prefix: the name in the definition, which replaces the prefix `pipelines-<execution id>-<step name>`.
+    """
+    is_tuning = noun == "HyperParameterTuningJob"
+    limit = MAX_TUNING_NAME_CHARACTERS if is_tuning else MAX_NAME_CHARACTERS
+    words = prefix or f"{'' if is_tuning else 'pipelines-'}{execution}-{step}"
+    valid = "-".join(filter(None, words.replace("_", "-").split("-")))
+    suffix = "".join(secrets.choice(_ALPHABET) for _ in range(SUFFIX_CHARACTERS))
+    return f"{valid[: limit - SUFFIX_CHARACTERS - 1].rstrip('-')}-{suffix}"
+
+
+def _convert(shape: Shape | None, value: Any) -> Any:
+    """Return resolved arguments, with numbers and Booleans as text where the operation's model requires text."""
+    kind = shape.type_name if shape else ""
+    if kind == "string" and isinstance(value, bool | int | float):
+        return to_text(value)
+    if kind == "list" and isinstance(value, list):
+        return [_convert(shape.member, item) for item in value]  # type: ignore[union-attr]
+    if kind == "map" and isinstance(value, dict):
+        return {name: _convert(shape.value, item) for name, item in value.items()}  # type: ignore[union-attr]
+    if kind == "structure" and isinstance(value, dict):
+        members: Mapping[str, Shape] = shape.members  # type: ignore[union-attr]
+        return {name: _convert(members.get(name), item) for name, item in value.items()}
+    return value

@@ -1,0 +1,66 @@
+"""The interface of step types, and what they use."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from microjobs_orchestrator.local.lifecycle.context import Context
+from microjobs_orchestrator.local.lifecycle.registry import Registry
+from microjobs_orchestrator.local.resources.invocation import Invoker
+from microjobs_orchestrator.local.resources.pipelines.definition.expressions import Scope, resolve
+from microjobs_orchestrator.local.resources.pipelines.definition.values import Step
+from microjobs_orchestrator.local.resources.pipelines.step_run import Progress, StepRun, StepStatus
+
+
+@dataclass(frozen=True)
+class Tools:
+    """What the steps of one execution use."""
+
+    context: Context
+    registry: Registry
+    invoker: Invoker
+    execution: str
+    """The id of the execution."""
+    notify: Callable[[], None]
+    """Makes the execution look at its running steps. Any thread may call it."""
+
+
+class Runner(ABC):
+    """Runs the steps of one type. The execution's thread calls all methods."""
+
+    def __init__(self, tools: Tools) -> None:
+        self.tools = tools
+
+    def resolve(self, step: Step, scope: Scope) -> Mapping[str, Any]:
+        """Return the arguments of a step without expressions.
+
+        Raises:
+            ExpressionError: a value that the step reads does not exist.
+        """
+        arguments: Mapping[str, Any] = resolve(dict(step.arguments), scope)
+        return arguments
+
+    @abstractmethod
+    def start(self, run: StepRun, arguments: Mapping[str, Any]) -> Progress:
+        """Start a step, or start it again after a crash of the server.
+
+        Raises:
+            ServiceError: the request of the step is refused.
+        """
+
+    def poll(self, run: StepRun) -> Progress:
+        """Return what has become of a step that is executing."""
+        return Progress(run.status)
+
+    def stop(self, run: StepRun) -> Progress:  # noqa: ARG002
+        """Request a step to stop. By default, it stops at once."""
+        return Progress(StepStatus.STOPPED)
+
+    def has_result(self, internal: Mapping[str, Any]) -> bool:  # noqa: ARG002
+        """Return whether the result of an earlier step with this internal state still exists."""
+        return True
+
+    def read_properties(self, run: StepRun) -> Mapping[str, Any]:  # noqa: ARG002
+        """Return the properties of a step that succeeded."""
+        return {}

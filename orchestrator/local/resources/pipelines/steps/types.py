@@ -1,0 +1,29 @@
+"""The runner of each type of step."""
+
+from collections.abc import Mapping
+
+from microjobs_orchestrator.local.resources.pipelines.definition.step_types import FACTS
+from microjobs_orchestrator.local.resources.pipelines.definition.values import StepType
+from microjobs_orchestrator.local.resources.pipelines.steps.control import ConditionRunner, FailRunner
+from microjobs_orchestrator.local.resources.pipelines.steps.resources import (
+    ModelPackageRunner,
+    ResourceRunner,
+    TuningRunner,
+)
+from microjobs_orchestrator.local.resources.pipelines.steps.runner import Runner, Tools
+
+CLASSES: Mapping[StepType, type[ResourceRunner]] = {
+    StepType.TUNING: TuningRunner,
+    StepType.REGISTER_MODEL: ModelPackageRunner,
+}
+"""The runners of the types that differ from other steps that create a resource."""
+
+
+def make_runners(tools: Tools) -> Mapping[StepType, Runner]:
+    """Return the runners of all types that the local server executes."""
+    created = [step_type for step_type, facts in FACTS.items() if facts.create]
+    return {
+        **{step_type: CLASSES.get(step_type, ResourceRunner)(tools, step_type) for step_type in created},
+        StepType.CONDITION: ConditionRunner(tools),
+        StepType.FAIL: FailRunner(tools),
+    }

@@ -1,0 +1,107 @@
+"""Pipelines on a real server, whose steps are the shortest possible jobs."""
+
+import json
+import uuid
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from microjobs.contract import Layout
+from tests.local.clients import (
+    ROOT,
+    LocalServer,
+    processing_output,
+    processing_request,
+    training_request,
+    unique,
+    wait_until,
+)
+
+ENDS = ("Succeeded", "Failed", "Stopped", "CompletedWithFailures")
+OUTPUT = f"{ROOT}/processing/output"
+"""The folder of the output of `make_processing_step`, in a script."""
+
+
+def get(path: str) -> dict[str, str]:
+    return {"Get": path}
+
+
+def make_step(name: str, kind: str, arguments: Mapping[str, Any], *depends_on: Any, **members: Any) -> dict[str, Any]:
+    step = {"Name": name, "Type": kind, "Arguments": arguments, **members}
+    return {**step, "DependsOn": list(depends_on)} if depends_on else step
+
+
+def make_processing_step(
+    local: LocalServer, name: str, script: Any = "true", *depends_on: Any, files: Sequence[str] = (), **members: Any
+) -> dict[str, Any]:
+    """Return a step that runs a script. Its output `out` is a folder of its own in S3.
+
+    Args:
+        files: the names of JSON files in the output, which become property files.
+    """
+    output = processing_output("out", local.uri(f"{unique('step')}"), str(Layout().processing("output")))
+    arguments = processing_request("", ProcessingOutputConfig={"Outputs": [output]})
+    arguments["AppSpecification"]["ContainerArguments"] = [script]
+    del arguments["ProcessingJobName"]
+    if files:
+        members["PropertyFiles"] = [
+            {"PropertyFileName": file, "OutputName": "out", "FilePath": f"{file}.json"} for file in files
+        ]
+    return make_step(name, "Processing", arguments, *depends_on, **members)
+
+
+def make_training_step(
+    local: LocalServer, name: str, script: str = "true", *depends_on: Any, **members: Any
+) -> dict[str, Any]:
+    """Return a step that runs a script. `members` are members of the request."""
+    arguments = training_request(local, script, **members)
+    del arguments["TrainingJobName"]
+    return make_step(name, "Training", arguments, *depends_on)
+
+
+def create_pipeline(local: LocalServer, *steps: Mapping[str, Any], **members: Any) -> str:
+    """Create a pipeline; return its name. `members` are members of the definition."""
+    name = unique("pipeline")
+    definition = {"Version": "2020-12-01", "Steps": steps, **members}
+    local.sagemaker.create_pipeline(
+        PipelineName=name,
+        PipelineDefinition=json.dumps(definition),
+        ClientRequestToken=uuid.uuid4().hex,
+        RoleArn=local.address.role_arn,
+    )
+    return name
+
+
+def start(local: LocalServer, pipeline: str, parameters: Mapping[str, str] | None = None, **members: Any) -> str:
+    """Start an execution; return its ARN."""
+    values = [{"Name": name, "Value": value} for name, value in (parameters or {}).items()]
+    answer = local.sagemaker.start_pipeline_execution(PipelineName=pipeline, PipelineParameters=values, **members)
+    return str(answer["PipelineExecutionArn"])
+
+
+def describe(local: LocalServer, arn: str) -> dict[str, Any]:
+    described: dict[str, Any] = local.sagemaker.describe_pipeline_execution(PipelineExecutionArn=arn)
+    return described
+
+
+def wait_for_end(local: LocalServer, arn: str) -> dict[str, Any]:
+    """Wait for the end of an execution; return its description."""
+    described: dict[str, Any] = wait_until(
+        lambda: describe(local, arn), lambda execution: execution["PipelineExecutionStatus"] in ENDS
+    )
+    return described
+
+
+def list_steps(local: LocalServer, arn: str) -> dict[str, dict[str, Any]]:
+    """Return the steps of an execution by name, in the order of their start."""
+    answer = local.sagemaker.list_pipeline_execution_steps(PipelineExecutionArn=arn, SortOrder="Ascending")
+    return {step["StepName"]: step for step in answer["PipelineExecutionSteps"]}
+
+
+def run(local: LocalServer, *steps: Mapping[str, Any], **definition: Any) -> tuple[str, dict[str, dict[str, Any]]]:
+    """Run a pipeline to its end; return the status of the execution, and its steps."""
+    arn = start(local, create_pipeline(local, *steps, **definition))
+    return str(wait_for_end(local, arn)["PipelineExecutionStatus"]), list_steps(local, arn)
+
+
+def list_statuses(steps: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    return {name: step["StepStatus"] for name, step in steps.items()}
