@@ -10,12 +10,9 @@ reliable than the time from start to end: the first host does everything that th
 
 import argparse
 import dataclasses
-import os
 import statistics
-import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -81,19 +78,8 @@ def run_hosts(layouts: Sequence[Layout]) -> Times:
 
 def run(commands: Sequence[Sequence[str]]) -> Times:
     """Run one command per host, each pinned to one core."""
-    began = time.perf_counter()
-    processes = [
-        subprocess.Popen(["taskset", "--cpu-list", str(core), *command], stderr=subprocess.DEVNULL)
-        for core, command in enumerate(commands)
-    ]
-    processor = []
-    for process in processes:
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-        processor.append(usage.ru_utime + usage.ru_stime)
-    if any(process.returncode for process in processes):
-        sys.exit(f"the hosts ended with {[process.returncode for process in processes]}")
-    return Times(time.perf_counter() - began, processor[0])
+    pinned = [["taskset", "--cpu-list", str(core), *command] for core, command in enumerate(commands)]
+    return Times(*harness.measure_together(pinned))
 
 
 def report(results: dict[str, list[Times]], *, markdown: bool) -> None:

@@ -50,6 +50,20 @@ def measure(command: Sequence[str | Path], environment: Mapping[str, str] | None
     return Usage(seconds, usage.ru_maxrss * 1024)
 
 
+def measure_together(commands: Sequence[Sequence[str]]) -> tuple[float, float]:
+    """Run commands at the same time. Return seconds until all have ended, and processor seconds of the first one."""
+    began = time.perf_counter()
+    processes = [subprocess.Popen(command, stderr=subprocess.DEVNULL) for command in commands]
+    processor = []
+    for process in processes:
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        processor.append(usage.ru_utime + usage.ru_stime)
+    if any(process.returncode for process in processes):
+        sys.exit(f"the commands ended with {[process.returncode for process in processes]}")
+    return time.perf_counter() - began, processor[0]
+
+
 def run_interleaved(candidates: Mapping[str, Callable[[], Result]], runs: int) -> dict[str, list[Result]]:
     """Run each candidate once per round, so that other load on the machine affects all of them equally."""
     results: dict[str, list[Result]] = {name: [] for name in candidates}

@@ -1,30 +1,47 @@
 """Standard scaling: the preprocess job, compared with scikit-learn in memory and with a copy of the files.
 
-    uv run python bench/preprocess.py [--megabytes 500] [--runs 5] [--without-scikit-learn] [--markdown]
+    uv run python bench/preprocess.py [--megabytes 500] [--runs 5] [--without-scikit-learn] [--only-hosts] [--markdown]
 
 Each candidate is a process, measured from start to end, with its input in the page cache and no pending writes. Rounds
-alternate between the candidates. Then measures the job on one host, and on two hosts, with one core per host. Needs
-disk space for three times the size; scikit-learn needs memory for about four times the size.
+alternate between the candidates. Then measures the job on one host, and on two hosts, with one core per host: with all
+rows, and with a few rows, which shows the cost of the start. Two hosts use a Dask cluster with TLS, as on the process
+runtime. Needs disk space for three times the size; scikit-learn needs memory for about four times the size.
 """
 
 import argparse
 import os
 import shutil
-import subprocess
+import statistics
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import harness
-from harness import Usage
+from harness import Result, Usage
 
-from microjobs.contract import Layout, ResourceConfig, write_processing_resource_config
-from microjobs.network import Network
+from microjobs.contract import (
+    Layout,
+    ResourceConfig,
+    write_job_certificate,
+    write_job_secret,
+    write_processing_resource_config,
+)
+from microjobs_orchestrator.local.certificates import make_certificate
+from microjobs_orchestrator.local.runtimes.process.addresses import reserve
 
 FEATURES = 13
 HOSTS = ("algo-1", "algo-2")
+FEW_ROWS = 1_000
+
+
+@dataclass(frozen=True)
+class HostsUsage:
+    """Seconds until all hosts have ended, and seconds of processor time of the first host."""
+
+    seconds: float
+    processor: float
 
 
 def main() -> None:
@@ -32,15 +49,17 @@ def main() -> None:
     parser.add_argument("--megabytes", type=int, default=500)
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--without-scikit-learn", action="store_true", help="for machines with too little memory")
+    parser.add_argument("--only-hosts", action="store_true", help="compare only one host with two hosts")
     parser.add_argument("--markdown", action="store_true")
     parser.add_argument("--folder", type=Path, help="for the arrays (default: the folder for temporary files)")
     options = parser.parse_args()
     rows = options.megabytes * 1_000_000 // (FEATURES * 8)
-    with tempfile.TemporaryDirectory(dir=options.folder) as folder:
-        results = measure_one_host(Path(folder), rows, options)
-    with tempfile.TemporaryDirectory(dir=options.folder) as folder:
-        results |= measure_pinned_hosts(Path(folder), rows, options.runs)
-    report(results, rows, markdown=options.markdown)
+    if not options.only_hosts:
+        with tempfile.TemporaryDirectory(dir=options.folder) as folder:
+            report(measure_one_host(Path(folder), rows, options), rows, markdown=options.markdown)
+    for count in (FEW_ROWS, rows):
+        with tempfile.TemporaryDirectory(dir=options.folder) as folder:
+            report_hosts(measure_pinned_hosts(Path(folder), count, options.runs), count, markdown=options.markdown)
 
 
 def measure_one_host(folder: Path, rows: int, options: argparse.Namespace) -> dict[str, list[Usage]]:
@@ -62,41 +81,40 @@ def measure_one_host(folder: Path, rows: int, options: argparse.Namespace) -> di
     return harness.run_interleaved(prepared, options.runs)
 
 
-def measure_pinned_hosts(folder: Path, rows: int, runs: int) -> dict[str, list[Usage]]:
+def measure_pinned_hosts(folder: Path, rows: int, runs: int) -> dict[str, list[HostsUsage]]:
     """Measure the job on shards, on one host and on two, each pinned to one core."""
     write_arrays(folder / "shards", rows, parts=2)
     shards = sorted((folder / "shards").iterdir())
+    certificate = make_certificate("bench")
     candidates = {}
     for names in (HOSTS[:1], HOSTS):
-        layouts = [Layout(folder / f"{len(names)}" / name) for name in names]
-        for number, layout in enumerate(layouts):
+        layouts = {name: Layout(folder / f"{len(names)}" / name) for name in names}
+        for number, (name, layout) in enumerate(layouts.items()):
             layout.processing("input").mkdir(parents=True)
-            write_processing_resource_config(layout, ResourceConfig(HOSTS[number], names))
+            write_processing_resource_config(layout, ResourceConfig(name, names))
+            write_job_secret(layout, "00" * 32)
+            write_job_certificate(layout, *certificate)
             for path in shards:
                 if len(names) == 1 or f"-{number:05}-of" in path.name:
                     os.link(path, layout.processing("input") / path.name)
-        outputs = [layout.processing("train") for layout in layouts]
-        title = f"preprocess, {len(names)} host{'s'[: len(names) - 1]} with one core each"
+        outputs = [layout.processing("train") for layout in layouts.values()]
+        title = f"{len(names)} host{'s'[: len(names) - 1]} with one core each"
         candidates[title] = with_clean_state(run_hosts(layouts), shards, outputs)
     return harness.run_interleaved(candidates, runs)
 
 
-def run_hosts(layouts: Sequence[Layout]) -> Callable[[], Usage]:
+def run_hosts(layouts: Mapping[str, Layout]) -> Callable[[], HostsUsage]:
     """Return a function that runs hosts as the process runtime does, one process per host, each pinned to one core."""
-    addresses = {name: f"127.64.0.{number}" for number, name in enumerate(HOSTS, start=1)}
 
-    def run() -> Usage:
-        began = time.perf_counter()
-        processes = []
-        for core, (layout, address) in enumerate(zip(layouts, addresses.values(), strict=False)):
-            command, environment = harness.job_process("preprocess", layout.root)
-            environment |= Network(address, addresses).variables()
-            pinned = ["taskset", "--cpu-list", str(core), *command]
-            processes.append(subprocess.Popen(pinned, env=os.environ | environment, stderr=subprocess.DEVNULL))
-        codes = [process.wait() for process in processes]
-        if any(codes):
-            sys.exit(f"the hosts ended with {codes}")
-        return Usage(time.perf_counter() - began, 0)
+    def run() -> HostsUsage:
+        with reserve(list(layouts)) as (network, _):
+            commands = []
+            for core, (name, layout) in enumerate(layouts.items()):
+                command, environment = harness.job_process("preprocess", layout.root)
+                environment |= replace(network, address=network.resolve(name)).variables()
+                variables = [f"{variable}={value}" for variable, value in environment.items()]
+                commands.append(["taskset", "--cpu-list", str(core), "env", *variables, *command])
+            return HostsUsage(*harness.measure_together(commands))
 
     return run
 
@@ -107,10 +125,10 @@ def write_arrays(folder: Path, rows: int, parts: int) -> None:
     harness.measure([sys.executable, data, "arrays", folder, "train", str(rows), "float64", str(parts)], environment)
 
 
-def with_clean_state(run: Callable[[], Usage], files: Sequence[Path], outputs: Sequence[Path]) -> Callable[[], Usage]:
+def with_clean_state(run: Callable[[], Result], files: Sequence[Path], outputs: Sequence[Path]) -> Callable[[], Result]:
     """Return a function that first empties the outputs, reads the inputs into the page cache and syncs the disk."""
 
-    def measure() -> Usage:
+    def measure() -> Result:
         for output in outputs:
             shutil.rmtree(output, ignore_errors=True)
             output.mkdir(parents=True)
@@ -136,12 +154,32 @@ def report(results: dict[str, list[Usage]], rows: int, *, markdown: bool) -> Non
         ]
         for name, runs in results.items()
     ]
+    print_report(["", "median", "ratio to preprocess", "range", "peak memory"], lines, rows, markdown=markdown)
+
+
+def report_hosts(results: dict[str, list[HostsUsage]], rows: int, *, markdown: bool) -> None:
+    medians = {name: statistics.median(run.seconds for run in runs) for name, runs in results.items()}
+    one_host = next(iter(medians.values()))
+    lines = [
+        [
+            name,
+            f"{medians[name]:.2f} s",
+            f"{medians[name] / one_host:.2f}x",
+            f"{min(run.seconds for run in runs):.2f}-{max(run.seconds for run in runs):.2f} s",
+            f"{statistics.median(run.processor for run in runs):.2f} s",
+        ]
+        for name, runs in results.items()
+    ]
+    print_report(["", "median", "ratio to one host", "range", "processor, first host"], lines, rows, markdown=markdown)
+
+
+def print_report(head: Sequence[str], lines: Sequence[Sequence[str]], rows: int, *, markdown: bool) -> None:
     size = rows * FEATURES * 8 / 1e6
     lock = harness.REPOSITORY / "containers" / "preprocess" / "cpu.lock"
     shared = harness.REPOSITORY / "shared" / "requirements.lock"
     tools = f"{harness.format_versions(shared, 'numpy')}, {harness.format_versions(lock, 'scikit-learn')}"
-    title = f"Standard scaling of {rows:,} x {FEATURES} doubles ({size:.0f} MB); {harness.describe_machine()}, {tools}"
-    harness.print_table(title, ["", "median", "ratio to preprocess", "range", "peak memory"], lines, markdown=markdown)
+    title = f"Standard scaling of {rows:,} x {FEATURES} doubles ({size:,.1f} MB); {harness.describe_machine()}, {tools}"
+    harness.print_table(title, head, lines, markdown=markdown)
 
 
 if __name__ == "__main__":
