@@ -46,10 +46,6 @@ MAX_ACCEPTS = 32
 FRAME = struct.Struct(">I")
 WELCOME_BYTES = FRAME.size + MAC_BYTES
 MAX_FRAME_BYTES = 1 << 20
-MAX_MESSAGE_BYTES = 1 << 33
-"""Large enough for the targets of 1,000 million rows in one message."""
-LAST, MORE = b"\0", b"\1"
-"""The first byte of a frame: the frame is the last one of its message, or more frames follow."""
 READ_BYTES = 1 << 18
 
 
@@ -85,7 +81,7 @@ def _check_mac(expected: bytes, found: bytes) -> None:
 
 
 class Connection:
-    """An authenticated connection that carries messages of bytes.
+    """An authenticated connection that carries messages, one per frame.
 
     Args:
         transcript: the claim and both nonces, from which the keys of this connection are derived.
@@ -100,7 +96,7 @@ class Connection:
         self._outgoing, self._incoming = keys if is_caller else reversed(keys)
         self._sent = self._received = 0
         """Numbers of the next frames."""
-        self._unread, self._message = bytearray(), bytearray()
+        self._unread = bytearray()
 
     def wrap(self, content: bytes) -> bytes:
         """Return the next frame with this content."""
@@ -141,10 +137,8 @@ class Connection:
         self._socket.settimeout(None if blocking else 0.0)
 
     def send(self, message: bytes) -> None:
-        size = MAX_FRAME_BYTES - 1
-        for start in range(0, len(message) or 1, size):
-            is_last = start + size >= len(message)
-            self._socket.sendall(self.wrap((LAST if is_last else MORE) + message[start : start + size]))
+        """Send a message of at most MAX_FRAME_BYTES."""
+        self._socket.sendall(self.wrap(message))
 
     def receive(self) -> list[bytes]:
         """Read once, and return the messages that are complete.
@@ -156,25 +150,7 @@ class Connection:
         """
         if not (received := self._socket.recv(READ_BYTES)):
             raise EOFError("the other side closed the connection")
-        messages = []
-        for content in self.unwrap(received):
-            self._message += content[1:]
-            if len(self._message) > MAX_MESSAGE_BYTES:
-                raise UntrustedError(f"a message is longer than {MAX_MESSAGE_BYTES} bytes")
-            if content[:1] == LAST:
-                messages.append(bytes(self._message))
-                self._message.clear()
-        return messages
-
-    def receive_one(self) -> bytes:
-        """Wait for the next message, and return it. The other side must send one message at a time.
-
-        Raises:
-            EOFError, UntrustedError: see `receive`.
-        """
-        while not (messages := self.receive()):
-            pass
-        return messages[0]
+        return self.unwrap(received)
 
     def finish_sending(self) -> None:
         with contextlib.suppress(OSError):
