@@ -34,6 +34,8 @@ SETTINGS = {
     # Each server has an HTTP port, even without a dashboard. Without routes, this port serves nothing.
     "distributed.scheduler.http.routes": [],
     "distributed.worker.http.routes": [],
+    # Targets of other hosts are arguments of tasks. They may be large.
+    "distributed.admin.large-graph-warning-threshold": "1 PiB",
 }
 
 

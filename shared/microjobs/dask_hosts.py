@@ -164,7 +164,10 @@ async def _start_first(
     from distributed import Client, Scheduler
 
     host, port = settings.scheduler_address
-    scheduler = await stack.enter_async_context(Scheduler(host=host, port=port, **make_options(settings)))
+    try:
+        scheduler = await stack.enter_async_context(Scheduler(host=host, port=port, **make_options(settings)))
+    except RuntimeError as error:  # Dask's error of a server that failed to start
+        raise PlatformError(f"cannot listen on {host} port {port}: {error.__cause__}") from error
     await stack.enter_async_context(await _start_worker(settings, scheduler.address, main_thread))
     options = make_options(settings)
     client = Client(scheduler.address, security=options["security"], asynchronous=True, set_as_default=False)
@@ -177,7 +180,7 @@ async def _start_first(
     if missing:
         raise PlatformError(
             f"the Dask worker of {', '.join(sorted(missing))} did not connect to {scheduler.address} within "
-            f"{START_SECONDS:g} s; see the log of that host"
+            f"{START_SECONDS:g} s: give every host of the job the same certificate, and allow connections between hosts"
         )
     return client
 
@@ -230,5 +233,8 @@ def _wait(loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, T]) ->
     """
     try:
         return asyncio.run_coroutine_threadsafe(coroutine, loop).result()
-    except OSError as error:
-        raise ConnectionError(str(error)) from error
+    except (OSError, RuntimeError) as error:
+        cause = error.__cause__ if isinstance(error, RuntimeError) else error  # Dask's error of a failed start
+        if not isinstance(cause, OSError):
+            raise
+        raise ConnectionError(str(cause)) from error

@@ -16,7 +16,7 @@ import pytest
 
 from microjobs import peers
 from microjobs.contract import Layout, write_job_certificate
-from microjobs.network import WATCH_PORT
+from microjobs.network import DASK_PORT, WATCH_PORT
 from microjobs_orchestrator.local.certificates import make_certificate
 from tests.unit.cluster_host import PROGRAM
 from tests.unit.hosts import End, Host, Hosts, make_hosts
@@ -78,7 +78,9 @@ def test_arguments_and_results_may_have_megabytes(hosts: Hosts) -> None:
         hosts.start_program(
             name, {}, call="repeat", then="length", arguments=dict.fromkeys(hosts.names, ("x", 20_000_000))
         )
-    assert parse_results(hosts.end()) == {name: [20_000_000, True] for name in hosts.names}
+    ends = hosts.end()
+    assert parse_results(ends) == {name: [20_000_000, True] for name in hosts.names}
+    assert not any("Warning" in end.printed for end in ends.values())
 
 
 @pytest.mark.parametrize("failing", ["algo-1", "algo-3"])
@@ -196,6 +198,34 @@ def test_host_with_another_secret_gets_a_remedy(hosts: Hosts) -> None:
     assert "host algo-3 did not join within 5 s: 2 of 3 hosts joined; " in ends["algo-1"].printed
     assert "connections used a wrong job secret" in ends["algo-1"].printed
     assert "host algo-1, the first of the job, did not answer within 3 s" in ends["algo-3"].printed
+
+
+def test_host_with_another_certificate_gets_no_task(hosts: Hosts) -> None:
+    layout = Layout(hosts.folder / "algo-3")
+    for path in (layout.job_certificate, layout.job_key):
+        path.unlink()
+    write_job_certificate(layout, *make_certificate("test"))
+    ends = run(hosts, "wait", dict.fromkeys(hosts.names, ()), START_SECONDS=8)
+    assert {end.code for end in ends.values()} == {3}
+    assert not any("ready" in end.printed for end in ends.values())
+    assert all("algo-3 did not connect to tls://" in end.printed for end in ends.values()), ends
+
+
+def test_host_without_a_certificate_is_refused(hosts: Hosts) -> None:
+    Layout(hosts.folder / "algo-1").job_certificate.unlink()
+    end = start(hosts, "algo-1", "wait", {}).end()
+    assert end.code == 2
+    assert "certificate.pem does not exist: give every host of the job the same certificate" in end.printed
+
+
+def test_unavailable_port_of_dask_is_named_on_all_hosts(hosts: Hosts) -> None:
+    address = hosts.addresses["algo-1"]
+    with socket.create_server((address, 0)) as other:
+        port = other.getsockname()[1]
+        hosts.ports = {**hosts.ports, ("algo-1", DASK_PORT): port}
+        ends = run(hosts, "wait", dict.fromkeys(hosts.names, ()))
+    assert {end.code for end in ends.values()} == {3}
+    assert all(f"PlatformError cannot listen on {address} port {port}: " in end.printed for end in ends.values()), ends
 
 
 def test_secret_that_is_too_short_is_refused(hosts: Hosts) -> None:
