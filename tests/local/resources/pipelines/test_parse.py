@@ -53,6 +53,7 @@ def test_members_of_a_step_become_values() -> None:
             "RetryPolicies": [
                 {"ExceptionType": ["Step.THROTTLING"], "IntervalSeconds": 3, "BackoffRate": 1.5, "MaxAttempts": 4},
                 {"ExceptionType": ["SageMaker.CAPACITY_ERROR"], "ExpireAfterMin": 5},
+                {"ExceptionType": ["Step.SERVICE_FAULT"]},
             ],
             "PropertyFiles": [{"PropertyFileName": "r", "OutputName": "o", "FilePath": "f.json"}],
         }
@@ -64,6 +65,7 @@ def test_members_of_a_step_become_values() -> None:
     assert parsed.retry_policies == (
         RetryPolicy(("Step.THROTTLING",), 3, 1.5, max_attempts=4),
         RetryPolicy(("SageMaker.CAPACITY_ERROR",), 1, 2.0, expire_after_minutes=5),
+        RetryPolicy(("Step.SERVICE_FAULT",), 1, 2.0, max_attempts=5),
     )
     assert parsed.property_files == (PropertyFile("r", "o", "f.json"),)
 
@@ -146,8 +148,11 @@ def test_invalid_definition_is_explained(members: dict[str, Any], message: str) 
         (step(CacheConfig={"Enabled": "yes"}), "member CacheConfig, member Enabled: expected a Boolean"),
         (step(CacheConfig={"Enabled": True, "ExpireAfter": "1 day"}), '"1 day" is not an ISO 8601 duration'),
         (step(RetryPolicies=[{"ExceptionType": ["Step.X"], "MaxAttempts": 1}]), r'"Step.X" does not exist \('),
-        (step(RetryPolicies=[{"ExceptionType": []}]), "either MaxAttempts or ExpireAfterMin"),
-        (step(RetryPolicies=[{"ExceptionType": [], "MaxAttempts": 0}]), "an Integer from 1 to 20, found 0"),
+        (
+            step(RetryPolicies=[{"ExceptionType": [], "MaxAttempts": 1, "ExpireAfterMin": 1}]),
+            "ExpireAfterMin, not both",
+        ),
+        (step(RetryPolicies=[{"ExceptionType": [], "MaxAttempts": 21}]), "an Integer from 0 to 20, found 21"),
         (step(Type="Condition", Arguments={"Conditions": [{}]}), r"Arguments.Conditions\[0\]: condition type null"),
         (step(Type="Fail", Arguments={"Message": "x"}), "did you mean ErrorMessage"),
         (step(Type="ForEach", Arguments={**LOOP, "MaxConcurrency": 51}), "from 1 to 50, found 51"),

@@ -1,4 +1,8 @@
-"""Cache and retry policies of steps."""
+"""Cache and retry policies of steps.
+
+Source: https://docs.aws.amazon.com/sagemaker/latest/dg/pipelines-retry-policy.html and
+https://docs.aws.amazon.com/sagemaker/latest/dg/pipelines-caching-enabling.html
+"""
 
 import re
 from datetime import timedelta
@@ -15,9 +19,9 @@ EXCEPTION_TYPES = (
     "SageMaker.CAPACITY_ERROR",
     "SageMaker.RESOURCE_LIMIT",
 )
-MAX_ATTEMPTS = 20
+DEFAULT_ATTEMPTS, MAX_ATTEMPTS = 5, 20
 MAX_EXPIRY_MINUTES = 14400
-MAX_INTERVAL_SECONDS = 86400
+MAX_INTERVAL_SECONDS = 43200
 MAX_BACKOFF_RATE = 1000
 
 _DURATION = re.compile(
@@ -53,10 +57,12 @@ def parse_cache(value: Any, place: str) -> CacheConfig:
 def parse_retry_policy(value: Any, place: str) -> RetryPolicy:
     members = ("ExceptionType", "IntervalSeconds", "BackoffRate", "MaxAttempts", "ExpireAfterMin")
     policy = Structure(value, place, members, ("ExceptionType",))
-    attempts = policy.read_number("MaxAttempts", 1, MAX_ATTEMPTS)
-    minutes = policy.read_number("ExpireAfterMin", 1, MAX_EXPIRY_MINUTES)
-    if (attempts is None) == (minutes is None):
-        raise make_error(place, "a retry policy must have either MaxAttempts or ExpireAfterMin")
+    attempts = policy.read_number("MaxAttempts", 0, MAX_ATTEMPTS)
+    minutes = policy.read_number("ExpireAfterMin", 0, MAX_EXPIRY_MINUTES)
+    if attempts is not None and minutes is not None:
+        raise make_error(place, "a retry policy has either MaxAttempts or ExpireAfterMin, not both")
+    if attempts is None and minutes is None:
+        attempts = DEFAULT_ATTEMPTS
     interval = policy.read_number("IntervalSeconds", 0, MAX_INTERVAL_SECONDS)
     rate = policy.read_number("BackoffRate", 0, MAX_BACKOFF_RATE, whole=False)
     return RetryPolicy(

@@ -91,6 +91,7 @@ class RetryPolicy:
     interval_seconds: float = 1
     backoff_rate: float = 2.0
     max_attempts: int | None = None
+    """Maximum number of retries; 0 means that the step is not retried."""
     expire_after_minutes: int | None = None
 
 
