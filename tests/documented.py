@@ -15,6 +15,8 @@ PROGRAMS = (
 SHELLS = ("sh", "bash", "zsh", "shell")
 _COMMAND = re.compile(rf"(?:{'|'.join(PROGRAMS)}) ")
 _SPAN = re.compile(r"`([^`\n]+)`")
+_SIGN = re.compile(rf"`(?:{'|'.join(PROGRAMS)}) |microjobs (?!import)")
+"""Matches in each file whose messages contain a command. Only these files are parsed, because each worker parses."""
 PLACEHOLDER = "X"
 """Replaces a value that a message formats."""
 
@@ -89,7 +91,10 @@ def _messages() -> list[Snippet]:
 def _parse_messages() -> Iterator[Snippet]:
     folders = ("orchestrator", "scripts", "containers", "shared", "bench")
     for path in sorted(path for folder in folders for path in (REPOSITORY / folder).rglob("*.py")):
-        nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+        source = path.read_text(encoding="utf-8")
+        if not _SIGN.search(source):
+            continue
+        nodes = list(ast.walk(ast.parse(source)))
         left_out = {id(node.value) for node in nodes if isinstance(node, ast.Expr)}
         left_out |= {id(value) for node in nodes if isinstance(node, ast.JoinedStr) for value in node.values}
         for node in nodes:

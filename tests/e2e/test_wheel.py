@@ -136,7 +136,11 @@ def test_package_can_be_installed_with_the_sdk(wheel: Path, tmp_path: Path, clie
     lock = (REPOSITORY / "tests" / "clients" / f"{client}.lock").read_text()
     (version,) = re.findall(r"^sagemaker==[\d.]+", lock, re.MULTILINE)
     (tmp_path / "requirements.in").write_text(f"{version}\nmicrojobs @ {wheel.as_uri()}\n")
+    resolved = tmp_path / "requirements.txt"
+    resolved.write_text(lock)  # uv tries the versions of an existing output file first
     command = ["uv", "pip", "compile", "--quiet", "--python-version", "3.11", "requirements.in"]
+    command += ["--output-file", str(resolved)]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert f"\n{version}\n" in done.stdout
+    assert f"\n{version}\n" in resolved.read_text()
+    assert "\nmicrojobs @ " in resolved.read_text()

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from sklearn.linear_model import LinearRegression
 
 from microjobs.hosting.handler_model import HandlerModel
 from microjobs.hosting.service import Invocation
@@ -25,6 +24,8 @@ def model_fn(model_dir):
 @pytest.fixture
 def sklearn_root(tmp_path: Path) -> Path:
     """A root with a model that returns the sum of three features, but without code."""
+    from sklearn.linear_model import LinearRegression  # slow to import, and each worker imports all test files
+
     model = LinearRegression().fit(np.eye(3), [1.0, 1.0, 1.0])
     model.coef_, model.intercept_ = np.ones(3), 0.0
     (tmp_path / "model").mkdir()
