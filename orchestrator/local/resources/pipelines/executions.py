@@ -31,7 +31,7 @@ from microjobs_orchestrator.local.resources.pipelines.requests import (
 )
 from microjobs_orchestrator.local.resources.pipelines.selection import SOURCE, read_selection
 from microjobs_orchestrator.local.resources.pipelines.step_run import StepStatus, delete_step, list_steps
-from microjobs_orchestrator.local.resources.pipelines.versions import find_version
+from microjobs_orchestrator.local.resources.pipelines.versions import find_version, record_execution
 from microjobs_orchestrator.local.state import NameTakenError, Owner, Query, Record
 
 ID_CHARACTERS = 12
@@ -117,6 +117,7 @@ class PipelineExecutionOperations(RunningOperations):
             {member: value for member, value in description.items() if value is not None},
             owner=Owner(PIPELINE.arn_type, pipeline.name),
         )
+        record_execution(self.context.state, version, arn)
         self.registry.start(self.make_runnable(record))
         return record
 

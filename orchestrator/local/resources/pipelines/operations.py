@@ -19,14 +19,14 @@ from microjobs_orchestrator.local.resources.pipelines import versions
 from microjobs_orchestrator.local.resources.pipelines.definition.checks import read_definition
 from microjobs_orchestrator.local.resources.pipelines.definition.parse import MAX_CHARACTERS
 from microjobs_orchestrator.local.resources.pipelines.executions import PipelineExecutionOperations, delete_executions
-from microjobs_orchestrator.local.resources.pipelines.kinds import PIPELINE
+from microjobs_orchestrator.local.resources.pipelines.kinds import PIPELINE, PIPELINE_EXECUTION
 from microjobs_orchestrator.local.resources.pipelines.requests import (
     find_pipeline,
     make_missing_error,
     read_parallelism,
     rename_times,
 )
-from microjobs_orchestrator.local.state import Owner, Record
+from microjobs_orchestrator.local.state import Owner, Query, Record
 
 DEFINITION_MEMBERS = ("PipelineDefinition", "PipelineDefinitionS3Location")
 CHANGEABLE_MEMBERS = ("PipelineDisplayName", "PipelineDescription", "RoleArn")
@@ -162,7 +162,13 @@ class PipelineOperations(Operations):
     def describe(self, request: Request) -> Answer:
         record = self.find(request)
         version = versions.find_version(self.context.state, record.name, request)
-        return describe_resource(PIPELINE, record, version.description)
+        return describe_resource(PIPELINE, record, {**version.description, **self.compute_members(record)})
+
+    def compute_members(self, record: Record) -> Mapping[str, Any]:
+        """Return the time of the newest execution, under its names in Describe and List."""
+        query = Query(PIPELINE_EXECUTION.arn_type, owner=Owner(PIPELINE.arn_type, record.name), limit=1)
+        times = [execution.created for execution in self.context.state.find(query)]
+        return {"LastRunTime": times[0], "LastExecutionTime": times[0]} if times else {}
 
     def list(self, request: Request) -> Answer:
         if request.get("ManagedBy") == "AWS":

@@ -61,6 +61,12 @@ def find_alias(state: State, pipeline: str, alias: str) -> Record | None:
     return next((version for version in iterate_versions(state, pipeline) if alias in get_aliases(version)), None)
 
 
+def record_execution(state: State, version: Record, arn: str) -> None:
+    """Store that the newest execution of a version is the one with this ARN."""
+    changes = {"LastExecutionPipelineExecutionArn": arn}
+    state.update(VERSION.arn_type, version.name, changes, version=version.version)
+
+
 def get_aliases(version: Record) -> list[str]:
     return list(version.description["PipelineVersionAliases"])
 

@@ -123,6 +123,7 @@ def test_repeated_request_creates_nothing(client: Client) -> None:
 
 def test_invalid_definition_creates_nothing(client: Client) -> None:
     refused(client.create, "Invalid pipeline definition: the text: it is not JSON", PipelineDefinition="{")
+    refused(client.create, "length less than or equal to 1048576", PipelineDefinition=" \n" * (5 << 20))
     refused(client.describe, "Could not find pipeline", "ResourceNotFound")
 
 
@@ -225,6 +226,31 @@ def test_pipelines_are_listed(client: Client) -> None:
     assert list_names(ManagedBy="AWS") == []
     assert len(list_names(ManagedBy="CUSTOMER")) == 3
     assert list_names(CreatedAfter=4_000_000_000) == []
+
+
+def test_newest_execution_is_described(client: Client) -> None:
+    client.create()
+    client.update(PipelineDefinition=make_definition("b"))
+    assert "LastRunTime" not in client.describe()
+    start = {"operation": "StartPipelineExecution", "PipelineName": "p"}
+    client.call(**start, ClientRequestToken=OTHER_TOKEN)
+    arn = client.call(**start, ClientRequestToken=TOKEN, PipelineVersionId=1)["PipelineExecutionArn"]
+    created = client.call("DescribePipelineExecution", PipelineExecutionArn=arn)["CreationTime"]
+    (listed,) = client.call("ListPipelines")["PipelineSummaries"]
+    assert (client.describe()["LastRunTime"], listed["LastExecutionTime"]) == (created, created)
+    second, first = client.call("ListPipelineVersions", PipelineName="p")["PipelineVersionSummaries"]
+    assert first["LastExecutionPipelineExecutionArn"] == arn
+    assert second["LastExecutionPipelineExecutionArn"] not in ("", arn)
+
+
+def test_changed_pipeline_does_not_change_executions(client: Client) -> None:
+    client.create()
+    members = {"operation": "StartPipelineExecution", "PipelineName": "p", "ClientRequestToken": TOKEN}
+    arn = client.call(**members)["PipelineExecutionArn"]
+    client.update(PipelineDefinition=make_definition("b"), ParallelismConfiguration={"MaxParallelExecutionSteps": 1})
+    described = client.call("DescribePipelineDefinitionForExecution", PipelineExecutionArn=arn)
+    assert described["PipelineDefinition"] == make_definition()
+    assert "ParallelismConfiguration" not in client.call("DescribePipelineExecution", PipelineExecutionArn=arn)
 
 
 def test_deleted_pipeline_has_no_versions(client: Client) -> None:
