@@ -1,6 +1,7 @@
 """`microjobs local up`, `down`, `status` and `env`."""
 
 import argparse
+import gc
 import logging
 import os
 import re
@@ -94,8 +95,11 @@ def _up(options: argparse.Namespace) -> int:
         print(f"{address.url} answers, runtime {address.runtime} ({address.why}); buckets are in {home.buckets}")
         print('For clients: `eval "$(microjobs local env)"`. To stop it: `microjobs local down`')
         return 0
+    gc.disable()  # collections would examine all modules again during the import
     from microjobs_orchestrator.local.server import serve  # the import takes a second, and only the server needs it
 
+    gc.freeze()
+    gc.enable()
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(SafeFormatter("%(asctime)s %(levelname)s %(message)s"))
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)

@@ -1,5 +1,7 @@
 """The commands `microjobs local` and their settings."""
 
+import gc
+import logging
 import os
 import signal
 import subprocess
@@ -8,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from microjobs_orchestrator.local import config
+from microjobs_orchestrator.cli import main
+from microjobs_orchestrator.local import config, server
 from microjobs_orchestrator.local.config import Config, ConfigError
 from microjobs_orchestrator.local.home import HOME, Home, HomeError
 from tests.local.clients import wait_until
@@ -100,6 +103,15 @@ def write(folder: Path, text: str) -> Path:
     path = folder / "microjobs.toml"
     path.write_text(text)
     return path
+
+
+def test_garbage_is_collected_while_the_server_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    enabled = list[bool]()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(logging, "basicConfig", lambda **_: None)
+    monkeypatch.setattr(server, "serve", lambda *_, **_options: enabled.append(gc.isenabled()))
+    assert main(["local", "up"]) == 0
+    assert enabled == [True]
 
 
 def test_home_that_cannot_be_created_error_names_the_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
