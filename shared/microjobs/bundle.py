@@ -3,7 +3,8 @@
     model.onnx       the model of any framework: input (rows, features) float32 scaled, output (rows, 1)
     manifest.json    framework, features, signatures, metrics, hyperparameters
     scaler.json      mean and scale of each feature; absent if the data was not scaled
-    fitted-columns.json  how named columns become features, instead of scaler.json if the data were tables
+    fitted-columns.json or pipeline.onnx
+                     how named columns become features, instead of scaler.json if the data were tables
     1/ or model.pth  the framework's own format
 
 Standard library only; `microjobs.predictor` runs the model.
@@ -27,6 +28,7 @@ from microjobs.scaler import Scaler, read_scaler
 
 MODEL_FILE = "model.onnx"
 MANIFEST_FILE = "manifest.json"
+PIPELINE_FILE = "pipeline.onnx"
 ARCHIVE_FILE = "model.tar.gz"
 
 SERVING_DEFAULT = "serving_default"
@@ -56,6 +58,17 @@ class Bundle:
     manifest: Manifest
     scaler: Scaler | None
     columns: FittedColumns | None
+
+    @property
+    def pipeline(self) -> Path | None:
+        """The user's pipeline, which `microjobs.pipelines` wrote; None if there is none."""
+        path = self.folder / PIPELINE_FILE
+        return path if path.is_file() else None
+
+    @property
+    def has_names(self) -> bool:
+        """Whether signature `raw` takes named columns."""
+        return self.columns is not None or self.pipeline is not None
 
     @property
     def model(self) -> Path:

@@ -33,7 +33,7 @@ class Predictor:
         self.signatures = bundle.manifest.signatures
         self._model = OnnxModel(bundle.model)
         _test_predictions(bundle, self._model)
-        self._has_columns = bundle.columns is not None
+        self._has_names = bundle.has_names
         scaler = bundle.scaler
         self._mean = np.asarray(scaler.mean if scaler else 0.0, np.float64)
         self._scale = np.asarray(scaler.scale if scaler else 1.0, np.float64)
@@ -48,7 +48,7 @@ class Predictor:
             raise UserError(f"signature {signature!r} is unknown: the model has {', '.join(self.signatures)}")
         if rows.ndim != 2 or rows.shape[1] != self.features:
             raise UserError(f"rows have shape {rows.shape}: the model takes (rows, {self.features})")
-        if signature == RAW and self._has_columns:
+        if signature == RAW and self._has_names:
             raise UserError(f"signature {RAW} of this model takes named columns, not arrays: use {SERVING_DEFAULT}")
         if signature == RAW:
             rows = (rows - self._mean) / self._scale
@@ -64,14 +64,7 @@ class OnnxModel:
         Raises:
             UserError: ONNX Runtime cannot load the file.
         """
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = 1
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 3  # errors are exceptions; warnings about the graph do not help users
-        try:
-            self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # the exceptions of ONNX Runtime have no common base class
-            raise UserError(f"{path} is not a model that ONNX Runtime can load: {_first_line(error)}") from error
+        self._session = open_session(path)
         self._inputs = [str(node.name) for node in self._session.get_inputs()]
         # Outputs and options are cached: creating them takes a fifth of the time of a small run.
         self._outputs = [node.name for node in self._session.get_outputs()][:1]
@@ -88,6 +81,22 @@ class OnnxModel:
         return predictions
 
 
+def open_session(path: Path) -> onnxruntime.InferenceSession:
+    """Load an ONNX file to run on one thread.
+
+    Raises:
+        UserError: ONNX Runtime cannot load the file.
+    """
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3  # errors are exceptions; warnings about the graph do not help users
+    try:
+        return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # the exceptions of ONNX Runtime have no common base class
+        raise UserError(f"{path} is not a model that ONNX Runtime can load: {first_line(error)}") from error
+
+
 def _test_predictions(bundle: Bundle, model: OnnxModel) -> None:
     """Predict some rows, so that an invalid model fails when it is loaded."""
     features = bundle.manifest.features
@@ -95,7 +104,7 @@ def _test_predictions(bundle: Bundle, model: OnnxModel) -> None:
         predictions = [model.run(np.zeros((rows, features), np.float32)) for rows in (1, 3)]
     except Exception as error:  # the exceptions of ONNX Runtime have no common base class
         raise UserError(
-            f"{bundle.model} does not take rows of {features} features: {_first_line(error)}; train the model again"
+            f"{bundle.model} does not take rows of {features} features: {first_line(error)}; train the model again"
         ) from error
     shapes = [np.shape(values) for values in predictions]
     if shapes != [(1, 1), (3, 1)] or np.asarray(predictions[0]).dtype != np.float32:
@@ -105,7 +114,8 @@ def _test_predictions(bundle: Bundle, model: OnnxModel) -> None:
         )
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """Return the first line of an error's message, or the name of its type if there is no message."""
     return (str(error).splitlines() or [type(error).__name__])[0][:300]
 
 

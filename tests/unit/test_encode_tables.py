@@ -407,7 +407,7 @@ def test_documented_request_fits_the_documented_settings(layout: Layout) -> None
     }
     write_table(layout, "train.csv", {**columns, "id": ["a", "b", "c"], "price": [1, 2, 3]})
     fitted = encode(layout)
-    assert named_rows.to_features(request["instances"], fitted).shape == (1, 5)
+    assert named_rows.to_features(request["instances"], named_rows.ColumnsEncoder(fitted)).shape == (1, 5)
 
 
 @pytest.mark.parametrize(
@@ -452,14 +452,14 @@ def test_requests_get_the_features_of_the_job(media_type: str, train: Table, tes
     part = slice_table(test, slice(0, 100))
     write_table(layout, "train.parquet", slice_table(train, slice(2000)))
     write_table(layout, "test.csv", part)
-    fitted = encode(layout)
+    encoder = named_rows.ColumnsEncoder(encode(layout))
     rows = [dict(zip(part, values, strict=True)) for values in zip(*part.values(), strict=True)]
     if media_type == "application/json":
-        features = named_rows.to_features(rows, fitted)
+        features = named_rows.to_features(rows, encoder)
     elif media_type == "text/csv":
         features = named_rows.decode_named_rows(
-            (layout.processing("input") / "test.csv").read_bytes(), media_type, fitted
+            (layout.processing("input") / "test.csv").read_bytes(), media_type, encoder
         )
     else:
-        features = named_rows.decode_named_rows("\n".join(map(json.dumps, rows)).encode(), media_type, fitted)
+        features = named_rows.decode_named_rows("\n".join(map(json.dumps, rows)).encode(), media_type, encoder)
     np.testing.assert_array_equal(features, load(layout, "x_test.npy"))

@@ -135,5 +135,5 @@ class Training:
     def export(self, data: TrainingData, folder: Path) -> None:
         from .export import save_onnx, save_savedmodel
 
-        save_savedmodel(self.network, data.scaler, folder, has_raw=data.columns is None)
+        save_savedmodel(self.network, data.scaler, folder, has_raw=data.columns is None and data.pipeline is None)
         save_onnx(self.network, folder)

@@ -6,12 +6,14 @@ from typing import Any
 import numpy as np
 
 from microjobs.bundle import RAW, SERVING_DEFAULT, Bundle
+from microjobs.errors import UserError
+from microjobs.pipelines import OnnxPipeline
 from microjobs.predictor import Predictor
 
 from . import formats
 from .content_negotiation import negotiate, parse_attribute
 from .formats.json_rows import parse_json, parse_plain_rows, to_array
-from .formats.named_rows import decode_named_rows, to_features
+from .formats.named_rows import ColumnsEncoder, Encoder, PipelineEncoder, decode_named_rows, to_features
 from .formats.rows import Numbers, check_rows
 from .media_types import CSV, FORMATS, JSON, NPY
 from .responses import HttpError, HttpResponse, quote
@@ -31,7 +33,7 @@ class BundleModel:
         self._predictor = Predictor(bundle)
         self._features = bundle.manifest.features
         self._signatures = bundle.manifest.signatures
-        self._columns = bundle.columns
+        self._encoder = _open_encoder(bundle)
         self.is_fast = min(self._time_one_row() for _ in range(3)) < MAX_FAST_SECONDS
 
     def invoke(self, invocation: Invocation) -> HttpResponse:
@@ -58,7 +60,7 @@ class BundleModel:
         """
         if media_type != JSON:
             return self._decode(body, media_type, signature), signature, "predictions"
-        has_names = self._columns is not None and signature == RAW
+        has_names = self._encoder is not None and signature == RAW
         if (
             not has_names
             and (rows := parse_plain_rows(body, None if body.startswith(b"[") else "instances")) is not None
@@ -74,14 +76,14 @@ class BundleModel:
         return self._convert(content[request_member], body, signature), signature, member
 
     def _decode(self, body: bytes, media_type: str, signature: str) -> Numbers:
-        if self._columns is not None and signature == RAW:
-            return decode_named_rows(body, media_type, self._columns)
+        if self._encoder is not None and signature == RAW:
+            return decode_named_rows(body, media_type, self._encoder)
         return formats.decode(body, media_type)
 
     def _convert(self, rows: Any, body: bytes, signature: str) -> Numbers:
         """Convert rows of a JSON body; those of signature `raw` have named columns if the training data had them."""
-        if self._columns is not None and signature == RAW:
-            return to_features(rows, self._columns)
+        if self._encoder is not None and signature == RAW:
+            return to_features(rows, self._encoder)
         return to_array(rows, body)
 
     def _time_one_row(self) -> float:
@@ -91,10 +93,29 @@ class BundleModel:
         return time.perf_counter() - started
 
     def _predict(self, rows: Numbers, signature: str) -> Numbers:
-        if signature != RAW or self._columns is not None:
+        if signature != RAW or self._encoder is not None:
             return self._predictor.predict(rows)  # features, also those that were made from columns
         with np.errstate(over="ignore"):  # scaling can overflow float32; `invoke` then reports the prediction
             return self._predictor.predict(rows, signature)
+
+
+def _open_encoder(bundle: Bundle) -> Encoder | None:
+    """Return the encoder of named columns; None if signature `raw` takes arrays.
+
+    Raises:
+        UserError: pipeline.onnx cannot be loaded, or makes another number of features than the model takes.
+    """
+    if bundle.columns is not None:
+        return ColumnsEncoder(bundle.columns)
+    if bundle.pipeline is None:
+        return None
+    pipeline = OnnxPipeline(bundle.pipeline)
+    if pipeline.features not in (None, bundle.manifest.features):
+        raise UserError(
+            f"{bundle.pipeline} makes {pipeline.features} features, but the model has {bundle.manifest.features}: "
+            "train the model again"
+        )
+    return PipelineEncoder(pipeline)
 
 
 def _check_members(content: dict[str, object]) -> tuple[str, str]:

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from microjobs.arrays import load_share, load_split
+from microjobs.bundle import PIPELINE_FILE
 from microjobs.columns import FILE_NAME as COLUMNS_FILE
 from microjobs.columns import FittedColumns, read_columns
 from microjobs.contract import Layout, read_input_data_config, read_training_resource_config
@@ -27,7 +28,8 @@ logger = logging.getLogger("microjobs")
 class TrainingData:
     """Both channels in memory: x of shape (rows, features), y of shape (rows, 1), and how preprocessing made x.
 
-    scaler: if x was scaled. columns: if x was made from tables. Otherwise they are None.
+    scaler: if x was scaled. columns, pipeline: if x was made from tables; `pipeline` is the content of pipeline.onnx.
+        At most one of the three is not None.
     sharded: channels whose rows differ between hosts (`ShardedByS3Key`). A host without rows has x of shape (0, 0).
     """
 
@@ -38,6 +40,7 @@ class TrainingData:
     scaler: Scaler | None
     sharded: frozenset[str] = frozenset()
     columns: FittedColumns | None = None
+    pipeline: bytes | None = None
 
     @property
     def features(self) -> int:
@@ -68,7 +71,11 @@ def load_data(layout: Layout) -> TrainingData:
     x_train, y_train = _load_channel(layout, "train", sharded)
     x_test, y_test = _load_channel(layout, "test", sharded)
     folder = layout.channel("train")
-    data = TrainingData(x_train, y_train, x_test, y_test, read_scaler(folder), sharded, read_columns(folder))
+    path = folder / PIPELINE_FILE
+    pipeline = path.read_bytes() if path.is_file() else None
+    scaler, columns = read_scaler(folder), read_columns(folder)
+    data = TrainingData(x_train, y_train, x_test, y_test, scaler, sharded, columns, pipeline)
+    _check_fits(data)
     _check_widths(data)
     logger.info("%d training rows, %d test rows, %d features", len(x_train), len(x_test), data.features)
     return data
@@ -96,17 +103,20 @@ def _check_widths(data: TrainingData) -> None:
         raise UserError(
             f"x_train has {data.features} values per row, but x_test has {width}: preprocess both in the same job"
         )
-    scaler, columns = data.scaler, data.columns
-    if scaler is not None and columns is not None:
-        raise UserError(
-            f"channel train has {SCALER_FILE} and {COLUMNS_FILE}: take its files from a single preprocess job"
-        )
     for name, features in (
-        (SCALER_FILE, scaler and scaler.features),
-        (COLUMNS_FILE, columns and len(columns.features)),
+        (SCALER_FILE, data.scaler and data.scaler.features),
+        (COLUMNS_FILE, data.columns and len(data.columns.features)),
     ):
         if features is not None and features != data.features and len(data.x_train):
             raise UserError(
                 f"{name} of channel train has {features} features, but x_train has {data.features}: "
                 "take both from the same preprocess job"
             )
+
+
+def _check_fits(data: TrainingData) -> None:
+    """Check that only one file states how x was made; otherwise one of them belongs to another job."""
+    fits = {SCALER_FILE: data.scaler, COLUMNS_FILE: data.columns, PIPELINE_FILE: data.pipeline}
+    names = [name for name, content in fits.items() if content is not None]
+    if len(names) > 1:
+        raise UserError(f"channel train has {' and '.join(names)}: take its files from a single processing job")

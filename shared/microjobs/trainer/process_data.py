@@ -87,7 +87,7 @@ class ProcessData:
             x_train = self._gather(x_train) if data.features == 1 else x_train
         if "test" in data.sharded:
             x_test, y_test, test_predictions = map(self._gather, (x_test, y_test, test_predictions))
-        whole = TrainingData(x_train, y_train, x_test, y_test, data.scaler, columns=data.columns)
+        whole = TrainingData(x_train, y_train, x_test, y_test, data.scaler, frozenset(), data.columns, data.pipeline)
         return whole, train_predictions, test_predictions
 
     def _gather(self, array: Array) -> Array:
@@ -110,6 +110,7 @@ def _share_fits_and_width(data: TrainingData, group: Group) -> TrainingData:
         return data
     scaler = _find_json(data.scaler and dataclasses.asdict(data.scaler), group)
     columns = _find_json(data.columns and dataclasses.asdict(data.columns), group)
+    pipeline = _find_json(data.pipeline and data.pipeline.hex(), group)
     widths = sorted({width for x in (data.x_train, data.x_test) for width in _gather_int(x.shape[1], group)} - {0})
     if len(widths) > 1:
         raise UserError(f"x arrays have the widths {widths} on different hosts: preprocess all hosts' data in one job")
@@ -120,6 +121,7 @@ def _share_fits_and_width(data: TrainingData, group: Group) -> TrainingData:
         x_test=data.x_test.reshape(-1, width),
         scaler=Scaler(**scaler) if scaler else None,
         columns=parse_columns(columns) if columns else None,
+        pipeline=bytes.fromhex(pipeline) if pipeline else None,
     )
 
 

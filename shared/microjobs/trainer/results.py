@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from microjobs.bundle import Manifest, write_manifest
+from microjobs.bundle import PIPELINE_FILE, Manifest, write_manifest
 from microjobs.columns import write_columns
 from microjobs.contract import Layout
-from microjobs.files import write_text
+from microjobs.files import write_bytes, write_text
 from microjobs.scaler import write_scaler
 from microjobs.trainer.data import SAMPLE_ROWS, Array, TrainingData
 from microjobs.trainer.hyperparameters import TrainerHyperparameters
@@ -70,6 +70,8 @@ def write_results(
         write_scaler(layout.model, data.scaler)
     if data.columns is not None:
         write_columns(layout.model, data.columns)
+    if data.pipeline is not None:
+        write_bytes(layout.model / PIPELINE_FILE, data.pipeline)
     manifest = Manifest(result.framework, data.features, metrics=metrics, hyperparameters=asdict(hyperparameters))
     write_manifest(layout.model, manifest)
     logger.info(

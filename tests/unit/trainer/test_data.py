@@ -138,6 +138,12 @@ def test_scaler_and_columns_together_raise(write_channels: WriteChannels) -> Non
     write_columns(layout.channel("train"), COLUMNS)
     write_scaler(layout.channel("train"), Scaler([3, 3], [0.0, 0.0], [1.0, 1.0]))
     with pytest.raises(
-        UserError, match=r"channel train has scaler\.json and fitted-columns\.json: take its files from"
+        UserError, match=r"channel train has scaler\.json and fitted-columns\.json: take its files from a single"
     ):
         load_data(layout)
+
+
+def test_pipeline_is_read_with_the_training_data(write_channels: WriteChannels) -> None:
+    layout = write_channels()
+    (layout.channel("train") / "pipeline.onnx").write_bytes(b"onnx")
+    assert load_data(layout).pipeline == b"onnx"

@@ -77,19 +77,19 @@ def test_processes_of_one_host_divide_its_rows() -> None:
     assert run_processes(work, 2, local_world_size=2) == [[0, 2, 4], [1, 3]]
 
 
-def test_all_processes_get_the_scaler_and_the_columns_of_one_host() -> None:
+def test_all_processes_get_the_scaler_columns_and_pipeline_of_one_host() -> None:
     scaler = Scaler([9, 9], [0.0, 1.0], [1.0, 2.0])
     columns = FittedColumns((CategoricalColumn("a", "one-hot", ("x", "y")),), ("id",))
 
-    def work(group: ThreadGroup) -> tuple[Scaler | None, FittedColumns | None]:
+    def work(group: ThreadGroup) -> tuple[Scaler | None, FittedColumns | None, bytes | None]:
         data = make_data(FILES[group.rank], range(4), "train")
         if group.rank == 1:
-            data = dataclasses.replace(data, scaler=scaler, columns=columns)
+            data = dataclasses.replace(data, scaler=scaler, columns=columns, pipeline=b"onnx")
         process = ProcessData(data, group)
         whole, _, _ = process.gather_results(process.local_data.y_train, process.local_data.y_test)
-        return whole.scaler, whole.columns
+        return whole.scaler, whole.columns, whole.pipeline
 
-    assert run_processes(work, 3) == [(scaler, columns)] * 3
+    assert run_processes(work, 3) == [(scaler, columns, b"onnx")] * 3
 
 
 def test_predictions_are_gathered_with_their_targets() -> None:

@@ -1,13 +1,15 @@
 """Decoders for rows with named columns, which become the features of a model."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from microjobs.arrays import Floats
 from microjobs.column_features import BadCellError, encode_texts, make_features
 from microjobs.columns import MISSING_TEXTS, CategoricalColumn, FittedColumns
+from microjobs.errors import UserError
+from microjobs.pipelines import OnnxPipeline
 
 from ..media_types import CSV, FORMATS, JSON_LINES
 from ..responses import HttpError, quote, shorten
@@ -21,7 +23,24 @@ Columns = Mapping[str, Sequence[Any]]
 """Values by name of the column; all columns have the same number of rows."""
 
 
-def decode_named_rows(body: bytes, media_type: str, fitted: FittedColumns) -> Numbers:
+class Encoder(Protocol):
+    """Turns columns into features.
+
+    names: the columns that each row must have.
+    ignored: the columns that a row may have, too.
+    """
+
+    @property
+    def names(self) -> Sequence[str]: ...
+
+    @property
+    def ignored(self) -> Sequence[str]: ...
+
+    def encode(self, columns: Columns) -> Numbers:
+        """Return features of shape (rows, features). Raise HttpError 400 for a value that cannot become a feature."""
+
+
+def decode_named_rows(body: bytes, media_type: str, encoder: Encoder) -> Numbers:
     """Return the features of a body in CSV with a header line, or in JSON lines with one object per line.
 
     Raises:
@@ -29,32 +48,32 @@ def decode_named_rows(body: bytes, media_type: str, fitted: FittedColumns) -> Nu
     """
     body_format = FORMATS[media_type]
     if body_format == CSV:
-        return _to_features(_read_csv(body, fitted), fitted)
+        return encoder.encode(_read_csv(body, encoder))
     if body_format == JSON_LINES:
         lines = b",".join(line for line in body.splitlines() if line.strip())
-        return to_features(parse_json(b"[" + lines + b"]"), fitted)
+        return to_features(parse_json(b"[" + lines + b"]"), encoder)
     raise HttpError(400, f"{media_type} has no names of columns: send JSON, JSON lines, or CSV with a header line")
 
 
-def to_features(content: Any, fitted: FittedColumns) -> Numbers:
+def to_features(content: Any, encoder: Encoder) -> Numbers:
     """Return the features of JSON content: a list of objects, or an object with one list per column.
 
     Raises:
         HttpError: 400, a row cannot become features; the message names row and column.
     """
     if isinstance(content, dict):
-        return _to_features(_check_lists(content, fitted), fitted)
+        return encoder.encode(_check_lists(content, encoder))
     if not isinstance(content, list) or not content:
-        raise HttpError(400, f"the rows are {quote(content)}: send one object per row, with {_list_names(fitted)}")
+        raise HttpError(400, f"the rows are {quote(content)}: send one object per row, with {_list_names(encoder)}")
     for row, value in enumerate(content):
         if not isinstance(value, dict):
-            raise HttpError(400, f"row {row} is {quote(value)}: send an object with {_list_names(fitted)}")
-        _check_names(value, fitted, f"row {row}")
-    return _to_features({column.name: [row[column.name] for row in content] for column in fitted.columns}, fitted)
+            raise HttpError(400, f"row {row} is {quote(value)}: send an object with {_list_names(encoder)}")
+        _check_names(value, encoder, f"row {row}")
+    return encoder.encode({name: [row[name] for row in content] for name in encoder.names})
 
 
-def _check_lists(content: Mapping[str, Any], fitted: FittedColumns) -> Columns:
-    _check_names(content, fitted, "the object")
+def _check_lists(content: Mapping[str, Any], encoder: Encoder) -> Columns:
+    _check_names(content, encoder, "the object")
     for name, values in content.items():
         if not isinstance(values, list) or not values:
             raise HttpError(400, f"column {quote(name)} is {quote(values)}: send a list with one value per row")
@@ -64,12 +83,12 @@ def _check_lists(content: Mapping[str, Any], fitted: FittedColumns) -> Columns:
     return content
 
 
-def _read_csv(body: bytes, fitted: FittedColumns) -> Columns:
+def _read_csv(body: bytes, encoder: Encoder) -> Columns:
     header, *rows = [fields for fields in read_fields(body) if fields] or [[]]
     for name in header:
         if header.count(name) > 1:
             raise HttpError(400, f"the header has {header.count(name)} columns {quote(name)}: send each column once")
-    _check_names(header, fitted, "the header")
+    _check_names(header, encoder, "the header")
     if not rows:
         raise HttpError(400, "the body has a header and no rows: send at least one row")
     for row, fields in enumerate(rows):
@@ -85,34 +104,72 @@ def _parse_field(text: str) -> str | None:
     return None if text in MISSING_TEXTS else text
 
 
-def _check_names(names: Iterable[str], fitted: FittedColumns, where: str) -> None:
-    required = [column.name for column in fitted.columns]
+def _check_names(names: Iterable[str], encoder: Encoder, where: str) -> None:
     present = set(names)
-    for name in required:
+    for name in encoder.names:
         if name not in present:
-            raise HttpError(400, f"{where} has no column {quote(name)}: send {_list_names(fitted)}")
-    if unknown := present.difference(required, fitted.ignored):
-        raise HttpError(400, f"{where} has the column {quote(min(unknown))}: send {_list_names(fitted)}")
+            raise HttpError(400, f"{where} has no column {quote(name)}: send {_list_names(encoder)}")
+    if unknown := present.difference(encoder.names, encoder.ignored):
+        raise HttpError(400, f"{where} has the column {quote(min(unknown))}: send {_list_names(encoder)}")
 
 
-def _list_names(fitted: FittedColumns) -> str:
-    names = ", ".join(column.name for column in fitted.columns)
-    return f"the columns {shorten(names, MAX_NAMES_CHARACTERS)}"
+def _list_names(encoder: Encoder) -> str:
+    return f"the columns {shorten(', '.join(encoder.names), MAX_NAMES_CHARACTERS)}"
 
 
-def _to_features(columns: Columns, fitted: FittedColumns) -> Numbers:
-    values = {
-        column.name: encode_texts(column, map(_to_text, columns[column.name]))
-        if isinstance(column, CategoricalColumn)
-        else _to_numbers(column.name, columns[column.name])
-        for column in fitted.columns
-    }
-    try:
-        return make_features(fitted, values)
-    except BadCellError as error:
-        value = columns[error.column][error.row]
-        problem = error.problem if value is None else f"contains {quote(value)}, which {error.problem}"
-        raise HttpError(400, f"row {error.row}: column {quote(error.column)} {problem}") from None
+class ColumnsEncoder:
+    """Makes features as preprocessing did, from fitted-columns.json."""
+
+    def __init__(self, fitted: FittedColumns) -> None:
+        self._fitted = fitted
+        self.names = [column.name for column in fitted.columns]
+        self.ignored = fitted.ignored
+
+    def encode(self, columns: Columns) -> Numbers:
+        """Return features of shape (rows, features).
+
+        Raises:
+            HttpError: 400, a value cannot become a feature.
+        """
+        values = {
+            column.name: encode_texts(column, map(_to_text, columns[column.name]))
+            if isinstance(column, CategoricalColumn)
+            else _to_numbers(column.name, columns[column.name])
+            for column in self._fitted.columns
+        }
+        try:
+            return make_features(self._fitted, values)
+        except BadCellError as error:
+            value = columns[error.column][error.row]
+            problem = error.problem if value is None else f"contains {quote(value)}, which {error.problem}"
+            raise HttpError(400, f"row {error.row}: column {quote(error.column)} {problem}") from None
+
+
+class PipelineEncoder:
+    """Makes features with pipeline.onnx, the pipeline of a user."""
+
+    ignored = ()
+
+    def __init__(self, pipeline: OnnxPipeline) -> None:
+        self._pipeline = pipeline
+        self.names = pipeline.names
+
+    def encode(self, columns: Columns) -> Numbers:
+        """Return features of shape (rows, features).
+
+        Raises:
+            HttpError: 400, the pipeline rejects a value.
+        """
+        values = {
+            name: np.array([_to_text(value) or "" for value in columns[name]], object)
+            if self._pipeline.is_text(name)
+            else _to_numbers(name, columns[name])
+            for name in self.names
+        }
+        try:
+            return self._pipeline.run(values)
+        except UserError as error:
+            raise HttpError(400, str(error)) from None
 
 
 def _to_text(value: Any) -> str | None:
