@@ -13,10 +13,10 @@ def make_group_request(local: LocalServer, name: str) -> dict[str, Any]:  # noqa
 
 
 def make_package_request(local: LocalServer, name: str) -> dict[str, Any]:
-    key = f"{name}/package.tar.gz"
-    local.put({key: "the same content, and so the same ETag, on each server"})
+    local.put({f"{name}/model.txt": "the same content, and so the same ETag, on each server"})
+    source = {"S3Uri": local.uri(f"{name}/"), "S3DataType": "S3Prefix", "CompressionType": "None"}
     specification = {
-        "Containers": [{"Image": image_name("serve"), "ModelDataUrl": local.uri(key)}],
+        "Containers": [{"Image": image_name("serve"), "ModelDataSource": {"S3DataSource": source}}],
         "SupportedTransformInstanceTypes": ["ml.m5.large"],
         "SupportedRealtimeInferenceInstanceTypes": ["ml.m5.large"],
     }

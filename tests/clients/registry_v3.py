@@ -1,0 +1,63 @@
+"""Program for the SageMaker SDK v3: register a model, approve its version, and deploy it.
+
+Runs in the SDK's virtual environment. Usage: registry_v3.py SERVE-IMAGE BUCKET
+"""
+
+import json
+import os
+import sys
+import time
+
+from sagemaker.core.resources import Endpoint, EndpointConfig, Model, ModelPackage, ModelPackageGroup
+from sagemaker.core.shapes import ContainerDefinition, ProductionVariant
+from sagemaker.serve import ModelBuilder
+
+serve, bucket = sys.argv[1:]
+# The SDK polls every 5 to 30 seconds; the endpoint starts in about a second.
+sleep = time.sleep
+time.sleep = lambda seconds: sleep(min(float(seconds), 0.5))
+role, instance_type = os.environ["SAGEMAKER_ROLE"], "ml.m5.large"
+results: dict[str, object] = {}
+
+# --- a version; the SDK also creates its group
+builder = ModelBuilder(
+    image_uri=serve,
+    s3_model_data_url=f"s3://{bucket}/registry/model.tar.gz",
+    role_arn=role,
+    instance_type=instance_type,
+)
+builder.build(model_name="registry-v3-source")
+builder.register(
+    model_package_group_name="registry-v3",
+    content_types=["text/csv"],
+    response_types=["text/csv"],
+    inference_instances=[instance_type],
+    transform_instances=[instance_type],
+    approval_status="PendingManualApproval",
+)
+group = ModelPackageGroup.get("registry-v3")
+results["group"] = group.model_package_group_status
+(listed,) = ModelPackage.get_all(model_package_group_name="registry-v3")
+results["version"] = listed.model_package_version
+
+# --- its approval
+package = ModelPackage.get(listed.model_package_arn)
+results["status"] = package.model_approval_status
+package.update(model_approval_status="Approved", approval_description="good")
+package = ModelPackage.get(listed.model_package_arn)
+results["approved"] = [package.model_approval_status, package.approval_description]
+
+# --- its deployment
+container = ContainerDefinition(model_package_name=package.model_package_arn)
+Model.create(model_name="registry-v3", primary_container=container, execution_role_arn=role)
+variant = ProductionVariant(
+    variant_name="main", model_name="registry-v3", instance_type=instance_type, initial_instance_count=1
+)
+EndpointConfig.create(endpoint_config_name="registry-v3", production_variants=[variant])
+endpoint = Endpoint.create(endpoint_name="registry-v3", endpoint_config_name="registry-v3")
+endpoint.wait_for_status("InService")
+answer = endpoint.invoke(body=b"1,2,3\n", content_type="text/csv", accept="text/csv")
+results["predicted"] = answer.body.read().decode()
+endpoint.delete()
+print()  # ends the last line of the SDK's output
+print(json.dumps(results))

@@ -1,0 +1,50 @@
+"""Programs for the model registry, with the regular classes of both SDKs."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.clients.environments import run_program
+from tests.conftest import image_name
+from tests.local.clients import LocalServer
+from tests.local.resources.examples.models import put_linear_model
+
+
+@pytest.fixture
+def arguments(processes: LocalServer) -> tuple[str, str]:
+    """The arguments of the programs. The model returns the sum of its three features."""
+    put_linear_model(processes, "registry/model.tar.gz", 1.0)
+    return image_name("serve"), processes.address.bucket
+
+
+@pytest.mark.timeout(600)
+def test_program_for_version_2_registers_and_deploys(
+    processes: LocalServer, arguments: tuple[str, str], tmp_path: Path
+) -> None:
+    lines = run_program("sdk", processes, tmp_path, "registry_v2.py", *arguments)
+    assert json.loads(lines[-1]) == {
+        "version": 2,
+        "statistics": processes.uri("registry/metrics.json"),
+        "status": "PendingManualApproval",
+        "predicted": [["6.0"]],
+        "changed": ["Rejected", "too slow"],
+        "metadata": {"stage": "test"},
+        "specifications": ["other"],
+        "own": "model-package/registry-v2",
+        "clone": "3",
+    }
+
+
+@pytest.mark.timeout(600)
+def test_program_for_version_3_registers_and_deploys(
+    processes: LocalServer, arguments: tuple[str, str], tmp_path: Path
+) -> None:
+    lines = run_program("sdk3", processes, tmp_path, "registry_v3.py", *arguments)
+    assert json.loads(lines[-1]) == {
+        "group": "Completed",
+        "version": 1,
+        "status": "PendingManualApproval",
+        "approved": ["Approved", "good"],
+        "predicted": "6.0\n",
+    }
