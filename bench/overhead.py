@@ -126,7 +126,17 @@ def make_request(address: control.Address, name: str) -> dict[str, Any]:
 def start_local_mode(
     folder: Path, address: control.Address, image: str = IMAGE, *channel: str
 ) -> Iterator[Callable[[], float]]:
-    """Start SDK local mode in its own interpreter, once: its import takes seconds and is not measured."""
+    """Start SDK local mode; return a function that calls fit() and returns its seconds."""
+    with start_sdk_program(folder, address, str(LOCAL_MODE), image, *channel) as ask:
+        yield lambda: ask("fit")
+
+
+@contextmanager
+def start_sdk_program(folder: Path, address: control.Address, *command: str) -> Iterator[Callable[[str], float]]:
+    """Start a program in the SDK's interpreter, once: its import takes seconds and is not measured.
+
+    The function that is returned sends a line to the program, and returns the seconds that the program prints.
+    """
     python = create_sdk_environment(folder)
     # The SDK runs `docker-compose` if `docker compose version` does not print "v2"; Debian's prints "2.26.1-4".
     shim = folder / "docker-compose"
@@ -138,7 +148,7 @@ def start_local_mode(
         **control.make_environment(Home(folder / "home"), address),
     }
     process = subprocess.Popen(
-        [python, "-W", "ignore", LOCAL_MODE, image, *channel],
+        [python, "-W", "ignore", *command],
         env=environment,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -146,18 +156,18 @@ def start_local_mode(
         text=True,
     )
 
-    def fit() -> float:
+    def ask(line: str) -> float:
         assert process.stdin is not None  # noqa: S101  both are pipes
         assert process.stdout is not None  # noqa: S101
-        process.stdin.write("fit\n")
+        process.stdin.write(f"{line}\n")
         process.stdin.flush()
-        for line in process.stdout:
-            if line.startswith("seconds: "):
-                return float(line.split()[1])
-        sys.exit("SDK local mode ended: run bench/sdk_local_mode.py alone to see its error")
+        for output in process.stdout:
+            if output.startswith("seconds: "):
+                return float(output.split()[1])
+        sys.exit(f"the SDK's program ended: run {' '.join(command)} alone to see its error")
 
     try:
-        yield fit
+        yield ask
     finally:
         process.communicate()
 

@@ -43,9 +43,10 @@ def _add_show_arguments(parser: argparse.ArgumentParser) -> None:
 
 def show(options: argparse.Namespace) -> int:
     from rich.console import Console
+    from rich.text import Text
 
     from microjobs_orchestrator.runs.execution import Execution
-    from microjobs_orchestrator.runs.pipeline_graph import list_nodes, make_table
+    from microjobs_orchestrator.runs.pipeline_graph import list_failures, list_nodes, make_table
 
     console = Console(highlight=False, soft_wrap=True)
     with _open_client(options) as client:
@@ -59,9 +60,11 @@ def show(options: argparse.Namespace) -> int:
         description = execution.describe()
         answer = client.describe_pipeline_definition_for_execution(PipelineExecutionArn=arn)
         console.print(f"{description['PipelineArn'].rpartition('/')[2]}  {execution.id}", end="  ")
-        console.print(description["PipelineExecutionStatus"], description.get("FailureReason", ""))
+        console.print(description["PipelineExecutionStatus"])
         states = {step["StepName"]: step for step in reversed(list(execution.list_steps()))}
         console.print(make_table(list_nodes(answer["PipelineDefinition"]), states))
+        for line in list_failures(states, description.get("FailureReason", "")):
+            console.print(Text(line, style="red"))
     return 0
 
 

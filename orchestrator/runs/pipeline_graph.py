@@ -75,7 +75,7 @@ def _list_needs(value: Any) -> Iterator[str]:
 
 
 def make_table(nodes: Sequence[Node], states: Mapping[str, Members], now: datetime | None = None) -> Table:
-    """Return one row per step: symbol and name, type, status, duration, the steps that it waits for, and a remark.
+    """Return one row per step: symbol and name, type, status, duration, and the steps that it waits for.
 
     Args:
         states: items of ListPipelineExecutionSteps by step name; empty for a pipeline that has not run.
@@ -94,6 +94,12 @@ def make_table(nodes: Sequence[Node], states: Mapping[str, Members], now: dateti
     return table
 
 
+def list_failures(states: Mapping[str, Members], reason: str) -> list[str]:
+    """Return the reason of each failed step; if no step has one, `reason`, that of the execution."""
+    failures = [f"{name}: {state['FailureReason']}" for name, state in states.items() if state.get("FailureReason")]
+    return [strip_controls(line) for line in failures or filter(None, [reason])]
+
+
 def _expand(nodes: Sequence[Node], states: Mapping[str, Members]) -> Iterator[Node]:
     """Yield the nodes. A step of a ForEach step's body becomes one node per item, as soon as items have started."""
     for node in nodes:
@@ -106,15 +112,14 @@ def _expand(nodes: Sequence[Node], states: Mapping[str, Members]) -> Iterator[No
 
 
 def _describe_state(state: Members) -> str:
-    """Return a step's status, and where its result comes from, its choice or the reason of its failure."""
+    """Return a step's status, and where its result comes from, its choice or the number of its attempts."""
     status: str = state.get("StepStatus", "")
     if source := state.get("CacheHitResult", {}).get("SourcePipelineExecutionArn"):
         return f"{status}, cached from {source.rpartition('/')[2]}"
     if outcome := state.get("Metadata", {}).get("Condition", {}).get("Outcome"):
         return f"{status}, {outcome.lower()}"
     attempts = state.get("AttemptCount", 1)
-    suffix = f", attempt {attempts}" if attempts > 1 else ""
-    return f"{status}{suffix}: {state['FailureReason']}" if state.get("FailureReason") else f"{status}{suffix}"
+    return f"{status}, attempt {attempts}" if attempts > 1 else status
 
 
 def _format_time(state: Members, now: datetime) -> str:

@@ -38,14 +38,18 @@ def client_programs(client: str) -> Path:
 
 
 def run_program(client: str, local: LocalServer, folder: Path, script: str, *arguments: object) -> list[str]:
-    """Run a script of this folder with a client's Python, with `folder` as working directory. Return its output."""
+    """Run a script with a client's Python, with `folder` as working directory. Return its output.
+
+    Args:
+        script: the name of a file of this folder, or an absolute path.
+    """
     environment = {
         "PATH": os.environ["PATH"],
         "HOME": str(folder),  # without the user's settings and credentials
         "PYTHONPATH": str(REPOSITORY / "shared"),
         **control.make_environment(local.home, local.address),
     }
-    command = [client_programs(client) / "python", "-W", "ignore", Path(__file__).with_name(script), *arguments]
+    command = [client_programs(client) / "python", "-W", "ignore", Path(__file__).parent / script, *arguments]
     done = subprocess.run(
         list(map(str, command)), cwd=folder, env=environment, capture_output=True, text=True, check=False
     )

@@ -13,7 +13,7 @@ from microjobs_orchestrator.cli import main
 from microjobs_orchestrator.local.protocols.models import operation_model
 from microjobs_orchestrator.local.protocols.validation import validate
 from microjobs_orchestrator.runs.expressions import to_json
-from microjobs_orchestrator.runs.pipeline_graph import list_nodes, make_table
+from microjobs_orchestrator.runs.pipeline_graph import list_failures, list_nodes, make_table
 from tests.aws.test_launch import AWS_FLAGS
 
 OPERATIONS = {
@@ -154,8 +154,10 @@ def test_table_shows_the_state_and_time_of_each_step() -> None:
         "step type status took after",
         "✓ a Processing Succeeded, cached from abc 3.0 s",
         "✓ b Condition Succeeded, true a",
-        "✗ if: c Fail Failed, attempt 2: no data 1 min 01 s",
+        "✗ if: c Fail Failed, attempt 2 1 min 01 s",
         "· d ForEach b",
         "✓ each: e-2 Training Succeeded",
         "▶ each: e-10 Training Executing 1 min 01 s",
     ]
+    assert list_failures(states, "of the execution") == ["c: no data"]
+    assert list_failures({}, "of the execution") == ["of the execution"]
