@@ -42,6 +42,8 @@ def add_parser(subparsers: "Subparsers") -> None:
     up.add_argument("--guard-image", metavar="IMAGE", help=guards)
     services = "forward requests for another AWS service to an emulator; repeatable"
     up.add_argument("--service", type=_parse_pair, action="append", metavar="NAME=URL", help=services)
+    functions = "command or FILE.py:FUNCTION that a pipeline's Lambda steps run; repeatable"
+    up.add_argument("--function", type=_parse_pair, action="append", metavar="NAME=COMMAND", help=functions)
     proxies = "proxy of jobs: http, https or all=URL, or no=NAMES that need none; repeatable"
     up.add_argument("--proxy", type=_parse_pair, action="append", metavar="NAME=URL", help=proxies)
     up.add_argument("--ca-bundle", metavar="FILE", help="certificates that jobs trust, in PEM")
@@ -76,7 +78,12 @@ class SafeFormatter(logging.Formatter):
 
 
 def _load_config(options: argparse.Namespace) -> config.Config:
-    pairs = {"images": options.image_alias, "services": options.service, "proxies": options.proxy}
+    pairs = {
+        "images": options.image_alias,
+        "services": options.service,
+        "proxies": options.proxy,
+        "functions": options.function,
+    }
     tables = {name: dict(found) for name, found in pairs.items() if found}
     return config.merge_flags(config.load(), **vars(options) | tables, host_names=options.host_name)
 
@@ -123,6 +130,7 @@ def _list_ignored_flags(options: argparse.Namespace, address: "Address") -> list
         "framework_images",
         "guard_image",
         "service",
+        "function",
         "proxy",
     )
     equal |= {name: not getattr(options, name) for name in others}

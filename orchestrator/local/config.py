@@ -19,6 +19,10 @@ no = ".example.com"
 
 [local.services]
 secretsmanager = "http://127.0.0.1:5000"
+
+[local.functions]
+approve = "handlers.py:approve"
+notify = "python notify.py"
 """
 
 import re
@@ -82,6 +86,8 @@ class Config:
     """Names of local images by image URIs, which may contain `*`."""
     services: Mapping[str, str] = field(default_factory=dict)
     """Addresses of other emulators by boto3's names of services; `*` stands for all services that this server lacks."""
+    functions: Mapping[str, str] = field(default_factory=dict)
+    """Commands or Python functions that Lambda steps of pipelines run, by the names or ARNs of AWS Lambda functions."""
 
     proxies: Mapping[str, str] = field(default_factory=dict)
     """Proxies of jobs: addresses for `http`, `https` and `all`, and for `no` the names that need no proxy."""
@@ -94,6 +100,7 @@ class Config:
         aliases = [f"--image-alias={uri}={local}" for uri, local in self.images.items()]
         guards = [f"--guard-image={self.guard_image}"] if self.guard_image else []
         services = [f"--service={name}={url}" for name, url in self.services.items()]
+        functions = [f"--function={name}={command}" for name, command in self.functions.items()]
         names = [f"--host-name={name}" for name in self.host_names]
         proxies = [f"--proxy={name}={value}" for name, value in self.proxies.items()]
         certificates = [f"--ca-bundle={Path(self.ca_bundle).absolute()}"] if self.ca_bundle else []
@@ -103,7 +110,7 @@ class Config:
             framework_images.OPTION: self.framework_images,
         }
         flags += [flag for flag, is_set in switches.items() if is_set]
-        return [*flags, *aliases, *services, *guards, *names, *proxies, *certificates]
+        return [*flags, *aliases, *services, *functions, *guards, *names, *proxies, *certificates]
 
 
 def load(path: Path = FILE) -> Config:
@@ -155,7 +162,7 @@ def merge_flags(config: Config, **flags: Any) -> Config:
         ConfigError: a value is invalid.
     """
     values = {item.name: flags[item.name] for item in fields(Config) if flags.get(item.name) is not None}
-    for tables in ("images", "services", "proxies"):
+    for tables in ("images", "services", "functions", "proxies"):
         if tables in values:
             values[tables] = {**getattr(config, tables), **values[tables]}
     result = replace(config, **values)
@@ -169,7 +176,17 @@ def _check(config: Config) -> None:
     if not 0 <= config.port <= MAX_PORT:
         raise ConfigError(f"port {config.port} must be a number from 0 to {MAX_PORT}")
     _check_names(config)
+    _check_functions(config)
     _check_network(config)
+
+
+def _check_functions(config: Config) -> None:
+    for name, command in config.functions.items():
+        if str(command) != command or not command.strip():
+            raise ConfigError(
+                f"[local.functions] {name!r} must be a command or a Python function such as handlers.py:approve, not "
+                f"{command!r}"
+            )
 
 
 def _check_network(config: Config) -> None:

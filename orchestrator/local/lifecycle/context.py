@@ -39,6 +39,8 @@ class Settings:
     is_reachable: bool = True
     """Whether hosts can connect to the server. Otherwise, they install packages from PyPI."""
     network: NetworkSettings = field(default_factory=NetworkSettings)
+    functions: Mapping[str, str] = field(default_factory=dict)
+    """Commands of the functions that Lambda steps call, by name or ARN."""
 
 
 @dataclass(frozen=True)

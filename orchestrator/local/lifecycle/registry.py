@@ -72,11 +72,12 @@ class Registry:
                 if entry is not None and entry[0] is job:  # an endpoint of the same name may have been created
                     del self._running[job.plan_name]
             try:
-                self._notify_owner(job.plan_name)
+                self.notify_owner(job.plan_name)
             except Exception:
                 logger.exception("could not notify the owner of %s", job.plan_name)
 
-    def _notify_owner(self, plan_name: str) -> None:
+    def notify_owner(self, plan_name: str) -> None:
+        """Notify the owner of a resource, if it has one that runs, of the resource's end or change."""
         record = self._find_record(plan_name)
         owner = record and record.owner and self.find(f"{record.owner.kind}/{record.owner.name}")
         if owner:

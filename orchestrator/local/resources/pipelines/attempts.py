@@ -59,7 +59,7 @@ class Attempts:
             progress = Progress(StepStatus.FAILED, failure=Failure(f"ClientError: {error}"))
         except ServiceError as error:
             progress = Progress(StepStatus.FAILED, run.metadata, make_refusal(error))
-        self._store(run, progress, members)
+        self.store(run, progress, members)
 
     def _start(self, run: StepRun) -> tuple[Progress, Mapping[str, Any]]:
         """Return what has become of the step, and further members of its description."""
@@ -75,11 +75,17 @@ class Attempts:
             run.store(Progress(run.status, internal={CACHE_KEY: key}))
         return runner.start(run, arguments), {}
 
+    def is_interrupted(self, run: StepRun) -> bool:
+        """Return whether the end of an earlier server has interrupted an attempt that must be started again."""
+        if run.record.internal.get(RETRY_TIME) is not None:
+            return False
+        return run.status is StepStatus.STARTING or self._runner(run).is_lost(run)
+
     def look(self, run: StepRun) -> None:
         """Look what has become of a step that runs, and start its next attempt if it is time."""
         retry_time = run.record.internal.get(RETRY_TIME)
         if retry_time is None:
-            self._store(run, self._runner(run).poll(run))
+            self.store(run, self._runner(run).poll(run))
         elif time.time() >= retry_time:
             cleared = dict.fromkeys((RETRY_TIME, REQUEST, RESOURCE, OUTPUTS))
             run.store(Progress(StepStatus.STARTING, internal=cleared), AttemptCount=run.attempts + 1)
@@ -88,9 +94,9 @@ class Attempts:
     def stop(self, run: StepRun) -> None:
         """Request a step to stop, unless it is stopping already."""
         if run.record.internal.get(RETRY_TIME) is not None:
-            self._store(run, Progress(StepStatus.STOPPED, run.metadata))
+            self.store(run, Progress(StepStatus.STOPPED, run.metadata))
         elif run.status is not StepStatus.STOPPING:
-            self._store(run, self._runner(run).stop(run))
+            self.store(run, self._runner(run).stop(run))
 
     def read_properties(self, run: StepRun) -> Mapping[str, Any]:
         if run.properties is None:
@@ -100,7 +106,8 @@ class Attempts:
     def _runner(self, run: StepRun) -> Runner:
         return self._runners[run.step.type]
 
-    def _store(self, run: StepRun, progress: Progress, members: Mapping[str, Any] | None = None) -> None:
+    def store(self, run: StepRun, progress: Progress, members: Mapping[str, Any] | None = None) -> None:
+        """Store what has become of a step, and its result in the cache."""
         if progress.failure is not None:
             progress = _schedule_retry(run, progress)
         if (progress.status, progress.metadata) != (run.status, run.metadata) or progress.internal:

@@ -18,11 +18,13 @@ from microjobs_orchestrator.local.resources.pipelines.attempts import Attempts
 from microjobs_orchestrator.local.resources.pipelines.definition.expressions import ExpressionError
 from microjobs_orchestrator.local.resources.pipelines.definition.parse import parse_definition
 from microjobs_orchestrator.local.resources.pipelines.kinds import PIPELINE_EXECUTION, ExecutionStatus
+from microjobs_orchestrator.local.resources.pipelines.loops import Loops
 from microjobs_orchestrator.local.resources.pipelines.nodes import Node, has_follower, list_nodes
 from microjobs_orchestrator.local.resources.pipelines.scope import ExecutionValues, make_variables
 from microjobs_orchestrator.local.resources.pipelines.selection import read_selection
 from microjobs_orchestrator.local.resources.pipelines.step_run import (
     ENDS,
+    OUTPUTS,
     RETRY_TIME,
     StepRun,
     StepStatus,
@@ -54,11 +56,13 @@ class Execution:
         self._record = record
         definition = parse_definition(record.request[DEFINITION])
         self._nodes = list_nodes(definition)
+        self._runs: dict[str, StepRun] = {}
+        """The steps that have started, by name."""
         selection = read_selection(definition, record.request)
         if selection is not None:
             included = selection.selected | selection.reused
             self._nodes = {name: node for name, node in self._nodes.items() if name in included}
-        tools = Tools(context, registry, Invoker(context, registry), record.name, self._notify)
+        tools = Tools(context, registry, Invoker(context, registry), record.name, self._runs.get, self._notify)
         values = ExecutionValues(
             definition,
             context.store,
@@ -67,8 +71,7 @@ class Execution:
             self._read_properties,
         )
         self._attempts = Attempts(tools, make_runners(tools), values, selection)
-        self._runs: dict[str, StepRun] = {}
-        """The steps that have started, by name."""
+        self._loops = Loops(self._nodes, self._runs, values, self._read_properties)
 
     def run(self) -> None:
         try:
@@ -81,7 +84,7 @@ class Execution:
         """Continue after a restart of the server, which resumes the jobs of the steps first."""
         for record in list_steps(self._context.state, self._record.name, descending=False):
             node = self._nodes[record.description["StepName"]]
-            self._runs[node.name] = StepRun(self._context.state, node.step, record, node.iteration)
+            self._add_run(StepRun(self._context.state, node.step, record, node.iteration))
         self.run()
 
     def _notify(self) -> None:
@@ -101,8 +104,9 @@ class Execution:
     def _restart_interrupted(self) -> None:
         """Start the steps again whose start was interrupted by the end of an earlier server."""
         for run in self._list_running():
-            if run.status is StepStatus.STARTING and self.events.stop_reason is None:
+            if self.events.stop_reason is None and self._attempts.is_interrupted(run):
                 self._attempts.start(run)
+                self._add_run(run)
 
     def _advance(self) -> None:
         """Look at all running steps, and start steps until no further step can start."""
@@ -112,18 +116,40 @@ class Execution:
             if not run.has_ended:
                 self._attempts.look(run)
         max_parallel_steps = self._read_max_parallel_steps()
+        self._start_steps(max_parallel_steps)
+        while self._end_loops():
+            self._start_steps(max_parallel_steps)
+
+    def _start_steps(self, max_parallel_steps: int) -> None:
         while (node := self._find_next(max_parallel_steps)) is not None:
-            self._runs[node.name] = self._attempts.begin(node)
+            self._add_run(self._attempts.begin(node))
+
+    def _add_run(self, run: StepRun) -> None:
+        """Add a step that has started, and the iterations of a ForEach step."""
+        self._runs[run.name] = run
+        if run.step.body and OUTPUTS in run.record.internal:
+            self._loops.expand(run)
+
+    def _end_loops(self) -> bool:
+        """End ForEach steps whose iterations have ended; return whether there were any."""
+        ended = [run for run in self._loops.list_active() if not self._loops.is_waiting(run, self._may_start)]
+        for run in ended:
+            self._attempts.store(run, self._loops.end(run))
+        return bool(ended)
 
     def _find_next(self, max_parallel_steps: int) -> Node | None:
         """Return a step that starts now; None if all steps that can start have started."""
-        if self.events.stop_reason is not None or len(self._list_running()) >= max_parallel_steps:
+        running = sum(not run.step.body for run in self._list_running())
+        if running >= max_parallel_steps:
             return None
-        has_failed = any(self._list_failed(followed=False))
-        return next((node for node in self._list_startable() if node.follows_failures or not has_failed), None)
+        nodes = self._nodes.values()
+        return next((node for node in nodes if self._may_start(node) and self._loops.has_room(node)), None)
 
-    def _list_startable(self) -> Iterator[Node]:
-        return (node for node in self._nodes.values() if node.can_start(self._runs))
+    def _may_start(self, node: Node) -> bool:
+        """Return whether a step may start if the number of parallel steps allows it."""
+        if self.events.stop_reason is not None or not node.can_start(self._runs):
+            return False
+        return node.follows_failures or not any(self._list_failed(followed=False))
 
     def _read_max_parallel_steps(self) -> int:
         """Return the present limit, which UpdatePipelineExecution can change."""
@@ -145,13 +171,16 @@ class Execution:
         run = self._runs.get(step_name)
         if run is None or run.status is not StepStatus.SUCCEEDED:
             raise ExpressionError(f"step {step_name} did not succeed")
+        if run.step.body:
+            return {**self._attempts.read_properties(run), **self._loops.read_results(run)}
         return self._attempts.read_properties(run)
 
     # --- the end ---
 
     def _list_failed(self, *, followed: bool) -> Iterator[StepRun]:
         """Yield the steps that did not succeed, and that have dependent steps that run because of that, or not."""
-        ended = (run for run in self._runs.values() if run.status in ENDS and run.status is not StepStatus.SUCCEEDED)
+        steps = (run for run in self._runs.values() if run.iteration is None)  # their ForEach step fails with them
+        ended = (run for run in steps if run.status in ENDS and run.status is not StepStatus.SUCCEEDED)
         return (run for run in ended if has_follower(self._nodes, run) == followed)
 
     def _find_end(self) -> tuple[ExecutionStatus, str | None]:

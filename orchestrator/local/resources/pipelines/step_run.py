@@ -1,5 +1,6 @@
 """Steps of executions in the state: one record per step that has started."""
 
+import json
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -70,6 +71,11 @@ class Iteration:
         """The end of the names of all steps of the iteration."""
         return f"-{self.index}"
 
+    def describe(self) -> dict[str, Any]:
+        """Return the IterationContext of the steps of the iteration."""
+        item = self.item if isinstance(self.item, str) else json.dumps(self.item)
+        return {"ParentStepName": self.parent, "Index": self.index, "Item": item}
+
 
 class StepRun:
     """One step of an execution that has started, and its record."""
@@ -128,6 +134,7 @@ def add_step(state: State, execution: str, step: Step, iteration: Iteration | No
         "StepName": step.name,
         **({"StepDisplayName": step.display_name} if step.display_name else {}),
         **({"StepDescription": step.description} if step.description else {}),
+        **({"IterationContext": iteration.describe()} if iteration else {}),
         "StepStatus": StepStatus.STARTING,
         "StartTime": time.time(),
         "AttemptCount": 1,

@@ -1,28 +1,27 @@
 """Executions whose server is killed: a later server continues them, and starts nothing twice."""
 
-import json
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from microjobs_orchestrator.local.home import Home
-from microjobs_orchestrator.local.resources.operations import list_makers, load_operations
 from microjobs_orchestrator.local.runtimes.base import Exit
-from microjobs_orchestrator.local.services.sagemaker import SageMaker
-from microjobs_orchestrator.local.state import Query, State
-from tests.local.jobs.conftest import ServerParts, wait_until
-from tests.local.jobs.fakes import FakeRuntime, Model
+from microjobs_orchestrator.local.state import State
+from tests.local.jobs.conftest import wait_until
+from tests.local.jobs.fakes import FakeRuntime
+from tests.local.resources.pipelines.in_process import ROLE, Server
+
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+"""`killed_after` ends threads with SystemExit."""
 
 JOB_ADDED = 3
 """The number of writes after which the state has a job that was not started."""
 WRITES = ("add", "update", "set_owner")
 """The methods of the state after any of which a server can be killed."""
 CLUSTER = {"InstanceType": "ml.m5.large", "InstanceCount": 1, "VolumeSizeInGB": 1}
-ROLE = "arn:aws:iam::000000000000:role/microjobs"
 PROCESSING = {
     "AppSpecification": {"ImageUri": "model"},
     "ProcessingResources": {"ClusterConfig": CLUSTER},
@@ -54,54 +53,6 @@ DEFINITION = {
 }
 
 
-class Server:
-    """A server in this process, which can be killed."""
-
-    def __init__(self, home: Home, runtime: FakeRuntime) -> None:
-        self.parts = ServerParts.from_home(home, runtime)
-        kinds = load_operations(self.parts.context, self.parts.registry)
-        self.operations = SageMaker(self.parts.context.state, kinds).operations()
-        self._makers = list_makers(kinds)
-
-    @property
-    def state(self) -> State:
-        return self.parts.context.state
-
-    def recover(self) -> None:
-        self.parts.registry.recover(self._makers)
-
-    def start(self) -> str:
-        members = {"PipelineName": "p", "PipelineDefinition": json.dumps(DEFINITION), "RoleArn": ROLE}
-        self.operations["CreatePipeline"]({**members, "ClientRequestToken": "t" * 32})
-        answer = self.operations["StartPipelineExecution"]({"PipelineName": "p", "ClientRequestToken": "t" * 32})
-        return str(answer["PipelineExecutionArn"])
-
-    def describe(self, arn: str) -> Mapping[str, Any]:
-        return self.operations["DescribePipelineExecution"]({"PipelineExecutionArn": arn})
-
-    def wait_for_end(self, arn: str) -> Mapping[str, Any]:
-        described: Mapping[str, Any] = wait_until(
-            lambda: self.describe(arn), lambda found: found["PipelineExecutionStatus"] not in ("Executing", "Stopping")
-        )
-        return described
-
-    def retry(self, arn: str) -> Mapping[str, Any]:
-        self.operations["RetryPipelineExecution"]({"PipelineExecutionArn": arn, "ClientRequestToken": "r" * 32})
-        return self.wait_for_end(arn)
-
-    def list_steps(self, arn: str) -> list[tuple[str, str]]:
-        request = {"PipelineExecutionArn": arn, "SortOrder": "Ascending"}
-        steps = self.operations["ListPipelineExecutionSteps"](request)["PipelineExecutionSteps"]
-        return [(step["StepName"], step["StepStatus"]) for step in steps]
-
-    def is_idle(self) -> bool:
-        """Return whether all threads of jobs and executions have ended."""
-        return not self.parts.registry._running
-
-    def count(self, kind: str) -> int:
-        return len(self.state.find(Query(kind)))
-
-
 @contextmanager
 def killed_after(monkeypatch: pytest.MonkeyPatch, writes: int) -> Iterator[Callable[[], bool]]:
     """End the thread of each execution after some writes to the state. Yield a function that tells whether it ended."""
@@ -126,30 +77,13 @@ def killed_after(monkeypatch: pytest.MonkeyPatch, writes: int) -> Iterator[Calla
         yield lambda: len(done) >= writes
 
 
-@pytest.fixture
-def home(tmp_path: Path) -> Home:
-    made = Home(tmp_path / "home")
-    made.create()
-    made.credentials()
-    return made
-
-
-@pytest.fixture
-def runtime() -> Iterator[FakeRuntime]:
-    made = FakeRuntime()
-    made.models["model"] = Model(exit_at_start=Exit(0))
-    yield made
-    made.close()
-
-
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 @pytest.mark.parametrize("writes", range(1, 14))
 def test_execution_continues_after_each_write(
     home: Home, runtime: FakeRuntime, monkeypatch: pytest.MonkeyPatch, writes: int
 ) -> None:
     first = Server(home, runtime)
     with killed_after(monkeypatch, writes) as was_killed:
-        arn = first.start()
+        arn = first.start(DEFINITION)
         wait_until(first.is_idle)
         assert was_killed(), "the execution makes fewer writes: reduce the range"
     second = Server(home, runtime)
@@ -169,7 +103,6 @@ STARTED = 5
 """The number of writes after which the state has a step with a running job."""
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_execution_ends_with_a_job_that_continues(
     home: Home, runtime: FakeRuntime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -177,7 +110,7 @@ def test_execution_ends_with_a_job_that_continues(
     runtime.models["model"].exit_at_start = None
     first = Server(home, runtime)
     with killed_after(monkeypatch, STARTED) as was_killed:
-        arn = first.start()
+        arn = first.start(DEFINITION)
         wait_until(lambda: was_killed() and runtime.started_hosts)
     second = Server(home, runtime)
     second.recover()
@@ -187,14 +120,13 @@ def test_execution_ends_with_a_job_that_continues(
     second.parts.close()
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 @pytest.mark.parametrize("writes", range(1, STARTED + 1))
 def test_stop_that_a_killed_server_accepted_is_performed(
     home: Home, runtime: FakeRuntime, monkeypatch: pytest.MonkeyPatch, writes: int
 ) -> None:
     first = Server(home, runtime)
     with killed_after(monkeypatch, writes):
-        arn = first.start()
+        arn = first.start(DEFINITION)
         wait_until(first.is_idle)
     name, changes = arn.rpartition("/")[2], {"PipelineExecutionStatus": "Stopping"}
     first.state.update("pipeline-execution", name, changes, "Stopping")
@@ -210,7 +142,7 @@ def test_stop_that_a_killed_server_accepted_is_performed(
 def test_shutdown_fails_the_execution_with_a_reason(home: Home, runtime: FakeRuntime) -> None:
     runtime.models["model"].exit_at_start = None
     first = Server(home, runtime)
-    arn = first.start()
+    arn = first.start(DEFINITION)
     wait_until(lambda: runtime.started_hosts and first.list_steps(arn) == [("Process", "Executing")])
     first.parts.registry.shut_down()
     described = first.describe(arn)

@@ -43,6 +43,8 @@ METADATA_NAMES: Mapping[StepType, str] = {
 }
 """The members of a step's Metadata, where they differ from the noun of the operations."""
 GROUP = "ModelPackageGroupName"
+CONFIG_NAME = "EndpointConfigName"
+BUSY = ("Creating", "Updating")
 TOKEN_CHARACTERS = 36
 
 _ALPHABET = string.ascii_letters + string.digits
@@ -187,6 +189,49 @@ class ModelPackageRunner(ResourceRunner):
 
     def _get(self, resource: str) -> Record | None:
         return self._state.get_by_arn(resource)
+
+
+class EndpointConfigRunner(ResourceRunner):
+    """EndpointConfig steps. The definition may choose the whole name."""
+
+    def _complete(self, run: StepRun, request: Mapping[str, Any]) -> Mapping[str, Any]:
+        return request if self._facts.name_member in request else super()._complete(run, request)
+
+    def _is_created(self, run: StepRun) -> bool:
+        record = self._find(run)
+        return record is not None and record.created >= float(run.record.description["StartTime"])
+
+
+class EndpointRunner(EndpointConfigRunner):
+    """Endpoint steps. They create an endpoint, or update the endpoint with this name, and wait until it serves."""
+
+    def _create(self, run: StepRun) -> None:
+        request = run.record.internal[REQUEST]
+        if self._find(run) is None:
+            self.tools.invoker.invoke("CreateEndpoint", request)
+        else:
+            shape: Any = operation_model(SERVICE, "UpdateEndpoint").input_shape
+            members = {name: value for name, value in request.items() if name in shape.members}
+            self.tools.invoker.invoke("UpdateEndpoint", members)
+
+    def _is_created(self, run: StepRun) -> bool:
+        """Return whether the endpoint has the configuration, or is about to have it."""
+        record = self._find(run)
+        return record is not None and (record.status in BUSY or self._has_config(run, record))
+
+    def _has_config(self, run: StepRun, record: Record) -> bool:
+        wanted = run.record.internal[REQUEST][CONFIG_NAME]
+        return bool(record.description.get(CONFIG_NAME) == wanted)
+
+    def _describe(self, run: StepRun, record: Record) -> Progress:
+        progress = super()._describe(run, record)
+        if progress.status is StepStatus.SUCCEEDED and not self._has_config(run, record):
+            return Progress(StepStatus.FAILED, progress.metadata, read_failure(record))
+        return progress
+
+    def stop(self, run: StepRun) -> Progress:
+        """Stop waiting. The endpoint continues to start, as its deletion would be a change that nobody requested."""
+        return Progress(StepStatus.STOPPED, run.metadata)
 
 
 def make_name(execution: str, step: str, prefix: str, noun: str) -> str:

@@ -22,6 +22,8 @@ class Tools:
     invoker: Invoker
     execution: str
     """The id of the execution."""
+    find_run: "Callable[[str], StepRun | None]"
+    """Returns a step that has started, by its name."""
     notify: Callable[[], None]
     """Makes the execution look at its running steps. Any thread may call it."""
 
@@ -56,6 +58,10 @@ class Runner(ABC):
     def stop(self, run: StepRun) -> Progress:  # noqa: ARG002
         """Request a step to stop. By default, it stops at once."""
         return Progress(StepStatus.STOPPED)
+
+    def is_lost(self, run: StepRun) -> bool:  # noqa: ARG002
+        """Return whether a step that is executing ended with the earlier server, and must be started again."""
+        return False
 
     def has_result(self, internal: Mapping[str, Any]) -> bool:  # noqa: ARG002
         """Return whether the result of an earlier step with this internal state still exists."""

@@ -4,8 +4,13 @@ from collections.abc import Mapping
 
 from microjobs_orchestrator.local.resources.pipelines.definition.step_types import FACTS
 from microjobs_orchestrator.local.resources.pipelines.definition.values import StepType
+from microjobs_orchestrator.local.resources.pipelines.loops import ForEachRunner
+from microjobs_orchestrator.local.resources.pipelines.steps.cleanup import CleanupRunner
 from microjobs_orchestrator.local.resources.pipelines.steps.control import ConditionRunner, FailRunner
+from microjobs_orchestrator.local.resources.pipelines.steps.functions import LambdaRunner
 from microjobs_orchestrator.local.resources.pipelines.steps.resources import (
+    EndpointConfigRunner,
+    EndpointRunner,
     ModelPackageRunner,
     ResourceRunner,
     TuningRunner,
@@ -15,6 +20,8 @@ from microjobs_orchestrator.local.resources.pipelines.steps.runner import Runner
 CLASSES: Mapping[StepType, type[ResourceRunner]] = {
     StepType.TUNING: TuningRunner,
     StepType.REGISTER_MODEL: ModelPackageRunner,
+    StepType.ENDPOINT_CONFIG: EndpointConfigRunner,
+    StepType.ENDPOINT: EndpointRunner,
 }
 """The runners of the types that differ from other steps that create a resource."""
 
@@ -26,4 +33,7 @@ def make_runners(tools: Tools) -> Mapping[StepType, Runner]:
         **{step_type: CLASSES.get(step_type, ResourceRunner)(tools, step_type) for step_type in created},
         StepType.CONDITION: ConditionRunner(tools),
         StepType.FAIL: FailRunner(tools),
+        StepType.LAMBDA: LambdaRunner(tools),
+        StepType.CLEANUP: CleanupRunner(tools),
+        StepType.FOR_EACH: ForEachRunner(tools),
     }

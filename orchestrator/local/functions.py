@@ -1,0 +1,128 @@
+"""Functions that stand for AWS Lambda functions: commands of the user, which run on this machine.
+
+A function is a command, which reads the event from its standard input and writes its result to its standard output, or
+a Python function such as `handlers.py:approve`, which is called with the event and a context as on AWS Lambda.
+"""
+
+import json
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+
+PYTHON_FUNCTION = re.compile(r"(?P<module>[\w./-]+):(?P<name>[A-Za-z_]\w*)")
+TIMEOUT = 600.0
+"""Seconds that a function may run: AWS's limit for Lambda steps."""
+KEPT_VARIABLES = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "PYTHONPATH", "VIRTUAL_ENV")
+"""Variables of the server that functions get. They do not get the user's credentials."""
+MAX_OUTPUT_CHARACTERS = 1 << 20
+MAX_ERROR_CHARACTERS = 500
+
+_CALL = """
+import importlib, importlib.util, json, sys
+sys.path.insert(0, "")
+module, name, arn = sys.argv[1:]
+if module.endswith(".py"):
+    spec = importlib.util.spec_from_file_location("function", module)
+    loaded = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(loaded)
+else:
+    loaded = importlib.import_module(module)
+class Context:
+    invoked_function_arn = arn
+    function_name = arn.rpartition(":")[2]
+output, sys.stdout = sys.stdout, sys.stderr
+json.dump(getattr(loaded, name)(json.load(sys.stdin), Context()), output)
+"""
+"""The program that calls a Python function. What the function prints goes to its standard error."""
+
+
+class FunctionError(Exception):
+    """A function failed, or its result is not a JSON object."""
+
+
+class FunctionRun:
+    """One running function."""
+
+    def __init__(self, command: str, arn: str, event: Mapping[str, Any], variables: Mapping[str, str]) -> None:
+        """Start a function.
+
+        Args:
+            command: the command, or the Python function.
+            arn: the ARN or the name in the request.
+            variables: more environment variables.
+
+        Raises:
+            FunctionError: the command cannot be started.
+        """
+        self._event = json.dumps(event)
+        self._was_stopped = threading.Event()
+        kept = {name: os.environ[name] for name in KEPT_VARIABLES if name in os.environ}
+        try:
+            self._process = subprocess.Popen(
+                make_arguments(command, arn),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                errors="replace",
+                env={**kept, **variables},
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise FunctionError(f"{command} cannot be started: {error}") from error
+
+    def wait(self) -> dict[str, Any]:
+        """Return the result.
+
+        Raises:
+            FunctionError: the function failed, ran too long or was stopped, or its result is not a JSON object.
+        """
+        try:
+            output, errors = self._process.communicate(self._event, TIMEOUT)
+        except subprocess.TimeoutExpired as error:
+            self.stop()
+            self._process.communicate()
+            raise FunctionError(f"the function ran longer than {TIMEOUT:g} s") from error
+        if self._process.returncode != 0:
+            reason = "it was stopped" if self._was_stopped.is_set() else _shorten(errors)
+            raise FunctionError(f"the function ended with exit code {self._process.returncode}: {reason}")
+        return _parse_result(output)
+
+    def stop(self) -> None:
+        """End the function and all processes that it started."""
+        self._was_stopped.set()
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+
+
+def make_arguments(command: str, arn: str) -> Sequence[str]:
+    """Return the arguments of the process that runs a function."""
+    function = PYTHON_FUNCTION.fullmatch(command)
+    if function is None:
+        return shlex.split(command)
+    return [sys.executable, "-c", _CALL, function["module"], function["name"], arn]
+
+
+def _shorten(text: str) -> str:
+    """Return the last line of the errors of a function."""
+    lines = text.strip().splitlines()
+    return lines[-1][-MAX_ERROR_CHARACTERS:] if lines else "it printed no error"
+
+
+def _parse_result(output: str) -> dict[str, Any]:
+    if len(output) > MAX_OUTPUT_CHARACTERS:
+        raise FunctionError(f"the result has {len(output)} characters, more than {MAX_OUTPUT_CHARACTERS}")
+    try:
+        result = json.loads(output or "null")
+    except (ValueError, RecursionError) as error:
+        raise FunctionError(f"the result is not JSON: {error}: {output[:100]!r}") from error
+    if result is not None and not isinstance(result, dict):
+        raise FunctionError(f"the result must be a JSON object, not {output[:100]}")
+    return result or {}

@@ -1,0 +1,67 @@
+"""Cleanup steps, which delete the objects that earlier steps have stored."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from microjobs_orchestrator.local.errors import ServiceError, ValidationError
+from microjobs_orchestrator.local.lifecycle.outputs import join_key
+from microjobs_orchestrator.local.resources.pipelines.definition.values import StepType
+from microjobs_orchestrator.local.resources.pipelines.step_run import REQUEST, Failure, Progress, StepRun, StepStatus
+from microjobs_orchestrator.local.resources.pipelines.steps.runner import Runner
+from microjobs_orchestrator.local.s3.keys import parse_uri
+
+
+class CleanupRunner(Runner):
+    """Cleanup steps. The outputs of a Training step are found; those of other steps are listed by their URIs."""
+
+    def start(self, run: StepRun, arguments: Mapping[str, Any]) -> Progress:  # noqa: ARG002
+        cleaned, skipped, failed = [], [], []
+        for source in arguments["Resources"]["S3"]:
+            name = source["StepName"]
+            step = self.tools.find_run(name)
+            if step is None or step.record.internal.get(REQUEST) is None:
+                skipped.append(name)
+                continue
+            try:
+                self._delete(step, source.get("S3Uris"))
+                cleaned.append(name)
+            except ServiceError as error:
+                failed.append({"StepName": name, "ErrorCode": "ClientError", "ErrorMessage": error.message})
+        metadata = {"CleanedSteps": cleaned, "FailedSteps": failed, "SkippedSteps": skipped}
+        if failed:
+            reasons = "; ".join(f"{item['StepName']}: {item['ErrorMessage']}" for item in failed)
+            return Progress(StepStatus.FAILED, {"Cleanup": metadata}, Failure(f"ClientError: {reasons}"))
+        return Progress(StepStatus.SUCCEEDED, {"Cleanup": metadata})
+
+    def _delete(self, step: StepRun, uris: Sequence[str] | None) -> None:
+        """Delete the objects with some URIs, or all outputs of a training job.
+
+        Raises:
+            ServiceError: a URI is not valid, or is not below the outputs of the step.
+        """
+        outputs = list(_list_outputs(step))
+        if uris is None and step.step.type is not StepType.TRAINING:
+            raise ValidationError(
+                f"S3Uris must list the objects to delete: step {step.name} is of type {step.step.type}."
+            )
+        for uri in uris or ():
+            if not any(uri.startswith(join_key(output, "")) for output in outputs):
+                raise ValidationError(f"{uri} is not below an output of step {step.name}: {', '.join(outputs)}.")
+        store = self.tools.context.store
+        for bucket, key in [parse_uri(uri) for uri in uris or ()]:
+            store.delete(bucket, key)
+        for bucket, prefix in [parse_uri(join_key(output, "")) for output in outputs if uris is None]:
+            for stored in list(store.list(bucket, prefix)):
+                store.delete(bucket, stored.key)
+
+
+def _list_outputs(step: StepRun) -> Iterator[str]:
+    """Yield the S3 URIs of the folders that contain the outputs of a step's job."""
+    request: Mapping[str, Any] = step.record.internal[REQUEST]
+    if step.step.type is StepType.TRAINING:
+        yield join_key(request["OutputDataConfig"]["S3OutputPath"], request["TrainingJobName"])
+    elif step.step.type is StepType.PROCESSING:
+        for output in request.get("ProcessingOutputConfig", {}).get("Outputs", []):
+            yield output["S3Output"]["S3Uri"]
+    elif step.step.type is StepType.TRANSFORM:
+        yield request["TransformOutput"]["S3OutputPath"]

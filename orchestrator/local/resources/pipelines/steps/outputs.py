@@ -1,0 +1,58 @@
+"""Declared outputs of Lambda and Callback steps."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from microjobs_orchestrator.local.resources.pipelines.definition.messages import quote
+from microjobs_orchestrator.local.resources.pipelines.definition.values import OutputParameter, ParameterType, Step
+
+_TYPES: Mapping[ParameterType, type | tuple[type, ...]] = {
+    ParameterType.STRING: str,
+    ParameterType.INTEGER: int,
+    ParameterType.FLOAT: (int, float),
+    ParameterType.BOOLEAN: bool,
+}
+
+
+class OutputError(Exception):
+    """A declared output is missing, or has another type."""
+
+
+def read_outputs(step: Step, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values of a step's declared outputs, with their types. Other values are ignored, as on AWS.
+
+    Raises:
+        OutputError: names the output.
+    """
+    return {output.name: _read_output(output, values) for output in step.output_parameters}
+
+
+def _read_output(output: OutputParameter, values: Mapping[str, Any]) -> Any:
+    if output.name not in values:
+        raise OutputError(f"the output {output.name} is missing; the result has: {', '.join(values) or 'nothing'}")
+    value = _convert(output.type, values[output.name])
+    is_flag = isinstance(value, bool) and output.type is not ParameterType.BOOLEAN
+    if is_flag or not isinstance(value, _TYPES[output.type]):
+        raise OutputError(f"the output {output.name} must be of type {output.type}, not {quote(values[output.name])}")
+    return value
+
+
+def _convert(kind: ParameterType, value: Any) -> Any:
+    """Return a value that may be text with its declared type."""
+    if kind is ParameterType.STRING:
+        return value if isinstance(value, str) else json.dumps(value)
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value.lower() if kind is ParameterType.BOOLEAN else value)
+    except (ValueError, RecursionError):
+        return value
+
+
+def describe_outputs(outputs: Mapping[str, Any]) -> list[dict[str, str]]:
+    """Return outputs as the metadata of a step has them."""
+    return [
+        {"Name": name, "Value": value if isinstance(value, str) else json.dumps(value)}
+        for name, value in outputs.items()
+    ]

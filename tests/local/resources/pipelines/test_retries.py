@@ -1,0 +1,84 @@
+"""Retry policies of steps."""
+
+from typing import Any
+
+import pytest
+
+from microjobs_orchestrator.local.home import Home
+from microjobs_orchestrator.local.runtimes.base import Exit
+from tests.local.jobs.conftest import wait_until
+from tests.local.jobs.fakes import FakeRuntime
+from tests.local.resources.pipelines.in_process import ROLE, Server
+
+INTERNAL = Exit(137, "no memory", has_external_cause=True)
+"""The end of a host that the job did not cause."""
+
+
+def make_definition(**policy: Any) -> dict[str, Any]:
+    arguments = {
+        "AppSpecification": {"ImageUri": "model"},
+        "ProcessingResources": {
+            "ClusterConfig": {"InstanceType": "ml.m5.large", "InstanceCount": 1, "VolumeSizeInGB": 1}
+        },
+        "RoleArn": ROLE,
+    }
+    step = {"Name": "Step", "Type": "Processing", "Arguments": arguments}
+    return {"Version": "2020-12-01", "Steps": [{**step, "RetryPolicies": [policy]} if policy else step]}
+
+
+def count_attempts(server: Server, arn: str) -> int:
+    request = {"PipelineExecutionArn": arn}
+    (step,) = server.operations["ListPipelineExecutionSteps"](request)["PipelineExecutionSteps"]
+    return int(step["AttemptCount"])
+
+
+def test_step_is_retried_until_it_succeeds(home: Home, runtime: FakeRuntime) -> None:
+    runtime.models["model"].exit_at_start = INTERNAL
+    server = Server(home, runtime)
+    types = ["Step.THROTTLING", "SageMaker.JOB_INTERNAL_ERROR"]
+    arn = server.start(make_definition(ExceptionType=types, IntervalSeconds=0, BackoffRate=1.0, ExpireAfterMin=5))
+    wait_until(lambda: server.count("processing-job") >= 3)
+    assert server.describe(arn)["PipelineExecutionStatus"] == "Executing"
+    runtime.models["model"].exit_at_start = Exit(0)
+    assert server.wait_for_end(arn)["PipelineExecutionStatus"] == "Succeeded"
+    assert count_attempts(server, arn) == server.count("processing-job") >= 3
+    server.parts.close()
+
+
+@pytest.mark.parametrize(
+    ("policy", "ended", "attempts"),
+    [
+        ({"ExceptionType": ["SageMaker.JOB_INTERNAL_ERROR"], "MaxAttempts": 2}, INTERNAL, 3),
+        ({"ExceptionType": ["SageMaker.CAPACITY_ERROR"], "MaxAttempts": 2}, INTERNAL, 1),
+        ({"ExceptionType": ["SageMaker.JOB_INTERNAL_ERROR"], "MaxAttempts": 2}, Exit(1), 1),
+        ({}, INTERNAL, 1),
+    ],
+)
+def test_number_of_attempts(
+    home: Home, runtime: FakeRuntime, policy: dict[str, Any], ended: Exit, attempts: int
+) -> None:
+    """A policy retries failures of its types only, and MaxAttempts times at most."""
+    runtime.models["model"].exit_at_start = ended
+    server = Server(home, runtime)
+    arn = server.start(make_definition(**policy, **({"IntervalSeconds": 0} if policy else {})))
+    assert server.wait_for_end(arn)["PipelineExecutionStatus"] == "Failed"
+    assert count_attempts(server, arn) == server.count("processing-job") == attempts
+    server.parts.close()
+
+
+def test_waiting_step_is_stopped_and_survives_a_restart(home: Home, runtime: FakeRuntime) -> None:
+    runtime.models["model"].exit_at_start = INTERNAL
+    first = Server(home, runtime)
+    types = ["SageMaker.JOB_INTERNAL_ERROR"]
+    arn = first.start(make_definition(ExceptionType=types, IntervalSeconds=1000, MaxAttempts=2))
+    wait_until(
+        lambda: first.count("processing-job") == 1 and "processing-job" not in str(first.parts.registry._running)
+    )
+    second = Server(home, runtime)
+    second.recover()
+    assert second.list_steps(arn) == [("Step", "Executing")]
+    second.operations["StopPipelineExecution"]({"PipelineExecutionArn": arn})
+    assert second.wait_for_end(arn)["PipelineExecutionStatus"] == "Stopped"
+    assert second.list_steps(arn) == [("Step", "Stopped")]
+    assert second.count("processing-job") == 1
+    second.parts.close()
