@@ -17,10 +17,13 @@ from microjobs.contract import BASE_DIR, DEFAULT_ROOT
 from microjobs_orchestrator.local import control
 from microjobs_orchestrator.local.config import Config
 from microjobs_orchestrator.local.home import Home
-from tests.conftest import image_name
+from tests.conftest import REPOSITORY, image_name
 
 SHELL = "serve"
 """The smallest image of the repository. It has a shell and Python, so that jobs of tests can be scripts."""
+
+ENVIRONMENTS = REPOSITORY / ".venv-jobs"
+"""Environments of jobs without a container engine. All servers of tests share them, so that each one is made once."""
 
 FINAL_STATUSES = ("Completed", "Failed", "Stopped")
 
@@ -212,10 +215,19 @@ def processing_output(name: str, uri: str, path: str, mode: str = "EndOfJob") ->
     return {"OutputName": name, "S3Output": {"S3Uri": uri, "LocalPath": path, "S3UploadMode": mode}}
 
 
+def share_environments(home: Home) -> None:
+    """Create a home that uses the environments of other tests."""
+    home.create()
+    ENVIRONMENTS.mkdir(exist_ok=True)
+    if not home.environments.exists():
+        home.environments.symlink_to(ENVIRONMENTS)
+
+
 @contextmanager
 def running_server(folder: Path, **settings: Any) -> Iterator[LocalServer]:
     """Run a server in its own process, as users do, until the end of the block."""
     home = Home(folder)
+    share_environments(home)
     address = control.start(home, Config(port=0, **settings))
     try:
         yield LocalServer(home, address)

@@ -11,7 +11,7 @@ import pytest
 
 from microjobs import layered_environment
 from microjobs_orchestrator.local.runtimes.base import CannotRunError
-from microjobs_orchestrator.local.runtimes.process.environments import Environment, Environments
+from microjobs_orchestrator.local.runtimes.process.environments import Environment, Environments, locked_file
 from microjobs_orchestrator.local.runtimes.process.packages import Installer, merge_locks
 from tests.conftest import CONTAINERS, JOBS
 from tests.local.runtimes.processes import make_tiny_repository, names
@@ -170,6 +170,14 @@ def test_incomplete_environment_is_removed_at_start(environments: Environments, 
     (broken / "lib").mkdir(parents=True)
     environments.remove_incomplete()
     assert (wheel.exists(), made.folder.exists(), broken.exists()) == (True, True, False)
+
+
+def test_environment_that_is_being_made_is_not_removed_at_start(environments: Environments, wheel: Path) -> None:
+    folder = environments.ensure("tiny").folder
+    (folder / "complete").unlink()
+    with locked_file(folder.with_suffix(".lock")):
+        environments.remove_incomplete()
+    assert (wheel.exists(), folder.exists()) == (True, True)
 
 
 def test_changed_lock_file_makes_another_environment(environments: Environments, jobs: Path, wheel: Path) -> None:

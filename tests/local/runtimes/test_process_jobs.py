@@ -29,8 +29,9 @@ from microjobs_orchestrator.local.runtimes.base import Exit, Host, Input, Plan
 from microjobs_orchestrator.local.runtimes.process.runtime import ProcessRuntime
 from tests.bundles import linear_bundle
 from tests.conftest import CONTAINERS
+from tests.local.clients import share_environments
 from tests.local.machine import environments, listening_addresses
-from tests.local.runtimes.processes import host_plan, make_home, names, output, wait_for_line
+from tests.local.runtimes.processes import host_plan, names, output, wait_for_line
 from tests.local.trees import copy_from_host
 from tests.packages import make_wheel
 
@@ -50,8 +51,10 @@ ARRAYS: Arrays = {
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
-    """Return a home that all tests share, so that each environment is made once."""
-    return make_home(tmp_path_factory.mktemp("home"))
+    """Return a home that all tests share."""
+    home = Home(tmp_path_factory.mktemp("home"))
+    share_environments(home)
+    return home
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -93,9 +93,12 @@ class Environments:
         return environment
 
     def remove_incomplete(self) -> None:
-        """Remove the incomplete environments that a killed server left. Its installers have ended with it."""
+        """Remove the incomplete environments that a killed server left. Its installers have ended with it.
+
+        An environment whose lock is held is being made.
+        """
         for folder in [path for path in self._folder.glob("*") if path.is_dir()]:
-            with locked_file(folder.with_suffix(".lock")):
+            with suppress(BlockingIOError), locked_file(folder.with_suffix(".lock"), wait=False):
                 if not (folder / COMPLETE_MARKER).exists():
                     trees.remove(folder)
 
@@ -186,8 +189,12 @@ def _hash_contents(package_list: str) -> str:
 
 
 @contextmanager
-def locked_file(path: Path) -> Iterator[int]:
-    """Wait for the lock of a file and yield its descriptor. A process that inherits it keeps the lock until it ends."""
+def locked_file(path: Path, *, wait: bool = True) -> Iterator[int]:
+    """Lock a file and yield its descriptor. A process that inherits it keeps the lock until it ends.
+
+    Raises:
+        BlockingIOError: another process holds the lock, and `wait` is false.
+    """
     with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         yield file.fileno()
