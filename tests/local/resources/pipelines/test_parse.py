@@ -152,6 +152,8 @@ def test_invalid_definition_is_explained(members: dict[str, Any], message: str) 
             step(RetryPolicies=[{"ExceptionType": [], "MaxAttempts": 1, "ExpireAfterMin": 1}]),
             "ExpireAfterMin, not both",
         ),
+        (step(RetryPolicies=[{"ExceptionType": [], "MaxAttempts": True}]), "an Integer from 0 to 20, found true"),
+        (step(RetryPolicies=[{"ExceptionType": [], "MaxAttempts": 2.5}]), "an Integer from 0 to 20, found 2.5"),
         (step(RetryPolicies=[{"ExceptionType": [], "MaxAttempts": 21}]), "an Integer from 0 to 20, found 21"),
         (step(Type="Condition", Arguments={"Conditions": [{}]}), r"Arguments.Conditions\[0\]: condition type null"),
         (step(Type="Fail", Arguments={"Message": "x"}), "did you mean ErrorMessage"),
@@ -183,6 +185,11 @@ def test_invalid_step_is_explained(value: Any, message: str) -> None:
 def test_invalid_text_is_explained(text: str, message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         parse_definition(text)
+
+
+def test_largest_text_is_parsed() -> None:
+    text = json.dumps({"Version": VERSION, "Steps": [FAIL]})
+    assert parse_definition(text.ljust(MAX_CHARACTERS)).steps[0].name == "stop"
 
 
 @pytest.mark.parametrize(
