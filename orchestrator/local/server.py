@@ -44,6 +44,7 @@ from microjobs_orchestrator.local.services.iam import Iam
 from microjobs_orchestrator.local.services.logs import Logs
 from microjobs_orchestrator.local.services.sagemaker import SageMaker
 from microjobs_orchestrator.local.services.sagemaker_runtime import EndpointInvoker
+from microjobs_orchestrator.local.services.sqs import Sqs
 from microjobs_orchestrator.local.state import State
 
 logger = logging.getLogger(__name__)
@@ -218,6 +219,7 @@ def create_services(context: Context, registry: Registry) -> Mapping[str, Servic
         "sts": sts.operations(context.home.credentials(), lambda name: str(roles.role(name)["RoleId"])),
         "iam": roles.operations(),
         "ecr": Ecr(context.state, context.settings.region, context.runtime.images).operations(),
+        "sqs": Sqs(context.state, context.settings.url).operations(),
     }
 
 

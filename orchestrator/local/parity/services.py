@@ -1,4 +1,4 @@
-"""Parity rows of CloudWatch Logs, SageMaker Runtime, STS, IAM and ECR."""
+"""Parity rows of CloudWatch Logs, SageMaker Runtime, STS, IAM, ECR and SQS."""
 
 from microjobs_orchestrator.local.parity.common import ONE_ACCOUNT, TAGS, make_honoured_rows
 from microjobs_orchestrator.local.parity.rows import Honoured, Members, NoEffect, Refused, Row, Rows
@@ -191,4 +191,40 @@ ECR: dict[str, Rows] = {
     "UntagResource": make_honoured_rows("resourceArn", "tagKeys"),
     "GetRepositoryPolicy": REPOSITORY,
     "GetLifecyclePolicy": REPOSITORY,
+}
+
+# --- SQS ---
+
+_URL = Honoured("the last part is the queue's name")
+_ATTRIBUTES = Refused("messages have no attributes: put them into the body")
+_NO_FIFO = Refused("queues are standard queues")
+
+SQS: dict[str, Rows] = {
+    "CreateQueue": {
+        "QueueName": Honoured(),
+        "Attributes": NoEffect("all queues have AWS's defaults"),
+        "tags": NoEffect("queues have no tags"),
+    },
+    "GetQueueUrl": {"QueueName": Honoured(), "QueueOwnerAWSAccountId": ONE_ACCOUNT},
+    "ListQueues": make_honoured_rows("QueueNamePrefix", "NextToken", "MaxResults"),
+    "DeleteQueue": {"QueueUrl": _URL},
+    "PurgeQueue": {"QueueUrl": _URL},
+    "SendMessage": {
+        "QueueUrl": _URL,
+        "MessageBody": Honoured(),
+        "DelaySeconds": Refused("messages arrive at once"),
+        "MessageAttributes": _ATTRIBUTES,
+        "MessageSystemAttributes": _ATTRIBUTES,
+        "MessageDeduplicationId": _NO_FIFO,
+        "MessageGroupId": _NO_FIFO,
+    },
+    "ReceiveMessage": {
+        "QueueUrl": _URL,
+        **make_honoured_rows("MaxNumberOfMessages", "VisibilityTimeout", "WaitTimeSeconds"),
+        "AttributeNames": NoEffect("SentTimestamp and ApproximateReceiveCount are always returned"),
+        "MessageSystemAttributeNames": NoEffect("SentTimestamp and ApproximateReceiveCount are always returned"),
+        "MessageAttributeNames": NoEffect("messages have no attributes"),
+        "ReceiveRequestAttemptId": _NO_FIFO,
+    },
+    "DeleteMessage": {"QueueUrl": _URL, "ReceiptHandle": Honoured()},
 }

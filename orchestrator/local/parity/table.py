@@ -12,7 +12,7 @@ from microjobs_orchestrator.local.kinds import Kind, all_kinds, load_modules
 from microjobs_orchestrator.local.parity.common import LIST_ROWS, LIST_ROWS_WITH_STATUS, TAGS, make_honoured_rows
 from microjobs_orchestrator.local.parity.rows import Honoured, Rows, list_refusals
 from microjobs_orchestrator.local.parity.s3 import S3
-from microjobs_orchestrator.local.parity.services import ECR, IAM, LOGS, RUNTIME, STS
+from microjobs_orchestrator.local.parity.services import ECR, IAM, LOGS, RUNTIME, SQS, STS
 
 
 def _common_rows(kind: Kind) -> Iterator[tuple[str, Rows]]:
@@ -38,6 +38,7 @@ TABLE: Mapping[str, Mapping[str, Rows]] = {
     "sts": STS,
     "iam": IAM,
     "ecr": ECR,
+    "sqs": SQS,
 }
 """Rows for each member of each supported operation, by botocore's name of the service."""
 
@@ -46,6 +47,7 @@ CODES: Mapping[str, str] = {
     "s3": "NotImplemented",
     "logs": "InvalidParameterException",
     "ecr": "InvalidParameterException",
+    "sqs": "UnsupportedOperation",
 }
 """Error codes for a request that is not supported, by service; `ValidationError` for other services."""
 

@@ -30,6 +30,7 @@ from microjobs_orchestrator.local.parity.rows import Honoured, Members, Rows
 from microjobs_orchestrator.local.parity.table import TABLE
 from microjobs_orchestrator.local.protocols.answer import Service
 from microjobs_orchestrator.local.protocols.models import operation_model
+from microjobs_orchestrator.local.queues import create_queue
 from microjobs_orchestrator.local.resources.model_registry.groups import create_group
 from microjobs_orchestrator.local.resources.pipelines.versions import add_version
 from microjobs_orchestrator.local.s3.body import Body
@@ -151,6 +152,7 @@ REQUESTS: Mapping[str, list[dict[str, Any]]] = {
     "PutModelPackageGroupPolicy": [{"ModelPackageGroupName": "group", "ResourcePolicy": "{}"}],
     "ListModelPackages": [{"ModelPackageGroupName": "group"}],
     "ListPipelineExecutionSteps": [{"PipelineExecutionArn": EXECUTION}],
+    "SendPipelineExecutionStepSuccess": [{"CallbackToken": "t", "OutputParameters": [{"Name": "n", "Value": "v"}]}],
     "StartPipelineExecution": [
         {
             "PipelineName": "p",
@@ -236,6 +238,7 @@ def test_members_of_simple_requests_are_read(context: Context, service: str, ope
     add_version(context.state, "p", format_arn("pipeline/p"), 1, FAIL_DEFINITION, [])
     context.state.add("pipeline", "p", format_arn("pipeline/p"), "", {}, {})
     add_execution(context.state)
+    create_queue(context.state, "x")
     create_group(context, {"ModelPackageGroupName": "group"})
     context.state.add(
         "ecr-repository",

@@ -164,6 +164,7 @@ FAMILIES: Mapping[str, Callable[[], st.SearchStrategy[Request]]] = {
         query_requests("sts", sorted(TABLE["sts"])),
         query_requests("iam", sorted(TABLE["iam"])),
         json_requests("ecr", sorted(TABLE["ecr"]), {}),
+        json_requests("sqs", sorted(TABLE["sqs"]), {}),
     ),
     "runtime": lambda: rest_requests(
         "sagemaker-runtime", ["InvokeEndpoint"] * 4 + ["InvokeEndpointAsync"], INVOCATION_MEMBERS

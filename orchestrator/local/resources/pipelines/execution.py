@@ -62,7 +62,9 @@ class Execution:
         if selection is not None:
             included = selection.selected | selection.reused
             self._nodes = {name: node for name, node in self._nodes.items() if name in included}
-        tools = Tools(context, registry, Invoker(context, registry), record.name, self._runs.get, self._notify)
+        tools = Tools(
+            context, registry, Invoker(context, registry), record.name, record.arn, self._runs.get, self._notify
+        )
         values = ExecutionValues(
             definition,
             context.store,

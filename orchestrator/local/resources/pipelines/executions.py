@@ -31,6 +31,7 @@ from microjobs_orchestrator.local.resources.pipelines.requests import (
 )
 from microjobs_orchestrator.local.resources.pipelines.selection import SOURCE, read_selection
 from microjobs_orchestrator.local.resources.pipelines.step_run import StepStatus, delete_step, list_steps
+from microjobs_orchestrator.local.resources.pipelines.steps import callbacks
 from microjobs_orchestrator.local.resources.pipelines.versions import find_version, record_execution
 from microjobs_orchestrator.local.state import NameTakenError, Owner, Query, Record
 
@@ -63,6 +64,8 @@ class PipelineExecutionOperations(RunningOperations):
             "ListPipelineExecutionSteps": self.list_steps,
             "ListPipelineParametersForExecution": self.list_parameters,
             "DescribePipelineDefinitionForExecution": self.describe_definition,
+            "SendPipelineExecutionStepSuccess": self.send_success,
+            "SendPipelineExecutionStepFailure": self.send_failure,
         }
 
     # --- the start ---
@@ -214,6 +217,29 @@ class PipelineExecutionOperations(RunningOperations):
         self.registry.start(runnable, partial(runnable.recover, ()))
         return {ARN: record.arn}
 
+    def send_success(self, request: Request) -> Answer:
+        outputs = {item["Name"]: item["Value"] for item in request.get("OutputParameters", [])}
+        return self._answer_callback(request["CallbackToken"], {"Outputs": outputs})
+
+    def send_failure(self, request: Request) -> Answer:
+        reason = request.get("FailureReason", "The callback reported a failure.")
+        return self._answer_callback(request["CallbackToken"], {REASON: reason})
+
+    def _answer_callback(self, token: str, answer: Mapping[str, Any]) -> Answer:
+        """Store the answer to a Callback step, and wake its execution.
+
+        Raises:
+            ServiceError: no step waits for an answer with this token.
+        """
+        record = callbacks.answer_callback(self.context.state, token, answer)
+        execution = record and record.owner and self.context.state.get(*record.owner)
+        if not execution:
+            message = f"No Callback step waits for an answer with the token {token!r}."
+            raise ServiceError("ResourceNotFound", message)
+        if (running := self.registry.find(_plan_name(execution))) is not None:
+            running.events.send(Change.RESOURCE_ENDED)
+        return {ARN: execution.arn}
+
     def _change_status(
         self,
         record: Record,
@@ -263,5 +289,6 @@ def delete_executions(context: Context, registry: Registry, pipeline: str) -> No
         registry.wait_for_end(_plan_name(record))
         for step in list_steps(context.state, record.name):
             context.state.delete(step.kind, step.name)
+        callbacks.delete_callbacks(context.state, record.name)
         context.state.delete(record.kind, record.name)
     cache.forget(context.state, pipeline)

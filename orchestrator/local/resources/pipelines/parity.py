@@ -62,6 +62,15 @@ EXECUTION_ROWS: Mapping[str, Rows] = {
     "ListPipelineExecutionSteps": {**EXECUTION, **PAGES, "SortOrder": Honoured("by the time of the start")},
     "ListPipelineParametersForExecution": {**EXECUTION, **PAGES},
     "DescribePipelineDefinitionForExecution": EXECUTION,
+    "SendPipelineExecutionStepSuccess": {
+        "CallbackToken": Honoured(),
+        "OutputParameters": Members(make_honoured_rows("Name", "Value")),
+        "ClientRequestToken": NoEffect("a token is answered once"),
+    },
+    "SendPipelineExecutionStepFailure": {
+        **make_honoured_rows("CallbackToken", "FailureReason"),
+        "ClientRequestToken": NoEffect("a token is answered once"),
+    },
 }
 
 ROWS: Mapping[str, Rows] = {

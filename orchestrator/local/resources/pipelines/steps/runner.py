@@ -22,6 +22,7 @@ class Tools:
     invoker: Invoker
     execution: str
     """The id of the execution."""
+    execution_arn: str
     find_run: "Callable[[str], StepRun | None]"
     """Returns a step that has started, by its name."""
     notify: Callable[[], None]

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from microjobs_orchestrator.local.resources.pipelines.definition.step_types import FACTS
 from microjobs_orchestrator.local.resources.pipelines.definition.values import StepType
 from microjobs_orchestrator.local.resources.pipelines.loops import ForEachRunner
+from microjobs_orchestrator.local.resources.pipelines.steps.callbacks import CallbackRunner
 from microjobs_orchestrator.local.resources.pipelines.steps.cleanup import CleanupRunner
 from microjobs_orchestrator.local.resources.pipelines.steps.control import ConditionRunner, FailRunner
 from microjobs_orchestrator.local.resources.pipelines.steps.functions import LambdaRunner
@@ -35,5 +36,6 @@ def make_runners(tools: Tools) -> Mapping[StepType, Runner]:
         StepType.FAIL: FailRunner(tools),
         StepType.LAMBDA: LambdaRunner(tools),
         StepType.CLEANUP: CleanupRunner(tools),
+        StepType.CALLBACK: CallbackRunner(tools),
         StepType.FOR_EACH: ForEachRunner(tools),
     }

@@ -1,0 +1,133 @@
+"""Queues of messages, as SQS has them. Callback steps of pipelines send their messages to them.
+
+The state contains the queues and the messages, so they survive a restart of the server.
+"""
+
+import threading
+import time
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from microjobs_orchestrator.local.errors import ServiceError
+from microjobs_orchestrator.local.state import NameTakenError, Owner, Query, Record, State
+
+QUEUE_KIND, MESSAGE_KIND = "sqs-queue", "sqs-message"
+VISIBLE_FROM, HANDLE, COUNT = "VisibleFrom", "ReceiptHandle", "ReceiveCount"
+"""Keys of a message's internal state. Until `VISIBLE_FROM`, no consumer receives the message."""
+VISIBILITY_TIMEOUT = 30
+"""Default of AWS, in seconds: a received message that is not deleted by then is received again."""
+MAX_MESSAGES = 120_000
+"""Maximum number of messages in a queue that are searched."""
+
+_arrival = threading.Condition()
+"""Notified when a message arrives in any queue."""
+
+
+@dataclass(frozen=True)
+class Received:
+    """A received message."""
+
+    message_id: str
+    handle: str
+    body: str
+    sent: float
+    count: int
+
+
+def get_queue_name(url: str) -> str:
+    """Return the name of the queue with a URL. Only the last part of the URL matters."""
+    return url.rstrip("/").rpartition("/")[2]
+
+
+def create_queue(state: State, name: str) -> None:
+    """Create a queue, unless it exists."""
+    try:
+        state.add(QUEUE_KIND, name, f"arn:aws:sqs:{name}", "", {}, {"QueueName": name})
+    except NameTakenError:
+        return
+
+
+def find_queue(state: State, name: str) -> Record:
+    """Return the record of a queue. Raise ServiceError QueueDoesNotExist if there is no queue of that name."""
+    record = state.get(QUEUE_KIND, name)
+    if record is None:
+        message = f"The queue {name!r} does not exist: create it with CreateQueue."
+        raise ServiceError("QueueDoesNotExist", message)
+    return record
+
+
+def delete_queue(state: State, name: str) -> None:
+    purge(state, name)
+    state.delete(QUEUE_KIND, name)
+
+
+def purge(state: State, name: str) -> None:
+    """Delete all messages of a queue."""
+    for record in _list_messages(state, name):
+        state.delete(MESSAGE_KIND, record.name)
+
+
+def send(state: State, queue: str, body: str) -> str:
+    """Add a message to a queue; return its id."""
+    message_id = str(uuid.uuid4())
+    owner, internal = Owner(QUEUE_KIND, queue), {VISIBLE_FROM: 0.0, HANDLE: "", COUNT: 0}
+    state.add(MESSAGE_KIND, message_id, "", "", {"Body": body}, {}, internal=internal, owner=owner)
+    with _arrival:
+        _arrival.notify_all()
+    return message_id
+
+
+def receive(state: State, queue: str, maximum: int, visibility_timeout: float, wait_seconds: float) -> list[Received]:
+    """Return visible messages, oldest first, and hide them from other consumers.
+
+    Args:
+        wait_seconds: the time to wait for a first message.
+    """
+    deadline = time.monotonic() + wait_seconds
+    with _arrival:
+        while not (found := _take(state, queue, maximum, visibility_timeout)):
+            remaining = deadline - time.monotonic()
+            if remaining <= 0:
+                return []
+            _arrival.wait(remaining)
+    return found
+
+
+def _take(state: State, queue: str, maximum: int, visibility_timeout: float) -> list[Received]:
+    """Take visible messages. The caller holds `_arrival`, so that no two consumers take the same message."""
+    now = time.time()
+    visible = [record for record in _list_messages(state, queue) if record.internal[VISIBLE_FROM] <= now]
+    return [_hide(state, record, now + visibility_timeout) for record in visible[:maximum]]
+
+
+def _hide(state: State, record: Record, visible_from: float) -> Received:
+    handle, count = uuid.uuid4().hex, record.internal[COUNT] + 1
+    state.update(MESSAGE_KIND, record.name, {}, internal={VISIBLE_FROM: visible_from, HANDLE: handle, COUNT: count})
+    return Received(record.name, f"{record.name}/{handle}", record.request["Body"], record.created, count)
+
+
+def _list_messages(state: State, queue: str) -> list[Record]:
+    return state.find(Query(MESSAGE_KIND, owner=Owner(QUEUE_KIND, queue), descending=False, limit=MAX_MESSAGES))
+
+
+def delete_message(state: State, queue: str, handle: str) -> None:
+    """Delete a received message. A message that is deleted already stays deleted.
+
+    Raises:
+        ServiceError: the handle is not one of this queue.
+    """
+    message_id, _, secret = handle.partition("/")
+    record = state.get(MESSAGE_KIND, message_id)
+    if not secret or (record is not None and record.owner != Owner(QUEUE_KIND, queue)):
+        raise ServiceError(
+            "ReceiptHandleIsInvalid", f"The receipt handle {handle!r} is not one of the queue {queue!r}."
+        )
+    if record is not None and record.internal[HANDLE] == secret:
+        state.delete(MESSAGE_KIND, message_id)
+
+
+def describe(received: Received) -> Mapping[str, Any]:
+    """Return the system attributes of a received message."""
+    return {"SentTimestamp": f"{received.sent * 1000:.0f}", "ApproximateReceiveCount": str(received.count)}
