@@ -28,9 +28,10 @@ def _stop_resource(options: argparse.Namespace) -> int:
     if not kind.lifecycle.is_lasting and description[kind.status_member] not in kind.lifecycle.transitional:
         print(f"{kind.title} {name} is {description[kind.status_member]} already")
         return 0
+    identifier = description[kind.arn_member] if kind.part_of else name
     with backends.open_backend(options) as backend:  # it may start a server
-        is_stopping = kind.stop(backend.sagemaker, name)
-        current = None if is_stopping else kind.describe(backend.sagemaker, name)
+        is_stopping = kind.stop(backend.sagemaker, identifier)
+        current = None if is_stopping else kind.describe(backend.sagemaker, identifier)
     if is_stopping:
         print(f"{kind.title} {name} is being {'deleted' if kind.lifecycle.is_lasting else 'stopped'}")
     else:  # it ended before the request

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from microjobs_orchestrator.runs.kinds import ABSENT_CODES, Members
+from microjobs_orchestrator.runs.pipelines import RUN_PARAMETER
 
 if TYPE_CHECKING:
     from mypy_boto3_sagemaker import SageMakerClient
@@ -28,6 +29,23 @@ def put_pipeline(client: "SageMakerClient", request: Members) -> None:
         client.create_pipeline(**members)
         return
     client.update_pipeline(**{name: value for name, value in members.items() if name != "Tags"})
+
+
+def find_running(client: "SageMakerClient", run: str) -> "list[Execution]":
+    """Return the running pipeline executions of a run, such as `housing-20261122-101500`."""
+    from botocore.exceptions import ClientError
+
+    any_client: Any = client
+    try:
+        pages = any_client.get_paginator("list_pipeline_executions").paginate(PipelineName=run.rsplit("-", 2)[0])
+        summaries = [item for page in pages for item in page["PipelineExecutionSummaries"]]
+    except ClientError as error:
+        if error.response["Error"]["Code"] not in ABSENT_CODES:
+            raise
+        return []
+    running = (item for item in summaries if item["PipelineExecutionStatus"] in ACTIVE)
+    executions = [Execution(client, item["PipelineExecutionArn"]) for item in running]
+    return [execution for execution in executions if execution.list_parameters().get(RUN_PARAMETER) == run]
 
 
 class Execution:
@@ -58,6 +76,12 @@ class Execution:
     def describe(self) -> Members:
         description: Members = self._client.describe_pipeline_execution(PipelineExecutionArn=self.arn)
         return description
+
+    def list_parameters(self) -> dict[str, str]:
+        """Return the values of the parameters, by name."""
+        paginator = self._client.get_paginator("list_pipeline_parameters_for_execution")
+        pages = paginator.paginate(PipelineExecutionArn=self.arn)
+        return {item["Name"]: item["Value"] for page in pages for item in page["PipelineParameters"]}
 
     def list_steps(self) -> Iterator[Members]:
         """Yield the steps that have started, newest first."""

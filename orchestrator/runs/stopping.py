@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 
 from microjobs_orchestrator.failures import LauncherError
 from microjobs_orchestrator.runs.backend import Backend
+from microjobs_orchestrator.runs.execution import find_running
 from microjobs_orchestrator.runs.kinds import ENDPOINT, ENDPOINT_CONFIG, KINDS, MODEL, Kind
 
 STOP_TIMEOUT = 600
@@ -22,11 +23,15 @@ def stop_run(backend: Backend, run: str, note: Callable[[str], None]) -> int:
         note: prints a line for the user.
 
     Returns:
-        The number of jobs and endpoints that were stopped or deleted.
+        The number of jobs, pipeline executions and endpoints that were stopped or deleted.
 
     Raises:
-        LauncherError: a job did not stop within STOP_TIMEOUT.
+        LauncherError: a job or an execution did not stop within STOP_TIMEOUT.
     """
+    executions = find_running(backend.sagemaker, run)
+    for execution in executions:
+        note(f"stopping pipeline execution {execution.id}")
+        execution.stop()
     jobs = list(_list_running_jobs(backend, run))
     for kind, name in jobs:
         note(f"stopping {kind.title} {name}")
@@ -39,20 +44,25 @@ def stop_run(backend: Backend, run: str, note: Callable[[str], None]) -> int:
         note(f"deleting endpoint {name}, its configuration and its model")
         delete_endpoint(backend, name, note)
     _wait_until_stopped(backend, run)
-    return len(jobs) + len(endpoints)
+    return len(executions) + len(jobs) + len(endpoints)
 
 
 def _wait_until_stopped(backend: Backend, run: str) -> None:
     deadline = time.monotonic() + STOP_TIMEOUT
-    while running := list(_list_running_jobs(backend, run)):
+    while running := _list_running_names(backend, run):
         if time.monotonic() > deadline:
-            names = ", ".join(name for _, name in running)
+            names = ", ".join(running)
             raise LauncherError(f"{names} did not stop within {STOP_TIMEOUT} s: check their status with `microjobs ps`")
         time.sleep(backend.poll_interval)
 
 
+def _list_running_names(backend: Backend, run: str) -> list[str]:
+    executions = [execution.id for execution in find_running(backend.sagemaker, run)]
+    return executions + [name for _, name in _list_running_jobs(backend, run)]
+
+
 def _list_running_jobs(backend: Backend, run: str) -> Iterator[tuple[Kind, str]]:
-    for kind in KINDS:
+    for kind in (kind for kind in KINDS if kind.part_of is None):
         for status in () if kind.lifecycle.is_lasting else kind.lifecycle.transitional:
             yield from ((kind, name) for name in _list_names(backend, kind, run, StatusEquals=status))
 

@@ -1,0 +1,68 @@
+"""Pipeline executions on the command line, on a real server."""
+
+import uuid
+
+import pytest
+
+from microjobs_orchestrator.cli import main
+from microjobs_orchestrator.local.home import HOME
+from tests.local.clients import LocalServer
+from tests.local.conftest import processes as processes
+from tests.local.resources.pipelines.steps import create_pipeline, make_processing_step, wait_for_end
+
+
+@pytest.fixture
+def arn(processes: LocalServer, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The ARN of an execution, whose second step takes long, of the run `PIPELINE-20261129-1`."""
+    monkeypatch.setenv(HOME, str(processes.home.root))
+    first = make_processing_step(processes, "First")
+    second = make_processing_step(processes, "Second", "sleep 100", "First")
+    parameter = {"Name": "RunName", "Type": "String"}
+    name = create_pipeline(processes, first, second, Parameters=[parameter])
+    started = processes.sagemaker.start_pipeline_execution(
+        PipelineName=name,
+        PipelineParameters=[{"Name": "RunName", "Value": f"{name}-20261129-1"}],
+        ClientRequestToken=uuid.uuid4().hex,
+    )
+    return str(started["PipelineExecutionArn"])
+
+
+def split_arn(arn: str) -> tuple[str, str]:
+    """Return the names of the pipeline and of the execution."""
+    parts = arn.split("/")
+    return parts[1], parts[3]
+
+
+def test_stop_ends_an_execution_and_its_job(
+    processes: LocalServer, arn: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, name = split_arn(arn)
+    assert main(["stop", name]) == 0
+    assert capsys.readouterr().out == f"execution {name} is being stopped\n"
+    assert wait_for_end(processes, arn)["PipelineExecutionStatus"] == "Stopped"
+    assert main(["stop", name]) == 0
+    assert capsys.readouterr().out == f"execution {name} is Stopped already\n"
+
+
+def test_stop_of_a_run_ends_its_execution(processes: LocalServer, arn: str, capsys: pytest.CaptureFixture[str]) -> None:
+    pipeline, name = split_arn(arn)
+    assert main(["stop", "--run", f"{pipeline}-20261129-2"]) == 0
+    assert "no job or endpoint" in capsys.readouterr().out
+    assert main(["stop", "--run", f"{pipeline}-20261129-1"]) == 0
+    assert f"stopping pipeline execution {name}" in capsys.readouterr().out
+    assert wait_for_end(processes, arn)["PipelineExecutionStatus"] == "Stopped"
+
+
+def test_show_prints_the_steps_of_the_newest_execution(
+    processes: LocalServer, arn: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pipeline, name = split_arn(arn)
+    assert main(["stop", name]) == 0
+    wait_for_end(processes, arn)
+    capsys.readouterr()
+    assert main(["pipeline", "show", pipeline]) == 0
+    head, _, *rows = capsys.readouterr().out.splitlines()
+    assert head == f"{pipeline}  {name}  Stopped"
+    assert [row.split()[1] for row in rows] == ["First", "Second"]
+    assert main(["pipeline", "show", arn]) == 0
+    assert capsys.readouterr().out.startswith(head)
