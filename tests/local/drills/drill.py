@@ -25,6 +25,7 @@ from tests.local.clients import FINAL_STATUSES, LocalServer, processing_request,
 from tests.local.drills.examples import Examples
 from tests.local.drills.image import LAYOUT, expected_lines
 from tests.local.drills.leaks import list_objects, list_started_plans, temporary_folder
+from tests.local.drills.registrations import Registrations
 from tests.local.drills.uploads import Uploads
 
 LOST_REASON = "the local server ended while the job ran"
@@ -78,6 +79,7 @@ class Drill:
         self._uploads = Uploads(self.local.s3, self.local.address.bucket, seed)
         self._initial_temporary = list_objects(engine, home).temporary
         self._make_model()
+        self._registrations = Registrations(self.local.sagemaker)
 
     # --- the server ---
 
@@ -137,6 +139,7 @@ class Drill:
         self._uploads.abort_all()
         for job in self._jobs:
             self._check_job(job, running)
+        self._registrations.check()
         self._check_tuning()
         self._examples.check()
         self._check_endpoint()
@@ -176,7 +179,9 @@ class Drill:
     def _start_training(self, hosts: int) -> Job:
         job, hyperparameters = self._make_job("Training", hosts)
         self.local.sagemaker.create_training_job(
-            **self._make_training_request(hosts) | {"TrainingJobName": job.name, "HyperParameters": hyperparameters}
+            **self._make_training_request(hosts)
+            | {"TrainingJobName": job.name, "HyperParameters": hyperparameters}
+            | {"ModelPackageConfig": self._registrations.config}
         )
         return job
 
@@ -279,6 +284,8 @@ class Drill:
         for lines in output.values():
             assert lines == expected[: len(lines)], (details, lines[:50], lines[-5:])
         if status == "Completed":
+            if job.kind == "Training":
+                self._registrations.check_job(found)
             assert [len(lines) for lines in output.values()] == [len(expected)] * job.hosts, details
             self._finished[job.kind, job.name] = b"ok" * OBJECTS if not expected else b"%d" % job.lines * 1000
 

@@ -202,7 +202,10 @@ def test_missing_resources_are_reported_as_clients_expect(registry: Registry) ->
 
 
 def test_repeated_request_with_a_token_registers_once(registry: Registry) -> None:
-    arns = {registry.add(ClientToken="token") for _ in range(2)}
+    arns = {registry.add(ClientToken="token")}
+    (registry.parts.home.buckets / "bucket" / "in" / "a").unlink()  # it is no longer needed
+    arns.add(registry.add(ClientToken="token"))
+    registry.parts.put("in/a", b"data")
     assert len(arns) == 1
     assert len(registry.list(ModelPackageGroupName=GROUP)) == 1
     error = registry.refuse("CreateModelPackage", ModelPackageGroupName=GROUP, ClientToken="token", Domain="other")
@@ -477,6 +480,15 @@ def test_changed_model_data_is_refused(registry: Registry) -> None:
         create_model(registry, ModelPackageName=arn)
     registry.parts.put("in/a", b"data")
     create_model(registry, ModelPackageName=arn)
+
+
+def test_two_sources_of_model_data_are_refused(registry: Registry) -> None:
+    source = {"S3Uri": "s3://bucket/in/a", "S3DataType": "S3Object", "CompressionType": "None"}
+    container = {**CONTAINER, "ModelDataSource": {"S3DataSource": source}}
+    with pytest.raises(ServiceError, match="ModelDataUrl and ModelDataSource cannot be combined"):
+        create_model(registry, **container)
+    with pytest.raises(ServiceError, match="ModelDataUrl and ModelDataSource cannot be combined"):
+        registry.add(InferenceSpecification={"Containers": [container]})
 
 
 @pytest.mark.parametrize("key", ["folder/a", "folder/new"])

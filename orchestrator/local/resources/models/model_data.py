@@ -28,8 +28,8 @@ class ModelData:
 def find_data(store: ObjectStore, container: Mapping[str, Any]) -> ModelData:
     """Return a container's model data.
 
-    Raise ValidationError if the data does not exist or has another ETag than the container, or an archive is requested
-    from an S3 prefix.
+    Raise ValidationError if the data does not exist or has another ETag than the container, if an archive is requested
+    from an S3 prefix, or if the container has two sources.
     """
     source = _read_source(container)
     uri = source["S3Uri"]
@@ -46,6 +46,8 @@ def find_data(store: ObjectStore, container: Mapping[str, Any]) -> ModelData:
 
 def _read_source(container: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return the S3DataSource of a container. Its S3Uri is None if the container has no model data."""
+    if "ModelDataSource" in container and "ModelDataUrl" in container:
+        raise ValidationError("ModelDataUrl and ModelDataSource cannot be combined: remove one of them.")
     if "ModelDataSource" in container:
         source: Mapping[str, Any] = container["ModelDataSource"].get("S3DataSource", {"S3Uri": None})
         return source

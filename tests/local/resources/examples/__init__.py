@@ -58,7 +58,7 @@ def create_example(local: LocalServer, kind: Kind, name: str) -> None:
 def call(local: LocalServer, kind: Kind, verb: str, name: str, **members: Any) -> dict[str, Any]:
     """Send a request about one resource; return the response."""
     operation = getattr(local.sagemaker, xform_name(kind.operations[verb]))
-    response: dict[str, Any] = operation(**_identify(kind, verb, name), **members)
+    response: dict[str, Any] = operation(**{**_identify(kind, verb, name), **members})
     return response
 
 
