@@ -1,13 +1,17 @@
 """Pipelines that the SDKs' regular classes define and start, executed in containers."""
 
+import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.bundles import linear_bundle
 from tests.clients.environments import run_program
+from tests.clients.test_typical import trainer as trainer
 from tests.conftest import REPOSITORY, image_name
-from tests.local.clients import LocalServer
+from tests.local.clients import LocalServer, running_server
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(900)]
 
@@ -21,3 +25,44 @@ def test_program_of_the_page_succeeds(local: LocalServer, tmp_path: Path) -> Non
     assert run_program("sdk3", local, tmp_path, str(script))[-1] == "Succeeded"
     (package,) = local.sagemaker.list_model_packages(ModelPackageGroupName="line")["ModelPackageSummaryList"]
     assert package["ModelApprovalStatus"] == "PendingManualApproval"
+
+
+@pytest.fixture
+def with_function(tmp_path: Path) -> Iterator[LocalServer]:
+    """A server on which the function `double` is a Python function."""
+    (tmp_path / "handlers.py").write_text("def double(event, context):\n    return {'doubled': 2 * event['value']}\n")
+    functions = {"double": f"{tmp_path / 'handlers.py'}:double"}
+    with running_server(tmp_path / "home", runtime="docker", functions=functions) as local:
+        yield local
+
+
+def put_bundle(local: LocalServer, folder: Path) -> None:
+    """Put a model into the bucket that returns the sum of its three features."""
+    linear_bundle(folder, [1.0] * 3, 0.0)
+    target = local.bucket / "bundle"
+    target.mkdir(parents=True)
+    for path in folder.iterdir():
+        (target / path.name).write_bytes(path.read_bytes())
+
+
+SUCCEEDED = "Succeeded"
+CACHED = "Succeeded from cache"
+
+
+def test_program_for_version_2_runs(with_function: LocalServer, trainer: str, tmp_path: Path) -> None:
+    local = with_function
+    put_bundle(local, tmp_path / "bundle")
+    bucket = local.address.bucket
+    lines = run_program("sdk", local, tmp_path, "pipeline_runs_v2.py", trainer, image_name("serve"), bucket)
+    results = json.loads(lines[-1])
+    jobs = dict.fromkeys(("Prepare", "Train", "Tune", "Double", "IsGood"), SUCCEEDED)
+    registered = dict.fromkeys(("Register-RegisterModel", "Create-CreateModel", "Transform"), SUCCEEDED)
+    assert results == {
+        "first": {**jobs, **registered, "Config": SUCCEEDED, "Endpoint": SUCCEEDED, "": SUCCEEDED},
+        "transformed": "6.0\n15.0\n",
+        "predicted": [["6.0"]],
+        "bad": {**jobs, "Bad": "Failed", "": "Failed"},
+        "selected": {"Prepare": SUCCEEDED, "Train": CACHED, "": SUCCEEDED},  # Prepare is that of the first execution
+        "registered": "PendingManualApproval",
+        "approved": [["6.0"]],
+    }

@@ -1,0 +1,201 @@
+"""A pipeline of the SageMaker SDK v2: every kind of step, parameters, a condition, a cache, a retry, a deployment.
+
+Runs in the SDK's virtual environment. Usage: pipeline_runs_v2.py TRAIN-IMAGE SERVE-IMAGE BUCKET
+"""
+
+import json
+import os
+import sys
+import time
+from typing import Any
+
+from sagemaker import ModelPackage, Session
+from sagemaker.deserializers import CSVDeserializer
+from sagemaker.estimator import Estimator
+from sagemaker.inputs import TrainingInput
+from sagemaker.lambda_helper import Lambda
+from sagemaker.model import Model
+from sagemaker.predictor import Predictor
+from sagemaker.processing import ProcessingInput, ProcessingOutput, Processor
+from sagemaker.serializers import CSVSerializer
+from sagemaker.transformer import Transformer
+from sagemaker.tuner import HyperparameterTuner, IntegerParameter
+from sagemaker.workflow.condition_step import ConditionStep
+from sagemaker.workflow.conditions import ConditionLessThanOrEqualTo
+from sagemaker.workflow.endpoint_step import EndpointConfigStep, EndpointStep
+from sagemaker.workflow.fail_step import FailStep
+from sagemaker.workflow.functions import Join, JsonGet
+from sagemaker.workflow.lambda_step import LambdaOutput, LambdaOutputTypeEnum, LambdaStep
+from sagemaker.workflow.model_step import ModelStep
+from sagemaker.workflow.parameters import ParameterFloat, ParameterString
+from sagemaker.workflow.pipeline import Pipeline
+from sagemaker.workflow.pipeline_context import PipelineSession
+from sagemaker.workflow.properties import PropertyFile
+from sagemaker.workflow.selective_execution_config import SelectiveExecutionConfig
+from sagemaker.workflow.steps import CacheConfig, ProcessingStep, TrainingStep, TransformStep, TuningStep
+
+from microjobs.contract import Layout
+
+train, serve, bucket = sys.argv[1:]
+# The SDK polls every 5 to 30 seconds; these jobs take less than a second.
+sleep = time.sleep
+time.sleep = lambda seconds: sleep(min(float(seconds), 0.5))
+sess, plain = PipelineSession(default_bucket=bucket), Session(default_bucket=bucket)
+role, instance_type, base = os.environ["SAGEMAKER_ROLE"], "ml.m5.large", f"s3://{bucket}/pipelines-v2"
+rows, out = (str(Layout().processing(name)) for name in ("rows", "out"))
+cache = CacheConfig(enable_caching=True, expire_after="PT1H")
+
+mse = ParameterString("Mse", default_value="0.25")
+limit = ParameterFloat("Limit", default_value=0.5)
+
+# --- processing, whose output has the metric of the condition
+processor = Processor(
+    role,
+    serve,
+    1,
+    instance_type,
+    ["/bin/sh", "-c", f'cp {rows}/* {out} && echo "{{\\"mse\\": $0}}" > {out}/metrics.json'],
+    sagemaker_session=sess,
+)
+metrics = PropertyFile("Metrics", "out", "metrics.json")
+prepare = ProcessingStep(
+    "Prepare",
+    step_args=processor.run(
+        inputs=[ProcessingInput(f"{base}/rows.csv", rows)],
+        outputs=[ProcessingOutput(output_name="out", source=out)],
+        arguments=[mse],
+    ),
+    property_files=[metrics],
+    cache_config=cache,
+)
+prepared = prepare.properties.ProcessingOutputConfig.Outputs["out"].S3Output.S3Uri
+
+# --- training and tuning
+estimator = Estimator(
+    train,
+    role,
+    1,
+    instance_type,
+    sagemaker_session=sess,
+    output_path=f"{base}/models",
+    metric_definitions=[{"Name": "loss", "Regex": "loss: ([0-9.]+)"}],
+)
+channels = {"model": TrainingInput(f"s3://{bucket}/bundle"), "rows": TrainingInput(prepared)}
+training = TrainingStep("Train", step_args=estimator.fit(channels), cache_config=cache)
+tuner = HyperparameterTuner(
+    estimator,
+    "loss",
+    {"n": IntegerParameter(1, 9)},
+    estimator.metric_definitions,
+    objective_type="Minimize",
+    max_jobs=2,
+)
+tuning = TuningStep("Tune", step_args=tuner.fit(channels), depends_on=[training])
+
+# --- a function of the user's configuration
+double = LambdaStep(
+    "Double",
+    Lambda(function_arn="arn:aws:lambda:us-east-1:000000000000:function:double"),
+    inputs={"value": limit, "job": training.properties.TrainingJobName},
+    outputs=[LambdaOutput("doubled", LambdaOutputTypeEnum.Float)],
+)
+
+# --- with a good metric: the model is registered, created, applied to a file, and deployed
+model = Model(serve, tuning.get_top_model_s3_uri(0, bucket, "pipelines-v2/models"), role, sagemaker_session=sess)
+register = ModelStep(
+    "Register",
+    model.register(
+        content_types=["text/csv"],
+        response_types=["text/csv"],
+        inference_instances=[instance_type],
+        transform_instances=[instance_type],
+        model_package_group_name="pipelines-v2",
+        approval_status="PendingManualApproval",
+    ),
+    depends_on=[tuning],
+)
+create = ModelStep("Create", model.create(instance_type), depends_on=[tuning])
+transformer = Transformer(
+    create.properties.ModelName,
+    1,
+    instance_type,
+    output_path=Join("/", [base, "transformed"]),
+    accept="text/csv",
+    sagemaker_session=sess,
+)
+transform = TransformStep(
+    "Transform",
+    step_args=transformer.transform(Join("/", [prepared, "rows.csv"]), content_type="text/csv", split_type="Line"),
+)
+config = EndpointConfigStep(
+    "Config", sess.create_endpoint_config("pipelines-v2", create.properties.ModelName, 1, instance_type)
+)
+endpoint = EndpointStep("Endpoint", sess.create_endpoint("pipelines-v2", config.properties.EndpointConfigName))
+fail = FailStep("Bad", error_message=Join(" ", ["mse", JsonGet("Prepare", metrics, "mse"), "exceeds", limit]))
+condition = ConditionStep(
+    "IsGood",
+    conditions=[ConditionLessThanOrEqualTo(JsonGet("Prepare", metrics, "mse"), limit)],
+    if_steps=[register, create, transform, config, endpoint],
+    else_steps=[fail],
+    depends_on=[double],
+)
+pipeline = Pipeline(
+    "pipelines-v2",
+    parameters=[mse, limit],
+    steps=[prepare, training, tuning, double, condition],
+    sagemaker_session=sess,
+)
+
+
+def run(**arguments: object) -> dict[str, str]:
+    """Run the pipeline to its end; return the status of each step and of the execution."""
+    execution = pipeline.start(**arguments)
+    return wait(execution)
+
+
+def wait(execution: Any) -> dict[str, str]:
+    try:
+        execution.wait(delay=1)
+    except Exception as error:  # the waiter raises an error if the execution fails
+        print("waiter:", error)
+    steps = {step["StepName"]: step for step in execution.list_steps()}
+    statuses = {
+        name: step["StepStatus"] + (" from cache" if "CacheHitResult" in step else "") for name, step in steps.items()
+    }
+    described = execution.describe()
+    return {**statuses, "": described["PipelineExecutionStatus"] + described.get("FailureReason", "")[:0]}
+
+
+client = plain.sagemaker_client
+plain.upload_string_as_file_body("1,2,3\n4,5,6\n", bucket, "pipelines-v2/rows.csv")
+pipeline.upsert(role)
+pipeline.upsert(role)  # updates it
+results: dict[str, object] = {}
+first = pipeline.start()
+results["first"] = wait(first)
+results["transformed"] = plain.read_s3_file(bucket, "pipelines-v2/transformed/rows.csv.out")
+predictor = Predictor("pipelines-v2", plain, CSVSerializer(), CSVDeserializer())
+results["predicted"] = predictor.predict([[1, 2, 3]])
+
+# --- other parameters: the cache has no result for another metric, and the condition is false
+client.delete_endpoint(EndpointName="pipelines-v2")
+results["bad"] = run(parameters={"Mse": "0.75"})
+
+# --- only one step, with the results of the first execution
+selection = SelectiveExecutionConfig(selected_steps=["Train"], source_pipeline_execution_arn=first.arn)
+results["selected"] = run(selective_execution_config=selection)
+
+# --- approval and deployment of the registered model
+package = client.list_model_packages(ModelPackageGroupName="pipelines-v2")["ModelPackageSummaryList"][0]
+arn = package["ModelPackageArn"]
+results["registered"] = package["ModelApprovalStatus"]
+client.update_model_package(ModelPackageArn=arn, ModelApprovalStatus="Approved")
+ModelPackage(role, model_package_arn=arn, sagemaker_session=plain).deploy(
+    1, instance_type, endpoint_name="pipelines-v2-approved"
+)
+approved = Predictor("pipelines-v2-approved", plain, CSVSerializer(), CSVDeserializer())
+results["approved"] = approved.predict([[1, 2, 3]])
+approved.delete_endpoint()
+pipeline.delete()
+print()
+print(json.dumps(results))
