@@ -13,7 +13,7 @@ from microjobs import dask_hosts, heartbeat
 from microjobs.contract import ResourceConfig
 from microjobs.errors import JobError, Stopped, UserError
 from microjobs.files import atomic_group, atomic_write
-from microjobs.hosts import Hosts, run_on_hosts
+from microjobs.hosts import Hosts, Register, run_on_hosts
 
 PROGRAM = ("-c", f"from {__name__} import main; main()")
 
@@ -22,7 +22,8 @@ def control(hosts: Hosts) -> None:
     """Call the function of the settings on the hosts that have arguments, and print all results."""
     settings = json.loads(sys.argv[1])
     arguments = {host: tuple(values) for host, values in settings["arguments"].items()}
-    results = hosts.call(globals()[settings["call"]], arguments)
+    function = globals()[settings["call"]]
+    results = (hosts.write if settings["call"].startswith("write_") else hosts.call)(function, arguments)
     if "then" in settings:  # a second call, with the results of the first one
         results = hosts.call(globals()[settings["then"]], results)
     print("results", json.dumps(results, sort_keys=True), flush=True)
@@ -55,6 +56,18 @@ def fail_for_the_user(folder: str, fails: bool) -> None:
             if fails:
                 raise UserError("row 5 is bad")
             time.sleep(60)
+
+
+def write_and_fail(register: Register, folder: str, fails: bool) -> None:
+    """Write a file. On one host, raise an error when the calls of the other hosts have ended."""
+    path = Path(folder) / str(os.getpid())
+    path.touch()
+    register(path)
+    while fails and len(list(path.parent.iterdir())) < 3:
+        time.sleep(0.01)
+    if fails:
+        time.sleep(0.5)
+        raise UserError("row 5 is bad")
 
 
 def fail_at_length(fails: bool) -> None:

@@ -65,7 +65,9 @@ def parse_results(ends: Mapping[str, End]) -> dict[str, Any]:
 def test_each_host_runs_its_own_call(hosts: Hosts) -> None:
     results = parse_results(run(hosts, "repeat", {name: (name[-1], 2) for name in hosts.names}))
     assert {host: text for host, (text, _) in results.items()} == {"algo-1": "11", "algo-2": "22", "algo-3": "33"}
-    assert {pid for _, pid in results.values()} == {host.process.pid for host in hosts.started.values()}
+    assert {host: pid for host, (_, pid) in results.items()} == {
+        name: host.process.pid for name, host in hosts.started.items()
+    }
 
 
 def test_hosts_without_a_call_wait_for_the_end(hosts: Hosts) -> None:
@@ -89,6 +91,21 @@ def test_failure_of_one_host_ends_all_hosts_and_leaves_no_file(failing: str, hos
     assert {(end.code, end.printed) for end in ends.values()} == {(2, "UserError row 5 is bad\n")}
     assert all(end.seconds < LIMIT_SECONDS for end in ends.values())
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("failing", ["algo-1", "algo-3"])
+def test_files_of_successful_calls_are_removed_if_another_host_fails(
+    failing: str, hosts: Hosts, tmp_path: Path
+) -> None:
+    ends = run(hosts, "write_and_fail", make_failing_arguments(hosts, failing, str(tmp_path)))
+    assert {(end.code, end.printed) for end in ends.values()} == {(2, "UserError row 5 is bad\n")}
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_files_stay_if_all_hosts_succeed(hosts: Hosts, tmp_path: Path) -> None:
+    ends = run(hosts, "write_and_fail", dict.fromkeys(hosts.names, (str(tmp_path), False)))
+    assert {end.code for end in ends.values()} == {0}
+    assert len(list(tmp_path.iterdir())) == 3
 
 
 @pytest.mark.parametrize("failing", ["algo-1", "algo-3"])
