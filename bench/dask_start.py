@@ -3,7 +3,7 @@
     uv run python bench/dask_start.py [--runs 5] [--markdown]
 
 The hosts are processes on this machine with TLS, as on the process runtime, and each has one core. The script imports
-Dask, which takes more than a second of processor time. With a cluster, it also connects, and runs one task on each
+Dask, which takes half a second of processor time. With a cluster, it also connects, and runs one task on each
 worker. The cost of the cluster is the difference. On a busy machine, the processor time of the first host is more
 reliable than the time from start to end: the first host does everything that the script waits for.
 """

@@ -1,7 +1,7 @@
 """Runs one host's part of a Dask job: its workers and, on the first host, the scheduler and the user's command.
 
 `dask_script` starts this program on each host. The servers are forks of this process: otherwise, each of them would
-need one second of CPU time to import Dask. If a server fails, the job fails: Dask would repeat its tasks on other
+need half a second of CPU time to import Dask. If a server fails, the job fails: Dask would repeat its tasks on other
 workers, and tasks that need too much memory would end all workers, one after the other.
 """
 

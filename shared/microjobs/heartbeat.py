@@ -20,10 +20,8 @@ from microjobs.contract import Layout, ResourceConfig, read_job_secret
 from microjobs.endings import Certainty, Ending
 from microjobs.errors import EXIT_OK, EXIT_PLATFORM, PlatformError
 from microjobs.network import WATCH_PORT, Network
-from microjobs.peers import Claim, Connection, Door, UntrustedError
+from microjobs.peers import Connection, Door, UntrustedError
 
-WATCH = "watch"
-"""Name of the heartbeat's channel."""
 JOIN_SECONDS = 45.0
 """Time for which hosts wait for each other at the start."""
 LOST_SECONDS = 20.0
@@ -74,10 +72,9 @@ class Watch:
             return
         if self._resources.is_first:
             port = self._network.port(self._resources.first_host, WATCH_PORT)
-            claims = [Claim(WATCH, host) for host in self._resources.hosts[1:]]
             with (
                 self._network.listen(port) as listener,
-                contextlib.closing(Door(listener, self._secret, claims)) as door,
+                contextlib.closing(Door(listener, self._secret, self._resources.hosts[1:])) as door,
             ):
                 self._accept_hosts(door, seconds, is_waiting)
         else:
@@ -147,8 +144,8 @@ class Watch:
         while self._is_joining() and (missing := self._missing_hosts()) and is_waiting():
             if time.monotonic() > deadline:
                 self._fail(missing[0], self._describe_missing(missing, seconds, door.refused))
-            for claim, connection in door.admit(0.1):
-                self._add_heartbeat(claim.host, connection)
+            for host, connection in door.admit(0.1):
+                self._add_heartbeat(host, connection)
             self.step(0)
         if not self._missing_hosts():
             self._is_complete = True
@@ -177,11 +174,10 @@ class Watch:
         The first host may start later, and its name may not resolve yet. Therefore, failed calls are repeated.
         """
         first, deadline = self._resources.first_host, time.monotonic() + seconds
-        claim = Claim(WATCH, self._resources.current_host)
         while is_waiting():
             address = self._network.resolve(first), self._network.port(first, WATCH_PORT)
             try:
-                self._add_heartbeat(first, peers.call(address, self._secret, claim))
+                self._add_heartbeat(first, peers.call(address, self._secret, self._resources.current_host))
                 return
             except OSError as error:
                 if time.monotonic() > deadline:

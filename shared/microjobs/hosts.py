@@ -60,6 +60,6 @@ def run_on_hosts(resources: ResourceConfig, control: Callable[[Hosts], None]) ->
         with atomic_group() as register:
             control(OneHost(resources, register))
         return
-    from microjobs import cluster  # needs Dask, which takes a second to import
+    from microjobs import cluster  # needs Dask, which a single host does not import
 
     cluster.run(resources, control)

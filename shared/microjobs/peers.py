@@ -3,7 +3,7 @@
 The hosts share a secret (`contract.read_job_secret`). The first host listens, and all other hosts call it. Caller and
 listener prove to each other that they know the secret, before either side parses other data:
 
-    caller    hello: nonce, channel, name and a MAC of them
+    caller    hello: nonce, name and a MAC of them
     listener  challenge: its own nonce and a MAC of both nonces
     caller    proof: another MAC of both nonces
     listener  a frame without content: the listener admits the caller
@@ -23,11 +23,11 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-MAGIC = b"MJpeer1\n"
+MAGIC = b"MJpeer2\n"
 NONCE_BYTES = 32
 MAC_BYTES = 32
-CLAIM = struct.Struct("8s32s16s256s")
-"""Magic, nonce, channel and host name; text is padded with NUL."""
+CLAIM = struct.Struct("8s32s256s")
+"""Magic, nonce and name of the caller's host, which is padded with NUL."""
 HELLO_BYTES = CLAIM.size + MAC_BYTES
 CHALLENGE_BYTES = NONCE_BYTES + MAC_BYTES
 
@@ -36,7 +36,7 @@ HANDSHAKE_SECONDS = 5.0
 WELCOME_SECONDS = 20.0
 """Time limit of the last step: the listener has proved itself, and the caller waits for its admission.
 
-The listener admits each claim only once, so a caller that gives up too early cannot retry.
+The listener admits each host only once, so a caller that gives up too early cannot retry.
 """
 MAX_PENDING = 128
 """Maximum number of callers in a handshake. When it is exceeded, `Door` drops some of them."""
@@ -53,22 +53,21 @@ class UntrustedError(ConnectionError):
     """The other side does not know the job's secret, or its data were changed on the way."""
 
 
-@dataclass(frozen=True)
-class Claim:
-    """The identity that a caller claims: the channel that it opens, and the name of its host."""
+def encode_claim(host: str, nonce: bytes) -> bytes:
+    return CLAIM.pack(MAGIC, nonce, host.encode())
 
-    channel: str
-    host: str
 
-    def encode(self, nonce: bytes) -> bytes:
-        return CLAIM.pack(MAGIC, nonce, self.channel.encode(), self.host.encode())
+def decode_claim(claim: bytes) -> str:
+    """Return the name of the caller's host.
 
-    @classmethod
-    def decode(cls, claim: bytes) -> "Claim":
-        magic, _, *texts = CLAIM.unpack(claim)
-        if magic != MAGIC:
-            raise ConnectionError("the caller uses another protocol")
-        return cls(*(text.rstrip(b"\0").decode(errors="replace") for text in texts))
+    Raises:
+        ConnectionError: the claim belongs to another protocol.
+    """
+    magic, _, host = CLAIM.unpack(claim)
+    if magic != MAGIC:
+        raise ConnectionError("the caller uses another protocol")
+    name: str = host.rstrip(b"\0").decode(errors="replace")
+    return name
 
 
 def _mac(secret: bytes, label: bytes, *parts: bytes) -> bytes:
@@ -160,8 +159,11 @@ class Connection:
         self._socket.close()
 
 
-def call(address: tuple[str, int], secret: bytes, claim: Claim, seconds: float = HANDSHAKE_SECONDS) -> Connection:
+def call(address: tuple[str, int], secret: bytes, host: str, seconds: float = HANDSHAKE_SECONDS) -> Connection:
     """Connect to the first host, and return the connection when the first host has admitted this host.
+
+    Args:
+        host: the name of this host.
 
     Raises:
         UntrustedError: the listener does not know the secret, or does not admit this host.
@@ -170,7 +172,7 @@ def call(address: tuple[str, int], secret: bytes, claim: Claim, seconds: float =
     deadline = time.monotonic() + seconds
     sock = socket.create_connection(address, timeout=seconds)
     try:
-        return _shake_hands(sock, secret, claim, deadline)
+        return _shake_hands(sock, secret, host, deadline)
     except BaseException as error:
         sock.close()
         if isinstance(error, EOFError):
@@ -178,8 +180,8 @@ def call(address: tuple[str, int], secret: bytes, claim: Claim, seconds: float =
         raise
 
 
-def _shake_hands(sock: socket.socket, secret: bytes, claim: Claim, deadline: float) -> Connection:
-    hello_claim = claim.encode(os.urandom(NONCE_BYTES))
+def _shake_hands(sock: socket.socket, secret: bytes, host: str, deadline: float) -> Connection:
+    hello_claim = encode_claim(host, os.urandom(NONCE_BYTES))
     sock.sendall(hello_claim + _mac(secret, b"hello", hello_claim))
     challenge = _read(sock, CHALLENGE_BYTES, deadline)
     transcript = hello_claim + challenge[:NONCE_BYTES]
@@ -227,7 +229,7 @@ class _Caller:
                 _check_mac(_mac(secret, b"proof", self.transcript), message)
                 return True
             claim = message[: CLAIM.size]
-            Claim.decode(claim)
+            decode_claim(claim)
             _check_mac(_mac(secret, b"hello", claim), message[CLAIM.size :])
             nonce = os.urandom(NONCE_BYTES)
             self.transcript = claim + nonce
@@ -252,10 +254,10 @@ class Door:
     drops the oldest callers without a valid hello.
 
     Args:
-        expected: the claims to admit. The listener admits each claim once.
+        expected: the names of the hosts to admit. The listener admits each host once.
     """
 
-    def __init__(self, listener: socket.socket, secret: bytes, expected: Iterable[Claim]) -> None:
+    def __init__(self, listener: socket.socket, secret: bytes, expected: Iterable[str]) -> None:
         self.refused = 0
         """The number of callers that used this protocol with a wrong secret."""
         self._listener, self._secret, self._expected = listener, secret, set(expected)
@@ -264,7 +266,7 @@ class Door:
         listener.setblocking(False)
         self._selector.register(listener, selectors.EVENT_READ)
 
-    def admit(self, seconds: float) -> list[tuple[Claim, Connection]]:
+    def admit(self, seconds: float) -> list[tuple[str, Connection]]:
         """Wait up to `seconds` for data from callers, and return the newly admitted hosts with their connections."""
         ready = [key.data for key, _ in self._selector.select(seconds)]
         admitted = [self._continue_handshake(caller) for caller in ready if caller is not None]
@@ -289,7 +291,7 @@ class Door:
         self._callers += callers
         return callers
 
-    def _continue_handshake(self, caller: _Caller) -> tuple[Claim, Connection] | None:
+    def _continue_handshake(self, caller: _Caller) -> tuple[str, Connection] | None:
         try:
             return self._admit(caller) if caller.advance(self._secret) else None
         except (OSError, EOFError) as error:
@@ -297,16 +299,16 @@ class Door:
             self._drop(caller)
             return None
 
-    def _admit(self, caller: _Caller) -> tuple[Claim, Connection] | None:
-        claim = Claim.decode(caller.transcript[: CLAIM.size])
-        if claim not in self._expected:
+    def _admit(self, caller: _Caller) -> tuple[str, Connection] | None:
+        host = decode_claim(caller.transcript[: CLAIM.size])
+        if host not in self._expected:
             self._drop(caller)
             return None
         connection = Connection(caller.sock, self._secret, caller.transcript, is_caller=False)
         caller.sock.sendall(connection.wrap(b""))
-        self._expected.remove(claim)
+        self._expected.remove(host)
         self._drop(caller, close=False)
-        return claim, connection
+        return host, connection
 
     def _drop_late_callers(self) -> None:
         now = time.monotonic()

@@ -18,9 +18,8 @@ from pathlib import Path
 
 from microjobs import peers
 from microjobs.contract import BASE_DIR, Layout, ResourceConfig, write_job_certificate, write_job_secret
-from microjobs.heartbeat import WATCH
 from microjobs.network import WATCH_PORT, Network
-from microjobs.peers import Claim, Connection
+from microjobs.peers import Connection
 from microjobs.processes import children_of
 from microjobs_orchestrator.local.certificates import make_certificate
 from microjobs_orchestrator.local.runtimes.process.addresses import reserve
@@ -153,10 +152,10 @@ class Hosts:
                 assert time.monotonic() < deadline, "the first host does not listen"
                 time.sleep(0.05)
 
-    def call(self, host: str, channel: str = WATCH) -> Connection:
+    def call(self, host: str) -> Connection:
         """Return an authenticated connection, with which the test acts as a host of the job."""
         self.connect().close()
-        return peers.call(self.first, self.secret.encode(), Claim(channel, host))
+        return peers.call(self.first, self.secret.encode(), host)
 
     def run(self, workers: Mapping[str, str], **settings: bool | float) -> dict[str, End]:
         """Start one host per entry, and wait until all hosts have ended."""

@@ -18,7 +18,6 @@ from microjobs.peers import (
     HELLO_BYTES,
     MAC_BYTES,
     NONCE_BYTES,
-    Claim,
     Connection,
     Door,
     UntrustedError,
@@ -26,7 +25,7 @@ from microjobs.peers import (
 from tests.conftest import REPOSITORY
 
 SECRET, OTHER_SECRET = b"s" * 64, b"o" * 64
-CLAIM = Claim("calls", "algo-2")
+HOST = "algo-2"
 Address = tuple[str, int]
 
 
@@ -36,23 +35,23 @@ class FirstHost:
 
     address: Address
     door: Door
-    admitted: dict[Claim, Connection] = field(default_factory=dict)
+    admitted: dict[str, Connection] = field(default_factory=dict)
     max_pending: int = 0
     _is_ended: threading.Event = field(default_factory=threading.Event)
 
     def admit_hosts(self) -> None:
         while not self._is_ended.is_set():
-            for claim, connection in self.door.admit(0.05):
+            for host, connection in self.door.admit(0.05):
                 connection.set_blocking(True)
-                self.admitted[claim] = connection
+                self.admitted[host] = connection
             self.max_pending = max(self.max_pending, len(self.door._callers))
 
-    def wait_for(self, claim: Claim) -> Connection:
+    def wait_for(self, host: str) -> Connection:
         deadline = time.monotonic() + 20
-        while claim not in self.admitted:
-            assert time.monotonic() < deadline, f"{claim} was not admitted"
+        while host not in self.admitted:
+            assert time.monotonic() < deadline, f"{host} was not admitted"
             time.sleep(0.01)
-        return self.admitted[claim]
+        return self.admitted[host]
 
     def end(self) -> None:
         self._is_ended.set()
@@ -61,7 +60,7 @@ class FirstHost:
 @pytest.fixture
 def first() -> Iterator[FirstHost]:
     with socket.create_server(("127.0.0.1", 0), backlog=1024) as listener, contextlib.ExitStack() as stack:
-        door = stack.enter_context(contextlib.closing(Door(listener, SECRET, [CLAIM])))
+        door = stack.enter_context(contextlib.closing(Door(listener, SECRET, [HOST])))
         host = FirstHost(listener.getsockname(), door)
         thread = threading.Thread(target=host.admit_hosts)
         thread.start()
@@ -85,8 +84,8 @@ def is_dropped(connected: socket.socket) -> bool:
     return True
 
 
-def make_hello(secret: bytes = SECRET, claim: Claim = CLAIM) -> bytes:
-    content = claim.encode(secrets.token_bytes(NONCE_BYTES))
+def make_hello(secret: bytes = SECRET) -> bytes:
+    content = peers.encode_claim(HOST, secrets.token_bytes(NONCE_BYTES))
     return content + peers._mac(secret, b"hello", content)
 
 
@@ -102,8 +101,8 @@ def receive_one(connection: Connection) -> bytes:
 
 
 def test_messages_of_all_sizes_arrive_completely(first: FirstHost) -> None:
-    with contextlib.closing(peers.call(first.address, SECRET, CLAIM)) as caller:
-        listener = first.wait_for(CLAIM)
+    with contextlib.closing(peers.call(first.address, SECRET, HOST)) as caller:
+        listener = first.wait_for(HOST)
         for message in (b"", b"x", secrets.token_bytes(peers.MAX_FRAME_BYTES)):
             for sender, receiver in ((caller, listener), (listener, caller)):
                 sending = threading.Thread(target=sender.send, args=(message,))
@@ -112,24 +111,23 @@ def test_messages_of_all_sizes_arrive_completely(first: FirstHost) -> None:
                 sending.join()
 
 
-@pytest.mark.parametrize("claim", [Claim("calls", "algo-3"), Claim("other", "algo-2")])
-def test_unexpected_caller_is_refused(claim: Claim, first: FirstHost) -> None:
+def test_unexpected_caller_is_refused(first: FirstHost) -> None:
     with pytest.raises(UntrustedError, match="closed the connection during the handshake"):
-        peers.call(first.address, SECRET, claim)
+        peers.call(first.address, SECRET, "algo-3")
     assert first.admitted == {}
 
 
 def test_host_is_admitted_once(first: FirstHost) -> None:
-    with contextlib.closing(peers.call(first.address, SECRET, CLAIM)) as caller:
+    with contextlib.closing(peers.call(first.address, SECRET, HOST)) as caller:
         with pytest.raises(UntrustedError):
-            peers.call(first.address, SECRET, CLAIM)
+            peers.call(first.address, SECRET, HOST)
         caller.send(b"still connected")
-        assert receive_one(first.wait_for(CLAIM)) == b"still connected"
+        assert receive_one(first.wait_for(HOST)) == b"still connected"
 
 
 def test_caller_with_another_secret_is_refused_and_counted(first: FirstHost) -> None:
     with pytest.raises(UntrustedError):
-        peers.call(first.address, OTHER_SECRET, CLAIM)
+        peers.call(first.address, OTHER_SECRET, HOST)
     assert first.door.refused == 1
     assert first.admitted == {}
 
@@ -141,7 +139,7 @@ def test_caller_with_another_secret_is_refused_and_counted(first: FirstHost) -> 
         b'{"host": "algo-2"}\n',
         b"GET / HTTP/1.1\r\n\r\n" + b"x" * HELLO_BYTES,
         b"\xff" * 1_000_000,
-        CLAIM.encode(b"n" * NONCE_BYTES) + b"\0" * MAC_BYTES,
+        peers.encode_claim(HOST, b"n" * NONCE_BYTES) + b"\0" * MAC_BYTES,
         make_hello(OTHER_SECRET),
     ],
 )
@@ -149,7 +147,7 @@ def test_stranger_gets_no_answer(message: bytes, first: FirstHost, monkeypatch: 
     monkeypatch.setattr(peers, "HANDSHAKE_SECONDS", 0.5)
     with contextlib.suppress(ConnectionError):
         assert is_dropped(connect_stranger(first.address, message))
-    peers.call(first.address, SECRET, CLAIM, seconds=20).close()
+    peers.call(first.address, SECRET, HOST, seconds=20).close()
 
 
 @pytest.mark.parametrize("reflected", [slice(NONCE_BYTES, None), slice(0, MAC_BYTES)])
@@ -197,11 +195,11 @@ class Relay:
 
 def test_recorded_handshake_cannot_be_replayed(first: FirstHost) -> None:
     with contextlib.closing(Relay(first.address)) as relay:
-        with contextlib.closing(peers.call(relay.address, SECRET, CLAIM)):
-            first.wait_for(CLAIM).close()
+        with contextlib.closing(peers.call(relay.address, SECRET, HOST)):
+            first.wait_for(HOST).close()
         hello, proof = relay.seen[:2]
     first.admitted.clear()
-    first.door._expected.add(CLAIM)  # as if the host could be admitted again
+    first.door._expected.add(HOST)  # as if the host could be admitted again
     with connect_stranger(first.address, hello) as caller:
         read(caller, CHALLENGE_BYTES)
         caller.sendall(proof)
@@ -221,8 +219,8 @@ def test_recorded_handshake_cannot_be_replayed(first: FirstHost) -> None:
 )
 def test_frames_cannot_be_changed_between_hosts(change: Callable[[bytes], bytes], first: FirstHost) -> None:
     relay = Relay(first.address, change)
-    with contextlib.closing(peers.call(relay.address, SECRET, CLAIM)) as caller:
-        listener = first.wait_for(CLAIM)
+    with contextlib.closing(peers.call(relay.address, SECRET, HOST)) as caller:
+        listener = first.wait_for(HOST)
         caller.send(b"message")
         with pytest.raises(UntrustedError):
             receive_two(listener)
@@ -263,7 +261,7 @@ def answer_hello(make_answer: Callable[[bytes], bytes]) -> tuple[Address, thread
 def test_caller_rejects_a_listener_without_the_secret(make_answer: Callable[[bytes], bytes]) -> None:
     address, thread = answer_hello(make_answer)
     with pytest.raises(UntrustedError, match="does not know the job's secret"):
-        peers.call(address, SECRET, CLAIM)
+        peers.call(address, SECRET, HOST)
     thread.join()
 
 
@@ -271,7 +269,7 @@ def test_caller_rejects_a_listener_without_the_secret(make_answer: Callable[[byt
 def test_caller_does_not_wait_for_a_silent_listener(answer: bytes) -> None:
     address, thread = answer_hello(lambda _: answer)
     with pytest.raises(TimeoutError):
-        peers.call(address, SECRET, CLAIM, seconds=0.3)
+        peers.call(address, SECRET, HOST, seconds=0.3)
     thread.join()
 
 
@@ -290,7 +288,7 @@ def test_caller_waits_for_a_busy_first_host() -> None:
 
     thread = threading.Thread(target=admit)
     thread.start()
-    peers.call(server.getsockname(), SECRET, CLAIM, seconds=0.3).close()
+    peers.call(server.getsockname(), SECRET, HOST, seconds=0.3).close()
     thread.join()
 
 
@@ -320,7 +318,7 @@ def test_slow_listener_times_out() -> None:
         thread = threading.Thread(target=send_slowly)
         thread.start()
         with pytest.raises(TimeoutError):
-            peers.call(server.getsockname(), SECRET, CLAIM, seconds=0.3)
+            peers.call(server.getsockname(), SECRET, HOST, seconds=0.3)
         thread.join()
 
 
@@ -346,7 +344,7 @@ def test_flood_of_connections_does_not_block_hosts_or_fill_memory(first: FirstHo
     try:
         with contextlib.closing(persistent_call(first.address)) as caller:
             caller.send(b"message")
-            assert receive_one(first.wait_for(CLAIM)) == b"message"
+            assert receive_one(first.wait_for(HOST)) == b"message"
         _, peak = tracemalloc.get_traced_memory()
     finally:
         is_ended.set()
@@ -362,7 +360,7 @@ def persistent_call(address: Address) -> Connection:
     deadline = time.monotonic() + 40
     while True:
         try:
-            return peers.call(address, SECRET, CLAIM)
+            return peers.call(address, SECRET, HOST)
         except OSError:
             assert time.monotonic() < deadline, "the first host did not admit the caller"
             time.sleep(0.05)
