@@ -1,15 +1,22 @@
 """Metrics and hyperparameters that both trainers share."""
 
 import dataclasses
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from microjobs.bundle import read_bundle
+from microjobs.columns import FittedColumns, NumericColumn
+from microjobs.contract import Layout
 from microjobs.hyperparameters import load
+from microjobs.scaler import Scaler
 from microjobs.trainer.data import TrainingData
 from microjobs.trainer.hyperparameters import TrainerHyperparameters
 from microjobs.trainer.progress import History
-from microjobs.trainer.results import TrainingResult, compute_metrics
+from microjobs.trainer.results import TrainingResult, compute_metrics, write_results
+from tests.bundles import linear_bundle
 
 
 def make_result(*predictions: float) -> TrainingResult:
@@ -26,6 +33,24 @@ def test_losses_match_the_frameworks(loss: str, train: float, test: float) -> No
     assert (metrics["train_loss"], metrics["test_loss"]) == (train, test)
     assert (metrics["test_mse"], metrics["test_mae"], metrics["epochs"], metrics["seconds"]) == (20.0, 4.0, 1, 1.5)
     assert "best_epoch" not in metrics
+
+
+@pytest.mark.parametrize("fit", ["scaler", "columns", "pipeline"])
+def test_bundle_has_the_file_that_states_how_the_features_were_made(fit: str, tmp_path: Path) -> None:
+    fits: dict[str, Any] = {
+        "scaler": Scaler([2], [0.5], [2.0]),
+        "columns": FittedColumns((NumericColumn("a", 0.5, 2.0),), ("id",)),
+        "pipeline": b"onnx",
+    }
+    layout, x = Layout(tmp_path), np.array([[1.0], [2.0]], np.float32)
+    linear_bundle(layout.model, [3.0], 0.0)
+    data = dataclasses.replace(TrainingData(x, x, x, x, None), **{fit: fits[fit]})
+    result = dataclasses.replace(make_result(3.0, 6.0), test_predictions=x * 3)
+    write_results(layout, load(TrainerHyperparameters, {}), data, result)
+    bundle = read_bundle(layout.model)
+    pipeline = bundle.pipeline.read_bytes() if bundle.pipeline else None
+    found = {"scaler": bundle.scaler, "columns": bundle.columns, "pipeline": pipeline}
+    assert found == {name: content if name == fit else None for name, content in fits.items()}
 
 
 def test_best_epoch_0_is_a_metric() -> None:
