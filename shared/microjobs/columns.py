@@ -18,6 +18,9 @@ FILE_NAME = "fitted-columns.json"
 
 NUMERIC, ONE_HOT, ORDINAL = "numeric", "one-hot", "ordinal"
 
+MAX_DIGITS = 20
+"""Maximum number of digits of a category that is sorted as an integer; 64-bit integers have no more."""
+
 MISSING_TEXTS = frozenset(
     (
         *("", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN", "<NA>"),
@@ -97,7 +100,7 @@ def sort_categories(texts: Iterable[str]) -> tuple[str, ...]:
 
 def _is_integer(text: str) -> bool:
     digits = text.removeprefix("-")
-    return text.isascii() and digits.isdecimal() and text == str(int(text))
+    return text.isascii() and digits.isdecimal() and len(digits) <= MAX_DIGITS and text == str(int(text))
 
 
 def write_columns(folder: Path, fitted: FittedColumns) -> None:

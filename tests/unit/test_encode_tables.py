@@ -17,7 +17,7 @@ import pyarrow.parquet
 import pytest
 from numpy.typing import NDArray
 
-from microjobs.columns import FittedColumns, read_columns
+from microjobs.columns import FittedColumns, read_columns, sort_categories
 from microjobs.contract import Layout, ResourceConfig, read_failure, write_processing_resource_config
 from microjobs.hosting.formats import named_rows
 from microjobs_orchestrator.local.runtimes.process.addresses import reserve
@@ -336,6 +336,11 @@ def test_integer_categories_are_sorted_by_value(layout: Layout) -> None:
     write_table(layout, "train.parquet", {"a": [10, 9, -3, 100], "b": [True, False, True, True]})
     encode(layout)
     np.testing.assert_array_equal(load(layout, "x_train.npy"), [[2, 1], [1, 0], [0, 1], [3, 1]])
+
+
+def test_other_digits_are_sorted_as_texts() -> None:
+    assert sort_categories(["10", "9", "01"]) == ("01", "10", "9")
+    assert sort_categories(["9" * 5000, "10", "9"]) == ("10", "9", "9" * 5000)  # too long for Python's int()
 
 
 def test_declared_categories_keep_their_order(layout: Layout) -> None:
