@@ -1,7 +1,7 @@
 """Families of operations, with valid requests for each family."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -14,6 +14,7 @@ from microjobs_orchestrator.local.parity.table import TABLE
 from microjobs_orchestrator.local.resources.endpoints.kinds import ENDPOINT, ENDPOINT_CONFIG
 from microjobs_orchestrator.local.resources.model_registry.kinds import MODEL_PACKAGE, MODEL_PACKAGE_GROUP
 from microjobs_orchestrator.local.resources.models.kinds import MODEL
+from microjobs_orchestrator.local.resources.pipelines.kinds import PIPELINE, PIPELINE_EXECUTION
 from microjobs_orchestrator.local.s3.service import OPERATIONS as S3
 from tests.local.security.requests import NAMES, Request, json_requests, query_requests, rest_requests
 from tests.local.security.shapes import unusual_texts
@@ -83,7 +84,20 @@ BASES: Mapping[str, Any] = {
         "RoleArn": ROLE,
         "ClientRequestToken": "t" * 32,
     },
+    "UpdatePipeline": {
+        "PipelineDefinition": json.dumps({"Version": "2020-12-01", "Steps": [{"Name": "end", "Type": "Fail"}]}),
+        "PipelineVersionAliases": ["latest"],
+    },
+    "DescribePipeline": {"PipelineVersionId": 1},
     "DeletePipeline": {"ClientRequestToken": "t" * 32},
+    "ListPipelineVersions": {"MaxResults": 1},
+    "UpdatePipelineVersion": {
+        "PipelineArn": format_arn("pipeline/a"),
+        "PipelineVersionId": 1,
+        "PipelineVersionAliasOperations": {"Add": ["b"], "Remove": ["latest"]},
+    },
+    "StartPipelineExecution": {"ClientRequestToken": "t" * 32},
+    "ListPipelineExecutions": {"MaxResults": 1},
     "CreateModelPackage": {"InferenceSpecification": SPECIFICATION},
     "CreateModel": {"PrimaryContainer": {"Image": IMAGE, "Environment": {"A": "b"}}, "ExecutionRoleArn": ROLE},
     "CreateEndpointConfig": {"ProductionVariants": [VARIANT], "Tags": TAGS},
@@ -100,7 +114,7 @@ BASES: Mapping[str, Any] = {
 }
 
 
-def _list_operations(*kinds: Kind, more: tuple[str, ...] = ()) -> list[str]:
+def _list_operations(*kinds: Kind, more: Sequence[str] = ()) -> list[str]:
     """Return operations on kinds of resources; Create operations are repeated."""
     common = [operation for kind in kinds for operation in kind.operations.values()]
     return [*common, *(kind.operations["Create"] for kind in kinds for _ in range(2)), *more]
@@ -111,8 +125,10 @@ def _of_kind(kind: Kind) -> st.SearchStrategy[Request]:
 
 
 HOSTED = (MODEL, ENDPOINT_CONFIG, ENDPOINT)
+PIPELINES = (PIPELINE, PIPELINE_EXECUTION)
+PIPELINE_OPERATIONS = sorted(name for name in TABLE["sagemaker"] if "Pipeline" in name)
 REGISTERED = (MODEL_PACKAGE_GROUP, MODEL_PACKAGE)
-"""`HOSTED` and `REGISTERED` are kinds whose requests refer to each other."""
+"""`HOSTED`, `PIPELINES` and `REGISTERED` are kinds whose requests refer to each other."""
 REGISTRY_OPERATIONS = (
     *("UpdateModelPackage", "UpdateModelPackage", "BatchDescribeModelPackage", "PutModelPackageGroupPolicy"),
     *("GetModelPackageGroupPolicy", "DeleteModelPackageGroupPolicy"),
@@ -148,10 +164,11 @@ INVOCATION_MEMBERS: Mapping[str, st.SearchStrategy[Any]] = {
 }
 
 FAMILIES: Mapping[str, Callable[[], st.SearchStrategy[Request]]] = {
-    **{kind.title: partial(_of_kind, kind) for kind in all_kinds() if kind not in (*HOSTED, *REGISTERED)},
+    **{kind.title: partial(_of_kind, kind) for kind in all_kinds() if kind not in (*HOSTED, *PIPELINES, *REGISTERED)},
     "hosting": lambda: json_requests(
         "sagemaker", _list_operations(*HOSTED, more=("UpdateEndpoint", "UpdateEndpoint")), BASES
     ),
+    "pipelines": lambda: json_requests("sagemaker", _list_operations(*PIPELINES, more=PIPELINE_OPERATIONS), BASES),
     "registry": lambda: json_requests("sagemaker", _list_operations(*REGISTERED, more=REGISTRY_OPERATIONS), BASES),
     "listing": lambda: json_requests(
         "sagemaker", [*LISTS, *["Search"] * 4, "AddTags", "ListTags", "DeleteTags"], BASES

@@ -51,8 +51,14 @@ def members(operation: OperationModel, bases: Mapping[str, Any]) -> st.SearchStr
 
 
 def _replace_name(base: Mapping[str, Any], operation: OperationModel) -> st.SearchStrategy[Any]:
-    name = f"{operation.name.removeprefix('Create').removeprefix('Update')}Name"
-    return NAMES.map(lambda value: {**copy.deepcopy(base), name: value})
+    """Generate requests with the members of a base, and with various names of the resource, if it has a name."""
+    noun = re.sub("^[A-Z][a-z]+", "", operation.name)
+    name = next((member for member in (f"{noun}Name", "PipelineName") if member in get_members(operation)), None)
+    return NAMES.map(lambda value: {**copy.deepcopy(base), **({name: value} if name else {})})
+
+
+def get_members(operation: OperationModel) -> Mapping[str, Shape]:
+    return dict(operation.input_shape.members) if operation.input_shape else {}
 
 
 @st.composite
