@@ -3,11 +3,12 @@
 import argparse
 import sys
 import time
+from collections.abc import Iterable, Sequence
 
 from microjobs_orchestrator.aws import flags
 from microjobs_orchestrator.commands import backends, completion
 from microjobs_orchestrator.runs.kinds import Kind, Members
-from microjobs_orchestrator.runs.logs import Event
+from microjobs_orchestrator.runs.logs import Event, Tail
 from microjobs_orchestrator.runs.view import View
 from microjobs_orchestrator.terminal import strip_controls
 
@@ -22,16 +23,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def call(options: argparse.Namespace) -> int:
     view = backends.open_view(options)
     kind, _ = view.find(options.job)
-    tail = view.tail(kind, options.job)
+    tails = view.list_tails(kind, options.job)
     while True:
         # The status is read before the log: if the job ends between the two, the next round reads its last lines.
         follow = options.follow and _can_grow(view, kind, options.job)
-        for event in tail.read() if follow else tail.read_remaining():
+        for event in _read(tails, follow=follow):
             _print(event, flush=follow)
         if not follow:
             _print_failure(kind, view.describe(kind, options.job) or {}, options.job)
             return 0
         time.sleep(view.poll_interval)
+
+
+def _read(tails: Sequence[Tail], *, follow: bool) -> Iterable[Event]:
+    """Return the new lines of all tails: one page of each, or all remaining lines."""
+    if len(tails) == 1 and not follow:
+        return tails[0].read_remaining()
+    events = [event for tail in tails for event in (tail.read() if follow else tail.read_remaining())]
+    return sorted(events, key=lambda event: event.time)
 
 
 def _print(event: Event, *, flush: bool) -> None:

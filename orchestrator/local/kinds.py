@@ -130,6 +130,8 @@ class Kind:
     its ARN, and a List request names the resource whose parts it lists."""
     owns: tuple["Kind", ...] = ()
     """Kinds of resources that this kind creates. They are recovered first."""
+    owned_prefix: str = ""
+    """The beginning of the names of the jobs that a resource creates. `{name}` stands for the resource's name."""
     aws_name: str = ""
     """AWS's name of the kind in error messages, where it differs from the type in ARNs."""
     has_trials: bool = False

@@ -112,7 +112,7 @@ class HomeView(View):
             with closing(sqlite3.connect(_database_uri(self._home), uri=True)) as database:
                 database.text_factory = lambda content: content.decode(errors="replace")
                 if not path.exists():
-                    database.execute("CREATE TABLE resources (kind, name, status, created, description)")
+                    database.execute("CREATE TABLE resources (kind, name, status, created, modified, description)")
                 yield database
         except sqlite3.Error as error:
             raise LauncherError(f"{path} cannot be read ({error}): `microjobs local up` reports the damage") from error
@@ -134,7 +134,7 @@ def _select_rows(database: sqlite3.Connection, kind: Kind, row_filter: Filter) -
     content = "iif(json_valid(description), description, '{}')"
     condition = f"AND (status IN ({placeholders}) OR secondary IN ({placeholders}))" if statuses else ""
     query = f"""
-        SELECT name, status, created, json_extract({content}, ?) AS ended,
+        SELECT name, status, created, modified, json_extract({content}, ?) AS ended,
                coalesce(json_extract({content}, '$.SecondaryStatus'), '') AS secondary
         FROM resources WHERE kind = ? AND instr(name, ?) > 0 AND json_valid(description) {condition}
               AND created BETWEEN 0 AND {MAX_TIME}
@@ -143,9 +143,17 @@ def _select_rows(database: sqlite3.Connection, kind: Kind, row_filter: Filter) -
     end_member = kind.lifecycle.end_member or "none"
     values = (f"$.{end_member}", kind.arn_type, row_filter.name, *statuses, *statuses, row_filter.limit)
     return [
-        ResourceRow(kind, name, status, _to_time(created), _to_time(ended) if _is_time(ended) else None, secondary)
-        for name, status, created, ended, secondary in database.execute(query, values)
+        ResourceRow(kind, name, status, _to_time(created), _find_end(kind, status, ended, modified), secondary)
+        for name, status, created, modified, ended, secondary in database.execute(query, values)
     ]
+
+
+def _find_end(kind: Kind, status: str, ended: object, modified: object) -> datetime | None:
+    """Return the time of a resource's end: a member of its description or, for an execution, its last change."""
+    lifecycle = kind.lifecycle
+    has_ended = not lifecycle.is_lasting and not lifecycle.end_member and status not in lifecycle.transitional
+    found = modified if has_ended else ended
+    return _to_time(found) if isinstance(found, int | float) and _is_time(found) else None
 
 
 def _is_time(value: object) -> bool:

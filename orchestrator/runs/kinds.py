@@ -1,7 +1,7 @@
 """The kinds of SageMaker's resources, and a client's operations on them, whose names have one pattern."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from microjobs_orchestrator.local import kinds
@@ -91,6 +91,17 @@ _KINDS_BY_ARN_TYPE = {
 
 KINDS = tuple(_KINDS_BY_ARN_TYPE[kind.arn_type] for kind in kinds.all_kinds() if kind.lifecycle is not None)
 """The kinds of resources that run."""
+
+
+def list_owned_kinds(kind: Kind) -> list[Kind]:
+    """Return the kinds of jobs that a resource creates. Their logs are only those of the resource's own jobs."""
+    owned = [_KINDS_BY_ARN_TYPE[item.arn_type] for item in kind.owns]
+    return [
+        replace(item, logs=kinds.LogNames(item.logs.group, kind.owned_prefix))
+        for item in owned
+        if item.logs is not None and not item.lifecycle.is_lasting and not item.has_trials
+    ]
+
 
 PROCESSING = _KINDS_BY_ARN_TYPE["processing-job"]
 TRAINING = _KINDS_BY_ARN_TYPE["training-job"]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from microjobs_orchestrator.failures import UsageError
-from microjobs_orchestrator.runs.kinds import KINDS, Kind, Members
+from microjobs_orchestrator.runs.kinds import KINDS, Kind, Members, list_owned_kinds
 from microjobs_orchestrator.runs.logs import Tail
 
 
@@ -84,6 +84,12 @@ class View(ABC):
 
     @abstractmethod
     def tail(self, kind: Kind, name: str) -> Tail: ...
+
+    def list_tails(self, kind: Kind, name: str) -> list[Tail]:
+        """Return the tails of a resource: one, or one per kind of jobs that it creates, if it has no log of its own."""
+        if kind.logs is not None:
+            return [self.tail(kind, name)]
+        return [self.tail(owned, name) for owned in list_owned_kinds(kind)]
 
     def warning(self, *, shows_running: bool) -> str:  # noqa: ARG002  the method of HomeView uses it
         """Return a warning about the output of a command, or an empty text.

@@ -48,5 +48,6 @@ PIPELINE_EXECUTION = Kind(
     create_verb="Start",
     newest_first=True,
     part_of=PIPELINE,
+    owned_prefix="pipelines-{name}-",
     owns=(PROCESSING_JOB, TRAINING_JOB, TUNING_JOB, TRANSFORM_JOB, ENDPOINT),
 )

@@ -30,10 +30,12 @@ class Server:
     def recover(self) -> None:
         self.parts.registry.recover(self._makers)
 
-    def start(self, definition: Mapping[str, Any]) -> str:
+    def start(self, definition: Mapping[str, Any], **request: Any) -> str:
+        """Create the pipeline `p` and start it; return the ARN of the execution."""
         members = {"PipelineName": "p", "PipelineDefinition": json.dumps(definition), "RoleArn": ROLE}
         self.operations["CreatePipeline"]({**members, "ClientRequestToken": "t" * 32})
-        answer = self.operations["StartPipelineExecution"]({"PipelineName": "p", "ClientRequestToken": "t" * 32})
+        request = {"PipelineName": "p", "ClientRequestToken": "t" * 32, **request}
+        answer = self.operations["StartPipelineExecution"](request)
         return str(answer["PipelineExecutionArn"])
 
     def describe(self, arn: str) -> Mapping[str, Any]:

@@ -19,6 +19,7 @@ from microjobs_orchestrator.local.resources.invocation import SERVICE
 from microjobs_orchestrator.local.resources.pipelines.definition.expressions import to_text
 from microjobs_orchestrator.local.resources.pipelines.definition.step_types import FACTS, StepTypeFacts
 from microjobs_orchestrator.local.resources.pipelines.definition.values import StepType
+from microjobs_orchestrator.local.resources.pipelines.kinds import PIPELINE_EXECUTION
 from microjobs_orchestrator.local.resources.pipelines.retries import read_failure
 from microjobs_orchestrator.local.resources.pipelines.step_run import (
     EXECUTION_KIND,
@@ -242,7 +243,8 @@ def make_name(execution: str, step: str, prefix: str, noun: str) -> str:
     """
     is_tuning = noun == "HyperParameterTuningJob"
     limit = MAX_TUNING_NAME_CHARACTERS if is_tuning else MAX_NAME_CHARACTERS
-    words = prefix or f"{'' if is_tuning else 'pipelines-'}{execution}-{step}"
+    default = f"{execution}-" if is_tuning else PIPELINE_EXECUTION.owned_prefix.format(name=execution)
+    words = prefix or f"{default}{step}"
     valid = "-".join(filter(None, words.replace("_", "-").split("-")))
     suffix = "".join(secrets.choice(_ALPHABET) for _ in range(SUFFIX_CHARACTERS))
     return f"{valid[: limit - SUFFIX_CHARACTERS - 1].rstrip('-')}-{suffix}"
