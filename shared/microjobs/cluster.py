@@ -5,6 +5,7 @@ verdict to all hosts. `dask_hosts` runs the work.
 """
 
 import contextlib
+import importlib.util
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -14,7 +15,7 @@ from microjobs import dask_hosts, heartbeat
 from microjobs.contract import Layout, ResourceConfig
 from microjobs.dask_cluster import find_certificate
 from microjobs.endings import Certainty, Ending
-from microjobs.errors import EXIT_PLATFORM, JobError, Stopped, code_and_reason
+from microjobs.errors import EXIT_PLATFORM, JobError, Stopped, UserError, code_and_reason
 from microjobs.files import atomic_group
 from microjobs.heartbeat import Watch
 from microjobs.hosts import Hosts, Register
@@ -26,7 +27,9 @@ INTERRUPT_SIGNAL = signal.SIGUSR1
 
 
 def run(resources: ResourceConfig, control: Callable[[Hosts], None]) -> None:
-    """Run this host's part of the job when all hosts have joined; see `run_on_hosts`."""
+    """Run this host's part of the job when all hosts have joined; see `run_on_hosts` for the errors."""
+    if importlib.util.find_spec("distributed") is None:
+        raise UserError("this image has no Dask, which a job on several hosts needs: add distributed to its cpu.in")
     find_certificate(Layout.from_environment())  # before this host waits for the other hosts
     with atomic_group() as register, Watch(resources, Network.read()) as watch:
         error = _run_host(resources, control, register, watch)

@@ -1,6 +1,7 @@
 """Hosts of a processing job, as real processes with different loopback addresses."""
 
 import contextlib
+import importlib.util
 import json
 import pickle
 import secrets
@@ -15,7 +16,9 @@ from typing import Any
 import pytest
 
 from microjobs import peers
-from microjobs.contract import Layout, write_job_certificate
+from microjobs.contract import Layout, ResourceConfig, write_job_certificate
+from microjobs.errors import UserError
+from microjobs.hosts import run_on_hosts
 from microjobs.network import DASK_PORT, WATCH_PORT
 from microjobs_orchestrator.local.certificates import make_certificate
 from tests.unit.cluster_host import PROGRAM
@@ -233,6 +236,12 @@ def test_host_without_a_certificate_is_refused(hosts: Hosts) -> None:
     end = start(hosts, "algo-1", "wait", {}).end()
     assert end.code == 2
     assert "certificate.pem does not exist: give every host of the job the same certificate" in end.printed
+
+
+def test_image_without_dask_gets_a_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
+    with pytest.raises(UserError, match="this image has no Dask"):
+        run_on_hosts(ResourceConfig("algo-1", ("algo-1", "algo-2")), lambda _: None)
 
 
 def test_unavailable_port_of_dask_is_named_on_all_hosts(hosts: Hosts) -> None:
