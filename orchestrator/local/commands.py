@@ -2,6 +2,7 @@
 
 import argparse
 import gc
+import json
 import logging
 import os
 import re
@@ -47,6 +48,7 @@ def add_parser(subparsers: "Subparsers") -> None:
     proxies = "proxy of jobs: http, https or all=URL, or no=NAMES that need none; repeatable"
     up.add_argument("--proxy", type=_parse_pair, action="append", metavar="NAME=URL", help=proxies)
     up.add_argument("--ca-bundle", metavar="FILE", help="certificates that jobs trust, in PEM")
+    up.add_argument("--event-target", dest="events", action="append", type=json.loads, help=argparse.SUPPRESS)
     up.add_argument("--tied", action="store_true", help=argparse.SUPPRESS)  # stop when no process uses the server
     up.set_defaults(call=_up)
     verbs.add_parser("down", help="stop the server, its jobs and endpoints").set_defaults(call=_down)

@@ -23,8 +23,12 @@ secretsmanager = "http://127.0.0.1:5000"
 [local.functions]
 approve = "handlers.py:approve"
 notify = "python notify.py"
+
+[[local.events]]
+file = "events.jsonl"
 """
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -33,6 +37,7 @@ from typing import Any
 
 from microjobs_orchestrator.failures import UsageError
 from microjobs_orchestrator.local import framework_images, network_settings
+from microjobs_orchestrator.local.event_settings import read_targets
 from microjobs_orchestrator.local.identity import REGION
 from microjobs_orchestrator.local.package_settings import hide_password
 
@@ -94,6 +99,9 @@ class Config:
     ca_bundle: str = ""
     """File of certificates for jobs, in PEM; empty: those of the job's image."""
 
+    events: Sequence[Mapping[str, Any]] = field(default_factory=list)
+    """Targets of events, in the form of `event_settings`."""
+
     def to_flags(self) -> list[str]:
         """Return the flags with the same meaning."""
         flags = [f"--port={self.port}", f"--runtime={self.runtime}", f"--region={self.region}"]
@@ -104,13 +112,14 @@ class Config:
         names = [f"--host-name={name}" for name in self.host_names]
         proxies = [f"--proxy={name}={value}" for name, value in self.proxies.items()]
         certificates = [f"--ca-bundle={Path(self.ca_bundle).absolute()}"] if self.ca_bundle else []
+        events = [f"--event-target={json.dumps(table)}" for table in self.events]
         switches = {
             "--limits": self.limits,
             "--all-addresses": self.all_addresses,
             framework_images.OPTION: self.framework_images,
         }
         flags += [flag for flag, is_set in switches.items() if is_set]
-        return [*flags, *aliases, *services, *functions, *guards, *names, *proxies, *certificates]
+        return [*flags, *aliases, *services, *functions, *guards, *names, *proxies, *certificates, *events]
 
 
 def load(path: Path = FILE) -> Config:
@@ -178,6 +187,10 @@ def _check(config: Config) -> None:
     _check_names(config)
     _check_functions(config)
     _check_network(config)
+    try:
+        read_targets(config.events)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
 
 
 def _check_functions(config: Config) -> None:

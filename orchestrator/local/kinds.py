@@ -5,6 +5,7 @@ module and other families' `kinds`: commands that only read must not load boto3,
 """
 
 import pkgutil
+import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -136,7 +137,15 @@ class Kind:
     """AWS's name of the kind in error messages, where it differs from the type in ARNs."""
     has_trials: bool = False
     """ListTrainingJobsForHyperParameterTuningJob lists the training jobs that it owns."""
+    event_words: str | None = ""
+    """AWS's name of the kind in events, if it differs from the words of the noun; None: AWS sends no events."""
     aws: AwsMembers = AwsMembers()
+
+    @property
+    def event_type(self) -> str | None:
+        """The detail-type of events, such as `SageMaker Training Job State Change`; None if there are no events."""
+        words = self.event_words or re.sub("(?<=[a-z])(?=[A-Z])", " ", self.noun)
+        return None if self.event_words is None else f"SageMaker {words} State Change"
 
     @property
     def name_member(self) -> str:

@@ -10,6 +10,7 @@ import sqlite3
 from pathlib import Path
 
 from microjobs_orchestrator.failures import LauncherError
+from microjobs_orchestrator.local import outbox
 
 logger = logging.getLogger(__name__)
 
@@ -42,6 +43,8 @@ OTHER_TABLES = (
         arn TEXT NOT NULL, key TEXT NOT NULL, value TEXT NOT NULL, PRIMARY KEY (arn, key)
     )
     """,
+    outbox.TABLE,
+    outbox.INDEX,
 )
 
 OWNER_KINDS = {"training-job": "hyper-parameter-tuning-job", "async-invocation": "endpoint"}

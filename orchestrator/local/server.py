@@ -18,6 +18,8 @@ from microjobs_orchestrator import docker_engine
 from microjobs_orchestrator.local import home_lock
 from microjobs_orchestrator.local.config import Config
 from microjobs_orchestrator.local.control import ServerError
+from microjobs_orchestrator.local.event_settings import read_targets
+from microjobs_orchestrator.local.events.delivery import Deliveries
 from microjobs_orchestrator.local.gateway.chain import Gateway, list_interceptors
 from microjobs_orchestrator.local.gateway.exchange import AnyService
 from microjobs_orchestrator.local.gateway.forward import Forwarder
@@ -32,7 +34,8 @@ from microjobs_orchestrator.local.logs import LogStore
 from microjobs_orchestrator.local.network_settings import NetworkSettings, read_ca_bundle, read_docker_proxies
 from microjobs_orchestrator.local.package_index import PackageIndex
 from microjobs_orchestrator.local.protocols.answer import Service
-from microjobs_orchestrator.local.resources.operations import list_makers, load_operations
+from microjobs_orchestrator.local.resources.event_recorder import EventRecorder
+from microjobs_orchestrator.local.resources.operations import Operations, list_makers, load_operations
 from microjobs_orchestrator.local.resources.training import interruptions
 from microjobs_orchestrator.local.runtimes import choose as runtimes
 from microjobs_orchestrator.local.runtimes.base import CannotRunError, Runtime
@@ -162,13 +165,23 @@ def _start(home: Home, config: Config, runtime: Runtime, cleanup: ExitStack) -> 
         store.create_bucket(bucket)
     context = Context(home, state, store, LogStore(home.logs), runtime, settings)
     registry = Registry(context)
-    gateway = _create_gateway(context, registry, config)
-    registry.recover(list_makers(load_operations(context, registry)))
+    gateway, kinds = _create_gateway(context, registry, config), load_operations(context, registry)
+    _deliver_events(state, kinds, config, cleanup)
+    registry.recover(list_makers(kinds))
     cleanup.callback(registry.shut_down)
     for listener in (client_listener, *(job_listeners or ())):
         listener.wsgi_app = gateway
         threading.Thread(target=listener.serve, daemon=True).start()
     return port
+
+
+def _deliver_events(state: State, kinds: Sequence[Operations], config: Config, cleanup: ExitStack) -> None:
+    """Record events if the configuration has targets, and deliver those that an earlier server has not delivered."""
+    targets = read_targets(config.events)
+    deliveries = Deliveries(state.outbox, targets)
+    cleanup.callback(deliveries.close)
+    if targets:
+        state.record_events = EventRecorder(kinds, targets, config.region, deliveries.notify).record
 
 
 def _read_network_settings(config: Config, runtime: Runtime) -> NetworkSettings:

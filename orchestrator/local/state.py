@@ -8,7 +8,7 @@ import json
 import logging
 import sqlite3
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 from microjobs_orchestrator.local import schema
 from microjobs_orchestrator.local.kinds import all_kinds
+from microjobs_orchestrator.local.outbox import Outbox, StoredEvent
 from microjobs_orchestrator.local.sqlite import Database
 from microjobs_orchestrator.local.values import to_valid_json
 
@@ -91,6 +92,14 @@ class Query:
     """The position of the last resource of the previous page: the value of the column `order_by`, name and version."""
 
 
+Recorder = Callable[[Record | None, Record | None], Iterable[StoredEvent]]
+"""Returns the events of a change: takes a resource before and after it, None for a resource that does not exist."""
+
+
+def _record_nothing(_: Record | None, __: Record | None) -> Iterable[StoredEvent]:
+    return ()
+
+
 class State:
     """The store. Every method is one transaction; when it returns, its change is on the disk.
 
@@ -101,6 +110,8 @@ class State:
         self._database = Database(path)
         self._lock, self._connection = self._database.lock, self._database.connection
         self.transaction = self._database.transaction
+        self.outbox = Outbox(self._database)
+        self.record_events: Recorder = _record_nothing
         self._connection.text_factory = _decode_text
         try:
             with self.transaction() as database:
@@ -149,6 +160,7 @@ class State:
             except sqlite3.IntegrityError as error:
                 raise NameTakenError(name) from error
             self._put_tags(arn, tags)
+            self.outbox.add(self.record_events(None, record))
         return record
 
     def get(self, kind: str, name: str, version: int = 0) -> Record | None:
@@ -188,7 +200,9 @@ class State:
                 " WHERE kind = ? AND name = ? AND version = ?",
                 (*texts, status or record.status, time.time(), kind, name, version),
             )
-            return self.get(kind, name, version)
+            changed = self.get(kind, name, version)
+            self.outbox.add(self.record_events(record, changed))
+            return changed
 
     def set_owner(self, kind: str, name: str, owner: Owner) -> None:
         """Set the owner of a resource that the owner requested with an ordinary Create request."""
@@ -201,6 +215,7 @@ class State:
             record = self.get(kind, name, version)
             if record is None or created not in (None, record.created):
                 return False
+            self.outbox.add(self.record_events(record, None))
             database.execute("DELETE FROM tags WHERE arn = ?", (record.arn,))
             key = (kind, name, version)
             database.execute("DELETE FROM resources WHERE kind = ? AND name = ? AND version = ?", key)

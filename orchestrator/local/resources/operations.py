@@ -14,6 +14,7 @@ from microjobs_orchestrator.local.kinds import Kind, Lifecycle, all_kinds, load_
 from microjobs_orchestrator.local.lifecycle.context import Context
 from microjobs_orchestrator.local.lifecycle.registry import Maker, Registry, Runnable
 from microjobs_orchestrator.local.resources.listing import describe_resource, list_resources
+from microjobs_orchestrator.local.resources.state_changes import ResourceEvent, is_state_change, make_detail
 from microjobs_orchestrator.local.state import NameTakenError, Owner, Record
 
 Request = Mapping[str, Any]
@@ -78,6 +79,8 @@ class Operations:
     """The operations on the resources of one kind."""
 
     kind: ClassVar[Kind]
+    further_records: ClassVar[tuple[str, ...]] = ()
+    """Types of records, in addition to the kind, about which `make_events` returns events."""
 
     def __init__(self, context: Context, registry: Registry) -> None:
         self.context = context
@@ -96,6 +99,22 @@ class Operations:
     def compute_members(self, record: Record) -> Mapping[str, Any]:  # noqa: ARG002  most kinds have none
         """Return the members of Describe and List that are not stored."""
         return {}
+
+    def make_events(self, before: Record | None, after: Record | None) -> Iterable[ResourceEvent]:
+        """Return the events of a change.
+
+        Args:
+            before: None if the resource is new.
+            after: None if the resource is deleted.
+        """
+        record = after or before
+        if record is None or self.kind.event_type is None or not is_state_change(self.kind, before, after):
+            return ()
+        tags = self.context.state.tags(record.arn)
+        described = describe_resource(self.kind, record, self.compute_members(record))
+        return [
+            ResourceEvent(self.kind.event_type, [record.arn], make_detail(self.kind, before, after, described, tags))
+        ]
 
     def further_handlers(self) -> Mapping[str, Handler]:
         """Return further operations of the kind, by name."""

@@ -11,6 +11,7 @@ MODEL_PACKAGE_GROUP = Kind(
     "model package group",
     verbs=("Describe", "List", "Delete"),
     summaries="ModelPackageGroupSummaryList",
+    event_words=None,
 )
 MODEL_PACKAGE = Kind(
     "model-package",

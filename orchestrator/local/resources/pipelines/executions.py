@@ -30,9 +30,12 @@ from microjobs_orchestrator.local.resources.pipelines.requests import (
     rename_times,
 )
 from microjobs_orchestrator.local.resources.pipelines.selection import SOURCE, read_selection
+from microjobs_orchestrator.local.resources.pipelines.state_changes import make_execution_event, make_step_event
+from microjobs_orchestrator.local.resources.pipelines.step_run import KIND as STEP_KIND
 from microjobs_orchestrator.local.resources.pipelines.step_run import StepStatus, delete_step, list_steps
 from microjobs_orchestrator.local.resources.pipelines.steps import callbacks
 from microjobs_orchestrator.local.resources.pipelines.versions import find_version, record_execution
+from microjobs_orchestrator.local.resources.state_changes import ResourceEvent
 from microjobs_orchestrator.local.state import NameTakenError, Owner, Query, Record
 
 ID_CHARACTERS = 12
@@ -53,6 +56,15 @@ _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 
 class PipelineExecutionOperations(RunningOperations):
     kind = PIPELINE_EXECUTION
+    further_records = (STEP_KIND,)
+
+    def make_events(self, before: Record | None, after: Record | None) -> list[ResourceEvent]:
+        if after is None or (before is not None and before.status == after.status):
+            return []
+        if after.kind == self.kind.arn_type:
+            return [make_execution_event(before, after)]
+        execution = after.owner and self.context.state.get(self.kind.arn_type, after.owner.name)
+        return [make_step_event(before, after, execution)] if execution else []
 
     def make_runnable(self, record: Record) -> Runnable:
         return Execution(self.context, record, self.registry)

@@ -28,7 +28,14 @@ _ENDS = (
     ExecutionStatus.COMPLETED_WITH_FAILURES,
 )
 
-PIPELINE = Kind("pipeline", "Pipeline", "pipeline", verbs=("Describe", "List", "Delete"), newest_first=True)
+PIPELINE = Kind(
+    "pipeline",
+    "Pipeline",
+    "pipeline",
+    verbs=("Describe", "List", "Delete"),
+    newest_first=True,
+    event_words=None,
+)
 PIPELINE_EXECUTION = Kind(
     "pipeline-execution",
     "PipelineExecution",

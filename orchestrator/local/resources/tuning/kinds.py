@@ -14,6 +14,7 @@ TUNING_JOB = Kind(
     sort_by="Name",
     owns=(TRAINING_JOB,),
     has_trials=True,
+    event_words="HyperParameter Tuning Job",
     aws=replace(
         TRAINING_JOB.aws,
         definition="TrainingJobDefinition",

@@ -1,0 +1,1 @@
+"""Delivery of events about changes of resources to files, commands and webhooks."""

@@ -1,0 +1,100 @@
+"""Delivers the events of the outbox: one thread per target, in the order of the changes."""
+
+import logging
+import threading
+import time
+from collections.abc import Sequence
+
+from microjobs_orchestrator.local.event_settings import EventTarget
+from microjobs_orchestrator.local.events.targets import DeliveryError, make_delivery
+from microjobs_orchestrator.local.outbox import Outbox, StoredEvent
+
+logger = logging.getLogger(__name__)
+
+RETRY_DELAYS = (0.5, 2.0, 5.0)
+"""Seconds before each further attempt to write to a file or to post to a webhook."""
+MAX_PENDING = 10_000
+"""Maximum number of undelivered events per target: the oldest ones are removed."""
+CLOSE_SECONDS = 10.0
+"""Seconds for which a server that stops delivers the last events. The next server delivers the others."""
+
+
+class Delivery:
+    """Delivers events to one target until it is closed."""
+
+    def __init__(self, outbox: Outbox, target: EventTarget) -> None:
+        self._outbox, self._target = outbox, target
+        self._cancelled = threading.Event()
+        self._deliver = make_delivery(target, self._cancelled)
+        self._delays = () if target.command else RETRY_DELAYS
+        self._changed, self._is_closing = threading.Event(), threading.Event()
+        self._thread = threading.Thread(target=self._run, name=f"events to {target.description}", daemon=True)
+        self._thread.start()
+
+    def notify(self) -> None:
+        """Report that the outbox has a new event."""
+        self._changed.set()
+
+    def close(self, deadline: float) -> None:
+        """Deliver the events that remain, until the deadline, in seconds of the monotonic clock."""
+        self._is_closing.set()
+        self._changed.set()
+        self._thread.join(max(0.0, deadline - time.monotonic()))
+        self._cancelled.set()
+        self._thread.join(self._target.timeout if self._target.webhook else 1.0)
+
+    def _run(self) -> None:
+        while not self._cancelled.is_set():
+            self._changed.clear()
+            try:
+                self._deliver_all()
+            except Exception:  # such as a full device; the thread must not end
+                logger.exception("events for %s are delayed", self._target.description)
+                self._cancelled.wait(RETRY_DELAYS[-1])
+                continue
+            if self._is_closing.is_set():
+                return
+            self._changed.wait()
+
+    def _deliver_all(self) -> None:
+        if removed := self._outbox.remove_oldest(self._target.key, MAX_PENDING):
+            logger.error("%s received too few events: the %d oldest ones are lost", self._target.description, removed)
+        while not self._cancelled.is_set() and (event := self._outbox.find_first(self._target.key)):
+            if self._try_to_deliver(event):
+                self._outbox.remove(event)
+
+    def _try_to_deliver(self, event: StoredEvent) -> bool:
+        """Deliver an event, and return whether it is done with: it is delivered, or all attempts have failed."""
+        for delay in (*self._delays, None):
+            try:
+                self._deliver(event.content)
+            except (DeliveryError, OSError) as error:
+                reason = str(error)
+            else:
+                return True
+            if self._is_closing.is_set():  # the next server delivers it
+                self._cancelled.set()
+                return False
+            if delay is not None:
+                self._is_closing.wait(delay)
+        logger.error("event %.200s was not delivered to %s: %s", event.content, self._target.description, reason)
+        return True
+
+
+class Deliveries:
+    """The deliveries to all targets."""
+
+    def __init__(self, outbox: Outbox, targets: Sequence[EventTarget]) -> None:
+        if removed := outbox.remove_others([target.key for target in targets]):
+            logger.warning("%d undelivered events are removed: their targets are no longer configured", removed)
+        self._deliveries = [Delivery(outbox, target) for target in targets]
+
+    def notify(self) -> None:
+        for delivery in self._deliveries:
+            delivery.notify()
+
+    def close(self) -> None:
+        """Deliver the events that remain; keep those in the outbox that are not delivered within CLOSE_SECONDS."""
+        deadline = time.monotonic() + CLOSE_SECONDS
+        for delivery in self._deliveries:
+            delivery.close(deadline)

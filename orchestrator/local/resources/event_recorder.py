@@ -1,0 +1,72 @@
+"""Turns each change of a resource into the events that the configured targets receive."""
+
+import json
+import logging
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from microjobs_orchestrator.local.event_patterns import matches
+from microjobs_orchestrator.local.event_settings import EventTarget
+from microjobs_orchestrator.local.identity import ACCOUNT
+from microjobs_orchestrator.local.outbox import StoredEvent
+from microjobs_orchestrator.local.resources.operations import Operations
+from microjobs_orchestrator.local.resources.state_changes import ResourceEvent
+from microjobs_orchestrator.local.state import Record
+from microjobs_orchestrator.local.values import to_valid_json
+
+logger = logging.getLogger(__name__)
+
+
+class EventRecorder:
+    """Makes events. The state calls it in the transaction of the change.
+
+    Args:
+        notify: is called after each event, when the transaction is not committed yet.
+    """
+
+    def __init__(
+        self, kinds: Sequence[Operations], targets: Sequence[EventTarget], region: str, notify: Callable[[], None]
+    ) -> None:
+        self._operations = {
+            record_type: operations
+            for operations in kinds
+            for record_type in (operations.kind.arn_type, *operations.further_records)
+        }
+        self._targets, self._region, self._notify = targets, region, notify
+
+    def record(self, before: Record | None, after: Record | None) -> list[StoredEvent]:
+        """Return the events of a change. An error is logged: it must not prevent the change."""
+        record = after or before
+        operations = self._operations.get(record.kind) if record else None
+        if operations is None:
+            return []
+        try:
+            made = [self._complete(event) for event in operations.make_events(before, after)]
+            stored = list(self._select(made))
+        except Exception:
+            logger.exception("there is no event about a change of %s", record.arn if record else "")
+            return []
+        if stored:
+            self._notify()
+        return stored
+
+    def _complete(self, event: ResourceEvent) -> dict[str, Any]:
+        return {
+            "version": "0",
+            "id": str(uuid.uuid4()),
+            "detail-type": event.detail_type,
+            "source": "aws.sagemaker",
+            "account": ACCOUNT,
+            "time": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+            "region": self._region,
+            "resources": list(event.arns),
+            "detail": to_valid_json(dict(event.detail)),
+        }
+
+    def _select(self, events: Sequence[dict[str, Any]]) -> Iterator[StoredEvent]:
+        for event in events:
+            for target in self._targets:
+                if matches(target.pattern, event):
+                    yield StoredEvent(target.key, json.dumps(event))

@@ -1,0 +1,81 @@
+"""Events about changes of a resource's status, as AWS sends them to EventBridge.
+
+Source: https://docs.aws.amazon.com/sagemaker/latest/dg/automating-sagemaker-with-eventbridge.html
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from botocore.model import ListShape, MapShape, Shape, StructureShape
+
+from microjobs_orchestrator.local.kinds import Kind
+from microjobs_orchestrator.local.protocols.models import operation_model
+from microjobs_orchestrator.local.state import Record
+
+SECONDARY_STATUS = "SecondaryStatus"
+
+
+@dataclass(frozen=True)
+class ResourceEvent:
+    """The part of an event that depends on the resource."""
+
+    detail_type: str
+    arns: Sequence[str]
+    detail: Mapping[str, Any]
+
+
+def is_state_change(kind: Kind, before: Record | None, after: Record | None) -> bool:
+    """Return whether a change of a resource is an event.
+
+    For kinds that run, these are new resources, and changes of the status or the secondary status. For other kinds,
+    these are all changes of the description, and the end of the resource.
+    """
+    if kind.lifecycle is None:
+        return before is None or after is None or before.description != after.description
+    if before is None or after is None:
+        return before is None
+    members = (kind.status_member, SECONDARY_STATUS)
+    return before.status != after.status or any(
+        before.description.get(name) != after.description.get(name) for name in members
+    )
+
+
+def make_detail(
+    kind: Kind,
+    before: Record | None,
+    after: Record | None,
+    described: Mapping[str, Any],
+    tags: Sequence[Mapping[str, str]],
+) -> dict[str, Any]:
+    """Return the `detail` of an event.
+
+    Args:
+        described: the response of Describe.
+    """
+    shape = operation_model("sagemaker", f"Describe{kind.noun}").output_shape
+    detail = dict(convert_times(shape, described)) if shape else {}
+    if kind.lifecycle and kind.lifecycle.is_lasting and kind.status_member in detail:
+        detail[kind.status_member] = re.sub("(?<=[a-z])(?=[A-Z])", "_", detail[kind.status_member]).upper()
+    if kind.lifecycle is None and before is not None and after is not None:
+        detail[f"Updated{kind.noun}Fields"] = list_changes(before.description, after.description)
+    return {**detail, "Tags": {tag["Key"]: tag["Value"] for tag in tags}}
+
+
+def list_changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
+    """Return the names of the members that were added, changed or removed."""
+    names = {**before, **after}
+    return sorted(name for name in names if before.get(name) != after.get(name))
+
+
+def convert_times(shape: Shape, value: Any) -> Any:
+    """Return a value in which times are in milliseconds since 1970, as in AWS's events."""
+    if isinstance(shape, StructureShape) and isinstance(value, Mapping):
+        known = {name: member for name, member in shape.members.items() if name in value}
+        return {name: convert_times(member, value[name]) for name, member in known.items()}
+    if isinstance(shape, ListShape) and isinstance(value, list):
+        return [convert_times(shape.member, item) for item in value]
+    if isinstance(shape, MapShape) and isinstance(value, Mapping):
+        return {name: convert_times(shape.value, item) for name, item in value.items()}
+    return round(value * 1000) if shape.type_name == "timestamp" else value
