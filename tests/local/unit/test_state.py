@@ -32,6 +32,31 @@ def test_duplicate_name_raises(state: State) -> None:
         add(state, "a")
 
 
+def test_transaction_stores_all_changes_or_none(state: State) -> None:
+    def add_two() -> None:
+        with state.transaction():
+            add(state, "a")
+            add(state, "taken")
+
+    add(state, "taken")
+    with pytest.raises(NameTakenError):
+        add_two()
+    assert state.get(KIND, "a") is None
+    with state.transaction():
+        add(state, "a")
+        state.update(KIND, "a", {"c": 3})
+    assert state.get(KIND, "a").description == {"b": 2, "c": 3}  # type: ignore[union-attr]
+
+
+def test_versions_of_a_name_are_found_by_range(state: State) -> None:
+    for name, version in (("a", 0), ("a", 1), ("a", 2), ("b", 2)):
+        state.add(KIND, name, f"arn:{name}/{version}", "", {}, {}, version=version)
+    found = state.find(Query(KIND, name="a", versions=(1, float("inf")), order_by="name", descending=False))
+    assert [(record.name, record.version) for record in found] == [("a", 1), ("a", 2)]
+    both = state.find(Query(KIND, versions=(2, 2), order_by="name", descending=False))
+    assert [(record.name, record.version) for record in both] == [("a", 2), ("b", 2)]
+
+
 def test_update_merges_and_changes_the_status(state: State) -> None:
     add(state, "a")
     state.update(KIND, "a", {"c": 3}, "Completed")
