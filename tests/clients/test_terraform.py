@@ -59,5 +59,7 @@ def test_terraform_creates_and_destroys_resources(terraform: Terraform, processe
     assert terraform("plan", "-detailed-exitcode", codes=(EMPTY, CHANGES)) == EMPTY
     terraform("destroy", "-auto-approve")
     assert processes.client("sagemaker").list_models(NameContains="terraform")["Models"] == []
+    groups = processes.client("sagemaker").list_model_package_groups(NameContains="terraform")
+    assert groups["ModelPackageGroupSummaryList"] == []
     assert processes.client("iam").list_roles(PathPrefix="/teams/")["Roles"] == []
     assert "terraform-data" not in [item["Name"] for item in processes.s3.list_buckets()["Buckets"]]

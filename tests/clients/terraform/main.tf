@@ -93,3 +93,20 @@ resource "aws_sagemaker_endpoint_configuration" "config" {
     initial_instance_count = 1
   }
 }
+
+resource "aws_sagemaker_model_package_group" "group" {
+  model_package_group_name        = "terraform-group"
+  model_package_group_description = "versions of one model"
+  tags                            = { team = "a" }
+}
+
+resource "aws_sagemaker_model_package_group_policy" "group" {
+  model_package_group_name = aws_sagemaker_model_package_group.group.model_package_group_name
+  resource_policy = jsonencode({ Version = "2012-10-17", Statement = [{
+    Sid       = "read"
+    Effect    = "Allow"
+    Principal = { AWS = "arn:aws:iam::111111111111:root" }
+    Action    = "sagemaker:DescribeModelPackageGroup"
+    Resource  = aws_sagemaker_model_package_group.group.arn
+  }] })
+}
