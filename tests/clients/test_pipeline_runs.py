@@ -66,3 +66,25 @@ def test_program_for_version_2_runs(with_function: LocalServer, trainer: str, tm
         "registered": "PendingManualApproval",
         "approved": [["6.0"]],
     }
+
+
+def test_program_for_version_3_runs(local: LocalServer, trainer: str, tmp_path: Path) -> None:
+    if not (local.bucket / "bundle").exists():
+        put_bundle(local, tmp_path / "bundle")
+    queue = local.client("sqs").create_queue(QueueName="approvals")["QueueUrl"]
+    bucket = local.address.bucket
+    lines = run_program("sdk3", local, tmp_path, "pipeline_runs_v3.py", trainer, image_name("serve"), bucket, queue)
+    painted = {f"Paint-{number}": SUCCEEDED for number in range(3)}
+    always = {**dict.fromkeys(("Evaluate", "Each", "IsGood", "Clean"), SUCCEEDED), **painted}
+    assert json.loads(lines[-1]) == {
+        "first": {
+            **always,
+            **dict.fromkeys(("Train", "Ask", "Register", "Alarm"), SUCCEEDED),
+            "Fragile": "Failed",
+            "": "CompletedWithFailures",
+        },
+        "painted": ["Paint/blue.txt", "Paint/green.txt", "Paint/red.txt"],
+        "cleaned": [],
+        "reviewer": {"reviewer": "reviewer of 0.9"},
+        "second": {**always, "Train": CACHED, "Fragile": SUCCEEDED, "": SUCCEEDED},
+    }

@@ -1,0 +1,206 @@
+"""A pipeline of the SageMaker SDK v3: training, ForEach, a callback, dependencies with triggers, registration, cleanup.
+
+Runs in the SDK's virtual environment. Usage: pipeline_runs_v3.py TRAIN-IMAGE SERVE-IMAGE BUCKET QUEUE-URL
+"""
+
+import json
+import os
+import sys
+import threading
+import time
+from typing import Any
+
+import boto3
+from sagemaker.core.processing import Processor
+from sagemaker.core.shapes import ProcessingInput, ProcessingOutput, ProcessingS3Input, ProcessingS3Output
+from sagemaker.core.workflow.conditions import ConditionGreaterThanOrEqualTo
+from sagemaker.core.workflow.functions import JsonGet
+from sagemaker.core.workflow.parameters import ParameterInteger, ParameterString
+from sagemaker.core.workflow.pipeline_context import PipelineSession
+from sagemaker.core.workflow.properties import PropertyFile
+from sagemaker.mlops.workflow.callback_step import CallbackOutput, CallbackOutputTypeEnum, CallbackStep
+from sagemaker.mlops.workflow.cleanup_step import CleanupStep, S3CleanupSource
+from sagemaker.mlops.workflow.condition_step import ConditionStep
+from sagemaker.mlops.workflow.for_each_step import CurrentItem, ForEachStep
+from sagemaker.mlops.workflow.model_step import ModelStep
+from sagemaker.mlops.workflow.pipeline import Pipeline
+from sagemaker.mlops.workflow.step_dependency import StepDependency, TriggerCondition
+from sagemaker.mlops.workflow.steps import CacheConfig, ProcessingStep, TrainingStep
+from sagemaker.serve import ModelBuilder
+from sagemaker.train.configs import Compute, InputData
+from sagemaker.train.model_trainer import ModelTrainer
+
+from microjobs.contract import Layout
+
+train, serve, bucket, queue = sys.argv[1:]
+# The SDK polls every 5 to 30 seconds; these jobs take less than a second.
+sleep = time.sleep
+time.sleep = lambda seconds: sleep(min(float(seconds), 0.5))
+sess = PipelineSession(default_bucket=bucket)
+client = boto3.client("sagemaker")
+role, instance_type, base = os.environ["SAGEMAKER_ROLE"], "ml.m5.large", f"s3://{bucket}/pipelines-v3"
+out = str(Layout().processing("out"))
+rows = str(Layout().processing("rows"))
+accuracy = ParameterString("Accuracy", default_value="0.9")
+count = ParameterInteger("Count", default_value=1)
+
+
+def process(name: str, script: str, *arguments: object, **options: object) -> ProcessingStep:
+    """Return a step that runs a shell script; its output is the folder `out`."""
+    processor = Processor(
+        role=role,
+        image_uri=serve,
+        instance_count=count,
+        instance_type=instance_type,
+        entrypoint=["/bin/sh", "-ec", script],
+        sagemaker_session=sess,
+    )
+    s3_output = ProcessingS3Output(s3_uri=f"{base}/{name}", local_path=out, s3_upload_mode="EndOfJob")
+    source = ProcessingS3Input(s3_uri=f"{base}/input", local_path=rows, s3_data_type="S3Prefix", s3_input_mode="File")
+    step_args = processor.run(
+        inputs=[ProcessingInput(input_name="rows", s3_input=source)],
+        outputs=[ProcessingOutput(output_name="out", s3_output=s3_output)],
+        arguments=list(arguments) or None,
+    )
+    return ProcessingStep(name=name, step_args=step_args, **options)
+
+
+# --- training, and a metric in a property file
+trainer = ModelTrainer(
+    training_image=train,
+    role=role,
+    compute=Compute(instance_type=instance_type, instance_count=1),
+    base_job_name="pipelines-v3",
+    sagemaker_session=sess,
+)
+training = TrainingStep(
+    name="Train",
+    step_args=trainer.train(input_data_config=[InputData(channel_name="model", data_source=f"s3://{bucket}/bundle")]),
+    cache_config=CacheConfig(enable_caching=True, expire_after="P1D"),
+)
+metrics = PropertyFile(name="Metrics", output_name="out", path="metrics.json")
+evaluate = process(
+    "Evaluate",
+    f'echo "{{\\"accuracy\\": {{\\"value\\": $0}}}}" > {out}/metrics.json',
+    accuracy,
+    property_files=[metrics],
+    depends_on=[training],
+)
+
+# --- one job per item, at most two at a time
+each = ForEachStep(
+    name="Each",
+    iterable_items=["red", "green", "blue"],
+    max_concurrency=2,
+    for_each_body=[process("Paint", f"echo $0 > {out}/$0.txt", CurrentItem())],
+)
+
+# --- an answer of a person, or of another system
+approve = CallbackStep(
+    name="Ask",
+    sqs_queue_url=queue,
+    inputs={"accuracy": JsonGet(step_name="Evaluate", property_file=metrics, json_path="accuracy.value")},
+    outputs=[CallbackOutput("reviewer", CallbackOutputTypeEnum.String)],
+)
+
+# --- a registered model
+builder = ModelBuilder(
+    image_uri=serve,
+    s3_model_data_url=training.properties.ModelArtifacts.S3ModelArtifacts,
+    role_arn=role,
+    sagemaker_session=sess,
+)
+register = ModelStep(
+    name="Register",
+    step_args=builder.register(
+        model_package_group_name="pipelines-v3",
+        content_types=["text/csv"],
+        response_types=["text/csv"],
+        inference_instances=[instance_type],
+        transform_instances=[instance_type],
+        approval_status="Approved",
+        customer_metadata_properties={"reviewer": approve.properties.Outputs["reviewer"]},
+    ),
+)
+condition = ConditionStep(
+    name="IsGood",
+    conditions=[
+        ConditionGreaterThanOrEqualTo(
+            left=JsonGet(step_name="Evaluate", property_file=metrics, json_path="accuracy.value"), right=0.8
+        )
+    ],
+    if_steps=[approve, register],
+    else_steps=[],
+)
+
+# --- a step that needs an object, and a step that runs only after its failure
+fragile = process("Fragile", f"cat {rows}/ready && cp {rows}/ready {out}", depends_on=[each])
+alarm = process(
+    "Alarm", f"echo failed > {out}/alarm.txt", depends_on=[StepDependency(fragile, TriggerCondition.FAILED)]
+)
+cleanup = CleanupStep(
+    name="Clean",
+    s3_sources=[S3CleanupSource(evaluate, s3_uris=[f"{base}/Evaluate/metrics.json"])],
+    depends_on=[condition],
+)
+pipeline = Pipeline(
+    name="pipelines-v3",
+    parameters=[accuracy, count],
+    steps=[training, evaluate, each, condition, fragile, alarm, cleanup],
+    sagemaker_session=sess,
+)
+
+
+def answer() -> None:
+    """Answer the messages of the callback step."""
+    sqs = boto3.client("sqs")
+    while True:
+        for message in sqs.receive_message(QueueUrl=queue, WaitTimeSeconds=1).get("Messages", []):
+            body = json.loads(message["Body"])
+            reviewer = f"reviewer of {body['arguments']['accuracy']}"
+            client.send_pipeline_execution_step_success(
+                CallbackToken=body["token"], OutputParameters=[{"Name": "reviewer", "Value": reviewer}]
+            )
+            sqs.delete_message(QueueUrl=queue, ReceiptHandle=message["ReceiptHandle"])
+
+
+def wait(execution: Any) -> dict[str, str]:
+    """Wait for the end of an execution; return the status of each step and of the execution."""
+    try:
+        execution.wait(delay=1)
+    except Exception as error:  # the waiter raises an error if the execution fails
+        print("waiter:", error)
+    statuses = {
+        step["StepName"]: step["StepStatus"] + (" from cache" if "CacheHitResult" in step else "")
+        for step in execution.list_steps()
+    }
+    return {**statuses, "": execution.describe()["PipelineExecutionStatus"]}
+
+
+def list_keys(prefix: str) -> list[str]:
+    objects = boto3.client("s3").list_objects_v2(Bucket=bucket, Prefix=f"pipelines-v3/{prefix}")
+    return sorted(item["Key"].removeprefix("pipelines-v3/") for item in objects.get("Contents", []))
+
+
+def put(name: str) -> None:
+    boto3.client("s3").put_object(Bucket=bucket, Key=f"pipelines-v3/input/{name}", Body=b"1,2,3\n")
+
+
+threading.Thread(target=answer, daemon=True).start()
+put("rows.csv")
+pipeline.upsert(role)
+results: dict[str, object] = {}
+first = pipeline.start()
+results["first"] = wait(first)
+results["painted"] = list_keys("Paint")
+results["cleaned"] = list_keys("Evaluate")
+package = client.list_model_packages(ModelPackageGroupName="pipelines-v3")["ModelPackageSummaryList"][0]
+described = client.describe_model_package(ModelPackageName=package["ModelPackageArn"])
+results["reviewer"] = described["CustomerMetadataProperties"]
+
+# --- other data: the step succeeds, and the training job comes from the cache
+put("ready")
+results["second"] = wait(pipeline.start(parameters={"Accuracy": "0.5"}))
+pipeline.delete()
+print()
+print(json.dumps(results))
