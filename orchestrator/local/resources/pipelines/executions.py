@@ -26,6 +26,7 @@ from microjobs_orchestrator.local.resources.pipelines.kinds import PIPELINE, PIP
 from microjobs_orchestrator.local.resources.pipelines.requests import (
     find_execution,
     find_pipeline,
+    pipelines_lock,
     read_parallelism,
     rename_times,
 )
@@ -36,7 +37,7 @@ from microjobs_orchestrator.local.resources.pipelines.step_run import StepStatus
 from microjobs_orchestrator.local.resources.pipelines.steps import callbacks
 from microjobs_orchestrator.local.resources.pipelines.versions import find_version, record_execution
 from microjobs_orchestrator.local.resources.state_changes import ResourceEvent
-from microjobs_orchestrator.local.state import NameTakenError, Owner, Query, Record
+from microjobs_orchestrator.local.state import Owner, Query, Record
 
 ID_CHARACTERS = 12
 TOKEN = "ClientRequestToken"  # noqa: S105  the name of a member
@@ -89,12 +90,10 @@ class PipelineExecutionOperations(RunningOperations):
             ServiceError: the pipeline or its version does not exist, a parameter is not valid, or the token belongs to
                 a request with other members.
         """
-        pipeline = find_pipeline(self.context, request["PipelineName"])
-        name = make_id(pipeline.arn, request[TOKEN])
-        try:
+        with pipelines_lock:
+            pipeline = find_pipeline(self.context, request["PipelineName"])
+            name = make_id(pipeline.arn, request[TOKEN])
             record = self._find_repeated(name, request) or self._start_new(pipeline, name, request)
-        except NameTakenError:  # another thread has started the same request meanwhile
-            record = find_execution(self.context, f"{pipeline.arn}/execution/{name}")
         return {ARN: record.arn}
 
     def _find_repeated(self, name: str, request: Request) -> Record | None:

@@ -5,7 +5,6 @@ Source: https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_CreatePipe
 
 import hashlib
 import json
-import threading
 from collections.abc import Mapping
 from typing import Any
 
@@ -23,6 +22,7 @@ from microjobs_orchestrator.local.resources.pipelines.kinds import PIPELINE, PIP
 from microjobs_orchestrator.local.resources.pipelines.requests import (
     find_pipeline,
     make_missing_error,
+    pipelines_lock,
     read_parallelism,
     rename_times,
 )
@@ -42,7 +42,6 @@ class PipelineOperations(Operations):
 
     def __init__(self, context: Context, registry: Registry) -> None:
         super().__init__(context, registry)
-        self._lock = threading.Lock()  # held while versions and aliases change
         self._deletions: dict[str, tuple[str, str]] = {}
         """Names and ARNs of deleted pipelines, by ClientRequestToken."""
 
@@ -58,7 +57,7 @@ class PipelineOperations(Operations):
     def add(self, request: Request) -> Record:
         digest = _digest_request(request)
         name, aliases = request["PipelineName"], request.get("PipelineVersionAliases", [])
-        with self._lock:
+        with pipelines_lock:
             existing = self.context.state.get(PIPELINE.arn_type, name)
             if existing is not None:
                 return _accept_repetition(existing, request, digest)
@@ -104,7 +103,7 @@ class PipelineOperations(Operations):
     # --- Update ---
 
     def update(self, request: Request) -> Answer:
-        with self._lock:
+        with pipelines_lock:
             record = self.find(request)
             number = self._update_version(record, request)
             if self.context.state.update(PIPELINE.arn_type, record.name, _read_changes(request)) is None:
@@ -129,7 +128,7 @@ class PipelineOperations(Operations):
         return latest.version + 1
 
     def update_version(self, request: Request) -> Answer:
-        with self._lock:
+        with pipelines_lock:
             record = self.find({"PipelineName": request["PipelineArn"]})
             version = versions.find_version(self.context.state, record.name, request)
             members = ("PipelineVersionDisplayName", "PipelineVersionDescription")
@@ -184,7 +183,7 @@ class PipelineOperations(Operations):
 
     def delete(self, request: Request) -> Answer:
         name, token = request["PipelineName"], request.get("ClientRequestToken", "")
-        with self._lock:
+        with pipelines_lock:
             deleted_name, arn = self._deletions.get(token, ("", ""))
             if deleted_name == name and self.context.state.get(PIPELINE.arn_type, name) is None:
                 return {"PipelineArn": arn}

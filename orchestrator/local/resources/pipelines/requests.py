@@ -1,5 +1,6 @@
 """Parts of requests that several operations on pipelines and executions have."""
 
+import threading
 from typing import Any
 
 from microjobs_orchestrator.local.errors import ServiceError
@@ -9,6 +10,10 @@ from microjobs_orchestrator.local.parity.common import LIST_PAGES
 from microjobs_orchestrator.local.resources.operations import Request
 from microjobs_orchestrator.local.resources.pipelines.kinds import PIPELINE, PIPELINE_EXECUTION
 from microjobs_orchestrator.local.state import Record
+
+pipelines_lock = threading.Lock()
+"""Held while a pipeline or its versions change, and while an execution starts: a pipeline that is being deleted cannot
+start."""
 
 
 def find_pipeline(context: Context, name: str) -> Record:

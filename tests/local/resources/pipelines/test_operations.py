@@ -1,7 +1,10 @@
 """Operations on pipelines and their versions."""
 
 import json
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +15,7 @@ from microjobs_orchestrator.local.home import Home
 from microjobs_orchestrator.local.protocols.models import operation_model
 from microjobs_orchestrator.local.protocols.validation import validate
 from microjobs_orchestrator.local.resources.operations import load_operations
+from microjobs_orchestrator.local.resources.pipelines import executions, operations
 from microjobs_orchestrator.local.services.sagemaker import SageMaker
 from microjobs_orchestrator.local.state import Query
 from tests.local.jobs.conftest import ServerParts
@@ -265,6 +269,23 @@ def test_deleted_pipeline_has_no_versions(client: Client) -> None:
     client.create()
     assert client.list_versions() == [1]
     assert client.call("DeletePipeline", **delete) == {"PipelineArn": ARN}
+
+
+def test_pipeline_that_is_being_deleted_does_not_start(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    client.create()
+    start = partial(client.call, "StartPipelineExecution", PipelineName="p", ClientRequestToken=TOKEN)
+    with ThreadPoolExecutor() as pool:
+        starts: list[Future[dict[str, Any]]] = []
+
+        def delete_executions(*arguments: Any) -> None:
+            executions.delete_executions(*arguments)
+            starts.append(pool.submit(start))
+            time.sleep(0.2)  # enough for a start that does not wait for the deletion
+
+        monkeypatch.setattr(operations, "delete_executions", delete_executions)
+        client.call("DeletePipeline", PipelineName="p", ClientRequestToken=TOKEN)
+        refused(starts[0].result, "Could not find pipeline", "ResourceNotFound")
+    assert client.parts.context.state.find(Query("pipeline-execution")) == []
 
 
 def test_interrupted_deletion_leaves_no_versions(client: Client) -> None:
