@@ -33,7 +33,7 @@ from microjobs_orchestrator.local.resources.pipelines.requests import (
 from microjobs_orchestrator.local.resources.pipelines.selection import SOURCE, read_selection
 from microjobs_orchestrator.local.resources.pipelines.state_changes import make_execution_event, make_step_event
 from microjobs_orchestrator.local.resources.pipelines.step_run import KIND as STEP_KIND
-from microjobs_orchestrator.local.resources.pipelines.step_run import StepStatus, delete_step, list_steps
+from microjobs_orchestrator.local.resources.pipelines.step_run import StepStatus, list_steps, reset_step
 from microjobs_orchestrator.local.resources.pipelines.steps import callbacks
 from microjobs_orchestrator.local.resources.pipelines.versions import find_version, record_execution
 from microjobs_orchestrator.local.resources.state_changes import ResourceEvent
@@ -223,7 +223,7 @@ class PipelineExecutionOperations(RunningOperations):
             raise ServiceError("ConflictException", problem)
         for step in list_steps(self.context.state, record.name):
             if step.status != StepStatus.SUCCEEDED:
-                delete_step(self.context.state, record.name, step.description["StepName"])
+                reset_step(self.context.state, step)
         runnable = self.make_runnable(changed)
         self.registry.start(runnable, partial(runnable.recover, ()))
         return {ARN: record.arn}

@@ -97,7 +97,7 @@ class Loops:
         if node.iteration is None:
             return True
         parent = self._runs[node.iteration.parent]
-        if parent.status is StepStatus.STOPPING:
+        if parent.status is StepStatus.STOPPING or parent.has_ended:
             return False
         running = sum(not run.has_ended for run in self._list_children(parent))
         return running < int(parent.step.arguments["MaxConcurrency"])

@@ -150,5 +150,10 @@ def list_steps(state: State, execution: str, *, descending: bool = True) -> list
     return state.find(Query(KIND, owner=owner, descending=descending, limit=MAX_STEPS))
 
 
-def delete_step(state: State, execution: str, step: str) -> None:
-    state.delete(KIND, f"{execution}/{step}")
+def reset_step(state: State, record: Record) -> None:
+    """Let a step that did not succeed start again. A ForEach step keeps its items and the iterations that succeeded."""
+    if "ForEach" not in record.description.get("Metadata", {}):
+        state.delete(KIND, record.name)
+        return
+    status = StepStatus.EXECUTING
+    state.update(KIND, record.name, {"StepStatus": status, "EndTime": None, "FailureReason": None}, status)

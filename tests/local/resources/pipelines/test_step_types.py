@@ -2,6 +2,7 @@
 
 import json
 import os
+import uuid
 from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any
@@ -163,6 +164,21 @@ def test_loop_limits_its_concurrency_and_reports_failures(server: LocalServer) -
     assert [job["StepStatus"] for job in jobs] == ["Succeeded", "Failed", "Succeeded"]
     assert all(before["EndTime"] <= after["StartTime"] for before, after in pairwise(jobs))
     assert (status, steps["Loop"]["FailureReason"]) == ("Failed", "1 of 3 steps failed.")
+
+
+def test_retry_of_a_loop_repeats_the_failed_iterations(server: LocalServer) -> None:
+    key = f"{uuid.uuid4().hex}/flag"
+    values = ["test ", get("ForEach.CurrentItem"), f" = 0 || test -e {server.bucket / key}"]
+    body = make_processing_step(server, "Job", {"Std:Join": {"On": "", "Values": values}})
+    arn = start(server, create_pipeline(server, make_loop("Loop", [0, 1], body)))
+    assert wait_for_end(server, arn)["PipelineExecutionStatus"] == "Failed"
+    before = list_steps(server, arn)
+    server.put({key: ""})
+    server.sagemaker.retry_pipeline_execution(PipelineExecutionArn=arn)
+    assert wait_for_end(server, arn)["PipelineExecutionStatus"] == "Succeeded"
+    after = list_steps(server, arn)
+    assert list_statuses(after) == dict.fromkeys(("Loop", "Job-0", "Job-1"), "Succeeded")
+    assert (after["Job-0"] == before["Job-0"], "FailureReason" in after["Loop"]) == (True, False)
 
 
 def test_items_that_are_no_list_fail_the_loop(server: LocalServer) -> None:
