@@ -1,19 +1,23 @@
 """Behaviour that all kinds of resources share. The kinds are discovered, so new families are tested, too."""
 
+import json
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
 from microjobs_orchestrator.local.errors import ServiceError, ValidationError
+from microjobs_orchestrator.local.event_settings import EventTarget
 from microjobs_orchestrator.local.home import Home
 from microjobs_orchestrator.local.kinds import Kind, all_kinds
 from microjobs_orchestrator.local.protocols.models import operation_model
-from microjobs_orchestrator.local.resources.endpoints.kinds import ENDPOINT_CONFIG
+from microjobs_orchestrator.local.resources.endpoints.kinds import ENDPOINT, ENDPOINT_CONFIG
+from microjobs_orchestrator.local.resources.event_recorder import EventRecorder
 from microjobs_orchestrator.local.resources.models.kinds import MODEL
-from microjobs_orchestrator.local.resources.operations import Handler, list_makers, load_operations
+from microjobs_orchestrator.local.resources.operations import Handler, Operations, list_makers, load_operations
 from microjobs_orchestrator.local.services.sagemaker import SageMaker
 from tests.local.jobs.conftest import ServerParts, wait_until
 from tests.local.jobs.fakes import FakeRuntime, Model
@@ -22,6 +26,7 @@ from tests.local.security.families import BASES, IMAGE
 
 KINDS = all_kinds()
 RUNNING = [kind for kind in KINDS if kind.lifecycle]
+TARGET = EventTarget(file="events.jsonl")
 TAGS = [{"Key": "k", "Value": "v"}]
 TEMPLATE_IMAGE = "microjobs/serve:dev"
 """The image of jobs that `scripts/new_resource.py` generates."""
@@ -45,6 +50,18 @@ class Server:
         self.parts = ServerParts.from_home(home, self.runtime)
         self._kinds = load_operations(self.parts.context, self.parts.registry)
         self.operations = SageMaker(self.parts.context.state, self._kinds).operations()
+
+    def record_events(self) -> None:
+        """Record the EventBridge events of all further changes."""
+        recorder = EventRecorder(self._kinds, [TARGET], "us-east-1", lambda: None)
+        self.parts.context.state.record_events = recorder.record
+
+    def take_events(self) -> Iterator[dict[str, Any]]:
+        """Yield the recorded events, and remove them."""
+        outbox = self.parts.context.state.outbox
+        while stored := outbox.find_first(TARGET.key):
+            yield json.loads(stored.content)
+            outbox.remove(stored)
 
     def recover(self) -> None:
         self.parts.registry.recover(list_makers(self._kinds))
@@ -103,6 +120,39 @@ def test_resource_is_described_listed_and_tagged(server: Server, kind: Kind) -> 
     assert server.operations["ListTags"]({"ResourceArn": arn})["Tags"] == TAGS
     server.operations["DeleteTags"]({"ResourceArn": arn, "TagKeys": ["k"]})
     assert server.operations["ListTags"]({"ResourceArn": arn})["Tags"] == []
+
+
+@every_named_kind
+def test_creation_has_an_event(server: Server, kind: Kind) -> None:
+    server.record_events()
+    arn = server.create(kind, "one", Tags=TAGS)[kind.arn_member]
+    found = [event for event in server.take_events() if event["resources"] == [arn]]
+    assert [event["detail-type"] for event in found[:1]] == ([kind.event_type] if kind.event_type else [])
+    for event in found:
+        assert (event["detail"][kind.name_member], event["detail"]["Tags"]) == ("one", {"k": "v"})
+        assert event["detail"]["CreationTime"] > 1e12  # in milliseconds
+
+
+def test_endpoint_has_statuses_in_the_form_of_events(server: Server) -> None:
+    server.record_events()
+    server.create(ENDPOINT, "one")
+    wait_until(lambda: server.status(ENDPOINT, "one") == "InService")
+    server.call(ENDPOINT, "Delete", EndpointName="one")
+    wait_until(lambda: not server.status(ENDPOINT, "one"))
+    details = [event["detail"] for event in server.take_events() if event["detail-type"] == ENDPOINT.event_type]
+    statuses = [detail["EndpointStatus"] for detail in details]
+    assert statuses == ["CREATING", "IN_SERVICE", "DELETING"]
+
+
+@every_named_kind
+def test_event_that_cannot_be_made_does_not_prevent_the_change(
+    server: Server, kind: Kind, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    server.record_events()
+    monkeypatch.setattr(Operations, "make_events", Mock(side_effect=KeyError("x")))
+    server.create(kind, "one")
+    assert server.call(kind, "Describe", **{kind.name_member: "one"})[kind.name_member] == "one"
+    assert "there is no event about a change of" in caplog.text
 
 
 @every_named_kind
