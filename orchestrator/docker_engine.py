@@ -3,15 +3,16 @@
 import contextlib
 import os
 import socket
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
-import docker
+from docker import APIClient, DockerClient
 from docker.context import ContextAPI
 from docker.errors import DockerException, NotFound
 
-if TYPE_CHECKING:
-    from docker import DockerClient
+from microjobs_orchestrator import ssh_engine
+from microjobs_orchestrator.ssh_engine import SshError, SshForwarder
 
 DEFAULT_SOCKET = "unix:///var/run/docker.sock"
 TIMEOUT_SECONDS = 60
@@ -19,6 +20,26 @@ NARROW_ARCHITECTURES = {"amd64": "386", "arm64": "arm"}
 """Architectures of 32 bits that machines of 64 bits run natively."""
 PODMAN_PREFIXES = ("docker.io/library/", "docker.io/", "localhost/")
 """Registries that Podman adds to the names of images. Podman also finds these images by names without a registry."""
+
+
+class _EngineApi(APIClient):
+    """Requests that trust the certificates of the engine's settings only.
+
+    In a session of requests, REQUESTS_CA_BUNDLE and CURL_CA_BUNDLE would replace these certificates.
+    """
+
+    def merge_environment_settings(self, *arguments: Any) -> Any:
+        return {**super().merge_environment_settings(*arguments), "verify": self.verify}
+
+
+class _EngineClient(DockerClient):
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        self.api = _EngineApi(*arguments, **options)
+        self.close_forwarder: Callable[[], object] = lambda: None
+
+    def close(self) -> None:
+        super().close()
+        self.close_forwarder()
 
 
 def find_address(environ: Mapping[str, str]) -> str:
@@ -30,7 +51,7 @@ def find_address(environ: Mapping[str, str]) -> str:
 
 def connect(
     *, timeout: int = TIMEOUT_SECONDS, max_pool_size: int = 10, environ: Mapping[str, str] = os.environ
-) -> "DockerClient":
+) -> DockerClient:
     """Connect to the engine.
 
     Args:
@@ -44,7 +65,23 @@ def connect(
     if address.startswith(("unix://", "http+unix://")):
         path = address.partition("unix://")[2]
         _check_socket(f"/{path.lstrip('/')}", timeout)  # the SDK too adds a missing slash
-    return docker.from_env(timeout=timeout, max_pool_size=max_pool_size, environment=dict(environ))
+    if address.startswith(ssh_engine.PREFIX):
+        return _connect_over_ssh(address, timeout, max_pool_size)
+    return _EngineClient.from_env(timeout=timeout, max_pool_size=max_pool_size, environment=dict(environ))
+
+
+def _connect_over_ssh(address: str, timeout: int, max_pool_size: int) -> DockerClient:
+    try:
+        forwarder = SshForwarder(address, timeout)
+    except SshError as error:
+        raise DockerException(str(error)) from error
+    try:
+        client = _EngineClient(forwarder.address, timeout=timeout, max_pool_size=max_pool_size)
+    except BaseException:
+        forwarder.close()
+        raise
+    client.close_forwarder = weakref.finalize(client, forwarder.close)  # also if nobody calls `close`
+    return client
 
 
 def _check_socket(path: str, timeout: int) -> None:
@@ -60,13 +97,13 @@ def _check_socket(path: str, timeout: int) -> None:
             raise DockerException(f"{path}: {error.strerror or error}") from error
 
 
-def is_podman(client: "DockerClient") -> bool:
+def is_podman(client: DockerClient) -> bool:
     """Return whether the engine is Podman, with its Docker-compatible API."""
     components = client.version().get("Components") or ()
     return any(component["Name"].startswith("Podman") for component in components)
 
 
-def get_architecture(client: "DockerClient") -> str:
+def get_architecture(client: DockerClient) -> str:
     """Return the architecture of the engine's machine, in the words of images: `amd64`, `arm64`, …"""
     return str(client.version().get("Arch", ""))
 
@@ -76,7 +113,7 @@ def is_native(architecture: str, machine: str) -> bool:
     return not architecture or not machine or architecture in (machine, NARROW_ARCHITECTURES.get(machine))
 
 
-def list_emulated_images(client: "DockerClient") -> dict[str, str]:
+def list_emulated_images(client: DockerClient) -> dict[str, str]:
     """Return the architectures of images that the engine's machine cannot run natively, by the images' names."""
     machine, found = get_architecture(client), {}
     for image in list_images(client) if machine else ():
@@ -87,7 +124,7 @@ def list_emulated_images(client: "DockerClient") -> dict[str, str]:
     return found
 
 
-def list_images(client: "DockerClient", **options: Any) -> Sequence[dict[str, Any]]:
+def list_images(client: DockerClient, **options: Any) -> Sequence[dict[str, Any]]:
     """Return the engine's descriptions of its images, each with `RepoTags` in Docker's form.
 
     Args:

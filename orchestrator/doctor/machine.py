@@ -13,7 +13,7 @@ from pathlib import Path
 import requests
 from docker.errors import DockerException
 
-from microjobs_orchestrator import docker_engine, images
+from microjobs_orchestrator import docker_engine, images, ssh_engine
 from microjobs_orchestrator.doctor.finding import Finding
 from microjobs_orchestrator.failures import LauncherError
 from microjobs_orchestrator.local import control
@@ -95,6 +95,9 @@ def explain_unreachable_engine(error: str, address: str, *, from_variable: bool)
         error: the client's message.
         from_variable: whether the address comes from DOCKER_HOST, and not from the Docker CLI's current context.
     """
+    if address.startswith(ssh_engine.PREFIX):
+        message = f"no Docker engine answers at {address}: {error}"
+        return Finding("problem", message, "let ssh log in with a key, and install docker there; or unset DOCKER_HOST")
     if "Permission denied" in error or "PermissionError" in error:
         message = "this user is not allowed to use the Docker engine's socket"
         return Finding("problem", message, '`sudo usermod -aG docker "$USER"`, then log in again')

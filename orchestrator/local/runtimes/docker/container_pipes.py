@@ -84,8 +84,18 @@ def send_chunks(container: Container, path: str, chunks: Iterable[bytes]) -> int
     except (BrokenPipeError, ConnectionResetError):
         pass  # the command has ended, as its exit code shows
     finally:
-        connection.close()
+        close_exec(connection)
     return find_exit_code(api, command)
+
+
+def close_exec(connection: Any) -> None:
+    """Close a connection of docker-py's `exec_start`: a file for reading, or a socket over TLS.
+
+    The file's socket, or the file that reads the socket, would stay open until Python collects garbage.
+    """
+    for part in (getattr(connection, "_response", None), getattr(connection, "_sock", None), connection):
+        if part is not None:
+            part.close()
 
 
 def _send(stream: socket.socket, chunk: bytes) -> bool:

@@ -15,7 +15,7 @@ from typing import Any
 from docker.errors import APIError
 from docker.models.containers import Container
 
-from microjobs_orchestrator.local.runtimes.docker.container_pipes import NOT_READY, find_exit_code
+from microjobs_orchestrator.local.runtimes.docker.container_pipes import NOT_READY, close_exec, find_exit_code
 from microjobs_orchestrator.local.runtimes.docker.engine import UNREACHABLE_ERRORS
 from microjobs_orchestrator.local.runtimes.docker.log_frames import FrameSplitter
 
@@ -67,8 +67,11 @@ def open_tunnel(container: Container, command: Sequence[str]) -> socket.socket:
     caller = TunnelSocket(ours.family, ours.type, ours.proto, ours.detach())
 
     def run() -> None:
-        with contextlib.closing(connection), contextlib.closing(stream), theirs:
-            caller.is_complete = _copy(stream, theirs) and _has_succeeded(api, exec_id)
+        try:
+            with theirs:
+                caller.is_complete = _copy(stream, theirs) and _has_succeeded(api, exec_id)
+        finally:
+            close_exec(connection)
 
     threading.Thread(target=run, daemon=True).start()
     return caller

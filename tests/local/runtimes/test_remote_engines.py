@@ -1,0 +1,275 @@
+"""Tests of engines behind SSH and TLS: the engine of this machine, behind a program `ssh` or a TLS proxy."""
+
+import asyncio
+import contextlib
+import datetime
+import hashlib
+import ipaddress
+import queue
+import shlex
+import shutil
+import ssl
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+from docker import DockerClient
+from docker.errors import DockerException
+
+from microjobs.contract import DEFAULT_ROOT
+from microjobs_orchestrator import docker_engine
+from microjobs_orchestrator.doctor import machine
+from microjobs_orchestrator.local.runtimes.base import HostPlan, Input, Pipe, Plan
+from microjobs_orchestrator.local.runtimes.docker.runtime import DockerRuntime
+from microjobs_orchestrator.local.runtimes.docker.tunnel import open_tunnel
+from microjobs_orchestrator.ssh_engine import SshError, make_command
+from tests.conftest import image_name
+from tests.local.drills.proxy import ENGINE
+from tests.local.machine import list_containers
+from tests.local.runtimes.processes import make_home
+from tests.local.trees import write_tree
+
+LOOPBACK = "127.0.0.1"
+CHUNK_BYTES = 1 << 16
+PIPE_CONTENT = [b"pipe" * 25_000] * 3
+SCRIPT = f"cat {DEFAULT_ROOT}/x/name > {DEFAULT_ROOT}/out; wc -c < {DEFAULT_ROOT}/p_0; echo ready; sleep 60"
+
+
+def check_engine(client: DockerClient, folder: Path) -> None:
+    """Run a host with an input, a pipe and an output, and a command with its own input."""
+    home = make_home(folder / "home")
+    runtime = DockerRuntime(home, client)
+    files, data = folder / "files", folder / "data"
+    for made in (files, data):
+        made.mkdir()
+    (data / "name").write_text("input")
+    host = HostPlan(
+        "algo-1",
+        image_name("serve"),
+        files,
+        inputs=(Input(f"{DEFAULT_ROOT}/x", data),),
+        pipes=(Pipe(f"{DEFAULT_ROOT}/p", lambda _: iter(PIPE_CONTENT)),),
+        entrypoint=("/bin/sh", "-c"),
+        arguments=(SCRIPT,),
+    )
+    try:
+        (started,) = runtime.start(Plan("job/a", (host,)))
+        lines = started.lines()
+        assert [next(lines).text.strip() for _ in range(2)] == [b"300000", b"ready"]
+        copied = started.copy(f"{DEFAULT_ROOT}/out", folder / "copy")
+        assert copied is not None
+        write_tree(copied, folder / "out")
+        assert (folder / "out" / "out").read_text() == "input"
+        (container,) = list_containers(home)
+        container.client = client
+        with open_tunnel(container, ["cat"]) as tunnel:
+            tunnel.settimeout(30)
+            tunnel.sendall(b"through the tunnel")
+            assert tunnel.recv(100) == b"through the tunnel"
+        started.stop(0)
+        assert (list(lines), started.wait().code) == ([], 137)
+    finally:
+        runtime.remove("job/a")
+        runtime.close()
+
+
+# --- SSH ---
+
+
+@pytest.fixture
+def fake_ssh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Install a program `ssh` that runs the command on this machine. Return the file to which it adds its arguments."""
+    folder, log = tmp_path / "bin", tmp_path / "ssh.log"
+    folder.mkdir()
+    program = folder / "ssh"
+    # A remote shell splits the command, as here.
+    program.write_text(
+        f'#!/bin/sh\necho "$*" >> {shlex.quote(str(log))}\n'
+        'while [ "$1" != -- ]; do shift; done\nshift 2\nunset DOCKER_HOST\nexec sh -c "$*"\n'
+    )
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(folder), prepend=":")
+    return log
+
+
+@pytest.mark.engine
+def test_engine_is_used_over_ssh(fake_ssh: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DOCKER_HOST", address := "ssh://anna@far.example.com:2222")
+    client = docker_engine.connect()
+    socket = Path(client.api.get_adapter(client.api.base_url).socket_path)  # type: ignore[attr-defined]
+    assert socket.parent.stat().st_mode & 0o777 == 0o700
+    monkeypatch.delenv("DOCKER_HOST")  # for other clients of this test
+    check_engine(client, tmp_path)
+    options = "-T -o BatchMode=yes -o ConnectTimeout=60 -o ServerAliveInterval=15 -l anna -p 2222"
+    assert set(fake_ssh.read_text().splitlines()) == {f"{options} -- far.example.com docker system dial-stdio"}
+    assert not socket.parent.exists()
+    with contextlib.closing(docker_engine.connect(environ={"DOCKER_HOST": f"{address}{ENGINE}"})):
+        assert fake_ssh.read_text().endswith(f"far.example.com docker --host unix://{ENGINE} system dial-stdio\n")
+
+
+def test_unreachable_engine_behind_ssh_has_the_reason_of_ssh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = tmp_path / "ssh"
+    program.write_text("#!/bin/sh\necho 'anna@far: Permission denied (publickey).' >&2; exit 255\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    environ = {"DOCKER_HOST": "ssh://anna@far"}
+    with pytest.raises(DockerException, match=r"Permission denied \(publickey\).* -- far docker system dial-stdio"):
+        docker_engine.connect(environ=environ)
+    (finding,) = machine.check_engine(environ)
+    assert "Permission denied (publickey)" in finding.message
+    assert "let ssh log in with a key" in finding.remedy
+
+
+@pytest.mark.parametrize("address", ["ssh://", "ssh://anna:secret@far", "ssh://far:port", "ssh://far?x=1"])
+def test_invalid_address_of_ssh_raises(address: str) -> None:
+    with pytest.raises(SshError):
+        make_command(address, 1)
+
+
+def test_path_is_quoted_for_the_shell_of_the_other_machine() -> None:
+    assert make_command("ssh://far/run/$(id)/docker.sock", 1)[-5:] == [
+        *("docker", "--host", "unix://'/run/$(id)/docker.sock'"),
+        *("system", "dial-stdio"),
+    ]
+
+
+# --- TLS and contexts ---
+
+
+class Authority:
+    """A certificate authority in a folder, with one certificate for the engine and one for its client."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir()
+        self.file = folder / "ca.pem"
+        self._folder = folder
+        self._key = ec.generate_private_key(ec.SECP256R1())
+        self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "authority")])
+        own = self._builder("authority", self._key).add_extension(x509.BasicConstraints(True, None), critical=True)
+        self.file.write_bytes(self._sign(own))
+
+    def issue(self, name: str) -> tuple[Path, Path]:
+        """Return the files of a new certificate for this machine, and of its key."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        address = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address(LOOPBACK))])
+        files = self._folder / f"{name}.pem", self._folder / f"{name}-key.pem"
+        files[0].write_bytes(self._sign(self._builder(name, key).add_extension(address, critical=False)))
+        plain = serialization.NoEncryption()
+        files[1].write_bytes(key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, plain))
+        return files
+
+    def _builder(self, name: str, key: ec.EllipticCurvePrivateKey) -> x509.CertificateBuilder:
+        now, day = datetime.datetime.now(datetime.UTC), datetime.timedelta(days=1)
+        return x509.CertificateBuilder(
+            self._name,
+            x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]),
+            key.public_key(),
+            x509.random_serial_number(),
+            now - day,
+            now + day,
+        )
+
+    def _sign(self, builder: x509.CertificateBuilder) -> bytes:
+        return builder.sign(self._key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+
+
+@contextlib.contextmanager
+def run_tls_proxy(authority: Authority) -> Iterator[int]:
+    """Run a proxy in front of the engine, which asks clients for a certificate; yield its port."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=authority.file)
+    context.load_cert_chain(*authority.issue("engine"))
+    context.verify_mode = ssl.CERT_REQUIRED
+    started: queue.Queue[tuple[int, Callable[[], object]]] = queue.Queue()
+
+    async def serve() -> None:
+        server = await asyncio.start_server(forward, LOOPBACK, 0, ssl=context)
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        started.put((server.sockets[0].getsockname()[1], lambda: loop.call_soon_threadsafe(stop.set)))
+        await stop.wait()
+        server.close()
+
+    thread = threading.Thread(target=lambda: asyncio.run(serve()))
+    thread.start()
+    port, stop = started.get(timeout=30)
+    try:
+        yield port
+    finally:
+        stop()
+        thread.join()
+
+
+async def forward(client_reader: asyncio.StreamReader, client_writer: asyncio.StreamWriter) -> None:
+    reader, writer = await asyncio.open_unix_connection(ENGINE)
+    try:
+        with contextlib.suppress(OSError, asyncio.CancelledError):
+            await asyncio.gather(copy(client_reader, writer), copy(reader, client_writer))
+            client_writer.close()
+            await client_writer.wait_closed()
+    finally:
+        for end in (writer, client_writer):
+            end.transport.abort()
+
+
+async def copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    while chunk := await reader.read(CHUNK_BYTES):
+        writer.write(chunk)
+        await writer.drain()
+    if writer.can_write_eof():
+        writer.write_eof()
+    else:
+        writer.close()
+
+
+@pytest.fixture
+def authority(tmp_path: Path) -> Authority:
+    return Authority(tmp_path / "certificates")
+
+
+def create_context(folder: Path, address: str, authority: Authority) -> None:
+    """Create and use a context, with the files that `docker context create` writes."""
+    certificate, key = authority.issue("client")
+    description = f"host={address},ca={authority.file},cert={certificate},key={key}"
+    for command in (("create", "far", "--docker", description), ("use", "far")):
+        subprocess.run(["docker", "--config", str(folder), "context", *command], check=True, capture_output=True)
+    assert (folder / "contexts/meta" / hashlib.sha256(b"far").hexdigest() / "meta.json").exists()
+
+
+@pytest.mark.engine
+def test_engine_of_a_context_is_used_over_tls(
+    authority: Authority, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("DOCKER_HOST", raising=False)
+    with run_tls_proxy(authority) as port:
+        address = f"tcp://{LOOPBACK}:{port}"
+        create_context(tmp_path / "docker", address, authority)
+        monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "docker"))
+        assert docker_engine.find_address({}) == address
+        client = docker_engine.connect(environ={"HOME": str(tmp_path)})
+        monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "none"))  # for other clients of this test
+        assert client.api.base_url == f"https://{LOOPBACK}:{port}"
+        check_engine(client, tmp_path)
+
+
+@pytest.mark.engine
+@pytest.mark.parametrize("is_trusted", [True, False])
+def test_engine_of_docker_host_is_used_over_tls(authority: Authority, tmp_path: Path, is_trusted: bool) -> None:
+    folder = tmp_path / "client"
+    folder.mkdir()
+    own = authority if is_trusted else Authority(tmp_path / "other")
+    for source, name in zip((own.file, *own.issue("client")), ("ca.pem", "cert.pem", "key.pem"), strict=True):
+        shutil.copy(source, folder / name)
+    with run_tls_proxy(authority) as port:
+        variables = {"DOCKER_HOST": f"tcp://{LOOPBACK}:{port}", "DOCKER_CERT_PATH": str(folder)}
+        environ = {**variables, "DOCKER_TLS_VERIFY": "1"}
+        if not is_trusted:
+            with pytest.raises(DockerException, match="CERTIFICATE_VERIFY_FAILED"):
+                docker_engine.connect(environ=environ)
+            return
+        check_engine(docker_engine.connect(environ=environ), tmp_path)
