@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from microjobs_orchestrator.local.errors import ServiceError
@@ -66,7 +67,7 @@ class Attempts:
         if self._selection is not None and run.name in self._selection.reused:
             return self._selection.make_result(self._selection.find_result(self._state, run.name))
         runner = self._runner(run)
-        arguments = runner.resolve(run.step, StepScope(self._values, run.iteration))
+        arguments = runner.resolve(run.step, StepScope(self._values, run.iteration, partial(runner.choose_name, run)))
         if run.step.cache is not None and run.step.cache.is_enabled:
             key = make_key(self._pipeline, run.step, arguments)
             result = self._cache.find(run.step, key)
@@ -89,6 +90,7 @@ class Attempts:
         elif time.time() >= retry_time:
             cleared = dict.fromkeys((RETRY_TIME, REQUEST, RESOURCE, OUTPUTS))
             run.store(Progress(StepStatus.STARTING, internal=cleared), AttemptCount=run.attempts + 1)
+            run.chosen_name = ""
             self.start(run)
 
     def stop(self, run: StepRun) -> None:

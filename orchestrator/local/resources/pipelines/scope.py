@@ -23,6 +23,8 @@ from microjobs_orchestrator.local.s3.keys import parse_uri
 from microjobs_orchestrator.local.s3.store import ObjectStore
 from microjobs_orchestrator.local.state import Record
 
+JOB_VARIABLES = ("TrainingJobName", "ProcessingJobName")
+"""Variables with the name of the step's own job."""
 MAX_FILE_BYTES = 4 << 20
 """Maximum size of a property file."""
 
@@ -42,14 +44,20 @@ class ExecutionValues:
 class StepScope:
     """The values that the expressions of one step read."""
 
-    def __init__(self, values: ExecutionValues, iteration: Iteration | None = None) -> None:
+    def __init__(
+        self, values: ExecutionValues, iteration: Iteration | None = None, choose_name: Callable[[], str] | None = None
+    ) -> None:
         self._values = values
         self._iteration = iteration
+        self._choose_name = choose_name
+        """Returns the name of the step's job; None if the step has no job."""
 
     def parameter(self, name: str) -> Scalar:
         return self._values.parameters[name]
 
     def variable(self, name: str) -> str:
+        if name in JOB_VARIABLES and self._choose_name is not None:
+            return self._choose_name()
         variables = {**self._values.variables, "CurrentDateTime": format_time(datetime.now(UTC).timestamp())}
         if name not in variables:
             raise ExpressionError(f"Execution.{name} does not exist ({describe_names(name, variables)})")

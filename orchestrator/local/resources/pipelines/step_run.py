@@ -85,6 +85,8 @@ class StepRun:
         self.step = step
         self.record = record
         self.iteration = iteration
+        self.chosen_name = ""
+        """The name of the resource that the present attempt will create; empty until it is chosen."""
         self.properties: Mapping[str, Any] | None = None
         """The properties that other steps read, after the first of them has read one."""
 

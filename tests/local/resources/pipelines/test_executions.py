@@ -99,6 +99,16 @@ def test_values_have_their_types(processes: LocalServer) -> None:
     }
 
 
+def test_step_reads_the_name_of_its_own_job(processes: LocalServer) -> None:
+    train = make_training_step(processes, "Train", HyperParameters={"name": get("Execution.TrainingJobName")})
+    train["Arguments"]["TrainingJobName"] = "mine"
+    status, steps = run(processes, train)
+    assert status == "Succeeded"
+    name = steps["Train"]["Metadata"]["TrainingJob"]["Arn"].rpartition("/")[2]
+    assert processes.describe_training(name)["HyperParameters"] == {"name": name}
+    assert name.startswith("mine-")
+
+
 def test_condition_chooses_a_branch(processes: LocalServer) -> None:
     inner = make_condition(
         "Inner",

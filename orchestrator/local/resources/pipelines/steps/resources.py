@@ -93,8 +93,13 @@ class ResourceRunner(Runner):
 
     def _complete(self, run: StepRun, request: Mapping[str, Any]) -> Mapping[str, Any]:
         """Return the request with the name that AWS would choose."""
-        member = self._facts.name_member
-        return {**request, member: make_name(self.tools.execution, run.name, request.get(member, ""), self._noun)}
+        return {**request, self._facts.name_member: self.choose_name(run)}
+
+    def choose_name(self, run: StepRun) -> str:
+        if not run.chosen_name:
+            prefix = run.step.arguments.get(self._facts.name_member, "")
+            run.chosen_name = make_name(self.tools.execution, run.name, str(prefix), self._noun)
+        return run.chosen_name
 
     def _create(self, run: StepRun) -> None:
         self.tools.invoker.invoke(self._facts.create, run.record.internal[REQUEST])

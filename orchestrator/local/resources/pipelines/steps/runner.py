@@ -8,7 +8,7 @@ from typing import Any
 from microjobs_orchestrator.local.lifecycle.context import Context
 from microjobs_orchestrator.local.lifecycle.registry import Registry
 from microjobs_orchestrator.local.resources.invocation import Invoker
-from microjobs_orchestrator.local.resources.pipelines.definition.expressions import Scope, resolve
+from microjobs_orchestrator.local.resources.pipelines.definition.expressions import ExpressionError, Scope, resolve
 from microjobs_orchestrator.local.resources.pipelines.definition.values import Step
 from microjobs_orchestrator.local.resources.pipelines.step_run import Progress, StepRun, StepStatus
 
@@ -43,6 +43,14 @@ class Runner(ABC):
         """
         arguments: Mapping[str, Any] = resolve(dict(step.arguments), scope)
         return arguments
+
+    def choose_name(self, run: StepRun) -> str:
+        """Return the name of the job that a step is about to create.
+
+        Raises:
+            ExpressionError: the step creates no job.
+        """
+        raise ExpressionError(f"step {run.name} of type {run.step.type} has no job, and thus no name of a job")
 
     @abstractmethod
     def start(self, run: StepRun, arguments: Mapping[str, Any]) -> Progress:
