@@ -19,6 +19,10 @@ CLOSE_SECONDS = 10.0
 """Seconds for which a server that stops delivers the last events. The next server delivers the others."""
 
 
+CANCEL_SECONDS = 1.0
+"""Seconds in which a command is ended. A request to a webhook ends with the server."""
+
+
 class Delivery:
     """Delivers events to one target until it is closed."""
 
@@ -41,7 +45,7 @@ class Delivery:
         self._changed.set()
         self._thread.join(max(0.0, deadline - time.monotonic()))
         self._cancelled.set()
-        self._thread.join(self._target.timeout if self._target.webhook else 1.0)
+        self._thread.join(CANCEL_SECONDS)
 
     def _run(self) -> None:
         while not self._cancelled.is_set():
@@ -58,7 +62,9 @@ class Delivery:
 
     def _deliver_all(self) -> None:
         if removed := self._outbox.remove_oldest(self._target.key, MAX_PENDING):
-            logger.error("%s received too few events: the %d oldest ones are lost", self._target.description, removed)
+            logger.error(
+                "%s has too many undelivered events: the %d oldest ones are lost", self._target.description, removed
+            )
         while not self._cancelled.is_set() and (event := self._outbox.find_first(self._target.key)):
             if self._try_to_deliver(event):
                 self._outbox.remove(event)

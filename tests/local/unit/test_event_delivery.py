@@ -228,6 +228,20 @@ def test_unreachable_webhook_keeps_events_for_the_next_server(state: State) -> N
         assert [event["id"] for event in listener.events] == ["1", "2"]
 
 
+def test_hanging_webhook_does_not_delay_the_end_of_the_server(
+    state: State, listener: EventListener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(delivery, "CLOSE_SECONDS", 0.5)
+    listener.is_slow = True
+    target = EventTarget(webhook=listener.url, timeout=20.0)
+    add(state, target, "1")
+    with delivering(state, target):
+        wait_until(lambda: listener.events, bool, 10)
+        began = time.monotonic()
+    assert time.monotonic() - began < 10
+    assert not is_empty(state, target)()  # the next server posts the event again
+
+
 def test_targets_do_not_wait_for_each_other(state: State, tmp_path: Path) -> None:
     slow, fast = make_command("import time; time.sleep(30)", timeout=60.0), EventTarget(file=str(tmp_path / "a"))
     began = time.monotonic()
