@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 
 from microjobs.contract import Layout
+from microjobs_orchestrator.local.lifecycle.debugging import add_debugger
+from microjobs_orchestrator.local.runtimes.base import CannotRunError, HostPlan, Plan
 from tests.conftest import image_name
 from tests.local.clients import ROOT, LocalServer, processing_input, unique, wait_until
 from tests.local.debug_client import LOOPBACK, connect, find_free_port
@@ -105,6 +107,28 @@ def test_invalid_request_for_a_debugger_fails_the_job(
     job = wait_for_processing(processes, start_script(processes, port, **members))
     assert job["ProcessingJobStatus"] == "Failed"
     assert reason in job["FailureReason"]
+
+
+def make_plan(folder: Path, **options: Any) -> Plan:
+    host = HostPlan("algo-1", "image", folder, environment={"MICROJOBS_DEBUG_PORT": "5678"}, **options)
+    return Plan("job/a", (host,))
+
+
+def test_endpoints_cannot_be_debugged(tmp_path: Path) -> None:
+    with pytest.raises(CannotRunError, match="endpoints and transform jobs have no port for a debugger"):
+        add_debugger(make_plan(tmp_path, port=8080), "docker")
+
+
+def test_missing_debugpy_has_a_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    with pytest.raises(CannotRunError, match=r"needs debugpy .*: run `pip install debugpy` there"):
+        add_debugger(make_plan(tmp_path), "docker")
+
+
+def test_plan_without_the_variable_is_unchanged(tmp_path: Path) -> None:
+    plan = Plan("job/a", (HostPlan("algo-1", "image", tmp_path),))
+    assert add_debugger(plan, "docker") == plan
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.engine
