@@ -65,7 +65,8 @@ def survey(folder: Path) -> list[Entry]:
     entries = []
     for path in find_data(folder):
         if FILE_NAME.fullmatch(path.name) is None or not path.is_file():
-            raise UserError(f"unexpected {path.name!r} in the input: it may contain {EXPECTED_NAMES}")
+            hint = "; preprocess reads tables with --columns" if path.suffix in (".csv", ".parquet") else ""
+            raise UserError(f"unexpected {path.name!r} in the input: it may contain {EXPECTED_NAMES}{hint}")
         entries.append(_describe(open_array(path)))
     return entries
 

@@ -233,6 +233,12 @@ def test_files_of_other_programs_are_skipped_with_a_warning(layout: Layout) -> N
     assert all(name.partition("/")[0] in warning for name in (*files, "__MACOSX", "empty"))
 
 
+def test_table_without_columns_is_refused_with_the_option(layout: Layout) -> None:
+    (layout.processing("input") / "train.csv").write_text("age\n1\n")
+    assert preprocess(layout).returncode == 2
+    assert (read_failure(layout) or "").endswith("; preprocess reads tables with --columns")
+
+
 def test_folder_with_the_name_of_an_array_is_refused(layout: Layout) -> None:
     (layout.processing("input") / "x_train.npy").mkdir()
     assert preprocess(layout).returncode == 2
