@@ -4,6 +4,7 @@ import json
 import tracemalloc
 from base64 import urlsafe_b64encode
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -373,6 +374,20 @@ def test_client_finds_models_and_endpoints(local: LocalServer) -> None:
     (endpoint,) = local.sagemaker.search(Resource="Endpoint", SearchExpression=expression)["Results"]
     described = local.sagemaker.describe_endpoint(EndpointName="a")
     assert endpoint["Endpoint"]["EndpointArn"] == described["EndpointArn"]
+
+
+def test_client_finds_a_group_before_it_registers_a_model(local: LocalServer) -> None:
+    """`register` of SDK v3 sends this request, and creates the group if there is no result."""
+    expression = {"Filters": [make_filter("ModelPackageGroupName", "Equals", "group")]}
+    search = partial(local.sagemaker.search, Resource="ModelPackageGroup", SearchExpression=expression)
+    assert search()["Results"] == []
+    tags = [{"Key": "team", "Value": "blue"}]
+    for name in ("group", "group-2"):
+        local.sagemaker.create_model_package_group(ModelPackageGroupName=name, Tags=tags)
+    (found,) = search()["Results"]
+    described = local.sagemaker.describe_model_package_group(ModelPackageGroupName="group")
+    del described["ResponseMetadata"]
+    assert found == {"ModelPackageGroup": {**described, "Tags": tags}}
 
 
 @pytest.mark.parametrize(
