@@ -31,7 +31,7 @@ class Selection:
         """Return the record of a reused step in the earlier execution.
 
         Raises:
-            ValidationError: the step did not succeed there.
+            ValidationError: the step did not succeed there, or is a ForEach step, whose iterations cannot be reused.
         """
         execution = self.source_arn.rpartition("/")[2]
         record = state.get(KIND, f"{execution}/{step}") if execution else None
@@ -40,6 +40,8 @@ class Selection:
             raise ValidationError(
                 f"The result of step {step} is needed, but is not available {where}: add the step to SelectedSteps."
             )
+        if "ForEach" in record.description.get("Metadata", {}):
+            raise ValidationError(f"The results of ForEach step {step} cannot be reused: add it to SelectedSteps.")
         return record
 
     def make_result(self, record: Record) -> tuple[Progress, Mapping[str, Any]]:

@@ -8,6 +8,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
+from botocore.exceptions import ClientError
 
 from tests.local.clients import ROOT, LocalServer, running_server, wait_until
 from tests.local.resources.examples.models import make_request as make_model_request
@@ -179,6 +180,18 @@ def test_retry_of_a_loop_repeats_the_failed_iterations(server: LocalServer) -> N
     after = list_steps(server, arn)
     assert list_statuses(after) == dict.fromkeys(("Loop", "Job-0", "Job-1"), "Succeeded")
     assert (after["Job-0"] == before["Job-0"], "FailureReason" in after["Loop"]) == (True, False)
+
+
+def test_results_of_a_loop_are_not_reused(server: LocalServer) -> None:
+    loop = make_loop("Loop", [1], make_lambda_step("Call", "shell"))
+    after = make_step("After", "Fail", {"ErrorMessage": {"Std:Join": {"Values": [get("Steps.Loop.Status")]}}})
+    pipeline = create_pipeline(server, loop, after)
+    source = start(server, pipeline)
+    wait_for_end(server, source)
+    assert list_steps(server, source)["After"]["FailureReason"] == "Succeeded"
+    selection = {"SourcePipelineExecutionArn": source, "SelectedSteps": [{"StepName": "After"}]}
+    with pytest.raises(ClientError, match="The results of ForEach step Loop cannot be reused"):
+        start(server, pipeline, SelectiveExecutionConfig=selection)
 
 
 def test_items_that_are_no_list_fail_the_loop(server: LocalServer) -> None:
