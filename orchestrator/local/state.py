@@ -112,6 +112,8 @@ class State:
         self.transaction = self._database.transaction
         self.outbox = Outbox(self._database)
         self.record_events: Recorder = _record_nothing
+        self.on_status_change: Callable[[Record], None] = lambda _: None
+        """Called in the transaction that changes a resource's status."""
         self._connection.text_factory = _decode_text
         try:
             with self.transaction() as database:
@@ -202,6 +204,8 @@ class State:
             )
             changed = self.get(kind, name, version)
             self.outbox.add(self.record_events(record, changed))
+            if changed is not None and changed.status != record.status:
+                self.on_status_change(changed)
             return changed
 
     def set_owner(self, kind: str, name: str, owner: Owner) -> None:

@@ -47,6 +47,7 @@ class Registry:
         self._running: dict[str, tuple[Runnable, threading.Thread]] = {}
         self._is_closing = False
         self._lock = threading.Lock()
+        context.state.on_status_change = self._notify_owner
 
     def start(self, job: Runnable, target: Callable[[], None] | None = None) -> None:
         """Call `target`, by default `job.run`, in a new thread."""
@@ -78,10 +79,17 @@ class Registry:
 
     def notify_owner(self, plan_name: str) -> None:
         """Notify the owner of a resource, if it has one that runs, of the resource's end or change."""
-        record = self._find_record(plan_name)
-        owner = record and record.owner and self.find(f"{record.owner.kind}/{record.owner.name}")
-        if owner:
-            owner.events.send(Change.RESOURCE_ENDED)
+        if record := self._find_record(plan_name):
+            self._notify_owner(record)
+
+    def _notify_owner(self, record: Record) -> None:
+        """Notify the owner of a resource, before the resource's hosts are removed.
+
+        The state calls this in a transaction. It must not wait for the lock, whose owner may wait for the state.
+        """
+        entry = self._running.get(f"{record.owner.kind}/{record.owner.name}") if record.owner else None
+        if entry is not None:
+            entry[0].events.send(Change.RESOURCE_ENDED)
 
     def _find_record(self, plan_name: str) -> Record | None:
         kind, _, name = plan_name.partition("/")

@@ -1,5 +1,6 @@
 """Tests of tuning jobs that wait for events: they use no CPU time, and each event ends the wait."""
 
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -127,6 +128,23 @@ def test_next_trial_starts_after_the_end_of_a_trial(tuning: Tuning) -> None:
     wait_until(lambda: len(tuning.trials()) == 3)
     wait_until(lambda: len(tuning.runtime.hosts) == 2)
     assert tuning.status() == "InProgress"
+
+
+def test_next_trial_starts_while_the_hosts_of_the_last_one_are_removed(tuning: Tuning) -> None:
+    tuning.start(1, ResourceLimits={"MaxNumberOfTrainingJobs": 2, "MaxParallelTrainingJobs": 1})
+    first, remove, removal = tuning.trials()[0], tuning.runtime.remove, threading.Event()
+
+    def remove_later(plan_name: str) -> None:
+        if plan_name == f"training-job/{first.name}":
+            removal.wait()
+        remove(plan_name)
+
+    tuning.runtime.remove = remove_later  # type: ignore[method-assign]
+    tuning.host(first).end()
+    try:
+        wait_until(lambda: len(tuning.trials()) == 2)
+    finally:
+        removal.set()
 
 
 MAXIMIZE = {"HyperParameterTuningJobObjective": {"Type": "Maximize", "MetricName": "loss"}}
