@@ -73,11 +73,24 @@ def test_housing_runs_with_user_data_and_pytorch(home: Path, boston: Path) -> No
     assert "endpoint" not in listed
 
 
-def test_straight_line_prints_the_table_of_the_notebook(home: Path) -> None:
-    done = microjobs(home, "run", "straight-line", "--runtime", "docker")
+@pytest.mark.parametrize("flags", [(), ("--as-pipeline",)])
+def test_straight_line_prints_the_table_of_the_notebook(home: Path, flags: tuple[str, ...]) -> None:
+    done = microjobs(home, "run", "straight-line", "--runtime", "docker", *flags)
     assert (done.returncode, done.stderr) == (0, "")
     assert STRAIGHT_LINE_TABLE in done.stdout
     assert re.search(r"^0\.3067 +0\.9011 ", done.stdout, re.MULTILINE)
+    assert ("approved arn:" in done.stdout) == bool(flags)
+
+
+def test_failed_pipeline_is_resumed_from_the_failed_step(home: Path) -> None:
+    words = ("run", "housing", "--no-tuning", "--instance-count", "1", "--learning-rate", "-1", "--runtime", "docker")
+    failed = microjobs(home, *words, "--as-pipeline")
+    assert failed.returncode == 1
+    assert "learning_rate" in failed.stderr
+    assert microjobs(home, "run", "housing", "--resume", "--runtime", "docker").returncode == 1
+    listed = microjobs(home, "ps").stdout
+    kinds = re.findall(r"^(\w+) +\S+ +(?:Failed|Completed)", listed, re.MULTILINE)
+    assert sorted(kinds) == ["execution", "processing", "processing", "training", "training"]
 
 
 def test_ctrl_c_pressed_twice_leaves_nothing_running(home: Path) -> None:
