@@ -71,4 +71,5 @@ def read_selection(definition: Definition, request: Mapping[str, Any]) -> Select
         before = graph.get(pending.pop(), set()) - needed
         needed |= before
         pending += before
-    return Selection(selected, frozenset(needed - selected), request[CONFIG].get(SOURCE, ""))
+    bodies = {inner.name for step in definition.walk() for inner in step.body}  # they run with their ForEach step
+    return Selection(selected, frozenset(needed - selected - bodies), request[CONFIG].get(SOURCE, ""))

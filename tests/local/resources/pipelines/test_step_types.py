@@ -192,6 +192,9 @@ def test_results_of_a_loop_are_not_reused(server: LocalServer) -> None:
     selection = {"SourcePipelineExecutionArn": source, "SelectedSteps": [{"StepName": "After"}]}
     with pytest.raises(ClientError, match="The results of ForEach step Loop cannot be reused"):
         start(server, pipeline, SelectiveExecutionConfig=selection)
+    selected = start(server, pipeline, SelectiveExecutionConfig={"SelectedSteps": [{"StepName": "Loop"}]})
+    assert wait_for_end(server, selected)["PipelineExecutionStatus"] == "Succeeded"
+    assert list_statuses(list_steps(server, selected)) == {"Loop": "Succeeded", "Call-0": "Succeeded"}
 
 
 def test_items_that_are_no_list_fail_the_loop(server: LocalServer) -> None:
