@@ -11,18 +11,24 @@ import shlex
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import IO, Any
 
 PYTHON_FUNCTION = re.compile(r"(?P<module>[\w./-]+):(?P<name>[A-Za-z_]\w*)")
 TIMEOUT = 600.0
 """Seconds that a function may run: AWS's limit for Lambda steps."""
 KEPT_VARIABLES = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "PYTHONPATH", "VIRTUAL_ENV")
 """Variables of the server that functions get. They do not get the user's credentials."""
-MAX_OUTPUT_CHARACTERS = 1 << 20
+MAX_OUTPUT_BYTES = 1 << 20
 MAX_ERROR_CHARACTERS = 500
+MAX_ERROR_BYTES = 1 << 14
+"""Bytes of the errors of a function that are kept, from their end."""
+CHUNK_BYTES = 1 << 16
+READ_SECONDS = 5.0
+"""Seconds in which the rest of the output is read after the end of a function."""
 
 _CALL = """
 import importlib, importlib.util, json, sys
@@ -61,20 +67,22 @@ class FunctionRun:
         Raises:
             FunctionError: the command cannot be started.
         """
-        self._event = json.dumps(event)
         self._was_stopped = threading.Event()
+        self._output, self._errors = bytearray(), bytearray()
         kept = {name: os.environ[name] for name in KEPT_VARIABLES if name in os.environ}
         try:
-            self._process = subprocess.Popen(
-                make_arguments(command, arn),
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-                errors="replace",
-                env={**kept, **variables},
-                start_new_session=True,
-            )
+            with tempfile.TemporaryFile() as content:
+                content.write(json.dumps(event).encode())
+                content.seek(0)
+                self._process = subprocess.Popen(
+                    make_arguments(command, arn),
+                    bufsize=0,
+                    stdin=content,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.PIPE,
+                    env={**kept, **variables},
+                    start_new_session=True,
+                )
         except OSError as error:
             raise FunctionError(f"{command} cannot be started: {error}") from error
 
@@ -84,16 +92,36 @@ class FunctionRun:
         Raises:
             FunctionError: the function failed, ran too long or was stopped, or its result is not a JSON object.
         """
+        readers = [threading.Thread(target=read, daemon=True) for read in (self._read_output, self._read_errors)]
+        for reader in readers:
+            reader.start()
         try:
-            output, errors = self._process.communicate(self._event, TIMEOUT)
+            self._process.wait(TIMEOUT)
         except subprocess.TimeoutExpired as error:
             self.stop()
-            self._process.communicate()
+            self._process.wait()
             raise FunctionError(f"the function ran longer than {TIMEOUT:g} s") from error
+        for reader in readers:
+            reader.join(READ_SECONDS)  # a process that the function left behind may keep the output open
+        if len(self._output) > MAX_OUTPUT_BYTES:
+            raise FunctionError(f"the function printed more than {MAX_OUTPUT_BYTES} bytes to its standard output")
         if self._process.returncode != 0:
-            reason = "it was stopped" if self._was_stopped.is_set() else _shorten(errors)
+            reason = "it was stopped" if self._was_stopped.is_set() else _shorten(self._errors.decode(errors="replace"))
             raise FunctionError(f"the function ended with exit code {self._process.returncode}: {reason}")
-        return _parse_result(output)
+        return _parse_result(self._output.decode(errors="replace"))
+
+    def _read_output(self) -> None:
+        """Keep what the function prints. End a function that prints too much for the server's memory."""
+        for chunk in _read_chunks(self._process.stdout):
+            self._output += chunk
+            if len(self._output) > MAX_OUTPUT_BYTES:
+                self.stop()
+                return
+
+    def _read_errors(self) -> None:
+        for chunk in _read_chunks(self._process.stderr):
+            self._errors += chunk
+            del self._errors[:-MAX_ERROR_BYTES]
 
     def stop(self) -> None:
         """End the function and all processes that it started."""
@@ -110,6 +138,13 @@ def make_arguments(command: str, arn: str) -> Sequence[str]:
     return [sys.executable, "-c", _CALL, function["module"], function["name"], arn]
 
 
+def _read_chunks(stream: IO[bytes] | None) -> Iterator[bytes]:
+    assert stream is not None  # noqa: S101  a pipe
+    with stream:
+        while chunk := stream.read(CHUNK_BYTES):
+            yield chunk
+
+
 def _shorten(text: str) -> str:
     """Return the last line of the errors of a function."""
     lines = text.strip().splitlines()
@@ -117,8 +152,6 @@ def _shorten(text: str) -> str:
 
 
 def _parse_result(output: str) -> dict[str, Any]:
-    if len(output) > MAX_OUTPUT_CHARACTERS:
-        raise FunctionError(f"the result has {len(output)} characters, more than {MAX_OUTPUT_CHARACTERS}")
     try:
         result = json.loads(output or "null")
     except (ValueError, RecursionError) as error:

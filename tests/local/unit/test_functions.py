@@ -1,0 +1,26 @@
+"""Functions of Lambda steps that print too much, or that leave processes behind."""
+
+import pytest
+
+from microjobs_orchestrator.local import functions
+from microjobs_orchestrator.local.functions import FunctionError, FunctionRun
+
+
+def test_function_that_prints_too_much_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(functions, "TIMEOUT", 20.0)
+    run = FunctionRun("sh -c 'head -c 4000000 /dev/zero; sleep 60'", "name", {}, {})
+    with pytest.raises(FunctionError, match="printed more than 1048576 bytes"):
+        run.wait()
+
+
+def test_function_ends_although_it_left_a_process_in_another_session(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(functions, "TIMEOUT", 10.0)
+    monkeypatch.setattr(functions, "READ_SECONDS", 0.5)
+    run = FunctionRun("sh -c 'setsid sleep 12 & cat'", "name", {"number": 1}, {})
+    assert run.wait() == {"number": 1}
+
+
+def test_reason_has_the_end_of_long_errors() -> None:
+    run = FunctionRun("sh -c 'head -c 4000000 /dev/zero >&2; (echo; echo the reason) >&2; exit 3'", "name", {}, {})
+    with pytest.raises(FunctionError, match=r"exit code 3: the reason$"):
+        run.wait()
