@@ -94,10 +94,10 @@ class Attempts:
             self.start(run)
 
     def stop(self, run: StepRun) -> None:
-        """Request a step to stop, unless it is stopping already."""
+        """Request a step to stop, unless it is stopping already. A step that an earlier server ran stops again."""
         if run.record.internal.get(RETRY_TIME) is not None:
             self.store(run, Progress(StepStatus.STOPPED, run.metadata))
-        elif run.status is not StepStatus.STOPPING:
+        elif run.status is not StepStatus.STOPPING or self._runner(run).is_lost(run):
             self.store(run, self._runner(run).stop(run))
 
     def read_properties(self, run: StepRun) -> Mapping[str, Any]:

@@ -150,3 +150,23 @@ def test_shutdown_fails_the_execution_with_a_reason(home: Home, runtime: FakeRun
     assert described["FailureReason"] == "InternalServerError: the local server was shut down while the job ran"
     assert first.list_steps(arn) == [("Process", "Failed")]
     first.parts.close()
+
+
+def test_function_that_a_killed_server_was_stopping_does_not_keep_the_execution(
+    home: Home, runtime: FakeRuntime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The function belonged to the killed server: nothing will ever report its end."""
+    first = Server(home, runtime)
+    call = {"Name": "Call", "Type": "Lambda", "FunctionArn": "absent", "OutputParameters": []}
+    with killed_after(monkeypatch, 1):
+        arn = first.start({"Version": "2020-12-01", "Steps": [call]})
+        wait_until(first.is_idle)
+    name = arn.rpartition("/")[2]
+    first.state.update("pipeline-execution", name, {"PipelineExecutionStatus": "Stopping"}, "Stopping")
+    first.state.update("pipeline-execution-step", f"{name}/Call", {"StepStatus": "Stopping"}, "Stopping")
+    second = Server(home, runtime)
+    second.recover()
+    assert second.wait_for_end(arn)["PipelineExecutionStatus"] == "Stopped"
+    assert second.list_steps(arn) == [("Call", "Stopped")]
+    second.parts.close()
+    first.parts.close()
