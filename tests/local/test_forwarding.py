@@ -40,7 +40,7 @@ def moto() -> Iterator[str]:
 @pytest.fixture(scope="module")
 def forwarding(moto: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServer]:
     """A server that forwards most services to moto, and one to a closed port."""
-    names = ("kms", "secretsmanager", "ssm", "sns", "sqs", "events", "lambda", "cloudwatch", "dynamodb")
+    names = ("kms", "secretsmanager", "ssm", "sns", "events", "lambda", "cloudwatch", "dynamodb")
     with socket.create_server(("127.0.0.1", 0)) as listener:
         closed_port_url = f"http://127.0.0.1:{listener.getsockname()[1]}"
     services = {**dict.fromkeys(names, moto), "stepfunctions": closed_port_url}
@@ -60,8 +60,13 @@ def test_requests_are_forwarded_in_each_protocol(forwarding: LocalServer) -> Non
     secrets = forwarding.client("secretsmanager")
     secrets.create_secret(Name="name", SecretString="größe")
     assert secrets.get_secret_value(SecretId="name")["SecretString"] == "größe"
-    queue = forwarding.client("sqs").create_queue(QueueName="queue")["QueueUrl"]
-    assert queue.endswith("/queue")
+    forwarding.client("dynamodb").create_table(
+        TableName="table",
+        KeySchema=[{"AttributeName": "key", "KeyType": "HASH"}],
+        AttributeDefinitions=[{"AttributeName": "key", "AttributeType": "S"}],
+        BillingMode="PAY_PER_REQUEST",
+    )
+    assert forwarding.client("dynamodb").list_tables()["TableNames"] == ["table"]
     topic = forwarding.client("sns").create_topic(Name="topic")["TopicArn"]
     assert [item["TopicArn"] for item in forwarding.client("sns").list_topics()["Topics"]] == [topic]
     key = forwarding.client("kms").create_key()["KeyMetadata"]["KeyId"]
