@@ -215,7 +215,8 @@ class PipelineExecutionOperations(RunningOperations):
         record, executing = self.find(request), ExecutionStatus.EXECUTING
         if record.internal.get(RETRY_TOKEN) == request[TOKEN]:
             return {ARN: record.arn}
-        self.registry.wait_for_end(_plan_name(record))
+        if record.status in RETRIABLE:
+            self.registry.wait_for_end(_plan_name(record))
         retry_token, parallelism = {RETRY_TOKEN: request[TOKEN]}, read_parallelism(request)
         changed = self._change_status(record, executing, RETRIABLE, retry_token, **parallelism)
         if changed is None:

@@ -172,5 +172,5 @@ def _read_number(value: Any) -> float:
     """Return a value that a selector compares. Raise ExpressionError if it is not a number."""
     try:
         return float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise ExpressionError(f"{quote(value)} is not a number") from None

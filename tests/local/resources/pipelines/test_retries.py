@@ -4,7 +4,11 @@ from typing import Any
 
 import pytest
 
+from microjobs_orchestrator.local.errors import ServiceError
 from microjobs_orchestrator.local.home import Home
+from microjobs_orchestrator.local.lifecycle.registry import Registry
+from microjobs_orchestrator.local.resources.pipelines import loops
+from microjobs_orchestrator.local.resources.pipelines.definition.expressions import ExpressionError
 from microjobs_orchestrator.local.runtimes.base import Exit
 from tests.local.jobs.conftest import wait_until
 from tests.local.jobs.fakes import FakeRuntime
@@ -82,3 +86,24 @@ def test_waiting_step_is_stopped_and_survives_a_restart(home: Home, runtime: Fak
     assert second.list_steps(arn) == [("Step", "Stopped")]
     assert second.count("processing-job") == 1
     second.parts.close()
+
+
+def test_retry_of_a_running_execution_is_refused_at_once(
+    home: Home, runtime: FakeRuntime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runtime.models["model"].exit_at_start = None
+    server = Server(home, runtime)
+    arn = server.start(make_definition())
+    wait_until(lambda: runtime.started_hosts)
+    monkeypatch.setattr(Registry, "wait_for_end", lambda *_: pytest.fail("the request waits for the execution"))
+    with pytest.raises(ServiceError, match="is Executing: only a failed or stopped one can be retried"):
+        server.retry(arn)
+    monkeypatch.undo()
+    runtime.started_hosts[0].end(Exit(0))
+    server.wait_for_end(arn)
+    server.parts.close()
+
+
+def test_number_that_no_float_can_have_is_not_compared() -> None:
+    with pytest.raises(ExpressionError, match="is not a number"):
+        loops._read_number(10**400)
