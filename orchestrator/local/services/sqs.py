@@ -4,6 +4,7 @@ Source: https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/We
 """
 
 import hashlib
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,6 +16,8 @@ from microjobs_orchestrator.local.protocols.answer import Service
 from microjobs_orchestrator.local.state import Query, State
 
 MAX_QUEUES = 1_000_000
+QUEUE_NAME = re.compile(r"(?!.{81})[A-Za-z0-9_-]+(\.fifo)?")
+"""AWS's names of queues. The model lacks the pattern."""
 LIMITS: Mapping[str, tuple[int, int]] = {
     "MaxNumberOfMessages": (1, 10),
     "WaitTimeSeconds": (0, 20),
@@ -57,8 +60,13 @@ class Sqs:
         return queues.find_queue(self._state, queues.get_queue_name(request["QueueUrl"])).name
 
     def create_queue(self, request: Request) -> Answer:
-        queues.create_queue(self._state, request["QueueName"])
-        return {"QueueUrl": self._make_url(request["QueueName"])}
+        """Create a queue. Raise ServiceError InvalidParameterValue if its URL could not contain the name."""
+        name = request["QueueName"]
+        if not QUEUE_NAME.fullmatch(name):
+            message = f"QueueName {name[:100]!r} must have 1 to 80 letters, digits, hyphens and underscores."
+            raise ServiceError("InvalidParameterValue", message)
+        queues.create_queue(self._state, name)
+        return {"QueueUrl": self._make_url(name)}
 
     def get_queue_url(self, request: Request) -> Answer:
         return {"QueueUrl": self._make_url(queues.find_queue(self._state, request["QueueName"]).name)}

@@ -148,3 +148,9 @@ def test_queues_are_listed_and_deleted(sqs: Any) -> None:
         sqs.receive_message(QueueUrl=urls[1], MaxNumberOfMessages=11)
     with pytest.raises(ClientError, match="ReceiptHandleIsInvalid"):
         sqs.delete_message(QueueUrl=urls[1], ReceiptHandle="x")
+
+
+@pytest.mark.parametrize("name", ["", "../x", "a b", "a" * 81, "a.b"])
+def test_queue_name_that_a_url_cannot_contain_is_refused(sqs: Any, name: str) -> None:
+    with pytest.raises(ClientError, match=r"InvalidParameterValue.*1 to 80 letters"):
+        sqs.create_queue(QueueName=name)
