@@ -104,12 +104,12 @@ def is_podman(client: DockerClient) -> bool:
 
 
 def get_architecture(client: DockerClient) -> str:
-    """Return the architecture of the engine's machine, in the words of images: `amd64`, `arm64`, …"""
+    """Return the architecture of the engine's machine, in the terms that images use: `amd64`, `arm64`, …"""
     return str(client.version().get("Arch", ""))
 
 
 def is_native(architecture: str, machine: str) -> bool:
-    """Return whether a machine runs images of an architecture without an emulator. Unknown architectures count."""
+    """Return whether a machine runs images of an architecture without an emulator; True if one is unknown."""
     return not architecture or not machine or architecture in (machine, NARROW_ARCHITECTURES.get(machine))
 
 

@@ -28,7 +28,7 @@ class Credentials:
     identity_token: str = field(default="", repr=False)
 
     def auth_config(self) -> dict[str, str]:
-        """Return the login as the engine's API takes it.
+        """Return the login in the form that the engine's API requires.
 
         https://docs.docker.com/reference/api/engine/version/v1.45/#section/Authentication
         """

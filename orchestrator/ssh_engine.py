@@ -1,6 +1,6 @@
 """Connections to a Docker engine over SSH, made as the Docker CLI makes them: by `ssh HOST docker system dial-stdio`.
 
-The Docker SDK can do this too, but it needs paramiko, and its connections are no sockets that can be polled, which
+The Docker SDK can do this too, but it needs paramiko, and its connections are not sockets that can be polled, which
 endpoints and Pipe mode need. Here, `ssh` gets one end of a real socket as its standard streams.
 """
 
@@ -26,7 +26,7 @@ class SshError(Exception):
 
 
 class SshForwarder:
-    """A Unix socket, each connection of which is a connection to the engine on another machine.
+    """A Unix socket whose connections lead to the engine on another machine.
 
     `ssh` asks for no password: it uses the user's keys and `~/.ssh/config`.
     """

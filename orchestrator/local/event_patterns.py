@@ -39,14 +39,14 @@ MATCHERS: Mapping[str, tuple[Test, type | tuple[type, ...]]] = {
     "anything-but": (_is_none_of, (str, int, float, bool, list)),
     "exists": (lambda *_: True, bool),
 }
-"""Tests of one value, and the types of what they expect, by the names of EventBridge."""
+"""By EventBridge's name of an operator: the test of one value, and the allowed types of the operator's argument."""
 
 
 def check_pattern(pattern: Any, path: str = "") -> None:
     """Check a pattern.
 
     Raises:
-        ValueError: the pattern has another form; the message names the member.
+        ValueError: the pattern is invalid; the message names the member.
     """
     for name, expected in pattern.items():
         member = f"{path}{name}"
@@ -75,7 +75,7 @@ def matches(pattern: Pattern, event: Mapping[str, Any]) -> bool:
 
 
 def _list_values(event: Mapping[str, Any], name: str) -> Iterator[Any]:
-    """Yield the value of a member, or each item of a list; nothing if the member is missing."""
+    """Yield the value of a member, or the items of the value if it is a list; nothing if the member is missing."""
     if name in event:
         yield from _as_list(event[name])
 

@@ -38,7 +38,7 @@ class EventTarget:
     webhook: str = ""
     """Address to which events are posted."""
     pattern: Mapping[str, Any] = field(default_factory=dict)
-    """Pattern in EventBridge's syntax. Empty: all events."""
+    """Pattern in EventBridge's syntax. An empty pattern selects all events."""
     timeout: float = 10.0
     """Seconds that the command, or one request to the webhook, may take."""
     allow_remote: bool = False
@@ -92,7 +92,9 @@ def _check_target(target: EventTarget) -> None:
     if not all(isinstance(part, str) and "\0" not in part for part in parts):
         raise ValueError(f"[[local.events]] command must be a list of strings, not {target.command!r}")
     if not 0 < target.timeout <= MAX_TIMEOUT:
-        raise ValueError(f"[[local.events]] timeout {target.timeout!r} must be at most {MAX_TIMEOUT:g} seconds")
+        raise ValueError(
+            f"[[local.events]] timeout {target.timeout!r} must be more than 0 and at most {MAX_TIMEOUT:g} seconds"
+        )
     check_pattern(target.pattern)
     if target.webhook:
         _check_webhook(target)

@@ -1,4 +1,4 @@
-"""Functions that stand for AWS Lambda functions: commands of the user, which run on this machine.
+"""Functions that replace AWS Lambda functions: commands of the user, which run on this machine.
 
 A function is a command, which reads the event from its standard input and writes its result to its standard output, or
 a Python function such as `handlers.py:approve`, which is called with the event and a context as on AWS Lambda.
@@ -46,7 +46,7 @@ class Context:
 output, sys.stdout = sys.stdout, sys.stderr
 json.dump(getattr(loaded, name)(json.load(sys.stdin), Context()), output)
 """
-"""The program that calls a Python function. What the function prints goes to its standard error."""
+"""The program that calls a Python function. The function's own output goes to standard error."""
 
 
 class FunctionError(Exception):

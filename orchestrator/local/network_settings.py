@@ -10,7 +10,7 @@ PROXIES = ("http", "https", "all", "no")
 """Names of proxies: `http` is the setting for the variables HTTP_PROXY and http_proxy."""
 PROXY_VARIABLES = frozenset(f"{name}_proxy" for name in PROXIES)
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "127.0.0.0/8")
-"""This machine, for clients that compare texts and for clients that know networks."""
+"""This machine: names for clients that compare texts, and networks for clients that understand networks."""
 
 CA_BUNDLE_NAME = "ca-bundle.pem"
 """The file's name in the contract's root. It exists only on the local server."""
@@ -27,7 +27,7 @@ CA_BUNDLE_VARIABLES = (
 
 @dataclass(frozen=True)
 class NetworkSettings:
-    """What jobs get if they are not isolated."""
+    """Proxies and certificates for jobs that are not isolated."""
 
     proxies: Mapping[str, str] = field(default_factory=dict)
     """Addresses by the names of `PROXIES`; `no` is a list with commas."""

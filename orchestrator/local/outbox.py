@@ -53,7 +53,7 @@ class Outbox:
             return database.execute(query, (target, target, limit)).rowcount
 
     def remove_others(self, targets: Collection[str]) -> int:
-        """Remove the events of all targets but these; return the number of removed events."""
+        """Remove the events of all targets except the given ones; return the number of removed events."""
         marks = ", ".join("?" * len(targets))
         with self._database.transaction() as database:
             query = f"DELETE FROM outbox WHERE target NOT IN ({marks})"  # noqa: S608  marks

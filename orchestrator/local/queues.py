@@ -1,4 +1,4 @@
-"""Queues of messages, as SQS has them. Callback steps of pipelines send their messages to them.
+"""Queues of messages, as in SQS. Callback steps of pipelines send their messages to them.
 
 The state contains the queues and the messages, so they survive a restart of the server.
 """
@@ -17,7 +17,7 @@ QUEUE_KIND, MESSAGE_KIND = "sqs-queue", "sqs-message"
 VISIBLE_FROM, HANDLE, COUNT = "VisibleFrom", "ReceiptHandle", "ReceiveCount"
 """Keys of a message's internal state. Until `VISIBLE_FROM`, no consumer receives the message."""
 VISIBILITY_TIMEOUT = 30
-"""Default of AWS, in seconds: a received message that is not deleted by then is received again."""
+"""AWS's default, in seconds. If a received message is not deleted within this time, it is received again."""
 MAX_MESSAGES = 120_000
 """Maximum number of messages in a queue that are searched."""
 
@@ -113,10 +113,10 @@ def _list_messages(state: State, queue: str) -> list[Record]:
 
 
 def delete_message(state: State, queue: str, handle: str) -> None:
-    """Delete a received message. A message that is deleted already stays deleted.
+    """Delete a received message. A message that is already deleted is no error.
 
     Raises:
-        ServiceError: the handle is not one of this queue.
+        ServiceError: the handle does not belong to a message of this queue.
     """
     message_id, _, secret = handle.partition("/")
     record = state.get(MESSAGE_KIND, message_id)

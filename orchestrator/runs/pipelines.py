@@ -36,7 +36,7 @@ INFERENCE = {
 
 @dataclass(frozen=True)
 class Choice:
-    """Steps of which a pipeline runs one part: the first part if `left` is at most `right`, otherwise the second one.
+    """Two parts, of which an execution runs one: the first part if `left` is at most `right`, otherwise the second one.
 
     The names of a part's steps begin with the name of the part.
     """

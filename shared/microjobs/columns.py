@@ -27,7 +27,7 @@ MISSING_TEXTS = frozenset(
         *("N/A", "NA", "NULL", "NaN", "None", "n/a", "nan", "null"),
     )
 )
-"""Fields of CSV that count as missing values, as in pandas."""
+"""Texts of CSV fields that are missing values, as in pandas."""
 
 
 @dataclass(frozen=True)

@@ -116,7 +116,7 @@ class Servers:
 
 
 class Command:
-    """The user's command. Its stderr is copied, and the end of it becomes the reason of a failure."""
+    """The user's command. Its stderr is copied; the end of stderr becomes the reason of a failure."""
 
     def __init__(self, command: Sequence[str], variables: Mapping[str, str]) -> None:
         self._name = next((Path(part).name for part in command if part.endswith(SCRIPT_SUFFIXES)), command[0])

@@ -26,14 +26,14 @@ START_SECONDS = 45.0
 """Time limit for the connections of all workers, after all hosts have joined."""
 CLOSE_SECONDS = 10.0
 EXTENSION = "microjobs"
-"""Name under which a Dask worker has the main thread of its host."""
+"""Name of the Dask worker's extension that contains the `MainThread` of its host."""
 
 T = TypeVar("T")
 Arguments = TypeVarTuple("Arguments")
 
 
 def run(resources: ResourceConfig, control: Callable[[Hosts], None], register: Register) -> None:
-    """Run `control` on the first host. On another host, run the tasks that it gets, until the first host ends them.
+    """Run `control` on the first host. On other hosts, run the tasks that they get, until the first host ends the work.
 
     Raises:
         ConnectionError: the connection to another host was lost.
@@ -52,7 +52,8 @@ def run(resources: ResourceConfig, control: Callable[[Hosts], None], register: R
 class MainThread:
     """Runs tasks of this host in its main thread.
 
-    If a task fails, `run_until` raises its error. The task then has no result: the heartbeat ends the job on all hosts.
+    If a task fails, `run_until` raises the task's error, and the task's future gets no result. The heartbeat then ends
+    the job on all hosts.
     """
 
     def __init__(self, register: Register) -> None:

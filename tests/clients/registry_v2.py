@@ -73,7 +73,7 @@ results["changed"] = [described["ModelApprovalStatus"], described["ApprovalDescr
 results["metadata"] = described["CustomerMetadataProperties"]
 results["specifications"] = [item["Name"] for item in described["AdditionalInferenceSpecifications"]]
 
-# --- a package without versions, and a clone
+# --- a package without a group, and a clone
 own = model.register(
     ["text/csv"], ["text/csv"], inference_instances=types, transform_instances=types, model_package_name="registry-v2"
 )

@@ -25,7 +25,7 @@ OPTIONS = {
 
 @dataclass(frozen=True)
 class ColumnSettings:
-    """How one column becomes a feature.
+    """The settings of one column.
 
     missing: "mean", "median", "most-frequent" or "constant"; None if missing values are invalid.
     constant: replacement of missing values if `missing` is "constant".

@@ -94,7 +94,7 @@ def encode_tables(task: TableTask, hosts: Hosts) -> None:
     total = sum_training_rows(settings, statistics)
     fitted = fit_columns(settings, total, search_medians(jobs, settings, total, hosts))
     hosts.call(HostJob.check_categories, {host: (job, fitted, measured[host]) for host, job in jobs.items()})
-    # The columns first: features without them could not be interpreted.
+    # The fitted columns are written first, because features without them could not be interpreted.
     hosts.write(write_columns_file, {hosts.resources.first_host: (task, fitted)})
     hosts.write(encode_host, {host: (job, fitted, measured[host]) for host, job in jobs.items()})
     logger.info("made %d features with the statistics of %d training rows", len(fitted.features), total.rows)

@@ -65,7 +65,7 @@ def _fit_numeric(
 
 
 def _find_fill(column: ColumnSettings, mean: float, medians: Mapping[str, float]) -> float:
-    """Return the replacement of missing values; any number for a column that has none."""
+    """Return the replacement of missing values. The result has no effect if the column has no `missing`."""
     if column.missing == CONSTANT:
         return float(column.constant or 0.0)
     return medians[column.name] if column.missing == MEDIAN else mean
@@ -87,7 +87,7 @@ def _fit_categorical(column: ColumnSettings, statistics: TableStatistics) -> Cat
 
 
 def _find_fill_text(column: ColumnSettings, counts: Mapping[str, int]) -> str | None:
-    """Return the replacement of missing texts: a constant, or the most frequent category, the first of equal ones."""
+    """Return the replacement of missing texts: a constant, or the first of the most frequent categories."""
     if column.missing == CONSTANT:
         return str(column.constant)
     if column.missing is None:

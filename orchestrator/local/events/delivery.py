@@ -16,11 +16,9 @@ RETRY_DELAYS = (0.5, 2.0, 5.0)
 MAX_PENDING = 10_000
 """Maximum number of undelivered events per target: the oldest ones are removed."""
 CLOSE_SECONDS = 10.0
-"""Seconds for which a server that stops delivers the last events. The next server delivers the others."""
-
-
+"""Time limit for the delivery of the last events when the server stops. The next server delivers the others."""
 CANCEL_SECONDS = 1.0
-"""Seconds in which a command is ended. A request to a webhook ends with the server."""
+"""Time limit for the end of a command. A request to a webhook ends with the server."""
 
 
 class Delivery:
@@ -70,7 +68,7 @@ class Delivery:
                 self._outbox.remove(event)
 
     def _try_to_deliver(self, event: StoredEvent) -> bool:
-        """Deliver an event, and return whether it is done with: it is delivered, or all attempts have failed."""
+        """Deliver an event. Return False if the server stops before it is delivered or all attempts failed."""
         for delay in (*self._delays, None):
             try:
                 self._deliver(event.content)

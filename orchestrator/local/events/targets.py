@@ -1,4 +1,4 @@
-"""How one event reaches a file, a command or a webhook."""
+"""Delivery of one event to a file, a command or a webhook."""
 
 import http.client
 import os
@@ -35,7 +35,7 @@ def make_delivery(target: EventTarget, cancelled: threading.Event) -> Deliver:
     """Return the function that delivers events to a target.
 
     Args:
-        cancelled: ends a command that runs.
+        cancelled: an event that ends a running command when it is set.
     """
     if target.file:
         return lambda event: append_line(target.file, event)

@@ -1,4 +1,4 @@
-"""A debugger for one job, which the request asks for by a variable in its Environment.
+"""A debugger for one job. A variable in the Environment of the request asks for it.
 
 The first host gets debugpy and a module `sitecustomize` (see `local/debug_hook`), which Python imports before the
 user's script. The port of the debugger is published on the loopback address of the engine's machine.

@@ -78,7 +78,7 @@ class Registry:
                 logger.exception("could not notify the owner of %s", job.plan_name)
 
     def notify_owner(self, plan_name: str) -> None:
-        """Notify the owner of a resource, if it has one that runs, of the resource's end or change."""
+        """Notify the owner of a resource, if an owner runs, that the resource has ended or changed."""
         if record := self._find_record(plan_name):
             self._notify_owner(record)
 

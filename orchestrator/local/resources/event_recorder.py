@@ -23,7 +23,7 @@ class EventRecorder:
     """Makes events. The state calls it in the transaction of the change.
 
     Args:
-        notify: is called after each event, when the transaction is not committed yet.
+        notify: called after each event, before the transaction is committed.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class EventRecorder:
             made = [self._complete(event) for event in operations.make_events(before, after)]
             stored = list(self._select(made))
         except Exception:
-            logger.exception("there is no event about a change of %s", record.arn if record else "")
+            logger.exception("could not make the event about a change of %s", record.arn if record else "")
             return []
         if stored:
             self._notify()

@@ -31,7 +31,11 @@ def describe_resource(kind: Kind, record: Record, computed: Mapping[str, Any]) -
 
 
 def describe_as(shape: str, record: Record) -> dict[str, Any]:
-    """Return the members of a resource that a structure of SageMaker's model has, by the structure's name."""
+    """Return the members of a resource in the form of a structure of SageMaker's model.
+
+    Args:
+        shape: the name of the structure.
+    """
     return _select_members(service_model("sagemaker").shape_for(shape), record, {})
 
 

@@ -27,10 +27,10 @@ class ResourceEvent:
 
 
 def is_state_change(kind: Kind, before: Record | None, after: Record | None) -> bool:
-    """Return whether a change of a resource is an event.
+    """Return whether a change of a resource causes an event.
 
-    For kinds that run, these are new resources, and changes of the status or the secondary status. For other kinds,
-    these are all changes of the description, and the end of the resource.
+    For kinds with a lifecycle, new resources and changes of the status or the secondary status cause events. For other
+    kinds, new and deleted resources and all changes of the description cause events.
     """
     if kind.lifecycle is None:
         return before is None or after is None or before.description != after.description

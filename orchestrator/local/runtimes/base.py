@@ -95,7 +95,7 @@ class HostPlan:
     published_ports: tuple[int, ...] = ()
     """Ports of the host that are the same ports on the loopback address of the engine's machine."""
     python_path: str = ""
-    """A folder that comes first in PYTHONPATH, whoever sets this variable."""
+    """A folder that is added in front of PYTHONPATH, even if the request or the image sets this variable."""
 
     def merge_variables(self, set_by_image: Mapping[str, str]) -> dict[str, str]:
         """Return the environment, and the defaults that neither it nor the image sets.

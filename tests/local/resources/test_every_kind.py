@@ -152,7 +152,7 @@ def test_event_that_cannot_be_made_does_not_prevent_the_change(
     monkeypatch.setattr(Operations, "make_events", Mock(side_effect=KeyError("x")))
     server.create(kind, "one")
     assert server.call(kind, "Describe", **{kind.name_member: "one"})[kind.name_member] == "one"
-    assert "there is no event about a change of" in caplog.text
+    assert "could not make the event about a change of" in caplog.text
 
 
 @every_named_kind

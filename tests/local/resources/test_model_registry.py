@@ -144,8 +144,8 @@ def test_package_has_a_name_of_its_own_or_a_group(registry: Registry) -> None:
         described = registry.describe(name)
         assert (described["ModelPackageName"], "ModelApprovalStatus" in described) == ("own", False)
     both = registry.refuse("CreateModelPackage", ModelPackageName="own", ModelPackageGroupName=GROUP, **UNVERSIONED)
-    assert both.message.startswith("ModelPackageName and ModelPackageGroupName given")
-    assert "No name given" in registry.refuse("CreateModelPackage", **UNVERSIONED).message
+    assert both.message.startswith("The request has ModelPackageName and ModelPackageGroupName:")
+    assert "The request has no name" in registry.refuse("CreateModelPackage", **UNVERSIONED).message
 
 
 def test_taken_name_is_reported_as_the_sdk_expects(registry: Registry) -> None:

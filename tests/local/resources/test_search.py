@@ -176,7 +176,7 @@ def test_members_of_a_model_may_have_the_prefix_of_its_result() -> None:
 
 
 INVALID = [
-    ({}, "SearchExpression is empty: it needs one of Filters, NestedFilters, SubExpressions, or leave it out"),
+    ({}, "SearchExpression is empty: add one of Filters, NestedFilters, SubExpressions, or leave it out"),
     ({"Filters": [YES], "SubExpressions": [{}]}, "SearchExpression is empty"),
     ({"Filters": [make_filter("TrainingJobNam", "Exists")]}, r"the resource has no 'TrainingJobNam' \(did you mean"),
     (
@@ -335,7 +335,7 @@ def test_visibility_conditions_hide_resources_with_another_value(parts: ServerPa
     add_job(parts, "none")
     conditions = [{"Key": "Tags.team", "Value": "blue"}]
     assert sorted(find_names(search, VisibilityConditions=conditions)) == ["blue", "none"]
-    with pytest.raises(ValidationError, match=r"Key 'team' must be Tags\. and the key of a tag"):
+    with pytest.raises(ValidationError, match=r"Key 'team' must be 'Tags\.' followed by the key of a tag"):
         search({"Resource": "TrainingJob", "VisibilityConditions": [{"Key": "team", "Value": "blue"}]})
 
 

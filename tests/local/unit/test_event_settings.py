@@ -60,7 +60,7 @@ def test_pattern_selects_events(pattern: dict[str, Any], expected: bool) -> None
         ({"file": "a\0b"}, "command must be a list of strings"),
         ({"command": "ls"}, "command has an invalid value: 'ls'"),
         ({"command": [1]}, "command must be a list of strings, not"),
-        ({"command": ["ls"], "timeout": 0.0}, "timeout 0.0 must be at most 300 seconds"),
+        ({"command": ["ls"], "timeout": 0.0}, "timeout 0.0 must be more than 0 and at most 300 seconds"),
         ({"command": ["ls"], "timeout": 301}, "timeout 301 must be"),
         ({"webhook": "127.0.0.1:80"}, "must be an address such as http://127.0.0.1:8000/"),
         ({"webhook": "http://127.0.0.1:99999/"}, "must be an address such as"),

@@ -27,7 +27,7 @@ INSTANCE_TYPES = ("SupportedTransformInstanceTypes", "SupportedRealtimeInference
 
 
 def create(context: Context, request: Mapping[str, Any]) -> Record:
-    """Check a CreateModelPackage request, and register the package. The request may come from the server itself.
+    """Check a CreateModelPackage request, and register the package.
 
     Return the record of an earlier package if a request with the same ClientToken created it.
 
@@ -77,8 +77,8 @@ def _check_names(request: Mapping[str, Any]) -> None:
     names = [name for name in ("ModelPackageName", "ModelPackageGroupName") if name in request]
     if len(names) != 1:
         raise ValidationError(
-            f"{' and '.join(names) or 'No name'} given: set ModelPackageGroupName for a new version in a group, or "
-            "ModelPackageName for a package without versions."
+            f"The request has {' and '.join(names) or 'no name'}: set ModelPackageGroupName for a new version in a "
+            "group, or ModelPackageName for a package without a group."
         )
     if names == ["ModelPackageName"]:
         _check_unversioned(request)
@@ -89,18 +89,18 @@ def _check_names(request: Mapping[str, Any]) -> None:
 def _check_unversioned(request: Mapping[str, Any]) -> None:
     specification = request.get(SPECIFICATION)
     if specification is None:
-        raise ValidationError("A package without versions needs an InferenceSpecification.")
+        raise ValidationError("A package without a group needs an InferenceSpecification.")
     if missing := [name for name in INSTANCE_TYPES if not specification.get(name)]:
-        raise ValidationError(f"A package without versions needs {' and '.join(missing)} in InferenceSpecification.")
+        raise ValidationError(f"A package without a group needs {' and '.join(missing)} in InferenceSpecification.")
     if any(container.get("Environment") for container in specification["Containers"]):
         raise ValidationError(
-            "Environment cannot be set for a package without versions: set it in CreateModel, or set "
+            "Environment cannot be set for a package without a group: set it in CreateModel, or set "
             "ModelPackageGroupName instead of ModelPackageName."
         )
 
 
 def check_additional(specifications: Sequence[Specification]) -> None:
-    """Raise ValidationError if a package would have too many additional specifications, or two with the same name."""
+    """Raise ValidationError if there are too many additional specifications, or two with the same name."""
     inputs.check_unique(f"Names of {ADDITIONAL}", [specification["Name"] for specification in specifications])
     if len(specifications) > MAX_ADDITIONAL:
         raise ValidationError(

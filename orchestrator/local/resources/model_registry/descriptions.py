@@ -1,4 +1,4 @@
-"""Members that are stored as they are, and described."""
+"""Members that are stored and described without a change."""
 
 from collections.abc import Collection, Mapping
 from typing import Any
@@ -10,7 +10,7 @@ from microjobs_orchestrator.local.protocols.models import operation_model
 
 
 def copy_members(operation: str, request: Mapping[str, Any], *, without: Collection[str] = ()) -> dict[str, Any]:
-    """Return the members of a request that the response of an operation of SageMaker also has, at all levels."""
+    """Return the members of a request, at all levels, that the response of a SageMaker operation also has."""
     shape: Any = operation_model("sagemaker", operation).output_shape
     copied: dict[str, Any] = _copy(shape, request)
     return {name: value for name, value in copied.items() if name not in without}

@@ -85,7 +85,7 @@ class ModelPackageGroupOperations(Operations):
         self.context.state.update(self.kind.arn_type, group.name, {}, internal={POLICY: policy})
 
     def _find_owner(self, request: Request) -> Record:
-        """Return the group of a policy. Terraform searches the message of the error for the first words."""
+        """Return the group of a policy. Terraform searches the error message for "Cannot find Model Package Group"."""
         name = request["ModelPackageGroupName"]
         group = self.context.state.get(self.kind.arn_type, name)
         if group is None:

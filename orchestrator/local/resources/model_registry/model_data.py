@@ -1,7 +1,7 @@
-"""The model data of packages, which are fixed when the package is registered.
+"""The model data of packages, which cannot change after the registration.
 
-A package contains the URI of its data, as on AWS, and their ETag. Hosts refuse data with another ETag: they get the
-registered bytes or an error.
+A package contains the URI of its data, as on AWS, and the ETag that the data had at the registration. A host whose data
+has another ETag fails.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,7 +17,7 @@ Specification = Mapping[str, Any]
 def fix_data(context: Context, specification: Specification) -> dict[str, Any]:
     """Return a specification whose containers have the ETags of their model data.
 
-    Raise ValidationError if model data does not exist, or has another ETag than the request.
+    Raise ValidationError if model data does not exist, or if the request states another ETag.
     """
     containers = [_fix_container(context, container) for container in specification["Containers"]]
     return {**specification, "Containers": containers}

@@ -1,4 +1,4 @@
-"""The resources that requests name, by ARN, by name, or as `group/version`."""
+"""Finds the resources that requests identify by an ARN, by a name, or by `group/version`."""
 
 from microjobs_orchestrator.local.errors import ServiceError, ValidationError
 from microjobs_orchestrator.local.identity import format_arn

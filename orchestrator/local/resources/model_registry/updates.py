@@ -34,12 +34,12 @@ def update(context: Context, request: Mapping[str, Any]) -> Record:
         kind, version = MODEL_PACKAGE.arn_type, package.version
         changed = context.state.update(kind, package.name, changes, status, version=version)
         tokens.remember(context.state, OPERATION, request, package.arn)
-    assert changed is not None  # noqa: S101  the transaction has found it
+    assert changed is not None  # noqa: S101  the same transaction has read the package
     return changed
 
 
 def _make_members(context: Context, request: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the new members of the description. Its additional specifications are only those to add."""
+    """Return the new members of the description; of the additional specifications, only the added ones."""
     added = {ADDITIONAL: request.get("AdditionalInferenceSpecificationsToAdd", [])}
     members = {
         **copy_members("DescribeModelPackage", request, without=("ModelPackageArn",)),
@@ -53,7 +53,7 @@ def _make_members(context: Context, request: Mapping[str, Any]) -> dict[str, Any
 
 def _make_changes(package: Record, request: Mapping[str, Any], members: Mapping[str, Any]) -> dict[str, Any]:
     if APPROVAL in request and not package.version:
-        raise ValidationError(f"{package.arn} has no versions, so it has no {APPROVAL}: it can always be deployed.")
+        raise ValidationError(f"{package.arn} is in no group, so it has no {APPROVAL}: it can always be deployed.")
     changes = {**members, **_change_metadata(package, request), "LastModifiedBy": describe_caller()}
     additional = [*package.description.get(ADDITIONAL, []), *members[ADDITIONAL]]
     check_additional(additional)
@@ -72,7 +72,7 @@ def _change_card(card: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str
 
 
 def _change_metadata(package: Record, request: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the metadata properties after the addition and the removal of some, if the request changes them."""
+    """Return the changed metadata properties; nothing if the request does not change them."""
     removed = request.get("CustomerMetadataPropertiesToRemove", [])
     if METADATA not in request and not removed:
         return {}

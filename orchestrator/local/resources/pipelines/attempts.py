@@ -52,7 +52,7 @@ class Attempts:
         return run
 
     def start(self, run: StepRun) -> None:
-        """Start an attempt, also again after a crash of the server. Describe why the step cannot start."""
+        """Start an attempt, or restart it after a crash of the server. Store the reason if the step cannot start."""
         members: Mapping[str, Any] = {}
         try:
             progress, members = self._start(run)
@@ -63,7 +63,7 @@ class Attempts:
         self.store(run, progress, members)
 
     def _start(self, run: StepRun) -> tuple[Progress, Mapping[str, Any]]:
-        """Return what has become of the step, and further members of its description."""
+        """Return the progress of the step, and further members of its description."""
         if self._selection is not None and run.name in self._selection.reused:
             return self._selection.make_result(self._selection.find_result(self._state, run.name))
         runner = self._runner(run)
@@ -77,13 +77,13 @@ class Attempts:
         return runner.start(run, arguments), {}
 
     def is_interrupted(self, run: StepRun) -> bool:
-        """Return whether the end of an earlier server has interrupted an attempt that must be started again."""
+        """Return whether an attempt must be restarted, because an earlier server ended during it."""
         if run.record.internal.get(RETRY_TIME) is not None:
             return False
         return run.status is StepStatus.STARTING or self._runner(run).is_lost(run)
 
     def look(self, run: StepRun) -> None:
-        """Look what has become of a step that runs, and start its next attempt if it is time."""
+        """Update a step that runs: poll its attempt, or start the next attempt when its retry time is reached."""
         retry_time = run.record.internal.get(RETRY_TIME)
         if retry_time is None:
             self.store(run, self._runner(run).poll(run))
@@ -94,7 +94,7 @@ class Attempts:
             self.start(run)
 
     def stop(self, run: StepRun) -> None:
-        """Request a step to stop, unless it is stopping already. A step that an earlier server ran stops again."""
+        """Stop a step, unless it is already stopping. Stop it again if its work ended with an earlier server."""
         if run.record.internal.get(RETRY_TIME) is not None:
             self.store(run, Progress(StepStatus.STOPPED, run.metadata))
         elif run.status is not StepStatus.STOPPING or self._runner(run).is_lost(run):
@@ -109,7 +109,7 @@ class Attempts:
         return self._runners[run.step.type]
 
     def store(self, run: StepRun, progress: Progress, members: Mapping[str, Any] | None = None) -> None:
-        """Store what has become of a step, and its result in the cache."""
+        """Store the progress of a step. If it succeeded, store its result in the cache."""
         if progress.failure is not None:
             progress = _schedule_retry(run, progress)
         if (progress.status, progress.metadata) != (run.status, run.metadata) or progress.internal:

@@ -93,12 +93,12 @@ class Cache:
         try:
             owner = Owner(PIPELINE.arn_type, self._pipeline)
             self._state.add(KIND, key, "", "", {}, result, internal=kept, owner=owner)
-        except NameTakenError:  # another execution has just stored its result, which is as good
+        except NameTakenError:  # another execution has just stored an equivalent result
             return
 
 
 def make_hit(result: Record) -> tuple[Progress, Mapping[str, Any]]:
-    """Return what becomes of a step with a cached result, and members of its description."""
+    """Return the progress of a step that has a cached result, and members of its description."""
     progress = Progress(StepStatus.SUCCEEDED, result.description["Metadata"], internal=result.internal)
     return progress, {"CacheHitResult": {SOURCE: result.description[SOURCE]}}
 

@@ -104,14 +104,14 @@ class Execution:
     # --- steps ---
 
     def _restart_interrupted(self) -> None:
-        """Start the steps again whose start was interrupted by the end of an earlier server."""
+        """Restart the steps that were starting when an earlier server ended."""
         for run in self._list_running():
             if self.events.stop_reason is None and self._attempts.is_interrupted(run):
                 self._attempts.start(run)
                 self._add_run(run)
 
     def _advance(self) -> None:
-        """Look at all running steps, and start steps until no further step can start."""
+        """Update all running steps, and start steps until no further step can start."""
         for run in self._list_running():
             if self.events.stop_reason is not None:
                 self._attempts.stop(run)
@@ -154,7 +154,7 @@ class Execution:
         return node.follows_failures or not any(self._list_failed(followed=False))
 
     def _read_max_parallel_steps(self) -> int:
-        """Return the present limit, which UpdatePipelineExecution can change."""
+        """Return the current limit, which UpdatePipelineExecution can change."""
         record = self._context.state.get(PIPELINE_EXECUTION.arn_type, self._record.name) or self._record
         limit: int = record.description.get("ParallelismConfiguration", {}).get(
             "MaxParallelExecutionSteps", MAX_PARALLEL_STEPS
@@ -180,8 +180,14 @@ class Execution:
     # --- the end ---
 
     def _list_failed(self, *, followed: bool) -> Iterator[StepRun]:
-        """Yield the steps that did not succeed, and that have dependent steps that run because of that, or not."""
-        steps = (run for run in self._runs.values() if run.iteration is None)  # their ForEach step fails with them
+        """Yield the steps that did not succeed.
+
+        Args:
+            followed: True for steps with a dependent step that runs because of this; False for the others.
+        """
+        steps = (
+            run for run in self._runs.values() if run.iteration is None
+        )  # if an iteration fails, its ForEach step fails
         ended = (run for run in steps if run.status in ENDS and run.status is not StepStatus.SUCCEEDED)
         return (run for run in ended if has_follower(self._nodes, run) == followed)
 

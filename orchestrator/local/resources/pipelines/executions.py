@@ -136,10 +136,10 @@ class PipelineExecutionOperations(RunningOperations):
         return record
 
     def _check_selection(self, pipeline: Record, definition: Definition, request: Request) -> dict[str, str]:
-        """Check the SelectiveExecutionConfig; return the parameters of the earlier execution, which are the defaults.
+        """Check the SelectiveExecutionConfig; return the earlier execution's parameters as defaults.
 
         Raises:
-            ServiceError: a step or the earlier execution does not exist, or a needed step did not succeed there.
+            ServiceError: a step or the earlier execution does not exist, or a reused step did not succeed in it.
         """
         selection = read_selection(definition, request)
         if selection is None:
@@ -195,7 +195,7 @@ class PipelineExecutionOperations(RunningOperations):
         changes = {**members, **read_parallelism(request)}
         self.context.state.update(PIPELINE_EXECUTION.arn_type, record.name, changes)
         if (running := self.registry.find(_plan_name(record))) is not None:
-            running.events.send(Change.RESOURCE_ENDED)  # it may start more steps now
+            running.events.send(Change.RESOURCE_ENDED)  # a higher limit lets more steps start
         return {ARN: record.arn}
 
     def stop(self, request: Request) -> Answer:

@@ -93,7 +93,7 @@ class Loops:
         return [run for run in self._runs.values() if run.step.body and not run.has_ended]
 
     def has_room(self, node: Node) -> bool:
-        """Return whether the ForEach step of a node, if it has one, may run one more step now."""
+        """Return whether the ForEach step that contains a node may run one more step now; True if there is none."""
         if node.iteration is None:
             return True
         parent = self._runs[node.iteration.parent]
@@ -103,7 +103,7 @@ class Loops:
         return running < int(parent.step.arguments["MaxConcurrency"])
 
     def is_waiting(self, run: StepRun, startable: Callable[[Node], bool]) -> bool:
-        """Return whether a ForEach step has steps that run, or that will start when there is room."""
+        """Return whether a ForEach step has steps that run, or that only wait for the limit of parallel steps."""
         if any(not child.has_ended for child in self._list_children(run)):
             return True
         children = (node for node in self._nodes.values() if node.iteration and node.iteration.parent == run.name)

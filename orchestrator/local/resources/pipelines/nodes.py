@@ -52,7 +52,7 @@ class Node:
         return any(dependency.trigger is not Trigger.COMPLETED for dependency in self.dependencies)
 
     def can_start(self, runs: Mapping[str, StepRun]) -> bool:
-        """Return whether all steps before this one have ended as this one requires.
+        """Return whether the step has not started, its branch was chosen, and its dependencies are satisfied.
 
         Args:
             runs: the steps that have started, by name.

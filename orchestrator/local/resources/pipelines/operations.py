@@ -63,7 +63,7 @@ class PipelineOperations(Operations):
                 return _accept_repetition(existing, request, digest)
             text = self._read_definition(request)
             versions.check_aliases(aliases, {})
-            versions.delete_versions(self.context.state, name)  # of a server that was killed during a deletion
+            versions.delete_versions(self.context.state, name)  # left by a server that was killed during a deletion
             arn = format_arn(f"{PIPELINE.arn_type}/{name}", self.context.settings.region)
             # A pipeline without a version could not be described. Therefore the version is stored first.
             versions.add_version(self.context.state, name, arn, 1, text, aliases)
@@ -164,7 +164,7 @@ class PipelineOperations(Operations):
         return describe_resource(PIPELINE, record, {**version.description, **self.compute_members(record)})
 
     def compute_members(self, record: Record) -> Mapping[str, Any]:
-        """Return the time of the newest execution, under its names in Describe and List."""
+        """Return the time of the newest execution, as the member of Describe and as the member of List."""
         query = Query(PIPELINE_EXECUTION.arn_type, owner=Owner(PIPELINE.arn_type, record.name), limit=1)
         times = [execution.created for execution in self.context.state.find(query)]
         return {"LastRunTime": times[0], "LastExecutionTime": times[0]} if times else {}
@@ -201,7 +201,7 @@ class PipelineOperations(Operations):
 
 
 def _read_changes(request: Request) -> dict[str, Any]:
-    """Return the members of a Create or Update request that the pipeline, not a version, has."""
+    """Return the members of a Create or Update request that belong to the pipeline, not to a version."""
     return {
         **{member: request[member] for member in CHANGEABLE_MEMBERS if member in request},
         **read_parallelism(request),

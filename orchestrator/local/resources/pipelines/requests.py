@@ -12,8 +12,8 @@ from microjobs_orchestrator.local.resources.pipelines.kinds import PIPELINE, PIP
 from microjobs_orchestrator.local.state import Record
 
 pipelines_lock = threading.Lock()
-"""Held while a pipeline or its versions change, and while an execution starts: a pipeline that is being deleted cannot
-start."""
+"""Held while a pipeline or its versions change, and while an execution starts. Therefore, no execution starts while its
+pipeline is deleted."""
 
 
 def find_pipeline(context: Context, name: str) -> Record:
@@ -39,7 +39,7 @@ def make_missing_error(arn: str) -> ServiceError:
 
 
 def rename_times(request: Request) -> dict[str, Any]:
-    """Return a List request with the names that other kinds have for the filters by time."""
+    """Rename the time filters of a List request to the names that other kinds use."""
     names = {"CreatedAfter": "CreationTimeAfter", "CreatedBefore": "CreationTimeBefore"}
     members = (*LIST_PAGES, *names)
     return {names.get(member, member): request[member] for member in members if member in request}

@@ -31,7 +31,7 @@ MAX_FILE_BYTES = 4 << 20
 
 @dataclass(frozen=True)
 class ExecutionValues:
-    """What all steps of an execution read: parameters, variables, and the properties of steps."""
+    """Values that all steps of an execution read: parameters, variables, and the properties of steps."""
 
     definition: Definition
     store: ObjectStore
@@ -70,7 +70,7 @@ class StepScope:
             raise ExpressionError(f"Steps.{step_name}{format_path(path)}: {error}") from error
 
     def _locate(self, step_name: str) -> str:
-        """Return the name of a step, or of its run in the present iteration."""
+        """Return the name of a step, or the name that it has in the current iteration."""
         body = self._iteration.body if self._iteration else ()
         return f"{step_name}{self._iteration.suffix}" if self._iteration and step_name in body else step_name
 
@@ -101,7 +101,11 @@ class StepScope:
 
 
 def parse_item(item: Any) -> Any:
-    """Return an item of a ForEach step whose members are read: JSON text becomes its value."""
+    """Return the value of an item of a ForEach step; parse the item if it is JSON text.
+
+    Raises:
+        ExpressionError: the item is text, but not JSON.
+    """
     if not isinstance(item, str):
         return item
     try:
@@ -124,13 +128,13 @@ def read_json(store: ObjectStore, uri: str) -> Any:
 
 
 def format_time(seconds: float) -> str:
-    """Return a time as the variables of an execution have it, such as `2026-11-29T04:05:06.789Z`."""
+    """Format a time as a variable of an execution, such as `2026-11-29T04:05:06.789Z`."""
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def make_variables(record: Record, region: str) -> dict[str, str]:
-    """Return the variables of an execution, without the present time."""
-    assert record.owner is not None  # noqa: S101  as executions are created
+    """Return the variables of an execution, except CurrentDateTime."""
+    assert record.owner is not None  # noqa: S101  each execution is created with an owner
     pipeline = record.owner.name
     return {
         "PipelineName": pipeline,

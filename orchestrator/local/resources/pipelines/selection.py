@@ -45,7 +45,7 @@ class Selection:
         return record
 
     def make_result(self, record: Record) -> tuple[Progress, Mapping[str, Any]]:
-        """Return what becomes of a reused step, and members of its description."""
+        """Return the progress of a reused step, and members of its description."""
         progress = Progress(StepStatus.SUCCEEDED, record.description.get("Metadata", {}), internal=record.internal)
         return progress, {"SelectiveExecutionResult": {SOURCE: self.source_arn}}
 

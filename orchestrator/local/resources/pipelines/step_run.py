@@ -15,11 +15,11 @@ KIND = "pipeline-execution-step"
 EXECUTION_KIND = "pipeline-execution"
 MAX_REASON_CHARACTERS = 1024
 MAX_STEPS = 100_000
-"""Maximum number of steps that are read of one execution."""
+"""Maximum number of steps that are read for one execution."""
 
 REQUEST, RESOURCE, OUTPUTS, RETRY_TIME = "Request", "Resource", "Outputs", "RetryTime"
-"""Keys of the internal state: the resolved arguments, the name of the created resource, the values of a step's outputs
-that no resource has, and the time of the next attempt."""
+"""Keys of the internal state: the resolved arguments, the name of the created resource, the outputs of a
+step that creates no resource, and the time of the next attempt."""
 
 
 class StepStatus(StrEnum):
@@ -47,7 +47,7 @@ class Failure:
 
 @dataclass(frozen=True)
 class Progress:
-    """What has become of a step."""
+    """A change of a step: its status, metadata and failure."""
 
     status: StepStatus
     metadata: Mapping[str, Any] = field(default_factory=dict)
@@ -86,9 +86,9 @@ class StepRun:
         self.record = record
         self.iteration = iteration
         self.chosen_name = ""
-        """The name of the resource that the present attempt will create; empty until it is chosen."""
+        """The name of the resource that the current attempt will create; empty until it is chosen."""
         self.properties: Mapping[str, Any] | None = None
-        """The properties that other steps read, after the first of them has read one."""
+        """The properties that other steps read; None until a step reads one of them."""
 
     @property
     def name(self) -> str:
@@ -112,7 +112,7 @@ class StepRun:
         return members
 
     def store(self, progress: Progress, **members: Any) -> None:
-        """Store what has become of the step."""
+        """Store the progress of the step."""
         if progress.status in ENDS:
             members["EndTime"] = time.time()
         if progress.failure is not None and progress.status is StepStatus.FAILED:
@@ -153,7 +153,10 @@ def list_steps(state: State, execution: str, *, descending: bool = True) -> list
 
 
 def reset_step(state: State, record: Record) -> None:
-    """Let a step that did not succeed start again. A ForEach step keeps its items and the iterations that succeeded."""
+    """Prepare a step that did not succeed for another start.
+
+    A ForEach step keeps its items and the iterations that succeeded.
+    """
     if "ForEach" not in record.description.get("Metadata", {}):
         state.delete(KIND, record.name)
         return

@@ -1,7 +1,7 @@
 """Versions of pipelines. Each change of a pipeline's definition adds a version.
 
-A version is a record with the name of its pipeline. Its version number is the PipelineVersionId. The definition is
-stored only there.
+A version is a record with the name of its pipeline. Its version number is the PipelineVersionId. Only this record
+contains the definition.
 
 Source: https://docs.aws.amazon.com/sagemaker/latest/dg/pipelines-version-aliases.html
 """
@@ -96,7 +96,7 @@ def check_aliases(aliases: Collection[str], others: Mapping[str, int]) -> None:
         others: aliases of other versions of the pipeline, with their PipelineVersionIds.
 
     Raises:
-        ValidationError: names the alias.
+        ValidationError: an alias is invalid, or belongs to another version.
     """
     if len(aliases) > MAX_ALIASES:
         raise ValidationError(f"A version can have {MAX_ALIASES} aliases, not {len(aliases)}.")

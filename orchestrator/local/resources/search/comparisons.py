@@ -14,7 +14,7 @@ from microjobs_orchestrator.local.errors import ValidationError
 from microjobs_orchestrator.local.resources.search.properties import Property, ValueType
 
 Test = Callable[[Sequence[Any]], bool]
-"""Takes all values of a property; none if a resource lacks the property."""
+"""A function of all values that a resource has for a property. The sequence is empty if it lacks the property."""
 
 NUMBER = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?")
 TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,6})?(Z|[+-][0-9]{2}:[0-9]{2})?")
@@ -116,7 +116,7 @@ def read_number(value: str) -> float | None:
 
 
 def _read_whole_number(value: str) -> float | None:
-    """Return the number in a text without its decimals: AWS compares so if the filter's value is a whole number."""
+    """Return the number in a text without its decimals. AWS does this if the filter's value is a whole number."""
     number = read_number(value)
     return number if number is None or math.isinf(number) else math.trunc(number)
 

@@ -60,7 +60,7 @@ def _compile(searchable: Searchable, expression: Members) -> Predicate:
         *(_compile(searchable, item) for item in expression.get("SubExpressions", [])),
     ]
     if not parts:
-        raise ValidationError(f"SearchExpression is empty: it needs one of {', '.join(LISTS)}, or leave it out.")
+        raise ValidationError(f"SearchExpression is empty: add one of {', '.join(LISTS)}, or leave it out.")
     combine = any if expression.get("Operator", "And") == "Or" else all
     return lambda document: combine(part(document) for part in parts)
 
@@ -103,6 +103,6 @@ def compile_visibility(searchable: Searchable, conditions: Sequence[Mapping[str,
 def _make_visibility_test(searchable: Searchable, condition: Mapping[str, str]) -> Predicate:
     key, value = condition.get("Key", ""), condition.get("Value", "")
     if not key.removeprefix("Tags.") or not key.startswith("Tags."):
-        raise ValidationError(f"VisibilityConditions: Key {key!r} must be Tags. and the key of a tag.")
+        raise ValidationError(f"VisibilityConditions: Key {key!r} must be 'Tags.' followed by the key of a tag.")
     tag = _find(searchable, key)
     return lambda document: tag.read(document) in ([], [value])

@@ -83,7 +83,7 @@ class Search:
         return answer | ({"NextToken": format_token(found[limit - 1][0])} if len(found) > limit else {})
 
     def _scan(self, searchable: Searchable) -> Iterator[Resource]:
-        """Yield all resources of a kind. The order by name does not change meanwhile."""
+        """Yield all resources of a kind, by name, because names do not change during the scan."""
         operations, after = self._operations[searchable.kind.noun], None
         while True:
             query = Query(searchable.kind.arn_type, order_by="name", descending=False, limit=SCAN_SIZE, after=after)

@@ -1,6 +1,6 @@
 """The order of results, and the tokens of their pages.
 
-A token contains the sort key of a page's last resource, so that a page neither skips nor repeats resources if others
+A token contains the sort key of a page's last resource, so that no page skips or repeats resources if others
 are added or deleted between two requests.
 """
 
@@ -45,7 +45,7 @@ class Order:
         return (TEXT_RANK, 0.0, value) if isinstance(value, str) else (NUMBER_RANK, float(value), "")
 
     def is_after(self, key: SortKey, position: SortKey | None) -> bool:
-        """Return whether a resource comes after the last one of the previous page; None: there was no page."""
+        """Return whether a resource comes after a position: the last resource of the previous page, or None."""
         return position is None or (key < position if self._descending else key > position)
 
     def take_first(self, items: Iterable[tuple[SortKey, Item]], count: int) -> list[tuple[SortKey, Item]]:
@@ -61,7 +61,7 @@ def read_token(token: str) -> SortKey:
     """Return the sort key in a NextToken.
 
     Raises:
-        ValidationError: `format_token` has not made the token.
+        ValidationError: the token does not come from `format_token`.
     """
     try:
         rank, number, text, name, version = json.loads(base64.urlsafe_b64decode(token))

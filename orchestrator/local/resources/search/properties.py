@@ -62,7 +62,7 @@ class Property:
 
 
 class _KeyedList(NamedTuple):
-    """A list of pairs, whose names are properties."""
+    """A list of names and values. Each name is a property."""
 
     member: str
     name: str

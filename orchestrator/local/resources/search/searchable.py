@@ -20,7 +20,7 @@ class Searchable:
     shape: StructureShape
     """The members of a resource in the results, which are also the properties of filters."""
     inner: str = ""
-    """The member of the result's structure that contains these members; empty if nothing is between them."""
+    """The member of a result that contains the members of `shape`; empty if the result itself contains them."""
 
     def strip(self, name: str) -> str:
         """Return a property's name without the member between the result and the property, such as `Model.`."""

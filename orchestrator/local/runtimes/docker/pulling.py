@@ -37,7 +37,7 @@ ERRORS = (DockerException, BotoCoreError, ClientError, LauncherError, *UNREACHAB
 
 @dataclass(frozen=True)
 class LoginSource:
-    """Where a login comes from."""
+    """A source of logins."""
 
     name: str
     log_in: Callable[[], Credentials | None]

@@ -137,7 +137,7 @@ def test_invalid_definition_is_explained(members: dict[str, Any], message: str) 
         ),
         (step(Type="EMR"), r"steps of type EMR are not supported locally: use a Processing step"),
         (step(Type=None), "member Type is missing"),
-        (step(Name="a b"), r'member Name: "a b" must have 1 to 64 letters'),
+        (step(Name="a b"), r'member Name: "a b" must have 1 to 64 ASCII letters'),
         (step(Dependson=["x"]), r'step "train": member "Dependson" is unknown \(did you mean DependsOn\?\)'),
         (step(PropertyFiles=[]), 'member "PropertyFiles" is unknown'),
         (step(Arguments=[]), "member Arguments: expected an object, found an array"),

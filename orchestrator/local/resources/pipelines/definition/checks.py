@@ -51,10 +51,10 @@ MAX_REPORTED = 10
 
 
 def read_definition(text: str) -> Definition:
-    """Return the definition in a text, completely checked.
+    """Parse a definition, and check it completely.
 
     Raises:
-        ValidationError: names the step and the member, and the nearest known name.
+        ValidationError: the definition is invalid. The message names the step, the member and the nearest known name.
     """
     definition = parse_definition(text)
     check_definition(definition)
@@ -140,7 +140,7 @@ class _Checker:
                 self._check_dependency(place, source["StepName"], member)
 
     def _check_dependency(self, place: _Place, name: str, where: str) -> None:
-        """Check that a step exists, and that it does not belong to a loop that the step `place` is not part of."""
+        """Check that a step exists, and that it is in no loop, or in the same loop as the step `place`."""
         other = self.places.get(name)
         if other is None:
             raise make_error(where, f"step {quote(name)} does not exist ({describe_names(name, self.places)})")
@@ -185,7 +185,7 @@ class _Checker:
         _check_known("member of PipelineExperimentConfig", reference.name, list(self.definition.experiment or ()))
 
     def _check_outputs(self, step: Step, where: str) -> None:
-        """Check that property files are in outputs of the step, and that names of outputs are unique."""
+        """Check that each property file is in an output of the step."""
         outputs = step.arguments.get("ProcessingOutputConfig", {})
         items = outputs.get("Outputs", []) if isinstance(outputs, dict) else []
         names = [item.get("OutputName") for item in items if isinstance(item, dict)] if isinstance(items, list) else []
@@ -199,7 +199,7 @@ class _Checker:
     # --- arguments ---
 
     def check_arguments(self, step: Step) -> None:
-        """Check the arguments of a step as a request, as far as they are known."""
+        """Check the arguments of a step as a request. Of expressions, only the types are checked."""
         facts = FACTS[step.type]
         if not facts.create:
             return

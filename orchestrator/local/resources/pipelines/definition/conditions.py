@@ -26,14 +26,14 @@ MEMBERS: Mapping[str, tuple[str, ...]] = {
     "Not": ("Condition",),
     "Or": ("Conditions",),
 }
-"""The members of each type of condition besides Type. All are required."""
+"""The members of each type of condition, in addition to Type. All are required."""
 
 
 def check(condition: Any) -> None:
     """Check the form of a condition, and of all conditions in it.
 
     Raises:
-        ExpressionError: names the member, and the nearest known name.
+        ExpressionError: a member is unknown, missing or invalid.
     """
     if not isinstance(condition, dict):
         raise ExpressionError(f"a condition must be an object, not {name_type(condition)}")
@@ -75,7 +75,7 @@ def evaluate(condition: Mapping[str, Any], scope: Scope) -> bool:
     Integers and floats are compared as numbers. Values of different types are not equal.
 
     Raises:
-        ExpressionError: a value does not exist, or the values have no order.
+        ExpressionError: a value does not exist, or the values cannot be compared.
     """
     match condition["Type"]:
         case "Not":
@@ -99,7 +99,7 @@ def _are_equal(left: Any, right: Any) -> bool:
 
 
 def _find_order(value: Any) -> type:
-    """Return the type within which values can be compared."""
+    """Return the type that a value has in comparisons: float for all numbers."""
     return float if isinstance(value, int | float) and not isinstance(value, bool) else type(value)
 
 

@@ -102,7 +102,7 @@ def format_path(path: Path) -> str:
 
 
 def select(value: Any, path: Path) -> Any:
-    """Return a part of a value. A name also selects the item of a list whose `…Name` member has this value.
+    """Return a part of a value. In a list, a name selects the item whose `…Name` member has this value.
 
     Raises:
         ExpressionError: the value lacks the part.
@@ -169,7 +169,7 @@ def _check_reference(reference: Reference, text: str) -> None:
 
 
 def find_references(value: Any) -> Iterator[Reference]:
-    """Yield what the expressions in a value read.
+    """Yield the references in a value's expressions.
 
     A property file is a reference to its step with the path `PropertyFiles.<name>`.
 

@@ -16,7 +16,7 @@ from microjobs_orchestrator.local.resources.pipelines.definition.values import (
 
 
 def find_step_references(step: Step) -> Iterator[Reference]:
-    """Yield what a step's own expressions read, without those of the steps that it contains."""
+    """Yield the references in a step's expressions, without those in the steps that it contains."""
     yield from find_references(dict(step.arguments))
     yield from find_references(step.target)
 
@@ -42,8 +42,8 @@ def _find_sources(step: Step) -> Iterator[str]:
 def make_graph(definition: Definition) -> Mapping[str, set[str]]:
     """Return, for each step, the steps that come before it.
 
-    Steps in a branch come after their Condition step. A ForEach step ends after the steps in its body, which start when
-    the ForEach step could start.
+    Steps in a branch come after their Condition step. A ForEach step ends after the steps in its body. These
+    also wait for the dependencies of the ForEach step.
     """
     graph: dict[str, set[str]] = {}
     for step in definition.steps:

@@ -30,7 +30,7 @@ MAX_CHARACTERS = 1 << 20
 MAX_DEPTH = 200
 """Maximum depth of nested objects and arrays, so that no thread's stack overflows. A branch needs four levels."""
 MAX_PARAMETERS = 200
-"""Maximum number of parameters, as of StartPipelineExecution."""
+"""Maximum number of parameters, as in a request of StartPipelineExecution."""
 MAX_CONCURRENCY = 50
 MAX_ITEMS = 100
 """Maximum number of items that IterableItems of a ForEach step lists."""
@@ -127,7 +127,7 @@ def parse_step(value: Any, place: str) -> Step:
         raise make_error(place, f"expected an object, found {name_type(value)}")
     if isinstance(value.get("Name"), str):
         place = f"step {quote(value['Name'])}"
-    # The type states which members are known. Therefore it is read before the step's members are checked.
+    # The type determines the known members. Therefore it is read first.
     kind = Structure({"Type": value.get("Type")}, place, ("Type",), ("Type",)).read_choice("Type", StepType)
     facts = FACTS[kind]
     if facts.alternative:

@@ -1,4 +1,4 @@
-"""Facts about the types of steps: the operations that they stand for, and the members that they have."""
+"""Facts about the types of steps: the operations that they perform, and the members that they have."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ OUTPUT_MEMBERS = ("CacheConfig", "OutputParameters")
 
 @dataclass(frozen=True)
 class StepTypeFacts:
-    """What a type of step does."""
+    """The operations and the members of one type of step."""
 
     create: str = ""
     """The operation that the step performs, such as `CreateTrainingJob`; empty if it creates no resource."""
@@ -22,10 +22,10 @@ class StepTypeFacts:
     properties: tuple[str, ...] = ()
     """Properties that no response contains."""
     members: tuple[str, ...] = ()
-    """The members of the step besides those that all types have."""
+    """The members of the step, in addition to those that all types have."""
     required: tuple[str, ...] = ()
     alternative: str = ""
-    """What to use instead. It is empty if the local server executes the step."""
+    """Advice for an error message: what to use instead. It is empty if the local server executes the step."""
 
 
 def _make_job_facts(noun: str, *more: str, describe: tuple[str, ...] = ()) -> StepTypeFacts:

@@ -56,7 +56,7 @@ class Structure:
         if not NAME.fullmatch(name):
             raise make_error(
                 self.place_of(member),
-                f"{quote(name)} must have 1 to 64 letters of ASCII, digits, hyphens or underscores",
+                f"{quote(name)} must have 1 to 64 ASCII letters, digits, hyphens or underscores",
             )
         return name
 

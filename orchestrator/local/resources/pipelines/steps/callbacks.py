@@ -38,7 +38,7 @@ class CallbackRunner(Runner):
         return {"SqsQueueUrl": resolve(step.target, scope), "Arguments": super().resolve(step, scope)}
 
     def start(self, run: StepRun, arguments: Mapping[str, Any]) -> Progress:
-        """Send the message. A server that starts again after a crash sends it again, with the same token."""
+        """Send the message. After a crash, the next server sends it again, with the same token."""
         if run.record.internal.get(REQUEST) is None:
             token = "".join(secrets.choice(_ALPHABET) for _ in range(TOKEN_CHARACTERS))
             run.store(Progress(StepStatus.STARTING, internal={REQUEST: {**arguments, "Token": token}}))
@@ -81,7 +81,7 @@ class CallbackRunner(Runner):
         return Progress(StepStatus.SUCCEEDED, {"Callback": callback}, internal={OUTPUTS: outputs})
 
     def stop(self, run: StepRun) -> Progress:
-        """Tell the consumer of the queue, and stop without its answer."""
+        """Send a message about the stop to the queue, and stop without an answer."""
         request = run.record.internal.get(REQUEST)
         if request is not None:
             self._send(request, "Stopping")

@@ -12,7 +12,7 @@ from microjobs_orchestrator.local.s3.keys import parse_uri
 
 
 class CleanupRunner(Runner):
-    """Cleanup steps. The outputs of a Training step are found; those of other steps are listed by their URIs."""
+    """Cleanup steps. They find the outputs of a Training step; for other steps, `S3Uris` lists the objects."""
 
     def start(self, run: StepRun, arguments: Mapping[str, Any]) -> Progress:  # noqa: ARG002
         cleaned, skipped, failed = [], [], []

@@ -16,7 +16,7 @@ from microjobs_orchestrator.local.resources.pipelines.steps.runner import Runner
 
 
 class LambdaRunner(Runner):
-    """Lambda steps. A server that starts again after a crash calls the function again."""
+    """Lambda steps. After a crash, the next server calls the function again."""
 
     def __init__(self, tools: Tools) -> None:
         super().__init__(tools)

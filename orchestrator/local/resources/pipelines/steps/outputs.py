@@ -23,7 +23,7 @@ def read_outputs(step: Step, values: Mapping[str, Any]) -> dict[str, Any]:
     """Return the values of a step's declared outputs, with their types. Other values are ignored, as on AWS.
 
     Raises:
-        OutputError: names the output.
+        OutputError: an output is missing, or has another type.
     """
     return {output.name: _read_output(output, values) for output in step.output_parameters}
 
@@ -39,7 +39,7 @@ def _read_output(output: OutputParameter, values: Mapping[str, Any]) -> Any:
 
 
 def _convert(kind: ParameterType, value: Any) -> Any:
-    """Return a value that may be text with its declared type."""
+    """Return a value in its declared type. The value may be text."""
     if kind is ParameterType.STRING:
         return value if isinstance(value, str) else json.dumps(value)
     if not isinstance(value, str):
@@ -51,7 +51,7 @@ def _convert(kind: ParameterType, value: Any) -> Any:
 
 
 def describe_outputs(outputs: Mapping[str, Any]) -> list[dict[str, str]]:
-    """Return outputs as the metadata of a step has them."""
+    """Return outputs in the form of a step's metadata."""
     return [
         {"Name": name, "Value": value if isinstance(value, str) else json.dumps(value)}
         for name, value in outputs.items()

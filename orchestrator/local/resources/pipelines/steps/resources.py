@@ -42,7 +42,7 @@ METADATA_NAMES: Mapping[StepType, str] = {
     StepType.TUNING: "TuningJob",
     StepType.REGISTER_MODEL: "RegisterModel",
 }
-"""The members of a step's Metadata, where they differ from the noun of the operations."""
+"""The members of a step's Metadata whose names differ from the noun of the operations."""
 GROUP = "ModelPackageGroupName"
 CONFIG_NAME = "EndpointConfigName"
 BUSY = ("Creating", "Updating")
@@ -127,7 +127,7 @@ class ResourceRunner(Runner):
         return self._describe(run, record)
 
     def _describe(self, run: StepRun, record: Record) -> Progress:
-        """Return what has become of the step from the record of its resource."""
+        """Return the progress of the step, from the record of its resource."""
         metadata, lifecycle = {self._metadata_name: {"Arn": record.arn}}, self._kind.lifecycle
         if lifecycle is None or record.status == lifecycle.success:
             return Progress(StepStatus.SUCCEEDED, metadata)
@@ -185,7 +185,7 @@ class ModelPackageRunner(ResourceRunner):
         """Create the package. After a crash, the token of the request finds the package of the earlier server."""
         request = run.record.internal[REQUEST]
         if GROUP in request:
-            with suppress(ServiceError):  # it exists; another problem is reported by the request for the package
+            with suppress(ServiceError):  # it exists; CreateModelPackage reports any other problem
                 self.tools.invoker.invoke("CreateModelPackageGroup", {GROUP: request[GROUP]})
         answer = self.tools.invoker.invoke(self._facts.create, request)
         run.store(Progress(StepStatus.STARTING, internal={RESOURCE: answer["ModelPackageArn"]}))
@@ -236,7 +236,7 @@ class EndpointRunner(EndpointConfigRunner):
         return progress
 
     def stop(self, run: StepRun) -> Progress:
-        """Stop waiting. The endpoint continues to start, as its deletion would be a change that nobody requested."""
+        """Stop waiting. The endpoint continues to start, because nobody requested its deletion."""
         return Progress(StepStatus.STOPPED, run.metadata)
 
 

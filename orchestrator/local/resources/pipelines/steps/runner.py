@@ -1,4 +1,4 @@
-"""The interface of step types, and what they use."""
+"""The interface of step types, and the objects that they use."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
@@ -15,7 +15,7 @@ from microjobs_orchestrator.local.resources.pipelines.step_run import Progress, 
 
 @dataclass(frozen=True)
 class Tools:
-    """What the steps of one execution use."""
+    """The objects that the steps of one execution use."""
 
     context: Context
     registry: Registry
@@ -26,7 +26,7 @@ class Tools:
     find_run: "Callable[[str], StepRun | None]"
     """Returns a step that has started, by its name."""
     notify: Callable[[], None]
-    """Makes the execution look at its running steps. Any thread may call it."""
+    """Makes the execution update its running steps. Any thread may call it."""
 
 
 class Runner(ABC):
@@ -54,14 +54,14 @@ class Runner(ABC):
 
     @abstractmethod
     def start(self, run: StepRun, arguments: Mapping[str, Any]) -> Progress:
-        """Start a step, or start it again after a crash of the server.
+        """Start a step, or restart it after a crash of the server.
 
         Raises:
             ServiceError: the request of the step is refused.
         """
 
     def poll(self, run: StepRun) -> Progress:
-        """Return what has become of a step that is executing."""
+        """Return the progress of a step that is executing."""
         return Progress(run.status)
 
     def stop(self, run: StepRun) -> Progress:  # noqa: ARG002
@@ -69,7 +69,7 @@ class Runner(ABC):
         return Progress(StepStatus.STOPPED)
 
     def is_lost(self, run: StepRun) -> bool:  # noqa: ARG002
-        """Return whether a step that is executing ended with the earlier server, and must be started again."""
+        """Return whether a step must be restarted, because its work ended with the earlier server."""
         return False
 
     def has_result(self, internal: Mapping[str, Any]) -> bool:  # noqa: ARG002
