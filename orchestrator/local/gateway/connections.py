@@ -77,7 +77,7 @@ class Connection(HTTPConnection):
         """Bytes that may still be received after the last response; None while requests are expected."""
 
     def check_client(self) -> None:
-        """Send what is left to send. Raise ConnectionError if the client has closed the connection."""
+        """Send the remaining bytes. Raise ConnectionError if the client has closed the connection."""
         self.wfile.send()
         timeout = self.socket.gettimeout()
         self.socket.setblocking(False)

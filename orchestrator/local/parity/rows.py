@@ -81,7 +81,7 @@ def list_refusals(rows: Rows, members: Mapping[str, Any], path: str = "") -> Ite
 
 
 def _check(row: Row, value: Any, path: str) -> Iterator[str]:
-    if isinstance(value, Deferred) and not isinstance(row, Refused):  # it is checked when it is known
+    if isinstance(value, Deferred) and not isinstance(row, Refused):  # the value is checked when it is known
         return
     if isinstance(row, Refused) and not _is_empty(value):
         yield f"{path} {_quote(value)} ({row.reason})"

@@ -84,7 +84,7 @@ def test_jobs_get_nothing_without_settings(parts: ServerParts, tmp_path: Path) -
 
 
 def test_variables_of_the_request_and_of_the_image_have_priority(parts: ServerParts, tmp_path: Path) -> None:
-    """A default in the other case would hide them from some programs."""
+    """A default whose name differs only in case would hide them from some programs."""
     host = prepare(parts, tmp_path, SETTINGS, HTTP_PROXY="http://mine:1", SSL_CERT_FILE="/mine.pem")
     variables = host.merge_variables(set_by_image={"no_proxy": "", "PIP_CERT": ""})
     assert variables.items() >= {"HTTP_PROXY": "http://mine:1", "SSL_CERT_FILE": "/mine.pem"}.items()

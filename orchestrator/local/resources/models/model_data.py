@@ -20,9 +20,9 @@ class ModelData:
     objects: Sequence[tuple[str, StoredObject]] = ()
     """The objects, with their paths below the folder of the model data."""
     is_archive: bool = False
-    """There is one object, an archive."""
+    """Whether the data is one object, an archive."""
     is_prefix: bool = False
-    """The objects are those below an S3 prefix."""
+    """Whether the data is the objects below an S3 prefix."""
 
 
 def find_data(store: ObjectStore, container: Mapping[str, Any]) -> ModelData:

@@ -10,7 +10,7 @@ FILTER: Rows = {
     "Name": Honoured(
         "a property, with dots between its members, or `Tags.key`, `HyperParameters.name`, `Metrics.name`"
     ),
-    "Operator": Honoured("texts match with their case; NotEquals also finds resources without the property"),
+    "Operator": Honoured("texts are case-sensitive; NotEquals also finds resources without the property"),
     "Value": Honoured("times are in UTC unless they have an offset"),
 }
 

@@ -125,7 +125,7 @@ def test_condition_chooses_a_branch(processes: LocalServer) -> None:
 
 
 def test_failure_ends_the_execution(processes: LocalServer) -> None:
-    """Running steps end, dependent steps do not start, and the reasons reach the step and the execution."""
+    """Running steps finish, dependent steps do not start, and the reasons reach the step and the execution."""
     failing = make_processing_step(processes, "Failing", "exit 3")
     slow = make_processing_step(processes, "Slow", "sleep 1")
     never = make_processing_step(processes, "Never", "true", "Slow")
