@@ -89,7 +89,9 @@ def _check_deferred(shape: Shape, value: Deferred, path: str) -> Iterator[str]:
     types = [NUMBERS.get(name, name) for name in (value.type_name, shape.type_name)]
     if value.type_name and types[0] != types[1] and types != ["integer", "float"]:
         expected, found = (PYTHON_TYPES[name][1] for name in (shape.type_name, value.type_name))
-        yield _describe_violation(value.text, path, f"Member must be {expected}, but the expression is {found}")
+        remedy = ": convert it with Std:Join, which is `Join` in the SDK" if shape.type_name == "string" else ""
+        constraint = f"Member must be {expected}, but the expression is {found}{remedy}"
+        yield _describe_violation(value.text, path, constraint)
 
 
 def _check_structure(shape: Any, value: Mapping[str, Any], path: str) -> Iterator[str]:

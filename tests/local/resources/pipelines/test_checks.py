@@ -181,7 +181,7 @@ def without(step: dict[str, Any], member: str) -> dict[str, Any]:
         (make_training(ResourceConfig={**CLUSTER, "InstanceCount": "2"}), "STRING_VALUE can not be converted"),
         (make_training(ResourceConfig={**CLUSTER, "InstanceCount": get("Parameters.text")}),
          "at 'resourceConfig.instanceCount' .* Member must be an Integer, but the expression is a String"),
-        (make_training(HyperParameters={"n": get("Parameters.count")}), "must be a String, but the expression is an"),
+        (make_training(HyperParameters={"n": get("Parameters.count")}), "an Integer: convert it with Std:Join"),
         (make_training(ResourceConfig={**CLUSTER, "InstanceType": "ml.m5.huge"}), "must satisfy enum value set"),
         (make_training(EnableManagedSpotTraining={"Std:Join": {"Values": []}}), "must be a Boolean, but the express"),
         (make_training(HyperParameters={"n": get("Execution.StartDateTime")},
