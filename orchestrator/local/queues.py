@@ -87,12 +87,12 @@ def receive(state: State, queue: str, maximum: int, visibility_timeout: float, w
     """
     deadline = time.monotonic() + wait_seconds
     with _arrival:
-        while not (found := _take(state, queue, maximum, visibility_timeout)):
+        while not (messages := _take(state, queue, maximum, visibility_timeout)):
             remaining = deadline - time.monotonic()
             if remaining <= 0:
                 return []
             _arrival.wait(remaining)
-    return found
+    return messages
 
 
 def _take(state: State, queue: str, maximum: int, visibility_timeout: float) -> list[Received]:

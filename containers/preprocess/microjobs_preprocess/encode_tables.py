@@ -135,8 +135,8 @@ def sum_training_rows(settings: TableSettings, statistics: Mapping[str, TableSta
     parts = [part for name, part in statistics.items() if name.startswith("train")]
     total = reduce(TableStatistics.merge, parts, TableStatistics.empty(settings))
     if not total.rows:
-        found = ", ".join(statistics) or "no tables"
-        raise UserError(f"no training data on any host: the input contains {found}; add rows to train.csv")
+        names = ", ".join(statistics) or "no tables"
+        raise UserError(f"no training data on any host: the input contains {names}; add rows to train.csv")
     return total
 
 

@@ -74,11 +74,11 @@ def _find_fill(column: ColumnSettings, mean: float, medians: Mapping[str, float]
 def _fit_categorical(column: ColumnSettings, statistics: TableStatistics) -> CategoricalColumn:
     counts = statistics.counts[column.name]
     fill = _find_fill_text(column, counts)
-    found = {*counts, fill} if fill is not None and statistics.missing[column.name] else {*counts}
-    categories = column.categories or sort_categories(found)
+    texts = {*counts, fill} if fill is not None and statistics.missing[column.name] else {*counts}
+    categories = column.categories or sort_categories(texts)
     if not categories:
         raise UserError(f"column {column.name!r} has no value in any training row: drop the column")
-    if column.unknown is None and (unknown := found - set(categories)):
+    if column.unknown is None and (unknown := texts - set(categories)):
         raise UserError(
             f"column {column.name!r} contains {min(unknown)[:50]!r}, which is not one of its declared categories: add "
             "it, or set `unknown`"
@@ -94,5 +94,5 @@ def _find_fill_text(column: ColumnSettings, counts: Mapping[str, int]) -> str | 
         return None
     if not counts:
         raise UserError(f"column {column.name!r} has no value in any training row: drop the column")
-    most = max(counts.values())
-    return sort_categories(text for text, count in counts.items() if count == most)[0]
+    highest_count = max(counts.values())
+    return sort_categories(text for text, count in counts.items() if count == highest_count)[0]

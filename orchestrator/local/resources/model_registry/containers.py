@@ -22,8 +22,8 @@ def find_container(context: Context, container: Mapping[str, Any]) -> dict[str, 
     Raise ValidationError if the package does not exist, is a version that is not approved, or has no specification with
     the requested name and one container.
     """
-    if given := [name for name in EXCLUSIVE_MEMBERS if name in container]:
-        raise ValidationError(f"ModelPackageName cannot be combined with {', '.join(given)}: remove one of them.")
+    if conflicting := [name for name in EXCLUSIVE_MEMBERS if name in container]:
+        raise ValidationError(f"ModelPackageName cannot be combined with {', '.join(conflicting)}: remove one of them.")
     package = find_package(context, container["ModelPackageName"])
     _check_approval(package)
     containers = _find_specification(package, container.get("InferenceSpecificationName"))["Containers"]
@@ -52,6 +52,6 @@ def _find_specification(package: Record, name: str | None) -> Specification:
         named[None] = description["InferenceSpecification"]
     if name not in named:
         known = ", ".join(filter(None, named)) or "none"
-        wanted = f"inference specification {name!r}" if name else "InferenceSpecification"
-        raise ValidationError(f"{package.arn} has no {wanted}; its additional specifications: {known}.")
+        noun = f"inference specification {name!r}" if name else "InferenceSpecification"
+        raise ValidationError(f"{package.arn} has no {noun}; its additional specifications: {known}.")
     return named[name]

@@ -25,10 +25,14 @@ def create_group(context: Context, request: Request) -> Record:
     name = request["ModelPackageGroupName"]
     arn = format_arn(f"{MODEL_PACKAGE_GROUP.arn_type}/{name}", context.settings.region)
     members = copy_members("DescribeModelPackageGroup", request)
-    state = {"ModelPackageGroupStatus": "Completed", "CreatedBy": describe_caller(), "ModelPackageGroupArn": arn}
+    server_members = {
+        "ModelPackageGroupStatus": "Completed",
+        "CreatedBy": describe_caller(),
+        "ModelPackageGroupArn": arn,
+    }
     kind, tags = MODEL_PACKAGE_GROUP.arn_type, request.get("Tags", [])
     try:
-        return context.state.add(kind, name, arn, "", request, {**members, **state}, tags=tags)
+        return context.state.add(kind, name, arn, "", request, {**members, **server_members}, tags=tags)
     except NameTakenError as error:
         raise ValidationError(f"Model Package Group already exists: {arn}.") from error
 

@@ -166,7 +166,11 @@ class Execution:
 
     def _find_timeout(self) -> float | None:
         """Return the seconds until the next attempt of a step; None if no step waits for one."""
-        times = [found for run in self._list_running() if (found := run.record.internal.get(RETRY_TIME)) is not None]
+        times = [
+            retry_time
+            for run in self._list_running()
+            if (retry_time := run.record.internal.get(RETRY_TIME)) is not None
+        ]
         return max(0.0, min(times) - time.time()) if times else None
 
     def _read_properties(self, step_name: str) -> Mapping[str, Any]:

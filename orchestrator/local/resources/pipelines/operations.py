@@ -82,9 +82,9 @@ class PipelineOperations(Operations):
 
     def _read_definition(self, request: Request) -> str:
         """Return the checked text of a definition. Raise ValidationError if it is not valid."""
-        given = [member for member in DEFINITION_MEMBERS if member in request]
-        if len(given) != 1:
-            raise ValidationError(f"Specify one of {' and '.join(DEFINITION_MEMBERS)}; the request has {len(given)}.")
+        sources = [member for member in DEFINITION_MEMBERS if member in request]
+        if len(sources) != 1:
+            raise ValidationError(f"Specify one of {' and '.join(DEFINITION_MEMBERS)}; the request has {len(sources)}.")
         text = request.get("PipelineDefinition") or self._read_object(request["PipelineDefinitionS3Location"])
         read_definition(text)
         return str(text)
@@ -114,8 +114,8 @@ class PipelineOperations(Operations):
         """Add a version if the definition changes. Return the number of the latest version."""
         state, aliases = self.context.state, request.get("PipelineVersionAliases", [])
         latest = versions.find_version(state, record.name, {})
-        is_given = any(member in request for member in DEFINITION_MEMBERS)
-        text = self._read_definition(request) if is_given else latest.description["PipelineDefinition"]
+        has_definition = any(member in request for member in DEFINITION_MEMBERS)
+        text = self._read_definition(request) if has_definition else latest.description["PipelineDefinition"]
         if text == latest.description["PipelineDefinition"]:
             if aliases:
                 raise ValidationError(

@@ -43,13 +43,13 @@ def find_version(state: State, pipeline: str, request: Mapping[str, Any]) -> Rec
     if number is not None and alias is not None:
         raise ValidationError("Specify either PipelineVersionId or PipelineVersionAlias, not both.")
     if number is not None:
-        found = state.get(VERSION.arn_type, pipeline, number)
+        version = state.get(VERSION.arn_type, pipeline, number)
     else:
-        found = find_alias(state, pipeline, alias) if alias is not None else find_latest(state, pipeline)
-    if found is None:
-        wanted = f"version {number}" if number is not None else f"version with the alias {alias!r}"
-        raise ServiceError("ResourceNotFound", f"Could not find {wanted} of pipeline {pipeline!r}.")
-    return found
+        version = find_alias(state, pipeline, alias) if alias is not None else find_latest(state, pipeline)
+    if version is None:
+        description = f"version {number}" if number is not None else f"version with the alias {alias!r}"
+        raise ServiceError("ResourceNotFound", f"Could not find {description} of pipeline {pipeline!r}.")
+    return version
 
 
 def find_latest(state: State, pipeline: str) -> Record | None:

@@ -77,7 +77,9 @@ def _make_value_test(prop: Property, name: str, value: str) -> Test:
         return lambda values: any(item in texts for item in values)
     compare = _COMPARISONS[name]
     convert, expected = _make_converter(prop, value, must_be_number=name in _ORDER)
-    return lambda values: any((found := convert(item)) is not None and compare(found, expected) for item in values)
+    return lambda values: any(
+        (converted := convert(item)) is not None and compare(converted, expected) for item in values
+    )
 
 
 def _make_converter(prop: Property, value: str, *, must_be_number: bool) -> tuple[Callable[[Any], Any], Any]:

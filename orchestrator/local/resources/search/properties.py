@@ -97,10 +97,10 @@ def find_member(shape: StructureShape, name: str) -> Property:
     Raises:
         ValidationError: the resources do not have this property.
     """
-    path, found = _resolve(shape, name)
-    if isinstance(found, MapShape) and len(path) <= name.count("."):
+    path, target = _resolve(shape, name)
+    if isinstance(target, MapShape) and len(path) <= name.count("."):
         return Property(name, ValueType.TEXT_OR_NUMBER, partial(_read_path, (*path, _join_rest(name, path))))
-    type_name = _get_item(found).type_name
+    type_name = _get_item(target).type_name
     return Property(name, _TYPES.get(type_name, ValueType.STRUCTURE), partial(_read_path, path))
 
 
@@ -110,8 +110,8 @@ def find_list(shape: StructureShape, name: str) -> tuple[Property, StructureShap
     Raises:
         ValidationError: the resources do not have this property, or it is not a list of structures.
     """
-    path, found = _resolve(shape, name)
-    item = found.member if isinstance(found, ListShape) else None
+    path, target = _resolve(shape, name)
+    item = target.member if isinstance(target, ListShape) else None
     if not isinstance(item, StructureShape) or len(path) <= name.count("."):
         raise ValidationError(f"NestedPropertyName {name!r} is not a list of structures: use Filters instead.")
     return Property(name, ValueType.STRUCTURE, partial(_read_path, path)), item

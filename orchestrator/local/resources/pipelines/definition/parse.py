@@ -88,8 +88,8 @@ def _parse_json(text: str) -> Any:
 def _make_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     members = dict(pairs)
     if len(members) < len(pairs):
-        (double, _), *_ = Counter(name for name, _ in pairs).most_common(1)
-        raise make_error("the text", f"member {quote(double)} occurs twice in one object")
+        (repeated, _), *_ = Counter(name for name, _ in pairs).most_common(1)
+        raise make_error("the text", f"member {quote(repeated)} occurs twice in one object")
     return members
 
 

@@ -226,8 +226,8 @@ class EndpointRunner(EndpointConfigRunner):
         return record is not None and (record.status in BUSY or self._has_config(run, record))
 
     def _has_config(self, run: StepRun, record: Record) -> bool:
-        wanted = run.record.internal[REQUEST][CONFIG_NAME]
-        return bool(record.description.get(CONFIG_NAME) == wanted)
+        config_name = run.record.internal[REQUEST][CONFIG_NAME]
+        return bool(record.description.get(CONFIG_NAME) == config_name)
 
     def _describe(self, run: StepRun, record: Record) -> Progress:
         progress = super()._describe(run, record)
