@@ -214,7 +214,3 @@ class Execution:
         if reason is not None:
             changes["FailureReason"] = strip_controls(reason)[:MAX_REASON_CHARACTERS]
         self._context.state.update(PIPELINE_EXECUTION.arn_type, self._record.name, changes, status)
-
-
-def _describe_failure(run: StepRun) -> str:
-    return f"{run.name}: {run.record.description.get('FailureReason', f'the step is {run.status}')}"
