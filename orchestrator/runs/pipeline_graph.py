@@ -95,7 +95,7 @@ def make_table(nodes: Sequence[Node], states: Mapping[str, Members], now: dateti
 
 
 def list_failures(states: Mapping[str, Members], reason: str) -> list[str]:
-    """Return the reason of each failed step; if no step has one, `reason`, that of the execution."""
+    """Return the reasons of failed steps; if there are none, the `reason` of the execution."""
     failures = [f"{name}: {state['FailureReason']}" for name, state in states.items() if state.get("FailureReason")]
     return [strip_controls(line) for line in failures or filter(None, [reason])]
 
@@ -112,7 +112,7 @@ def _expand(nodes: Sequence[Node], states: Mapping[str, Members]) -> Iterator[No
 
 
 def _describe_state(state: Members) -> str:
-    """Return a step's status, and where its result comes from, its choice or the number of its attempts."""
+    """Return a step's status, with the source of a cached result, the outcome of a condition, or the attempt."""
     status: str = state.get("StepStatus", "")
     if source := state.get("CacheHitResult", {}).get("SourcePipelineExecutionArn"):
         return f"{status}, cached from {source.rpartition('/')[2]}"

@@ -189,10 +189,10 @@ class HostJob:
         return histograms
 
     def check_categories(self, fitted: FittedColumns, statistics: Mapping[str, TableStatistics]) -> None:
-        """Check that the tables have only known categories, where others are invalid.
+        """Check the values of columns in which unknown categories are invalid.
 
         Raises:
-            UserError: a value is no category; the message names file, row and column.
+            UserError: a value is not one of the categories; the message names file, row and column.
         """
         for column in fitted.columns:
             if isinstance(column, CategoricalColumn) and column.unknown is None:
@@ -254,7 +254,7 @@ def encode_host(
 
 
 def to_values(fitted: FittedColumns, block: Block) -> dict[str, NDArray[np.float64] | NDArray[np.int64]]:
-    """Return the values of all columns as `make_features` takes them."""
+    """Return the values of all columns in the form that `make_features` requires."""
     return {
         column.name: _to_codes(column, block[column.name])
         if isinstance(column, CategoricalColumn)

@@ -59,7 +59,7 @@ def _standardise(arguments: list[str]) -> None:
         _encode_tables(options, resources)
         return
     if options.format is not None:
-        raise UserError(f"--format {options.format} needs --columns: the results of arrays are arrays")
+        raise UserError(f"--format {options.format} is only for tables: add --columns, or remove --format")
     task = Task(options.input, options.train, options.test, options.allow_missing)
     run_on_hosts(resources, lambda hosts: standardise(task, hosts))
 

@@ -68,7 +68,7 @@ def standardise(task: Task, hosts: Hosts) -> None:
     # In the order of names, so that the sum does not depend on which host has which file.
     parts = sorted((name, moments) for part in measured.values() for name, moments in part.items())
     scaler = reduce(Moments.merge, [moments for _, moments in parts]).make_scaler()
-    # The scaler first: arrays without it would look unscaled.
+    # The scaler is written first, because arrays without it would look unscaled.
     hosts.write(write_scaler_file, {hosts.resources.first_host: (task, scaler)})
     hosts.write(transform_files, {host: (task, names, scaler) for host, names in work.items()})
     logger.info("scaled %d features with the statistics of %d training rows", scaler.features, max(scaler.count))
