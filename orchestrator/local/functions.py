@@ -102,7 +102,8 @@ class FunctionRun:
             self._process.wait()
             raise FunctionError(f"the function ran longer than {TIMEOUT:g} s") from error
         for reader in readers:
-            reader.join(READ_SECONDS)  # a process that the function left behind may keep the output open
+            # A process that the function left behind may keep the output open.
+            reader.join(0 if self._was_stopped.is_set() else READ_SECONDS)
         if len(self._output) > MAX_OUTPUT_BYTES:
             raise FunctionError(f"the function printed more than {MAX_OUTPUT_BYTES} bytes to its standard output")
         if self._process.returncode != 0:

@@ -1,5 +1,8 @@
 """Functions of Lambda steps that print too much, or that leave processes behind."""
 
+import threading
+import time
+
 import pytest
 
 from microjobs_orchestrator.local import functions
@@ -24,3 +27,13 @@ def test_reason_has_the_end_of_long_errors() -> None:
     run = FunctionRun("sh -c 'head -c 4000000 /dev/zero >&2; (echo; echo the reason) >&2; exit 3'", "name", {}, {})
     with pytest.raises(FunctionError, match=r"exit code 3: the reason$"):
         run.wait()
+
+
+def test_stop_does_not_wait_for_processes_in_other_sessions(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(functions, "READ_SECONDS", 10.0)
+    run = FunctionRun("sh -c 'setsid sleep 12 & sleep 60'", "name", {}, {})
+    threading.Timer(0.5, run.stop).start()
+    start = time.monotonic()
+    with pytest.raises(FunctionError, match="it was stopped"):
+        run.wait()
+    assert time.monotonic() - start < 5
