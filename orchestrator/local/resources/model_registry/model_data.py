@@ -1,4 +1,4 @@
-"""The model data of packages, which cannot change after the registration.
+"""The model data of packages. A change of the data after the registration is detected.
 
 A package contains the URI of its data, as on AWS, and the ETag that the data had at the registration. A host whose data
 has another ETag fails.
