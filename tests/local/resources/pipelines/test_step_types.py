@@ -54,6 +54,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServer]:
     functions = {name: f"{folder}/handlers.py:{name}" for name in ("double", "fail", "sleep", "count")}
     functions["shell"] = "sh -c 'cat > /dev/null; echo {}'"
     functions["text"] = "echo text"
+    functions["infinite"] = "echo '{\"loss\": NaN}'"
     os.environ["PRIVATE_VALUE"] = "x"
     try:
         with running_server(folder / "home", runtime="process", functions=functions) as local:
@@ -103,6 +104,7 @@ def test_function_uses_this_server_and_gets_no_other_variables(server: LocalServ
         ("fail", (), "exit code 1: ValueError: the number is bad"),
         ("text", (), "the result is not JSON"),
         ("shell", (("missing", "String"),), "the output missing is missing"),
+        ("infinite", (("loss", "Float"),), "the output loss must be of type Float, not NaN"),
         ("absent", (), r"The function absent has no command: add .*did you mean"),
     ],
 )

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from math import isfinite
 from typing import Any
 
 from microjobs_orchestrator.local.resources.pipelines.definition.messages import quote
@@ -33,7 +34,8 @@ def _read_output(output: OutputParameter, values: Mapping[str, Any]) -> Any:
         raise OutputError(f"the output {output.name} is missing; the result has: {', '.join(values) or 'nothing'}")
     value = _convert(output.type, values[output.name])
     is_flag = isinstance(value, bool) and output.type is not ParameterType.BOOLEAN
-    if is_flag or not isinstance(value, _TYPES[output.type]):
+    is_infinite = isinstance(value, float) and not isfinite(value)
+    if is_flag or is_infinite or not isinstance(value, _TYPES[output.type]):
         raise OutputError(f"the output {output.name} must be of type {output.type}, not {quote(values[output.name])}")
     return value
 
