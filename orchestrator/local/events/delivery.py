@@ -59,13 +59,17 @@ class Delivery:
             self._changed.wait()
 
     def _deliver_all(self) -> None:
+        while not self._cancelled.is_set() and (event := self._find_next()):
+            if self._try_to_deliver(event):
+                self._outbox.remove(event)
+
+    def _find_next(self) -> StoredEvent | None:
+        """Return the oldest event, after the removal of those that are too many: the queue may never become empty."""
         if removed := self._outbox.remove_oldest(self._target.key, MAX_PENDING):
             logger.error(
                 "%s has too many undelivered events: the %d oldest ones are lost", self._target.description, removed
             )
-        while not self._cancelled.is_set() and (event := self._outbox.find_first(self._target.key)):
-            if self._try_to_deliver(event):
-                self._outbox.remove(event)
+        return self._outbox.find_first(self._target.key)
 
     def _try_to_deliver(self, event: StoredEvent) -> bool:
         """Deliver an event. Return False if the server stops before it is delivered or all attempts failed."""

@@ -267,6 +267,25 @@ def test_oldest_events_are_removed(
     assert "the 2 oldest ones are lost" in caplog.text
 
 
+def test_oldest_events_are_removed_while_a_slow_target_receives_events(
+    state: State, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The queue of a slow target never becomes empty."""
+    monkeypatch.setattr(delivery, "MAX_PENDING", 3)
+    target, delivered = EventTarget(file="a"), list[str]()
+
+    def deliver(event: str) -> None:
+        delivered.append(json.loads(event)["id"])
+        if delivered == ["0"]:
+            add(state, target, *"12345")
+
+    monkeypatch.setattr(delivery, "make_delivery", lambda *_: deliver)
+    add(state, target, "0")
+    with delivering(state, target):
+        wait_until(is_empty(state, target), bool, 10)
+    assert delivered == ["0", "3", "4", "5"]
+
+
 def test_events_of_a_removed_target_are_removed(state: State, caplog: pytest.LogCaptureFixture) -> None:
     target = EventTarget(file="a")
     add(state, target, "1", "2")
