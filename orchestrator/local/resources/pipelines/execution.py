@@ -144,8 +144,9 @@ class Execution:
         running = sum(not run.step.body for run in self._list_running())
         if running >= max_parallel_steps:
             return None
-        nodes = self._nodes.values()
-        return next((node for node in nodes if self._may_start(node) and self._loops.has_room(node)), None)
+        full = self._loops.find_full()
+        nodes = (node for node in self._nodes.values() if not (node.iteration and node.iteration.parent in full))
+        return next(filter(self._may_start, nodes), None)
 
     def _may_start(self, node: Node) -> bool:
         """Return whether a step may start if the number of parallel steps allows it."""

@@ -92,15 +92,17 @@ class Loops:
     def list_active(self) -> list[StepRun]:
         return [run for run in self._runs.values() if run.step.body and not run.has_ended]
 
-    def has_room(self, node: Node) -> bool:
-        """Return whether the ForEach step that contains a node may run one more step now; True if there is none."""
-        if node.iteration is None:
-            return True
-        parent = self._runs[node.iteration.parent]
-        if parent.status is StepStatus.STOPPING or parent.has_ended:
-            return False
-        running = sum(not run.has_ended for run in self._list_children(parent))
-        return running < int(parent.step.arguments["MaxConcurrency"])
+    def find_full(self) -> frozenset[str]:
+        """Return the names of the ForEach steps that cannot start one more step now."""
+        running = Counter(run.iteration.parent for run in self._runs.values() if run.iteration and not run.has_ended)
+        loops = (run for run in self._runs.values() if run.step.body)
+        return frozenset(
+            run.name
+            for run in loops
+            if run.has_ended
+            or run.status is StepStatus.STOPPING
+            or running[run.name] >= int(run.step.arguments["MaxConcurrency"])
+        )
 
     def is_waiting(self, run: StepRun, startable: Callable[[Node], bool]) -> bool:
         """Return whether a ForEach step has steps that run, or that only wait for the limit of parallel steps."""

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from microjobs_orchestrator.local.home import Home
+from microjobs_orchestrator.local.resources.pipelines.step_run import StepRun, StepStatus
 from microjobs_orchestrator.local.runtimes.base import Exit
 from microjobs_orchestrator.local.state import State
 from tests.local.jobs.conftest import wait_until
@@ -19,6 +20,10 @@ STEPS = 100
 PARALLEL = 10
 MAX_CALLS_PER_STEP = 10 + 2 * PARALLEL
 """Each end of a job makes the execution read the present status of all jobs that run."""
+
+ITEMS = 50
+MAX_READS_PER_PAIR = 20
+"""Reads of statuses per item and item: each start of an item reads the statuses of the other ones."""
 
 
 @pytest.fixture
@@ -58,6 +63,27 @@ def test_work_is_proportional_to_the_number_of_steps(home: Home, runtime: FakeRu
     assert server.wait_for_end(arn)["PipelineExecutionStatus"] == "Succeeded"
     assert server.count("processing-job") == STEPS
     assert calls.total() < MAX_CALLS_PER_STEP * STEPS, calls
+    server.parts.close()
+
+
+def test_work_of_a_loop_with_little_room_is_bounded(
+    home: Home, runtime: FakeRuntime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While one item runs, the others are not compared with each other."""
+    reads = 0
+    read: Callable[[StepRun], StepStatus] = StepRun.__dict__["status"].fget
+
+    def count(run: StepRun) -> StepStatus:
+        nonlocal reads
+        reads += 1
+        return read(run)
+
+    monkeypatch.setattr(StepRun, "status", property(count))
+    arguments = {"IterableItems": list(range(ITEMS)), "MaxConcurrency": 1, "ForEachBody": make_steps(1)}
+    server = Server(home, runtime)
+    arn = server.start({"Version": "2020-12-01", "Steps": [{"Name": "L", "Type": "ForEach", "Arguments": arguments}]})
+    assert server.wait_for_end(arn)["PipelineExecutionStatus"] == "Succeeded"
+    assert reads < MAX_READS_PER_PAIR * ITEMS**2, reads
     server.parts.close()
 
 
