@@ -18,6 +18,9 @@ EACH = "each"
 BRANCHES = {"IfSteps": "if", "ElseSteps": "else", "ForEachBody": EACH}
 """The words for nested steps, by the member of a step's Arguments that contains them."""
 
+CONTAINERS = ("Condition", "ForEach")
+"""The types of steps that contain steps. Functions may have arguments with the same names."""
+
 SYMBOLS = {
     "Succeeded": ("✓", "green"),
     "Failed": ("✗", "red"),
@@ -51,7 +54,8 @@ def list_nodes(definition: str) -> list[Node]:
 def _list_nodes(steps: Sequence[Members], depth: int, branch: str) -> Iterator[Node]:
     for step in steps:
         arguments = step.get("Arguments") or {}
-        nested = {member: arguments[member] for member in BRANCHES if arguments.get(member)}
+        members = BRANCHES if step["Type"] in CONTAINERS else ()
+        nested = {member: arguments[member] for member in members if arguments.get(member)}
         own = {name: value for name, value in step.items() if name != "Arguments"}
         own["Arguments"] = {name: value for name, value in arguments.items() if name not in nested}
         yield Node(step["Name"], step["Type"], tuple(dict.fromkeys(_list_needs(own))), depth, branch)
@@ -59,19 +63,25 @@ def _list_nodes(steps: Sequence[Members], depth: int, branch: str) -> Iterator[N
             yield from _list_nodes(children, depth + 1, BRANCHES[member])
 
 
-def _list_needs(value: Any) -> Iterator[str]:
+def _list_needs(step: Members) -> Iterator[str]:
     """Yield the names of the steps in DependsOn and in expressions."""
+    for name, value in step.items():
+        if name == "DependsOn":
+            yield from (entry if isinstance(entry, str) else entry["Step"] for entry in value)
+        else:
+            yield from _list_references(value)
+
+
+def _list_references(value: Any) -> Iterator[str]:
     if isinstance(value, list):
         for item in value:
-            yield from _list_needs(item)
+            yield from _list_references(item)
     elif isinstance(value, dict):
         for name, item in value.items():
-            if name == "DependsOn":
-                yield from (entry if isinstance(entry, str) else entry["Step"] for entry in item)
-            elif name == "Get" and isinstance(item, str) and item.startswith("Steps."):
+            if name == "Get" and isinstance(item, str) and item.startswith("Steps."):
                 yield item.split(".")[1].partition("[")[0]
             else:
-                yield from _list_needs(item)
+                yield from _list_references(item)
 
 
 def make_table(nodes: Sequence[Node], states: Mapping[str, Members], now: datetime | None = None) -> Table:

@@ -161,3 +161,10 @@ def test_table_shows_the_state_and_time_of_each_step() -> None:
     ]
     assert list_failures(states, "of the execution") == ["c: no data"]
     assert list_failures({}, "of the execution") == ["of the execution"]
+
+
+def test_arguments_of_functions_may_have_names_of_members_of_steps() -> None:
+    arguments = {"DependsOn": 5, "IfSteps": "x", "ForEachBody": [1], "v": {"Get": "Steps.A.OutputParameters['v']"}}
+    steps = [{"Name": "B", "Type": "Lambda", "Arguments": arguments, "DependsOn": ["C"]}]
+    (node,) = list_nodes(json.dumps({"Steps": steps}))
+    assert node.needs == ("C", "A")
