@@ -83,7 +83,7 @@ class FunctionRun:
                     env={**kept, **variables},
                     start_new_session=True,
                 )
-        except OSError as error:
+        except (OSError, ValueError) as error:  # ValueError: shlex cannot split the command
             raise FunctionError(f"{command} cannot be started: {error}") from error
 
     def wait(self) -> dict[str, Any]:

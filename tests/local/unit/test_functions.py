@@ -37,3 +37,8 @@ def test_stop_does_not_wait_for_processes_in_other_sessions(monkeypatch: pytest.
     with pytest.raises(FunctionError, match="it was stopped"):
         run.wait()
     assert time.monotonic() - start < 5
+
+
+def test_command_with_an_open_quotation_cannot_be_started() -> None:
+    with pytest.raises(FunctionError, match="echo 'x cannot be started: No closing quotation"):
+        FunctionRun("echo 'x", "name", {}, {})
