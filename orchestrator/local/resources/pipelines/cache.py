@@ -97,6 +97,12 @@ class Cache:
             return
 
 
+def forget_result(state: State, run: StepRun) -> None:
+    """Delete the stored result of a step whose outputs are about to be deleted."""
+    if (key := run.record.internal.get(CACHE_KEY)) is not None:
+        state.delete(KIND, key)
+
+
 def make_hit(result: Record) -> tuple[Progress, Mapping[str, Any]]:
     """Return the progress of a step that has a cached result, and members of its description."""
     progress = Progress(StepStatus.SUCCEEDED, result.description["Metadata"], internal=result.internal)

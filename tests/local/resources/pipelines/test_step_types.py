@@ -235,6 +235,20 @@ def test_cleanup_deletes_the_outputs_of_steps(server: LocalServer) -> None:
     assert [path.name for path in folder.iterdir()] == ["b"]
 
 
+def test_step_whose_outputs_were_deleted_is_not_taken_from_the_cache(server: LocalServer) -> None:
+    cache = {"Enabled": True, "ExpireAfter": "PT1H"}
+    process = make_processing_step(server, "Process", f"echo 1 > {OUTPUT}/a", CacheConfig=cache)
+    uri = process["Arguments"]["ProcessingOutputConfig"]["Outputs"][0]["S3Output"]["S3Uri"]
+    sources = [{"StepName": "Process", "S3Uris": [f"{uri}/a"]}]
+    pipeline = create_pipeline(server, process, make_step("Cleanup", "Cleanup", {"Resources": {"S3": sources}}))
+    for _ in range(2):
+        arn = start(server, pipeline)
+        wait_for_end(server, arn)
+        steps = list_steps(server, arn)
+        assert list_statuses(steps) == dict.fromkeys(("Process", "Cleanup"), "Succeeded")
+        assert "CacheHitResult" not in steps["Process"]
+
+
 def test_cleanup_deletes_nothing_outside_of_the_outputs(server: LocalServer) -> None:
     server.put({"precious": "x"})
     process = make_processing_step(server, "Process")

@@ -5,6 +5,7 @@ from typing import Any
 
 from microjobs_orchestrator.local.errors import ServiceError, ValidationError
 from microjobs_orchestrator.local.lifecycle.outputs import join_key
+from microjobs_orchestrator.local.resources.pipelines import cache
 from microjobs_orchestrator.local.resources.pipelines.definition.values import StepType
 from microjobs_orchestrator.local.resources.pipelines.step_run import REQUEST, Failure, Progress, StepRun, StepStatus
 from microjobs_orchestrator.local.resources.pipelines.steps.runner import Runner
@@ -47,6 +48,7 @@ class CleanupRunner(Runner):
         for uri in uris or ():
             if not any(uri.startswith(join_key(output, "")) for output in outputs):
                 raise ValidationError(f"{uri} is not below an output of step {step.name}: {', '.join(outputs)}.")
+        cache.forget_result(self.tools.context.state, step)
         store = self.tools.context.store
         for bucket, key in [parse_uri(uri) for uri in uris or ()]:
             store.delete(bucket, key)
