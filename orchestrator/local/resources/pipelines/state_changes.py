@@ -3,12 +3,12 @@
 Source: https://docs.aws.amazon.com/sagemaker/latest/dg/automating-sagemaker-with-eventbridge.html
 """
 
-import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
 
+from microjobs_orchestrator.local.resources.pipelines.definition.parse import parse_definition
 from microjobs_orchestrator.local.resources.pipelines.execution import DEFINITION
 from microjobs_orchestrator.local.resources.pipelines.kinds import PIPELINE_EXECUTION
 from microjobs_orchestrator.local.resources.pipelines.step_run import ENDS
@@ -95,16 +95,4 @@ def find_step_type(execution: Record, name: str) -> str | None:
 
 @lru_cache(maxsize=8)
 def _read_types(definition: str) -> dict[str, str]:
-    return dict(_list_types(json.loads(definition)))
-
-
-def _list_types(value: Any) -> Iterator[tuple[str, str]]:
-    if isinstance(value, Mapping):
-        if isinstance(value.get("Name"), str) and isinstance(value.get("Type"), str):
-            yield value["Name"], value["Type"]
-        for name, content in value.items():
-            if name in ("Steps", "Arguments", "IfSteps", "ElseSteps"):
-                yield from _list_types(content)
-    elif isinstance(value, list):
-        for item in value:
-            yield from _list_types(item)
+    return {step.name: step.type.value for step in parse_definition(definition).walk()}
