@@ -86,20 +86,15 @@ def receive(state: State, queue: str, maximum: int, visibility_timeout: float, w
         wait_seconds: the time to wait for a first message.
     """
     deadline = time.monotonic() + wait_seconds
-    with _arrival:
-        while not (messages := _take(state, queue, maximum, visibility_timeout)):
+    with _arrival:  # so that no two consumers take the same message
+        while True:
+            messages, now = _list_messages(state, queue), time.time()
+            if visible := [record for record in messages if record.internal[VISIBLE_FROM] <= now]:
+                return [_hide(state, record, now + visibility_timeout) for record in visible[:maximum]]
             remaining = deadline - time.monotonic()
             if remaining <= 0:
                 return []
-            _arrival.wait(remaining)
-    return messages
-
-
-def _take(state: State, queue: str, maximum: int, visibility_timeout: float) -> list[Received]:
-    """Take visible messages. The caller holds `_arrival`, so that no two consumers take the same message."""
-    now = time.time()
-    visible = [record for record in _list_messages(state, queue) if record.internal[VISIBLE_FROM] <= now]
-    return [_hide(state, record, now + visibility_timeout) for record in visible[:maximum]]
+            _arrival.wait(min([remaining, *(record.internal[VISIBLE_FROM] - now for record in messages)]))
 
 
 def _hide(state: State, record: Record, visible_from: float) -> Received:

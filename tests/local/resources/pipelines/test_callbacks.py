@@ -137,6 +137,15 @@ def test_message_is_hidden_until_its_timeout_and_deleted(sqs: Any) -> None:
     assert receive(sqs, queue) == []
 
 
+def test_waiting_consumer_receives_a_message_that_becomes_visible(sqs: Any) -> None:
+    url = sqs.create_queue(QueueName=unique("queue"))["QueueUrl"]
+    sqs.send_message(QueueUrl=url, MessageBody="text")
+    sqs.receive_message(QueueUrl=url, VisibilityTimeout=1)
+    start_time = time.monotonic()
+    assert len(sqs.receive_message(QueueUrl=url, WaitTimeSeconds=10)["Messages"]) == 1
+    assert time.monotonic() - start_time < 5
+
+
 def test_queues_are_listed_and_deleted(sqs: Any) -> None:
     prefix = unique("listed")
     urls = [sqs.create_queue(QueueName=f"{prefix}-{number}")["QueueUrl"] for number in range(3)]
