@@ -88,3 +88,18 @@ def test_program_for_version_3_runs(local: LocalServer, trainer: str, tmp_path: 
         "reviewer": {"reviewer": "reviewer of 0.9"},
         "second": {**always, "Train": CACHED, "Fragile": SUCCEEDED, "": SUCCEEDED},
     }
+
+
+@pytest.mark.parametrize(("client", "version"), [("sdk", "v2"), ("sdk3", "v3")])
+def test_housing_is_registered_approved_and_deployed(
+    client: str, version: str, local: LocalServer, tmp_path: Path
+) -> None:
+    images = [image_name(job) for job in ("preprocess", "train-tensorflow", "serve", "batch-score")]
+    lines = run_program(client, local, tmp_path, f"housing_pipeline_{version}.py", *images)
+    results = json.loads(lines[-1])
+    steps = results.pop("steps")
+    assert {name.removesuffix("-RegisterModel") for name in steps} == {
+        *("Raw", "Scale", "Train", "Tune", "Score", "IsGood", "Register"),
+    }
+    assert set(steps.values()) == {SUCCEEDED}
+    assert results == {"status": "PendingManualApproval", "predictions": 1}
