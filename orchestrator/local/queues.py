@@ -21,7 +21,11 @@ VISIBILITY_TIMEOUT = 30
 MAX_MESSAGES = 120_000
 """Maximum number of messages in a queue that are searched."""
 
+MAX_WAITERS = 16
+"""Number of consumers that may wait for messages at the same time. Each of them occupies a thread of the server."""
+
 _arrival = threading.Condition()
+_waiters = threading.Semaphore(MAX_WAITERS)
 """Notified when a message arrives in any queue."""
 
 
@@ -83,9 +87,18 @@ def receive(state: State, queue: str, maximum: int, visibility_timeout: float, w
     """Return visible messages, oldest first, and hide them from other consumers.
 
     Args:
-        wait_seconds: the time to wait for a first message.
+        wait_seconds: the time to wait for a first message. If MAX_WAITERS consumers wait already, do not wait.
     """
-    deadline = time.monotonic() + wait_seconds
+    can_wait = _waiters.acquire(blocking=False)
+    deadline = time.monotonic() + (wait_seconds if can_wait else 0)
+    try:
+        return _receive(state, queue, maximum, visibility_timeout, deadline)
+    finally:
+        if can_wait:
+            _waiters.release()
+
+
+def _receive(state: State, queue: str, maximum: int, visibility_timeout: float, deadline: float) -> list[Received]:
     with _arrival:  # so that no two consumers take the same message
         while True:
             messages, now = _list_messages(state, queue), time.time()

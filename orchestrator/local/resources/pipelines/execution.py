@@ -7,6 +7,7 @@ ended, or a stop was requested. The records of the steps in the state are all th
 import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from microjobs_orchestrator.local.lifecycle.context import Context
@@ -26,6 +27,8 @@ from microjobs_orchestrator.local.resources.pipelines.step_run import (
     ENDS,
     OUTPUTS,
     RETRY_TIME,
+    Failure,
+    Progress,
     StepRun,
     StepStatus,
     list_steps,
@@ -80,7 +83,19 @@ class Execution:
             self._run()
         except Exception as error:
             logger.exception("%s failed", self.plan_name)
-            self._end(ExecutionStatus.FAILED, make_failure_reason(error))
+            reason = make_failure_reason(error)
+            for run in self._list_running():
+                self._fail_step(run, reason)
+            self._end(ExecutionStatus.FAILED, reason)
+
+    def _fail_step(self, run: StepRun, reason: str) -> None:
+        """Stop the work of a step, and describe its failure. A further error does not prevent this for other steps."""
+        try:
+            self._attempts.stop(run)
+        except Exception:
+            logger.exception("step %s of %s could not be stopped", run.name, self.plan_name)
+        with suppress(Exception):  # the first error has been logged
+            run.store(Progress(StepStatus.FAILED, run.metadata, Failure(reason)))
 
     def recover(self, hosts: Sequence[Host]) -> None:  # noqa: ARG002  an execution has no hosts
         """Continue after a restart of the server, which resumes the jobs of the steps first."""

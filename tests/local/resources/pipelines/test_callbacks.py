@@ -1,14 +1,19 @@
 """Callback steps, and the queues that receive their messages."""
 
 import json
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
 
+from microjobs_orchestrator.local import queues
 from microjobs_orchestrator.local.home import Home
-from tests.local.clients import LocalServer, unique
+from microjobs_orchestrator.local.state import State
+from tests.local.clients import LocalServer, unique, wait_until
 from tests.local.jobs.fakes import FakeRuntime
 from tests.local.resources.pipelines.in_process import Server
 from tests.local.resources.pipelines.steps import (
@@ -144,6 +149,19 @@ def test_waiting_consumer_receives_a_message_that_becomes_visible(sqs: Any) -> N
     start_time = time.monotonic()
     assert len(sqs.receive_message(QueueUrl=url, WaitTimeSeconds=10)["Messages"]) == 1
     assert time.monotonic() - start_time < 5
+
+
+def test_consumer_does_not_wait_if_many_others_wait(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(queues, "_waiters", threading.Semaphore(1))
+    with closing(State(home.state)) as state, ThreadPoolExecutor() as pool:
+        queues.create_queue(state, "q")
+        first = pool.submit(queues.receive, state, "q", 1, 30.0, 20.0)
+        wait_until(lambda: queues._waiters._value, lambda free: free == 0)
+        assert queues.receive(state, "q", 1, 30.0, 20.0) == []
+        assert not first.done()
+        queues.send(state, "q", "text")
+        assert [message.body for message in first.result(10)] == ["text"]
+        assert queues._waiters._value == 1
 
 
 def test_queues_are_listed_and_deleted(sqs: Any) -> None:

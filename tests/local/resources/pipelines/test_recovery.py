@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 
 from microjobs_orchestrator.local.home import Home
+from microjobs_orchestrator.local.lifecycle.events import Change
+from microjobs_orchestrator.local.resources.pipelines.attempts import Attempts
 from microjobs_orchestrator.local.runtimes.base import Exit
-from microjobs_orchestrator.local.state import State
+from microjobs_orchestrator.local.state import Query, State
 from tests.local.jobs.conftest import wait_until
 from tests.local.jobs.fakes import FakeRuntime
 from tests.local.resources.pipelines.in_process import ROLE, Server
@@ -118,6 +120,31 @@ def test_execution_ends_with_a_job_that_continues(
     runtime.started_hosts[0].end(Exit(0))
     assert second.wait_for_end(arn)["PipelineExecutionStatus"] == "Succeeded"
     second.parts.close()
+
+
+def test_error_of_the_server_ends_the_steps_of_the_execution(
+    home: Home, runtime: FakeRuntime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runtime.models["model"].exit_at_start = None
+    server = Server(home, runtime)
+    arn = server.start(DEFINITION)
+    wait_until(lambda: server.list_steps(arn) == [("Process", "Executing")] and runtime.started_hosts)
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(Attempts, "look", fail)
+    execution = server.parts.registry.find(f"pipeline-execution/{arn.rpartition('/')[2]}")
+    assert execution is not None
+    execution.events.send(Change.RESOURCE_ENDED)
+    described = server.wait_for_end(arn)
+    assert described["PipelineExecutionStatus"] == "Failed"
+    assert "RuntimeError: a bug" in described["FailureReason"]
+    assert server.list_steps(arn) == [("Process", "Failed")]
+    wait_until(server.is_idle)
+    (job,) = server.state.find(Query("processing-job"))
+    assert job.status == "Stopped"
+    server.parts.close()
 
 
 @pytest.mark.parametrize("writes", range(1, STARTED + 1))
