@@ -25,6 +25,19 @@ NETWORK_ACTIONS = [
 ]
 
 
+STEP_ACTIONS = [
+    "sagemaker:AddTags",
+    *(
+        f"sagemaker:{verb}{noun}"
+        for noun in ("ProcessingJob", "TrainingJob", "HyperParameterTuningJob")
+        for verb in ("Create", "Describe", "Stop")
+    ),
+    *(f"sagemaker:{verb}{noun}" for noun in ("ModelPackageGroup", "ModelPackage") for verb in ("Create", "Describe")),
+    "sagemaker:ListTrainingJobsForHyperParameterTuningJob",
+]
+"""The actions with which a pipeline runs the steps of a workflow."""
+
+
 def make_template(jobs: Iterable[str]) -> Json:
     """Return the template, with one repository per job."""
     repositories = {f"Repository{job.title().replace('-', '')}": make_repository(job) for job in jobs}
@@ -35,6 +48,7 @@ def make_template(jobs: Iterable[str]) -> Json:
         "Conditions": {
             "HasKey": {"Fn::Not": [{"Fn::Equals": [{"Ref": "KmsKeyArn"}, ""]}]},
             "InVpc": {"Fn::Equals": [{"Ref": "Vpc"}, "true"]},
+            "HasPipelines": {"Fn::Equals": [{"Ref": "Pipelines"}, "true"]},
         },
         "Resources": {
             "Bucket": BUCKET,
@@ -67,6 +81,12 @@ PARAMETERS: Json = {
         "Default": "false",
         "AllowedValues": ["true", "false"],
         "Description": "Whether jobs run in a VPC: `subnets` in microjobs.toml",
+    },
+    "Pipelines": {
+        "Type": "String",
+        "Default": "false",
+        "AllowedValues": ["true", "false"],
+        "Description": "Whether pipelines run with the role: `--as-pipeline`. The code of jobs can then create jobs",
     },
 }
 
@@ -207,7 +227,12 @@ def make_statements(repositories: Iterable[str]) -> list[Json]:
         ),
         # Describe actions accept no narrower resource, and SageMaker chooses the names of network interfaces.
         _include_if("InVpc", _allow("Network", NETWORK_ACTIONS, "*")),
+        *(_include_if("HasPipelines", statement) for statement in PIPELINE_STATEMENTS),
     ]
+
+
+def _format_arn(service: str, resource: str, region: str = "${AWS::Region}") -> Json:
+    return {"Fn::Sub": f"arn:${{AWS::Partition}}:{service}:{region}:${{AWS::AccountId}}:{resource}"}
 
 
 def _allow(sid: str, actions: list[str], resource: object) -> Json:
@@ -216,3 +241,22 @@ def _allow(sid: str, actions: list[str], resource: object) -> Json:
 
 def _include_if(condition: str, statement: Json) -> Json:
     return {"Fn::If": [condition, statement, {"Ref": "AWS::NoValue"}]}
+
+
+STEP_RESOURCES = (
+    "processing-job",
+    "training-job",
+    "hyper-parameter-tuning-job",
+    "model-package-group",
+    "model-package",
+)
+
+PIPELINE_STATEMENTS = [
+    _allow("Steps", STEP_ACTIONS, [_format_arn("sagemaker", f"{name}/*") for name in STEP_RESOURCES]),
+    {
+        **_allow("RoleOfSteps", ["iam:PassRole"], _format_arn("iam", "role/microjobs-${AWS::Region}", region="")),
+        "Condition": {"StringEquals": {"iam:PassedToService": "sagemaker.amazonaws.com"}},
+    },
+]
+"""The permissions with which a pipeline runs its steps:
+https://docs.aws.amazon.com/sagemaker/latest/dg/build-and-manage-access.html"""

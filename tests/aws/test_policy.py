@@ -9,12 +9,16 @@ from typing import Any
 
 import pytest
 
+from microjobs_orchestrator import workflows
 from microjobs_orchestrator.aws.policy import TRUST_POLICY, make_statements, make_template
 from microjobs_orchestrator.cli import main
+from microjobs_orchestrator.runs.backend import RequestContext
+from microjobs_orchestrator.runs.pipelines import STEP_TYPES
 from tests.conftest import JOBS
 
 TEMPLATE = make_template(JOBS)
 RESOURCES = TEMPLATE["Resources"]
+CONTEXT = RequestContext(bucket="", role="", image=str)
 
 
 def role_statements() -> Iterator[dict[str, Any]]:
@@ -65,6 +69,23 @@ def test_role_can_use_only_its_prefix() -> None:
     assert [item["Resource"] for item in objects] == [{"Fn::Sub": "${Bucket.Arn}/${Prefix}/*"}]
     [listing] = [item for item in role_statements() if "s3:ListBucket" in item["Action"]]
     assert listing["Condition"] == {"StringLike": {"s3:prefix": [{"Fn::Sub": "${Prefix}/*"}]}}
+
+
+def test_role_can_create_jobs_only_for_pipelines() -> None:
+    conditional = [item["Fn::If"] for item in make_statements([]) if "Fn::If" in item]
+    of_pipelines = [statement for condition, statement, _ in conditional if condition == "HasPipelines"]
+    creating = [
+        item for item in role_statements() if {"sagemaker:CreateTrainingJob", "iam:PassRole"} & {*item["Action"]}
+    ]
+    assert creating == of_pipelines
+    assert TEMPLATE["Parameters"]["Pipelines"]["Default"] == "false"
+
+
+def test_role_has_the_permissions_of_the_steps_of_all_workflows() -> None:
+    operations = {planned.operation for planned in workflows.plan_requests(CONTEXT, {}) if planned.kind in STEP_TYPES}
+    allowed = {action for statement in role_statements() for action in statement["Action"]}
+    assert {f"sagemaker:{name}" for name in operations - {"CreateModel"}} <= allowed
+    assert "sagemaker:CreateModelPackage" in allowed
 
 
 def test_only_sagemaker_of_this_account_assumes_the_role() -> None:

@@ -185,6 +185,23 @@ results["bad"] = run(parameters={"Mse": "0.75"})
 selection = SelectiveExecutionConfig(selected_steps=["Train"], source_pipeline_execution_arn=first.arn)
 results["selected"] = run(selective_execution_config=selection)
 
+# --- a step that fails until an object exists: the retry continues from this step
+ready = f"s3://{bucket}/pipelines-v2/flags/"
+plain.upload_string_as_file_body("no", bucket, "pipelines-v2/flags/no")
+check = Processor(role, serve, 1, instance_type, ["/bin/sh", "-c", f"test -e {rows}/ready"], sagemaker_session=sess)
+flags = ProcessingStep("Check", step_args=check.run(inputs=[ProcessingInput(ready, rows)]), depends_on=["Before"])
+before = ProcessingStep("Before", step_args=processor.run(inputs=[ProcessingInput(f"{base}/rows.csv", rows)]))
+retried = Pipeline("pipelines-v2-retried", steps=[before, flags], sagemaker_session=sess)
+retried.upsert(role)
+execution = retried.start()
+results["failed"] = wait(execution)
+first_job = execution.list_steps()[-1]["Metadata"]["ProcessingJob"]["Arn"]
+plain.upload_string_as_file_body("yes", bucket, "pipelines-v2/flags/ready")
+client.retry_pipeline_execution(PipelineExecutionArn=execution.arn)
+results["retried"] = wait(execution)
+results["kept"] = execution.list_steps()[-1]["Metadata"]["ProcessingJob"]["Arn"] == first_job
+retried.delete()
+
 # --- approval and deployment of the registered model
 package = client.list_model_packages(ModelPackageGroupName="pipelines-v2")["ModelPackageSummaryList"][0]
 arn = package["ModelPackageArn"]

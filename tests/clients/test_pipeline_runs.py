@@ -2,6 +2,7 @@
 
 import json
 import re
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -63,6 +64,9 @@ def test_program_for_version_2_runs(with_function: LocalServer, trainer: str, tm
         "predicted": [["6.0"]],
         "bad": {**jobs, "Bad": "Failed", "": "Failed"},
         "selected": {"Prepare": SUCCEEDED, "Train": CACHED, "": SUCCEEDED},  # Prepare is that of the first execution
+        "failed": {"Before": SUCCEEDED, "Check": "Failed", "": "Failed"},
+        "retried": {"Before": SUCCEEDED, "Check": SUCCEEDED, "": SUCCEEDED},
+        "kept": True,
         "registered": "PendingManualApproval",
         "approved": [["6.0"]],
     }
@@ -103,3 +107,16 @@ def test_housing_is_registered_approved_and_deployed(
     }
     assert set(steps.values()) == {SUCCEEDED}
     assert results == {"status": "PendingManualApproval", "predictions": 1}
+
+
+def test_functions_run_as_steps_and_models_are_repacked(tmp_path: Path) -> None:
+    with running_server(tmp_path / "home", runtime="docker", framework_images=True) as local:
+        images = image_name("preprocess"), image_name("serve")
+        lines = run_program("sdk", local, tmp_path, "functions_v2.py", *images, local.address.bucket)
+        results = json.loads(lines[-1])
+        assert results["doubled"] == 14
+        assert results["steps"] == dict.fromkeys(
+            ("Train", "Register-RepackModel-0", "Register-RegisterModel"), SUCCEEDED
+        )
+        with tarfile.open(local.home.buckets / results["archive"].removeprefix("s3://")) as archive:
+            assert {"weights", "code/inference.py"} <= {name.removeprefix("./") for name in archive.getnames()}

@@ -1,0 +1,74 @@
+"""Functions as steps of a pipeline, and a model that is repacked with the user's code, with the SageMaker SDK v2.
+
+Runs in the SDK's virtual environment. Usage: functions_v2.py IMAGE SERVE-IMAGE BUCKET. The image has Python and pip.
+"""
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+from sagemaker import Session
+from sagemaker.estimator import Estimator
+from sagemaker.model import Model
+from sagemaker.workflow.function_step import step
+from sagemaker.workflow.model_step import ModelStep
+from sagemaker.workflow.pipeline import Pipeline
+from sagemaker.workflow.pipeline_context import PipelineSession
+from sagemaker.workflow.steps import TrainingStep
+
+image, serve, bucket = sys.argv[1:]
+sleep = time.sleep
+time.sleep = lambda seconds: sleep(min(float(seconds), 0.5))  # the SDK polls every 5 to 30 seconds
+sess = PipelineSession(default_bucket=bucket)
+role, instance_type = os.environ["SAGEMAKER_ROLE"], "ml.m5.large"
+results: dict[str, object] = {}
+
+
+@step(name="Add", instance_type=instance_type, image_uri=image, role=role)  # type: ignore[untyped-decorator]
+def add(left: int, right: int) -> int:
+    return left + right
+
+
+@step(name="Double", instance_type=instance_type, image_uri=image, role=role)  # type: ignore[untyped-decorator]
+def double(value: int) -> int:
+    return 2 * value
+
+
+functions = Pipeline("functions-v2", steps=[double(add(3, 4))], sagemaker_session=sess)
+functions.upsert(role)
+execution = functions.start()
+execution.wait(delay=1, max_attempts=600)
+results["doubled"] = execution.result("Double")
+
+# --- a trained model, to which the pipeline adds the user's code
+source = Path("source")
+source.mkdir()
+(source / "inference.py").write_text("def model_fn(folder):\n    return 1\n")
+command = ["/bin/sh", "-c", "echo weights > $SM_MODEL_DIR/weights"]
+estimator = Estimator(image, role, 1, instance_type, sagemaker_session=sess, container_entry_point=command)
+train = TrainingStep("Train", step_args=estimator.fit())
+archive = train.properties.ModelArtifacts.S3ModelArtifacts
+model = Model(serve, archive, role, entry_point="inference.py", source_dir="source", sagemaker_session=sess)
+register = ModelStep(
+    "Register",
+    model.register(
+        content_types=["text/csv"],
+        response_types=["text/csv"],
+        inference_instances=[instance_type],
+        transform_instances=[instance_type],
+        model_package_group_name="functions-v2",
+    ),
+)
+repacking = Pipeline("repacking-v2", steps=[train, register], sagemaker_session=sess)
+repacking.upsert(role)
+execution = repacking.start()
+execution.wait(delay=1, max_attempts=600)
+results["steps"] = {item["StepName"]: item["StepStatus"] for item in execution.list_steps()}
+client = Session(default_bucket=bucket).sagemaker_client
+(package,) = client.list_model_packages(ModelPackageGroupName="functions-v2")["ModelPackageSummaryList"]
+described = client.describe_model_package(ModelPackageName=package["ModelPackageArn"])
+results["archive"] = described["InferenceSpecification"]["Containers"][0]["ModelDataUrl"]
+print()
+print(json.dumps(results))
