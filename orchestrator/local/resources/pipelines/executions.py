@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any
 
 from microjobs_orchestrator.local.errors import ServiceError, ValidationError
+from microjobs_orchestrator.local.lifecycle import inputs
 from microjobs_orchestrator.local.lifecycle.context import Context
 from microjobs_orchestrator.local.lifecycle.events import Change
 from microjobs_orchestrator.local.lifecycle.registry import Registry, Runnable
@@ -107,7 +108,9 @@ class PipelineExecutionOperations(RunningOperations):
         version = find_version(self.context.state, pipeline.name, request)
         text = version.description["PipelineDefinition"]
         definition = parse_definition(text)
-        values = {item["Name"]: item["Value"] for item in request.get("PipelineParameters", [])}
+        items = request.get("PipelineParameters", [])
+        inputs.check_unique("names of PipelineParameters", [item["Name"] for item in items])
+        values = {item["Name"]: item["Value"] for item in items}
         earlier = self._check_selection(pipeline, definition, request)
         parameters = bind_parameters(definition, {**earlier, **values})
         arn, status = f"{pipeline.arn}/execution/{name}", PIPELINE_EXECUTION.status_member

@@ -380,3 +380,12 @@ def test_step_that_follows_a_failure_completes_the_execution_with_failures(proce
     status, steps = run(processes, failing, unrelated, after, handler, never, always)
     statuses = dict.fromkeys(("Unrelated", "After", "Handler", "Always"), "Succeeded")
     assert (status, list_statuses(steps)) == ("CompletedWithFailures", {**statuses, "Failing": "Failed"})
+
+
+def test_repeated_parameter_is_refused(processes: LocalServer) -> None:
+    name = create_pipeline(
+        processes, make_processing_step(processes, "A"), Parameters=[{"Name": "P", "Type": "String"}]
+    )
+    values = [{"Name": "P", "Value": value} for value in ("one", "two")]
+    with pytest.raises(ClientError, match="names of PipelineParameters must be unique; repeated: 'P'"):
+        processes.sagemaker.start_pipeline_execution(PipelineName=name, PipelineParameters=values)
