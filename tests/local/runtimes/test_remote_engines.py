@@ -8,10 +8,12 @@ import ipaddress
 import queue
 import shlex
 import shutil
+import socket
 import ssl
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -26,6 +28,7 @@ from microjobs.contract import DEFAULT_ROOT
 from microjobs_orchestrator import docker_engine
 from microjobs_orchestrator.doctor import machine
 from microjobs_orchestrator.local.runtimes.base import HostPlan, Input, Pipe, Plan
+from microjobs_orchestrator.local.runtimes.docker import container_pipes
 from microjobs_orchestrator.local.runtimes.docker.runtime import DockerRuntime
 from microjobs_orchestrator.local.runtimes.docker.tunnel import open_tunnel
 from microjobs_orchestrator.ssh_engine import SshError, make_command
@@ -36,6 +39,7 @@ from tests.local.runtimes.processes import make_home
 from tests.local.trees import write_tree
 
 LOOPBACK = "127.0.0.1"
+TIMEOUT_SECONDS = 30.0
 CHUNK_BYTES = 1 << 16
 PIPE_CONTENT = [b"pipe" * 25_000] * 3
 SCRIPT = f"cat {DEFAULT_ROOT}/x/name > {DEFAULT_ROOT}/out; wc -c < {DEFAULT_ROOT}/p_0; echo ready; sleep 60"
@@ -273,3 +277,27 @@ def test_engine_of_docker_host_is_used_over_tls(authority: Authority, tmp_path: 
                 docker_engine.connect(environ=environ)
             return
         check_engine(docker_engine.connect(environ=environ), tmp_path)
+
+
+def test_end_of_the_input_of_a_command_is_complete_over_tls(authority: Authority) -> None:
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(*authority.issue("engine"))
+    received = bytearray()
+
+    def answer() -> None:
+        connection, _ = listener.accept()
+        connection.settimeout(TIMEOUT_SECONDS)
+        with context.wrap_socket(connection, server_side=True, suppress_ragged_eofs=False) as stream:
+            while chunk := stream.recv(CHUNK_BYTES):  # raises SSLEOFError if the end is not authenticated
+                received.extend(chunk)
+
+    with socket.create_server((LOOPBACK, 0)) as listener, ThreadPoolExecutor() as pool:
+        answered = pool.submit(answer)
+        client = ssl.create_default_context(cafile=authority.file)
+        plain = socket.create_connection(listener.getsockname(), TIMEOUT_SECONDS)
+        with client.wrap_socket(plain, server_hostname=LOOPBACK) as stream:
+            stream.sendall(b"input")
+            stream.setblocking(False)
+            container_pipes.end_input(stream)
+        answered.result(30)
+    assert received == b"input"

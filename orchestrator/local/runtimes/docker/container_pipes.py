@@ -77,7 +77,7 @@ def send_chunks(container: Container, path: str, chunks: Iterable[bytes]) -> int
     try:
         stream.setblocking(False)
         if all(_send(stream, chunk) for chunk in chunks):
-            stream.shutdown(socket.SHUT_WR)
+            end_input(stream)
         stream.setblocking(True)
         while stream.recv(RECEIVE_BYTES):
             pass
@@ -86,6 +86,18 @@ def send_chunks(container: Container, path: str, chunks: Iterable[bytes]) -> int
     finally:
         close_exec(connection)
     return find_exit_code(api, command)
+
+
+def end_input(stream: socket.socket) -> None:
+    """End the input of the command that a non-blocking stream is connected with, and whose output is not needed.
+
+    Over TLS, the end is an alert, as Docker's own client sends it: after an end of the TCP stream without it, a peer
+    may drop the last data, because they could be incomplete.
+    """
+    if isinstance(stream, ssl.SSLSocket):
+        with contextlib.suppress(ssl.SSLError):  # the peer has not sent its own alert yet
+            stream.unwrap()
+    socket.socket.shutdown(stream, socket.SHUT_WR)
 
 
 def close_exec(connection: Any) -> None:
