@@ -18,6 +18,8 @@ from sagemaker.workflow.pipeline import Pipeline
 from sagemaker.workflow.pipeline_context import PipelineSession
 from sagemaker.workflow.steps import TrainingStep
 
+from microjobs.contract import Layout
+
 image, serve, bucket = sys.argv[1:]
 sleep = time.sleep
 time.sleep = lambda seconds: sleep(min(float(seconds), 0.5))  # the SDK polls every 5 to 30 seconds
@@ -46,7 +48,7 @@ results["doubled"] = execution.result("Double")
 source = Path("source")
 source.mkdir()
 (source / "inference.py").write_text("def model_fn(folder):\n    return 1\n")
-command = ["/bin/sh", "-c", "echo weights > $SM_MODEL_DIR/weights"]
+command = ["/bin/sh", "-c", f"echo weights > {Layout().model}/weights"]
 estimator = Estimator(image, role, 1, instance_type, sagemaker_session=sess, container_entry_point=command)
 train = TrainingStep("Train", step_args=estimator.fit())
 archive = train.properties.ModelArtifacts.S3ModelArtifacts

@@ -190,7 +190,10 @@ ready = f"s3://{bucket}/pipelines-v2/flags/"
 plain.upload_string_as_file_body("no", bucket, "pipelines-v2/flags/no")
 check = Processor(role, serve, 1, instance_type, ["/bin/sh", "-c", f"test -e {rows}/ready"], sagemaker_session=sess)
 flags = ProcessingStep("Check", step_args=check.run(inputs=[ProcessingInput(ready, rows)]), depends_on=["Before"])
-before = ProcessingStep("Before", step_args=processor.run(inputs=[ProcessingInput(f"{base}/rows.csv", rows)]))
+before = ProcessingStep(
+    "Before",
+    step_args=Processor(role, serve, 1, instance_type, ["/bin/true"], sagemaker_session=sess).run(),
+)
 retried = Pipeline("pipelines-v2-retried", steps=[before, flags], sagemaker_session=sess)
 retried.upsert(role)
 execution = retried.start()
