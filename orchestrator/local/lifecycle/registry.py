@@ -73,19 +73,16 @@ class Registry:
                 if entry is not None and entry[0] is job:  # an endpoint of the same name may have been created
                     del self._running[job.plan_name]
             try:
-                self.notify_owner(job.plan_name)
+                if record := self._find_record(job.plan_name):
+                    self._notify_owner(record)
             except Exception:
                 logger.exception("could not notify the owner of %s", job.plan_name)
 
-    def notify_owner(self, plan_name: str) -> None:
-        """Notify the owner of a resource, if an owner runs, that the resource has ended or changed."""
-        if record := self._find_record(plan_name):
-            self._notify_owner(record)
-
     def _notify_owner(self, record: Record) -> None:
-        """Notify the owner of a resource, before the resource's hosts are removed.
+        """Notify the owner of a resource, if it has one that runs, that its status has changed or its thread has ended.
 
-        The state calls this in a transaction. It must not wait for the lock, whose owner may wait for the state.
+        The state calls this in a transaction, before the hosts of an ended job are removed. It must not wait for the
+        lock, because the thread that holds the lock may wait for the state.
         """
         entry = self._running.get(f"{record.owner.kind}/{record.owner.name}") if record.owner else None
         if entry is not None:

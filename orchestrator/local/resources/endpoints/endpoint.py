@@ -7,7 +7,7 @@ it, and starts and stops replicas accordingly.
 import logging
 import random
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
@@ -48,14 +48,10 @@ class Endpoint:
     """A running endpoint.
 
     It runs from its creation, or the start of the server, until it is deleted or the server stops.
-
-    Args:
-        notify_owner: called after each change of the status.
     """
 
-    def __init__(self, context: Context, record: Record, notify_owner: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, context: Context, record: Record) -> None:
         self.name = record.name
-        self._notify_owner = notify_owner
         self.plan_name = f"{ENDPOINT.arn_type}/{record.name}"
         """The beginning of the plan names: each replica has a plan of its own."""
         self.events = EventQueue()
@@ -171,7 +167,6 @@ class Endpoint:
         states = ("Creating", "Updating", "InService")  # a requested deletion is not overwritten
         changes = {"EndpointStatus": status, **changes}
         self._context.state.update(ENDPOINT.arn_type, self.name, changes, status, internal=internal, only_if=states)
-        self._notify_owner()
 
     def _end(self) -> None:
         self.queue.stop()

@@ -7,7 +7,6 @@ https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_UpdateEndpointWeig
 """
 
 from collections.abc import Mapping
-from functools import partial
 
 from microjobs_orchestrator.local.errors import ValidationError
 from microjobs_orchestrator.local.lifecycle import inputs
@@ -56,7 +55,7 @@ class EndpointOperations(RunningOperations):
         return add_resource(self.context, ENDPOINT, request, members=members, internal={DEPLOYMENT: deployment})
 
     def make_runnable(self, record: Record) -> Runnable:
-        return Endpoint(self.context, record, partial(self.registry.notify_owner, f"{record.kind}/{record.name}"))
+        return Endpoint(self.context, record)
 
     def further_handlers(self) -> Mapping[str, Handler]:
         return {"UpdateEndpoint": self.update, "UpdateEndpointWeightsAndCapacities": self.update_weights}
