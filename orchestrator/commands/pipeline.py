@@ -3,7 +3,6 @@
 import argparse
 from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from microjobs_orchestrator import workflows
@@ -93,10 +92,7 @@ def _open_client(options: argparse.Namespace) -> "AbstractContextManager[SageMak
 
 def _add_export_arguments(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(call_action=export)
-    names = workflows.list_names()
-    choices = parser.add_subparsers(dest="workflow", metavar="|".join(names), required=True, parser_class=LazyParser)
-    for name in names:
-        choices.add_parser(name, help=workflows.summarize(name), add_arguments=partial(_add_workflow_arguments, name))
+    run.add_workflows(parser, _add_workflow_arguments)
 
 
 def _add_workflow_arguments(name: str, parser: argparse.ArgumentParser) -> None:

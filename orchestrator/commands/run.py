@@ -18,10 +18,15 @@ METAVARS = {"int": "N", "float": "X", "str": "TEXT"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_workflows(parser, _add_workflow_arguments)
+
+
+def add_workflows(parser: argparse.ArgumentParser, add_flags: Callable[[str, argparse.ArgumentParser], None]) -> None:
+    """Add one subcommand per workflow. `add_flags` takes the workflow's name and the subcommand's parser."""
     names = workflows.list_names()
     choices = parser.add_subparsers(dest="workflow", metavar="|".join(names), required=True, parser_class=LazyParser)
     for name in names:
-        choices.add_parser(name, help=workflows.summarize(name), add_arguments=partial(_add_workflow_arguments, name))
+        choices.add_parser(name, help=workflows.summarize(name), add_arguments=partial(add_flags, name))
 
 
 def _add_workflow_arguments(name: str, parser: argparse.ArgumentParser) -> None:
