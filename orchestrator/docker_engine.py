@@ -80,7 +80,7 @@ def _connect_over_ssh(address: str, timeout: int, max_pool_size: int) -> DockerC
     except BaseException:
         forwarder.close()
         raise
-    client.close_forwarder = weakref.finalize(client, forwarder.close)  # also if nobody calls `close`
+    client.close_forwarder = weakref.finalize(client, forwarder.close)  # also without a call of `close`
     return client
 
 

@@ -236,7 +236,7 @@ class EndpointRunner(EndpointConfigRunner):
         return progress
 
     def stop(self, run: StepRun) -> Progress:
-        """Stop waiting. The endpoint continues to start, because nobody requested its deletion."""
+        """Stop waiting. The endpoint continues to start, because no request deletes it."""
         return Progress(StepStatus.STOPPED, run.metadata)
 
 
