@@ -6,9 +6,10 @@ https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_runtime_InvokeEndp
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, suppress
+from dataclasses import replace
 from http import HTTPStatus
 from io import BytesIO
-from typing import Any
+from typing import Any, Protocol
 
 from microjobs_orchestrator.local.errors import ServiceError
 from microjobs_orchestrator.local.identity import ACCOUNT
@@ -17,13 +18,12 @@ from microjobs_orchestrator.local.lifecycle.registry import Registry
 from microjobs_orchestrator.local.protocols.answer import Answer, Event, Service
 from microjobs_orchestrator.local.resources.endpoints import asynchronous
 from microjobs_orchestrator.local.resources.endpoints.endpoint import Endpoint
+from microjobs_orchestrator.local.resources.endpoints.exchanges import InferenceRequest, Target, Timer
 from microjobs_orchestrator.local.resources.endpoints.kinds import ENDPOINT
-from microjobs_orchestrator.local.resources.endpoints.replicas import Replica
+from microjobs_orchestrator.local.resources.endpoints.replica import Replica
 from microjobs_orchestrator.local.resources.endpoints.streams import ResponseStream
-from microjobs_orchestrator.local.resources.models.client import NoAnswerError, TooLargeError
-
-CONTAINER = "primary"
-"""SageMaker's name for the only container of a model."""
+from microjobs_orchestrator.local.resources.models import client
+from microjobs_orchestrator.local.resources.models.client import PRIMARY, NoAnswerError, TooLargeError
 
 RESPONSE_TIMEOUT = 60.0
 STREAM_TIMEOUT = 8 * 60.0
@@ -51,8 +51,8 @@ SESSION_HEADERS = {
 }
 """Headers of the container's response that the client receives from InvokeEndpoint, by the members of the result."""
 
-Send = Callable[[str, Replica, bytes, Mapping[str, str]], Answer]
-"""Sends a body and headers to a replica of the endpoint with this name."""
+Send = Callable[[Endpoint, Replica, InferenceRequest, Timer], Answer]
+"""Sends a request to a replica of an endpoint."""
 
 
 class EndpointInvoker:
@@ -87,27 +87,28 @@ class EndpointInvoker:
         return Answer(members, HTTPStatus.ACCEPTED)
 
     def _invoke_endpoint(self, request: Mapping[str, Any]) -> Answer:
-        return self._send(request, self._invoke)
+        return self._send(_read_request(request, RESPONSE_TIMEOUT), request["EndpointName"], self._invoke)
 
     def _open_stream(self, request: Mapping[str, Any]) -> Answer:
-        return self._send(request, self._stream)
+        return self._send(_read_request(request, STREAM_TIMEOUT), request["EndpointName"], self._stream)
 
-    def _send(self, request: Mapping[str, Any], send: Send) -> Answer:
+    def _send(self, request: InferenceRequest, name: str, send: Send) -> Answer:
         """Send a request to a replica that the endpoint chooses. `send` performs the exchange."""
-        name = request["EndpointName"]
-        headers = {header: request[member] for member, header in REQUEST_HEADERS.items() if member in request}
+        timer = Timer()
         if self._find_endpoint(name).async_config is not None:
             message = f"Endpoint {name} has an AsyncInferenceConfig: invoke it with InvokeEndpointAsync."
             raise _make_validation_error(message)
         while True:
-            endpoint, target = self._find_endpoint(name), request.get("TargetVariant")
-            if (replica := endpoint.choose(target)) is None:
-                raise _make_validation_error(f"Endpoint {name} has no production variant {target}.")
+            endpoint = self._find_endpoint(name)
+            if (replica := endpoint.choose(request.target)) is None:
+                raise _make_validation_error(f"Endpoint {name} has no production variant {request.target.variant}.")
+            timer.mark_sent()
             try:
-                return send(name, replica, request["Body"], headers)
+                return send(endpoint, replica, request, timer)
             except NoAnswerError as error:
                 # An update may have ended the host before it responded: then the new host gets the request.
-                if endpoint.choose(replica.variant) is replica:
+                if endpoint.choose(replace(request.target, variant=replica.variant)) is replica:
+                    endpoint.observe(timer.make_exchange(name, replica, request, None))
                     raise self._describe_failure(name, replica.variant, error) from error
 
     def _find_endpoint(self, name: str) -> Endpoint:
@@ -119,47 +120,57 @@ class EndpointInvoker:
             raise _make_validation_error(f"Endpoint {name} of account {ACCOUNT} not found.")
         raise _make_validation_error(f"Endpoint {name} of account {ACCOUNT} is {record.status}: it must be InService.")
 
-    def _invoke(self, name: str, replica: Replica, body: bytes, headers: Mapping[str, str]) -> Answer:
+    def _invoke(self, endpoint: Endpoint, replica: Replica, request: InferenceRequest, timer: Timer) -> Answer:
         content = BytesIO()
         try:
-            response = replica.invoke(
-                body, headers, timeout=RESPONSE_TIMEOUT, into=content, max_bytes=MAX_RESPONSE_BYTES
-            )
+            response = replica.invoke(request, content)
         except TooLargeError as error:
-            raise self._make_model_error(name, 500, f"{error}, which is the limit for a response") from error
+            endpoint.observe(timer.make_exchange(endpoint.name, replica, request, None))
+            message = f"{error}, which is the limit for a response"
+            raise self._make_model_error(endpoint.name, 500, message) from error
+        body = content.getvalue()
+        endpoint.observe(timer.make_exchange(endpoint.name, replica, request, response, body))
         if response.status >= HTTPStatus.MULTIPLE_CHOICES:
-            raise self._make_model_error(name, response.status, content.getvalue().decode(errors="replace"))
+            text = body.decode(errors="replace")
+            raise self._make_model_error(endpoint.name, response.status, text, response.container)
         members = {
             **_describe_response(replica, response.headers),
-            "Body": content.getvalue(),
+            "Body": body,
             **{member: response.headers.get(header) for member, header in SESSION_HEADERS.items()},
         }
         return Answer(members, response.status)
 
-    def _stream(self, name: str, replica: Replica, body: bytes, headers: Mapping[str, str]) -> Answer:
-        stream = replica.stream(body, headers, timeout=STREAM_TIMEOUT)
+    def _stream(self, endpoint: Endpoint, replica: Replica, request: InferenceRequest, timer: Timer) -> Answer:
+        stream = replica.stream(request)
+        response = client.Answer(stream.status, stream.headers)
+
+        def observe(*, is_complete: bool) -> None:
+            endpoint.observe(timer.make_exchange(endpoint.name, replica, request, response if is_complete else None))
+
         if stream.status >= HTTPStatus.MULTIPLE_CHOICES:
             with closing(stream):
                 text = _read_error(stream)
-            raise self._make_model_error(name, stream.status, text)
-        return Answer(_describe_response(replica, stream.headers), events=StreamEvents(stream))
+            observe(is_complete=True)
+            raise self._make_model_error(endpoint.name, stream.status, text)
+        return Answer(_describe_response(replica, stream.headers), events=StreamEvents(stream, observe))
 
     def _describe_failure(self, name: str, variant: str, error: NoAnswerError) -> ServiceError:
         if not error.was_sent:
             message = f"The container of {variant} ended and is restarting; see {ENDPOINT.log_group(name)}."
             return ServiceError("ServiceUnavailable", message, HTTPStatus.SERVICE_UNAVAILABLE)  # SDKs retry it
         if error.timed_out:
-            message = f"Your invocation timed out while waiting for a response from container {CONTAINER}."
-            return self._make_model_error(name, 0, f"{message} The time limit is {RESPONSE_TIMEOUT:g} s.")
-        message = f"SageMaker could not get a response from the {CONTAINER} endpoint: {error}"
-        return self._make_model_error(name, 500, message)
+            message = f"Your invocation timed out while waiting for a response from container {error.container}."
+            message = f"{message} The time limit is {RESPONSE_TIMEOUT:g} s."
+            return self._make_model_error(name, 0, message, error.container)
+        message = f"SageMaker could not get a response from the {error.container} endpoint: {error}"
+        return self._make_model_error(name, 500, message, error.container)
 
-    def _make_model_error(self, name: str, status: int, text: str) -> ServiceError:
+    def _make_model_error(self, name: str, status: int, text: str, container: str = PRIMARY) -> ServiceError:
         group, region = ENDPOINT.log_group(name), self._context.settings.region
         source = "client" if HTTPStatus.BAD_REQUEST <= status < HTTPStatus.INTERNAL_SERVER_ERROR else "server"
         original = text[:MAX_ERROR_CHARACTERS]
         message = (
-            f'Received {source} error ({status}) from {CONTAINER} with message "{original}". '
+            f'Received {source} error ({status}) from {container} with message "{original}". '
             f"See {group} in account {ACCOUNT} for more information."
         )
         arn = f"arn:aws:logs:{region}:{ACCOUNT}:log-group:{group}"
@@ -167,22 +178,41 @@ class EndpointInvoker:
         return ServiceError("ModelError", message, HTTPStatus.FAILED_DEPENDENCY, members)
 
 
-class StreamEvents:
-    """The events of a response stream."""
+class OnEnd(Protocol):
+    """Receives whether the client received the complete response."""
 
-    def __init__(self, stream: ResponseStream) -> None:
+    def __call__(self, *, is_complete: bool) -> None: ...
+
+
+class StreamEvents:
+    """The events of a response stream. `on_end` is called once, when the stream is closed."""
+
+    def __init__(self, stream: ResponseStream, on_end: OnEnd) -> None:
         self._stream = stream
-        self.close = stream.close
+        self._on_end: OnEnd | None = on_end
+        self._is_complete = False
+
+    def close(self) -> None:
+        self._stream.close()
+        on_end, self._on_end = self._on_end, None
+        if on_end is not None:
+            on_end(is_complete=self._is_complete)
 
     def __iter__(self) -> Iterator[Event]:
         """Yield the events. Raise ServiceError if the response ends too early, or takes too long."""
         try:
             for part in self._stream:
                 yield None if part is None else ("PayloadPart", {"Bytes": part})
+            self._is_complete = True
         except NoAnswerError as error:
             code = "ModelInvocationTimeExceeded" if error.timed_out else "StreamBroken"
             message = f"{code}: the container's response is incomplete: {error}"
             raise ServiceError("ModelStreamError", message, members={"ErrorCode": code}) from error
+
+
+def _read_request(members: Mapping[str, Any], timeout: float) -> InferenceRequest:
+    headers = {header: members[member] for member, header in REQUEST_HEADERS.items() if member in members}
+    return InferenceRequest(members["Body"], headers, timeout, MAX_RESPONSE_BYTES, Target.read(members))
 
 
 def _describe_response(replica: Replica, headers: Mapping[str, str]) -> dict[str, Any]:

@@ -27,7 +27,7 @@ from microjobs_orchestrator.local.lifecycle.events import (
     StopReason,
 )
 from microjobs_orchestrator.local.logs import LogStream
-from microjobs_orchestrator.local.resources.endpoints.replicas import Traffic
+from microjobs_orchestrator.local.resources.endpoints.traffic import Traffic
 from microjobs_orchestrator.local.resources.models.client import NoAnswerError
 from microjobs_orchestrator.local.resources.processing import job as processing
 from microjobs_orchestrator.local.resources.transform.job import TransformJob

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from microjobs_orchestrator.local.errors import ServiceError
-from microjobs_orchestrator.local.resources.endpoints import replicas
+from microjobs_orchestrator.local.resources.endpoints import container_replica
 from microjobs_orchestrator.local.runtimes.base import Exit
 from tests.local.jobs.conftest import ServerParts, wait_until
 from tests.local.jobs.fakes import Model, ReceivedRequest, Reply
@@ -19,7 +19,7 @@ GROUP = "/aws/sagemaker/Endpoints/e"
 @pytest.fixture(autouse=True)
 def short_intervals(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, seconds in (("PING_INTERVAL", 0.02), ("SILENCE_TIMEOUT", 0.3), ("FIRST_RESTART_DELAY", 0.05)):
-        monkeypatch.setattr(replicas, name, seconds)
+        monkeypatch.setattr(container_replica, name, seconds)
 
 
 def test_silent_container_is_replaced(parts: ServerParts, model: Model) -> None:
@@ -38,7 +38,7 @@ def test_container_that_responds_to_requests_is_not_replaced(
     parts: ServerParts, model: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = 0.0  # only the test moves this clock, so each response is in time even on a slow machine
-    monkeypatch.setattr(replicas, "time", SimpleNamespace(monotonic=lambda: now))
+    monkeypatch.setattr(container_replica, "time", SimpleNamespace(monotonic=lambda: now))
     parts.serve()
     (busy,) = parts.running_hosts
     model.unhealthy_hosts = {busy.name}

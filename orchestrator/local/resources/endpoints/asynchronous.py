@@ -21,8 +21,9 @@ from microjobs_orchestrator.local.clock import Moment
 from microjobs_orchestrator.local.errors import ServiceError, ValidationError
 from microjobs_orchestrator.local.lifecycle import outputs
 from microjobs_orchestrator.local.lifecycle.context import Context
+from microjobs_orchestrator.local.resources.endpoints.exchanges import InferenceRequest, Observer, Timer
 from microjobs_orchestrator.local.resources.endpoints.kinds import ENDPOINT
-from microjobs_orchestrator.local.resources.endpoints.replicas import Replica
+from microjobs_orchestrator.local.resources.endpoints.replica import Replica
 from microjobs_orchestrator.local.resources.models.client import Body, NoAnswerError
 from microjobs_orchestrator.local.s3.details import BLOCK_BYTES, DEFAULT_CONTENT_TYPE, guess_details
 from microjobs_orchestrator.local.s3.keys import parse_uri
@@ -128,10 +129,13 @@ class _ClosedError(Exception):
 class Queue:
     """An endpoint's invocations, for any thread. `choose` returns the replica for the next invocation, or None."""
 
-    def __init__(self, context: Context, endpoint: str, choose: Callable[[], Replica | None]) -> None:
+    def __init__(
+        self, context: Context, endpoint: str, choose: Callable[[], Replica | None], observe: Observer
+    ) -> None:
         self._context = context
         self._endpoint = endpoint
         self._choose = choose
+        self._observe = observe
         self._closing = threading.Event()
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
@@ -256,9 +260,12 @@ class Queue:
         raise _ClosedError
 
     def _send(self, invocation: Invocation, replica: Replica, file: Path) -> str:
+        timer = Timer()
         with self._open_input(invocation) as (body, object_headers), file.open("wb") as content:
-            headers = {**object_headers, **invocation.headers}
-            answer = replica.invoke(body, headers, timeout=invocation.timeout, into=content)
+            request = InferenceRequest(body, {**object_headers, **invocation.headers}, invocation.timeout)
+            timer.mark_sent()
+            answer = replica.invoke(request, content)
+        self._observe(timer.make_exchange(self._endpoint, replica, request, answer))
         content_type = answer.headers.get("Content-Type", DEFAULT_CONTENT_TYPE)
         if answer.status >= HTTPStatus.MULTIPLE_CHOICES:
             with file.open("rb") as content:

@@ -19,9 +19,10 @@ from microjobs_orchestrator.local.lifecycle.hosts import FINISHED_GRACE_PERIOD, 
 from microjobs_orchestrator.local.lifecycle.job import MAX_REASON_CHARACTERS
 from microjobs_orchestrator.local.resources.endpoints import asynchronous, deployments
 from microjobs_orchestrator.local.resources.endpoints.deployments import WEIGHT, Deployment
+from microjobs_orchestrator.local.resources.endpoints.exchanges import Exchange, Observer, Target
 from microjobs_orchestrator.local.resources.endpoints.kinds import ENDPOINT
-from microjobs_orchestrator.local.resources.endpoints.replicas import Replica
-from microjobs_orchestrator.local.resources.models import serving
+from microjobs_orchestrator.local.resources.endpoints.replica import Replica
+from microjobs_orchestrator.local.resources.endpoints.replicas import get_plan_name, make_replica
 from microjobs_orchestrator.local.resources.models.serving import StoppedError, UnhealthyError
 from microjobs_orchestrator.local.runtimes.base import CannotRunError, Host
 from microjobs_orchestrator.local.state import Record
@@ -33,6 +34,8 @@ DEPLOYMENT, NEXT_DEPLOYMENT = "Deployment", "NextDeployment"
 
 DRAIN_TIMEOUT = 60.0
 """Seconds until replaced replicas are stopped even if they still process requests. One response may take this long."""
+
+ANY = Target()
 
 _choose = random.SystemRandom().choices
 
@@ -61,10 +64,11 @@ class Endpoint:
         self._weights: Mapping[str, float] = {}
         self.async_config: Mapping[str, Any] | None = None
         """The deployment's AsyncInferenceConfig; if not None, the endpoint takes asynchronous invocations only."""
-        self.queue = asynchronous.Queue(context, self.name, self.choose)
+        self.queue = asynchronous.Queue(context, self.name, self.choose, self.observe)
+        self._observers: Sequence[Observer] = ()
 
     def run(self) -> None:
-        self._run({})
+        self._run(())
 
     def recover(self, hosts: Sequence[Host]) -> None:
         """Resume with the hosts that an earlier server started; start the other hosts again."""
@@ -73,15 +77,20 @@ class Endpoint:
             for name in self._context.runtime.find_hosts():
                 if name.startswith(f"{self.plan_name}/") and name not in used:  # a host of an interrupted update
                     remove_plan(self._context, name)
-        self._run({host.name: host for host in hosts})
+        self._run(hosts)
 
-    def choose(self, variant: str | None = None) -> Replica | None:
-        """Return a variant's replica; None if it does not serve. Without a name, choose a variant by weight."""
-        replicas, weights = self._replicas, self._weights
+    def choose(self, target: Target = ANY) -> Replica | None:
+        """Return the target's replica; None if it does not serve. Without a variant's name, choose one by weight."""
+        replicas, weights, variant = self._replicas, self._weights, target.variant
         if variant is None and replicas:
             replica_weights = [weights.get(name, 1.0) for name in replicas]
             (variant,) = _choose(list(replicas), replica_weights if any(replica_weights) else None)
         return replicas.get(variant or "")
+
+    def observe(self, exchange: Exchange) -> None:
+        """Send an exchange to all observers."""
+        for observer in self._observers:
+            observer(exchange)
 
     def wake(self) -> None:
         """Make the thread of the endpoint read the record again, because the record or a replica changed."""
@@ -90,13 +99,13 @@ class Endpoint:
 
     # --- the life of the endpoint ---
 
-    def _run(self, hosts: Mapping[str, Host]) -> None:
+    def _run(self, hosts: Sequence[Host]) -> None:
         try:
             if not self._is_ending():
                 self._start_first_deployment(hosts)
             while not self._is_ending():
                 if (deployment := self._read_internal().get(NEXT_DEPLOYMENT)) is not None:
-                    self._deploy(deployment, {}, "InService", "InService")
+                    self._deploy(deployment, (), "InService", "InService")
                 else:
                     self.events.wait()
         except Exception as error:
@@ -116,15 +125,15 @@ class Endpoint:
         record = self._read_record()
         return record.internal if record else {}
 
-    def _start_first_deployment(self, hosts: Mapping[str, Host]) -> None:
+    def _start_first_deployment(self, hosts: Sequence[Host]) -> None:
         """Start the deployment. If it fails, the endpoint fails, and an interrupted update is not resumed."""
         internal = self._read_internal()
         deployment, is_updating = internal[DEPLOYMENT], internal.get(NEXT_DEPLOYMENT) is not None
-        if any(variant["InstanceId"] not in hosts for variant in deployment["Variants"]):
+        if any(not _find_hosts(hosts, variant) for variant in deployment["Variants"]):
             self._update_record("Updating" if is_updating else "Creating")
         self._deploy(deployment, hosts, "Updating" if is_updating else "InService", "Failed")
 
-    def _deploy(self, deployment: Deployment, hosts: Mapping[str, Host], status: str, failure_status: str) -> None:
+    def _deploy(self, deployment: Deployment, hosts: Sequence[Host], status: str, failure_status: str) -> None:
         """Start a deployment's missing replicas, let it serve, and stop the replicas of the earlier deployment."""
         earlier, used = self._replicas, self._plan_names(deployment)
         kept = {name: replica for name, replica in earlier.items() if replica.plan_name in used}
@@ -184,13 +193,13 @@ class Endpoint:
 
     # --- replicas ---
 
-    def _start(self, deployment: Deployment, hosts: Mapping[str, Host], kept: Collection[str]) -> Mapping[str, Replica]:
+    def _start(self, deployment: Deployment, hosts: Sequence[Host], kept: Collection[str]) -> Mapping[str, Replica]:
         """Start a replica for each variant that is not in `kept`. If one cannot start, stop all of them and raise."""
         variants = [variant for variant in deployment["Variants"] if variant["VariantName"] not in kept]
-        replicas = [self._make_replica(variant) for variant in variants]
+        replicas = [make_replica(self._context, self.name, variant, self.wake) for variant in variants]
         with ThreadPoolExecutor(max(1, len(replicas))) as pool:
             starts = [
-                pool.submit(replica.start, hosts.get(variant["InstanceId"]))
+                pool.submit(replica.start, _find_hosts(hosts, variant))
                 for replica, variant in zip(replicas, variants, strict=True)
             ]
             self._wait_for_starts(replicas, starts)
@@ -231,21 +240,13 @@ class Endpoint:
         logger.error("%s could not start", self.plan_name, exc_info=error)
         return CannotRunError(f"InternalServerError: {type(error).__name__}: {error}; see the server's log")
 
-    def _make_replica(self, variant: Mapping[str, Any]) -> Replica:
-        name, instance_id = variant["VariantName"], variant["InstanceId"]
-        attempt = serving.make_attempt(
-            self._context,
-            variant["Model"],
-            f"{self.plan_name}/{name}/{instance_id}",
-            [instance_id],
-            variant["InstanceType"],
-            lambda _: self._context.logs.create(ENDPOINT.log_group(self.name), f"{name}/{instance_id}"),
-        )
-        timeout = variant.get("ContainerStartupHealthCheckTimeoutInSeconds", serving.STARTUP_TIMEOUT)
-        return Replica(self._context, attempt, name, timeout, self.wake)
-
     def _plan_names(self, deployment: Deployment) -> set[str]:
-        return {f"{self.plan_name}/{item['VariantName']}/{item['InstanceId']}" for item in deployment["Variants"]}
+        return {get_plan_name(self.name, variant) for variant in deployment["Variants"]}
+
+
+def _find_hosts(hosts: Sequence[Host], variant: Mapping[str, Any]) -> Sequence[Host]:
+    """Return those hosts that belong to a variant's replica: their names begin with the id of its instance."""
+    return [host for host in hosts if host.name.startswith(variant["InstanceId"])]
 
 
 def _stop(replicas: Collection[Replica], grace: float) -> None:

@@ -25,6 +25,9 @@ CHUNK_BYTES = 1 << 16
 HOST = "localhost"
 """The Host header. The runtime knows the real address of the container."""
 
+PRIMARY = "primary"
+"""SageMaker's name for the only container of a model."""
+
 Connect = Callable[[float], socket.socket]
 
 Body = bytes | Callable[[], Iterable[bytes]] | None
@@ -38,6 +41,8 @@ class Answer:
     status: int
     headers: Mapping[str, str]
     """The names are case-insensitive."""
+    container: str = PRIMARY
+    """The host name of the container in its model."""
 
 
 class NoAnswerError(Exception):
@@ -48,6 +53,8 @@ class NoAnswerError(Exception):
         self.timed_out = timed_out
         self.was_sent = was_sent
         """Whether the container may have received the request."""
+        self.container = PRIMARY
+        """The host name of the container in its model."""
 
 
 class TooLargeError(Exception):

@@ -1,0 +1,223 @@
+"""Replicas of endpoints: hosts that serve a variant, and are started again when they end or stop responding."""
+
+import contextlib
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import IO
+
+from microjobs_orchestrator.local.lifecycle.attempt import Attempt, launch_plan, prepare_plan
+from microjobs_orchestrator.local.lifecycle.context import Context
+from microjobs_orchestrator.local.lifecycle.events import EventQueue, StopReason
+from microjobs_orchestrator.local.lifecycle.hosts import SHUTDOWN_GRACE_PERIOD
+from microjobs_orchestrator.local.resources.endpoints.exchanges import InferenceRequest
+from microjobs_orchestrator.local.resources.endpoints.running_hosts import RunningHosts
+from microjobs_orchestrator.local.resources.endpoints.streams import ResponseStream
+from microjobs_orchestrator.local.resources.endpoints.traffic import Traffic
+from microjobs_orchestrator.local.resources.models.client import Answer, Client, NoAnswerError
+from microjobs_orchestrator.local.resources.models.serving import StoppedError, UnhealthyError, wait_until_healthy
+from microjobs_orchestrator.local.runtimes.base import CannotRunError, Host, Plan
+from microjobs_orchestrator.local.trees import discard
+
+logger = logging.getLogger(__name__)
+
+FIRST_RESTART_DELAY, MAX_RESTART_DELAY = 1.0, 60.0
+PING_INTERVAL = 5.0
+"""Seconds between two requests to `/ping`: a container reports only by `/ping` that it is healthy."""
+SILENCE_TIMEOUT = 60.0
+"""A host that answers neither `/ping` with 200 nor a request is replaced after this number of seconds."""
+INVOCATIONS = "/invocations"
+
+
+class ContainerReplica:
+    """The hosts of one instance, all containers of a model. They are started again when one ends or stops responding.
+
+    The `/ping` of each host in the plan of `attempt` must answer 200 within `startup_timeout` seconds. `on_change` is
+    called each time that the hosts begin to serve, and when the last request ends after `traffic.close`.
+    """
+
+    def __init__(
+        self,
+        context: Context,
+        attempt: Attempt,
+        variant: str,
+        instance_id: str,
+        startup_timeout: float,
+        on_change: Callable[[], None],
+    ) -> None:
+        self.plan_name = attempt.plan_name
+        self.variant = variant
+        self.instance_id = instance_id
+        self.traffic = Traffic(on_change)
+        self.starts = 0
+        """How often the hosts have begun to serve. A container that was started again has lost its state."""
+        self._clients: Sequence[Client] = ()
+        """Clients of the containers, in the order of the model; empty while a host does not serve."""
+        self._context = context
+        self._attempt = attempt
+        self._startup_timeout = startup_timeout
+        self._on_change = on_change
+        self._events = EventQueue()
+        self._plan: Plan | None = None
+        self._last_answer = 0.0
+        """The time of the last answer, in seconds of the monotonic clock."""
+        self._running: RunningHosts | None = None
+        self._keeper = threading.Thread(target=self._keep, name=self.plan_name, daemon=True)
+
+    def start(self, hosts: Sequence[Host] = ()) -> None:
+        if not hosts or not self._resume(hosts):
+            self._launch()
+        self._keeper.start()
+
+    def _resume(self, hosts: Sequence[Host]) -> bool:
+        try:
+            self._wait_until_healthy(hosts)
+        except UnhealthyError as error:
+            self.note(f"the container of the earlier server does not serve, and is started again: {error}")
+            return False
+        return True
+
+    def _launch(self) -> None:
+        self._context.runtime.remove(self.plan_name)
+        if self._plan is None:  # made once: the model may be deleted while it serves
+            self._plan = prepare_plan(self._context, self._attempt)
+        if not (hosts := launch_plan(self._context, self._attempt, self._plan, self._events)):
+            raise StoppedError
+        self._wait_until_healthy(hosts)
+
+    def _wait_until_healthy(self, hosts: Sequence[Host]) -> None:
+        hosts = sorted(hosts, key=lambda host: host.name)  # the order of the containers
+        self._running = running = RunningHosts(self._attempt, hosts)
+        clients: list[Client] = []
+        try:
+            for host in hosts:
+                seconds, stopped = self._startup_timeout, self._events.stopped
+                clients.append(wait_until_healthy(host, seconds, stopped, lambda: running.wait_for_one(0)))
+        except UnhealthyError as error:
+            _close(clients)
+            raise UnhealthyError(f"{error}{running.describe_end()}") from error
+        self._last_answer = time.monotonic()
+        self._clients = clients
+        self.starts += 1
+        self._on_change()
+
+    def _keep(self) -> None:
+        """Start the host again each time that it ends or stops responding, with increasing delays."""
+        delay, stopped = FIRST_RESTART_DELAY, self._events.stopped
+        # Check `stopped` after each start: `stop` during a start does not end the host, but waits for this thread.
+        while self._running is not None and not stopped.is_set():
+            started = time.monotonic()
+            reason = self._watch(self._running)
+            if stopped.is_set():
+                return
+            if time.monotonic() - started > MAX_RESTART_DELAY:
+                delay = FIRST_RESTART_DELAY
+            self.note(f"the container {reason} and is started again in {delay:g} s.{self._running.describe_end()}")
+            while not stopped.wait(delay) and not self._relaunch():
+                delay = min(MAX_RESTART_DELAY, delay * 2)
+            delay = min(MAX_RESTART_DELAY, delay * 2)
+
+    def _watch(self, running: RunningHosts) -> str:
+        """Wait until a host has ended, or end all because one does not respond; return the reason."""
+        while not running.wait_for_one(PING_INTERVAL):
+            if all(client.is_healthy() for client in self._clients):
+                self._last_answer = time.monotonic()
+            # A container that works on one request at a time cannot answer `/ping` during a request.
+            timeout = max(SILENCE_TIMEOUT, self.traffic.longest_timeout())
+            if time.monotonic() - self._last_answer > timeout and not self._events.stopped.is_set():
+                self._close_clients()
+                self._end(running)
+                return f"answered neither a request nor GET /ping with 200 for {timeout:g} s"
+        self._close_clients()
+        if not self._events.stopped.is_set():
+            self._end(running)
+        return "ended by itself"
+
+    def _end(self, running: RunningHosts) -> None:
+        """End hosts that may ignore signals."""
+        try:
+            running.stop(SHUTDOWN_GRACE_PERIOD)
+        except Exception:
+            logger.exception("%s could not be stopped, and is removed", self.plan_name)
+        if not running.wait_for_all(SHUTDOWN_GRACE_PERIOD):
+            self._context.runtime.remove(self.plan_name)
+            running.wait_for_all()
+
+    def _relaunch(self) -> bool:
+        try:
+            self._launch()
+        except StoppedError:
+            return False
+        except Exception as error:
+            if not isinstance(error, CannotRunError):
+                logger.exception("%s could not be started again", self.plan_name)
+            self.note(f"the container could not be started again: {error}")
+            return False
+        return True
+
+    def _close_clients(self) -> None:
+        clients, self._clients = self._clients, ()
+        _close(clients)
+
+    def invoke(self, request: InferenceRequest, into: IO[bytes]) -> Answer:
+        return self.send(INVOCATIONS, request, into)
+
+    def stream(self, request: InferenceRequest) -> ResponseStream:
+        return self.open(INVOCATIONS, request)
+
+    def send(
+        self, path: str, request: InferenceRequest, into: IO[bytes], container: int = 0, *, method: str = "POST"
+    ) -> Answer:
+        """Send a request to a path of a container, which is numbered from 0. Raise as `invoke` does."""
+        with self._request(request.timeout) as clients:
+            return clients[container].request(
+                method,
+                path,
+                request.body,
+                request.headers,
+                timeout=request.timeout,
+                into=into,
+                max_bytes=request.max_bytes,
+            )
+
+    def open(self, path: str, request: InferenceRequest, container: int = 0) -> ResponseStream:
+        """Send a request as `send` does, and return its response as soon as the headers have arrived."""
+        with contextlib.ExitStack() as stack:
+            clients = stack.enter_context(self._request(request.timeout))
+            response = clients[container].open("POST", path, request.body, request.headers, timeout=request.timeout)
+            return ResponseStream(response, on_close=stack.pop_all().close)
+
+    @contextlib.contextmanager
+    def _request(self, timeout: float) -> Iterator[Sequence[Client]]:
+        """Yield the clients for one request. Raise NoAnswerError while the hosts restart."""
+        with self.traffic.request(timeout):
+            if not (clients := self._clients):
+                raise NoAnswerError("the container is restarting", was_sent=False)
+            yield clients
+            # Set before the request ends, because `_watch` must see either the request or the new time.
+            self._last_answer = time.monotonic()
+
+    def abandon(self) -> None:
+        self._events.stop(StopReason.FINISHED)
+
+    def stop(self, grace: float) -> None:
+        self._events.stop(StopReason.FINISHED)
+        if self._running is not None and self._clients:
+            self._running.stop(grace)
+        if self._keeper.is_alive():
+            self._keeper.join()
+        self._context.runtime.remove(self.plan_name)
+        if self._running is not None:
+            self._running.wait_for_all()
+        self._close_clients()
+        discard(self._context.work_folder(self.plan_name))
+
+    def note(self, sentence: str) -> None:
+        logger.info("%s: %s", self.plan_name, sentence)
+        self._attempt.open_stream("").note(sentence)
+
+
+def _close(clients: Sequence[Client]) -> None:
+    for client in clients:
+        client.close()

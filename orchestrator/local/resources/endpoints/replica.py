@@ -1,0 +1,49 @@
+"""The interface of replicas: what serves a variant in a deployment."""
+
+from collections.abc import Sequence
+from typing import IO, Protocol
+
+from microjobs_orchestrator.local.resources.endpoints.exchanges import InferenceRequest
+from microjobs_orchestrator.local.resources.endpoints.streams import ResponseStream
+from microjobs_orchestrator.local.resources.endpoints.traffic import Traffic
+from microjobs_orchestrator.local.resources.models.client import Answer
+from microjobs_orchestrator.local.runtimes.base import Host
+
+
+class Replica(Protocol):
+    """Serves a variant, until it is stopped. Methods may be called from any thread."""
+
+    variant: str
+    instance_id: str
+    plan_name: str
+    """The name of the plan of its hosts. A restarted server finds the hosts by this name."""
+    traffic: Traffic
+
+    def start(self, hosts: Sequence[Host] = ()) -> None:
+        """Start the hosts, or resume with the running `hosts` of an earlier server; return when they serve.
+
+        Raise CannotRunError if they cannot start or are not healthy (UnhealthyError), ServiceError if the model data
+        does not exist any more, and StoppedError after `abandon`.
+        """
+
+    def abandon(self) -> None:
+        """Make a waiting `start` raise StoppedError; call `stop` afterwards."""
+
+    def stop(self, grace: float) -> None:
+        """End the hosts with SIGTERM, and with SIGKILL after `grace` seconds; remove them and their files."""
+
+    def invoke(self, request: InferenceRequest, into: IO[bytes]) -> Answer:
+        """Send a request to the model, and write the body of the response to a file.
+
+        Raise as `Client.request` does, NoAnswerError also while a host restarts, and ServiceError if the request has a
+        target that does not exist.
+        """
+
+    def stream(self, request: InferenceRequest) -> ResponseStream:
+        """Send a request to the model, and return its response as soon as the headers have arrived.
+
+        Raise NoAnswerError and ServiceError as `invoke` does.
+        """
+
+    def note(self, sentence: str) -> None:
+        """Write a sentence to the logs of the server and of the replica."""

@@ -1,0 +1,80 @@
+"""The running hosts of a replica, whose output threads write to the log until the hosts end."""
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+from microjobs_orchestrator.local.lifecycle.attempt import Attempt, Outcome
+from microjobs_orchestrator.local.lifecycle.events import EventQueue
+from microjobs_orchestrator.local.lifecycle.hosts import HostGroup
+from microjobs_orchestrator.local.runtimes.base import Host, Line
+
+LAST_LINES = 5
+
+
+class RunningHosts:
+    """All hosts of a replica. The end of one of them ends the replica."""
+
+    def __init__(self, attempt: Attempt, hosts: Sequence[Host]) -> None:
+        self._one_has_ended = threading.Event()
+        self._running = [_RunningHost(attempt, host, self._one_has_ended.set) for host in hosts]
+
+    def wait_for_one(self, timeout: float) -> bool:
+        """Return whether one of the hosts ends within `timeout` seconds."""
+        return self._one_has_ended.wait(timeout)
+
+    def wait_for_all(self, timeout: float | None = None) -> bool:
+        """Return whether all hosts end within `timeout` seconds. Then all their output is in the log."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        return all(
+            running.wait(None if deadline is None else max(0.0, deadline - time.monotonic()))
+            for running in self._running
+        )
+
+    def stop(self, grace: float) -> None:
+        """End all hosts with SIGTERM, and with SIGKILL after `grace` seconds."""
+        with ThreadPoolExecutor(len(self._running)) as pool:
+            list(pool.map(lambda running: running.host.stop(grace), self._running))
+
+    def describe_end(self) -> str:
+        """Return the exit code, if a host has ended, and its last lines."""
+        ended = next((running for running in self._running if running.has_ended), self._running[0])
+        return ended.describe_end()
+
+
+class _RunningHost:
+    def __init__(self, attempt: Attempt, host: Host, on_end: Callable[[], object]) -> None:
+        self.host = host
+        self._on_end = on_end
+        self._outcome = Outcome()
+        self._last_lines: deque[str] = deque(maxlen=LAST_LINES)
+        self._attempt = replace(attempt, on_line=self._add_line)
+        self._follower = threading.Thread(target=self._follow, name=f"follow {host.name}", daemon=True)
+        self._follower.start()
+
+    def _follow(self) -> None:
+        try:
+            self._outcome = HostGroup(self._attempt, [self.host], EventQueue()).run()
+        finally:
+            self._on_end()
+
+    def _add_line(self, line: Line) -> None:
+        self._last_lines.append(line.text.decode(errors="replace"))
+
+    @property
+    def has_ended(self) -> bool:
+        return bool(self._outcome.exits)
+
+    def wait(self, timeout: float | None) -> bool:
+        self._follower.join(timeout)
+        return not self._follower.is_alive()
+
+    def describe_end(self) -> str:
+        text = ""
+        for ended in self._outcome.exits.values():
+            text = f" Exit code: {ended.code}{f' ({ended.reason})' if ended.reason else ''}."
+        lines = " | ".join(line for line in self._last_lines if line.strip())
+        return f"{text} Its last lines: {lines}" if lines else f"{text} It wrote no log."
