@@ -31,6 +31,9 @@ ENTRIES = (
     "interruptions",  # of version 0.1
     "lock",
     "logs",
+    "metrics.db",
+    "metrics.db-shm",
+    "metrics.db-wal",
     "objects",
     "packages",
     "runs",
@@ -68,6 +71,7 @@ class Home:
         """Folder of the buckets: `s3://bucket/key` is the file `bucket/key` in it. Users may change its files."""
         self.logs = root / "logs"
         self.state = root / "state.db"
+        self.metrics = root / "metrics.db"
         self.objects = root / "objects"
         """Folder for content types, checksums and multipart uploads, which the files of buckets cannot contain."""
         self.work = root / "work"

@@ -31,6 +31,7 @@ from microjobs_orchestrator.local.identity import get_default_bucket, make_packa
 from microjobs_orchestrator.local.lifecycle.context import Context, Settings
 from microjobs_orchestrator.local.lifecycle.registry import Registry
 from microjobs_orchestrator.local.logs import LogStore
+from microjobs_orchestrator.local.metrics.store import MetricStore
 from microjobs_orchestrator.local.network_settings import NetworkSettings, read_ca_bundle, read_docker_proxies
 from microjobs_orchestrator.local.package_index import PackageIndex
 from microjobs_orchestrator.local.protocols.answer import Service
@@ -160,10 +161,12 @@ def _start(home: Home, config: Config, runtime: Runtime, cleanup: ExitStack) -> 
     state, store = State(home.state), ObjectStore(home)
     cleanup.callback(state.close)
     cleanup.callback(store.close)
+    metrics = MetricStore(home.metrics)
+    cleanup.callback(metrics.close)
     bucket = get_default_bucket(config.region)
     if not store.has_bucket(bucket):
         store.create_bucket(bucket)
-    context = Context(home, state, store, LogStore(home.logs), runtime, settings)
+    context = Context(home, state, store, LogStore(home.logs), metrics, runtime, settings)
     registry = Registry(context)
     gateway, kinds = _create_gateway(context, registry, config), load_operations(context, registry)
     _deliver_events(state, kinds, config, cleanup)

@@ -15,6 +15,7 @@ from microjobs_orchestrator.local.config import Config
 from microjobs_orchestrator.local.home import Home
 from microjobs_orchestrator.local.lifecycle.context import Context, Settings
 from microjobs_orchestrator.local.logs import LogStore
+from microjobs_orchestrator.local.metrics.store import MetricStore
 from microjobs_orchestrator.local.resources.training import job as training
 from microjobs_orchestrator.local.resources.training import time_limits
 from microjobs_orchestrator.local.resources.training.create import create as create_training_job
@@ -119,13 +120,14 @@ def flaky(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Context]:
     monkeypatch.setattr(time_limits, "FIRST_RETRY_DELAY", 0.01)
     make_tiny_repository(tmp_path, "")
     home: Home = make_home(tmp_path / "home")
-    state, store = State(home.state), ObjectStore(home)
+    state, store, metrics = State(home.state), ObjectStore(home), MetricStore(home.metrics)
     store.create_bucket("data")
     runtime = FailingRuntime(home, tmp_path / "repository" / "containers")
-    yield Context(home, state, store, LogStore(home.logs), runtime, Settings("http://127.0.0.1:1"))
+    yield Context(home, state, store, LogStore(home.logs), metrics, runtime, Settings("http://127.0.0.1:1"))
     runtime.close()
     store.close()
     state.close()
+    metrics.close()
 
 
 def train(context: Context, failures: int, **members: Any) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from microjobs_orchestrator.local.identity import (
     make_packages_token,
 )
 from microjobs_orchestrator.local.logs import LogStore
+from microjobs_orchestrator.local.metrics.store import MetricStore
 from microjobs_orchestrator.local.network_settings import NetworkSettings
 from microjobs_orchestrator.local.runtimes.base import HostLimits, Runtime
 from microjobs_orchestrator.local.s3.store import ObjectStore
@@ -51,6 +52,7 @@ class Context:
     state: State
     store: ObjectStore
     logs: LogStore
+    metrics: MetricStore
     runtime: Runtime
     settings: Settings
 

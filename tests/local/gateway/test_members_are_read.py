@@ -26,6 +26,7 @@ from microjobs_orchestrator.local.kinds import all_kinds
 from microjobs_orchestrator.local.lifecycle.context import Context, Settings
 from microjobs_orchestrator.local.lifecycle.registry import Registry
 from microjobs_orchestrator.local.logs import LogStore
+from microjobs_orchestrator.local.metrics.store import MetricStore
 from microjobs_orchestrator.local.parity.rows import Honoured, Members, Rows
 from microjobs_orchestrator.local.parity.table import TABLE
 from microjobs_orchestrator.local.protocols.answer import Service
@@ -96,11 +97,12 @@ def context(tmp_path: Path) -> Iterator[Context]:
     (home.buckets / "bucket" / "in").mkdir()
     (home.buckets / "bucket" / "in" / "a").write_text('{"source-ref": "s3://bucket/in/a"}\n')
     settings = Settings("http://127.0.0.1:1")
-    made = Context(home, State(home.state), store, LogStore(home.logs), runtime, settings)
+    made = Context(home, State(home.state), store, LogStore(home.logs), MetricStore(home.metrics), runtime, settings)
     append_line(made.logs.create(GROUP, STREAM), 1, b"line")
     yield made
     store.close()
     made.state.close()
+    made.metrics.close()
     runtime.close()
 
 

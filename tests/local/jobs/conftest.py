@@ -17,6 +17,7 @@ from microjobs_orchestrator.local.home import Home
 from microjobs_orchestrator.local.lifecycle.context import Context, Settings
 from microjobs_orchestrator.local.lifecycle.registry import Registry
 from microjobs_orchestrator.local.logs import LogStore
+from microjobs_orchestrator.local.metrics.store import MetricStore
 from microjobs_orchestrator.local.resources.endpoints.endpoint import Endpoint
 from microjobs_orchestrator.local.resources.endpoints.kinds import ENDPOINT
 from microjobs_orchestrator.local.resources.endpoints.operations import EndpointConfigOperations, EndpointOperations
@@ -50,13 +51,16 @@ class ServerParts:
     def from_home(cls, home: Home, runtime: FakeRuntime) -> "ServerParts":
         """Return the parts of a server that starts with a home, which an earlier server may have used."""
         store, settings = ObjectStore(home), Settings("http://127.0.0.1:1")
-        context = Context(home, State(home.state), store, LogStore(home.logs), runtime, settings)
+        context = Context(
+            home, State(home.state), store, LogStore(home.logs), MetricStore(home.metrics), runtime, settings
+        )
         return cls(home, runtime, context, Registry(context))
 
     def close(self) -> None:
         self.registry.shut_down()
         self.context.store.close()
         self.context.state.close()
+        self.context.metrics.close()
 
     def restart(self) -> "ServerParts":
         """Start another server with the same home and containers. Without a shutdown, this server counts as killed."""

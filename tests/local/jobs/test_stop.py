@@ -16,6 +16,7 @@ from microjobs_orchestrator.local.home import Home
 from microjobs_orchestrator.local.lifecycle.context import Context, Settings
 from microjobs_orchestrator.local.lifecycle.registry import Registry
 from microjobs_orchestrator.local.logs import LogStore
+from microjobs_orchestrator.local.metrics.store import MetricStore
 from microjobs_orchestrator.local.resources.operations import load_operations
 from microjobs_orchestrator.local.resources.processing.kinds import PROCESSING_JOB
 from microjobs_orchestrator.local.resources.training import job as training
@@ -118,7 +119,13 @@ class Server:
         self.runtime = GatedRuntime(self.gates)
         self.state, store = State(home.state), ObjectStore(home)
         self.context = Context(
-            home, self.state, store, LogStore(home.logs), self.runtime, Settings("http://127.0.0.1:1")
+            home,
+            self.state,
+            store,
+            LogStore(home.logs),
+            MetricStore(home.metrics),
+            self.runtime,
+            Settings("http://127.0.0.1:1"),
         )
         self.registry = Registry(self.context)
         self.operations = SageMaker(self.context.state, load_operations(self.context, self.registry)).operations()
@@ -145,6 +152,7 @@ class Server:
         self.registry.shut_down()
         self.context.store.close()
         self.state.close()
+        self.context.metrics.close()
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ from microjobs_orchestrator.local.home import Home
 from microjobs_orchestrator.local.lifecycle.context import Context, Settings
 from microjobs_orchestrator.local.lifecycle.registry import Registry
 from microjobs_orchestrator.local.logs import LogStore
+from microjobs_orchestrator.local.metrics.store import MetricStore
 from microjobs_orchestrator.local.resources.training.job import TrainingJob
 from microjobs_orchestrator.local.resources.tuning.create import create as create_tuning_job
 from microjobs_orchestrator.local.resources.tuning.job import TuningJob
@@ -36,7 +37,9 @@ class Tuning:
         self.runtime = WaitingRuntime()
         store, settings = ObjectStore(home), Settings("http://127.0.0.1:1")
         runtime: Any = self.runtime
-        self.context = Context(home, State(home.state), store, LogStore(home.logs), runtime, settings)
+        self.context = Context(
+            home, State(home.state), store, LogStore(home.logs), MetricStore(home.metrics), runtime, settings
+        )
         self.registry = Registry(self.context)
 
     def start(self, trials: int, **config: Any) -> None:
@@ -59,6 +62,7 @@ class Tuning:
         self.registry.shut_down()
         self.context.store.close()
         self.context.state.close()
+        self.context.metrics.close()
 
 
 def tuning_request(trials: int, **config: Any) -> dict[str, Any]:

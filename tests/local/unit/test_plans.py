@@ -14,6 +14,7 @@ from microjobs_orchestrator.local.identity import PACKAGES_PATH
 from microjobs_orchestrator.local.lifecycle.context import Context, Settings
 from microjobs_orchestrator.local.lifecycle.registry import Registry
 from microjobs_orchestrator.local.logs import LogStore
+from microjobs_orchestrator.local.metrics.store import MetricStore
 from microjobs_orchestrator.local.resources.processing import job as processing
 from microjobs_orchestrator.local.resources.processing.operations import ProcessingJobOperations
 from microjobs_orchestrator.local.resources.training import job as training
@@ -33,11 +34,12 @@ Arguments = tuple[tuple[str, ...] | None, tuple[str, ...] | None]
 def context(tmp_path: Path) -> Iterator[Context]:
     home = Home(tmp_path / "home")
     home.create()
-    state, store = State(home.state), ObjectStore(home)
+    state, store, metrics = State(home.state), ObjectStore(home), MetricStore(home.metrics)
     store.create_bucket("data")
     settings = Settings("http://server", aliases={"a:1": "b:2", "*.amazonaws.com/a:*": "c:3"})
-    yield Context(home, state, store, LogStore(home.logs), cast("Runtime", None), settings)
+    yield Context(home, state, store, LogStore(home.logs), metrics, cast("Runtime", None), settings)
     state.close()
+    metrics.close()
     store.close()
 
 

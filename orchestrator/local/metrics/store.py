@@ -1,0 +1,159 @@
+"""Store for metrics: a buffer in memory, which a thread writes to SQLite in batches.
+
+Recording appends to the buffer and does not wait for the disk. The thread writes at most `FLUSH_SECONDS` later, so a
+killed server loses less than a second of points. The thread waits while nothing is recorded.
+"""
+
+import logging
+import math
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from microjobs_orchestrator.local.metrics.statistics import Statistics
+from microjobs_orchestrator.local.metrics.tables import Point, Series, Tables, sort_dimensions
+
+logger = logging.getLogger(__name__)
+
+FLUSH_SECONDS = 0.5
+"""Seconds between the first point in an empty buffer and the write to the disk."""
+CLEAN_SECONDS = 600.0
+"""Seconds between two searches for points that are too old."""
+MAX_BUFFERED = 500_000
+"""Maximum number of calls in the buffer. If the disk is too slow, the oldest ones are lost."""
+
+
+class Samples(NamedTuple):
+    """Values that were recorded at one time."""
+
+    namespace: str
+    dimensions: Mapping[str, str]
+    values: Mapping[str, float | Statistics]
+    time: float
+    unit: str
+    is_exact: bool
+
+
+class MetricStore:
+    """The metrics of the server. Methods may be called from any thread."""
+
+    def __init__(self, path: Path) -> None:
+        self._tables = Tables(path)
+        self._buffer: deque[Samples] = deque(maxlen=MAX_BUFFERED)
+        self._has_samples, self._is_closing = threading.Event(), threading.Event()
+        self._flush_lock, self._thread_lock = threading.Lock(), threading.Lock()
+        self._thread: threading.Thread | None = None
+
+    def close(self) -> None:
+        """Write the buffer, and close the file."""
+        self._is_closing.set()
+        self._has_samples.set()
+        if self._thread:
+            self._thread.join()
+        _log_errors(self.flush)
+        self._tables.close()
+
+    def record(
+        self,
+        namespace: str,
+        dimensions: Mapping[str, str],
+        values: Mapping[str, float | Statistics],
+        timestamp: float | None = None,
+        *,
+        unit: str = "None",
+        is_exact: bool = False,
+    ) -> None:
+        """Add one value to each of some metrics. This takes about a microsecond, and never waits for the disk.
+
+        Args:
+            namespace: such as `AWS/SageMaker`.
+            dimensions: values by the names of the dimensions. The caller must not change the mapping later.
+            values: values by the names of the metrics. Values that are not finite are dropped.
+            timestamp: seconds since 1970; by default, the present time.
+            unit: CloudWatch's name of the unit.
+            is_exact: keep each point with its own time. Otherwise, the points of a second become one point.
+        """
+        time_ = time.time() if timestamp is None else timestamp
+        self._buffer.append(Samples(namespace, dimensions, values, time_, unit, is_exact))
+        if not self._has_samples.is_set():
+            self._start_flush()
+
+    def _start_flush(self) -> None:
+        with self._thread_lock:
+            self._has_samples.set()
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="metrics", daemon=True)
+                self._thread.start()
+
+    def list_series(self, namespace: str | None = None, name: str | None = None) -> list[tuple[Series, float]]:
+        """Return the series with the time of their last point, by namespace, name and dimensions."""
+        self.flush()
+        return self._tables.list_series(namespace, name)
+
+    def read(self, series: Series, begin: float = 0.0, end: float = math.inf) -> list[Point]:
+        """Return the points from `begin` up to, but not at, `end`, by time. A series without points is empty.
+
+        Points of the same second may be separate.
+        """
+        self.flush()
+        return self._tables.read(series, begin, end)
+
+    def remove(self, namespace: str, dimensions: Mapping[str, str], begin: float) -> None:
+        """Remove the points since `begin` of all metrics with exactly these dimensions."""
+        self.flush()
+        self._tables.remove(namespace, sort_dimensions(dimensions), begin)
+
+    def flush(self) -> None:
+        """Write the buffer to the disk."""
+        with self._flush_lock:
+            samples = [self._buffer.popleft() for _ in range(len(self._buffer))]
+            if samples:
+                self._tables.add(_make_points(samples))
+
+    def _run(self) -> None:
+        next_clean = time.monotonic()
+        while not self._is_closing.is_set():
+            self._has_samples.wait()
+            self._is_closing.wait(FLUSH_SECONDS)
+            self._has_samples.clear()
+            _log_errors(self.flush)
+            if time.monotonic() >= next_clean:
+                _log_errors(self._tables.clean)
+                next_clean = time.monotonic() + CLEAN_SECONDS
+
+
+def _log_errors(step: Callable[[], None]) -> None:
+    """Run a step that may fail, for example because the device is full; then points are lost."""
+    try:
+        step()
+    except Exception:
+        logger.exception("metrics: points are lost")
+
+
+def _make_points(samples: list[Samples]) -> Iterator[tuple[Series, Point]]:
+    """Yield the exact points, and one point for all other values of a series in a second."""
+    seconds: dict[tuple[Series, int], Counter[float]] = {}
+    for item, series, value in _list_values(samples):
+        if isinstance(value, Statistics) or item.is_exact:
+            statistics = value if isinstance(value, Statistics) else Statistics.from_value(value)
+            yield series, Point(item.time, statistics, not item.is_exact)
+        else:
+            seconds.setdefault((series, math.floor(item.time)), Counter())[value] += 1
+    for (series, second), distribution in seconds.items():
+        yield series, Point(float(second), Statistics.from_distribution(distribution), is_second=True)
+
+
+def _list_values(samples: list[Samples]) -> Iterator[tuple[Samples, Series, float | Statistics]]:
+    known: dict[tuple[str, str, int, str], Series] = {}
+    """Series by namespace, name, identity of the dimensions and unit: sorting each mapping again would be slow."""
+    for item in samples:
+        for name, value in item.values.items():
+            if not isinstance(value, Statistics) and not math.isfinite(value):
+                continue
+            key = item.namespace, name, id(item.dimensions), item.unit
+            if key not in known:
+                known[key] = Series(item.namespace, name, sort_dimensions(item.dimensions), item.unit)
+            yield item, known[key], value
