@@ -10,8 +10,8 @@ import pytest
 from werkzeug import Response
 
 from microjobs_orchestrator.local.errors import ValidationError
-from microjobs_orchestrator.local.resources.endpoints import asynchronous
-from microjobs_orchestrator.local.resources.endpoints import endpoint as endpoints
+from microjobs_orchestrator.local.resources.endpoints import asynchronous, deployer
+from microjobs_orchestrator.local.resources.endpoints.endpoint import Endpoint
 from microjobs_orchestrator.local.runtimes.base import Exit
 from microjobs_orchestrator.local.s3.keys import parse_uri
 from tests.local.jobs.conftest import ServerParts, wait_until
@@ -230,7 +230,7 @@ def test_update_loses_no_invocation(parts: ServerParts, invoke: Invoker, model: 
 def test_update_repeats_interrupted_invocation(
     parts: ServerParts, invoke: Invoker, model: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(endpoints, "DRAIN_TIMEOUT", 0.1)
+    monkeypatch.setattr(deployer, "DRAIN_TIMEOUT", 0.1)
     (old,) = parts.running_hosts
 
     def block_in_old_container(request: ReceivedRequest) -> Reply:
@@ -261,7 +261,7 @@ def test_deletion_deletes_the_queue(parts: ServerParts, invoke: Invoker, model: 
 
 def test_ending_queue_refuses_invocations(parts: ServerParts, invoke: Invoker) -> None:
     endpoint = parts.registry.find("endpoint/e")
-    assert isinstance(endpoint, endpoints.Endpoint)
+    assert isinstance(endpoint, Endpoint)
     endpoint.queue.stop()
     assert invoke.read_error(path="async-invocations").code == "ServiceUnavailable"
     assert count_queue(parts) == 0

@@ -10,7 +10,7 @@ from microjobs_orchestrator.local.errors import ValidationError
 from microjobs_orchestrator.local.identity import format_arn
 from microjobs_orchestrator.local.lifecycle import registry
 from microjobs_orchestrator.local.lifecycle.job import LAYOUT
-from microjobs_orchestrator.local.resources.endpoints import endpoint as endpoints
+from microjobs_orchestrator.local.resources.endpoints import deployer
 from microjobs_orchestrator.local.resources.models.operations import ModelOperations
 from microjobs_orchestrator.local.runtimes.base import Exit, HostPlan, Input, Plan
 from tests.local.jobs.conftest import ServerParts, wait_until
@@ -277,7 +277,7 @@ def test_restarted_server_removes_hosts_of_an_interrupted_update(parts: ServerPa
 def test_restarted_server_resumes_a_deletion(parts: ServerParts) -> None:
     parts.make_config()
     request = {"EndpointName": "e", "EndpointConfigName": "c"}
-    (variant,) = parts.endpoints.add(request).internal[endpoints.DEPLOYMENT]["Variants"]
+    (variant,) = parts.endpoints.add(request).internal[deployer.DEPLOYMENT]["Variants"]
     folder = parts.context.make_work_folder("left")
     leftover = HostPlan(variant["InstanceId"], "model", folder, (Input(str(LAYOUT.model), folder),))
     parts.runtime.start(Plan(f"endpoint/e/main/{variant['InstanceId']}", (leftover,)))

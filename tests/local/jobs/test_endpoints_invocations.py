@@ -16,7 +16,8 @@ from microjobs_orchestrator.local.errors import ServiceError
 from microjobs_orchestrator.local.gateway.chain import Gateway, list_operation_interceptors
 from microjobs_orchestrator.local.gateway.exchange import Exchange
 from microjobs_orchestrator.local.protocols.protocol import get_protocol
-from microjobs_orchestrator.local.resources.endpoints import endpoint as endpoints
+from microjobs_orchestrator.local.resources.endpoints import deployer
+from microjobs_orchestrator.local.resources.endpoints.endpoint import Endpoint
 from microjobs_orchestrator.local.runtimes.base import Exit
 from microjobs_orchestrator.local.services import sagemaker_runtime
 from microjobs_orchestrator.local.services.sagemaker_runtime import EndpointInvoker
@@ -170,7 +171,7 @@ def test_target_variant_responds(parts: ServerParts, model: Model) -> None:  # n
 def test_weights_distribute_requests(parts: ServerParts, model: Model) -> None:  # noqa: ARG001
     parts.serve(one={"InitialVariantWeight": 9.0}, two={"InitialVariantWeight": 1.0}, never={"InitialVariantWeight": 0})
     endpoint = parts.registry.find("endpoint/e")
-    assert isinstance(endpoint, endpoints.Endpoint)
+    assert isinstance(endpoint, Endpoint)
     counts = Counter(chosen.variant for _ in range(2000) if (chosen := endpoint.choose()))
     assert counts.keys() == {"one", "two"}
     assert 1700 < counts["one"] < 1900
@@ -194,7 +195,7 @@ def test_unsupported_header_is_refused(invoke: Invoker, header: str, reason: str
 def test_request_interrupted_by_an_update_goes_to_the_new_container(
     parts: ServerParts, invoke: Invoker, model: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(endpoints, "DRAIN_TIMEOUT", 0.1)
+    monkeypatch.setattr(deployer, "DRAIN_TIMEOUT", 0.1)
     (old,) = parts.running_hosts
 
     def keep_until_the_end(request: ReceivedRequest) -> Reply:

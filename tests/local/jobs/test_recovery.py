@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from microjobs_orchestrator.local.lifecycle.registry import Registry
-from microjobs_orchestrator.local.resources.endpoints import endpoint as endpoints
+from microjobs_orchestrator.local.resources.endpoints.endpoint import Endpoint
 from microjobs_orchestrator.local.resources.endpoints.kinds import ENDPOINT
 from microjobs_orchestrator.local.resources.processing import job as processing
 from microjobs_orchestrator.local.resources.processing.kinds import PROCESSING_JOB
@@ -29,7 +29,7 @@ MAKERS: Mapping[str, Any] = {
     PROCESSING_JOB.arn_type: processing.ProcessingJob,
     TRAINING_JOB.arn_type: training.TrainingJob,
     TRANSFORM_JOB.arn_type: TransformJob,
-    ENDPOINT.arn_type: endpoints.Endpoint,
+    ENDPOINT.arn_type: Endpoint,
 }
 
 

@@ -15,8 +15,7 @@ from botocore.eventstream import EventStreamError
 from botocore.exceptions import ClientError
 
 from microjobs_orchestrator.local.gateway.listener import Server
-from microjobs_orchestrator.local.resources.endpoints import endpoint as endpoints
-from microjobs_orchestrator.local.resources.endpoints import streams
+from microjobs_orchestrator.local.resources.endpoints import deployer, streams
 from microjobs_orchestrator.local.resources.endpoints.endpoint import Endpoint
 from microjobs_orchestrator.local.services import sagemaker_runtime
 from tests.local.jobs.conftest import ServerParts, wait_until
@@ -212,7 +211,7 @@ def test_update_does_not_cut_an_open_stream(parts: ServerParts, open_stream: Ope
 def test_update_ends_a_stream_after_the_drain_time(
     parts: ServerParts, open_stream: OpenStream, source: Source, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(endpoints, "DRAIN_TIMEOUT", 0.2)
+    monkeypatch.setattr(deployer, "DRAIN_TIMEOUT", 0.2)
     source.put(b"first")
     events = iter(open_stream()["Body"])
     parts.make_config("d", second={})

@@ -12,13 +12,9 @@ from microjobs_orchestrator.local.errors import ValidationError
 from microjobs_orchestrator.local.lifecycle import inputs
 from microjobs_orchestrator.local.lifecycle.registry import Runnable
 from microjobs_orchestrator.local.resources.endpoints import asynchronous, deployments
+from microjobs_orchestrator.local.resources.endpoints.deployer import DEPLOYMENT, NEXT_DEPLOYMENT
 from microjobs_orchestrator.local.resources.endpoints.deployments import COUNT, VARIANT_PROPERTIES, WEIGHT, Deployment
-from microjobs_orchestrator.local.resources.endpoints.endpoint import (
-    DEPLOYMENT,
-    NEXT_DEPLOYMENT,
-    Endpoint,
-    delete_record,
-)
+from microjobs_orchestrator.local.resources.endpoints.endpoint import Endpoint, delete_record
 from microjobs_orchestrator.local.resources.endpoints.kinds import ENDPOINT, ENDPOINT_CONFIG
 from microjobs_orchestrator.local.resources.models.kinds import MODEL
 from microjobs_orchestrator.local.resources.operations import (
