@@ -50,9 +50,12 @@ class Predictor:
             raise UserError(f"rows have shape {rows.shape}: the model takes (rows, {self.features})")
         if signature == RAW and self._has_names:
             raise UserError(f"signature {RAW} of this model takes named columns, not arrays: use {SERVING_DEFAULT}")
-        if signature == RAW:
-            rows = (rows - self._mean) / self._scale
-        return self._model.run(rows.astype(np.float32, copy=False))
+        return self._model.run(self.scale(rows) if signature == RAW else rows.astype(np.float32, copy=False))
+
+    def scale(self, rows: NDArray[Any]) -> NDArray[np.float32]:
+        """Return the features of raw rows."""
+        features: NDArray[np.float32] = ((rows - self._mean) / self._scale).astype(np.float32, copy=False)
+        return features
 
 
 class OnnxModel:

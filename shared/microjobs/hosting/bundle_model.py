@@ -1,6 +1,7 @@
 """The model of a bundle, which a training job of this project wrote."""
 
 import time
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,13 +12,14 @@ from microjobs.pipelines import OnnxPipeline
 from microjobs.predictor import Predictor
 
 from . import formats
+from .batching import find_batch_rows
 from .content_negotiation import negotiate, parse_attribute
 from .formats.json_rows import parse_json, parse_plain_rows, to_array
 from .formats.named_rows import ColumnsEncoder, Encoder, PipelineEncoder, decode_named_rows, to_features
 from .formats.rows import Numbers, check_rows
 from .media_types import CSV, FORMATS, JSON, NPY
 from .responses import HttpError, HttpResponse, quote
-from .service import Invocation
+from .service import BatchModel, DecodedRequest, Invocation
 
 MAX_FAST_SECONDS = 0.001
 
@@ -35,8 +37,18 @@ class BundleModel:
         self._signatures = bundle.manifest.signatures
         self._encoder = _open_encoder(bundle)
         self.is_fast = min(self._time_one_row() for _ in range(3)) < MAX_FAST_SECONDS
+        self.max_batch_rows = 1 if self.is_fast else find_batch_rows(self.predict, self._features)
+
+    @property
+    def batch_model(self) -> BatchModel | None:
+        return self if self.max_batch_rows > 1 else None
 
     def invoke(self, invocation: Invocation) -> HttpResponse:
+        request = self.decode(invocation)
+        return request.encode(self.predict(request.rows))
+
+    def decode(self, invocation: Invocation) -> DecodedRequest:
+        """Return the features of an invocation as float32; see `microjobs.hosting.service.BatchModel`."""
         body, content_type, accept, attributes = invocation[:4]
         request_type, response_type = negotiate(content_type, accept)
         signature = (parse_attribute(attributes, "signature_name") if attributes else None) or SERVING_DEFAULT
@@ -45,13 +57,19 @@ class BundleModel:
         numbers, signature, member = self._read(body, request_type, signature)
         if signature not in self._signatures:
             raise HttpError(400, f"signature_name {quote(signature)} is unknown: send {' or '.join(self._signatures)}")
-        rows = check_rows(numbers, self._features)
-        predictions = self._predict(rows, signature)
+        rows = self._scale(check_rows(numbers, self._features), signature)
+        return DecodedRequest(rows, partial(self._encode, response_type, member))
+
+    def predict(self, rows: Numbers) -> Numbers:
+        """Return predictions of shape (rows, 1) for features as float32."""
+        return self._predictor.predict(rows)
+
+    def _encode(self, response_type: str, member: str, predictions: Numbers) -> HttpResponse:
         response = formats.encode(predictions, response_type, member)
         # Text formats write null for a number that is not finite. Searching the text is faster than checking numbers.
         if b"null" in response or response_type == NPY:
             _check_finite(predictions)
-        return HttpResponse(200, HEADERS[response_type], response, len(rows))
+        return HttpResponse(200, HEADERS[response_type], response, len(predictions))
 
     def _read(self, body: bytes, media_type: str, signature: str) -> tuple[Numbers, str, str]:
         """Return the rows, the name of the signature (`signature` by default), and the name of the response's member.
@@ -92,11 +110,12 @@ class BundleModel:
         self.invoke(Invocation(formats.encode(np.zeros((1, self._features)), CSV), CSV, "", ""))
         return time.perf_counter() - started
 
-    def _predict(self, rows: Numbers, signature: str) -> Numbers:
+    def _scale(self, rows: Numbers, signature: str) -> Numbers:
+        """Return rows as float32, which are scaled if they are raw. Rows from columns are features already."""
         if signature != RAW or self._encoder is not None:
-            return self._predictor.predict(rows)  # features, also those that were made from columns
-        with np.errstate(over="ignore"):  # scaling can overflow float32; `invoke` then reports the prediction
-            return self._predictor.predict(rows, signature)
+            return rows.astype(np.float32, copy=False)
+        with np.errstate(over="ignore"):  # scaling can overflow float32; `_encode` then reports the prediction
+            return self._predictor.scale(rows)
 
 
 def _open_encoder(bundle: Bundle) -> Encoder | None:

@@ -5,9 +5,10 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from threading import BoundedSemaphore
 
+from .batching import BatchSettings
 from .body_reader import SMALL_BODY_BYTES, BodyReader
+from .invocation_queue import InvocationQueue, Job
 from .listener import Exchange, Headers, RequestHead
 from .responses import INTERNAL_ERROR, QUEUE_FULL, HttpError, HttpResponse
 from .service import Invocation, Service
@@ -24,22 +25,30 @@ class Dispatcher:
     """Answers one worker's requests: those of `FAST_ROUTES` itself, all others by `fallback`.
 
     The listener calls it in one thread. Small requests to a fast model are answered in that thread; other invocations
-    wait for a thread that answers one at a time, so that /ping and errors never wait for a prediction.
+    wait in a queue for another thread, so that /ping and errors never wait for a prediction.
 
     Args:
         queue_size: invocations that may wait for that thread or run in it; further invocations get status 503.
         route_prefix: requests whose path begins with it are invocations too, whatever their method.
+        batching: whether and how invocations that wait in the queue are combined.
     """
 
-    def __init__(self, service: Service, fallback: FallbackHandler, *, queue_size: int, route_prefix: str = "") -> None:
+    def __init__(
+        self,
+        service: Service,
+        fallback: FallbackHandler,
+        *,
+        queue_size: int,
+        route_prefix: str = "",
+        batching: BatchSettings = BatchSettings(),  # noqa: B008  it is immutable
+    ) -> None:
         self._service = service
         self._is_stopping = service.metrics.is_stopping
         self._fallback = fallback
         self._route_prefix = route_prefix
         self._body_reader = BodyReader(service.limit)
         self._body_reader.start_timeouts()
-        self._queue_slots = BoundedSemaphore(queue_size)
-        self._predict_executor = ThreadPoolExecutor(1, "predict")
+        self._queue = InvocationQueue(service, self._respond, queue_size, batching)
         self._fallback_executor = ThreadPoolExecutor(1, "fallback")
 
     def __call__(self, head: RequestHead, exchange: Exchange) -> None:
@@ -86,16 +95,8 @@ class Dispatcher:
             invocation = invocation._replace(method=head.method, path=head.path)
         if self._service.is_fast and len(body) <= SMALL_BODY_BYTES:
             self._respond(exchange, self._service.invoke(invocation, started))
-        elif self._queue_slots.acquire(blocking=False):
-            self._predict_executor.submit(self._predict, invocation, exchange, started)
-        else:
+        elif not self._queue.put(Job(invocation, exchange, started)):
             self._respond(exchange, self._service.reject(QUEUE_FULL, started))
-
-    def _predict(self, invocation: Invocation, exchange: Exchange, started: float) -> None:
-        try:
-            self._respond(exchange, self._service.invoke(invocation, started))
-        finally:
-            self._queue_slots.release()
 
     def _answer_by_fallback(self, head: RequestHead, exchange: Exchange) -> None:
         try:

@@ -19,7 +19,7 @@ from .formats import to_utf8
 from .handler_context import Context, check_header, response_headers
 from .media_types import JSON, parse_media_type
 from .responses import HttpError, HttpResponse, quote
-from .service import Invocation
+from .service import BatchModel, Invocation
 from .toolkit.content_types import UTF8_TYPES
 from .user_program import Handler, load_handlers, summary
 
@@ -62,10 +62,22 @@ class HandlerModel:
         self._transform_fn: Handler = self._handlers.get("transform_fn", self._transform)
         self._model = self._load_model()
 
+    @property
+    def batch_model(self) -> BatchModel | None:
+        """None: this model answers one invocation at a time."""
+        return None
+
     def _handler(self, name: str, default: Callable[..., Any]) -> Handler:
         return self._handlers.get(name, lambda _context, *values: default(*values))
 
     def invoke(self, invocation: Invocation) -> HttpResponse:
+        body, content_type, accept, context = self._read(invocation)
+        with self._run_user_code(415):
+            result = self._transform_fn(context, self._model, body, content_type, accept)
+            return make_response(result, accept, context)
+
+    def _read(self, invocation: Invocation) -> tuple[bytes | str, str, str, Context]:
+        """Return the arguments of the user's functions: the body, Content-Type, Accept and the context."""
         content_type = invocation.content_type or JSON
         accept = invocation.accept if invocation.accept not in ("", "*/*") else self._default_accept
         if not (accept.isascii() and accept.isprintable()):  # it can become the content type of the response
@@ -77,10 +89,14 @@ class HandlerModel:
                 body = to_utf8(invocation.body, content_type).decode()
             except UnicodeDecodeError as error:
                 raise HttpError(400, f"the body is not UTF-8 text: {error}") from None
+        return body, content_type, accept, context
+
+    @contextlib.contextmanager
+    def _run_user_code(self, unsupported_status: int) -> Iterator[None]:
+        """Convert errors of the user's code; `unsupported_status` is the status of an unsupported format."""
         try:
-            with self._lock, _convert_unsupported_format(415):
-                result = self._transform_fn(context, self._model, body, content_type, accept)
-            return _make_response(result, accept, context)
+            with self._lock, _convert_unsupported_format(unsupported_status):
+                yield
         except HttpError:
             raise
         except (Exception, SystemExit) as error:  # SystemExit would end the thread without a response
@@ -153,7 +169,7 @@ def _http_error(error: BaseException) -> HttpError:
     return HttpError(status, str(getattr(error, "message", "")))
 
 
-def _make_response(result: Any, accept: str, context: Context) -> HttpResponse:
+def make_response(result: Any, accept: str, context: Context) -> HttpResponse:
     """Convert the result of transform_fn or output_fn: a response, or a response and its content type."""
     content, media_type = (result[0], result[1]) if isinstance(result, tuple) else (result, accept)
     body = _to_bytes(content)

@@ -10,6 +10,8 @@ from microjobs.bundle import read_bundle
 from microjobs.contract import Layout
 from microjobs.errors import UserError
 
+from .batched_handler_model import BatchedHandlerModel
+from .batching import read_settings
 from .bundle_model import BundleModel
 from .default_handlers import ChooseDefaults, bundle_defaults
 from .handler_model import HandlerModel
@@ -87,10 +89,20 @@ def handler_source(
     """
     if program:
         ensure_installed(program.parent)
-    accept = environ.get(DEFAULT_ACCEPT, "")
-    load = functools.partial(HandlerModel, program, folder, accept, choose_defaults)
+    load = functools.partial(load_handler_model, program, folder, environ, choose_defaults)
     labels = {"program": program.name} if program else {"model": model}
     return ModelSource(load, loads_slowly=True, labels=labels, queue_size=HANDLER_QUEUE_SIZE)
+
+
+def load_handler_model(
+    program: Path | None,
+    folder: Path,
+    environ: Mapping[str, str],
+    choose_defaults: ChooseDefaults = bundle_defaults,
+) -> HandlerModel:
+    """Load a user's program with the settings of the environment; see `HandlerModel`."""
+    model_class = BatchedHandlerModel if read_settings(environ).mode == "on" else HandlerModel
+    return model_class(program, folder, environ.get(DEFAULT_ACCEPT, ""), choose_defaults)
 
 
 def no_model_error(folder: Path, expected: str, remedy: str) -> UserError:

@@ -13,6 +13,7 @@ from microjobs.contract import Layout, read_hosting_variables
 from microjobs.network import Network
 
 from . import workers
+from .batching import BatchSettings, read_settings
 from .fast_path import Dispatcher, FallbackHandler
 from .listener import ListenerSettings, find_listener
 from .metrics import Metrics
@@ -51,6 +52,7 @@ def _serve(find_model_source: FindModelSource) -> None:
         payload_mb = DEFAULT_PAYLOAD_MB
     limit = (payload_mb or UNLIMITED_PAYLOAD_MB) * MB
     listener, worker_count = find_listener(os.environ), workers.worker_count(os.environ)
+    batching = read_settings(os.environ)
     with ExitStack() as cleanup:
         source = find_model_source(layout, os.environ, cleanup)
         metrics, failures = Metrics(source.labels), workers.FailurePipe()
@@ -58,11 +60,13 @@ def _serve(find_model_source: FindModelSource) -> None:
         settings = ListenerSettings(network.address, port, network.socket_path, worker_count, workers.max_connections())
         _log_start(source.labels, settings)
         gc.freeze()  # a collection of these objects would take time, and copy memory pages that workers share
-        start = functools.partial(_start_application, source, service, failures)
+        start = functools.partial(_start_application, source, service, failures, batching)
         workers.run(listener, start, metrics, failures, settings)
 
 
-def _start_application(source: ModelSource, service: Service, failures: workers.FailurePipe) -> Dispatcher:
+def _start_application(
+    source: ModelSource, service: Service, failures: workers.FailurePipe, batching: BatchSettings
+) -> Dispatcher:
     """Load the model in a worker and return the application that answers the worker's requests."""
     service.metrics.claim_row()
 
@@ -86,6 +90,7 @@ def _start_application(source: ModelSource, service: Service, failures: workers.
         lambda head: make_fallback()(head),
         queue_size=source.queue_size,
         route_prefix=source.route_prefix,
+        batching=batching,
     )
 
 

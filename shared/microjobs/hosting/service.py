@@ -2,7 +2,8 @@
 
 import logging
 import time
-from typing import NamedTuple, Protocol
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
 
 from .body_reader import body_too_large
 from .listener import Headers
@@ -43,12 +44,40 @@ class Model(Protocol):
     has_routes: bool
     """True if the model reads the method and the path of an invocation; other models get only `POST /invocations`."""
 
+    @property
+    def batch_model(self) -> "BatchModel | None":
+        """This model, if it can answer several invocations in one run, and this is faster."""
+
     def invoke(self, invocation: Invocation) -> HttpResponse:
         """Answer one invocation.
 
         Raises:
             HttpError: the invocation is invalid, or the prediction failed.
         """
+
+
+class DecodedRequest(NamedTuple):
+    """The rows of one invocation, and the function that makes the response from their predictions."""
+
+    rows: Any
+    encode: Callable[[Any], HttpResponse]
+
+
+class BatchModel(Protocol):
+    """A model that can answer several invocations in one run."""
+
+    max_batch_rows: int
+    """Number of rows of a full batch; the last invocation of the batch may exceed it."""
+
+    def decode(self, invocation: Invocation) -> DecodedRequest:
+        """Decode the body of an invocation.
+
+        Raises:
+            HttpError: the invocation is invalid.
+        """
+
+    def predict(self, rows: Any) -> Any:
+        """Return one prediction per row."""
 
 
 class Service:
@@ -74,6 +103,10 @@ class Service:
     @property
     def is_fast(self) -> bool:
         return self._model is not None and self._model.is_fast
+
+    @property
+    def batch_model(self) -> BatchModel | None:
+        return None if self._model is None else self._model.batch_model
 
     def ping(self) -> HttpResponse:
         """Return 200 without a body if all workers have loaded the model and the server is not stopping; else 503."""
@@ -105,12 +138,30 @@ class Service:
     def invoke(self, invocation: Invocation, started: float) -> HttpResponse:
         """Answer an invocation that began at `started` (`time.perf_counter`). Errors become responses too."""
         try:
-            response = self._find_model(invocation).invoke(invocation)
-        except HttpError as error:
-            response = error.response()
-        except Exception:
-            logger.exception("an invocation failed")
+            outcome: HttpResponse | Exception = self._find_model(invocation).invoke(invocation)
+        except Exception as error:
+            outcome = error
+        return self.complete(outcome, started)
+
+    def decode(self, invocation: Invocation) -> DecodedRequest:
+        """Decode an invocation of a model that answers several in one run.
+
+        Raises:
+            HttpError: the invocation is invalid.
+        """
+        model = self._find_model(invocation).batch_model
+        assert model is not None  # noqa: S101  only invocations of such a model are decoded
+        return model.decode(invocation)
+
+    def complete(self, outcome: HttpResponse | Exception, started: float) -> HttpResponse:
+        """Record an invocation that began at `started`, and return its response. Errors become responses too."""
+        if isinstance(outcome, HttpError):
+            response = outcome.response()
+        elif isinstance(outcome, Exception):
+            logger.error("an invocation failed", exc_info=outcome)
             response = INTERNAL_ERROR.response()
+        else:
+            response = outcome
         self.metrics.record_invocation(response.status, time.perf_counter() - started, response.rows)
         return response
 

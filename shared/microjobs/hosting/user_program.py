@@ -157,12 +157,17 @@ def _make_handler(function_label: str, function: Callable[..., Any], parameters:
     """
     if not callable(function):
         raise UserError(f"{function_label} is {type(function).__name__}, not a function")
-    if _takes_context(function_label, function, parameters):
+    if takes_context(function_label, function, parameters):
         return lambda context, *values: function(*values, context)
     return lambda _context, *values: function(*values)
 
 
-def _takes_context(function_label: str, function: Callable[..., Any], parameters: tuple[str, ...]) -> bool:
+def takes_context(function_label: str, function: Callable[..., Any], parameters: tuple[str, ...]) -> bool:
+    """Return whether the user's function has one more parameter than the convention's, the context.
+
+    Raises:
+        UserError: it does not accept the convention's arguments.
+    """
     try:
         signature = inspect.signature(function)
     except ValueError:  # some functions of extension modules have no signature

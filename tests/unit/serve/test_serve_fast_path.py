@@ -31,6 +31,7 @@ class FakeModel:
     """A model that runs a function of the test."""
 
     has_routes = False
+    batch_model = None
 
     def __init__(self, run: Any, *, is_fast: bool) -> None:
         self._run = run

@@ -34,6 +34,7 @@ class TensorFlowModel:
 
     is_fast = False
     has_routes = True
+    batch_model = None
 
     def __init__(
         self, models: Mapping[str, Mapping[int, SavedModel]], default_name: str, program: Path | None = None

@@ -9,12 +9,11 @@ from pathlib import Path
 from microjobs.bundle import MODEL_FILE, open_model_folder
 from microjobs.contract import Layout
 from microjobs.errors import UserError
-from microjobs.hosting.handler_model import HandlerModel
 from microjobs.hosting.model_source import (
-    DEFAULT_ACCEPT,
     HANDLER_QUEUE_SIZE,
     ModelSource,
     bundle_source,
+    load_handler_model,
     no_model_error,
 )
 from microjobs.hosting.service import Model
@@ -48,7 +47,7 @@ def find_model_source(layout: Layout, environ: Mapping[str, str], cleanup: ExitS
     if program is not None:
         ensure_installed(program.parent)
     default_name = _choose_default(servables, environ.get(DEFAULT_MODEL, ""))
-    load = functools.partial(_load, servables, default_name, program, folder, environ.get(DEFAULT_ACCEPT, ""))
+    load = functools.partial(_load, servables, default_name, program, folder, environ)
     labels = {"program": program.name} if program else {"model": default_name}
     return ModelSource(load, loads_slowly=True, labels=labels, queue_size=HANDLER_QUEUE_SIZE, route_prefix=PREFIX)
 
@@ -61,7 +60,7 @@ def _choose_default(servables: Mapping[str, Versions], name: str) -> str:
 
 
 def _load(
-    servables: Mapping[str, Versions], default_name: str, program: Path | None, folder: Path, accept: str
+    servables: Mapping[str, Versions], default_name: str, program: Path | None, folder: Path, environ: Mapping[str, str]
 ) -> Model:
     """Load the models in a worker. A program that follows another convention runs as in the image serve.
 
@@ -77,7 +76,7 @@ def _load(
         from . import handlers
 
         if not handlers.follows_convention(import_program(program)):
-            return HandlerModel(program, folder, accept)
+            return load_handler_model(program, folder, environ)
         if not servables:
             raise no_model_error(folder, f"SavedModel, which {program.name} needs", REMEDY)
     from .model import TensorFlowModel

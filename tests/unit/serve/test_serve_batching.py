@@ -1,0 +1,279 @@
+"""Dynamic batching: how invocations are combined, and that each gets the response that it would get alone."""
+
+import json
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from microjobs.bundle import read_bundle
+from microjobs.errors import UserError
+from microjobs.hosting import batching, bundle_model, invocation_queue
+from microjobs.hosting.batching import BatchSettings, find_batch_rows, predict_together, read_settings
+from microjobs.hosting.bundle_model import BundleModel
+from microjobs.hosting.fast_path import Dispatcher
+from microjobs.hosting.metrics import Metrics
+from microjobs.hosting.responses import HttpResponse
+from microjobs.hosting.service import Service
+from tests.unit.serve.conftest import running_server
+from tests.unit.serve.exchanges import FakeExchange
+from tests.unit.serve.test_serve_fast_path import invoke, wait_for_response
+from tests.unit.serve.test_serve_handlers import server_with_program
+
+TIMEOUT_SECONDS = 10
+
+
+class PausedModel(BundleModel):
+    """A bundle's model that counts as slow, and waits for the test's permission before each run."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(read_bundle(folder))
+        self.is_fast, self.max_batch_rows = False, 64
+        self.runs: list[int] = []
+        """Number of rows of each run."""
+        self.started, self.permission = threading.Semaphore(0), threading.Semaphore(0)
+
+    def predict(self, rows: Any) -> Any:
+        if hasattr(self, "runs"):  # not while the model is loaded
+            self.runs.append(len(rows))
+            self.started.release()
+            assert self.permission.acquire(timeout=TIMEOUT_SECONDS)
+        return super().predict(rows)
+
+    def wait_for_run(self) -> None:
+        assert self.started.acquire(timeout=TIMEOUT_SECONDS)
+
+
+@pytest.fixture
+def model(root: Path) -> Iterator[PausedModel]:
+    model = PausedModel(root / "model")
+    yield model
+    model.permission.release(100)  # so that a failed test does not wait
+
+
+def make_dispatcher(model: PausedModel, **settings: Any) -> Dispatcher:
+    service = Service(Metrics({}), limit=1 << 20, workers=1)
+    service.metrics.claim_row()
+    service.set_model(model)
+    return Dispatcher(
+        service, lambda _head: HttpResponse(404, [], b""), queue_size=128, batching=BatchSettings(**settings)
+    )
+
+
+def send(dispatcher: Dispatcher, *values: int) -> FakeExchange:
+    """Send one row of three equal features per value."""
+    return invoke(dispatcher, json.dumps([[value] * 3 for value in values]).encode())
+
+
+def predictions(exchange: FakeExchange) -> list[float]:
+    status, _, body = wait_for_response(exchange)
+    assert status == 200
+    return [row[0] for row in json.loads(body)["predictions"]]
+
+
+def test_invocations_that_arrive_during_a_run_share_the_next_run(model: PausedModel) -> None:
+    dispatcher = make_dispatcher(model)
+    first = send(dispatcher, 1)
+    model.wait_for_run()
+    others = [send(dispatcher, 2), send(dispatcher, 3, 4), send(dispatcher, 5)]
+    model.permission.release(2)
+    assert [predictions(exchange) for exchange in (first, *others)] == [[3], [6], [9, 12], [15]]
+    assert model.runs == [1, 4]
+
+
+def test_invalid_invocations_of_a_batch_fail_alone(model: PausedModel) -> None:
+    dispatcher = make_dispatcher(model)
+    first = send(dispatcher, 1)
+    model.wait_for_run()
+    bodies = [b"[[1, 2]]", b"[[1, 2, 3]]", b"no JSON", b"[[3e38, 3e38, 3e38]]", b"[[4, 4, 4]]"]
+    others = [invoke(dispatcher, body) for body in bodies]
+    model.permission.release(2)
+    statuses = [wait_for_response(exchange)[0] for exchange in (first, *others)]
+    assert statuses == [200, 400, 200, 400, 500, 200], "the sum of the fourth body is not finite"
+    assert (predictions(others[1]), predictions(others[4]), model.runs) == ([6], [12], [1, 3])
+
+
+def test_full_batch_leaves_other_invocations_for_the_next_run(model: PausedModel) -> None:
+    model.max_batch_rows = 2
+    dispatcher = make_dispatcher(model)
+    exchanges = [send(dispatcher, 0)]
+    model.wait_for_run()
+    exchanges += [send(dispatcher, value) for value in range(1, 6)]
+    model.permission.release(4)
+    assert [predictions(exchange) for exchange in exchanges] == [[3 * value] for value in range(6)]
+    assert model.runs == [1, 2, 2, 1]
+
+
+def test_batch_waits_for_the_clients_of_the_last_one(model: PausedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(invocation_queue, "MAX_DELAY_SHARE", 1e9)
+    dispatcher = make_dispatcher(model, max_delay=TIMEOUT_SECONDS)
+    exchanges = [send(dispatcher, 1)]
+    model.wait_for_run()
+    exchanges += [send(dispatcher, 2), send(dispatcher, 3)]
+    model.permission.release(2)
+    wait_for_response(exchanges[0])
+    exchanges.append(send(dispatcher, 4))  # the first client sends again
+    assert [predictions(exchange) for exchange in exchanges] == [[3], [6], [9], [12]]
+    assert model.runs == [1, 3]
+
+
+def test_single_client_never_waits_for_others(model: PausedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(invocation_queue, "MAX_DELAY_SHARE", 1e9)
+    dispatcher = make_dispatcher(model, max_delay=1000)
+    model.permission.release(3)
+    assert [predictions(send(dispatcher, value)) for value in (1, 2, 3)] == [[3], [6], [9]]
+
+
+def test_mode_off_runs_each_invocation_alone(model: PausedModel) -> None:
+    dispatcher = make_dispatcher(model, mode="off")
+    exchanges = [send(dispatcher, 1)]
+    model.wait_for_run()
+    exchanges += [send(dispatcher, 2), send(dispatcher, 3)]
+    model.permission.release(3)
+    assert [predictions(exchange) for exchange in exchanges] == [[3], [6], [9]]
+    assert model.runs == [1, 1, 1]
+
+
+def test_raw_and_scaled_rows_share_a_batch(model: PausedModel) -> None:
+    dispatcher = make_dispatcher(model)
+    send(dispatcher, 1)
+    model.wait_for_run()
+    raw = invoke(dispatcher, b'{"instances": [[3, 4, 7]], "signature_name": "raw"}')
+    scaled = send(dispatcher, 2)
+    model.permission.release(2)
+    assert (predictions(raw), predictions(scaled), model.runs) == ([3], [6], [1, 2])
+
+
+class Clock:
+    """A clock that the measured model advances."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 0.0
+        monkeypatch.setattr(batching, "time", SimpleNamespace(perf_counter=lambda: self.now))
+
+    def predict(self, rows: Any, seconds: float) -> Any:
+        self.now += seconds
+        return rows[:, :1]
+
+
+def test_batches_grow_while_they_make_rows_faster(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock(monkeypatch)
+    assert find_batch_rows(lambda rows: clock.predict(rows, 0.002 + 0.0004 * len(rows)), 3) == 64
+    assert find_batch_rows(lambda rows: clock.predict(rows, 0.002), 3) == batching.MAX_BATCH_ROWS
+
+
+def test_model_whose_time_grows_with_its_rows_is_not_batched(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock(monkeypatch)
+    assert find_batch_rows(lambda rows: clock.predict(rows, 0.002 * len(rows)), 3) == 1
+
+
+def test_model_whose_rows_depend_on_each_other_is_not_batched() -> None:
+    assert find_batch_rows(lambda rows: rows - rows.mean(axis=0), 3) == 1
+
+
+def test_model_that_rejects_the_measured_rows_is_not_batched() -> None:
+    def reject(_rows: Any) -> Any:
+        raise ValueError("no categories")
+
+    assert find_batch_rows(reject, 3) == 1
+
+
+def test_fast_bundle_is_not_batched(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert BundleModel(read_bundle(root / "model")).batch_model is None
+    monkeypatch.setattr(bundle_model, "MAX_FAST_SECONDS", 0.0)
+    monkeypatch.setattr(bundle_model, "find_batch_rows", lambda *_: 16)
+    slow = BundleModel(read_bundle(root / "model"))
+    assert slow.batch_model is slow
+
+
+def test_inputs_of_other_shapes_and_failed_batches_are_predicted_one_by_one() -> None:
+    def predict(rows: Any) -> Any:
+        if not np.isfinite(rows).all():
+            raise ValueError("not finite")
+        return rows.sum(axis=1)
+
+    two, three, bad = np.ones((1, 2)), np.ones((2, 3)), np.full((1, 3), np.nan)
+    assert [list(result) for result in predict_together(predict, [two, three])] == [[2], [3, 3]]
+    good, failed = predict_together(predict, [three, bad])
+    assert (list(good), str(failed)) == ([3, 3], "not finite")
+
+
+def test_a_flat_array_is_not_joined_to_others() -> None:
+    sums = predict_together(lambda rows: [rows.sum()] * len(rows), [np.ones(3), np.ones(3)])
+    assert sums == [[3.0] * 3] * 2
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("MICROJOBS_SERVE_BATCHING", "yes"), ("MICROJOBS_SERVE_MAX_BATCH_DELAY_MS", "-1")]
+)
+def test_unknown_setting_is_an_error(name: str, value: str) -> None:
+    with pytest.raises(UserError, match=f"{name} is '{value}': set it to"):
+        read_settings({name: value})
+
+
+def test_settings_are_read() -> None:
+    variables = {"MICROJOBS_SERVE_BATCHING": "on", "MICROJOBS_SERVE_MAX_BATCH_DELAY_MS": "2.5"}
+    assert read_settings(variables) == BatchSettings("on", 0.0025)
+
+
+SUMS = """
+import time
+import numpy as np
+def model_fn(model_dir):
+    return None
+def predict_fn(data, model):
+    print(f"rows {len(data)}", flush=True)
+    time.sleep(0.2)
+    if (data < 0).any():
+        raise ValueError("negative")
+    return data.sum(axis=1, keepdims=True)
+"""
+
+
+def invoke_at_once(server: Any, bodies: list[str]) -> list[Any]:
+    replies: list[Any] = [None] * len(bodies)
+
+    def run(index: int) -> None:
+        replies[index] = server.invoke(bodies[index])
+
+    threads = [threading.Thread(target=run, args=(index,)) for index in range(len(bodies))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return replies
+
+
+@pytest.mark.parametrize(("mode", "has_batches"), [("on", True), ("auto", False)])
+def test_handlers_are_batched_only_if_the_setting_is_on(root: Path, mode: str, has_batches: bool) -> None:
+    with server_with_program(root, SUMS, MICROJOBS_SERVE_BATCHING=mode) as server:
+        replies = invoke_at_once(server, [f"[[{number}, 1]]" for number in range(6)])
+        assert [reply.json for reply in replies] == [[[number + 1.0]] for number in range(6)]
+        assert any(f"rows {count}" in server.log for count in range(2, 7)) == has_batches
+
+
+def test_request_that_a_handler_rejects_does_not_fail_its_batch(root: Path) -> None:
+    with server_with_program(root, SUMS, MICROJOBS_SERVE_BATCHING="on") as server:
+        replies = invoke_at_once(server, ["[[1, 1]]", "[[1, -1]]", "[[2, 1]]", "no JSON", "[[3, 1, 1]]"])
+    assert [reply.status for reply in replies] == [200, 500, 200, 400, 200]
+    assert "negative" in replies[1].error
+
+
+@pytest.mark.parametrize(
+    ("function", "reason"),
+    [
+        ("def transform_fn(model, body, content_type, accept): return body", "has transform_fn"),
+        ("def predict_fn(data, model, context): return data", "has predict_fn with a context"),
+    ],
+)
+def test_program_that_cannot_be_batched_ends_the_job(root: Path, function: str, reason: str) -> None:
+    code = root / "model" / "code"
+    code.mkdir()
+    (code / "inference.py").write_text(f"def model_fn(model_dir): return None\n{function}\n")
+    with running_server(root, MICROJOBS_SERVE_BATCHING="on") as server:
+        assert server.wait() == 2
+    assert f"MICROJOBS_SERVE_BATCHING is on, but inference.py {reason}" in (server.failure or "")
