@@ -9,6 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -94,15 +95,25 @@ class ServerParts:
         ModelOperations(self.context, self.registry).create(request)
 
     def make_config(
-        self, name: str = "c", /, asynchronous: Mapping[str, Any] | None = None, **variants: Mapping[str, Any]
+        self,
+        name: str = "c",
+        /,
+        asynchronous: Mapping[str, Any] | None = None,
+        further: Mapping[str, Any] = MappingProxyType({}),
+        **variants: Mapping[str, Any],
     ) -> None:
-        """Create a configuration. `variants` maps names to members; the default is one variant with the model `m`."""
+        """Create a configuration. `variants` maps names to members; the default is one variant with the model `m`.
+
+        Args:
+            asynchronous: the member AsyncInferenceConfig.
+            further: further members of the request.
+        """
         variant_items = [
             {"VariantName": variant, "ModelName": "m", "InstanceType": "ml.m5.large", **members}
             for variant, members in (variants or ONE_VARIANT).items()
         ]
         members = {} if asynchronous is None else {"AsyncInferenceConfig": asynchronous}
-        request = {"EndpointConfigName": name, "ProductionVariants": variant_items, **members}
+        request = {"EndpointConfigName": name, "ProductionVariants": variant_items, **members, **further}
         EndpointConfigOperations(self.context, self.registry).create(request)
 
     def start_endpoint(self, name: str = "e", config: str = "c") -> None:

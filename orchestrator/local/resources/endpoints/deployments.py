@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from microjobs_orchestrator.local.lifecycle.context import Context
+from microjobs_orchestrator.local.resources.endpoints import captures
 from microjobs_orchestrator.local.resources.endpoints.kinds import ENDPOINT_CONFIG
 from microjobs_orchestrator.local.resources.models.kinds import MODEL
 from microjobs_orchestrator.local.resources.models.serving import get_container
@@ -13,7 +14,8 @@ from microjobs_orchestrator.local.resources.operations import find_resource
 
 Deployment = Mapping[str, Any]
 """Members: EndpointConfigName; Variants, the configuration's variants with their present weights and counts, each also
-with Model (a CreateModel request) and the InstanceId of its host; AsyncInferenceConfig, or None."""
+with Model (a CreateModel request) and the InstanceId of its host; and AsyncInferenceConfig and DataCaptureConfig, or
+None."""
 
 COUNT, WEIGHT = "InitialInstanceCount", "InitialVariantWeight"
 
@@ -32,8 +34,8 @@ def deploy(context: Context, config: str) -> Deployment:
         }
         for variant in description["ProductionVariants"]
     ]
-    async_config = description.get("AsyncInferenceConfig")
-    return {"EndpointConfigName": config, "Variants": variants, "AsyncInferenceConfig": async_config}
+    others = {name: description.get(name) for name in ("AsyncInferenceConfig", "DataCaptureConfig")}
+    return {"EndpointConfigName": config, "Variants": variants, **others}
 
 
 def change_variants(deployment: Deployment, changes: Mapping[str, Mapping[str, Any]]) -> Deployment:
@@ -62,4 +64,5 @@ def describe(deployment: Deployment, *, is_serving: bool) -> dict[str, Any]:
         "EndpointConfigName": deployment["EndpointConfigName"],
         "ProductionVariants": variants,
         "AsyncInferenceConfig": deployment.get("AsyncInferenceConfig"),
+        "DataCaptureConfig": captures.describe(deployment.get("DataCaptureConfig")),
     }

@@ -12,6 +12,7 @@ from microjobs_orchestrator.local.resources.endpoints.deployer import Deployer, 
 from microjobs_orchestrator.local.resources.endpoints.deployments import WEIGHT, Deployment
 from microjobs_orchestrator.local.resources.endpoints.exchanges import Exchange, Observer, Target
 from microjobs_orchestrator.local.resources.endpoints.kinds import ENDPOINT
+from microjobs_orchestrator.local.resources.endpoints.observers import Observers
 from microjobs_orchestrator.local.resources.endpoints.replica import Replica
 from microjobs_orchestrator.local.resources.endpoints.replicas import get_plan_name, make_replica
 from microjobs_orchestrator.local.runtimes.base import Host
@@ -48,6 +49,7 @@ class Endpoint:
         """The deployment's AsyncInferenceConfig; if not None, the endpoint takes asynchronous invocations only."""
         self._observers: Sequence[Observer] = ()
         self.queue = asynchronous.Queue(context, self.name, self.choose, self.observe)
+        self._observer_maker = Observers(context)
 
     def run(self) -> None:
         self._deployer.run()
@@ -89,6 +91,7 @@ class Endpoint:
     def serve(self, deployment: Deployment, replicas: Mapping[str, Replica]) -> Mapping[str, Any]:
         self._weights = {variant["VariantName"]: variant[WEIGHT] for variant in deployment["Variants"]}
         self._replicas = {replica.variant: replica for replica in replicas.values()}
+        self._observers = self._observer_maker.make(deployment)
         self.async_config = deployment.get("AsyncInferenceConfig")
         if self.async_config is not None:
             client = self.async_config.get("ClientConfig", {})
@@ -102,6 +105,7 @@ class Endpoint:
         self._replicas = {}
         yield
         self.queue.close()
+        self._observer_maker.close()
 
     def delete_record(self) -> None:
         delete_record(self._context, self.name)

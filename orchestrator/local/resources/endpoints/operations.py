@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from microjobs_orchestrator.local.errors import ValidationError
 from microjobs_orchestrator.local.lifecycle import inputs
 from microjobs_orchestrator.local.lifecycle.registry import Runnable
-from microjobs_orchestrator.local.resources.endpoints import asynchronous, deployments
+from microjobs_orchestrator.local.resources.endpoints import config_checks, deployments
 from microjobs_orchestrator.local.resources.endpoints.deployer import DEPLOYMENT, NEXT_DEPLOYMENT
 from microjobs_orchestrator.local.resources.endpoints.deployments import COUNT, VARIANT_PROPERTIES, WEIGHT, Deployment
 from microjobs_orchestrator.local.resources.endpoints.endpoint import Endpoint, delete_record
@@ -37,8 +37,7 @@ class EndpointConfigOperations(Operations):
         inputs.check_unique("VariantNames", [variant["VariantName"] for variant in variants])
         for variant in variants:
             find_resource(self.context, MODEL, variant["ModelName"])
-        if "AsyncInferenceConfig" in request:
-            asynchronous.check_buckets(self.context, request["AsyncInferenceConfig"])
+        config_checks.check(self.context, request)
         return add_resource(self.context, ENDPOINT_CONFIG, request, members={"ProductionVariants": variants})
 
 

@@ -29,7 +29,16 @@ VARIANT: Rows = {
     "AcceleratorPartitionLayouts": Refused("GPUs are not divided"),
 }
 
-NOT_CAPTURED = NoEffect("nothing is captured")
+CAPTURE: Rows = {
+    "EnableCapture": Honoured("true by default, as on AWS"),
+    "InitialSamplingPercentage": Honoured("the share of the exchanges that is captured"),
+    "DestinationS3Uri": Honoured("objects `<endpoint>/<variant>/yyyy/mm/dd/hh/<id>.jsonl`, after 5 seconds"),
+    "KmsKeyId": KMS,
+    "CaptureOptions": Members({"CaptureMode": Honoured()}),
+    "CaptureContentTypeHeader": Members(
+        dict.fromkeys(("CsvContentTypes", "JsonContentTypes"), Honoured("text; all other content is in base64"))
+    ),
+}
 
 NO_TOPICS = Refused("SNS is not available: wait for the object of the result or of the failure")
 
@@ -52,19 +61,7 @@ ASYNC: Rows = {
 CREATE_CONFIG: Rows = {
     "EndpointConfigName": Honoured(),
     "ProductionVariants": Members(VARIANT),
-    "DataCaptureConfig": Members(
-        {
-            # Without this member, AWS captures data.
-            "EnableCapture": Honoured(
-                "nothing is captured", values=(False,), reason="log in the container", required=True
-            ),
-            "InitialSamplingPercentage": NOT_CAPTURED,
-            "DestinationS3Uri": NOT_CAPTURED,
-            "KmsKeyId": NOT_CAPTURED,
-            "CaptureOptions": NOT_CAPTURED,
-            "CaptureContentTypeHeader": NOT_CAPTURED,
-        }
-    ),
+    "DataCaptureConfig": Members(CAPTURE),
     "Tags": TAGS,
     "KmsKeyId": KMS,
     "AsyncInferenceConfig": Members(ASYNC),

@@ -1,0 +1,133 @@
+"""Writes captured exchanges to a bucket: a buffer in memory, which a thread stores as JSON Lines objects.
+
+Requests do not wait for the disk. A killed server loses the exchanges of the last `FLUSH_SECONDS`; objects are always
+complete.
+"""
+
+import json
+import logging
+import random
+import threading
+import time
+import uuid
+from collections import defaultdict
+from collections.abc import Sequence
+from http import HTTPStatus
+from typing import NamedTuple
+
+from microjobs_orchestrator.local.errors import ServiceError
+from microjobs_orchestrator.local.lifecycle import outputs
+from microjobs_orchestrator.local.resources.endpoints.captures import CaptureSettings
+from microjobs_orchestrator.local.resources.endpoints.exchanges import Exchange
+from microjobs_orchestrator.local.s3.keys import parse_uri
+from microjobs_orchestrator.local.s3.store import ObjectStore
+
+logger = logging.getLogger(__name__)
+
+FLUSH_SECONDS = 5.0
+"""Seconds between the first exchange in an empty buffer and its object."""
+FLUSH_BYTES = 4 << 20
+"""Bytes of bodies in the buffer that are stored at once."""
+MAX_BUFFERED_BYTES = 64 << 20
+"""Maximum number of bytes in the buffer, enough for one exchange of any size. If the disk is slow, more are lost."""
+OVERHEAD_BYTES = 1 << 10
+"""Memory of an exchange in the buffer, in addition to its bodies."""
+
+_random = random.SystemRandom().random
+
+
+class _Captured(NamedTuple):
+    settings: CaptureSettings
+    exchange: Exchange
+    time: float
+    """Seconds since 1970."""
+
+    @property
+    def folder(self) -> str:
+        """The S3 URI of the object's folder."""
+        hour, names = time.strftime("%Y/%m/%d/%H", time.gmtime(self.time)), self.exchange
+        return outputs.join_key(self.settings.destination, f"{names.endpoint}/{names.variant}/{hour}")
+
+
+class CaptureWriter:
+    """Captures exchanges of one endpoint. Methods may be called from any thread."""
+
+    def __init__(self, store: ObjectStore) -> None:
+        self._store = store
+        self._buffer: list[_Captured] = []
+        self._bytes = self._lost = 0
+        self._lock, self._flush_lock = threading.Lock(), threading.Lock()
+        self._has_exchanges, self._must_flush = threading.Event(), threading.Event()
+        self._is_closed = False
+        self._thread: threading.Thread | None = None
+
+    def capture(self, settings: CaptureSettings, exchange: Exchange) -> None:
+        """Add an exchange to the buffer, if the model has responded without an error and the sample contains it."""
+        if exchange.status is None or exchange.status >= HTTPStatus.MULTIPLE_CHOICES:
+            return
+        if _random() * 100 >= settings.percentage:
+            return
+        captured, size = _Captured(settings, exchange, time.time()), _get_size(exchange)
+        with self._lock:
+            if self._bytes + size > MAX_BUFFERED_BYTES:
+                self._lost += 1
+                return
+            self._buffer.append(captured)
+            self._bytes += size
+            self._start_flush()
+
+    def _start_flush(self) -> None:
+        if self._thread is None and not self._is_closed:
+            self._thread = threading.Thread(target=self._run, name="data capture", daemon=True)
+            self._thread.start()
+        if self._bytes >= FLUSH_BYTES:
+            self._must_flush.set()
+        self._has_exchanges.set()
+
+    def _run(self) -> None:
+        while not self._is_closed:
+            self._has_exchanges.wait()
+            self._must_flush.wait(FLUSH_SECONDS)
+            self.flush()
+
+    def flush(self) -> None:
+        """Store the buffer."""
+        with self._flush_lock:
+            with self._lock:
+                buffer, self._buffer = self._buffer, []
+                lost, self._lost, self._bytes = self._lost, 0, 0
+                if not self._is_closed:
+                    self._has_exchanges.clear()
+                    self._must_flush.clear()
+            if lost:
+                logger.warning("data capture lost exchanges (%d), because the disk is too slow for them", lost)
+            objects = defaultdict(list)
+            for captured in buffer:
+                objects[captured.folder].append(captured)
+            for folder, items in objects.items():
+                self._store_object(f"{folder}/{uuid.uuid4()}.jsonl", items)
+
+    def _store_object(self, uri: str, items: Sequence[_Captured]) -> None:
+        try:
+            with self._store.new_file() as path:
+                with path.open("w", encoding="utf-8") as file:
+                    for settings, exchange, seconds in items:
+                        file.write(f"{json.dumps(settings.make_record(exchange, seconds))}\n")
+                self._store.put(*parse_uri(uri), path)
+        except (OSError, ServiceError) as error:  # a full disk, or the bucket was deleted
+            logger.warning("data capture lost exchanges (%d), because %s cannot be stored: %s", len(items), uri, error)
+
+    def close(self) -> None:
+        """Store the buffer, and end the thread."""
+        with self._lock:
+            self._is_closed = True
+            self._must_flush.set()
+            self._has_exchanges.set()
+        if self._thread is not None:
+            self._thread.join()
+        self.flush()
+
+
+def _get_size(exchange: Exchange) -> int:
+    body = exchange.request.body
+    return OVERHEAD_BYTES + (len(body) if isinstance(body, bytes) else 0) + len(exchange.body or b"")

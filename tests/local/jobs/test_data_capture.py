@@ -1,0 +1,248 @@
+"""Data capture: the objects with the requests to an endpoint and its responses."""
+
+import base64
+import json
+import re
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from microjobs_orchestrator.local.errors import ServiceError, ValidationError
+from microjobs_orchestrator.local.resources.endpoints import capture_writer
+from tests.local.jobs.conftest import ServerParts, wait_until
+from tests.local.jobs.fakes import Model, Reply
+from tests.local.jobs.test_endpoints_invocations import Invoker
+
+KEY = re.compile(r"captured/e/main/\d{4}/\d\d/\d\d/\d\d/[0-9a-f-]{36}\.jsonl")
+DESTINATION = "s3://bucket/captured"
+BOTH = ({"CaptureMode": "Input"}, {"CaptureMode": "Output"})
+
+
+@pytest.fixture(autouse=True)
+def short_intervals(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(capture_writer, "FLUSH_SECONDS", 0.05)
+
+
+def capture_config(**members: Any) -> dict[str, Any]:
+    config = {
+        "EnableCapture": True,
+        "InitialSamplingPercentage": 100,
+        "DestinationS3Uri": DESTINATION,
+        "CaptureOptions": list(BOTH),
+        "CaptureContentTypeHeader": {"CsvContentTypes": ["text/csv"], "JsonContentTypes": ["application/json"]},
+        **members,
+    }
+    return {"DataCaptureConfig": config}
+
+
+def serve(parts: ServerParts, **members: Any) -> Invoker:
+    parts.make_config(further=capture_config(**members))
+    parts.start_endpoint()
+    assert parts.wait_for_endpoint()["EndpointStatus"] == "InService"
+    return Invoker(parts)
+
+
+def responds(parts: ServerParts) -> bool:
+    try:
+        return bool(Invoker(parts)().data == b"x")
+    except ServiceError:
+        return False
+
+
+def list_keys(parts: ServerParts) -> list[str]:
+    return [item.key for item in parts.context.store.list("bucket", "captured/")]
+
+
+def list_records(parts: ServerParts) -> Iterator[dict[str, Any]]:
+    for item in parts.context.store.list("bucket", "captured/"):
+        yield from map(json.loads, item.path.read_text().splitlines())
+
+
+def read_records(parts: ServerParts, count: int = 1) -> list[dict[str, Any]]:
+    """Wait for a number of records."""
+    records: list[dict[str, Any]] = wait_until(lambda: list(list_records(parts)), lambda found: len(found) >= count)
+    assert len(records) == count
+    return records
+
+
+def test_record_has_request_response_and_ids(parts: ServerParts, model: Model) -> None:
+    model.invoke = lambda _: Reply(b'{"sum": 3}', headers={"Content-Type": "application/json"})
+    headers = {
+        "Content-Type": "text/csv; charset=utf-8",
+        "X-Amzn-SageMaker-Inference-Id": "mine",
+        "X-Amzn-SageMaker-Custom-Attributes": "colour=blue",
+    }
+    serve(parts)(b"1,2\n", **headers)
+    (record,) = read_records(parts)
+    assert record["captureData"] == {
+        "endpointInput": {
+            "observedContentType": "text/csv; charset=utf-8",
+            "mode": "INPUT",
+            "data": "1,2\n",
+            "encoding": "CSV",
+        },
+        "endpointOutput": {
+            "observedContentType": "application/json",
+            "mode": "OUTPUT",
+            "data": '{"sum": 3}',
+            "encoding": "JSON",
+        },
+    }
+    assert record["eventVersion"] == "0"
+    metadata = record["eventMetadata"]
+    assert (metadata["inferenceId"], metadata["customAttributes"]) == ("mine", ["colour=blue"])
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", metadata["inferenceTime"])
+    assert len(metadata["eventId"]) == 36
+    (key,) = list_keys(parts)
+    assert KEY.fullmatch(key)
+
+
+@pytest.mark.usefixtures("model")
+@pytest.mark.parametrize(("content_type", "body"), [("image/png", b"\x89PNG"), ("text/csv", b"\xff")])
+def test_other_content_is_base64(parts: ServerParts, content_type: str, body: bytes) -> None:
+    serve(parts)(body, Content_Type=content_type)
+    data = read_records(parts)[0]["captureData"]["endpointInput"]
+    assert (data["encoding"], base64.b64decode(data["data"])) == ("BASE64", body)
+
+
+@pytest.mark.usefixtures("model")
+@pytest.mark.parametrize(
+    ("mode", "expected"),
+    [
+        ("Input", {"endpointInput"}),
+        ("Output", {"endpointOutput"}),
+        ("InputAndOutput", {"endpointInput", "endpointOutput"}),
+    ],
+)
+def test_options_choose_directions(parts: ServerParts, mode: str, expected: set[str]) -> None:
+    serve(parts, CaptureOptions=[{"CaptureMode": mode}])()
+    assert read_records(parts)[0]["captureData"].keys() == expected
+
+
+@pytest.mark.usefixtures("model")
+def test_sample_has_requested_share(parts: ServerParts, monkeypatch: pytest.MonkeyPatch) -> None:
+    values = iter([0.0, 0.29, 0.3, 0.99])
+    monkeypatch.setattr(capture_writer, "_random", lambda: next(values))
+    invoke = serve(parts, InitialSamplingPercentage=30)
+    for _ in range(4):
+        invoke()
+    parts.delete()
+    assert parts.wait_for_endpoint()["EndpointStatus"] == "gone"
+    read_records(parts, 2)
+
+
+def test_errors_of_the_model_are_not_captured(parts: ServerParts, model: Model) -> None:
+    invoke = serve(parts)
+    model.invoke = lambda _: Reply(b"no", 400)
+    invoke.read_model_error()
+    model.invoke = lambda _: Reply(b"yes")
+    invoke()
+    (record,) = read_records(parts)
+    assert base64.b64decode(record["captureData"]["endpointOutput"]["data"]) == b"yes"
+
+
+@pytest.mark.usefixtures("model")
+@pytest.mark.parametrize("ending", ["update", "delete", "shutdown"])
+def test_buffer_is_stored_when_the_deployment_ends(
+    parts: ServerParts, monkeypatch: pytest.MonkeyPatch, ending: str
+) -> None:
+    monkeypatch.setattr(capture_writer, "FLUSH_SECONDS", 60.0)
+    serve(parts)()
+    assert list_keys(parts) == []
+    if ending == "update":
+        parts.make_config("d")
+        parts.update("d")
+        parts.wait_for_endpoint()
+    elif ending == "delete":
+        parts.delete()
+        wait_until(lambda: parts.describe_endpoint()["EndpointStatus"] == "gone")
+    else:
+        parts.registry.shut_down()
+    read_records(parts)
+
+
+@pytest.mark.usefixtures("model")
+def test_full_buffer_is_stored_before_the_interval(parts: ServerParts, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(capture_writer, "FLUSH_SECONDS", 60.0)
+    serve(parts)(b"x" * (capture_writer.FLUSH_BYTES // 2))
+    read_records(parts)
+
+
+@pytest.mark.usefixtures("model")
+def test_slow_disk_loses_records_but_no_requests(
+    parts: ServerParts, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(capture_writer, "MAX_BUFFERED_BYTES", 3 * capture_writer.OVERHEAD_BYTES)
+    storing, disk = threading.Event(), threading.Event()
+    put = parts.context.store.put
+
+    def put_slowly(*arguments: Any) -> object:
+        storing.set()
+        disk.wait(10)
+        return put(*arguments)
+
+    monkeypatch.setattr(parts.context.store, "put", put_slowly)
+    invoke = serve(parts)
+    invoke()
+    assert storing.wait(10)
+    for _ in range(5):
+        assert invoke().data == b"x"
+    disk.set()
+    read_records(parts, 1 + 2)
+    assert "lost exchanges (3), because the disk is too slow" in caplog.text
+
+
+@pytest.mark.usefixtures("model")
+def test_missing_bucket_does_not_fail_requests(parts: ServerParts, caplog: pytest.LogCaptureFixture) -> None:
+    parts.context.store.create_bucket("other-bucket")
+    invoke = serve(parts, DestinationS3Uri="s3://other-bucket")
+    parts.context.store.delete_bucket("other-bucket")
+    assert invoke().data == b"x"
+    wait_until(lambda: "data capture lost exchanges (1)" in caplog.text)
+
+
+@pytest.mark.usefixtures("model")
+def test_endpoint_describes_capture(parts: ServerParts) -> None:
+    invoke = serve(parts, InitialSamplingPercentage=20)
+    expected = {
+        "EnableCapture": True,
+        "CaptureStatus": "Started",
+        "CurrentSamplingPercentage": 20,
+        "DestinationS3Uri": DESTINATION,
+        "KmsKeyId": "",
+    }
+    assert parts.describe_endpoint()["DataCaptureConfig"] == expected
+    parts.make_config("d", further=capture_config(EnableCapture=False, InitialSamplingPercentage=100))
+    parts.update("d")
+    found = parts.wait_for_endpoint()["DataCaptureConfig"]
+    assert (found["EnableCapture"], found["CaptureStatus"]) == (False, "Stopped")
+    invoke()
+    parts.delete()
+    wait_until(lambda: parts.describe_endpoint()["EndpointStatus"] == "gone")
+    assert list_keys(parts) == []
+
+
+@pytest.mark.usefixtures("model")
+def test_restarted_server_captures(parts: ServerParts) -> None:
+    serve(parts)
+    second = parts.restart()
+    try:
+        wait_until(lambda: responds(second))
+        read_records(second)
+    finally:
+        second.close()
+
+
+@pytest.mark.usefixtures("model")
+def test_destination_is_checked(parts: ServerParts) -> None:
+    with pytest.raises(ValidationError, match=r"DestinationS3Uri s3://missing/x: .*bucket"):
+        parts.make_config(further=capture_config(DestinationS3Uri="s3://missing/x"))
+    parts.make_config(further=capture_config(DestinationS3Uri="s3://missing/x", EnableCapture=False))
+
+
+@pytest.mark.usefixtures("model")
+def test_capture_of_asynchronous_endpoints_is_refused(parts: ServerParts) -> None:
+    with pytest.raises(ValidationError, match="DataCaptureConfig is not supported together with AsyncInferenceConfig"):
+        parts.make_config("c", {"OutputConfig": {"S3OutputPath": "s3://bucket/out"}}, capture_config())
