@@ -13,9 +13,13 @@ from microjobs_orchestrator.local.resources.models.serving import get_container
 from microjobs_orchestrator.local.resources.operations import find_resource
 
 Deployment = Mapping[str, Any]
-"""Members: EndpointConfigName; Variants, the configuration's variants with their present weights and counts, each also
-with Model (a CreateModel request) and the InstanceId of its host; and AsyncInferenceConfig and DataCaptureConfig, or
-None."""
+"""Members: EndpointConfigName; Variants and Shadows, the configuration's production variants and shadow variants with
+their present weights and counts, each also with Model (a CreateModel request) and the InstanceId of its host; and
+AsyncInferenceConfig and DataCaptureConfig, or None."""
+
+VARIANTS, SHADOWS = "Variants", "Shadows"
+MEMBERS = {VARIANTS: "ProductionVariants", SHADOWS: "ShadowProductionVariants"}
+"""The members of requests and descriptions, by the members of deployments."""
 
 COUNT, WEIGHT = "InitialInstanceCount", "InitialVariantWeight"
 
@@ -26,43 +30,57 @@ VARIANT_PROPERTIES = {"DesiredInstanceCount": COUNT, "DesiredWeight": WEIGHT}
 def deploy(context: Context, config: str) -> Deployment:
     """Deploy a configuration to new hosts. Raise ValidationError if it or one of its models does not exist."""
     description = find_resource(context, ENDPOINT_CONFIG, config).description
-    variants = [
-        {
-            **variant,
-            "Model": find_resource(context, MODEL, variant["ModelName"]).request,
-            "InstanceId": f"i-{secrets.token_hex(8)}",
-        }
-        for variant in description["ProductionVariants"]
-    ]
+    variants = {
+        name: [_deploy_variant(context, variant) for variant in description.get(member, ())]
+        for name, member in MEMBERS.items()
+    }
     others = {name: description.get(name) for name in ("AsyncInferenceConfig", "DataCaptureConfig")}
-    return {"EndpointConfigName": config, "Variants": variants, **others}
+    return {"EndpointConfigName": config, **variants, **others}
+
+
+def _deploy_variant(context: Context, variant: Mapping[str, Any]) -> Mapping[str, Any]:
+    return {
+        **variant,
+        "Model": find_resource(context, MODEL, variant["ModelName"]).request,
+        "InstanceId": f"i-{secrets.token_hex(8)}",
+    }
+
+
+def map_variants(deployment: Deployment) -> dict[str, Mapping[str, Any]]:
+    """Return the production variants and the shadow variants of a deployment, by name."""
+    return {variant["VariantName"]: variant for name in MEMBERS for variant in deployment.get(name, ())}
 
 
 def change_variants(deployment: Deployment, changes: Mapping[str, Mapping[str, Any]]) -> Deployment:
     """Return a deployment with changed variants. `changes` has the changed members by variant name."""
-    variants = [{**variant, **changes.get(variant["VariantName"], {})} for variant in deployment["Variants"]]
-    return {**deployment, "Variants": variants}
+    changed = {
+        name: [{**variant, **changes.get(variant["VariantName"], {})} for variant in deployment.get(name, ())]
+        for name in MEMBERS
+    }
+    return {**deployment, **changed}
 
 
 def describe(deployment: Deployment, *, is_serving: bool) -> dict[str, Any]:
     """Return the members of DescribeEndpoint for a deployment. One host serves each variant, whatever its count."""
-    now = time.time()
-    variants = []
-    for variant in deployment["Variants"]:
-        uri, count, weight = get_container(variant["Model"])["Image"], variant[COUNT], variant[WEIGHT]
-        variants.append(
-            {
-                "VariantName": variant["VariantName"],
-                "DeployedImages": [{"SpecifiedImage": uri, "ResolvedImage": uri, "ResolutionTime": now}],
-                "CurrentWeight": weight,
-                "DesiredWeight": weight,
-                "CurrentInstanceCount": count if is_serving else 0,
-                "DesiredInstanceCount": count,
-            }
-        )
+    variants = {
+        member: [_describe_variant(variant, is_serving=is_serving) for variant in deployment.get(name, ())]
+        for name, member in MEMBERS.items()
+    }
     return {
         "EndpointConfigName": deployment["EndpointConfigName"],
-        "ProductionVariants": variants,
+        **{member: items or None for member, items in variants.items()},
         "AsyncInferenceConfig": deployment.get("AsyncInferenceConfig"),
         "DataCaptureConfig": captures.describe(deployment.get("DataCaptureConfig")),
+    }
+
+
+def _describe_variant(variant: Mapping[str, Any], *, is_serving: bool) -> dict[str, Any]:
+    uri, count, weight = get_container(variant["Model"])["Image"], variant[COUNT], variant[WEIGHT]
+    return {
+        "VariantName": variant["VariantName"],
+        "DeployedImages": [{"SpecifiedImage": uri, "ResolvedImage": uri, "ResolutionTime": time.time()}],
+        "CurrentWeight": weight,
+        "DesiredWeight": weight,
+        "CurrentInstanceCount": count if is_serving else 0,
+        "DesiredInstanceCount": count,
     }

@@ -9,7 +9,7 @@ from typing import Any
 from microjobs_orchestrator.local.lifecycle.context import Context
 from microjobs_orchestrator.local.resources.endpoints import asynchronous, deployments
 from microjobs_orchestrator.local.resources.endpoints.deployer import Deployer, Member
-from microjobs_orchestrator.local.resources.endpoints.deployments import WEIGHT, Deployment
+from microjobs_orchestrator.local.resources.endpoints.deployments import SHADOWS, VARIANTS, WEIGHT, Deployment
 from microjobs_orchestrator.local.resources.endpoints.exchanges import Exchange, Observer, Target
 from microjobs_orchestrator.local.resources.endpoints.kinds import ENDPOINT
 from microjobs_orchestrator.local.resources.endpoints.observers import Observers
@@ -19,6 +19,8 @@ from microjobs_orchestrator.local.runtimes.base import Host
 from microjobs_orchestrator.local.state import Record
 
 ANY = Target()
+WORDS = {VARIANTS: "production", SHADOWS: "shadow"}
+"""What error messages call the variants, by the members of deployments."""
 
 _choose = random.SystemRandom().choices
 
@@ -43,13 +45,13 @@ class Endpoint:
         self.plan_name = self._deployer.plan_name
         self.events = self._deployer.events
         self._replicas: Mapping[str, Replica] = {}
-        """The serving replicas, by the names of their variants."""
+        """The serving replicas of production variants, by the names of the variants."""
         self._weights: Mapping[str, float] = {}
         self.async_config: Mapping[str, Any] | None = None
         """The deployment's AsyncInferenceConfig; if not None, the endpoint takes asynchronous invocations only."""
         self._observers: Sequence[Observer] = ()
         self.queue = asynchronous.Queue(context, self.name, self.choose, self.observe)
-        self._observer_maker = Observers(context)
+        self._observer_maker = Observers(context, self.observe)
 
     def run(self) -> None:
         self._deployer.run()
@@ -82,16 +84,17 @@ class Endpoint:
             Member(
                 get_plan_name(self.name, variant),
                 variant["InstanceId"],
-                f"production variant {variant['VariantName']}",
+                f"{word} variant {variant['VariantName']}",
                 partial(make_replica, self._context, self.name, variant, self.wake),
             )
-            for variant in deployment["Variants"]
+            for name, word in WORDS.items()
+            for variant in deployment.get(name, ())
         ]
 
     def serve(self, deployment: Deployment, replicas: Mapping[str, Replica]) -> Mapping[str, Any]:
-        self._weights = {variant["VariantName"]: variant[WEIGHT] for variant in deployment["Variants"]}
-        self._replicas = {replica.variant: replica for replica in replicas.values()}
-        self._observers = self._observer_maker.make(deployment)
+        self._weights = {variant["VariantName"]: variant[WEIGHT] for variant in deployment[VARIANTS]}
+        self._replicas = {replica.variant: replica for replica in replicas.values() if replica.variant in self._weights}
+        self._observers = self._observer_maker.make(deployment, replicas.values())
         self.async_config = deployment.get("AsyncInferenceConfig")
         if self.async_config is not None:
             client = self.async_config.get("ClientConfig", {})

@@ -1,6 +1,6 @@
 """The observers of an endpoint, which receive each of its exchanges."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import partial
 
 from microjobs_orchestrator.local.lifecycle.context import Context
@@ -9,23 +9,32 @@ from microjobs_orchestrator.local.resources.endpoints.capture_writer import Capt
 from microjobs_orchestrator.local.resources.endpoints.captures import CaptureSettings
 from microjobs_orchestrator.local.resources.endpoints.deployments import Deployment
 from microjobs_orchestrator.local.resources.endpoints.exchanges import Observer
+from microjobs_orchestrator.local.resources.endpoints.replica import Replica
+from microjobs_orchestrator.local.resources.endpoints.shadows import ShadowCopier, list_shadows
 
 
 class Observers:
-    """Makes the observers of an endpoint's deployments, and ends their work."""
+    """Makes the observers of an endpoint's deployments, and ends their work.
 
-    def __init__(self, context: Context) -> None:
+    Args:
+        observe: sends an exchange of a shadow variant to the present observers.
+    """
+
+    def __init__(self, context: Context, observe: Observer) -> None:
         self._writer = CaptureWriter(context.store)
+        self._copier = ShadowCopier(observe)
 
-    def make(self, deployment: Deployment) -> Sequence[Observer]:
-        """Return the observers of a deployment, which replaces an earlier one."""
+    def make(self, deployment: Deployment, replicas: Collection[Replica]) -> Sequence[Observer]:
+        """Return the observers of a deployment with these replicas, which replaces an earlier one."""
         observers: list[Observer] = []
         self._writer.flush()
         config = deployment.get("DataCaptureConfig")
         if config is not None and captures.is_enabled(config):
             observers.append(partial(self._writer.capture, CaptureSettings.read(config)))
-        return observers
+        shadows = list_shadows(deployment, replicas)
+        return [*observers, *(partial(self._copier.copy, shadow) for shadow in shadows)]
 
     def close(self) -> None:
         """Complete the work of the observers after the last exchange."""
+        self._copier.close()
         self._writer.close()

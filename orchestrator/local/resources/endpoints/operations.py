@@ -9,14 +9,12 @@ https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_UpdateEndpointWeig
 from collections.abc import Mapping
 
 from microjobs_orchestrator.local.errors import ValidationError
-from microjobs_orchestrator.local.lifecycle import inputs
 from microjobs_orchestrator.local.lifecycle.registry import Runnable
 from microjobs_orchestrator.local.resources.endpoints import config_checks, deployments
 from microjobs_orchestrator.local.resources.endpoints.deployer import DEPLOYMENT, NEXT_DEPLOYMENT
 from microjobs_orchestrator.local.resources.endpoints.deployments import COUNT, VARIANT_PROPERTIES, WEIGHT, Deployment
 from microjobs_orchestrator.local.resources.endpoints.endpoint import Endpoint, delete_record
 from microjobs_orchestrator.local.resources.endpoints.kinds import ENDPOINT, ENDPOINT_CONFIG
-from microjobs_orchestrator.local.resources.models.kinds import MODEL
 from microjobs_orchestrator.local.resources.operations import (
     Answer,
     Handler,
@@ -24,7 +22,6 @@ from microjobs_orchestrator.local.resources.operations import (
     Request,
     RunningOperations,
     add_resource,
-    find_resource,
 )
 from microjobs_orchestrator.local.state import Record
 
@@ -33,12 +30,13 @@ class EndpointConfigOperations(Operations):
     kind = ENDPOINT_CONFIG
 
     def add(self, request: Request) -> Record:
-        variants = [{COUNT: 1, WEIGHT: 1.0, **variant} for variant in request["ProductionVariants"]]
-        inputs.check_unique("VariantNames", [variant["VariantName"] for variant in variants])
-        for variant in variants:
-            find_resource(self.context, MODEL, variant["ModelName"])
+        variants = {
+            member: [{COUNT: 1, WEIGHT: 1.0, **variant} for variant in request[member]]
+            for member in deployments.MEMBERS.values()
+            if member in request
+        }
         config_checks.check(self.context, request)
-        return add_resource(self.context, ENDPOINT_CONFIG, request, members={"ProductionVariants": variants})
+        return add_resource(self.context, ENDPOINT_CONFIG, request, members=variants)
 
 
 class EndpointOperations(RunningOperations):
@@ -62,8 +60,8 @@ class EndpointOperations(RunningOperations):
         if request.get("RetainAllVariantProperties", False):
             excluded = [item["VariantPropertyType"] for item in request.get("ExcludeRetainedVariantProperties", [])]
             names = [member for name, member in VARIANT_PROPERTIES.items() if name not in excluded]
-            variants = record.internal[DEPLOYMENT]["Variants"]
-            retained = {variant["VariantName"]: {name: variant[name] for name in names} for variant in variants}
+            variants = deployments.map_variants(record.internal[DEPLOYMENT])
+            retained = {variant: {name: members[name] for name in names} for variant, members in variants.items()}
             deployment = deployments.change_variants(deployment, retained)
         return self._start_update(record, deployment)
 
@@ -75,7 +73,7 @@ class EndpointOperations(RunningOperations):
             item["VariantName"]: {member: item[name] for name, member in VARIANT_PROPERTIES.items() if name in item}
             for item in request["DesiredWeightsAndCapacities"]
         }
-        known = [variant["VariantName"] for variant in deployment["Variants"]]
+        known = list(deployments.map_variants(deployment))
         if unknown := [name for name in changes if name not in known]:
             raise ValidationError(
                 f"Could not find variant(s) {', '.join(unknown)}; the endpoint has: {', '.join(known)}."

@@ -29,6 +29,11 @@ VARIANT: Rows = {
     "AcceleratorPartitionLayouts": Refused("GPUs are not divided"),
 }
 
+SHADOW: Rows = {
+    **VARIANT,
+    "InitialVariantWeight": Honoured("the share of the requests that are copied, relative to the production variant"),
+}
+
 CAPTURE: Rows = {
     "EnableCapture": Honoured("true by default, as on AWS"),
     "InitialSamplingPercentage": Honoured("the share of the exchanges that is captured"),
@@ -66,7 +71,7 @@ CREATE_CONFIG: Rows = {
     "KmsKeyId": KMS,
     "AsyncInferenceConfig": Members(ASYNC),
     "ExplainerConfig": Refused("Clarify is not available"),
-    "ShadowProductionVariants": Refused("create a second endpoint, and send the requests to both"),
+    "ShadowProductionVariants": Members(SHADOW),
     "ExecutionRoleArn": ROLE,
     "VpcConfig": VPC,
     "EnableNetworkIsolation": Refused("only inference components use it: set it in CreateModel"),

@@ -1,0 +1,124 @@
+"""Shadow variants: they receive copies of requests, and their responses are dropped.
+
+https://docs.aws.amazon.com/sagemaker/latest/dg/model-shadow-deployment.html
+"""
+
+import random
+import threading
+import time
+from collections.abc import Collection
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from io import BytesIO
+
+from microjobs_orchestrator.local.errors import ServiceError
+from microjobs_orchestrator.local.resources.endpoints.deployments import SHADOWS, VARIANTS, WEIGHT, Deployment
+from microjobs_orchestrator.local.resources.endpoints.exchanges import Exchange, InferenceRequest, Observer, Timer
+from microjobs_orchestrator.local.resources.endpoints.replica import Replica
+from microjobs_orchestrator.local.resources.models.client import Answer, NoAnswerError, TooLargeError
+
+CONCURRENCY = 8
+"""Copies that are sent at the same time."""
+MAX_WAITING, MAX_WAITING_BYTES = 256, 64 << 20
+"""Copies that wait or are being sent, and the bytes of their bodies. Further requests are not copied."""
+NOTE_INTERVAL = 10.0
+"""Seconds between two notes about requests that were not copied."""
+TARGET_VARIANT_HEADER = "X-Amzn-SageMaker-Target-Variant"
+
+_random = random.SystemRandom().random
+
+
+@dataclass(frozen=True)
+class Shadow:
+    """The replica of a shadow variant, and the share of the requests that it receives."""
+
+    replica: Replica
+    share: float
+    """From 0 to 1."""
+
+    def samples(self, exchange: Exchange) -> bool:
+        """Return whether the shadow receives a copy of a request."""
+        return exchange.variant != self.replica.variant and _random() < self.share
+
+
+def list_shadows(deployment: Deployment, replicas: Collection[Replica]) -> list[Shadow]:
+    """Return the shadows of a deployment: the weight of a shadow is compared with the sum of the variants' weights."""
+    total = sum(variant[WEIGHT] for variant in deployment[VARIANTS])
+    weights = {variant["VariantName"]: variant[WEIGHT] for variant in deployment.get(SHADOWS, ())}
+    return [
+        Shadow(replica, min(1.0, weights[replica.variant] / total) if total else 1.0)
+        for replica in replicas
+        if replica.variant in weights
+    ]
+
+
+class ShadowCopier:
+    """Sends copies of the requests of one endpoint to shadows. Methods may be called from any thread.
+
+    Args:
+        observe: receives the exchanges of the shadows.
+    """
+
+    def __init__(self, observe: Observer) -> None:
+        self._observe = observe
+        self._pool = ThreadPoolExecutor(CONCURRENCY, thread_name_prefix="shadow")
+        self._lock = threading.Lock()
+        self._waiting = self._bytes = self._dropped = 0
+        self._next_note = 0.0
+        self._is_closed = False
+
+    def copy(self, shadow: Shadow, exchange: Exchange) -> None:
+        """Enqueue a copy of the request of an exchange, if the shadow's share contains it."""
+        body = exchange.request.body
+        if callable(body) or not shadow.samples(exchange):
+            return
+        size = len(body or b"")
+        with self._lock:
+            if self._is_closed:
+                return
+            if self._waiting >= MAX_WAITING or self._bytes + size > MAX_WAITING_BYTES:
+                self._dropped += 1
+                return
+            self._waiting += 1
+            self._bytes += size
+            self._pool.submit(self._run, shadow.replica, exchange, size, Timer())
+
+    def _run(self, replica: Replica, exchange: Exchange, size: int, timer: Timer) -> None:
+        try:
+            if not self._is_closed:
+                self._send(replica, exchange, timer)
+        finally:
+            with self._lock:
+                self._waiting -= 1
+                self._bytes -= size
+            self._note_dropped(replica)
+
+    def _send(self, replica: Replica, exchange: Exchange, timer: Timer) -> None:
+        headers = {name: value for name, value in exchange.request.headers.items() if name != TARGET_VARIANT_HEADER}
+        request = replace(exchange.request, headers=headers)
+        timer.mark_sent()
+        answer, content = _invoke(replica, request)
+        body = content.getvalue() if answer is not None else None
+        self._observe(timer.make_exchange(exchange.endpoint, replica, request, answer, body))
+
+    def _note_dropped(self, replica: Replica) -> None:
+        with self._lock:
+            if not self._dropped or time.monotonic() < self._next_note:
+                return
+            dropped, self._dropped = self._dropped, 0
+            self._next_note = time.monotonic() + NOTE_INTERVAL
+        replica.note(f"{dropped} requests were not copied to the shadow variant, because it is too slow for them")
+
+    def close(self) -> None:
+        """Send no more copies, and wait for those that are being sent."""
+        with self._lock:
+            self._is_closed = True
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _invoke(replica: Replica, request: InferenceRequest) -> tuple[Answer | None, BytesIO]:
+    content = BytesIO()
+    try:
+        return replica.invoke(request, content), content
+    except (NoAnswerError, TooLargeError, ServiceError):
+        return None, content

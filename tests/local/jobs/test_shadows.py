@@ -1,0 +1,191 @@
+"""Shadow variants: copies of requests, and the clients that do not notice them."""
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from microjobs_orchestrator.local.errors import ServiceError, ValidationError
+from microjobs_orchestrator.local.resources.endpoints import capture_writer, shadows
+from microjobs_orchestrator.local.runtimes.base import Exit
+from microjobs_orchestrator.local.services import sagemaker_runtime
+from tests.local.jobs.conftest import ServerParts, wait_until
+from tests.local.jobs.fakes import Model, ReceivedRequest, Reply
+from tests.local.jobs.test_data_capture import capture_config, list_records
+from tests.local.jobs.test_endpoints_invocations import Invoker
+from tests.local.jobs.test_endpoints_updates import update_weights
+
+GROUP = "/aws/sagemaker/Endpoints/e"
+
+
+@pytest.fixture
+def shadow(parts: ServerParts, model: Model) -> Model:  # noqa: ARG001  the production variant serves `model`
+    """The behaviour of the image `shadow`; creates the model `s` with this image."""
+    parts.runtime.models["shadow"] = Model()
+    parts.make_model("s", "shadow")
+    return parts.runtime.models["shadow"]
+
+
+def shadow_config(**members: Any) -> dict[str, Any]:
+    variant = {"VariantName": "copy", "ModelName": "s", "InstanceType": "ml.m5.large", **members}
+    return {"ShadowProductionVariants": [variant]}
+
+
+def serve(parts: ServerParts, **members: Any) -> Invoker:
+    parts.make_config(further={**shadow_config(), **members})
+    parts.start_endpoint()
+    assert parts.wait_for_endpoint()["EndpointStatus"] == "InService"
+    return Invoker(parts)
+
+
+def use_random(monkeypatch: pytest.MonkeyPatch, *values: float) -> None:
+    iterator = iter(values)
+    monkeypatch.setattr(shadows, "_random", lambda: next(iterator))
+
+
+def test_shadow_receives_copies_and_its_responses_are_dropped(parts: ServerParts, model: Model, shadow: Model) -> None:
+    shadow.invoke = lambda _: Reply(b"shadow")
+    response = serve(parts)(b"1,2", Content_Type="text/csv", X_Amzn_SageMaker_Target_Variant="main")
+    assert response.data == b"1,2"
+    assert response.headers["x-Amzn-Invoked-Production-Variant"] == "main"
+    wait_until(lambda: shadow.requests)
+    (original,), (copy,) = model.requests, shadow.requests
+    assert (copy.body, copy.headers["Content-Type"]) == (original.body, "text/csv")
+    assert "X-Amzn-Sagemaker-Target-Variant" not in {name.title() for name in copy.headers}
+
+
+def test_weight_is_the_share_of_copied_requests(
+    parts: ServerParts, shadow: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use_random(monkeypatch, 0.0, 0.24, 0.25, 0.99)
+    parts.make_config(main={"InitialVariantWeight": 4.0}, further=shadow_config(InitialVariantWeight=1.0))
+    parts.start_endpoint()
+    parts.wait_for_endpoint()
+    for number in range(4):
+        Invoker(parts)(b"%d" % number)
+    wait_until(lambda: len(shadow.requests) == 2)
+    assert {request.body for request in shadow.requests} == {b"0", b"1"}
+
+
+def test_shadow_is_no_target(parts: ServerParts, shadow: Model) -> None:
+    error = serve(parts).read_error(X_Amzn_SageMaker_Target_Variant="copy")
+    assert "no production variant copy" in error.message
+    assert shadow.requests == []
+
+
+@pytest.mark.parametrize(
+    "behaviour", [lambda _: Reply(b"no", 500), lambda _: Reply(b"x" * 11)], ids=["error", "oversized"]
+)
+def test_failing_shadow_does_not_fail_the_client(
+    parts: ServerParts,
+    shadow: Model,
+    behaviour: Callable[[ReceivedRequest], Reply],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sagemaker_runtime, "MAX_RESPONSE_BYTES", 10)
+    shadow.invoke = behaviour
+    invoke = serve(parts)
+    assert [invoke(b"x").data for _ in range(3)] == [b"x"] * 3
+    wait_until(lambda: len(shadow.requests) == 3)
+
+
+def test_ended_shadow_does_not_fail_the_client(parts: ServerParts, shadow: Model) -> None:
+    invoke = serve(parts)
+    shadow.ping = 503
+    next(host for host in parts.running_hosts if host.model is shadow).end(Exit(1))
+    assert invoke().data == b"x"
+    assert parts.describe_endpoint()["EndpointStatus"] == "InService"
+
+
+def test_slow_shadow_delays_no_client(parts: ServerParts, shadow: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shadows, "MAX_WAITING", 2)
+    release = threading.Event()
+
+    def wait(_: ReceivedRequest) -> Reply:
+        release.wait(10)
+        return Reply()
+
+    shadow.invoke = wait
+    invoke = serve(parts)
+    assert [invoke().data for _ in range(5)] == [b"x"] * 5
+    release.set()
+    wait_until(lambda: "3 requests were not copied to the shadow variant" in str(parts.read_log(GROUP)))
+    assert len(shadow.requests) == 2
+
+
+def test_exchanges_of_both_variants_are_captured(
+    parts: ServerParts, shadow: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(capture_writer, "FLUSH_SECONDS", 0.05)
+    shadow.invoke = lambda _: Reply(b"shadow")
+    serve(parts, **capture_config())()
+    wait_until(lambda: len(list(list_records(parts))) == 2)
+    folders = {item.key.split("/")[2] for item in parts.context.store.list("bucket", "captured/")}
+    assert folders == {"main", "copy"}
+
+
+def test_endpoint_describes_shadow(parts: ServerParts, shadow: Model) -> None:
+    serve(parts)
+    (variant,) = parts.describe_endpoint()["ShadowProductionVariants"]
+    assert (variant["VariantName"], variant["CurrentInstanceCount"]) == ("copy", 1)
+    update_weights(parts, copy={"DesiredWeight": 0.0})
+    (variant,) = parts.wait_for_endpoint()["ShadowProductionVariants"]
+    assert variant["CurrentWeight"] == 0.0
+    assert len(parts.runtime.started_hosts) == 2
+    Invoker(parts)()
+    parts.delete()
+    wait_until(lambda: parts.describe_endpoint()["EndpointStatus"] == "gone")
+    assert shadow.requests == []
+    assert parts.running_hosts == []
+
+
+def test_update_can_add_and_remove_the_shadow(parts: ServerParts, shadow: Model) -> None:
+    parts.serve()
+    parts.make_config("d", further=shadow_config())
+    parts.update("d")
+    assert parts.wait_for_endpoint()["EndpointConfigName"] == "d"
+    Invoker(parts)()
+    wait_until(lambda: shadow.requests)
+    parts.update("c")
+    found = parts.wait_for_endpoint()
+    assert "ShadowProductionVariants" not in found or found["ShadowProductionVariants"] is None
+    wait_until(lambda: len(parts.running_hosts) == 1)
+
+
+def test_restarted_server_copies_to_the_same_shadow(parts: ServerParts, shadow: Model) -> None:
+    serve(parts)
+    second = parts.restart()
+    try:
+        wait_until(lambda: _responds(second))
+        wait_until(lambda: shadow.requests)
+        assert len(parts.runtime.started_hosts) == 2
+    finally:
+        second.close()
+
+
+def _responds(parts: ServerParts) -> bool:
+    try:
+        return bool(Invoker(parts)().data == b"x")
+    except ServiceError:
+        return False
+
+
+def test_unhealthy_shadow_fails_the_endpoint(parts: ServerParts, shadow: Model) -> None:
+    shadow.exit_at_start = Exit(1)
+    parts.make_config(further=shadow_config())
+    parts.start_endpoint()
+    found = parts.wait_for_endpoint()
+    assert found["EndpointStatus"] == "Failed"
+    assert "for shadow variant copy did not pass the ping health check" in found["FailureReason"]
+
+
+@pytest.mark.usefixtures("shadow")
+def test_unsupported_combinations_are_refused(parts: ServerParts) -> None:
+    with pytest.raises(ValidationError, match="one variant of each kind, not 2 production variants and 1 shadow"):
+        parts.make_config(one={}, two={}, further=shadow_config())
+    output = {"OutputConfig": {"S3OutputPath": "s3://bucket/out"}}
+    with pytest.raises(ValidationError, match="ShadowProductionVariants is not supported together with Async"):
+        parts.make_config("c", output, shadow_config())
+    with pytest.raises(ValidationError, match="VariantNames"):
+        parts.make_config(copy={}, further=shadow_config())
