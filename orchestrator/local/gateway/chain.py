@@ -10,6 +10,7 @@ from werkzeug import Request, Response
 from microjobs_orchestrator.local.errors import ServiceError, is_disk_full, make_disk_full_error
 from microjobs_orchestrator.local.gateway.authentication import make_authenticator, make_signature_reader
 from microjobs_orchestrator.local.gateway.claims import AuthError
+from microjobs_orchestrator.local.gateway.compression import decompress_body
 from microjobs_orchestrator.local.gateway.exchange import AnyService, Exchange, Interceptor, OwnOperations
 from microjobs_orchestrator.local.gateway.forward import Forwarder
 from microjobs_orchestrator.local.gateway.operations import (
@@ -68,7 +69,7 @@ def list_interceptors(
 
 def list_operation_interceptors(services: Mapping[str, AnyService]) -> Sequence[Interceptor]:
     """Return the interceptors that an authenticated request passes through, in their order."""
-    return make_operation_finder(services), read_members, make_invoker(services)
+    return decompress_body, make_operation_finder(services), read_members, make_invoker(services)
 
 
 class Gateway:

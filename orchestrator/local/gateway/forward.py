@@ -21,7 +21,7 @@ from microjobs_orchestrator.local.errors import ServiceError
 from microjobs_orchestrator.local.gateway.exchange import Exchange
 from microjobs_orchestrator.local.parity.table import TABLE
 from microjobs_orchestrator.local.protocols.http import get_target
-from microjobs_orchestrator.local.protocols.models import service_model, signing_name
+from microjobs_orchestrator.local.protocols.models import signing_name
 
 CONNECT_TIMEOUT = 5.0
 RESPONSE_TIMEOUT = 60.0
@@ -62,10 +62,9 @@ class Forwarder:
         """Return the address of the emulator for a signing name; None if there is no emulator."""
         return None if service in self._own_services else self._urls.get(service, self._default_url)
 
-    def find_protocol(self, service: str) -> str | None:
-        """Return the protocol of the service with a signing name; None if the settings do not name the service."""
-        name = self._names.get(service)
-        return str(service_model(name).metadata["protocol"]) if name else None
+    def find_name(self, service: str) -> str | None:
+        """Return botocore's name of the service with a signing name; None if the settings do not name the service."""
+        return self._names.get(service)
 
     def forward(self, exchange: Exchange) -> Response | None:
         """Intercept an authenticated request for another emulator, and return the emulator's response.

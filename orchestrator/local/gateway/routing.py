@@ -6,7 +6,7 @@ from microjobs_orchestrator.local.errors import ServiceError
 from microjobs_orchestrator.local.gateway.exchange import OWN_SERVICE, Exchange, Interceptor
 from microjobs_orchestrator.local.gateway.forward import Forwarder
 from microjobs_orchestrator.local.protocols.models import signing_name
-from microjobs_orchestrator.local.protocols.protocol import get_protocol, get_service_protocol
+from microjobs_orchestrator.local.protocols.protocol import find_protocol, get_protocol, get_service_protocol
 from microjobs_orchestrator.local.protocols.rest_routes import has_path
 
 
@@ -27,8 +27,8 @@ def make_service_choice(services: Collection[str], forwarder: Forwarder, own_pat
         if request.method == "POST" and request.path in own_paths and exchange.form is None:
             exchange.service, exchange.protocol = OWN_SERVICE, get_protocol("json")
         elif forwarder.find_url(signing_service) is not None:
-            if protocol := forwarder.find_protocol(signing_service):
-                exchange.protocol = get_protocol(protocol)
+            if name := forwarder.find_name(signing_service):
+                exchange.protocol = find_protocol(name, request)
         else:
             exchange.service = _choose_service(by_signing_name.get(signing_service, []), exchange)
             if not exchange.service:
@@ -36,7 +36,7 @@ def make_service_choice(services: Collection[str], forwarder: Forwarder, own_pat
                 supported = f"supported: {', '.join(service_names)}"
                 remedy = "to use another emulator for it, add it to [local.services] in microjobs.toml"
                 raise ServiceError("UnknownService", f"{problem}; {supported}; {remedy}", 404)
-            exchange.protocol = get_service_protocol(exchange.service)
+            exchange.protocol = find_protocol(exchange.service, request)
 
     return choose_service
 

@@ -77,12 +77,17 @@ def _load(body: bytes) -> Any:
     )
     if SURROGATE.search(body):
         json.dumps(content, ensure_ascii=False).encode()  # a lone surrogate raises ValueError
+    check_depth(content)
+    return content
+
+
+def check_depth(content: Any) -> None:
+    """Raise ValueError if lists and objects are nested too deep."""
     level, depth = [content], 0
     while level := [inner for outer in level for inner in _list_items(outer)]:
         depth += 1
         if depth > MAX_DEPTH:
             raise ValueError(f"it has more than {MAX_DEPTH} levels")
-    return content
 
 
 def _list_items(value: Any) -> list[Any]:

@@ -8,9 +8,12 @@ from botocore.model import OperationModel
 from werkzeug import Request, Response
 
 from microjobs_orchestrator.local.errors import ServiceError
-from microjobs_orchestrator.local.protocols import aws_json, query, rest_json, rest_xml
+from microjobs_orchestrator.local.protocols import aws_json, query, rest_json, rest_xml, rpc_cbor
 from microjobs_orchestrator.local.protocols.answer import Answer
 from microjobs_orchestrator.local.protocols.models import service_model
+from microjobs_orchestrator.local.protocols.rpc_cbor import PROTOCOL_HEADER
+
+FORM_TYPE = "application/x-www-form-urlencoded"
 
 ErrorStyle = Literal["json", "query", "s3"]
 """Families of protocols. Each has its own error codes on AWS."""
@@ -50,15 +53,21 @@ class WireProtocol(Protocol):
 MODULES: Mapping[str, ModuleType] = {
     "json": aws_json,
     "rest-json": rest_json,
-    "smithy-rpc-v2-cbor": aws_json,
+    "smithy-rpc-v2-cbor": rpc_cbor,
     "query": query,
     "ec2": query,
     "rest-xml": rest_xml,
 }
-"""Modules by botocore's names of the protocols. Another emulator answers the services that use CBOR or EC2; for them, a
-module only formats errors."""
+"""Modules by botocore's names of the protocols. Another emulator answers the service that uses EC2; for it, the module
+only formats errors."""
 
-STYLES: Mapping[ModuleType, ErrorStyle] = {aws_json: "json", rest_json: "json", query: "query", rest_xml: "s3"}
+STYLES: Mapping[ModuleType, ErrorStyle] = {
+    aws_json: "json",
+    rpc_cbor: "json",
+    rest_json: "json",
+    query: "query",
+    rest_xml: "s3",
+}
 
 
 def get_error_style(protocol: WireProtocol) -> ErrorStyle:
@@ -74,10 +83,24 @@ def get_service_protocol(service: str) -> WireProtocol:
     return get_protocol(str(service_model(service).metadata["protocol"]))
 
 
+def find_protocol(service: str, request: Request) -> WireProtocol:
+    """Return the protocol of a request. Clients choose one of the protocols of a service, such as CloudWatch."""
+    supported = service_model(service).metadata.get("protocols", ())
+    signs = {
+        "smithy-rpc-v2-cbor": PROTOCOL_HEADER in request.headers,
+        "json": "X-Amz-Target" in request.headers,
+        "query": request.headers.get("Content-Type", "").startswith(FORM_TYPE) or "Action" in request.args,
+    }
+    found = next((name for name, is_present in signs.items() if is_present and name in supported), None)
+    return get_protocol(found) if found else get_service_protocol(service)
+
+
 def guess_protocol(request: Request) -> WireProtocol:
     """Return the protocol of a request's probable service, for errors before the service is known."""
     content_type = request.headers.get("Content-Type", "")
-    if content_type.startswith("application/x-www-form-urlencoded"):
+    if PROTOCOL_HEADER in request.headers:
+        return get_protocol("smithy-rpc-v2-cbor")
+    if content_type.startswith(FORM_TYPE):
         return get_protocol("query")
     if request.path.startswith("/endpoints/"):
         return get_protocol("rest-json")

@@ -1,4 +1,6 @@
-"""AWS Query ("query" in botocore), for STS and IAM. Requests are forms (`Tags.member.1.Key=…`), responses are XML."""
+"""AWS Query ("query" in botocore), for STS, IAM and old clients of CloudWatch. Requests are forms such as
+`Tags.member.1.Key=…`, responses are XML.
+"""
 
 from collections.abc import Iterable
 from typing import Any
@@ -66,7 +68,7 @@ def _convert(shape: Any, tree: Any, path: str) -> Any:
         }
     try:
         if shape.type_name == "list":
-            items = tree["member"]
+            items = {} if tree == "" else tree["member"]  # an empty list is sent as an empty text
             return [_convert(shape.member, items[number], path) for number in sorted(items, key=parse_integer)]
         if not isinstance(tree, str):
             raise ValueError(tree)
@@ -97,8 +99,13 @@ def _fill(element: Element, shape: Any, value: Any) -> None:
     elif shape.type_name == "list":
         for item in value:
             _fill(SubElement(element, "member"), shape.member, item)
+    elif shape.type_name == "map":
+        for key, item in value.items():
+            entry = SubElement(element, "entry")
+            SubElement(entry, "key").text = key
+            _fill(SubElement(entry, "value"), shape.value, item)
     else:
-        element.text = format_text(shape, value, "seconds")
+        element.text = NOT_XML.sub("\ufffd", format_text(shape, value, "seconds"))
 
 
 def format_error(error: ServiceError, request: Request) -> Response:
