@@ -43,6 +43,7 @@ from microjobs_orchestrator.local.runtimes.base import CannotRunError, Runtime
 from microjobs_orchestrator.local.s3.service import S3
 from microjobs_orchestrator.local.s3.store import ObjectStore
 from microjobs_orchestrator.local.services import sts
+from microjobs_orchestrator.local.services.cloudwatch import CloudWatch
 from microjobs_orchestrator.local.services.ecr import Ecr
 from microjobs_orchestrator.local.services.iam import Iam
 from microjobs_orchestrator.local.services.logs import Logs
@@ -232,6 +233,7 @@ def create_services(context: Context, registry: Registry) -> Mapping[str, Servic
         "sagemaker": SageMaker(context.state, load_operations(context, registry)).operations(),
         "sagemaker-runtime": EndpointInvoker(context, registry).operations(),
         "logs": Logs(context.logs, context.settings.region).operations(),
+        "cloudwatch": CloudWatch(context.metrics).operations(),
         "sts": sts.operations(context.home.credentials(), lambda name: str(roles.role(name)["RoleId"])),
         "iam": roles.operations(),
         "ecr": Ecr(context.state, context.settings.region, context.runtime.images).operations(),

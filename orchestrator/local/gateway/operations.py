@@ -19,7 +19,11 @@ from microjobs_orchestrator.local.protocols.answer import Answer
 from microjobs_orchestrator.local.protocols.models import operation_model
 from microjobs_orchestrator.local.protocols.validation import validate
 
-VALIDATION_CODES: Mapping[str, str] = {"s3": "InvalidArgument", "sagemaker-runtime": "ValidationError"}
+VALIDATION_CODES: Mapping[str, str] = {
+    "s3": "InvalidArgument",
+    "sagemaker-runtime": "ValidationError",
+    "cloudwatch": "ValidationError",
+}
 """Error codes of malformed and invalid requests, where a service has one code for both."""
 
 

@@ -12,6 +12,8 @@ MAX_EXACT_VALUES = 64
 RATIO = 1.02
 """Ratio of neighbouring rounded values: a percentile differs by at most 1 % from an exact one."""
 
+MAX_EXPONENT = int(math.log(1.7e308) / math.log(RATIO))
+
 Distribution = Mapping[float, float]
 """The number of samples by value."""
 
@@ -94,5 +96,5 @@ def _round(value: float) -> float:
     """Round a value to a power of RATIO."""
     if value == 0 or not math.isfinite(value):
         return value
-    exponent = round(math.log(abs(value)) / math.log(RATIO))
+    exponent = min(round(math.log(abs(value)) / math.log(RATIO)), MAX_EXPONENT)
     return float(f"{math.copysign(RATIO**exponent, value):.6g}")

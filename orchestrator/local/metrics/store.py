@@ -93,6 +93,11 @@ class MetricStore:
         self.flush()
         return self._tables.list_series(namespace, name)
 
+    def find_units(self, namespace: str, name: str, dimensions: Mapping[str, str]) -> list[Series]:
+        """Return the series of a metric: one per unit in which it was recorded."""
+        self.flush()
+        return self._tables.find_units(namespace, name, sort_dimensions(dimensions))
+
     def read(self, series: Series, begin: float = 0.0, end: float = math.inf) -> list[Point]:
         """Return the points from `begin` up to, but not at, `end`, by time. A series without points is empty.
 
@@ -139,7 +144,8 @@ def _make_points(samples: list[Samples]) -> Iterator[tuple[Series, Point]]:
     for item, series, value in _list_values(samples):
         if isinstance(value, Statistics) or item.is_exact:
             statistics = value if isinstance(value, Statistics) else Statistics.from_value(value)
-            yield series, Point(item.time, statistics, not item.is_exact)
+            moment = item.time if item.is_exact else float(math.floor(item.time))
+            yield series, Point(moment, statistics, not item.is_exact)
         else:
             seconds.setdefault((series, math.floor(item.time)), Counter())[value] += 1
     for (series, second), distribution in seconds.items():

@@ -104,6 +104,12 @@ class Tables:
         )
         return [(_read_series(row), row[4]) for row in self._database.select(query, (namespace, name))]
 
+    def find_units(self, namespace: str, name: str, dimensions: Dimensions) -> list[Series]:
+        """Return the series of a metric: one per unit in which it was recorded."""
+        query = "SELECT namespace, name, dimensions, unit FROM series WHERE (namespace, name, dimensions) = (?, ?, ?)"
+        values = (namespace, name, json.dumps(dimensions))
+        return [_read_series(row) for row in self._database.select(f"{query} ORDER BY unit", values)]
+
     def read(self, series: Series, begin: float, end: float) -> list[Point]:
         """Return the points from `begin` up to, but not at, `end`, by time."""
         query = (

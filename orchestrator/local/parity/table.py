@@ -10,6 +10,7 @@ from typing import Any
 from microjobs_orchestrator.local.errors import ServiceError
 from microjobs_orchestrator.local.kinds import Kind, all_kinds, load_modules
 from microjobs_orchestrator.local.parity.common import LIST_ROWS, LIST_ROWS_WITH_STATUS, TAGS, make_honoured_rows
+from microjobs_orchestrator.local.parity.metrics import CLOUDWATCH
 from microjobs_orchestrator.local.parity.rows import Honoured, Rows, list_refusals
 from microjobs_orchestrator.local.parity.s3 import S3
 from microjobs_orchestrator.local.parity.services import ECR, IAM, LOGS, RUNTIME, SQS, STS
@@ -35,6 +36,7 @@ TABLE: Mapping[str, Mapping[str, Rows]] = {
     "sagemaker-runtime": RUNTIME,
     "s3": S3,
     "logs": LOGS,
+    "cloudwatch": CLOUDWATCH,
     "sts": STS,
     "iam": IAM,
     "ecr": ECR,

@@ -1,7 +1,8 @@
 """Fixtures for the gateway behind a real HTTP server. Stub services return fixed results or parts of the request."""
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import boto3
@@ -88,6 +89,14 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         "iam": roles.operations(),
         "ecr": Ecr(state, "us-east-1", lambda: IMAGES).operations(),
     }
+    with run_gateway(services) as url:
+        yield url
+    state.close()
+
+
+@contextmanager
+def run_gateway(services: Mapping[str, AnyService]) -> Iterator[str]:
+    """Serve services behind a gateway; yield the address."""
     hosts = ["localhost", "127.0.0.1"]
     interceptors = list_interceptors(CREDENTIALS, services, hosts, lambda *_: "", Forwarder({}), {}, lambda _: None)
     server = Server(("127.0.0.1", 0), server_name="localhost")
@@ -98,7 +107,6 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     yield f"http://localhost:{server.bind_addr[1]}"
     server.stop()
     thread.join()
-    state.close()
 
 
 @pytest.fixture

@@ -122,6 +122,10 @@ def list_unread_members(
 REPOSITORY_REQUEST = {"repositoryName": "repository", "filter": {"tagStatus": "ANY"}}
 LOG_REQUEST = {"logGroupName": GROUP, "logStreamName": STREAM}
 
+METRIC_DIMENSIONS = [{"Name": "n", "Value": "v"}]
+METRIC = {"Namespace": "space", "MetricName": "m", "Dimensions": METRIC_DIMENSIONS}
+METRIC_PERIOD = {"StartTime": 0, "EndTime": 60}
+
 REQUESTS: Mapping[str, list[dict[str, Any]]] = {
     "DescribeLogGroups": [{}, {"logGroupNamePattern": "T"}, {"logGroupNamePrefix": "/"}, {"logGroupIdentifiers": []}],
     **{
@@ -177,6 +181,26 @@ REQUESTS: Mapping[str, list[dict[str, Any]]] = {
             "ClientRequestToken": "r" * 32,
             "ParallelismConfiguration": {"MaxParallelExecutionSteps": 1},
         }
+    ],
+    "GetMetricData": [
+        {**METRIC_PERIOD, "MetricDataQueries": [query], "NextToken": "0", "ScanBy": "TimestampAscending"}
+        | {"MaxDatapoints": 5}
+        for query in (
+            {"Id": "m", "MetricStat": {"Metric": METRIC, "Period": 60, "Stat": "Sum", "Unit": "None"}, "Label": "l"},
+            {"Id": "e", "Expression": "1 + 1", "ReturnData": True},
+        )
+    ],
+    "GetMetricStatistics": [
+        {**METRIC, **METRIC_PERIOD, "Period": 60, "Statistics": ["Sum"], "ExtendedStatistics": ["p1"], "Unit": "None"}
+    ],
+    "ListMetrics": [{**METRIC, "NextToken": "0", "RecentlyActive": "PT3H"}],
+    "PutMetricData": [
+        {"Namespace": "space", "MetricData": [{"MetricName": "m", "Dimensions": METRIC_DIMENSIONS, **datum}]}
+        for datum in (
+            {"Value": 1, "Timestamp": time.time(), "Unit": "Count"},
+            {"Values": [1], "Counts": [1]},
+            {"StatisticValues": {"SampleCount": 1, "Sum": 1, "Minimum": 1, "Maximum": 1}},
+        )
     ],
     "CreateRole": [{"RoleName": "new", "AssumeRolePolicyDocument": "{}", "Tags": [{"Key": "k", "Value": "v"}]}],
 }

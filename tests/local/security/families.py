@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
@@ -44,6 +45,8 @@ SPECIFICATION = {
     "SupportedRealtimeInferenceInstanceTypes": ["ml.m5.large"],
 }
 VARIANT = {"VariantName": "v", "ModelName": "a", "InstanceType": "ml.m5.large", "InitialInstanceCount": 1}
+METRIC_OF_CLIENTS = {"Namespace": "fuzz", "MetricName": "m", "Dimensions": [{"Name": "a", "Value": "b"}]}
+METRIC_PERIOD = {"StartTime": 1_700_000_000, "EndTime": 1_700_003_600}
 
 BASES: Mapping[str, Any] = {
     "CreateProcessingJob": {
@@ -110,6 +113,18 @@ BASES: Mapping[str, Any] = {
     "GetLogEvents": {"logGroupName": "/aws/sagemaker/TrainingJobs", "logStreamName": "seen/algo-1"},
     "DescribeLogStreams": {"logGroupName": "/aws/sagemaker/TrainingJobs", "logStreamNamePrefix": "seen/"},
     "FilterLogEvents": {"logGroupName": "/aws/sagemaker/TrainingJobs", "filterPattern": "a"},
+    "PutMetricData": {
+        "Namespace": "fuzz",
+        "MetricData": [{"MetricName": "m", "Dimensions": [{"Name": "a", "Value": "b"}], "Value": 1, "Unit": "Count"}],
+    },
+    "GetMetricStatistics": {**METRIC_OF_CLIENTS, **METRIC_PERIOD, "Period": 60, "Statistics": ["Sum"]},
+    "GetMetricData": {
+        **METRIC_PERIOD,
+        "MetricDataQueries": [
+            {"Id": "m", "MetricStat": {"Metric": METRIC_OF_CLIENTS, "Period": 60, "Stat": "p99"}},
+            {"Id": "e", "Expression": "m + 1"},
+        ],
+    },
     **{kind.operations[verb]: {} for kind in all_kinds() if "Stop" in kind.verbs for verb in ("Describe", "Stop")},
 }
 
@@ -162,6 +177,14 @@ INVOCATION_MEMBERS: Mapping[str, st.SearchStrategy[Any]] = {
     "CustomAttributes": st.sampled_from(["a=b", "x" * 1024]),
     "Body": st.binary(max_size=200),
 }
+METRIC_TIMES = [datetime(2026, 1, 31, tzinfo=UTC), datetime(1990, 1, 1, tzinfo=UTC), datetime.now(UTC)]
+METRIC_MEMBERS: Mapping[str, st.SearchStrategy[Any]] = {
+    "Namespace": st.sampled_from(["fuzz", "AWS/x"]) | encodable.filter(bool),
+    "Period": st.sampled_from([1, 7, 60, 1 << 31]),
+    "StartTime": st.sampled_from(METRIC_TIMES),
+    "EndTime": st.sampled_from(METRIC_TIMES),
+    "NextToken": st.sampled_from(TOKENS),
+}
 
 FAMILIES: Mapping[str, Callable[[], st.SearchStrategy[Request]]] = {
     **{kind.title: partial(_of_kind, kind) for kind in all_kinds() if kind not in (*HOSTED, *PIPELINES, *REGISTERED)},
@@ -182,6 +205,11 @@ FAMILIES: Mapping[str, Callable[[], st.SearchStrategy[Request]]] = {
         query_requests("iam", sorted(TABLE["iam"])),
         json_requests("ecr", sorted(TABLE["ecr"]), {}),
         json_requests("sqs", sorted(TABLE["sqs"]), {}),
+    ),
+    "metrics": lambda: st.one_of(
+        json_requests("cloudwatch", sorted(TABLE["cloudwatch"]), BASES),
+        query_requests("cloudwatch", sorted(TABLE["cloudwatch"])),
+        rest_requests("cloudwatch", sorted(TABLE["cloudwatch"]), METRIC_MEMBERS),  # CBOR
     ),
     "runtime": lambda: rest_requests(
         "sagemaker-runtime", ["InvokeEndpoint"] * 4 + ["InvokeEndpointAsync"], INVOCATION_MEMBERS

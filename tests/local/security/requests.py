@@ -1,10 +1,12 @@
 """Strategies for generated requests: valid, nearly valid and damaged ones. All have a valid signature."""
 
+import base64
 import copy
 import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -122,8 +124,12 @@ def json_requests(service: str, names: list[str], bases: Mapping[str, Any]) -> s
 
 
 def _json(value: Any) -> bytes:
-    text = json.dumps(value, default=lambda date: date.timestamp()).replace("Infinity", "1e999")
+    text = json.dumps(value, default=_to_json_type).replace("Infinity", "1e999")
     return re.sub(f'"{DEEP.format("([0-9]+)")}"', lambda deep: "[" * int(deep[1]) + "]" * int(deep[1]), text).encode()
+
+
+def _to_json_type(value: datetime | bytes) -> float | str:
+    return value.timestamp() if isinstance(value, datetime) else base64.b64encode(value).decode()
 
 
 def signing_name(service: str) -> str:
@@ -137,7 +143,7 @@ def query_requests(service: str, names: list[str]) -> st.SearchStrategy[Request]
     def make_strategy(operation: OperationModel) -> st.SearchStrategy[Request]:
         fixed = {"Action": operation.name, "Version": version}
         headers = {"Content-Type": "application/x-www-form-urlencoded; charset=utf-8"}
-        template = Request(service, operation, "POST", "/", headers)
+        template = Request(signing_name(service), operation, "POST", "/", headers)
         keys = st.sampled_from(["RoleName", "Tags.member.1.Key", "Action", ".".join("a" * 3000)]) | unusual_texts
         keys |= st.sampled_from(["RoleName.member.²", "RoleName.x", "X-Amz-Signature", "RoleName."])
         forms = st.dictionaries(keys, unusual_texts, max_size=3) | valid_values(

@@ -14,6 +14,7 @@ from http.client import HTTPException
 from xml.etree import ElementTree
 
 import pytest
+from botocore.model import StructureShape
 from botocore.parsers import ResponseParserError, create_parser
 from hypothesis import HealthCheck, Phase, given, seed, settings
 
@@ -26,6 +27,16 @@ from tests.local.security.wire import Answer, Sender
 
 REQUESTS = int(os.environ.get("FUZZ_REQUESTS", "200"))
 SEED = int(os.environ.get("FUZZ_SEED", "20261122"))
+
+PROTOCOLS = {
+    "application/cbor": "smithy-rpc-v2-cbor",
+    "application/x-amz-json-1.1": "json",
+    "application/xml": "rest-xml",
+    "text/xml": "query",
+}
+"""Protocols by the content type of responses."""
+
+NO_MEMBERS = StructureShape("Nothing", {"type": "structure", "members": {}})
 
 MAX_FINDINGS = 15
 """Number of different failures after which the test stops."""
@@ -98,10 +109,13 @@ def describe_violation(request: Request, answer: Answer) -> str:
 
 
 def get_error_code(answer: Answer) -> str:
-    """Return the error code in a JSON or XML response: "ok" without an error, empty if code or message is missing."""
+    """Return the error code in a response: "ok" without an error, empty if code or message is missing."""
     if answer.status < 400:
         return "ok"
     try:
+        if answer.body and answer.headers.get("content-type") == "application/cbor":
+            response = {"headers": answer.headers, "status_code": answer.status, "body": answer.body}
+            return str(create_parser("smithy-rpc-v2-cbor").parse(response, NO_MEMBERS)["Error"]["Code"])
         if answer.body.startswith(b"{"):
             content = json.loads(answer.body)
             has_message = bool(content.get("message") or content.get("Message"))
@@ -117,14 +131,10 @@ def get_error_code(answer: Answer) -> str:
 def _is_readable(request: Request, answer: Answer) -> bool:
     """Return whether botocore can parse the response for the operation of the request."""
     service, shape = request.operation.service_model, request.operation.output_shape
-    protocol = service.metadata["protocol"]
-    if protocol == "json":
-        should_parse = (
-            request.headers.get("X-Amz-Target") == f"{service.metadata['targetPrefix']}.{request.operation.name}"
-        )
-    else:
-        should_parse = answer.headers.get("content-type") in ("application/xml", "text/xml")
-    if shape is None or not should_parse:
+    protocol = PROTOCOLS.get(answer.headers.get("content-type", ""))
+    target = f"{service.metadata.get('targetPrefix')}.{request.operation.name}"
+    is_other = protocol == "json" and request.headers.get("X-Amz-Target") != target
+    if shape is None or protocol is None or is_other:
         return True
     response = {"headers": answer.headers, "status_code": answer.status, "body": answer.body, "context": {}}
     try:

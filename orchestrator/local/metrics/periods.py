@@ -1,0 +1,52 @@
+"""Statistics of a series by period, under CloudWatch's names."""
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from itertools import groupby
+
+from microjobs_orchestrator.local.metrics.statistics import Statistics
+from microjobs_orchestrator.local.metrics.tables import Point
+
+MINUTE = 60
+
+STATISTICS: Mapping[str, Callable[[Statistics], float]] = {
+    "SampleCount": lambda found: found.count,
+    "Average": lambda found: found.average,
+    "Sum": lambda found: found.total,
+    "Minimum": lambda found: found.minimum,
+    "Maximum": lambda found: found.maximum,
+}
+PERCENTILE = re.compile(r"p(\d{1,2}(?:\.\d{1,10})?|100)")
+
+
+def is_statistic(name: str) -> bool:
+    return name in STATISTICS or PERCENTILE.fullmatch(name) is not None
+
+
+def compute(name: str, statistics: Statistics) -> float | None:
+    """Return a statistic such as `Average` or `p99.9`; None for a percentile that is unknown."""
+    if name in STATISTICS:
+        return STATISTICS[name](statistics)
+    match = PERCENTILE.fullmatch(name)
+    return statistics.percentile(float(match[1])) if match else None
+
+
+def align(time: float, period: int) -> float:
+    """Round a time down to the begin of a period, or of a minute for periods of minutes, as CloudWatch does."""
+    return time // min(period, MINUTE) * min(period, MINUTE)
+
+
+def split(points: Iterable[Point], start: float, period: int) -> dict[float, Statistics]:
+    """Return the statistics of each period that has points, by the begin of the period.
+
+    Args:
+        points: points since `start`.
+        start: the begin of the first period.
+        period: the length of a period in seconds.
+    """
+
+    def get_begin(point: Point) -> float:
+        return start + (point.time - start) // period * period
+
+    groups = groupby(sorted(points, key=get_begin), key=get_begin)
+    return {begin: Statistics.merge(point.statistics for point in group) for begin, group in groups}

@@ -1,0 +1,61 @@
+"""Parity rows of CloudWatch's metrics."""
+
+from microjobs_orchestrator.local.identity import ACCOUNT
+from microjobs_orchestrator.local.parity.common import ONE_ACCOUNT, make_honoured_rows
+from microjobs_orchestrator.local.parity.rows import Honoured, Members, NoEffect, Refused, Rows
+
+DIMENSIONS = Members(make_honoured_rows("Name", "Value"))
+METRIC: Rows = {**make_honoured_rows("Namespace", "MetricName"), "Dimensions": DIMENSIONS}
+PERIOD = Honoured("1, 5, 10, 20, 30 or a multiple of 60 seconds")
+STATISTICS = "SampleCount, Average, Sum, Minimum, Maximum, p0 to p100; others are refused"
+OWN_ACCOUNT = Honoured("the server's account", values=(ACCOUNT,), reason="the server has one account")
+
+CLOUDWATCH: dict[str, Rows] = {
+    "GetMetricData": {
+        "MetricDataQueries": Members(
+            {
+                **make_honoured_rows("Id", "Label", "ReturnData"),
+                "MetricStat": Members(
+                    {
+                        "Metric": Members(METRIC),
+                        "Period": PERIOD,
+                        "Stat": Honoured(STATISTICS),
+                        "Unit": Honoured(),
+                    }
+                ),
+                "Expression": Honoured("ids, numbers, `+ - * /` and parentheses; functions and queries are refused"),
+                "Period": Refused("only SQL queries have it: use MetricStat.Period"),
+                "AccountId": OWN_ACCOUNT,
+            }
+        ),
+        **make_honoured_rows("StartTime", "EndTime", "NextToken", "ScanBy", "MaxDatapoints"),
+        "LabelOptions": NoEffect("labels contain no times"),
+    },
+    "GetMetricStatistics": {
+        **METRIC,
+        **make_honoured_rows("StartTime", "EndTime"),
+        "Period": PERIOD,
+        "Statistics": Honoured(),
+        "ExtendedStatistics": Honoured("p0 to p100; others are refused"),
+        "Unit": Honoured(),
+    },
+    "ListMetrics": {
+        **METRIC,
+        **make_honoured_rows("NextToken", "RecentlyActive"),
+        "IncludeLinkedAccounts": ONE_ACCOUNT,
+        "OwningAccount": OWN_ACCOUNT,
+    },
+    "PutMetricData": {
+        "Namespace": Honoured(),
+        "MetricData": Members(
+            {
+                **make_honoured_rows("MetricName", "Timestamp", "Value", "Values", "Counts", "Unit"),
+                "Dimensions": DIMENSIONS,
+                "StatisticValues": Members(make_honoured_rows("SampleCount", "Sum", "Minimum", "Maximum")),
+                "StorageResolution": NoEffect("points have a resolution of one second, and of a minute after 3 hours"),
+            }
+        ),
+        "EntityMetricData": Refused("entities are not supported: use MetricData"),
+        "StrictEntityValidation": NoEffect("there are no entities"),
+    },
+}
