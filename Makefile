@@ -58,6 +58,9 @@ labels: ## write the hyperparameters of each job into its image.yml
 parity: setup ## write docs/maintaining/parity.md: what the local server does with each member of a request
 	uv run python -m scripts.parity
 
+console-libraries: ## write the console's JavaScript libraries (needs npm)
+	python3 scripts/vendor_console.py
+
 # --- develop ---
 
 setup: ## install the host's tools into .venv (needs Python 3.11, or uv)
@@ -110,4 +113,4 @@ clean: down ## stop what `make compose` left running, and remove results and cac
 	find artifacts -mindepth 1 ! -name .gitignore -delete
 	rm -rf .mypy_cache .pytest_cache .ruff_cache
 
-.PHONY: help registry run compose down build base-image lock labels parity setup format lint test check bench clean
+.PHONY: help registry console-libraries run compose down build base-image lock labels parity setup format lint test check bench clean

@@ -9,4 +9,4 @@ from microjobs_orchestrator.local import commands
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="microjobs")
     commands.add_parser(parser.add_subparsers())
-    sys.exit(program.run(parser, ["local", "up", *sys.argv[1:]], program.describe_error))
+    sys.exit(program.run(parser, ["local", "up", "--no-console-address", *sys.argv[1:]], program.describe_error))

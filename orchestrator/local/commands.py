@@ -1,4 +1,4 @@
-"""`microjobs local up`, `down`, `status` and `env`."""
+"""`microjobs local up`, `down`, `status`, `env` and `console`."""
 
 import argparse
 import gc
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 def add_parser(subparsers: "Subparsers") -> None:
     """Add the command `local` and its verbs. Each sets `call`, a function of the parsed options."""
-    local = subparsers.add_parser("local", help="SageMaker on localhost: up, down, status, env")
+    local = subparsers.add_parser("local", help="SageMaker on localhost: up, down, status, env, console")
     verbs = local.add_subparsers(dest="verb", required=True, metavar="VERB")
     up = verbs.add_parser("up", help="start the server, in the foreground or with --detach in the background")
     up.add_argument("--detach", "-d", action="store_true", help="return when the server answers")
@@ -50,6 +50,8 @@ def add_parser(subparsers: "Subparsers") -> None:
     up.add_argument("--ca-bundle", metavar="FILE", help="certificates that jobs trust, in PEM")
     up.add_argument("--event-target", dest="events", action="append", type=json.loads, help=argparse.SUPPRESS)
     up.add_argument("--tied", action="store_true", help=argparse.SUPPRESS)  # stop when no process uses the server
+    # An address of the console is a secret, so the log of a server in the background must not contain one.
+    up.add_argument("--no-console-address", action="store_true", help=argparse.SUPPRESS)
     up.set_defaults(call=_up)
     verbs.add_parser("down", help="stop the server, its jobs and endpoints").set_defaults(call=_down)
     verbs.add_parser("status", help="show whether the server runs, and its address").set_defaults(call=_status)
@@ -57,6 +59,9 @@ def add_parser(subparsers: "Subparsers") -> None:
     unset = 'restore the earlier values: eval "$(microjobs local env --unset)"'
     env.add_argument("--unset", action="store_true", help=unset)
     env.set_defaults(call=_env)
+    console = verbs.add_parser("console", help="print an address that opens the web console once")
+    console.add_argument("--open", action="store_true", help="open the address in the browser")
+    console.set_defaults(call=_console)
 
 
 def _parse_port(text: str) -> int:
@@ -103,6 +108,7 @@ def _up(options: argparse.Namespace) -> int:
             raise control.ServerError(f"{problem}, and cannot change its settings: {remedy}")
         print(f"{address.url} answers, runtime {address.runtime} ({address.why}); buckets are in {home.buckets}")
         print('For clients: `eval "$(microjobs local env)"`. To stop it: `microjobs local down`')
+        _print_console_address(control.make_console_address(home, address))
         return 0
     gc.disable()  # collections would examine all modules again during the import
     from microjobs_orchestrator.local.server import serve  # the import takes a second, and only the server needs it
@@ -112,8 +118,13 @@ def _up(options: argparse.Namespace) -> int:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(SafeFormatter("%(asctime)s %(levelname)s %(message)s"))
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
-    serve(home, settings, tied=options.tied)
+    is_quiet = options.no_console_address
+    serve(home, settings, tied=options.tied, announce=(lambda _: None) if is_quiet else _print_console_address)
     return 0
+
+
+def _print_console_address(url: str) -> None:
+    print(f"Console, for one browser within 15 minutes: {url}", flush=True)
 
 
 def _list_ignored_flags(options: argparse.Namespace, address: "Address") -> list[str]:
@@ -157,6 +168,22 @@ def _status(_: argparse.Namespace) -> int:
     settings = f"runtime {address.runtime} ({address.why}), region {address.region}"
     print(f"{address.url} answers, process {address.pid}, {settings}")
     print(f"bucket s3://{address.bucket} is the folder {home.buckets / address.bucket}")
+    return 0
+
+
+def _console(options: argparse.Namespace) -> int:
+    import webbrowser
+
+    from microjobs_orchestrator.local import control
+
+    home = Home.from_environment()
+    if (address := control.find_server(home)) is None:
+        raise control.ServerError(control.explain_missing_server(home))
+    url = control.make_console_address(home, address)
+    print(url)
+    if options.open and not webbrowser.open(url):
+        print("no browser was found: open the address in a browser of this machine", file=sys.stderr)
+        return 1
     return 0
 
 

@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 
 from microjobs.files import write_text
 from microjobs_orchestrator.failures import LauncherError
-from microjobs_orchestrator.local import home_lock
+from microjobs_orchestrator.local import console_address, home_lock
 from microjobs_orchestrator.local.config import Config
 from microjobs_orchestrator.local.home import Home, read_file
 from microjobs_orchestrator.local.identity import get_default_bucket, get_role_arn, prove
@@ -114,6 +114,11 @@ def _check_health(url: str, nonce: str) -> dict[str, Any] | None:
         except ValueError:
             return {}
     return content if isinstance(content, dict) else {}
+
+
+def make_console_address(home: Home, address: Address) -> str:
+    """Return an address that opens the web console of a running server once."""
+    return console_address.make_console_address(address.url, home.server_key(), home.root, address.pid)
 
 
 def await_server(home: Home) -> Address | None:

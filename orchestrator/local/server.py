@@ -17,11 +17,14 @@ from microjobs.files import write_text
 from microjobs_orchestrator import docker_engine
 from microjobs_orchestrator.local import home_lock
 from microjobs_orchestrator.local.config import Config
+from microjobs_orchestrator.local.console.application import make_console
+from microjobs_orchestrator.local.console.feed import Feed
+from microjobs_orchestrator.local.console_address import make_console_address
 from microjobs_orchestrator.local.control import ServerError
 from microjobs_orchestrator.local.event_settings import read_targets
 from microjobs_orchestrator.local.events.delivery import Deliveries
 from microjobs_orchestrator.local.gateway.chain import Gateway, list_interceptors
-from microjobs_orchestrator.local.gateway.exchange import AnyService
+from microjobs_orchestrator.local.gateway.exchange import AnyService, Interceptor
 from microjobs_orchestrator.local.gateway.forward import Forwarder
 from microjobs_orchestrator.local.gateway.listener import Server
 from microjobs_orchestrator.local.gateway.origin import ANY_ADDRESS
@@ -75,12 +78,20 @@ MACHINE_NAMES = (LOOPBACK, "localhost", "host.docker.internal")
 """Names of this machine in the requests of clients. Hosts of jobs may use another address."""
 
 
-def serve(home: Home, config: Config, *, tied: bool = False, choose: Choose | None = None) -> None:
+def serve(
+    home: Home,
+    config: Config,
+    *,
+    tied: bool = False,
+    choose: Choose | None = None,
+    announce: Callable[[str], None] = lambda _: None,
+) -> None:
     """Serve until SIGTERM or SIGINT, then stop all jobs and endpoints.
 
     Args:
         tied: also stop when no process holds a lock on the home's `users` file.
         choose: returns the runtime; tests replace it.
+        announce: called with an address that opens the console once.
 
     Raises:
         ServerError: another server uses this home, the port is in use, or the configured engine does not answer.
@@ -109,6 +120,7 @@ def serve(home: Home, config: Config, *, tied: bool = False, choose: Choose | No
         cleanup.callback(home.server_file.unlink, missing_ok=True)
         write_text(home.server_file, json.dumps(settings))
         logger.info("serving %s at %s; buckets are in %s", home.root, url, home.buckets)
+        announce(make_console_address(url, home.server_key(), home.root, os.getpid()))
         while not stop.wait(POLL_INTERVAL):
             pass
         logger.info("stopping jobs and endpoints")
@@ -169,12 +181,18 @@ def _start(home: Home, config: Config, runtime: Runtime, cleanup: ExitStack) -> 
         store.create_bucket(bucket)
     context = Context(home, state, store, LogStore(home.logs), metrics, runtime, settings)
     registry = Registry(context)
-    gateway, kinds = _create_gateway(context, registry, config), load_operations(context, registry)
+    services, kinds = _create_all_services(context, registry), load_operations(context, registry)
+    interceptors = _create_interceptors(context, registry, services, config)
+    feed = Feed()
+    state.on_change = feed.publish
     _deliver_events(state, kinds, config, cleanup)
     registry.recover(list_makers(kinds))
     cleanup.callback(registry.shut_down)
+    cleanup.callback(feed.close)
+    client_listener.wsgi_app = Gateway([make_console(home, services, feed).intercept, *interceptors])
+    for listener in job_listeners or ():
+        listener.wsgi_app = Gateway(interceptors)
     for listener in (client_listener, *(job_listeners or ())):
-        listener.wsgi_app = gateway
         threading.Thread(target=listener.serve, daemon=True).start()
     return port
 
@@ -241,19 +259,20 @@ def create_services(context: Context, registry: Registry) -> Mapping[str, Servic
     }
 
 
-def _create_gateway(context: Context, registry: Registry, config: Config) -> Gateway:
+def _create_all_services(context: Context, registry: Registry) -> Mapping[str, AnyService]:
+    return {"s3": S3(context.store, context.settings.region), **create_services(context, registry)}
+
+
+def _create_interceptors(
+    context: Context, registry: Registry, services: Mapping[str, AnyService], config: Config
+) -> Sequence[Interceptor]:
     home, hosts = context.home, {*MACHINE_NAMES, *config.host_names, context.runtime.machine_address}
     if config.all_addresses:
         hosts.add(ANY_ADDRESS)
-    services: dict[str, AnyService] = {
-        "s3": S3(context.store, context.settings.region),
-        **create_services(context, registry),
-    }
     prover = partial(prove, home.server_key(), home.root, os.getpid())
     own_operations = {interruptions.PATH: partial(interruptions.interrupt, registry)}
     forwarder = Forwarder(config.services)
     index = PackageIndex(home.packages)
     index.remove_partial_files()
     packages = make_package_server(index, make_packages_token(home.server_key()))
-    interceptors = list_interceptors(home.credentials(), services, hosts, prover, forwarder, own_operations, packages)
-    return Gateway(interceptors)
+    return list_interceptors(home.credentials(), services, hosts, prover, forwarder, own_operations, packages)

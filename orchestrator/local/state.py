@@ -114,6 +114,8 @@ class State:
         self.record_events: Recorder = _record_nothing
         self.on_status_change: Callable[[Record], None] = lambda _: None
         """Called in the transaction that changes a resource's status."""
+        self.on_change: Callable[[Record], None] = lambda _: None
+        """Called in the transaction that adds, changes or deletes a resource."""
         self._connection.text_factory = _decode_text
         try:
             with self.transaction() as database:
@@ -163,6 +165,7 @@ class State:
                 raise NameTakenError(name) from error
             self._put_tags(arn, tags)
             self.outbox.add(self.record_events(None, record))
+            self.on_change(record)
         return record
 
     def get(self, kind: str, name: str, version: int = 0) -> Record | None:
@@ -206,6 +209,7 @@ class State:
             self.outbox.add(self.record_events(record, changed))
             if changed is not None and changed.status != record.status:
                 self.on_status_change(changed)
+            self.on_change(changed or record)
             return changed
 
     def set_owner(self, kind: str, name: str, owner: Owner) -> None:
@@ -223,6 +227,7 @@ class State:
             database.execute("DELETE FROM tags WHERE arn = ?", (record.arn,))
             key = (kind, name, version)
             database.execute("DELETE FROM resources WHERE kind = ? AND name = ? AND version = ?", key)
+            self.on_change(record)
             return True
 
     def delete_with_prefix(self, prefix: str) -> int:

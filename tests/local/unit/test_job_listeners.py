@@ -55,13 +55,13 @@ def test_hosts_use_the_package_cache_if_they_reach_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cleanup: ExitStack, address: str
 ) -> None:
     contexts = []
-    create_gateway = server._create_gateway
+    create_interceptors = server._create_interceptors
 
     def record_context(context: Context, *arguments: Any) -> Any:
         contexts.append(context)
-        return create_gateway(context, *arguments)
+        return create_interceptors(context, *arguments)
 
-    monkeypatch.setattr(server, "_create_gateway", record_context)
+    monkeypatch.setattr(server, "_create_interceptors", record_context)
     home, runtime = Home(tmp_path), StubRuntime()
     home.create()
     cleanup.callback(runtime.close)

@@ -1,0 +1,134 @@
+"""The console's routes: its files, log-in, changes, and operations."""
+
+import json
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from functools import partial
+from typing import Any
+
+from werkzeug import Request, Response
+
+from microjobs_orchestrator.local.console.assets import Assets
+from microjobs_orchestrator.local.console.checks import check_api_request, check_origin, make_headers
+from microjobs_orchestrator.local.console.feed import Feed
+from microjobs_orchestrator.local.console.operations import Call, make_caller
+from microjobs_orchestrator.local.console.sessions import Keys, Sessions
+from microjobs_orchestrator.local.console_address import CONSOLE_PATH, read_token
+from microjobs_orchestrator.local.errors import ServiceError
+from microjobs_orchestrator.local.gateway.exchange import AnyService, Exchange
+from microjobs_orchestrator.local.home import Home
+from microjobs_orchestrator.local.kinds import Kind, all_kinds
+from microjobs_orchestrator.local.protocols.aws_json import parse_object
+from microjobs_orchestrator.local.protocols.protocol import get_protocol
+
+API_PATH = f"{CONSOLE_PATH}api/"
+SECRET_HEADER = "X-Microjobs-Console"  # noqa: S105  the name of a header
+MAX_LOGIN_BYTES = 4 << 10
+"""Limit for the body of a log-in. Bodies of this size are received with the headers, so they occupy no thread."""
+MAX_BODY_BYTES = 1 << 20
+
+Route = Callable[[Exchange], Response]
+
+
+def make_console(home: Home, services: Mapping[str, AnyService], feed: Feed) -> "Console":
+    """Return the console of a server.
+
+    Args:
+        services: handlers by botocore's name of the service.
+        feed: the changes of resources.
+    """
+    verify = partial(read_token, key=home.server_key(), home=home.root, pid=os.getpid())
+    return Console(Assets(), Sessions(verify), make_caller(services), feed)
+
+
+class Console:
+    """The console. `intercept` is the gateway's first interceptor on the listener for clients."""
+
+    def __init__(self, assets: Assets, sessions: Sessions, call: Call, feed: Feed) -> None:
+        self._assets = assets
+        self._sessions = sessions
+        self._call = call
+        self._routes: Mapping[str, Route] = {
+            "kinds": lambda _: _format([_describe_kind(kind) for kind in all_kinds()]),
+            "changes": lambda _: Response(feed.open(), content_type="text/event-stream"),
+        }
+
+    def intercept(self, exchange: Exchange) -> Response | None:
+        """Answer a request below `CONSOLE_PATH`."""
+        request = exchange.request
+        if not f"{request.path}/".startswith(CONSOLE_PATH):
+            return None
+        exchange.protocol = get_protocol("json")
+        exchange.headers = make_headers(request)
+        check_origin(request)
+        if request.path.startswith(API_PATH):
+            response = self._answer(exchange, request.path.removeprefix(API_PATH))
+            response.headers["Cache-Control"] = "no-store"
+            return response
+        if request.path == CONSOLE_PATH.rstrip("/"):
+            return Response(status=308, headers={"Location": CONSOLE_PATH})
+        return self._assets.respond(request, request.path.removeprefix(CONSOLE_PATH))
+
+    def _answer(self, exchange: Exchange, path: str) -> Response:
+        if path == "sessions":
+            check_api_request(exchange.request, MAX_LOGIN_BYTES)
+            return self._log_in(exchange.request)
+        check_api_request(exchange.request, MAX_BODY_BYTES)
+        cookie = exchange.request.cookies.get(_get_cookie_name(exchange.request), "")
+        self._sessions.check(Keys(cookie, exchange.request.headers.get(SECRET_HEADER, "")))
+        if path in self._routes:
+            return self._routes[path](exchange)
+        service, _, operation = path.partition("/")
+        return self._call(exchange, service, operation)
+
+    def _log_in(self, request: Request) -> Response:
+        token = parse_object("sessions", request.get_data()).get("token")
+        if not isinstance(token, str):
+            raise ServiceError("ValidationException", "the body must have the text 'token'")
+        keys = self._sessions.open(token)
+        response = _format({"secret": keys.secret})
+        name = _get_cookie_name(request)
+        response.set_cookie(name, keys.cookie, path=CONSOLE_PATH, httponly=True, samesite="Strict")
+        return response
+
+
+def _get_cookie_name(request: Request) -> str:
+    """Return a name with the port: browsers have one set of cookies for all ports of an address."""
+    return f"microjobs-console-{request.environ['SERVER_PORT']}"
+
+
+def _format(value: Any) -> Response:
+    return Response(json.dumps(value), content_type="application/json")
+
+
+def _describe_kind(kind: Kind) -> dict[str, Any]:
+    """Return the facts about a kind with which the pages list and describe its resources."""
+    return {
+        "type": kind.arn_type,
+        "noun": kind.noun,
+        "title": kind.title,
+        "words": kind.words,
+        "operations": kind.operations,
+        "nameMember": kind.name_member,
+        "arnMember": kind.arn_member,
+        "identifierMember": kind.identifier_member,
+        "statusMember": kind.status_member,
+        "summariesMember": kind.summaries_member,
+        "partOf": kind.part_of.arn_type if kind.part_of else None,
+        "logs": asdict(kind.logs) if kind.logs else None,
+        "lifecycle": _describe_lifecycle(kind),
+    }
+
+
+def _describe_lifecycle(kind: Kind) -> dict[str, Any] | None:
+    if (lifecycle := kind.lifecycle) is None:
+        return None
+    return {
+        "statuses": list(lifecycle.statuses),
+        "success": lifecycle.success,
+        "transitional": list(lifecycle.transitional),
+        "isLasting": lifecycle.is_lasting,
+        "startMember": lifecycle.start_member,
+        "endMember": lifecycle.end_member,
+    }

@@ -1,0 +1,59 @@
+// Requests to the server. The browser adds the session's cookie; this module adds the session's secret.
+
+const SECRET_KEY = "microjobs-console";
+const SECRET_HEADER = "X-Microjobs-Console";
+
+export class ApiError extends Error {
+  constructor(status, code, message) {
+    super(message);
+    this.status = status;
+    this.code = code;
+  }
+}
+
+const sessionEnd = new EventTarget();
+
+/** Call a function when the server refuses the session; return a function that stops this. */
+export function onSessionEnd(listener) {
+  sessionEnd.addEventListener("end", listener);
+  return () => sessionEnd.removeEventListener("end", listener);
+}
+
+export const hasSession = () => localStorage.getItem(SECRET_KEY) !== null;
+
+/** Open a session with the one-time token of an address. */
+export async function openSession(token) {
+  const response = await post("sessions", { token }, {});
+  localStorage.setItem(SECRET_KEY, (await response.json()).secret);
+}
+
+/** Send a request to a route of the console; return the response. Throw an ApiError if it is not a success. */
+export async function send(path, body = {}, options = {}) {
+  const secret = localStorage.getItem(SECRET_KEY) ?? "";
+  try {
+    return await post(path, body, { [SECRET_HEADER]: secret }, options);
+  } catch (error) {
+    if (error.code === "NoSession") {
+      localStorage.removeItem(SECRET_KEY);
+      sessionEnd.dispatchEvent(new Event("end"));
+    }
+    throw error;
+  }
+}
+
+/** Perform an operation of a service, such as `call("sagemaker", "ListModels", {})`; return the members of the result. */
+export async function call(service, operation, members = {}, options = {}) {
+  return (await send(`${service}/${operation}`, members, options)).json();
+}
+
+async function post(path, body, headers, { signal } = {}) {
+  const response = await fetch(`api/${path}`, {
+    method: "POST",
+    headers: { "Content-Type": "application/json", ...headers },
+    body: JSON.stringify(body),
+    signal,
+  });
+  if (response.ok) return response;
+  const { __type: code = "Error", message = response.statusText } = await response.json().catch(() => ({}));
+  throw new ApiError(response.status, code, message);
+}

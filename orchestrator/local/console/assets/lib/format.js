@@ -1,0 +1,28 @@
+// Text of times, durations and sizes.
+
+const DATE = new Intl.DateTimeFormat("en-GB", { dateStyle: "medium", timeStyle: "medium" });
+
+/** Return the local time of a number of seconds since 1970. */
+export const formatTime = (seconds) => (seconds ? DATE.format(new Date(seconds * 1000)) : "");
+
+/** Return a duration in its two largest units, such as `2 min 5 s`. */
+export function formatDuration(seconds) {
+  if (!(seconds >= 0)) return "";
+  if (seconds < 10) return `${seconds.toFixed(1)} s`;
+  const units = [["d", 86400], ["h", 3600], ["min", 60], ["s", 1]];
+  const first = units.findIndex(([, size]) => seconds >= size);
+  let rest = Math.round(seconds);
+  const parts = units.slice(first, first + 2).map(([name, size]) => {
+    const count = Math.floor(rest / size);
+    rest -= count * size;
+    return count ? `${count} ${name}` : "";
+  });
+  return parts.filter(Boolean).join(" ");
+}
+
+export function formatBytes(count) {
+  const units = ["B", "KB", "MB", "GB", "TB"];
+  let unit = 0;
+  for (; count >= 1000 && unit < units.length - 1; unit++) count /= 1000;
+  return `${unit ? count.toFixed(1) : count} ${units[unit]}`;
+}

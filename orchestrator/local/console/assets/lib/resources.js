@@ -1,0 +1,87 @@
+// Lists of resources of several kinds, newest first, page by page.
+
+import { call } from "./api.js";
+
+const NAME_PART = /^[a-zA-Z0-9-]*$/;
+
+/** Reads the resources of one kind. */
+class Source {
+  constructor(kind, filters) {
+    this.kind = kind;
+    this.filters = filters;
+    this.buffer = [];
+    this.token = null;
+    this.hasMore = true;
+  }
+
+  /** Request the next page if the buffer is empty. */
+  async fill(signal) {
+    while (!this.buffer.length && this.hasMore) {
+      const [items, token] = await (this.kind.partOf ? this.search(signal) : this.list(signal));
+      this.buffer = items;
+      this.token = token;
+      this.hasMore = Boolean(token);
+    }
+  }
+
+  async list(signal) {
+    const { name, status } = this.filters;
+    const members = {
+      SortBy: "CreationTime",
+      SortOrder: "Descending",
+      ...(name && { NameContains: name }),
+      ...(status && { StatusEquals: status }),
+      ...(this.token && { NextToken: this.token }),
+    };
+    const answer = await call("sagemaker", this.kind.operations.List, members, { signal });
+    return [answer[this.kind.summariesMember].map((item) => describe(this.kind, item)), answer.NextToken];
+  }
+
+  /** Search for the parts of all resources: a List request would list the parts of one resource. */
+  async search(signal) {
+    const { name, status } = this.filters;
+    const filters = [
+      ...(name ? [{ Name: this.kind.arnMember, Operator: "Contains", Value: name }] : []),
+      ...(status ? [{ Name: this.kind.statusMember, Operator: "Equals", Value: status }] : []),
+    ];
+    const members = {
+      Resource: this.kind.noun,
+      SortBy: "CreationTime",
+      SortOrder: "Descending",
+      ...(filters.length && { SearchExpression: { Filters: filters } }),
+      ...(this.token && { NextToken: this.token }),
+    };
+    const answer = await call("sagemaker", "Search", members, { signal });
+    return [answer.Results.map((result) => describe(this.kind, result[this.kind.noun])), answer.NextToken];
+  }
+}
+
+function describe(kind, item) {
+  const arn = item[kind.arnMember];
+  const id = item[kind.identifierMember];
+  // The ARN of an execution ends with `pipeline/<name>/execution/<id>`.
+  const name = item[kind.nameMember] ?? arn.split(":").pop().split("/").filter((_, index) => index % 2).join("/");
+  const end = item[kind.lifecycle?.endMember] ?? null;
+  return { kind, id, name, arn, status: item[kind.statusMember], created: item.CreationTime, end, item };
+}
+
+/** Return up to `count` resources of the kinds, newest first, and whether there are more. */
+export async function listResources(kinds, filters, count, signal) {
+  if (!NAME_PART.test(filters.name)) return { rows: [], hasMore: false }; // the server refuses such a filter
+  const sources = kinds
+    .filter((kind) => !filters.status || kind.lifecycle.statuses.includes(filters.status))
+    .map((kind) => new Source(kind, filters));
+  await Promise.all(sources.map((source) => source.fill(signal)));
+  const rows = [];
+  for (let next = findNewest(sources); next; next = findNewest(sources)) {
+    if (rows.length === count) return { rows, hasMore: true };
+    rows.push(next.buffer.shift());
+    await next.fill(signal);
+  }
+  return { rows, hasMore: false };
+}
+
+function findNewest(sources) {
+  const waiting = sources.filter((source) => source.buffer.length);
+  return waiting.reduce((best, one) => (best && best.buffer[0].created >= one.buffer[0].created ? best : one), null);
+}

@@ -1,0 +1,9 @@
+// The pages: one module and one line each. `path` is the part of the address behind `#/`; parts that start with a colon
+// are parameters. Pages with a `title` are in the navigation. A module exports the component `Page`, which gets the
+// parameters and the query of the address.
+
+export const pages = [
+  { path: "jobs", title: "Jobs", load: () => import("./pages/list.js") },
+  { path: "jobs/:type/:id", load: () => import("./pages/job.js") },
+  { path: "logs/:type/:id", load: () => import("./pages/logs.js") },
+];

@@ -1,0 +1,127 @@
+// One job, endpoint or execution: the failure reason first, then times, data, hosts, history and all members.
+
+import { call } from "../lib/api.js";
+import { Heading, Problem, Status, Table, Time } from "../lib/components.js";
+import { formatDuration } from "../lib/format.js";
+import { findKind, isActive } from "../lib/kinds.js";
+import { listStreams } from "../lib/logs.js";
+import { useQuery } from "../lib/query.js";
+import { makeHref } from "../lib/router.js";
+import { html, useState } from "../lib/ui.js";
+
+export function Page({ params }) {
+  const kind = findKind(params.type);
+  return kind ? html`<${Job} kind=${kind} id=${params.id} />` : html`<${Heading}>No kind ${params.type}<//>`;
+}
+
+function Job({ kind, id }) {
+  const load = (signal) => loadJob(kind, id, signal);
+  const { data, error, reload } = useQuery(load, [kind.type, id], (one) => one.kind === kind.type && id.includes(one.name));
+  const status = data?.job[kind.statusMember];
+  return html`
+    <${Heading}>${data?.name ?? id}<//>
+    <${Problem} error=${error} />
+    ${data && html`
+      <div class="actions">
+        <span>${kind.words}</span>
+        ${status && html`<${Status} kind=${kind} status=${status} />`}
+        ${data.streams.length > 0 && html`<a href=${makeHref(["logs", kind.type, id])}>Logs</a>`}
+        <${StopButton} kind=${kind} id=${id} status=${status} onStop=${reload} />
+      </div>
+      ${data.job.FailureReason && html`<section aria-label="Failure reason" class="failure-reason">${data.job.FailureReason}</section>`}
+      <${Summary} kind=${kind} job=${data.job} />
+      <${Locations} title="Inputs" locations=${data.locations.filter((one) => !one.isOutput)} />
+      <${Locations} title="Outputs" locations=${data.locations.filter((one) => one.isOutput)} />
+      <${Hosts} kind=${kind} id=${id} streams=${data.streams} />
+      <${History} changes=${data.job.SecondaryStatusTransitions} />
+      <h2>All members</h2>
+      <pre tabindex="0">${JSON.stringify(data.job, null, 2)}</pre>
+    `}
+  `;
+}
+
+async function loadJob(kind, id, signal) {
+  const job = await call("sagemaker", kind.operations.Describe, { [kind.identifierMember]: id }, { signal });
+  const streams = kind.logs ? await listStreams(kind, id, signal) : [];
+  return { job, streams, name: job[kind.nameMember] ?? id, locations: findLocations(job) };
+}
+
+/** Return the S3 addresses among the members, with the paths of the members. */
+function findLocations(value, path = []) {
+  if (typeof value === "string") {
+    const isOutput = /Output|Artifacts|Checkpoint/.test(path.join("."));
+    return value.startsWith("s3://") ? [{ path: path.join("."), uri: value, isOutput }] : [];
+  }
+  if (value === null || typeof value !== "object") return [];
+  return Object.entries(value).flatMap(([name, inner]) => findLocations(inner, [...path, name]));
+}
+
+function StopButton({ kind, id, status, onStop }) {
+  const [error, setError] = useState(null);
+  const operation = kind.operations.Stop;
+  if (!operation || status !== kind.lifecycle.transitional[0]) return null;
+  const stop = () => call("sagemaker", operation, makeStopRequest(kind, id)).then(onStop, setError);
+  return html`<button onClick=${stop}>Stop</button><${Problem} error=${error} />`;
+}
+
+function makeStopRequest(kind, id) {
+  const token = kind.partOf && { ClientRequestToken: crypto.randomUUID() };
+  return { [kind.identifierMember]: id, ...token };
+}
+
+function Summary({ kind, job }) {
+  const { startMember, endMember } = kind.lifecycle ?? {};
+  const start = job[startMember] ?? job.CreationTime;
+  const status = job[kind.statusMember];
+  const end = job[endMember] ?? (kind.lifecycle && isActive(kind, status) ? Date.now() / 1000 : job.LastModifiedTime);
+  const facts = [
+    ["ARN", job[kind.arnMember]],
+    ["Created", html`<${Time} seconds=${job.CreationTime} />`],
+    ["Duration", formatDuration(end - start)],
+    ["Secondary status", job.SecondaryStatus],
+    ["Exit message", job.ExitMessage],
+    ["Billable time", job.BillableTimeInSeconds && formatDuration(job.BillableTimeInSeconds)],
+    ["Created by", job.TuningJobArn ?? job.PipelineExecutionArn],
+  ];
+  return html`
+    <h2>Summary</h2>
+    <dl>${facts.filter(([, value]) => value).map(([name, value]) => html`<dt>${name}</dt><dd>${value}</dd>`)}</dl>
+  `;
+}
+
+const LOCATION_COLUMNS = [
+  { title: "Member", render: (row) => row.path },
+  { title: "Address", render: (row) => row.uri },
+];
+
+const Locations = ({ title, locations }) =>
+  locations.length === 0 ? null : html`
+    <h2>${title}</h2>
+    <${Table} caption=${title} columns=${LOCATION_COLUMNS} rows=${locations} getKey=${(row) => row.path} />
+  `;
+
+function Hosts({ kind, id, streams }) {
+  const columns = [
+    { title: "Host", render: (row) => html`<a href=${makeHref(["logs", kind.type, id], { stream: row.name })}>${row.host}</a>` },
+    { title: "First line", render: (row) => html`<${Time} seconds=${row.first} />` },
+    { title: "Last line", render: (row) => html`<${Time} seconds=${row.last} />` },
+  ];
+  return streams.length === 0 ? null : html`
+    <h2>Hosts</h2>
+    <${Table} caption="Hosts" columns=${columns} rows=${streams} getKey=${(row) => row.name} />
+  `;
+}
+
+const HISTORY_COLUMNS = [
+  { title: "Status", render: (row) => row.Status },
+  { title: "From", render: (row) => html`<${Time} seconds=${row.StartTime} />` },
+  { title: "Duration", isNumber: true, render: (row) => formatDuration((row.EndTime ?? Date.now() / 1000) - row.StartTime) },
+  { title: "Message", render: (row) => row.StatusMessage },
+];
+
+const History = ({ changes }) =>
+  !changes?.length ? null : html`
+    <h2>Status history</h2>
+    <${Table} caption="Status history" columns=${HISTORY_COLUMNS} rows=${changes}
+      getKey=${(row) => `${row.Status}${row.StartTime}`} />
+  `;

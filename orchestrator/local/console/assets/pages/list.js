@@ -1,0 +1,71 @@
+// The list of jobs, endpoints and executions.
+
+import { Field, Heading, Problem, Select, Status, Table, Time } from "../lib/components.js";
+import { formatDuration } from "../lib/format.js";
+import { isActive, listRunningKinds } from "../lib/kinds.js";
+import { useQuery } from "../lib/query.js";
+import { listResources } from "../lib/resources.js";
+import { makeHref, replaceQuery } from "../lib/router.js";
+import { html, useEffect, useState } from "../lib/ui.js";
+
+const PAGE_SIZE = 100;
+
+const COLUMNS = [
+  { title: "Name", render: (row) => html`<a href=${makeHref(["jobs", row.kind.type, row.id])}>${row.name}</a>` },
+  { title: "Kind", render: (row) => row.kind.title },
+  { title: "Status", render: (row) => html`<${Status} kind=${row.kind} status=${row.status} />` },
+  { title: "Created", render: (row) => html`<${Time} seconds=${row.created} />` },
+  { title: "Duration", isNumber: true, render: (row) => html`<${Duration} row=${row} />` },
+];
+
+function Duration({ row }) {
+  const isRunning = !row.end && isActive(row.kind, row.status);
+  const [now, setNow] = useState(Date.now() / 1000);
+  useEffect(() => {
+    const timer = isRunning && setInterval(() => setNow(Date.now() / 1000), 1000);
+    return () => clearInterval(timer);
+  }, [isRunning]);
+  const end = row.end ?? (isRunning ? now : row.item.LastModifiedTime);
+  return formatDuration(end - row.created);
+}
+
+export function Page({ query }) {
+  const { kind: type = "", status = "", name = "" } = query;
+  const [count, setCount] = useState(PAGE_SIZE);
+  const kinds = listRunningKinds().filter((kind) => !type || kind.type === type);
+  const types = new Set(kinds.map((kind) => kind.type));
+  const load = (signal) => listResources(kinds, { status, name }, count, signal);
+  const { data, error, isLoading } = useQuery(load, [type, status, name, count], (one) => types.has(one.kind));
+  const change = (changes) => replaceQuery({ ...query, ...changes });
+  return html`
+    <${Heading}>Jobs, endpoints and executions<//>
+    <${Filters} kinds=${kinds} type=${type} status=${status} name=${name} change=${change} />
+    <${Problem} error=${error} />
+    <p role="status" class="hint">${describeCount(data, isLoading)}</p>
+    ${data && html`
+      <${Table} caption="Jobs, endpoints and executions" columns=${COLUMNS} rows=${data.rows}
+        getKey=${(row) => row.arn} empty="No resource matches." />
+    `}
+    ${data?.hasMore && html`<button onClick=${() => setCount(count + PAGE_SIZE)}>Show more</button>`}
+  `;
+}
+
+function describeCount(data, isLoading) {
+  if (!data) return isLoading ? "Loading…" : "";
+  return data.hasMore ? `The newest ${data.rows.length} are shown.` : `${data.rows.length} found.`;
+}
+
+function Filters({ kinds, type, status, name, change }) {
+  const statuses = [...new Set(kinds.flatMap((kind) => kind.lifecycle.statuses))].sort();
+  return html`
+    <form class="filters" role="search" onSubmit=${(event) => event.preventDefault()}>
+      <${Field} label="Name contains">
+        <input type="search" value=${name} onInput=${(event) => change({ name: event.target.value })} />
+      <//>
+      <${Select} label="Kind" value=${type} onChange=${(kind) => change({ kind, status: "" })}
+        options=${[["", "all"], ...listRunningKinds().map((kind) => [kind.type, kind.words])]} />
+      <${Select} label="Status" value=${status} onChange=${(value) => change({ status: value })}
+        options=${[["", "all"], ...statuses.map((one) => [one, one])]} />
+    </form>
+  `;
+}

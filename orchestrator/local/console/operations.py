@@ -1,0 +1,53 @@
+"""Operations that the console may call: those that read, and a few that change something."""
+
+from collections.abc import Callable, Mapping
+
+from werkzeug import Response
+
+from microjobs_orchestrator.local.errors import ServiceError
+from microjobs_orchestrator.local.gateway.exchange import AnyService, Exchange
+from microjobs_orchestrator.local.gateway.operations import make_invoker, read_members
+from microjobs_orchestrator.local.protocols.models import operation_model
+
+READING: Mapping[str, tuple[str, ...]] = {
+    "sagemaker": ("Describe", "List", "Search", "BatchDescribe"),
+    "logs": ("Describe", "Get", "Filter"),
+}
+"""The beginnings of the names of operations that change nothing, by service."""
+
+CHANGING: Mapping[str, frozenset[str]] = {
+    "sagemaker": frozenset(
+        (
+            "StopHyperParameterTuningJob",
+            "StopPipelineExecution",
+            "StopProcessingJob",
+            "StopTrainingJob",
+            "StopTransformJob",
+        )
+    ),
+}
+"""All other operations that the console may call, by service."""
+
+Call = Callable[[Exchange, str, str], Response]
+"""Performs an operation: takes the request, the name of the service and the name of the operation."""
+
+
+def is_allowed(service: str, operation: str) -> bool:
+    return operation.startswith(READING.get(service, ())) or operation in CHANGING.get(service, ())
+
+
+def make_caller(services: Mapping[str, AnyService]) -> Call:
+    """Return a function that performs an operation as for all clients: validation, parity, handler."""
+    invoke = make_invoker(services)
+
+    def call(exchange: Exchange, service: str, name: str) -> Response:
+        supported = services.get(service)
+        if not isinstance(supported, Mapping) or name not in supported or not is_allowed(service, name):
+            raise ServiceError("AccessDeniedException", f"the console cannot call {name!r:.80} of {service!r:.40}", 403)
+        exchange.service, exchange.operation = service, operation_model(service, name)
+        read_members(exchange)
+        response = invoke(exchange)
+        response.content_type = "application/json"
+        return response
+
+    return call

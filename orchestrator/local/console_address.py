@@ -1,0 +1,56 @@
+"""One-time addresses of the web console.
+
+The command line makes an address with the secret of the home, which jobs do not know. The part behind `#` contains a
+token. Browsers do not send this part, so no log, proxy or `Referer` header contains the token: the console's own script
+sends it to the server, which accepts it once.
+"""
+
+import hmac
+import re
+import secrets
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+CONSOLE_PATH = "/_microjobs/console/"
+"""Path of the console. No bucket can have this name."""
+
+LIFETIME_SECONDS = 15 * 60
+
+_TOKEN = re.compile(r"(?P<expiry>[0-9]{1,12})\.(?P<nonce>[0-9a-f]{32})\.(?P<mac>[0-9a-f]{64})")
+
+
+class Token(NamedTuple):
+    """A token that the command line made."""
+
+    nonce: str
+    expiry: int
+    """Seconds since 1970."""
+
+
+def make_console_address(url: str, key: str, home: Path, pid: int) -> str:
+    """Return an address that opens the console once.
+
+    Args:
+        url: address of the server.
+        key: the secret of the home.
+        pid: process of the server.
+    """
+    token = Token(secrets.token_hex(16), int(time.time()) + LIFETIME_SECONDS)
+    return f"{url}{CONSOLE_PATH}#token={token.expiry}.{token.nonce}.{_sign(token, key, home, pid)}"
+
+
+def read_token(text: str, key: str, home: Path, pid: int) -> Token | None:
+    """Return a token that was made for this process of this home, and has not expired; otherwise None."""
+    match = _TOKEN.fullmatch(text)
+    if match is None:
+        return None
+    token = Token(match["nonce"], int(match["expiry"]))
+    is_genuine = hmac.compare_digest(match["mac"], _sign(token, key, home, pid))
+    now = time.time()
+    return token if is_genuine and now < token.expiry <= now + LIFETIME_SECONDS + 1 else None
+
+
+def _sign(token: Token, key: str, home: Path, pid: int) -> str:
+    text = "\n".join(("microjobs console", token.nonce, str(token.expiry), str(pid), str(home.resolve())))
+    return hmac.new(key.encode(), text.encode(), "sha256").hexdigest()

@@ -1,0 +1,72 @@
+"""Writes the JavaScript libraries of the web console from npm's packages: `make console-libraries`.
+
+`lock.json` names the packages and their files, with the hashes of the packages. This script downloads the packages
+with npm, changes what browsers need without a build step, and writes the files, their licences and their hashes.
+"""
+
+import base64
+import hashlib
+import json
+import subprocess
+import sys
+import tarfile
+import tempfile
+from pathlib import Path
+from typing import Any
+
+VENDOR = Path(__file__).resolve().parent.parent / "orchestrator" / "local" / "console" / "assets" / "vendor"
+LOCK = VENDOR / "lock.json"
+
+REPLACEMENTS = {
+    'from"preact"': 'from"./preact.js"',
+    'from"htm"': 'from"./htm.js"',
+    "//# sourceMappingURL=preact.mjs.map": "",
+    "//# sourceMappingURL=hooks.mjs.map": "",
+}
+"""Browsers resolve no names of packages, and the source maps are not served."""
+SUFFIXES = {"uplot.js": "export default uPlot;\n"}
+"""Added to a file that is a classic script, because its package has no small module."""
+
+
+def main() -> None:
+    lock: dict[str, Any] = json.loads(LOCK.read_text())
+    with tempfile.TemporaryDirectory() as name:
+        for package in lock["packages"]:
+            _write_package(package, Path(name))
+    LOCK.write_text(json.dumps(lock, indent=2) + "\n")
+
+
+def _write_package(package: dict[str, Any], folder: Path) -> None:
+    """Write the files and the licence of a package, and set the hashes in its entry of the lock."""
+    archive = _download(package, folder)
+    with tarfile.open(archive) as content:
+        members = {**{file["name"]: file["source"] for file in package["files"]}, package["licenseFile"]: "LICENSE"}
+        texts = {name: _read(content, source) for name, source in members.items()}
+    for name, text in texts.items():
+        for old, new in REPLACEMENTS.items():
+            text = text.replace(old, new)
+        (VENDOR / name).write_text(text.rstrip() + "\n" + SUFFIXES.get(name, ""))
+    for file in package["files"]:
+        file["sha256"] = hashlib.sha256((VENDOR / file["name"]).read_bytes()).hexdigest()
+
+
+def _download(package: dict[str, Any], folder: Path) -> Path:
+    """Download a package, and compare its hash with the lock, unless the lock has none."""
+    name = f"{package['name']}@{package['version']}"
+    command = ["npm", "pack", "--silent", "--pack-destination", str(folder), name]
+    archive = folder / subprocess.run(command, check=True, capture_output=True, text=True, cwd=folder).stdout.strip()
+    digest = base64.b64encode(hashlib.sha512(archive.read_bytes()).digest()).decode()
+    if package.setdefault("integrity", f"sha512-{digest}") != f"sha512-{digest}":
+        sys.exit(f"{name} has the hash sha512-{digest}; the lock has {package['integrity']}")
+    return archive
+
+
+def _read(content: tarfile.TarFile, source: str) -> str:
+    file = content.extractfile(f"package/{source}")
+    if file is None:
+        sys.exit(f"the package has no file {source}")
+    return file.read().decode()
+
+
+if __name__ == "__main__":
+    main()

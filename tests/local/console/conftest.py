@@ -1,0 +1,77 @@
+"""One server on the process runtime, and one Chromium, for all tests of the console."""
+
+import os
+import shutil
+from collections.abc import Iterator
+
+import pytest
+from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_playwright
+
+from microjobs_orchestrator.local import control
+from tests.conftest import REQUIRE_ENGINE
+from tests.local.clients import LocalServer, running_server
+
+TIMEOUT_MILLISECONDS = 15_000
+expect.set_options(timeout=TIMEOUT_MILLISECONDS)
+
+
+@pytest.fixture(scope="package")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServer]:
+    with running_server(tmp_path_factory.mktemp("console"), runtime="process") as running:
+        yield running
+
+
+@pytest.fixture(scope="package")
+def browser() -> Iterator[Browser]:
+    path = shutil.which("chromium") or shutil.which("google-chrome")
+    if path is None and os.environ.get(REQUIRE_ENGINE):
+        pytest.fail("chromium is not installed")
+    if path is None:
+        pytest.skip("chromium is not installed")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="package")
+def session(browser: Browser, server: LocalServer) -> Iterator[Page]:
+    """Return a page with an open session. Other pages of its context have the same session."""
+    context = browser.new_context(viewport={"width": 1280, "height": 800})
+    context.set_default_timeout(TIMEOUT_MILLISECONDS)
+    page = context.new_page()
+    page.goto(control.make_console_address(server.home, server.address))
+    page.get_by_role("heading", name="Jobs, endpoints and executions").wait_for()
+    yield page
+    context.close()
+
+
+@pytest.fixture
+def attacked_page(session: Page) -> Iterator[Page]:
+    """Return a new page in the open session, which may log errors."""
+    page = session.context.new_page()
+    yield page
+    page.close()
+
+
+@pytest.fixture
+def page(session: Page) -> Iterator[Page]:
+    """Return a new page in the open session. The test fails if the page logs an error."""
+    page = session.context.new_page()
+    errors: list[str] = []
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.on("console", lambda message: _record_error(message, errors))
+    yield page
+    page.close()
+    assert errors == []
+
+
+def _record_error(message: ConsoleMessage, errors: list[str]) -> None:
+    if message.type == "error" and "Failed to load resource" not in message.text:  # a status that the page reports
+        errors.append(message.text)
+
+
+@pytest.fixture
+def root(server: LocalServer) -> str:
+    """Return the address of the console without a token."""
+    return f"{server.address.url}/_microjobs/console/"

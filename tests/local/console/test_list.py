@@ -1,0 +1,64 @@
+"""The list of jobs, endpoints and executions in Chromium."""
+
+import re
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.local.clients import LocalServer
+from tests.local.console.checks import find_violations
+
+
+def test_new_job_and_its_status_appear_without_a_reload(page: Page, server: LocalServer, root: str) -> None:
+    page.goto(root)
+    page.get_by_role("status").filter(has_text=re.compile("found|shown")).wait_for()
+    name = server.start_training("sleep 100")
+    row = page.get_by_role("row").filter(has_text=name)
+    expect(row).to_contain_text("InProgress")
+    server.sagemaker.stop_training_job(TrainingJobName=name)
+    expect(row).to_contain_text("Stopped")
+
+
+def test_filters_choose_kind_status_and_name(page: Page, server: LocalServer, root: str) -> None:
+    failed, processed = server.train("exit 3"), server.process("true")
+    page.goto(root)
+    failed_row = page.get_by_role("row").filter(has_text=failed["TrainingJobName"])
+    processed_row = page.get_by_role("row").filter(has_text=processed["ProcessingJobName"])
+    expect(failed_row).to_be_visible()
+    expect(processed_row).to_be_visible()
+    page.get_by_label("Kind").select_option("training job")
+    expect(processed_row).to_have_count(0)
+    page.get_by_label("Status").select_option("Failed")
+    expect(failed_row).to_be_visible()
+    page.get_by_label("Name contains").fill("no such name")
+    expect(page.get_by_text("No resource matches.")).to_be_visible()
+    page.reload()  # the address has the filters
+    expect(page.get_by_label("Status")).to_have_value("Failed")
+
+
+def test_arrow_keys_move_between_rows(page: Page, server: LocalServer, root: str) -> None:
+    for _ in range(2):
+        server.process("true")
+    page.goto(root)
+    links = page.locator("tbody a")
+    links.nth(1).wait_for()
+    links.first.focus()
+    page.keyboard.press("ArrowDown")
+    expect(links.nth(1)).to_be_focused()
+    page.keyboard.press("ArrowUp")
+    expect(links.first).to_be_focused()
+
+
+@pytest.mark.parametrize("width", [400, 1280])
+def test_page_fits_into_the_window(page: Page, root: str, width: int) -> None:
+    page.set_viewport_size({"width": width, "height": 800})
+    page.goto(root)
+    page.locator("table").wait_for()
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def test_list_is_accessible(page: Page, server: LocalServer, root: str) -> None:
+    server.process("true")
+    page.goto(root)
+    page.locator("tbody a").first.wait_for()
+    assert find_violations(page) == []

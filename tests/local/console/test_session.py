@@ -1,0 +1,67 @@
+"""Sessions of browsers: one-time addresses, and what a browser keeps."""
+
+import re
+
+from playwright.sync_api import Browser, Page, expect
+
+from microjobs_orchestrator.local import control
+from tests.local.clients import LocalServer
+
+NO_SESSION = "This browser has no session."
+
+
+def test_address_opens_a_session_once(browser: Browser, server: LocalServer) -> None:
+    address = control.make_console_address(server.home, server.address)
+    for expected_text in ("No resource matches.|found|shown", NO_SESSION):
+        context = browser.new_context()
+        page = context.new_page()
+        page.goto(address)
+        page.locator("main").filter(has_text=_pattern(expected_text)).wait_for()
+        assert "token" not in page.url
+        context.close()
+
+
+def _pattern(text: str) -> "re.Pattern[str]":
+    return re.compile(text)
+
+
+def test_session_survives_a_reload_and_is_shared_by_tabs(page: Page, root: str) -> None:
+    page.goto(root)
+    page.reload()
+    expect(page.get_by_role("heading")).to_have_text("Jobs, endpoints and executions")
+
+
+def test_script_cannot_read_the_cookie(session: Page) -> None:
+    cookies = session.context.cookies()
+    assert [(cookie["httpOnly"], cookie["sameSite"], cookie["path"]) for cookie in cookies] == [
+        (True, "Strict", "/_microjobs/console/")
+    ]
+    assert session.evaluate("document.cookie") == ""
+
+
+def test_another_browser_has_no_session(browser: Browser, root: str) -> None:
+    context = browser.new_context()
+    page = context.new_page()
+    page.goto(root)
+    expect(page.locator("main")).to_contain_text(NO_SESSION)
+    context.close()
+
+
+def test_inline_code_does_not_run(attacked_page: Page, root: str) -> None:
+    attacked_page.goto(root)
+    script = """() => {
+        const element = document.createElement("a");
+        try { element.innerHTML = "<img src=x onerror='window.ran = true'>"; } catch (error) { return error.name; }
+        return "assigned";
+    }"""
+    assert attacked_page.evaluate(script) == "TypeError"
+
+
+def test_page_of_a_bucket_cannot_use_the_session(attacked_page: Page, server: LocalServer) -> None:
+    """A job can write a page, and a presigned address has the console's origin."""
+    html = "<title>-</title><script>document.title = 'ran'; document.title = localStorage.length</script>"
+    server.s3.put_object(Bucket=server.address.bucket, Key="page.html", Body=html.encode(), ContentType="text/html")
+    url = server.s3.generate_presigned_url("get_object", {"Bucket": server.address.bucket, "Key": "page.html"})
+    attacked_page.goto(url)
+    assert attacked_page.title() == "-"
+    assert attacked_page.evaluate("origin") == "null"

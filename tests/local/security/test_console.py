@@ -1,0 +1,325 @@
+"""Attacks on the web console: requests of other pages, other programs and other users."""
+
+import json
+import socket
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+
+from microjobs_orchestrator.local import console_address, control
+from microjobs_orchestrator.local.console import feed
+from microjobs_orchestrator.local.home import Home
+from tests.local.clients import LocalServer
+from tests.local.security.stubbed import stubbed
+from tests.local.security.wire import Answer, Sender
+
+ROOT = "/_microjobs/console/"
+API = f"{ROOT}api/"
+LIST = f"{API}sagemaker/ListTrainingJobs"
+SECRET = "X-Microjobs-Console"  # noqa: S105  the name of a header
+
+
+@pytest.fixture(scope="module")
+def stub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServer]:
+    with stubbed(tmp_path_factory.mktemp("console")) as running:
+        yield running
+
+
+@dataclass
+class Console:
+    """A client that sends what a browser sends."""
+
+    sender: Sender
+    cookie: str = ""
+    secret: str = ""
+    changes: Mapping[str, str | None] = field(default_factory=dict)
+
+    def headers(self, changes: Mapping[str, str | None]) -> dict[str, str]:
+        """Return the headers of a request of the console's page; None removes a header."""
+        usual = {
+            "Origin": f"http://{self.sender.host}",
+            "Sec-Fetch-Site": "same-origin",
+            "Content-Type": "application/json",
+            "Cookie": self.cookie,
+            SECRET: self.secret,
+        }
+        return {name: value for name, value in {**usual, **changes}.items() if value is not None}
+
+    def post(self, target: str, body: Any, **changes: str | None) -> Answer:
+        """Send a POST request. Underscores in the names of changed headers stand for hyphens."""
+        headers = self.headers({name.replace("_", "-"): value for name, value in changes.items()})
+        content = body if isinstance(body, bytes) else json.dumps(body).encode()
+        return self.sender.send_raw("POST", target, headers, content)
+
+    def open(self, token: str) -> Answer:
+        answer = self.post(f"{API}sessions", {"token": token})
+        if answer.status == 200:
+            self.secret = json.loads(answer.body)["secret"]
+            self.cookie = answer.headers["set-cookie"].partition(";")[0]
+        return answer
+
+
+def make_token(server: LocalServer, home: Home | None = None) -> str:
+    address = control.make_console_address(home or server.home, server.address)
+    return urlsplit(address).fragment.removeprefix("token=")
+
+
+@pytest.fixture
+def outsider(stub: LocalServer) -> Iterator[Console]:
+    """A client without a session."""
+    sender = Sender(stub.address)
+    yield Console(sender)
+    sender.close()
+
+
+@pytest.fixture
+def console(stub: LocalServer, outsider: Console) -> Console:
+    """A client with a session."""
+    assert outsider.open(make_token(stub)).status == 200
+    return outsider
+
+
+def test_session_reads_like_any_client(console: Console) -> None:
+    answer = console.post(LIST, {})
+    assert (answer.status, "TrainingJobSummaries" in json.loads(answer.body)) == (200, True)
+
+
+# --- tokens ---
+
+
+def test_token_works_once(stub: LocalServer, outsider: Console) -> None:
+    token = make_token(stub)
+    assert [outsider.open(token).status for _ in range(2)] == [200, 401]
+
+
+def test_expired_token_is_refused(stub: LocalServer, outsider: Console, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now - console_address.LIFETIME_SECONDS - 1)
+    assert outsider.open(make_token(stub)).status == 401
+
+
+def test_token_with_a_later_expiry_is_refused(stub: LocalServer, outsider: Console) -> None:
+    expiry, nonce, mac = make_token(stub).split(".")
+    assert outsider.open(f"{int(expiry) + 60}.{nonce}.{mac}").status == 401
+
+
+def test_token_of_another_home_is_refused(stub: LocalServer, outsider: Console, tmp_path: Path) -> None:
+    other = Home(tmp_path / "other")
+    other.create()
+    assert outsider.open(make_token(stub, other)).status == 401
+
+
+@pytest.mark.parametrize("body", [{}, {"token": 5}, {"token": ""}, {"token": "1.2.3"}, [], b"{", b"\xff"])
+def test_malformed_token_is_refused(outsider: Console, body: Any) -> None:
+    assert outsider.post(f"{API}sessions", body).status in (400, 401)
+
+
+# --- sessions ---
+
+
+@pytest.mark.parametrize("missing", ["Cookie", SECRET])
+def test_cookie_and_secret_are_both_needed(console: Console, missing: str) -> None:
+    for value in (None, "", "microjobs-console=guessed"):
+        answer = console.sender.send_raw("POST", LIST, console.headers({missing: value}), b"{}")
+        assert (answer.status, b"TrainingJobSummaries" in answer.body) == (401, False)
+
+
+def test_secret_of_another_session_is_refused(stub: LocalServer, console: Console) -> None:
+    other = Console(console.sender)
+    other.open(make_token(stub))
+    assert console.post(LIST, {}, Cookie=other.cookie).status == 401
+
+
+def test_cookie_is_hidden_from_scripts_and_other_sites(stub: LocalServer, outsider: Console) -> None:
+    cookie = outsider.open(make_token(stub)).headers["set-cookie"]
+    assert {"HttpOnly", f"Path={ROOT}", "SameSite=Strict"} <= {part.strip() for part in cookie.split(";")}
+
+
+def test_session_does_not_sign_requests(stub: LocalServer, console: Console) -> None:
+    """The session works below the console's path only: S3 and the AWS APIs still need signatures."""
+    headers = console.headers({"Origin": None, "X-Amz-Target": "SageMaker.ListModels"})
+    assert console.sender.send_raw("POST", "/", headers, b"{}").status == 403
+    assert console.sender.send_raw("GET", f"/{stub.address.bucket}", console.headers({"Origin": None})).status == 403
+
+
+# --- other pages ---
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"Origin": "http://evil.example"},
+        {"Origin": "null"},
+        {"Origin": None},
+        {"Origin": "https://HOST"},
+        {"Origin": "http://127.0.0.1:1", "Sec-Fetch-Site": "same-site"},
+        {"Sec-Fetch-Site": "cross-site"},
+        {"Sec-Fetch-Site": "same-site"},
+        {"Host": "evil.example", "Origin": "http://evil.example"},
+        {"Host": "evil.localhost", "Origin": "http://evil.localhost"},
+        {"Host": "127.0.0.1.evil.example", "Origin": "http://127.0.0.1.evil.example"},
+    ],
+    ids=str,
+)
+def test_requests_of_other_pages_are_refused(console: Console, changes: dict[str, str | None]) -> None:
+    headers = console.headers(
+        {name: value and value.replace("HOST", console.sender.host) for name, value in changes.items()}
+    )
+    answer = console.sender.send_raw("POST", LIST, headers, b"{}")
+    assert (answer.status, b"TrainingJobSummaries" in answer.body) == (403, False)
+    assert "access-control-allow-origin" not in answer.headers
+
+
+@pytest.mark.parametrize(
+    "content_type", ["application/x-www-form-urlencoded", "multipart/form-data", "text/plain", None]
+)
+def test_forms_are_refused(console: Console, content_type: str | None) -> None:
+    assert console.post(LIST, {}, Content_Type=content_type).status == 415
+
+
+@pytest.mark.parametrize("method", ["GET", "PUT", "DELETE", "OPTIONS", "HEAD", "PATCH"])
+def test_operations_need_post(console: Console, method: str) -> None:
+    answer = console.sender.send_raw(method, LIST, console.headers({}))
+    assert answer.status == 405
+    assert "access-control-allow-origin" not in answer.headers
+
+
+@pytest.mark.parametrize("target", [ROOT, f"{ROOT}assets/main.js", f"{ROOT}absent", LIST])
+def test_every_response_has_the_headers_of_security(outsider: Console, target: str) -> None:
+    headers = outsider.sender.send_raw("GET", target, {}).headers
+    policy = headers["content-security-policy"]
+    assert "default-src 'none'" in policy
+    assert "frame-ancestors 'none'" in policy
+    assert "unsafe" not in policy
+    assert headers["x-content-type-options"] == "nosniff"
+    assert headers["x-frame-options"] == "DENY"
+    assert headers["cross-origin-resource-policy"] == "same-origin"
+
+
+def test_assets_are_not_for_other_pages_but_links_work(outsider: Console) -> None:
+    script = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "no-cors"}
+    assert outsider.sender.send_raw("GET", f"{ROOT}assets/main.js", script).status == 403
+    link = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate"}
+    assert outsider.sender.send_raw("GET", ROOT, link).status == 200
+
+
+def test_objects_of_buckets_are_sandboxed(stub: LocalServer) -> None:
+    """The pages in buckets have the console's address, but must not have its origin."""
+    stub.s3.put_object(Bucket=stub.address.bucket, Key="page.html", Body=b"<script></script>", ContentType="text/html")
+    headers = stub.s3.get_object(Bucket=stub.address.bucket, Key="page.html")["ResponseMetadata"]["HTTPHeaders"]
+    assert headers["content-security-policy"] == "sandbox"
+
+
+# --- contents of requests ---
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "assets/../../application.py",
+        "assets/%2e%2e/%2e%2e/application.py",
+        "assets/..%2f..%2fapplication.py",
+        "assets//etc/passwd",
+        "assets/vendor/lock.json",
+        "assets/main.js/",
+        "../../application.py",
+        "assets/main.js%00",
+    ],
+)
+def test_paths_lead_to_no_other_file(outsider: Console, path: str) -> None:
+    assert outsider.sender.send_raw("GET", ROOT + path, {}).status in (403, 404)
+
+
+def test_huge_bodies_are_refused_before_they_are_read(outsider: Console) -> None:
+    for target, status in ((LIST, 413), (f"{API}sessions", 413)):
+        headers = outsider.headers({"Content-Length": str(1 << 40)})
+        assert outsider.sender.send_raw("POST", target, headers, b"{}").status == status
+        outsider.sender.close()
+    chunked = outsider.headers({"Transfer-Encoding": "chunked"})
+    assert outsider.sender.send_raw("POST", LIST, chunked, b"2\r\n{}\r\n0\r\n\r\n").status == 411
+    outsider.sender.close()
+
+
+@pytest.mark.parametrize(
+    ("operation", "status"),
+    [
+        ("sagemaker/CreateTrainingJob", 403),
+        ("sagemaker/DeleteTrainingJob", 403),
+        ("sagemaker/Nonsense", 403),
+        ("sts/GetSessionToken", 403),
+        ("iam/GetRole", 403),
+        ("ecr/GetAuthorizationToken", 403),
+        ("s3/GetObject", 403),
+        ("nonsense/DescribeX", 403),
+        ("sagemaker/", 403),
+        ("sagemaker/DescribeTrainingJob/x", 403),
+        ("nonsense", 403),
+        ("sagemaker/DescribeTrainingJob", 400),
+    ],
+)
+def test_only_listed_operations_are_performed(console: Console, operation: str, status: int) -> None:
+    assert console.post(API + operation, {}).status == status
+
+
+def test_invalid_members_are_refused_as_for_all_clients(console: Console) -> None:
+    answer = console.post(LIST, {"Nonsense": 1})
+    assert (answer.status, b"Nonsense" in answer.body) == (400, True)
+
+
+def test_line_ends_in_values_add_no_headers(outsider: Console) -> None:
+    for target in (f"{ROOT}a%0d%0aX-Injected:%201", f"{API}a%0d%0aX-Injected:%201/b"):
+        answer = outsider.sender.send_raw("GET", target, {})
+        assert "x-injected" not in answer.headers
+
+
+# --- streams of changes ---
+
+
+def open_stream(console: Console) -> socket.socket:
+    """Open a stream of changes; return the connection after the start of the response."""
+    name, _, port = console.sender.host.partition(":")
+    connection = socket.create_connection((name, int(port)), timeout=20)
+    fields = {"Host": console.sender.host, **console.headers({"Content-Length": "2"})}
+    lines = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
+    connection.sendall(f"POST {API}changes HTTP/1.1\r\n{lines}\r\n{{}}".encode())
+    return connection
+
+
+def read_status(connection: socket.socket) -> int:
+    return int(connection.recv(4096).split()[1])
+
+
+def test_streams_need_a_session(outsider: Console) -> None:
+    with open_stream(outsider) as connection:
+        assert read_status(connection) == 401
+
+
+def test_number_of_streams_is_limited_and_closed_pages_make_room(console: Console) -> None:
+    streams = [open_stream(console) for _ in range(feed.MAX_STREAMS)]
+    assert [read_status(stream) for stream in streams] == [200] * feed.MAX_STREAMS
+    with open_stream(console) as excess:
+        assert read_status(excess) == 503
+    assert console.post(LIST, {}).status == 200
+    streams.pop().close()
+    with open_stream(console) as next_stream:
+        assert read_status(next_stream) == 200
+    for stream in streams:
+        stream.close()
+
+
+def test_server_with_open_streams_stops_quickly(tmp_path: Path) -> None:
+    with stubbed(tmp_path) as server:
+        sender = Sender(server.address)
+        console = Console(sender)
+        console.open(make_token(server))
+        stream = open_stream(console)
+        assert read_status(stream) == 200
+        start = time.monotonic()
+    assert time.monotonic() - start < 5
+    stream.close()
+    sender.close()

@@ -1,0 +1,46 @@
+"""The files of the web console: locked libraries, their size, and imports that browsers can resolve."""
+
+import gzip
+import hashlib
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from microjobs_orchestrator.local.console.assets import FOLDER
+
+VENDOR = FOLDER / "vendor"
+LOCK = json.loads((VENDOR / "lock.json").read_text())
+MAX_LIBRARY_BYTES = 150_000
+LICENSES = {"MIT": "Permission is hereby granted, free of charge", "Apache-2.0": "Apache License"}
+IMPORT = re.compile(r"""(?:\bfrom|\bimport)\s*\(?\s*["']([^"']+)["']""")
+
+
+def test_libraries_match_their_lock() -> None:
+    expected = {file["name"]: file["sha256"] for package in LOCK["packages"] for file in package["files"]}
+    found = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in VENDOR.iterdir()}
+    others = {"lock.json", *(package["licenseFile"] for package in LOCK["packages"])}
+    assert {name: digest for name, digest in found.items() if name not in others} == expected
+
+
+@pytest.mark.parametrize("package", LOCK["packages"], ids=lambda package: package["name"])
+def test_libraries_have_their_licences(package: dict[str, str]) -> None:
+    assert package["integrity"].startswith("sha512-")
+    assert LICENSES[package["license"]] in (VENDOR / package["licenseFile"]).read_text()
+
+
+def test_libraries_are_small() -> None:
+    files = [path for path in VENDOR.iterdir() if path.suffix in (".css", ".js")]
+    assert sum(len(gzip.compress(path.read_bytes())) for path in files) <= MAX_LIBRARY_BYTES
+
+
+@pytest.mark.parametrize("module", sorted(FOLDER.rglob("*.js")), ids=lambda path: str(path.relative_to(FOLDER)))
+def test_imports_lead_to_files(module: Path) -> None:
+    names = IMPORT.findall(module.read_text())
+    assert [name for name in names if not (name.startswith(".") and (module.parent / name).is_file())] == []
+
+
+def test_every_page_is_in_the_table() -> None:
+    table = (FOLDER / "pages.js").read_text()
+    assert [path.name for path in (FOLDER / "pages").glob("*.js") if f"./pages/{path.name}" not in table] == []
