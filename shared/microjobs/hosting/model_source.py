@@ -39,6 +39,8 @@ class ModelSource:
         queue_size: invocations that may wait or run in one worker.
         route_prefix: requests whose path begins with it go to the model, whatever their method; empty if the model has
             no routes of its own.
+        threads: invocations that a worker runs at the same time.
+        max_workers: maximum number of workers; None if the environment decides.
     """
 
     load: Callable[[], Model]
@@ -46,6 +48,8 @@ class ModelSource:
     labels: Mapping[str, str]
     queue_size: int
     route_prefix: str = ""
+    threads: int = 1
+    max_workers: int | None = None
 
 
 FindModelSource = Callable[[Layout, Mapping[str, str], ExitStack], ModelSource]
