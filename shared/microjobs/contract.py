@@ -377,15 +377,8 @@ def transform_variables(
 
 
 def is_multi_model(environ: Mapping[str, str]) -> bool:
-    """Return whether the container belongs to a multi-model endpoint, which loads models with requests.
-
-    Raises:
-        UserError: the variable is neither true nor false.
-    """
-    text = environ.get(MULTI_MODEL) or "false"
-    if text.lower() not in ("true", "false"):
-        raise UserError(f"{MULTI_MODEL} is {text!r}: set it to true or false")
-    return text.lower() == "true"
+    """Return whether the container belongs to a multi-model endpoint, which loads models with requests."""
+    return environ.get(MULTI_MODEL, "").lower() == "true"
 
 
 def read_hosting_variables(environ: Mapping[str, str]) -> tuple[int, int | None]:

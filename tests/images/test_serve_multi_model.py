@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from microjobs.contract import DEFAULT_ROOT
 from tests.bundles import large_bundle, linear_bundle
 from tests.images.conftest import Job, StartJob
 from tests.unit.serve.test_serve_code import write
@@ -34,7 +35,7 @@ def send(job: Job, method: str, path: str, body: str = "") -> tuple[int, str]:
 
 
 def load(job: Job, name: str, folder: str = "") -> int:
-    url = f"/opt/ml/models/{folder or name}/model"
+    url = f"{DEFAULT_ROOT}/models/{folder or name}/model"
     return send(job, "POST", "/models", json.dumps({"model_name": name, "url": url}))[0]
 
 

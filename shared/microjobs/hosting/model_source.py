@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from microjobs.bundle import read_bundle
-from microjobs.contract import Layout
+from microjobs.contract import Layout, is_multi_model
 from microjobs.errors import UserError
 
 from .batched_handler_model import BatchedHandlerModel
@@ -59,14 +59,15 @@ It raises UserError if there is no model, and RestartNeededError if the server m
 has the user's requirements."""
 
 
-def bundle_source(folder: Path) -> ModelSource:
+def bundle_source(folder: Path, environ: Mapping[str, str]) -> ModelSource:
     """Load the bundle before the workers are forked: they share it, and an invalid model ends the job at once.
 
     Raises:
         UserError: the bundle cannot be loaded.
     """
     bundle = read_bundle(folder)
-    model = BundleModel(bundle)
+    is_batched = read_settings(environ).mode != "off" and not is_multi_model(environ)
+    model = BundleModel(bundle, is_batched=is_batched)
     labels = {"framework": bundle.manifest.framework, "features": str(bundle.manifest.features)}
     return ModelSource(lambda: model, loads_slowly=False, labels=labels, queue_size=BUNDLE_QUEUE_SIZE)
 

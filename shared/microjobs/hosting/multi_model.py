@@ -65,7 +65,7 @@ class MultiModel:
     """Answers the requests of the `/models` API; see `service.Model`.
 
     Args:
-        layout: folders of the container, to find models whose place begins with /opt/ml.
+        layout: folders of the container, in which the server finds the models that it loads.
     """
 
     is_fast = False
@@ -198,7 +198,7 @@ def _parse_load(body: bytes) -> tuple[str, str]:
     content = content if isinstance(content, dict) else {}
     name, url = content.get("model_name"), content.get("url")
     if not (isinstance(name, str) and name and isinstance(url, str) and url):
-        raise HttpError(400, 'the body names no model: send {"model_name": "…", "url": "/opt/ml/models/…/model"}')
+        raise HttpError(400, 'the body names no model: send {"model_name": "…", "url": "folder of the model"}')
     return name, url
 
 
