@@ -9,7 +9,7 @@ import math
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,12 +26,16 @@ MAX_BUFFERED = 500_000
 """Maximum number of calls in the buffer. If the disk is too slow, the oldest ones are lost."""
 
 
+Values = Mapping[str, float | Statistics]
+"""Values by the names of the metrics."""
+
+
 class Samples(NamedTuple):
     """Values that were recorded at one time."""
 
     namespace: str
     dimensions: Mapping[str, str]
-    values: Mapping[str, float | Statistics]
+    values: Values
     time: float
     unit: str
     is_exact: bool
@@ -60,7 +64,7 @@ class MetricStore:
         self,
         namespace: str,
         dimensions: Mapping[str, str],
-        values: Mapping[str, float | Statistics],
+        values: Values,
         timestamp: float | None = None,
         *,
         unit: str = "None",
@@ -70,8 +74,9 @@ class MetricStore:
 
         Args:
             namespace: such as `AWS/SageMaker`.
-            dimensions: values by the names of the dimensions. The caller must not change the mapping later.
-            values: values by the names of the metrics. Values that are not finite are dropped.
+            dimensions: values by the names of the dimensions.
+            values: values by the names of the metrics. Values that are not finite are dropped. The caller must not
+                change the mappings later.
             timestamp: seconds since 1970; by default, the present time.
             unit: CloudWatch's name of the unit.
             is_exact: keep each point with its own time. Otherwise, the points of a second become one point.
@@ -138,28 +143,45 @@ def _log_errors(step: Callable[[], None]) -> None:
         logger.exception("metrics: points are lost")
 
 
-def _make_points(samples: list[Samples]) -> Iterator[tuple[Series, Point]]:
-    """Yield the exact points, and one point for all other values of a series in a second."""
-    seconds: dict[tuple[Series, int], Counter[float]] = {}
-    for item, series, value in _list_values(samples):
-        if isinstance(value, Statistics) or item.is_exact:
-            statistics = value if isinstance(value, Statistics) else Statistics.from_value(value)
-            moment = item.time if item.is_exact else float(math.floor(item.time))
-            yield series, Point(moment, statistics, not item.is_exact)
-        else:
-            seconds.setdefault((series, math.floor(item.time)), Counter())[value] += 1
-    for (series, second), distribution in seconds.items():
-        yield series, Point(float(second), Statistics.from_distribution(distribution), is_second=True)
+def _make_points(samples: Iterable[Samples]) -> Iterator[tuple[Series, Point]]:
+    """Yield the exact points, and one point for all other values of a series in a second.
 
-
-def _list_values(samples: list[Samples]) -> Iterator[tuple[Samples, Series, float | Statistics]]:
-    known: dict[tuple[str, str, int, str], Series] = {}
-    """Series by namespace, name, identity of the dimensions and unit: sorting each mapping again would be slow."""
+    Mappings are compared by identity, which is much faster for callers that record the same objects again and again.
+    """
+    groups: dict[tuple[str, str, int, int], list[Samples]] = {}
     for item in samples:
-        for name, value in item.values.items():
-            if not isinstance(value, Statistics) and not math.isfinite(value):
-                continue
-            key = item.namespace, name, id(item.dimensions), item.unit
-            if key not in known:
-                known[key] = Series(item.namespace, name, sort_dimensions(item.dimensions), item.unit)
-            yield item, known[key], value
+        if item.is_exact:
+            for name, statistics in _list_statistics(item.values):
+                yield _make_series(item, name), Point(item.time, statistics)
+        else:
+            key = item.namespace, item.unit, id(item.dimensions), math.floor(item.time)
+            groups.setdefault(key, []).append(item)
+    for (_, _, _, second), group in groups.items():
+        for name, statistics in _merge(group):
+            yield _make_series(group[0], name), Point(float(second), statistics, is_second=True)
+
+
+def _make_series(samples: Samples, name: str) -> Series:
+    return Series(samples.namespace, name, sort_dimensions(samples.dimensions), samples.unit)
+
+
+def _list_statistics(values: Values) -> Iterator[tuple[str, Statistics]]:
+    for name, value in values.items():
+        if isinstance(value, Statistics):
+            yield name, value
+        elif math.isfinite(value):
+            yield name, Statistics.from_value(value)
+
+
+def _merge(group: Sequence[Samples]) -> Iterator[tuple[str, Statistics]]:
+    """Yield the names of the metrics, with the statistics of all their values."""
+    counts = Counter(id(item.values) for item in group)
+    distributions: dict[str, Counter[float]] = {}
+    for key, values in {id(item.values): item.values for item in group}.items():
+        for name, value in values.items():
+            if isinstance(value, Statistics):
+                yield from [(name, value)] * counts[key]
+            elif math.isfinite(value):
+                distributions.setdefault(name, Counter())[value] += counts[key]
+    for name, distribution in distributions.items():
+        yield name, Statistics.from_distribution(distribution)

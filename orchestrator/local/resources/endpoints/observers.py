@@ -9,6 +9,7 @@ from microjobs_orchestrator.local.resources.endpoints.capture_writer import Capt
 from microjobs_orchestrator.local.resources.endpoints.captures import CaptureSettings
 from microjobs_orchestrator.local.resources.endpoints.deployments import Deployment
 from microjobs_orchestrator.local.resources.endpoints.exchanges import Observer
+from microjobs_orchestrator.local.resources.endpoints.invocation_metrics import InvocationMetrics
 from microjobs_orchestrator.local.resources.endpoints.replica import Replica
 from microjobs_orchestrator.local.resources.endpoints.shadows import ShadowCopier, list_shadows
 
@@ -23,10 +24,11 @@ class Observers:
     def __init__(self, context: Context, observe: Observer) -> None:
         self._writer = CaptureWriter(context.store)
         self._copier = ShadowCopier(observe)
+        self._metrics = InvocationMetrics(context.metrics)
 
     def make(self, deployment: Deployment, replicas: Collection[Replica]) -> Sequence[Observer]:
         """Return the observers of a deployment with these replicas, which replaces an earlier one."""
-        observers: list[Observer] = []
+        observers: list[Observer] = [self._metrics.record]
         self._writer.flush()
         config = deployment.get("DataCaptureConfig")
         if config is not None and captures.is_enabled(config):

@@ -1,0 +1,48 @@
+"""CloudWatch's metrics of invocations.
+
+Source: https://docs.aws.amazon.com/sagemaker/latest/dg/monitoring-cloudwatch.html
+"""
+
+from collections.abc import Mapping
+from functools import cache
+from http import HTTPStatus
+
+from microjobs_orchestrator.local.metrics.store import MetricStore
+from microjobs_orchestrator.local.resources.endpoints.exchanges import Exchange
+
+NAMESPACE = "AWS/SageMaker"
+
+
+class InvocationMetrics:
+    """Records the exchanges of one endpoint."""
+
+    def __init__(self, metrics: MetricStore) -> None:
+        self._metrics = metrics
+        self._dimensions: dict[str, Mapping[str, str]] = {}
+        """The dimensions by variant. The store records equal objects faster than equal values."""
+
+    def record(self, exchange: Exchange) -> None:
+        """Record one exchange."""
+        dimensions = self._dimensions.get(exchange.variant)
+        if dimensions is None:
+            dimensions = {"EndpointName": exchange.endpoint, "VariantName": exchange.variant}
+            self._dimensions[exchange.variant] = dimensions
+        latencies = {
+            "ModelLatency": exchange.model_seconds * 1e6,
+            "OverheadLatency": exchange.overhead_seconds * 1e6,
+        }
+        self._metrics.record(NAMESPACE, dimensions, count_errors(exchange.status))
+        self._metrics.record(NAMESPACE, dimensions, latencies, unit="Microseconds")
+
+
+@cache
+def count_errors(status: int | None) -> Mapping[str, float]:
+    """Return the counts of one invocation by the status of the container's response; None: no complete response."""
+    code = status or 0
+    return {
+        "Invocations": 1.0,
+        "InvocationsPerInstance": 1.0,  # a variant has one instance
+        "Invocation4XXErrors": float(HTTPStatus.BAD_REQUEST <= code < HTTPStatus.INTERNAL_SERVER_ERROR),
+        "Invocation5XXErrors": float(code >= HTTPStatus.INTERNAL_SERVER_ERROR),
+        "InvocationModelErrors": float(not HTTPStatus.OK <= code < HTTPStatus.MULTIPLE_CHOICES),
+    }

@@ -1,0 +1,90 @@
+"""CloudWatch's metrics of invocations: one sample per request, by the status of the response."""
+
+import time
+from collections.abc import Mapping
+
+from microjobs_orchestrator.local.metrics.statistics import Statistics
+from microjobs_orchestrator.local.metrics.tables import Series
+from microjobs_orchestrator.local.runtimes.base import Exit
+from tests.local.jobs.conftest import ServerParts
+from tests.local.jobs.fakes import Model, ReceivedRequest, Reply
+from tests.local.jobs.test_endpoints_invocations import Invoker
+
+
+def read(parts: ServerParts, variant: str = "main") -> Mapping[str, Statistics]:
+    """Return the statistics of the metrics of a variant of the endpoint `e`, by name."""
+    dimensions = (("EndpointName", "e"), ("VariantName", variant))
+    return {
+        series.name: Statistics.merge(point.statistics for point in parts.context.metrics.read(series))
+        for series, _ in parts.context.metrics.list_series("AWS/SageMaker")
+        if series.dimensions == dimensions
+    }
+
+
+def test_each_invocation_is_counted_with_its_errors(parts: ServerParts, model: Model) -> None:
+    parts.serve()
+    invoke = Invoker(parts)
+    for status in (200, 200, 201, 400, 404, 500):
+        model.invoke = lambda _, status=status: Reply(b"", status)  # type: ignore[misc]
+        if status < 300:
+            invoke()
+        else:
+            invoke.read_model_error()
+    found = read(parts)
+    assert {name: (found[name].total, found[name].count) for name in found if "Latency" not in name} == {
+        "Invocations": (6, 6),
+        "InvocationsPerInstance": (6, 6),
+        "Invocation4XXErrors": (2, 6),
+        "Invocation5XXErrors": (1, 6),
+        "InvocationModelErrors": (3, 6),
+    }
+
+
+def test_latencies_are_in_microseconds(parts: ServerParts, model: Model) -> None:
+    parts.serve()
+    seconds = 0.05
+
+    def answer(_: ReceivedRequest) -> Reply:
+        time.sleep(seconds)
+        return Reply()
+
+    model.invoke = answer
+    Invoker(parts)()
+    found = read(parts)
+    assert found["ModelLatency"].minimum >= seconds * 1e6
+    assert 0 < found["OverheadLatency"].maximum < found["ModelLatency"].minimum
+    units = {series.name: series.unit for series, _ in parts.context.metrics.list_series()}
+    assert (units["ModelLatency"], units["OverheadLatency"]) == ("Microseconds", "Microseconds")
+
+
+def test_request_without_a_response_is_a_model_error(parts: ServerParts, model: Model) -> None:
+    parts.serve()
+
+    def die(_: ReceivedRequest) -> Reply:
+        model.ping = 503
+        parts.running_hosts[0].end(Exit(1))
+        return Reply()
+
+    model.invoke = die
+    Invoker(parts).read_model_error()
+    found = read(parts)
+    assert (found["Invocations"].total, found["InvocationModelErrors"].total) == (1, 1)
+    assert (found["Invocation4XXErrors"].total, found["Invocation5XXErrors"].total) == (0, 0)
+
+
+def test_variants_have_their_own_metrics(parts: ServerParts, model: Model) -> None:  # noqa: ARG001  it serves
+    parts.serve(one={}, two={})
+    invoke = Invoker(parts)
+    for variant in ("one", "two", "two"):
+        invoke(X_Amzn_SageMaker_Target_Variant=variant)
+    assert (read(parts, "one")["Invocations"].total, read(parts, "two")["Invocations"].total) == (1, 2)
+
+
+def test_metrics_survive_the_endpoint_and_the_server(parts: ServerParts, model: Model) -> None:  # noqa: ARG001
+    parts.serve()
+    Invoker(parts)()
+    parts.context.metrics.flush()
+    restarted = parts.restart()
+    series = Series("AWS/SageMaker", "Invocations", (("EndpointName", "e"), ("VariantName", "main")))
+    assert len(restarted.context.metrics.read(series)) == 1
+    restarted.close()
