@@ -34,6 +34,14 @@ def test_metric_is_first_group_and_last_value() -> None:
     assert metrics.final_values() == [{"MetricName": "loss", "Value": 0.5, "Timestamp": 0.0}]
 
 
+def test_each_value_is_recorded_with_its_time() -> None:
+    recorded: list[object] = []
+    metrics = Metrics([LOSS], record=lambda *point: recorded.append(point))
+    for time_, line in enumerate(("loss=3", "nothing", "loss=2")):
+        metrics.read(float(time_), line)
+    assert recorded == [("loss", (0.0, 3.0)), ("loss", (2.0, 2.0))]
+
+
 def test_line_without_a_value_in_the_first_group_is_ignored() -> None:
     assert values(["valid: 3", "train: 5"], r"train: (\d+)|valid: (\d+)") == [5.0]
 

@@ -25,7 +25,7 @@ from microjobs_orchestrator.local.resources.training.channels import PIPE, read_
 from microjobs_orchestrator.local.resources.training.checkpoints import Checkpoints
 from microjobs_orchestrator.local.resources.training.create import CREATED, model_uri, output_uri
 from microjobs_orchestrator.local.resources.training.kinds import TRAINING_JOB
-from microjobs_orchestrator.local.resources.training.metrics import Metrics
+from microjobs_orchestrator.local.resources.training.metrics import Metrics, Point
 from microjobs_orchestrator.local.resources.training.plan import make_plan
 from microjobs_orchestrator.local.resources.training.registration import prepare_registration
 from microjobs_orchestrator.local.resources.training.secondary_status import enter_status
@@ -35,6 +35,8 @@ from microjobs_orchestrator.local.state import Record
 
 logger = logging.getLogger(__name__)
 
+NAMESPACE = "/aws/sagemaker/TrainingJobs"
+"""CloudWatch's namespace of the metrics that MetricDefinitions find in the log."""
 ABANDONED_METRICS = "MetricsGivenUp"
 """Key of the internal state. Its value is the list of metrics whose regular expressions take too long."""
 
@@ -48,7 +50,8 @@ class TrainingJob:
         self.plan_name = self.job.plan_name
         definitions = record.request["AlgorithmSpecification"].get("MetricDefinitions", [])
         abandoned = record.internal.get(ABANDONED_METRICS, ())
-        self.metrics = Metrics(definitions, self._note_metric, abandoned)
+        self.metrics = Metrics(definitions, self._note_metric, abandoned, self._record_point)
+        self._dimensions = {"TrainingJobName": record.name}
         self._transitions = list(record.description["SecondaryStatusTransitions"])
         self._usage = Usage.load(record.internal)
         self._limits = TimeLimits(record.request, Moment.read(record.internal.get(CREATED), record.created))
@@ -74,7 +77,8 @@ class TrainingJob:
         self._run(hosts)
 
     def _read_logs(self) -> None:
-        """Read the metrics from the lines that an earlier server received."""
+        """Read the metrics from the lines that an earlier server received, and record all of them again."""
+        self.job.context.metrics.remove(NAMESPACE, self._dimensions, self.job.created)
         for host in host_names(self.job.request["ResourceConfig"]["InstanceCount"]):
             lines = (
                 Line(event.time / 1000, event.text, event.is_whole)
@@ -143,6 +147,10 @@ class TrainingJob:
 
     def _read_line(self, line: Line) -> None:
         self.metrics.read(line.time, line.text.decode(errors="replace"))
+
+    def _record_point(self, name: str, point: Point) -> None:
+        time_, value = point
+        self.job.context.metrics.record(NAMESPACE, self._dimensions, {name: value}, time_, is_exact=True)
 
     def _note_metric(self, sentence: str) -> None:
         if not any(

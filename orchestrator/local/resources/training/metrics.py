@@ -43,6 +43,7 @@ class Metrics:
     Args:
         note: called with a message for the user when a definition first fails on a line, and when it is skipped.
         abandoned: the names of definitions that an earlier server skipped.
+        record: called with the name of the metric and the point for each new value, from any thread.
     """
 
     def __init__(
@@ -50,12 +51,14 @@ class Metrics:
         definitions: Sequence[Mapping[str, str]],
         note: Callable[[str], None] = lambda _: None,
         abandoned: Collection[str] = (),
+        record: Callable[[str, Point], None] = lambda *_: None,
     ) -> None:
         self._patterns = {item["Name"]: compile_definition(item) for item in definitions}
         self._points: dict[str, list[Point]] = {name: [] for name in self._patterns}
         self._spent = {name: 0.0 for name in self._patterns if name not in abandoned}
         """Seconds of CPU time of slow searches, by the names of the definitions that are not skipped."""
         self._note = note
+        self._record = record
         self._reported: set[str] = set()
         self._lock = threading.Lock()
         self.on_value: Callable[[], None] = lambda: None
@@ -73,6 +76,7 @@ class Metrics:
             if value is not None:
                 with self._lock:
                     self._points[name].append((timestamp, value))
+                self._record(name, (timestamp, value))
                 self.on_value()
 
     def _find(self, name: str, text: str) -> regex.Match[str] | None:

@@ -118,7 +118,7 @@ CREATE: Rows = {
     "AlgorithmSpecification": Members(
         {
             **ALGORITHM,
-            "EnableSageMakerMetricsTimeSeries": NoEffect("there are no time series of metrics"),
+            "EnableSageMakerMetricsTimeSeries": NoEffect("the time series of all metrics are stored"),
             **common.COMMAND,
             "TrainingImageConfig": NoEffect("the engine uses its own logins for registries"),
         },
