@@ -13,7 +13,7 @@ from microjobs_orchestrator.local.lifecycle import debugging
 from microjobs_orchestrator.local.lifecycle.context import Context
 from microjobs_orchestrator.local.lifecycle.events import EventQueue, Interruption, StopReason
 from microjobs_orchestrator.local.logs import LogStream
-from microjobs_orchestrator.local.runtimes.base import Exit, Host, HostPlan, Line, Plan
+from microjobs_orchestrator.local.runtimes.base import Exit, Host, HostLimits, HostPlan, Line, Plan
 from microjobs_orchestrator.local.trees import discard
 
 SECRET_BYTES = 32
@@ -33,6 +33,17 @@ class Attempt:
     """Called with each line of output, from the hosts' threads."""
     on_interruption: Callable[[], None] = lambda: None
     """Called before the hosts are stopped for an interruption."""
+
+
+def limit_hosts(attempt: Attempt, limits: HostLimits | None) -> Attempt:
+    """Return the attempt with other limits of its hosts; None keeps the attempt's own limits."""
+
+    def make_plan(folder: Path) -> Plan:
+        plan = attempt.make_plan(folder)
+        hosts = (dataclasses.replace(host, limits=limits or host.limits) for host in plan.hosts)
+        return dataclasses.replace(plan, hosts=tuple(hosts))
+
+    return dataclasses.replace(attempt, make_plan=make_plan)
 
 
 @dataclass

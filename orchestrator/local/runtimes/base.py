@@ -8,6 +8,7 @@ stands for.
 import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -62,10 +63,11 @@ class Image:
 
 @dataclass(frozen=True)
 class HostLimits:
-    """The size of an instance type, which limits a host."""
+    """The processors and the memory that a host may use."""
 
-    cpus: float
-    memory_bytes: int
+    cpus: float = inf
+    memory_bytes: int | None = None
+    """None: the memory is not limited."""
 
 
 @dataclass(frozen=True)

@@ -319,7 +319,7 @@ def test_bayesian_search_beats_random_search() -> None:
 def test_instance_type_has_limits_and_gpus(name: str, cpus: int, gib: int, gpus: bool) -> None:
     limits = instances.find_limits(name)
     assert limits is not None
-    assert (limits.cpus, limits.memory_bytes / instances.GIB) == (cpus, gib)
+    assert (limits.cpus, limits.memory_bytes) == (cpus, gib * instances.GIB)
     assert instances.has_gpus(name) is gpus
 
 

@@ -6,11 +6,22 @@ from typing import Any
 from microjobs_orchestrator.local.errors import ValidationError
 from microjobs_orchestrator.local.lifecycle import inputs
 from microjobs_orchestrator.local.lifecycle.context import Context
-from microjobs_orchestrator.local.resources.endpoints import asynchronous, captures
+from microjobs_orchestrator.local.resources.endpoints import asynchronous, captures, serverless
 from microjobs_orchestrator.local.resources.models.kinds import MODEL
 from microjobs_orchestrator.local.resources.operations import find_resource
 
 Members = Mapping[str, Any]
+
+EXCLUSIONS = [
+    *(
+        (serverless.MEMBER, other)
+        for other in ("AsyncInferenceConfig", "ShadowProductionVariants", "DataCaptureConfig")
+    ),
+    *(("AsyncInferenceConfig", other) for other in ("ShadowProductionVariants", "DataCaptureConfig")),
+]
+"""Pairs of features that exclude each other. AWS captures the data of asynchronous endpoints; the server does not."""
+INSTANCE_MEMBERS = ("InstanceType", "InitialInstanceCount", "VolumeSizeInGB", "ManagedInstanceScaling")
+"""Members of a variant that concern its instances: a serverless variant has none."""
 
 
 def check(context: Context, request: Members) -> None:
@@ -18,26 +29,75 @@ def check(context: Context, request: Members) -> None:
     variants, shadows = request["ProductionVariants"], request.get("ShadowProductionVariants", [])
     inputs.check_unique("VariantNames", [variant["VariantName"] for variant in (*variants, *shadows)])
     for variant in (*variants, *shadows):
-        find_resource(context, MODEL, variant["ModelName"])
+        _check_variant(context, variant)
+    is_serverless = any(serverless.MEMBER in variant for variant in (*variants, *shadows))
+    _check_counts(len(variants), len(shadows), is_serverless=is_serverless)
+    _check_features([serverless.MEMBER if is_serverless else "", *_list_features(request)])
+    _check_destinations(context, request)
+
+
+def _check_destinations(context: Context, request: Members) -> None:
     if "AsyncInferenceConfig" in request:
         asynchronous.check_buckets(context, request["AsyncInferenceConfig"])
     if _captures_data(request):
         captures.check_destination(context, request["DataCaptureConfig"])
-    _refuse_with(request, "AsyncInferenceConfig", _list_features(request))
-    if shadows and (len(variants), len(shadows)) != (1, 1):
-        counts = f"{len(variants)} production variants and {len(shadows)} shadow variants"
+
+
+def _check_counts(variants: int, shadows: int, *, is_serverless: bool) -> None:
+    if is_serverless and variants > 1:
+        raise ValidationError(f"A serverless endpoint has one variant, not {variants}.")
+    if shadows and (variants, shadows) != (1, 1):
+        counts = f"{variants} production variants and {shadows} shadow variants"
         raise ValidationError(f"An endpoint with a shadow variant has one variant of each kind, not {counts}.")
 
 
+def check_update(deployment: Members, next_deployment: Members) -> None:
+    """Raise ValidationError if an update would make variants with instances serverless, which AWS refuses."""
+    if _is_serverless(next_deployment) and not _is_serverless(deployment):
+        raise ValidationError("An endpoint with instances cannot become serverless: create another endpoint.")
+
+
+def _is_serverless(deployment: Members) -> bool:
+    return any(serverless.MEMBER in variant for variant in deployment["Variants"])
+
+
+def _check_variant(context: Context, variant: Members) -> None:
+    """Check that a variant has a model, and either instances or a ServerlessConfig."""
+    name, instances = variant["VariantName"], [member for member in INSTANCE_MEMBERS if member in variant]
+    model = find_resource(context, MODEL, variant["ModelName"]).request
+    if serverless.MEMBER in variant:
+        if instances:
+            raise ValidationError(f"Variant {name} has both ServerlessConfig and {instances[0]}: remove one of them.")
+        _check_serverless(variant, model)
+    elif "InstanceType" not in variant:
+        raise ValidationError(f"Variant {name} needs an InstanceType, or a ServerlessConfig.")
+
+
+def _check_serverless(variant: Members, model: Members) -> None:
+    """Check the numbers of a serverless variant, and that its model has no feature that AWS excludes."""
+    serverless.check_config(variant[serverless.MEMBER])
+    containers = [model.get("PrimaryContainer", {}), *model.get("Containers", [])]
+    excluded = {
+        "EnableNetworkIsolation": model.get("EnableNetworkIsolation"),
+        "VpcConfig": model.get("VpcConfig"),
+        "several containers": len(model.get("Containers", [])) > 1,
+        "Mode MultiModel": any(container.get("Mode") == "MultiModel" for container in containers),
+    }
+    if used := [feature for feature, is_used in excluded.items() if is_used]:
+        name = variant["VariantName"]
+        raise ValidationError(f"The serverless variant {name} does not support models with {' and '.join(used)}.")
+
+
 def _list_features(request: Members) -> list[str]:
-    """Return those members of a request that AsyncInferenceConfig excludes."""
-    capture = ["DataCaptureConfig"] if _captures_data(request) else []
-    return [*capture, *(name for name in ("ShadowProductionVariants",) if request.get(name))]
+    """Return the features of a request, of which most exclude each other."""
+    names = [name for name in ("AsyncInferenceConfig", "ShadowProductionVariants") if request.get(name)]
+    return [*names, *(["DataCaptureConfig"] if _captures_data(request) else [])]
 
 
-def _refuse_with(request: Members, member: str, others: Sequence[str]) -> None:
-    if member in request and others:
-        raise ValidationError(f"{', '.join(others)} is not supported together with {member}: remove one of them.")
+def _check_features(features: Sequence[str]) -> None:
+    for first, second in EXCLUSIONS:
+        if first in features and second in features:
+            raise ValidationError(f"{second} is not supported together with {first}: remove one of them.")
 
 
 def _captures_data(request: Members) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from microjobs_orchestrator.local.lifecycle.context import Context
-from microjobs_orchestrator.local.resources.endpoints import captures
+from microjobs_orchestrator.local.resources.endpoints import captures, serverless
 from microjobs_orchestrator.local.resources.endpoints.kinds import ENDPOINT_CONFIG
 from microjobs_orchestrator.local.resources.models.kinds import MODEL
 from microjobs_orchestrator.local.resources.models.serving import get_container
@@ -75,7 +75,8 @@ def describe(deployment: Deployment, *, is_serving: bool) -> dict[str, Any]:
 
 
 def _describe_variant(variant: Mapping[str, Any], *, is_serving: bool) -> dict[str, Any]:
-    uri, count, weight = get_container(variant["Model"])["Image"], variant[COUNT], variant[WEIGHT]
+    uri, count, weight = get_container(variant["Model"])["Image"], variant.get(COUNT, 0), variant[WEIGHT]
+    config = variant.get(serverless.MEMBER)
     return {
         "VariantName": variant["VariantName"],
         "DeployedImages": [{"SpecifiedImage": uri, "ResolvedImage": uri, "ResolutionTime": time.time()}],
@@ -83,4 +84,10 @@ def _describe_variant(variant: Mapping[str, Any], *, is_serving: bool) -> dict[s
         "DesiredWeight": weight,
         "CurrentInstanceCount": count if is_serving else 0,
         "DesiredInstanceCount": count,
+        **({"CurrentServerlessConfig": config, "DesiredServerlessConfig": config} if config else {}),
     }
+
+
+def make_defaults(variant: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the members that a variant of a configuration has by default."""
+    return {WEIGHT: 1.0} if serverless.MEMBER in variant else {COUNT: 1, WEIGHT: 1.0}

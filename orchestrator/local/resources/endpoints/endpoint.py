@@ -14,7 +14,7 @@ from microjobs_orchestrator.local.resources.endpoints.exchanges import Exchange,
 from microjobs_orchestrator.local.resources.endpoints.kinds import ENDPOINT
 from microjobs_orchestrator.local.resources.endpoints.observers import Observers
 from microjobs_orchestrator.local.resources.endpoints.replica import Replica
-from microjobs_orchestrator.local.resources.endpoints.replicas import get_plan_name, make_replica
+from microjobs_orchestrator.local.resources.endpoints.replicas import configure_replica, get_plan_name, make_replica
 from microjobs_orchestrator.local.runtimes.base import Host
 from microjobs_orchestrator.local.state import Record
 
@@ -94,6 +94,9 @@ class Endpoint:
     def serve(self, deployment: Deployment, replicas: Mapping[str, Replica]) -> Mapping[str, Any]:
         self._weights = {variant["VariantName"]: variant[WEIGHT] for variant in deployment[VARIANTS]}
         self._replicas = {replica.variant: replica for replica in replicas.values() if replica.variant in self._weights}
+        for name, variant in deployments.map_variants(deployment).items():
+            if name in self._replicas:
+                configure_replica(self._replicas[name], variant)
         self._observers = self._observer_maker.make(deployment, replicas.values())
         self.async_config = deployment.get("AsyncInferenceConfig")
         if self.async_config is not None:

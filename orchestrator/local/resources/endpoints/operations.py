@@ -7,12 +7,13 @@ https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_UpdateEndpointWeig
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 from microjobs_orchestrator.local.errors import ValidationError
 from microjobs_orchestrator.local.lifecycle.registry import Runnable
-from microjobs_orchestrator.local.resources.endpoints import config_checks, deployments
+from microjobs_orchestrator.local.resources.endpoints import config_checks, deployments, serverless
 from microjobs_orchestrator.local.resources.endpoints.deployer import DEPLOYMENT, NEXT_DEPLOYMENT
-from microjobs_orchestrator.local.resources.endpoints.deployments import COUNT, VARIANT_PROPERTIES, WEIGHT, Deployment
+from microjobs_orchestrator.local.resources.endpoints.deployments import VARIANT_PROPERTIES, Deployment
 from microjobs_orchestrator.local.resources.endpoints.endpoint import Endpoint, delete_record
 from microjobs_orchestrator.local.resources.endpoints.kinds import ENDPOINT, ENDPOINT_CONFIG
 from microjobs_orchestrator.local.resources.operations import (
@@ -31,7 +32,7 @@ class EndpointConfigOperations(Operations):
 
     def add(self, request: Request) -> Record:
         variants = {
-            member: [{COUNT: 1, WEIGHT: 1.0, **variant} for variant in request[member]]
+            member: [{**deployments.make_defaults(variant), **variant} for variant in request[member]]
             for member in deployments.MEMBERS.values()
             if member in request
         }
@@ -57,11 +58,15 @@ class EndpointOperations(RunningOperations):
         """Update an endpoint to another configuration. The old deployment serves until the new deployment serves."""
         record = self._find_in_service(request)
         deployment = deployments.deploy(self.context, request["EndpointConfigName"])
+        config_checks.check_update(record.internal[DEPLOYMENT], deployment)
         if request.get("RetainAllVariantProperties", False):
             excluded = [item["VariantPropertyType"] for item in request.get("ExcludeRetainedVariantProperties", [])]
             names = [member for name, member in VARIANT_PROPERTIES.items() if name not in excluded]
             variants = deployments.map_variants(record.internal[DEPLOYMENT])
-            retained = {variant: {name: members[name] for name in names} for variant, members in variants.items()}
+            retained = {
+                variant: {name: members[name] for name in names if name in members}
+                for variant, members in variants.items()
+            }
             deployment = deployments.change_variants(deployment, retained)
         return self._start_update(record, deployment)
 
@@ -69,15 +74,12 @@ class EndpointOperations(RunningOperations):
         """Change the weights and counts of an endpoint's variants. The replicas keep running."""
         record = self._find_in_service(request)
         deployment: Deployment = record.internal[DEPLOYMENT]
-        changes = {
-            item["VariantName"]: {member: item[name] for name, member in VARIANT_PROPERTIES.items() if name in item}
-            for item in request["DesiredWeightsAndCapacities"]
-        }
-        known = list(deployments.map_variants(deployment))
-        if unknown := [name for name in changes if name not in known]:
+        items, variants = request["DesiredWeightsAndCapacities"], deployments.map_variants(deployment)
+        if unknown := [item["VariantName"] for item in items if item["VariantName"] not in variants]:
             raise ValidationError(
-                f"Could not find variant(s) {', '.join(unknown)}; the endpoint has: {', '.join(known)}."
+                f"Could not find variant(s) {', '.join(unknown)}; the endpoint has: {', '.join(variants)}."
             )
+        changes = {item["VariantName"]: _read_changes(variants[item["VariantName"]], item) for item in items}
         return self._start_update(record, deployments.change_variants(deployment, changes))
 
     def _find_in_service(self, request: Request) -> Record:
@@ -103,3 +105,13 @@ class EndpointOperations(RunningOperations):
         if not self.registry.stop(f"{ENDPOINT.arn_type}/{name}"):  # it failed before this server started
             delete_record(self.context, name)
         return {}
+
+
+def _read_changes(variant: Mapping[str, Any], item: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the changed members of a variant for an item of DesiredWeightsAndCapacities."""
+    if serverless.MEMBER in variant and "DesiredInstanceCount" in item:
+        message = f"Variant {variant['VariantName']} is serverless: use ServerlessUpdateConfig."
+        raise ValidationError(message)
+    changes = {member: item[name] for name, member in VARIANT_PROPERTIES.items() if name in item}
+    update = item.get("ServerlessUpdateConfig")
+    return {**changes, **(serverless.change_config(variant, update) if update else {})}

@@ -1,23 +1,29 @@
 """Parity rows of endpoints and their configurations."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from microjobs_orchestrator.local.parity.common import INSTANCE_TYPE, KMS, ROLE, TAGS, VOLUME, VPC
 from microjobs_orchestrator.local.parity.rows import Honoured, Members, NoEffect, Refused, Rows
 
 ONE_CONTAINER = NoEffect("one container serves a variant")
 DEPLOYMENT = NoEffect("an update starts the new containers, moves all requests at once and drains the old ones")
+SERVERLESS: Rows = {
+    "MemorySizeInMB": Honoured("the memory limit of the container; the runtime `process` does not limit memory"),
+    "MaxConcurrency": Honoured("further requests get the error ThrottlingException, with status 429"),
+    "ProvisionedConcurrency": Honoured("the container is not stopped when it is idle"),
+}
 VARIANT: Rows = {
     "VariantName": Honoured(),
     "ModelName": Honoured(required=True),
     "InitialInstanceCount": ONE_CONTAINER,
-    "InstanceType": INSTANCE_TYPE,
+    "InstanceType": replace(INSTANCE_TYPE, required=False),
     "InstancePools": Refused("a variant has one instance type: set InstanceType"),
     "VariantInstanceProvisionTimeoutInSeconds": NoEffect("there are no instances to wait for"),
     "InitialVariantWeight": Honoured("the share of the requests"),
     "AcceleratorType": Refused("Elastic Inference is not available: choose a GPU type"),
     "CoreDumpConfig": Refused("configure core dumps in the engine"),
-    "ServerlessConfig": Refused("set InstanceType and InitialInstanceCount"),
+    "ServerlessConfig": Members(SERVERLESS),
     "VolumeSizeInGB": VOLUME,
     "ModelDataDownloadTimeoutInSeconds": NoEffect("nothing is downloaded"),
     "ContainerStartupHealthCheckTimeoutInSeconds": Honoured("seconds until `/ping` must answer 200"),
@@ -102,7 +108,9 @@ ROWS: Mapping[str, Rows] = {
                 "VariantName": Honoured(),
                 "DesiredWeight": Honoured("the share of the requests"),
                 "DesiredInstanceCount": ONE_CONTAINER,
-                "ServerlessUpdateConfig": Refused("variants have instances"),
+                "ServerlessUpdateConfig": Members(
+                    {name: SERVERLESS[name] for name in ("MaxConcurrency", "ProvisionedConcurrency")}
+                ),
             }
         ),
     },

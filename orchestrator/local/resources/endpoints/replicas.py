@@ -1,12 +1,17 @@
 """Makes the replica of a variant: its kind follows from the variant and its model."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
+from microjobs_orchestrator.local.lifecycle.attempt import limit_hosts
 from microjobs_orchestrator.local.lifecycle.context import Context
+from microjobs_orchestrator.local.resources.endpoints import serverless
 from microjobs_orchestrator.local.resources.endpoints.container_replica import ContainerReplica
 from microjobs_orchestrator.local.resources.endpoints.kinds import ENDPOINT
 from microjobs_orchestrator.local.resources.endpoints.replica import Replica
+from microjobs_orchestrator.local.resources.endpoints.serverless import ServerlessSettings
+from microjobs_orchestrator.local.resources.endpoints.serverless_replica import ServerlessReplica
 from microjobs_orchestrator.local.resources.models import serving
 
 
@@ -17,14 +22,31 @@ def get_plan_name(endpoint: str, variant: Mapping[str, Any]) -> str:
 
 def make_replica(context: Context, endpoint: str, variant: Mapping[str, Any], on_change: Callable[[], None]) -> Replica:
     """Return the replica of a deployment's variant. Its methods state when `on_change` is called."""
+    make = partial(_make_container_replica, context, endpoint, variant, on_change)
+    if serverless.MEMBER in variant:
+        return ServerlessReplica(make, ServerlessSettings.read(variant), on_change)
+    return make()
+
+
+def _make_container_replica(
+    context: Context, endpoint: str, variant: Mapping[str, Any], on_change: Callable[[], None]
+) -> ContainerReplica:
     name, instance_id = variant["VariantName"], variant["InstanceId"]
     attempt = serving.make_attempt(
         context,
         variant["Model"],
         get_plan_name(endpoint, variant),
         [instance_id],
-        variant["InstanceType"],
+        variant.get("InstanceType", ""),
         lambda _: context.logs.create(ENDPOINT.log_group(endpoint), f"{name}/{instance_id}"),
     )
-    timeout = variant.get("ContainerStartupHealthCheckTimeoutInSeconds", serving.STARTUP_TIMEOUT)
+    default = serverless.STARTUP_TIMEOUT if serverless.MEMBER in variant else serving.STARTUP_TIMEOUT
+    timeout = variant.get("ContainerStartupHealthCheckTimeoutInSeconds", default)
+    attempt = limit_hosts(attempt, serverless.make_limits(variant))
     return ContainerReplica(context, attempt, name, instance_id, timeout, on_change)
+
+
+def configure_replica(replica: Replica, variant: Mapping[str, Any]) -> None:
+    """Apply changed properties of a variant to the replica that serves it."""
+    if isinstance(replica, ServerlessReplica):
+        replica.configure(ServerlessSettings.read(variant))

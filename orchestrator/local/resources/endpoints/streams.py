@@ -6,6 +6,7 @@ https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_runtime_InvokeEndp
 import queue
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 
 from microjobs_orchestrator.local.resources.models.client import NoAnswerError, Response
 
@@ -26,7 +27,10 @@ class ResponseStream:
         self.status = response.status
         self.headers = response.headers
         self._response = response
-        self._on_close = on_close
+        self._on_close = ExitStack()
+        self._on_close.callback(on_close)
+        self._close_lock = threading.Lock()
+        self._has_ended = False
         self._parts: queue.Queue[bytes | NoAnswerError] = queue.Queue(maxsize=1)
         self._is_closed = threading.Event()
         self._reader = threading.Thread(target=self._read, name="response stream", daemon=True)
@@ -41,7 +45,16 @@ class ResponseStream:
             self._put(error)
         finally:
             self._response.close()
-            self._on_close()
+            with self._close_lock:
+                self._has_ended = True
+                self._on_close.close()
+
+    def call_on_close(self, function: Callable[[], None]) -> None:
+        """Call a function when the response is closed. It may be closed already."""
+        with self._close_lock:
+            self._on_close.callback(function)
+            if self._has_ended:
+                self._on_close.close()
 
     def _put(self, part: bytes | NoAnswerError) -> None:
         """Wait until the client has read an earlier part. Drop the part if the stream is closed."""

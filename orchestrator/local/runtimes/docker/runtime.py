@@ -27,6 +27,7 @@ from microjobs_orchestrator.local.runtimes.archives import pack
 from microjobs_orchestrator.local.runtimes.base import (
     CannotRunError,
     Host,
+    HostLimits,
     HostPlan,
     Image,
     Input,
@@ -182,12 +183,13 @@ class DockerRuntime:
         )
 
     def _resources(self, host: HostPlan) -> dict[str, Any]:
-        memory = host.limits.memory_bytes if host.limits else self._info["MemTotal"]
+        limits = host.limits or HostLimits()
         # Data loaders pass arrays in /dev/shm; Docker's default of 64 MB is too small.
-        options: dict[str, Any] = {"shm_size": memory // 2}
+        options: dict[str, Any] = {"shm_size": (limits.memory_bytes or self._info["MemTotal"]) // 2}
+        if limits.memory_bytes:
+            options |= {"mem_limit": limits.memory_bytes, "memswap_limit": limits.memory_bytes}
         if host.limits:
-            cpus = round(min(host.limits.cpus, self._info["NCPU"]) * 1e9)
-            options |= {"nano_cpus": cpus, "mem_limit": memory, "memswap_limit": memory}
+            options["nano_cpus"] = round(min(limits.cpus, self._info["NCPU"]) * 1e9)
         gpus = select_gpus(host)
         if gpus != () and "nvidia" in self._info.get("Runtimes", {}):
             selection = {"count": -1} if gpus is None else {"device_ids": list(gpus)}

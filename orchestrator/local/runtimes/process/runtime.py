@@ -138,9 +138,10 @@ class ProcessRuntime:
         """Return the CPUs of a host, different ones for successive hosts; none if the host has no limits."""
         if host.limits is None:
             return ()
-        logger.info("%s: memory is not limited without an engine", host.name)
+        if host.limits.memory_bytes is not None:
+            logger.info("%s: memory is not limited without an engine", host.name)
         all_cpus = sorted(os.sched_getaffinity(0))
-        count = min(len(all_cpus), max(1, round(host.limits.cpus)))
+        count = min(len(all_cpus), max(1, round(min(host.limits.cpus, len(all_cpus)))))
         first = next(self._host_numbers) * count
         return sorted(all_cpus[(first + index) % len(all_cpus)] for index in range(count))
 

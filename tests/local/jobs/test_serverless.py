@@ -1,0 +1,331 @@
+"""Serverless variants: a container that requests start, that stops when it is idle, and the limits of requests."""
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from microjobs_orchestrator.local.errors import ServiceError, ValidationError
+from microjobs_orchestrator.local.resources.endpoints import serverless, serverless_replica
+from microjobs_orchestrator.local.runtimes.base import Exit
+from microjobs_orchestrator.local.services import sagemaker_runtime
+from tests.local.jobs.conftest import ServerParts, wait_until
+from tests.local.jobs.fakes import Model, ReceivedRequest, Reply
+from tests.local.jobs.test_data_capture import capture_config
+from tests.local.jobs.test_endpoints_invocations import Invoker
+from tests.local.jobs.test_endpoints_updates import update_weights
+from tests.local.jobs.test_shadows import shadow_config
+
+GROUP = "/aws/sagemaker/Endpoints/e"
+CONFIG = {"MemorySizeInMB": 2048, "MaxConcurrency": 2}
+
+
+@pytest.fixture
+def short_idle_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serverless_replica, "IDLE_TIMEOUT", 0.1)
+
+
+def make_config(parts: ServerParts, name: str = "c", **members: Any) -> None:
+    """Create a configuration with one serverless variant. `members` changes its ServerlessConfig."""
+    variant = {"VariantName": "main", "ModelName": "m", "ServerlessConfig": {**CONFIG, **members}}
+    parts.make_config(name, further={"ProductionVariants": [variant]})
+
+
+def serve(parts: ServerParts, **members: Any) -> Invoker:
+    make_config(parts, **members)
+    parts.start_endpoint()
+    assert parts.wait_for_endpoint()["EndpointStatus"] == "InService"
+    return Invoker(parts)
+
+
+def wait_for_stop(parts: ServerParts) -> None:
+    wait_until(lambda: parts.runtime.hosts == {})
+
+
+class Gate:
+    """Holds the responses of a model until a test opens the gate."""
+
+    def __init__(self, model: Model) -> None:
+        self.is_open = threading.Event()
+        model.invoke = self.respond
+
+    def respond(self, request: ReceivedRequest) -> Reply:
+        self.is_open.wait(10)
+        return Reply(request.body)
+
+
+@pytest.mark.usefixtures("model", "short_idle_timeout")
+def test_idle_container_stops_and_a_request_starts_it(parts: ServerParts) -> None:
+    invoke = serve(parts)
+    wait_for_stop(parts)
+    assert parts.describe_endpoint()["EndpointStatus"] == "InService"
+    assert invoke(b"1").data == b"1"
+    assert len(parts.runtime.started_hosts) == 2
+    wait_for_stop(parts)
+    (lines,) = parts.read_log(GROUP).values()
+    assert "[microjobs] the container is stopped after 0.1 s without a request" in lines
+    assert any(line.startswith("[microjobs] the container was started within") for line in lines)
+
+
+@pytest.mark.usefixtures("short_idle_timeout")
+def test_container_is_not_stopped_during_a_request(parts: ServerParts, model: Model) -> None:
+    gate = Gate(model)
+    invoke = serve(parts)
+    with ThreadPoolExecutor() as pool:
+        response = pool.submit(invoke)
+        wait_until(lambda: model.requests)
+        threading.Event().wait(0.3)
+        assert len(parts.running_hosts) == 1
+        gate.is_open.set()
+        assert response.result().data == b"x"
+
+
+@pytest.mark.usefixtures("model", "short_idle_timeout")
+def test_concurrent_requests_start_one_container(parts: ServerParts) -> None:
+    invoke = serve(parts, MaxConcurrency=20)
+    wait_for_stop(parts)
+    with ThreadPoolExecutor(20) as pool:
+        assert {response.data for response in pool.map(lambda _: invoke(), range(20))} == {b"x"}
+    assert len(parts.runtime.started_hosts) == 2
+
+
+@pytest.mark.usefixtures("model", "short_idle_timeout")
+def test_stops_and_starts_lose_no_request(parts: ServerParts, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serverless_replica, "IDLE_TIMEOUT", 0.001)
+    invoke = serve(parts, MaxConcurrency=20)
+
+    def invoke_slowly(_: int) -> bytes:
+        threading.Event().wait(0.003)
+        return bytes(invoke().data)
+
+    with ThreadPoolExecutor(2) as pool:
+        assert set(pool.map(invoke_slowly, range(100))) == {b"x"}
+    assert len(parts.runtime.started_hosts) > 2
+
+
+def test_requests_beyond_the_concurrency_are_throttled(parts: ServerParts, model: Model) -> None:
+    gate = Gate(model)
+    invoke = serve(parts)
+    with ThreadPoolExecutor() as pool:
+        responses = [pool.submit(invoke) for _ in range(2)]
+        wait_until(lambda: len(model.requests) == 2)
+        error = invoke.read_error()
+        assert (error.code, error.status) == ("ThrottlingException", 429)
+        assert "the serverless variant main processes at most 2 requests at once" in error.message
+        gate.is_open.set()
+        assert [response.result().data for response in responses] == [b"x"] * 2
+    assert invoke().data == b"x"
+
+
+def test_stream_counts_as_a_request_until_it_ends(parts: ServerParts, model: Model) -> None:
+    model.invoke = lambda _: Reply(parts=[b"one", b"two"])
+    invoke = serve(parts, MaxConcurrency=1)
+    for _ in range(3):
+        assert b"two" in wait_until(lambda: _read_stream(invoke))
+
+
+def _read_stream(invoke: Invoker) -> bytes:
+    try:
+        return bytes(invoke(path="invocations-response-stream").data)
+    except ServiceError:  # the end of a stream reaches the client before the server
+        return b""
+
+
+def test_container_that_does_not_start_fails_the_endpoint(parts: ServerParts, model: Model) -> None:
+    model.exit_at_start = Exit(3)
+    make_config(parts)
+    parts.start_endpoint()
+    found = parts.wait_for_endpoint()
+    assert found["EndpointStatus"] == "Failed"
+    assert "did not pass the ping health check" in found["FailureReason"]
+    assert parts.runtime.hosts == {}
+
+
+@pytest.mark.usefixtures("short_idle_timeout")
+def test_failed_start_fails_its_requests_and_the_next_request_tries_again(parts: ServerParts, model: Model) -> None:
+    invoke = serve(parts)
+    wait_for_stop(parts)
+    model.exit_at_start = Exit(3)
+    message = invoke.read_model_error()["Message"]
+    assert "the container could not be started: The container ended before GET /ping answered 200" in message
+    model.exit_at_start = None
+    assert invoke().data == b"x"
+
+
+@pytest.mark.usefixtures("short_idle_timeout")
+def test_slow_start_is_not_ready_in_time(parts: ServerParts, model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    invoke = serve(parts)
+    wait_for_stop(parts)
+    model.ping = 503
+    monkeypatch.setattr(sagemaker_runtime, "RESPONSE_TIMEOUT", 0.1)
+    error = invoke.read_error()
+    assert (error.code, error.status) == ("ModelNotReadyException", 429)
+    monkeypatch.setattr(sagemaker_runtime, "RESPONSE_TIMEOUT", 20.0)
+    model.ping = 200
+    assert invoke().data == b"x"
+    assert len(parts.runtime.started_hosts) == 2
+
+
+@pytest.mark.usefixtures("model")
+def test_memory_size_limits_the_container(parts: ServerParts) -> None:
+    serve(parts)
+    (host,) = parts.running_hosts
+    assert host.plan.limits is not None
+    assert host.plan.limits.memory_bytes == 2 << 30
+    assert host.plan.gpus is False
+
+
+@pytest.mark.usefixtures("model", "short_idle_timeout")
+def test_provisioned_concurrency_keeps_the_container(parts: ServerParts) -> None:
+    serve(parts, ProvisionedConcurrency=1)
+    threading.Event().wait(0.3)
+    assert len(parts.running_hosts) == 1
+    assert len(parts.runtime.started_hosts) == 1
+
+
+@pytest.mark.usefixtures("short_idle_timeout")
+def test_update_changes_concurrency(parts: ServerParts, model: Model) -> None:
+    invoke = serve(parts)
+    wait_for_stop(parts)
+    update_weights(parts, main={"ServerlessUpdateConfig": {"MaxConcurrency": 1, "ProvisionedConcurrency": 1}})
+    (variant,) = parts.wait_for_endpoint()["ProductionVariants"]
+    assert variant["CurrentServerlessConfig"] == {**CONFIG, "MaxConcurrency": 1, "ProvisionedConcurrency": 1}
+    wait_until(lambda: parts.running_hosts)
+    gate = Gate(model)
+    with ThreadPoolExecutor() as pool:
+        response = pool.submit(invoke)
+        wait_until(lambda: model.requests)
+        assert invoke.read_error().code == "ThrottlingException"
+        gate.is_open.set()
+        assert response.result().data == b"x"
+
+
+@pytest.mark.usefixtures("model")
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"DesiredInstanceCount": 2}, "Variant main is serverless: use ServerlessUpdateConfig"),
+        ({"ServerlessUpdateConfig": {"ProvisionedConcurrency": 3}}, "3 must not exceed MaxConcurrency 2"),
+    ],
+)
+def test_wrong_update_is_refused(parts: ServerParts, changes: dict[str, Any], reason: str) -> None:
+    serve(parts)
+    with pytest.raises(ValidationError, match=reason):
+        update_weights(parts, main=changes)
+    assert parts.describe_endpoint()["EndpointStatus"] == "InService"
+
+
+@pytest.mark.usefixtures("model")
+def test_serverless_update_of_instances_is_refused(parts: ServerParts) -> None:
+    parts.serve()
+    with pytest.raises(ValidationError, match="Variant main is not serverless: use DesiredInstanceCount"):
+        update_weights(parts, main={"ServerlessUpdateConfig": {"MaxConcurrency": 1}})
+    make_config(parts, "d")
+    with pytest.raises(ValidationError, match="with instances cannot become serverless"):
+        parts.update("d")
+
+
+@pytest.mark.usefixtures("model")
+def test_endpoint_describes_serverless_variant(parts: ServerParts) -> None:
+    serve(parts)
+    (variant,) = parts.describe_endpoint()["ProductionVariants"]
+    assert variant["CurrentServerlessConfig"] == variant["DesiredServerlessConfig"] == CONFIG
+    assert variant["CurrentInstanceCount"] == 0
+
+
+@pytest.mark.usefixtures("short_idle_timeout")
+def test_update_during_a_start_loses_no_request(parts: ServerParts, model: Model) -> None:
+    invoke = serve(parts)
+    wait_for_stop(parts)
+    model.ping = 503
+    make_config(parts, "d")
+    with ThreadPoolExecutor() as pool:
+        response = pool.submit(invoke)
+        wait_until(lambda: parts.running_hosts)
+        parts.update("d")
+        wait_until(lambda: len(parts.runtime.hosts) == 2)
+        model.ping = 200
+        assert response.result(20).data == b"x"
+    assert parts.wait_for_endpoint()["EndpointConfigName"] == "d"
+
+
+@pytest.mark.usefixtures("short_idle_timeout")
+@pytest.mark.parametrize("is_starting", [False, True])
+def test_deleted_endpoint_leaves_no_container(parts: ServerParts, model: Model, *, is_starting: bool) -> None:
+    invoke = serve(parts)
+    wait_for_stop(parts)
+    with ThreadPoolExecutor() as pool:
+        if is_starting:
+            model.ping = 503
+            request = pool.submit(invoke.read_error)
+            wait_until(lambda: parts.running_hosts)
+        parts.delete()
+        wait_until(lambda: parts.describe_endpoint()["EndpointStatus"] == "gone")
+        assert not is_starting or request.result(20).status in (400, 503)
+    assert parts.runtime.hosts == {}
+
+
+@pytest.mark.usefixtures("model")
+@pytest.mark.parametrize("is_idle", [False, True])
+def test_restarted_server_serves(parts: ServerParts, monkeypatch: pytest.MonkeyPatch, *, is_idle: bool) -> None:
+    if is_idle:
+        monkeypatch.setattr(serverless_replica, "IDLE_TIMEOUT", 0.1)
+    serve(parts)
+    if is_idle:
+        wait_for_stop(parts)
+    second = parts.restart()
+    try:
+        assert wait_until(lambda: _read_response(second)) == b"x"
+        assert len(parts.runtime.started_hosts) == (2 if is_idle else 1)
+    finally:
+        second.close()
+
+
+def _read_response(parts: ServerParts) -> bytes:
+    try:
+        return bytes(Invoker(parts)().data)
+    except ServiceError:
+        return b""
+
+
+def test_bodies_have_at_most_4_mb(parts: ServerParts, model: Model) -> None:
+    invoke = serve(parts)
+    error = invoke.read_error(body=bytes(serverless.MAX_BODY_BYTES + 1))
+    assert (error.code, model.requests) == ("ValidationError", [])
+    assert invoke(bytes(serverless.MAX_BODY_BYTES)).status_code == 200
+    model.invoke = lambda _: Reply(bytes(serverless.MAX_BODY_BYTES + 1))
+    assert "more than 4194304 bytes" in invoke.read_model_error()["Message"]
+
+
+@pytest.mark.usefixtures("model")
+@pytest.mark.parametrize(
+    ("config", "reason"),
+    [
+        ({"MemorySizeInMB": 1500}, "MemorySizeInMB 1500 must be a multiple of 1024"),
+        ({"ProvisionedConcurrency": 3}, "ProvisionedConcurrency 3 must not exceed MaxConcurrency 2"),
+    ],
+)
+def test_wrong_config_is_refused(parts: ServerParts, config: dict[str, Any], reason: str) -> None:
+    with pytest.raises(ValidationError, match=reason):
+        make_config(parts, **config)
+
+
+@pytest.mark.usefixtures("model")
+def test_unsupported_combinations_are_refused(parts: ServerParts) -> None:
+    variant = {"VariantName": "main", "ModelName": "m", "ServerlessConfig": CONFIG}
+    asynchronous = {"AsyncInferenceConfig": {"OutputConfig": {"S3OutputPath": "s3://bucket/out"}}}
+    parts.make_model("isolated", isolated=True)
+    parts.make_model("s")
+    refused: list[tuple[list[dict[str, Any]], dict[str, Any], str]] = [
+        ([{**variant, "InstanceType": "ml.m5.large"}], {}, "both ServerlessConfig and InstanceType"),
+        ([{"VariantName": "main", "ModelName": "m"}], {}, "needs an InstanceType, or a ServerlessConfig"),
+        ([variant, {**variant, "VariantName": "two"}], {}, "one variant, not 2"),
+        ([{**variant, "ModelName": "isolated"}], {}, "does not support models with EnableNetworkIsolation"),
+        ([variant], capture_config(), "DataCaptureConfig is not supported together with ServerlessConfig"),
+        ([variant], shadow_config(), "ShadowProductionVariants is not supported together with ServerlessConfig"),
+        ([variant], asynchronous, "AsyncInferenceConfig is not supported together with ServerlessConfig"),
+    ]
+    for variants, members, reason in refused:
+        with pytest.raises(ValidationError, match=reason):
+            parts.make_config(further={"ProductionVariants": variants, **members})
