@@ -1,5 +1,6 @@
 """HTTP requests to a container, and the errors of containers and connections."""
 
+import gzip
 import itertools
 import socket
 import threading
@@ -111,6 +112,55 @@ def test_oversized_response_closes_its_connection(serve: Serve) -> None:
     assert len(ports) == 2
 
 
+def test_interim_response_is_skipped(serve: Serve) -> None:
+    interim = b"HTTP/1.1 103 Early Hints\r\nX-Part: 1\r\n\r\n"
+    client = serve(lambda connection: connection.sendall(interim + HEAD + b"x" * 100))
+    for _ in range(2):
+        answer = client.request("GET", "/", timeout=5)
+        assert (answer.status, answer.headers.get("X-Part")) == (200, None)
+
+
+def test_headers_have_names_without_case_and_all_values(serve: Serve) -> None:
+    head = b"HTTP/1.1 200 OK\r\nx-part: 1\r\nX-Part: 2\r\nContent-Length: 0\r\n\r\n"
+    headers = serve(lambda connection: connection.sendall(head)).request("GET", "/", timeout=5).headers
+    assert headers["X-PART"] == "1, 2"
+
+
+def test_compressed_response_is_not_changed(serve: Serve) -> None:
+    body, content = BytesIO(), gzip.compress(b"x" * 100)
+    head = b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(content)
+    serve(lambda connection: connection.sendall(head + content)).request("GET", "/", timeout=5, into=body)
+    assert body.getvalue() == content
+
+
+def test_second_response_to_one_request_is_dropped(serve: Serve) -> None:
+    """Otherwise, the next request, possibly of another client, would get it."""
+    ports = set()
+
+    def answer(connection: socket.socket) -> None:
+        ports.add(connection.getpeername()[1])
+        connection.sendall(HEAD + b"x" * 100 + HEAD + b"y" * 100)
+
+    client = serve(answer)
+    for _ in range(2):
+        body = BytesIO()
+        client.request("GET", "/", timeout=5, into=body)
+        assert body.getvalue() == b"x" * 100
+    assert len(ports) == 2
+
+
+def test_response_that_is_not_http_raises(serve: Serve) -> None:
+    client = serve(lambda connection: connection.sendall(b"ready\r\n\r\n"))
+    with pytest.raises(NoAnswerError, match="not valid HTTP"):
+        client.request("GET", "/", timeout=5)
+
+
+def test_request_cannot_contain_a_second_one(serve: Serve) -> None:
+    client = serve(lambda connection: connection.sendall(HEAD + b"x" * 100))
+    with pytest.raises(ValueError, match="control character"):
+        client.request("GET", "/", headers={"Accept": "x\r\nX-Amzn-SageMaker-Session-Id: 1"}, timeout=5)
+
+
 class Recorder:
     """A server that records requests. It answers some requests of each connection, and then closes the connection."""
 
@@ -196,7 +246,7 @@ def test_request_is_sent_twice_at_most() -> None:
 
 def test_request_on_a_new_connection_is_sent_once() -> None:
     with closing(Recorder(answered=0)) as server:
-        with pytest.raises(NoAnswerError, match="closed connection"):
+        with pytest.raises(NoAnswerError, match="closed the connection"):
             server.client.request("GET", "/", timeout=5)
         assert server.connections == [[b""]]
 

@@ -5,28 +5,32 @@ Source: https://docs.aws.amazon.com/sagemaker/latest/dg/your-algorithms-inferenc
 
 import contextlib
 import io
+import re
 import socket
+import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import IO, Any
+from typing import IO
 
-import urllib3
-from urllib3.connection import HTTPConnection
-from urllib3.exceptions import ClosedPoolError, HTTPError, NewConnectionError
-from urllib3.exceptions import TimeoutError as ResponseTimeoutError
+from httptools import HttpParserError
+
+from microjobs_orchestrator.local.resources.models.connection import Connection, StaleError
 
 MAX_IDLE_CONNECTIONS = 100
 """Connections that stay open without a request; more may be in use."""
 PING_SECONDS = 2.0
 CONNECT_SECONDS = 5.0
-CHUNK_BYTES = 1 << 16
+MIN_CONNECT_SECONDS = 0.001
 
 HOST = "localhost"
 """The Host header. The runtime knows the real address of the container."""
 
 PRIMARY = "primary"
 """SageMaker's name for the only container of a model."""
+
+_CONTROL_CHARACTER = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 
 Connect = Callable[[float], socket.socket]
 
@@ -61,63 +65,16 @@ class TooLargeError(Exception):
     """The response is larger than the caller's limit."""
 
 
-class _StaleError(Exception):
-    """A reused connection was closed before the first byte of a response arrived on it."""
-
-
-class _Connection(HTTPConnection):
-    """A connection that is reused. Its server may close it even while a request is on its way (RFC 9112, 9.5)."""
-
-    def __init__(self, *arguments: Any, connect: Connect, **options: Any) -> None:
-        super().__init__(*arguments, **options)
-        self._connect = connect
-        self._responses = 0
-
-    def connect(self) -> None:
-        self._responses = 0
-        try:
-            self.sock = self._connect(min(self.timeout or CONNECT_SECONDS, CONNECT_SECONDS))
-        except OSError as error:
-            raise NewConnectionError(self, f"Failed to establish a new connection: {error}") from error
-        with contextlib.suppress(OSError):  # a Unix socket has no such option
-            self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-
-    def send(self, data: object) -> None:
-        if self.sock is not None:
-            self.sock.settimeout(self.timeout)  # replaces the timeout of `connect`, or of an earlier request
-        super().send(data)  # type: ignore[arg-type]  # http.client passes several types
-
-    def getresponse(self) -> urllib3.HTTPResponse:  # type: ignore[override]  # as in urllib3
-        if self._responses and not self._has_response():
-            raise _StaleError
-        self._responses += 1
-        return super().getresponse()
-
-    def _has_response(self) -> bool:
-        """Wait for the first byte of a response; return whether it arrives."""
-        self.sock.settimeout(self.timeout)
-        try:
-            return bool(self.sock.recv(1, socket.MSG_PEEK))
-        except ConnectionError:
-            return False
-
-
-class _Pool(urllib3.HTTPConnectionPool):
-    ConnectionCls = _Connection
-
-
 class Client:
     """Requests to one container, from any thread. `connect(seconds)` opens a connection in time, or raises OSError."""
 
     def __init__(self, connect: Connect) -> None:
         self._connect = connect
-        self._pool = self._make_pool(MAX_IDLE_CONNECTIONS)
-
-    def _make_pool(self, connections: int) -> _Pool:
-        return _Pool(HOST, maxsize=connections, retries=False, connect=self._connect)
+        self._idle: deque[Connection] = deque()
+        self._closed = threading.Event()
 
     def is_healthy(self) -> bool:
-        """Return whether `/ping` answers 200 in time."""
+        """Return whether the container answers `GET /ping` with 200."""
         with contextlib.suppress(NoAnswerError):
             return self.request("GET", "/ping", timeout=PING_SECONDS).status == 200
         return False
@@ -163,20 +120,62 @@ class Client:
         Raises:
             NoAnswerError: there is no response.
         """
-        headers, deadline = {"User-Agent": "microjobs", **(headers or {})}, time.monotonic() + timeout
-        request = _Request(method, path, body, headers, deadline)
-        with contextlib.suppress(_StaleError):
-            return Response(request.send(self._pool), deadline)
-        pool = self._make_pool(1)
+        deadline = time.monotonic() + timeout
+        request = Request(method, path, body, headers or {})
+        connection, is_stale = self._find_idle(), False
+        if connection is not None:
+            with contextlib.suppress(StaleError):
+                return self._exchange(connection, request, deadline)
+            is_stale = True
         try:
-            return Response(request.send(pool), deadline, pool)
+            return self._exchange(self._open_connection(deadline), request, deadline)
         except NoAnswerError as error:
-            pool.close()
-            error.was_sent = True  # the first request, over the reused connection, may have ended the container
+            error.was_sent |= is_stale  # the first request, over the reused connection, may have ended the container
             raise
 
+    def _find_idle(self) -> Connection | None:
+        """Return the idle connection that was used last; None if there is none. Close those that the server closed."""
+        with contextlib.suppress(IndexError):
+            while not (connection := self._idle.pop()).is_idle():
+                connection.close()
+            return connection
+        return None
+
+    def _open_connection(self, deadline: float) -> Connection:
+        if self._closed.is_set():
+            raise NoAnswerError("the container is being stopped", was_sent=False)
+        seconds = max(MIN_CONNECT_SECONDS, min(CONNECT_SECONDS, deadline - time.monotonic()))
+        try:
+            return Connection(self._connect(seconds))
+        except OSError as error:
+            raise NoAnswerError(f"the container accepts no connection: {error}", was_sent=False) from error
+
+    def _exchange(self, connection: Connection, request: "Request", deadline: float) -> "Response":
+        """Send a request, and receive the headers of its response."""
+        try:
+            connection.send(request.head, request.parts(), deadline)
+            status, headers = connection.receive_head(deadline)
+        except BaseException as error:
+            connection.close()
+            if isinstance(error, OSError | HttpParserError):
+                raise _make_no_answer_error(error) from error
+            raise
+        return Response(status, headers, connection, deadline, self._put_back)
+
+    def _put_back(self, connection: Connection) -> None:
+        """Keep a connection for the next request, if it can have another one."""
+        if self._closed.is_set() or not connection.is_reusable or len(self._idle) >= MAX_IDLE_CONNECTIONS:
+            connection.close()
+            return
+        self._idle.append(connection)
+        if self._closed.is_set():  # `close` may have run meanwhile
+            self.close()
+
     def close(self) -> None:
-        self._pool.close()
+        self._closed.set()
+        with contextlib.suppress(IndexError):
+            while True:
+                self._idle.pop().close()
 
 
 class Response:
@@ -184,15 +183,23 @@ class Response:
 
     Args:
         deadline: the end of the time for the whole body, in seconds of the monotonic clock.
-        pool: connections that only this response uses.
+        put_back: takes the connection when the response is closed.
     """
 
-    def __init__(self, response: urllib3.BaseHTTPResponse, deadline: float, pool: _Pool | None = None) -> None:
-        self.status = response.status
-        self.headers: Mapping[str, str] = response.headers
-        self._response = response
+    def __init__(
+        self,
+        status: int,
+        headers: Mapping[str, str],
+        connection: Connection,
+        deadline: float,
+        put_back: Callable[[Connection], None],
+    ) -> None:
+        self.status = status
+        self.headers = headers
+        self._connection: Connection | None = connection
         self._deadline = deadline
-        self._pool = pool
+        self._put_back = put_back
+        self._lock = threading.Lock()
 
     def __enter__(self) -> "Response":
         return self
@@ -202,60 +209,60 @@ class Response:
 
     def chunks(self) -> Iterator[bytes]:
         """Yield the parts of the body as they arrive. Raise NoAnswerError if the body is incomplete or late."""
-        chunk = None
-        while chunk != b"":  # the empty chunk at the end may come late, too
-            with _translate_errors():
-                chunk = self._response.read1(CHUNK_BYTES)  # `stream` would wait for a complete chunk
-            if time.monotonic() > self._deadline:
-                raise NoAnswerError("the answer took too long", timed_out=True)
-            if chunk:
-                yield chunk
+        connection = self._connection
+        while connection is not None:
+            try:
+                part = connection.receive_part(self._deadline)
+            except (OSError, HttpParserError) as error:
+                raise _make_no_answer_error(error) from error
+            if not part:
+                return
+            yield part
 
     def abort(self) -> None:
         """End the body for the thread that reads it. Any thread may call this method."""
-        with contextlib.suppress(OSError, ValueError, RuntimeError):  # the connection is closed already
-            self._response.shutdown()
+        with self._lock, contextlib.suppress(OSError):  # the server has closed the connection
+            if self._connection is not None:
+                self._connection.shut_down()
 
     def close(self) -> None:
-        """Close the response. At the end of its body, the connection returns to the pool; otherwise it is closed."""
-        self._response.close()
-        if self._pool is not None:
-            self._pool.close()
+        """Close the response. At the end of its body, the connection can be used again; otherwise it is closed."""
+        with self._lock:
+            connection, self._connection = self._connection, None
+        if connection is not None:
+            self._put_back(connection)
 
 
-@contextlib.contextmanager
-def _translate_errors() -> Iterator[None]:
-    """Raise NoAnswerError for errors of a connection."""
-    try:
-        yield
-    except (HTTPError, OSError) as error:
-        unsent = isinstance(error, NewConnectionError | ClosedPoolError)
-        # The error of a request that could not be sent in time has a TimeoutError as its cause.
-        is_late = isinstance(error, ResponseTimeoutError) or isinstance(
-            error.__cause__ or error.__context__, TimeoutError
-        )
-        raise NoAnswerError(str(error), timed_out=is_late and not unsent, was_sent=not unsent) from error
+def _make_no_answer_error(error: Exception) -> NoAnswerError:
+    if isinstance(error, HttpParserError):
+        return NoAnswerError(f"the response is not valid HTTP: {error}")
+    return NoAnswerError(str(error), timed_out=isinstance(error, TimeoutError))
 
 
-@dataclass(frozen=True)
-class _Request:
-    method: str
-    path: str
-    body: Body
-    headers: Mapping[str, str]
-    deadline: float
+class Request:
+    """A request that can be sent more than once."""
 
-    def send(self, pool: _Pool) -> urllib3.BaseHTTPResponse:
-        """Send the request, and return the response with an unread body."""
-        timeout = max(0.001, self.deadline - time.monotonic())
-        with _translate_errors():
-            return pool.urlopen(
-                self.method,
-                self.path,
-                body=self.body() if callable(self.body) else self.body,
-                headers=self.headers,
-                timeout=urllib3.Timeout(connect=timeout, read=timeout),
-                chunked=callable(self.body) and "Content-Length" not in self.headers,
-                redirect=False,
-                preload_content=False,
-            )
+    def __init__(self, method: str, path: str, body: Body, headers: Mapping[str, str]) -> None:
+        fields = {"Host": HOST, "User-Agent": "microjobs", "Accept-Encoding": "identity", **headers}
+        if callable(body):
+            self._is_chunked = "Content-Length" not in headers
+            fields |= {"Transfer-Encoding": "chunked"} if self._is_chunked else {}
+        elif body is not None or method == "POST":
+            fields["Content-Length"] = str(len(body or b""))
+        lines = [f"{method} {path} HTTP/1.1", *(f"{name}: {value}" for name, value in fields.items())]
+        if " " in path or any(map(_CONTROL_CHARACTER.search, lines)):
+            raise ValueError(f"the path has a space, or a header has a control character: {lines!r:.200}")
+        self.head = "\r\n".join((*lines, "", "")).encode("latin-1")
+        self._body = body
+
+    def parts(self) -> Iterable[bytes]:
+        """Return the parts of the body as they are sent."""
+        if not callable(self._body):
+            return (self._body,) if self._body else ()
+        return _encode_chunks(self._body()) if self._is_chunked else self._body()
+
+
+def _encode_chunks(parts: Iterable[bytes]) -> Iterator[bytes]:
+    for part in filter(None, parts):
+        yield b"%x\r\n%b\r\n" % (len(part), part)
+    yield b"0\r\n\r\n"
