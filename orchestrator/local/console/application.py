@@ -11,6 +11,7 @@ from werkzeug import Request, Response
 
 from microjobs_orchestrator.local.console.assets import Assets
 from microjobs_orchestrator.local.console.checks import check_api_request, check_origin, make_headers
+from microjobs_orchestrator.local.console.downloads import PATH, Downloads
 from microjobs_orchestrator.local.console.feed import Feed
 from microjobs_orchestrator.local.console.operations import Call, make_caller
 from microjobs_orchestrator.local.console.sessions import Keys, Sessions
@@ -19,6 +20,7 @@ from microjobs_orchestrator.local.errors import ServiceError
 from microjobs_orchestrator.local.gateway.exchange import AnyService, Exchange
 from microjobs_orchestrator.local.home import Home
 from microjobs_orchestrator.local.kinds import Kind, all_kinds
+from microjobs_orchestrator.local.logs import LogStore
 from microjobs_orchestrator.local.protocols.aws_json import parse_object
 from microjobs_orchestrator.local.protocols.protocol import get_protocol
 
@@ -31,27 +33,30 @@ MAX_BODY_BYTES = 1 << 20
 Route = Callable[[Exchange], Response]
 
 
-def make_console(home: Home, services: Mapping[str, AnyService], feed: Feed) -> "Console":
+def make_console(home: Home, services: Mapping[str, AnyService], feed: Feed, logs: LogStore) -> "Console":
     """Return the console of a server.
 
     Args:
         services: handlers by botocore's name of the service.
         feed: the changes of resources.
+        logs: the output of hosts.
     """
     verify = partial(read_token, key=home.server_key(), home=home.root, pid=os.getpid())
-    return Console(Assets(), Sessions(verify), make_caller(services), feed)
+    return Console(Assets(), Sessions(verify), make_caller(services), feed, Downloads(logs))
 
 
 class Console:
     """The console. `intercept` is the gateway's first interceptor on the listener for clients."""
 
-    def __init__(self, assets: Assets, sessions: Sessions, call: Call, feed: Feed) -> None:
+    def __init__(self, assets: Assets, sessions: Sessions, call: Call, feed: Feed, downloads: Downloads) -> None:
         self._assets = assets
         self._sessions = sessions
         self._call = call
+        self._downloads = downloads
         self._routes: Mapping[str, Route] = {
             "kinds": lambda _: _format([_describe_kind(kind) for kind in all_kinds()]),
             "changes": lambda _: Response(feed.open(), content_type="text/event-stream"),
+            "logs": lambda exchange: downloads.add_log(exchange, _get_cookie(exchange.request)),
         }
 
     def intercept(self, exchange: Exchange) -> Response | None:
@@ -71,12 +76,13 @@ class Console:
         return self._assets.respond(request, request.path.removeprefix(CONSOLE_PATH))
 
     def _answer(self, exchange: Exchange, path: str) -> Response:
+        if path.startswith(PATH) and exchange.request.method == "GET":
+            return self._downloads.open(path.removeprefix(PATH), _get_cookie(exchange.request))
         if path == "sessions":
             check_api_request(exchange.request, MAX_LOGIN_BYTES)
             return self._log_in(exchange.request)
         check_api_request(exchange.request, MAX_BODY_BYTES)
-        cookie = exchange.request.cookies.get(_get_cookie_name(exchange.request), "")
-        self._sessions.check(Keys(cookie, exchange.request.headers.get(SECRET_HEADER, "")))
+        self._sessions.check(Keys(_get_cookie(exchange.request), exchange.request.headers.get(SECRET_HEADER, "")))
         if path in self._routes:
             return self._routes[path](exchange)
         service, _, operation = path.partition("/")
@@ -96,6 +102,10 @@ class Console:
 def _get_cookie_name(request: Request) -> str:
     """Return a name with the port: browsers have one set of cookies for all ports of an address."""
     return f"microjobs-console-{request.environ['SERVER_PORT']}"
+
+
+def _get_cookie(request: Request) -> str:
+    return request.cookies.get(_get_cookie_name(request), "")
 
 
 def _format(value: Any) -> Response:

@@ -12,6 +12,7 @@ from microjobs_orchestrator.local.protocols.models import operation_model
 READING: Mapping[str, tuple[str, ...]] = {
     "sagemaker": ("Describe", "List", "Search", "BatchDescribe"),
     "logs": ("Describe", "Get", "Filter"),
+    "cloudwatch": ("Get", "List"),
 }
 """The beginnings of the names of operations that change nothing, by service."""
 

@@ -277,6 +277,48 @@ def test_line_ends_in_values_add_no_headers(outsider: Console) -> None:
         assert "x-injected" not in answer.headers
 
 
+# --- downloads ---
+
+LOG = {"group": "/aws/sagemaker/TrainingJobs", "stream": "seen/algo-1"}
+
+
+def start_download(console: Console, **members: str) -> str:
+    """Return the target of a new download of a log."""
+    answer = console.post(f"{API}logs", {**LOG, **members})
+    assert answer.status == 200
+    return API + str(json.loads(answer.body)["path"])
+
+
+def fetch_download(console: Console, target: str, **changes: str) -> Answer:
+    headers = {"Cookie": console.cookie, "Sec-Fetch-Site": "same-origin", **changes}
+    return console.sender.send_raw("GET", target, headers)
+
+
+def test_download_works_once_and_is_stored_as_a_file(console: Console) -> None:
+    target = start_download(console)
+    first, second = fetch_download(console, target), fetch_download(console, target)
+    assert (first.status, first.body[:14], second.status) == (200, b"line 0\nline 1\n", 404)
+    assert first.headers["content-disposition"].startswith("attachment")
+
+
+def test_download_needs_the_session_that_started_it(stub: LocalServer, console: Console) -> None:
+    target = start_download(console)
+    other = Console(console.sender)
+    other.open(make_token(stub))
+    assert fetch_download(other, target).status == 404
+    assert console.sender.send_raw("GET", target, {}).status == 404
+    for site in ("cross-site", "same-site"):
+        assert fetch_download(console, target, **{"Sec-Fetch-Site": site}).status == 403
+    assert fetch_download(console, target).status == 200
+
+
+@pytest.mark.parametrize(
+    "members", [{"stream": "../../../../server.key"}, {"group": "/.."}, {"group": "/", "stream": "server.key"}]
+)
+def test_download_of_another_file_is_refused(console: Console, members: dict[str, str]) -> None:
+    assert console.post(f"{API}logs", {**LOG, **members}).status == 400
+
+
 # --- streams of changes ---
 
 

@@ -1,6 +1,6 @@
 // Log streams of jobs and endpoints: one per host.
 
-import { call } from "./api.js";
+import { call, send } from "./api.js";
 
 const MAX_STREAMS = 1000;
 
@@ -9,11 +9,12 @@ export const getLogGroup = (kind, name) => kind.logs.group.replace("{name}", nam
 /** Return the streams of a resource, `[{name, host, first, last}]`, with times in seconds; empty if there are none. */
 export async function listStreams(kind, name, signal) {
   const request = { logGroupName: getLogGroup(kind, name), logStreamNamePrefix: kind.logs.prefix.replace("{name}", name) };
+  if (!request.logStreamNamePrefix) delete request.logStreamNamePrefix;
   const streams = [];
   for (let token = {}; token && streams.length < MAX_STREAMS; ) {
     const members = { ...request, ...token };
     const answer = await call("logs", "DescribeLogStreams", members, { signal }).catch(ignoreMissingGroup);
-    streams.push(...answer.logStreams.map((stream) => describe(stream, request.logStreamNamePrefix)));
+    streams.push(...answer.logStreams.map((stream) => describe(stream, request.logStreamNamePrefix ?? "")));
     token = answer.nextToken ? { nextToken: answer.nextToken } : null;
   }
   return streams;
@@ -27,4 +28,28 @@ function ignoreMissingGroup(error) {
 function describe(stream, prefix) {
   const [first, last] = [stream.firstEventTimestamp, stream.lastEventTimestamp].map((time) => time && time / 1000);
   return { name: stream.logStreamName, host: stream.logStreamName.slice(prefix.length), first, last };
+}
+
+/** Read lines from a position: `f/<offset>` forward, `b/<offset>` backward, or from the end without a position. */
+export async function readLines(group, stream, position, limit, signal) {
+  const members = { logGroupName: group, logStreamName: stream, limit, ...(position && { nextToken: position }) };
+  const answer = await call("logs", "GetLogEvents", members, { signal });
+  return { lines: answer.events, before: answer.nextBackwardToken, after: answer.nextForwardToken };
+}
+
+/** Yield the lines that contain a text, in groups: `[{timestamp, message, offset}]`. A group may be empty. */
+export async function* findLines(group, stream, text, signal) {
+  const members = { logGroupName: group, logStreamNames: [stream], filterPattern: `"${text.replaceAll('"', "")}"` };
+  for (let token = {}; token; ) {
+    const answer = await call("logs", "FilterLogEvents", { ...members, limit: 500, ...token }, { signal });
+    yield answer.events.map((event) => ({ ...event, offset: event.eventId.slice(event.eventId.lastIndexOf("/") + 1) }));
+    token = answer.nextToken ? { nextToken: answer.nextToken } : null;
+  }
+}
+
+/** Let the browser store a stream in a file. */
+export async function downloadLog(group, stream) {
+  const { path } = await (await send("logs", { group, stream })).json();
+  const link = Object.assign(document.createElement("a"), { href: `api/${path}`, download: "" });
+  link.click();
 }

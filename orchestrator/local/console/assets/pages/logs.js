@@ -1,6 +1,62 @@
 // The output of the hosts of a job or an endpoint.
 
-import { Heading } from "../lib/components.js";
-import { html } from "../lib/ui.js";
+import { call } from "../lib/api.js";
+import { Field, Heading, Problem, Select } from "../lib/components.js";
+import { findKind, isActive } from "../lib/kinds.js";
+import { downloadLog, getLogGroup, listStreams } from "../lib/logs.js";
+import { useQuery } from "../lib/query.js";
+import { makeHref, replaceQuery } from "../lib/router.js";
+import { html, useState } from "../lib/ui.js";
+import { Lines } from "./logs/lines.js";
+import { Matches } from "./logs/matches.js";
 
-export const Page = ({ params }) => html`<${Heading}>Logs of ${params.id}<//>`;
+export function Page({ params, query }) {
+  const kind = findKind(params.type);
+  return kind?.logs
+    ? html`<${Logs} kind=${kind} id=${params.id} query=${query} />`
+    : html`<${Heading}>No logs of ${params.type}<//>`;
+}
+
+function Logs({ kind, id, query }) {
+  const load = (signal) => loadStreams(kind, id, signal);
+  const { data, error } = useQuery(load, [kind.type, id], (one) => one.kind === kind.type && one.name === id);
+  const [problem, setProblem] = useState(null);
+  const stream = data?.streams.find((one) => one.name === query.stream) ?? data?.streams[0];
+  const group = getLogGroup(kind, id);
+  const change = (changes) => replaceQuery({ ...query, ...changes });
+  return html`
+    <${Heading}>Logs of <a href=${makeHref(["jobs", kind.type, id])}>${id}</a><//>
+    <${Problem} error=${error ?? problem} />
+    ${data && !stream && html`<p role="status">No host has written a line yet.</p>`}
+    ${stream && html`
+      <div class="filters">
+        <${Select} label="Host" value=${stream.name} options=${data.streams.map((one) => [one.name, one.host])}
+          onChange=${(name) => change({ stream: name, at: "" })} />
+        <${SearchForm} text=${query.find ?? ""} onSearch=${(find) => change({ find })} />
+        <button onClick=${() => downloadLog(group, stream.name).catch(setProblem)}>Download</button>
+      </div>
+      ${query.find && html`<${Matches} key=${`${stream.name}/${query.find}`} group=${group} stream=${stream.name}
+        text=${query.find} onChoose=${(at) => change({ at })} />`}
+      <${Lines} key=${`${stream.name}@${query.at ?? ""}`} group=${group} stream=${stream.name} at=${query.at}
+        isActive=${data.isActive} onEnd=${() => change({ at: "" })} />
+    `}
+  `;
+}
+
+async function loadStreams(kind, id, signal) {
+  const job = await call("sagemaker", kind.operations.Describe, { [kind.identifierMember]: id }, { signal });
+  return { streams: await listStreams(kind, id, signal), isActive: isActive(kind, job[kind.statusMember]) };
+}
+
+function SearchForm({ text, onSearch }) {
+  const search = (event) => {
+    event.preventDefault();
+    onSearch(new FormData(event.target).get("text"));
+  };
+  return html`
+    <form class="filters" role="search" onSubmit=${search}>
+      <${Field} label="Find lines with"><input type="search" name="text" defaultValue=${text} /><//>
+      <button>Find</button>
+    </form>
+  `;
+}

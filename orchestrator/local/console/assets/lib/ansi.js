@@ -1,0 +1,66 @@
+// Colours and styles of terminals (SGR sequences), as elements.
+
+import { html } from "./ui.js";
+
+const SEQUENCE = /\x1b\[([0-9;:]*)m/;
+const NAMES = { 1: "bold", 2: "faint", 3: "italic", 4: "underline", 9: "strike" };
+const RESETS = { 22: ["bold", "faint"], 23: ["italic"], 24: ["underline"], 29: ["strike"] };
+const LEVELS = [0, 95, 135, 175, 215, 255];
+
+/** Return a line as text and elements. A line without sequences is returned as it is. */
+export function renderAnsi(line) {
+  if (!line.includes("\x1b")) return line;
+  const parts = line.split(SEQUENCE); // text and parameters alternate
+  const state = { flags: new Set(), color: null, background: null };
+  return parts.map((part, index) => {
+    if (index % 2 === 0) return part && makeSpan(part, state);
+    apply(part.split(/[;:]/).map(Number), state);
+    return "";
+  });
+}
+
+function makeSpan(text, { flags, color, background }) {
+  if (!flags.size && !color && !background) return text;
+  const classes = [...flags, color?.name && `fg-${color.name}`, background?.name && `bg-${background.name}`];
+  const style = { color: color?.rgb, backgroundColor: background?.rgb };
+  return html`<span class=${classes.filter(Boolean).join(" ")} style=${style}>${text}</span>`;
+}
+
+function apply(codes, state) {
+  for (let index = 0; index < codes.length; index++) {
+    const code = codes[index];
+    if (code === 38 || code === 48) {
+      const [color, count] = readColor(codes.slice(index + 1));
+      state[code === 38 ? "color" : "background"] = color;
+      index += count;
+    } else applyCode(code, state);
+  }
+}
+
+function applyCode(code, state) {
+  if (code === 0) Object.assign(state, { flags: new Set(), color: null, background: null });
+  else if (NAMES[code]) state.flags = new Set([...state.flags, NAMES[code]]);
+  else if (RESETS[code]) state.flags = new Set([...state.flags].filter((name) => !RESETS[code].includes(name)));
+  else if (code === 39) state.color = null;
+  else if (code === 49) state.background = null;
+  else applyBasicColor(code, state);
+}
+
+/** Codes 30 to 37 and 90 to 97 are text colours, 40 to 47 and 100 to 107 backgrounds. */
+function applyBasicColor(code, state) {
+  const [tens, name] = [Math.floor(code / 10), code % 10];
+  if (name > 7) return;
+  if (tens === 3 || tens === 9) state.color = { name: tens === 9 ? name + 8 : name };
+  if (tens === 4 || tens === 10) state.background = { name: tens === 10 ? name + 8 : name };
+}
+
+/** Return a colour of 256 or of 16 million, and the number of codes that describe it. */
+function readColor([kind, first, second, third]) {
+  if (kind === 2) return [makeRgb(first, second, third), 4];
+  if (first < 16) return [{ name: first }, 2];
+  if (first >= 232) return [makeRgb(...Array(3).fill(8 + (first - 232) * 10)), 2];
+  const cube = first - 16;
+  return [makeRgb(...[cube / 36, (cube / 6) % 6, cube % 6].map((level) => LEVELS[Math.floor(level)])), 2];
+}
+
+const makeRgb = (...values) => ({ rgb: `rgb(${values.map((value) => Math.min(Number(value) || 0, 255)).join(" ")})` });

@@ -1,0 +1,89 @@
+"""The page with the output of hosts in Chromium."""
+
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.local.clients import LocalServer
+from tests.local.console.checks import find_violations
+
+MANY = 50_000
+
+
+@pytest.fixture(scope="module")
+def long_job(server: LocalServer) -> str:
+    """A job whose log has MANY lines: `seq` printed the first ones, and the rest are written into its file."""
+    name = str(server.train("seq 1 3")["TrainingJobName"])
+    (file,) = (server.home.logs / "aws/sagemaker/TrainingJobs" / name).iterdir()
+    time = file.read_bytes().split(b" ")[0]
+    with file.open("ab") as log:
+        log.writelines(b"%s line %d of the log\n" % (time, number) for number in range(MANY))
+    return name
+
+
+def test_lines_appear_while_the_job_runs(page: Page, server: LocalServer, root: str) -> None:
+    name = server.start_training("echo first; sleep 2; printf '\\033[31mred\\033[0m\\n'; sleep 100")
+    page.goto(f"{root}#/logs/training-job/{name}")
+    log = page.get_by_role("log")
+    expect(log).to_contain_text("first")
+    red = log.locator(".fg-1")
+    expect(red).to_have_text("red")
+    server.sagemaker.stop_training_job(TrainingJobName=name)
+
+
+def test_each_host_has_its_log(page: Page, server: LocalServer, root: str) -> None:
+    name = server.train("echo I am $(hostname) $RANDOM; cat $SM_RESOURCE_CONFIG 2>/dev/null; true", instances=2)
+    page.goto(f"{root}#/logs/training-job/{name['TrainingJobName']}")
+    host = page.get_by_label("Host")
+    expect(host.locator("option")).to_have_count(2)
+    host.select_option(index=1)
+    expect(page.get_by_role("log")).to_contain_text("I am")
+    assert "stream=" in page.url
+
+
+def test_long_log_starts_at_its_end_and_stays_bounded(page: Page, long_job: str, root: str) -> None:
+    page.goto(f"{root}#/logs/training-job/{long_job}")
+    log = page.get_by_role("log")
+    lines = log.locator("> div > div")
+    expect(lines.last).to_have_text(f"line {MANY - 1} of the log")
+    for _ in range(12):
+        first = lines.first.inner_text()
+        log.evaluate("element => { element.scrollTop = 0; }")
+        expect(lines.first).not_to_have_text(first)
+    assert lines.count() <= 4000
+    page.get_by_role("button", name="Show the end").click()
+    expect(lines.last).to_have_text(f"line {MANY - 1} of the log")
+    expect(lines.last).to_be_in_viewport()
+
+
+def test_search_finds_lines_and_shows_their_place(page: Page, long_job: str, root: str) -> None:
+    page.goto(f"{root}#/logs/training-job/{long_job}")
+    page.get_by_label("Find lines with").fill("line 12345 of")
+    page.keyboard.press("Enter")
+    found = page.get_by_role("button", name="line 12345 of the log")
+    expect(found).to_have_count(1)
+    assert find_violations(page) == []
+    found.click()
+    chosen = page.locator(".chosen")
+    expect(chosen).to_have_text("line 12345 of the log")
+    expect(chosen).to_be_in_viewport()
+    page.mouse.move(600, 500)
+    page.mouse.wheel(0, 100_000)
+    expect(page.locator(".log > div")).to_have_count(3)  # one block before, and one block after
+
+
+def test_log_is_downloaded(page: Page, long_job: str, root: str, tmp_path: Path) -> None:
+    page.goto(f"{root}#/logs/training-job/{long_job}")
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Download").click()
+    download.value.save_as(tmp_path / "log")
+    lines = (tmp_path / "log").read_text().splitlines()
+    assert (lines[:3], lines[-1], len(lines)) == (["1", "2", "3"], f"line {MANY - 1} of the log", MANY + 3)
+    assert download.value.suggested_filename.endswith(".log")
+
+
+def test_markup_in_a_log_is_text(page: Page, server: LocalServer, root: str) -> None:
+    name = server.train("echo '<img src=x onerror=alert(1)><b>bold</b>'")["TrainingJobName"]
+    page.goto(f"{root}#/logs/training-job/{name}")
+    expect(page.get_by_role("log")).to_contain_text("<b>bold</b>")
