@@ -1,5 +1,6 @@
 """Tar archives, with which the engine's API copies files to and from containers."""
 
+import io
 import logging
 import os
 import tarfile
@@ -41,6 +42,14 @@ def pack(trees: Iterable[tuple[Path, str]]) -> Iterator[IO[bytes]]:
                 _add(archive, source, target.lstrip("/"))
         file.seek(0)
         yield file
+
+
+def pack_empty_file(path: str) -> bytes:
+    """Return an archive of an empty file with an absolute path. An engine that extracts it replaces a folder."""
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w") as archive:
+        archive.addfile(_make_root_owned(tarfile.TarInfo(path.lstrip("/"))))
+    return file.getvalue()
 
 
 def _add(archive: tarfile.TarFile, source: Path, target: str) -> None:

@@ -184,6 +184,15 @@ class Host(Protocol):
         belong to the caller. Raise CannotRunError if a file does not fit on this device, or cannot be read.
         """
 
+    def add_folder(self, source: Path, path: str) -> None:
+        """Copy a folder to `path` in the running host, and make the parents of `path`.
+
+        Raise OSError if the device is full, and CannotRunError if the host has ended or cannot store the folder.
+        """
+
+    def remove_folder(self, path: str) -> None:
+        """Remove a folder of the running host, if it exists. An empty file may remain at its path."""
+
     def connect(self, timeout: float) -> socket.socket:
         """Open a connection to the host's port; only this server can do so. Raise OSError if nothing listens."""
 

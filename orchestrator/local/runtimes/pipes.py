@@ -64,5 +64,11 @@ class FedHost:
     def copy(self, path: str, target: Path) -> Tree | None:
         return self._host.copy(path, target)
 
+    def add_folder(self, source: Path, path: str) -> None:
+        self._host.add_folder(source, path)
+
+    def remove_folder(self, path: str) -> None:
+        self._host.remove_folder(path)
+
     def connect(self, timeout: float) -> socket.socket:
         return self._host.connect(timeout)

@@ -19,6 +19,7 @@ from microjobs_orchestrator.local.resources.training.kinds import TRAINING_JOB
 from microjobs_orchestrator.local.resources.training.time_limits import Usage
 from microjobs_orchestrator.local.resources.transform.job import TransformJob
 from microjobs_orchestrator.local.runtimes.base import CannotRunError, Exit, Line, MachineFailedError
+from tests.local.hosts import HostWithoutFolders
 from tests.local.jobs.conftest import ServerParts, transform_request
 from tests.local.jobs.waiting import run_hosts
 
@@ -31,7 +32,7 @@ PROCESSING = {
 }
 
 
-class WorkingHost:
+class WorkingHost(HostWithoutFolders):
     """A host that ends by itself after some seconds."""
 
     def __init__(self, name: str, seconds: float) -> None:

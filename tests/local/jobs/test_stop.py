@@ -27,6 +27,7 @@ from microjobs_orchestrator.local.s3.store import ObjectStore
 from microjobs_orchestrator.local.services.sagemaker import SageMaker
 from microjobs_orchestrator.local.state import Record, State
 from microjobs_orchestrator.local.trees import Tree
+from tests.local.hosts import HostWithoutFolders
 from tests.local.trees import read_tree
 
 TIMEOUT_SECONDS = 10.0
@@ -46,7 +47,7 @@ class Gates:
             self.open.wait(TIMEOUT_SECONDS)
 
 
-class GatedHost:
+class GatedHost(HostWithoutFolders):
     name = "algo-1"
 
     def __init__(self, gates: Gates) -> None:

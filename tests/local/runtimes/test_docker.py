@@ -351,6 +351,25 @@ def test_files_belong_to_the_caller(tmp_path: Path, docker_runtime: DockerRuntim
     assert not copy_from_host(host, str(LAYOUT.code), tmp_path / "none")
 
 
+@pytest.mark.engine
+def test_folders_are_added_to_a_running_container_and_removed(tmp_path: Path, docker_runtime: DockerRuntime) -> None:
+    source, models = tmp_path / "source", f"{LAYOUT.root}/models"
+    (source / "code").mkdir(parents=True)
+    (source / "code" / "a.txt").write_text("1")
+    (host,) = docker_runtime.start(plan(tmp_path, "exec sleep 60"))
+    for round_ in ("first", "second"):  # the empty file that remains is no obstacle
+        host.add_folder(source, f"{models}/one/model")
+        assert copy_from_host(host, models, tmp_path / f"{round_} added")
+        assert (tmp_path / f"{round_} added" / "one" / "model" / "code" / "a.txt").read_text() == "1"
+        host.remove_folder(f"{models}/one")
+        assert copy_from_host(host, models, tmp_path / f"{round_} removed")
+        assert (tmp_path / f"{round_} removed" / "one").read_bytes() == b""
+    docker_runtime.remove("job/a")
+    host.remove_folder(models)
+    with pytest.raises(CannotRunError, match="was removed"):
+        host.add_folder(source, models)
+
+
 def archive(*members: tarfile.TarInfo) -> list[bytes]:
     file = io.BytesIO()
     with tarfile.open(fileobj=file, mode="w") as tar:

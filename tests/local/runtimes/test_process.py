@@ -123,6 +123,27 @@ def test_lines_of_stdout_and_stderr_have_times(start: Start, tmp_path: Path) -> 
     assert before < lines[0].time < lines[1].time - 0.5 < time.time()
 
 
+def test_folders_are_added_to_a_running_host_and_removed(start: Start, tmp_path: Path) -> None:
+    source, target = tmp_path / "source", f"{ROOT.root}/models/one"
+    source.mkdir()
+    (source / "a.txt").write_text("content")
+    code = (
+        "import os, pathlib, time\n"
+        "file = pathlib.Path(os.environ['SAGEMAKER_BASE_DIR'], 'models/one/a.txt')\n"
+        "for exists in (True, False):\n"
+        "    while file.exists() != exists: time.sleep(0.01)\n"
+        "    print(exists, flush=True)\n"
+    )
+    host = start(program(tmp_path, code))
+    host.add_folder(source, target)
+    wait_for_line(host, b"True")
+    host.remove_folder(target)
+    assert host.wait() == Exit(0)
+    host.remove_folder(target)
+    with pytest.raises(CannotRunError, match="has ended"):
+        host.add_folder(source, target)
+
+
 def test_lines_are_the_same_on_each_call(start: Start, tmp_path: Path) -> None:
     host = start(program(tmp_path, "for number in range(20000): print(number)"))
     lines = list(host.lines())

@@ -16,6 +16,7 @@ from microjobs_orchestrator.local.config import Config
 from microjobs_orchestrator.local.home import Home
 from microjobs_orchestrator.local.runtimes.base import Exit, Host, HostPlan, Image, Line, Plan
 from microjobs_orchestrator.local.server import serve
+from tests.local.hosts import HostWithoutFolders
 
 
 class Model(BaseHTTPRequestHandler):
@@ -47,7 +48,7 @@ class Model(BaseHTTPRequestHandler):
         """Log nothing: the log contains only messages of the local server."""
 
 
-class StubHost:
+class StubHost(HostWithoutFolders):
     """A host that serves until it is stopped if its plan has a port, and otherwise has ended at its start."""
 
     def __init__(self, plan: HostPlan, address: tuple[str, int]) -> None:

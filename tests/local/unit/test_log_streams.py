@@ -16,12 +16,13 @@ from microjobs_orchestrator.local.lifecycle.attempt import Attempt
 from microjobs_orchestrator.local.lifecycle.events import EventQueue
 from microjobs_orchestrator.local.logs import LogStream
 from microjobs_orchestrator.local.runtimes.base import Exit, Line
+from tests.local.hosts import HostWithoutFolders
 from tests.local.log_lines import append_line
 
 NOW = 1_700_000_000.0
 
 
-class EndedHost:
+class EndedHost(HostWithoutFolders):
     """A host that has printed lines and ended."""
 
     name = "algo-1"

@@ -1,5 +1,6 @@
 """One host of runtime `docker`: a container. Its methods survive a restart of the engine."""
 
+import errno
 import itertools
 import logging
 import socket
@@ -11,8 +12,8 @@ from typing import Any
 from docker.errors import APIError
 from docker.models.containers import Container
 
-from microjobs_orchestrator.local.runtimes.archives import unpack
-from microjobs_orchestrator.local.runtimes.base import Exit, Line
+from microjobs_orchestrator.local.runtimes.archives import pack, pack_empty_file, unpack
+from microjobs_orchestrator.local.runtimes.base import CannotRunError, Exit, Line
 from microjobs_orchestrator.local.runtimes.docker.engine import (
     RETRY_DELAY,
     UNREACHABLE_ERRORS,
@@ -35,6 +36,9 @@ ARCHIVE_CHUNK_BYTES = 1 << 16  # small, because tarfile copies the rest of a chu
 KILLED = 128 + 9
 REMOVING_STATUSES = ("removing", "dead")
 """Status values of a container that is being removed."""
+
+NO_SPACE = "no space left on device"
+"""Part of the engine's error message."""
 
 Connect = Callable[[float], socket.socket]
 """Opens a connection, as `Host.connect` does."""
@@ -104,6 +108,27 @@ class DockerHost:
             if state is None or state["Status"] in REMOVING_STATUSES:
                 return None
             raise
+
+    def add_folder(self, source: Path, path: str) -> None:
+        def request_copy() -> bool:
+            with pack([(source, path)]) as archive:
+                return bool(self._container.put_archive("/", archive))
+
+        try:
+            is_copied = retry_while_unreachable(request_copy)
+        except APIError as error:
+            if NO_SPACE in str(error.explanation):
+                raise OSError(errno.ENOSPC, f"{NO_SPACE} in the container for {path}") from error
+            raise CannotRunError(f"{path} could not be copied to {self.name}: {error.explanation}") from error
+        if not is_copied:
+            raise CannotRunError(f"the container of {self.name} was removed")
+
+    def remove_folder(self, path: str) -> None:
+        """Replace a folder by an empty file, because the image may not have the program `rm`."""
+        try:
+            retry_while_unreachable(lambda: self._container.put_archive("/", pack_empty_file(path)))
+        except APIError as error:
+            logger.warning("%s of %s is not removed: %s", path, self.name, error.explanation)
 
     def connect(self, timeout: float) -> socket.socket:
         try:

@@ -11,10 +11,10 @@ from pathlib import Path
 from microjobs.contract import Layout
 from microjobs.network import Network
 from microjobs_orchestrator.local.runtimes import files
-from microjobs_orchestrator.local.runtimes.base import Exit, Line
+from microjobs_orchestrator.local.runtimes.base import CannotRunError, Exit, Line
 from microjobs_orchestrator.local.runtimes.process import commands
 from microjobs_orchestrator.local.runtimes.process.managed_process import ManagedProcess
-from microjobs_orchestrator.local.trees import Tree
+from microjobs_orchestrator.local.trees import Tree, discard
 
 KILLED = 128 + 9
 POLL_INTERVAL = 0.02
@@ -54,6 +54,14 @@ class ProcessHost:
         code = self._process.exit_code
         has_no_writer = code is not None and code >= 0  # a killed shim may leave processes
         return files.collect(commands.local_path(self._layout, path), target, link=has_no_writer)
+
+    def add_folder(self, source: Path, path: str) -> None:
+        if self._process.exit_code is not None:
+            raise CannotRunError(f"{self.name} has ended")
+        files.copy_tree(source, commands.local_path(self._layout, path))
+
+    def remove_folder(self, path: str) -> None:
+        discard(commands.local_path(self._layout, path))
 
     def connect(self, timeout: float) -> socket.socket:
         with contextlib.ExitStack() as cleanup:

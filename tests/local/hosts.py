@@ -1,0 +1,13 @@
+"""Parts of hosts that tests use in place of containers."""
+
+from pathlib import Path
+
+
+class HostWithoutFolders:
+    """A host that ignores added folders."""
+
+    def add_folder(self, source: Path, path: str) -> None:
+        """Do nothing."""
+
+    def remove_folder(self, path: str) -> None:
+        """Do nothing."""
