@@ -52,7 +52,7 @@ RUNTIME: dict[str, Rows] = {
         "EndpointName": Honoured(),
         "Body": Honoured("at most 25 MB, as on AWS"),
         **make_honoured_rows(*FORWARDED_MEMBERS, "TargetVariant", "SessionId", "PrefixAwareId"),
-        "TargetModel": Refused("multi-model endpoints are not supported: create one endpoint per model"),
+        "TargetModel": Honoured("the path of a model below the prefix of a multi-model container"),
         "TargetContainerHostname": Refused("models have one container: create one endpoint per container"),
         "InferenceComponentName": Refused("inference components are not supported: set the variant's ModelName"),
         "EnableExplanations": Refused("Clarify is not supported"),

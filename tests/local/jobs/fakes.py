@@ -11,6 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 from microjobs_orchestrator.local.runtimes.base import CannotRunError, Exit, Host, HostPlan, Image, Line, Plan
+from tests.local.jobs.fake_models import ContainerModels, ModelsBehaviour
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,8 @@ class Model:
     """How each container ends right after its start; None if it runs."""
     parameters: Mapping[str, object] | None = None
     """The response of `/execution-parameters`; None: status 404."""
+    models: ModelsBehaviour | None = None
+    """The behaviour of the `/models` API; None: status 404."""
     requests: list[ReceivedRequest] = field(default_factory=list)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -81,6 +84,7 @@ class FakeHost:
             for path in item.source.rglob("*")
             if path.is_file()
         }
+        self.models = ContainerModels(model.models or ModelsBehaviour())
         self.graces: list[float] = []
         self.start_time = time.monotonic()
         self._lines: list[Line] = []
@@ -133,6 +137,12 @@ class FakeHost:
     def copy(self, path: str, target: Path) -> None:
         """Return None: the host has no files."""
 
+    def add_folder(self, source: Path, path: str) -> None:
+        self.models.add_folder(source, path)
+
+    def remove_folder(self, path: str) -> None:
+        self.models.remove_folder(path)
+
     def connect(self, timeout: float) -> socket.socket:
         if self.has_ended:
             raise ConnectionRefusedError
@@ -176,6 +186,8 @@ class Handler(BaseHTTPRequestHandler):
             self._answer(Reply(status=503 if self.server.host.name in model.unhealthy_hosts else model.ping))
         elif self.path == "/execution-parameters" and model.parameters is not None:
             self._answer(Reply(json.dumps(model.parameters).encode()))
+        elif model.models is not None:
+            self._answer_models(b"")
         else:
             self._answer(Reply(status=404))
 
@@ -183,10 +195,20 @@ class Handler(BaseHTTPRequestHandler):
         host = self.server.host
         chunked = "chunked" in self.headers.get("Transfer-Encoding", "")
         body = b"".join(self._chunks()) if chunked else self.rfile.read(int(self.headers["Content-Length"]))
+        if host.model.models is not None:
+            return self._answer_models(body)
         request = ReceivedRequest(host.name, dict(self.headers), body, chunked)
         with host.model.lock:
             host.model.requests.append(request)
-        self._answer(host.model.invoke(request))
+        return self._answer(host.model.invoke(request))
+
+    def do_DELETE(self) -> None:
+        self._answer_models(b"")
+
+    def _answer_models(self, body: bytes) -> None:
+        target = self.headers.get("X-Amzn-SageMaker-Target-Model")
+        status, content = self.server.host.models.answer(self.command, self.path, body, target)
+        self._answer(Reply(content, status))
 
     def _chunks(self) -> Iterator[bytes]:
         while size := int(self.rfile.readline(), 16):

@@ -39,7 +39,9 @@ class Invoker:
         response = self._send(body, name, path, headers)
         if response.status_code >= 400:
             content = json.loads(response.data)
-            raise ServiceError(response.headers["x-amzn-ErrorType"], content["message"], response.status_code)
+            raise ServiceError(
+                response.headers["x-amzn-ErrorType"], content.get("message") or content["Message"], response.status_code
+            )
         return response
 
     def _send(self, body: bytes, name: str, path: str, headers: Mapping[str, str]) -> Response:
@@ -180,7 +182,7 @@ def test_weights_distribute_requests(parts: ServerParts, model: Model) -> None: 
 @pytest.mark.parametrize(
     ("header", "reason"),
     [
-        ("X_Amzn_SageMaker_Target_Model", 'Not supported here: TargetModel "a"'),
+        ("X_Amzn_SageMaker_Target_Model", "is not a multi-model endpoint and does not support target model header"),
         ("X_Amzn_SageMaker_Inference_Component", 'Not supported here: InferenceComponentName "a"'),
         ("X_Amzn_SageMaker_Target_Variant", "at 'targetVariant' failed to satisfy constraint"),
     ],

@@ -8,6 +8,7 @@ from microjobs_orchestrator.local.lifecycle import inputs
 from microjobs_orchestrator.local.lifecycle.context import Context
 from microjobs_orchestrator.local.resources.endpoints import asynchronous, captures, serverless
 from microjobs_orchestrator.local.resources.models.kinds import MODEL
+from microjobs_orchestrator.local.resources.models.multi_model import refuse_model
 from microjobs_orchestrator.local.resources.operations import find_resource
 
 Members = Mapping[str, Any]
@@ -38,6 +39,8 @@ def check(context: Context, request: Members) -> None:
 
 def _check_destinations(context: Context, request: Members) -> None:
     if "AsyncInferenceConfig" in request:
+        for variant in request["ProductionVariants"]:
+            refuse_model(find_resource(context, MODEL, variant["ModelName"]).request, "AsyncInferenceConfig")
         asynchronous.check_buckets(context, request["AsyncInferenceConfig"])
     if _captures_data(request):
         captures.check_destination(context, request["DataCaptureConfig"])

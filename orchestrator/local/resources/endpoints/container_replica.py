@@ -5,8 +5,10 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import IO
 
+from microjobs_orchestrator.local.errors import ServiceError
 from microjobs_orchestrator.local.lifecycle.attempt import Attempt, launch_plan, prepare_plan
 from microjobs_orchestrator.local.lifecycle.context import Context
 from microjobs_orchestrator.local.lifecycle.events import EventQueue, StopReason
@@ -161,10 +163,19 @@ class ContainerReplica:
         _close(clients)
 
     def invoke(self, request: InferenceRequest, into: IO[bytes]) -> Answer:
+        self._refuse_target_model(request)
         return self.send(INVOCATIONS, request, into)
 
     def stream(self, request: InferenceRequest) -> ResponseStream:
         return self.open(INVOCATIONS, request)
+
+    def _refuse_target_model(self, request: InferenceRequest) -> None:
+        if request.target.model is not None:
+            endpoint = self.plan_name.split("/")[1]
+            raise ServiceError(
+                "ValidationError",
+                f"Endpoint {endpoint} is not a multi-model endpoint and does not support target model header.",
+            )
 
     def send(
         self, path: str, request: InferenceRequest, into: IO[bytes], container: int = 0, *, method: str = "POST"
@@ -188,12 +199,25 @@ class ContainerReplica:
             response = clients[container].open("POST", path, request.body, request.headers, timeout=request.timeout)
             return ResponseStream(response, on_close=stack.pop_all().close)
 
+    def add_folder(self, source: Path, path: str) -> None:
+        """Copy a folder to a path of the first container. Raise as `Host.add_folder`, and NoAnswerError."""
+        self._find_host().add_folder(source, path)
+
+    def remove_folder(self, path: str) -> None:
+        """Remove a folder of the first container, if it exists. Raise NoAnswerError."""
+        self._find_host().remove_folder(path)
+
+    def _find_host(self) -> Host:
+        if self._running is None or not self._clients:
+            raise _make_restart_error()
+        return self._running.hosts[0]
+
     @contextlib.contextmanager
     def _request(self, timeout: float) -> Iterator[Sequence[Client]]:
         """Yield the clients for one request. Raise NoAnswerError while the hosts restart."""
         with self.traffic.request(timeout):
             if not (clients := self._clients):
-                raise NoAnswerError("the container is restarting", was_sent=False)
+                raise _make_restart_error()
             yield clients
             # Set before the request ends, because `_watch` must see either the request or the new time.
             self._last_answer = time.monotonic()
@@ -216,6 +240,10 @@ class ContainerReplica:
     def note(self, sentence: str) -> None:
         logger.info("%s: %s", self.plan_name, sentence)
         self._attempt.open_stream("").note(sentence)
+
+
+def _make_restart_error() -> NoAnswerError:
+    return NoAnswerError("the container is restarting", was_sent=False)
 
 
 def _close(clients: Sequence[Client]) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import replace
 
-from microjobs_orchestrator.local.parity.common import INSTANCE_TYPE, KMS, ROLE, TAGS, VOLUME, VPC
+from microjobs_orchestrator.local.parity.common import INSTANCE_TYPE, KMS, ROLE, TAGS, VPC
 from microjobs_orchestrator.local.parity.rows import Honoured, Members, NoEffect, Refused, Rows
 
 ONE_CONTAINER = NoEffect("one container serves a variant")
@@ -24,7 +24,7 @@ VARIANT: Rows = {
     "AcceleratorType": Refused("Elastic Inference is not available: choose a GPU type"),
     "CoreDumpConfig": Refused("configure core dumps in the engine"),
     "ServerlessConfig": Members(SERVERLESS),
-    "VolumeSizeInGB": VOLUME,
+    "VolumeSizeInGB": Honoured("the space for the extracted models of a multi-model container, by default 30 GB"),
     "ModelDataDownloadTimeoutInSeconds": NoEffect("nothing is downloaded"),
     "ContainerStartupHealthCheckTimeoutInSeconds": Honoured("seconds until `/ping` must answer 200"),
     "EnableSSMAccess": Refused("use the engine: docker exec into the endpoint's container"),

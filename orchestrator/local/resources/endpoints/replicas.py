@@ -9,10 +9,14 @@ from microjobs_orchestrator.local.lifecycle.context import Context
 from microjobs_orchestrator.local.resources.endpoints import serverless
 from microjobs_orchestrator.local.resources.endpoints.container_replica import ContainerReplica
 from microjobs_orchestrator.local.resources.endpoints.kinds import ENDPOINT
+from microjobs_orchestrator.local.resources.endpoints.multi_model_replica import DEFAULT_VOLUME_GB, MultiModelReplica
 from microjobs_orchestrator.local.resources.endpoints.replica import Replica
 from microjobs_orchestrator.local.resources.endpoints.serverless import ServerlessSettings
 from microjobs_orchestrator.local.resources.endpoints.serverless_replica import ServerlessReplica
 from microjobs_orchestrator.local.resources.models import serving
+from microjobs_orchestrator.local.resources.models.model_data import is_multi_model
+
+MULTI_MODEL_VARIABLES = {"SAGEMAKER_MULTI_MODEL": "true"}
 
 
 def get_plan_name(endpoint: str, variant: Mapping[str, Any]) -> str:
@@ -30,8 +34,10 @@ def make_replica(context: Context, endpoint: str, variant: Mapping[str, Any], on
 
 def _make_container_replica(
     context: Context, endpoint: str, variant: Mapping[str, Any], on_change: Callable[[], None]
-) -> ContainerReplica:
+) -> Replica:
     name, instance_id = variant["VariantName"], variant["InstanceId"]
+    container = serving.get_container(variant["Model"])
+    has_models = is_multi_model(container)
     attempt = serving.make_attempt(
         context,
         variant["Model"],
@@ -39,11 +45,15 @@ def _make_container_replica(
         [instance_id],
         variant.get("InstanceType", ""),
         lambda _: context.logs.create(ENDPOINT.log_group(endpoint), f"{name}/{instance_id}"),
+        MULTI_MODEL_VARIABLES if has_models else {},
     )
     default = serverless.STARTUP_TIMEOUT if serverless.MEMBER in variant else serving.STARTUP_TIMEOUT
     timeout = variant.get("ContainerStartupHealthCheckTimeoutInSeconds", default)
     attempt = limit_hosts(attempt, serverless.make_limits(variant))
-    return ContainerReplica(context, attempt, name, instance_id, timeout, on_change)
+    replica = ContainerReplica(context, attempt, name, instance_id, timeout, on_change)
+    if not has_models:
+        return replica
+    return MultiModelReplica(context, replica, container, variant.get("VolumeSizeInGB", DEFAULT_VOLUME_GB))
 
 
 def configure_replica(replica: Replica, variant: Mapping[str, Any]) -> None:

@@ -19,6 +19,7 @@ class RunningHosts:
     """All hosts of a replica. The end of one of them ends the replica."""
 
     def __init__(self, attempt: Attempt, hosts: Sequence[Host]) -> None:
+        self.hosts = hosts
         self._one_has_ended = threading.Event()
         self._running = [_RunningHost(attempt, host, self._one_has_ended.set) for host in hosts]
 

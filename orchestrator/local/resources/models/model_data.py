@@ -6,8 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from microjobs.archives import unpack
+from microjobs.errors import UserError
 from microjobs_orchestrator.local.errors import ServiceError, ValidationError
 from microjobs_orchestrator.local.lifecycle import inputs
+from microjobs_orchestrator.local.runtimes.base import CannotRunError
 from microjobs_orchestrator.local.s3.keys import parse_uri
 from microjobs_orchestrator.local.s3.reader import StoredObject
 from microjobs_orchestrator.local.s3.store import ObjectStore
@@ -31,9 +34,9 @@ def find_data(store: ObjectStore, container: Mapping[str, Any]) -> ModelData:
     Raise ValidationError if the data does not exist or has another ETag than the container, if an archive is requested
     from an S3 prefix, or if the container has two sources.
     """
-    source = _read_source(container)
+    source = read_source(container)
     uri = source["S3Uri"]
-    if uri is None:
+    if uri is None or is_multi_model(container):  # requests name the models
         return ModelData()
     data = _select_data(store, source)
     if (expected := source.get("ETag")) and (found := make_etag(store, data)) != expected:
@@ -44,7 +47,12 @@ def find_data(store: ObjectStore, container: Mapping[str, Any]) -> ModelData:
     return data
 
 
-def _read_source(container: Mapping[str, Any]) -> Mapping[str, Any]:
+def is_multi_model(container: Mapping[str, Any]) -> bool:
+    """Return whether a container loads models when requests name them."""
+    return bool(container.get("Mode") == "MultiModel")
+
+
+def read_source(container: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return the S3DataSource of a container. Its S3Uri is None if the container has no model data."""
     if "ModelDataSource" in container and "ModelDataUrl" in container:
         raise ValidationError("ModelDataUrl and ModelDataSource cannot be combined: remove one of them.")
@@ -85,3 +93,12 @@ def make_etag(store: ObjectStore, data: ModelData) -> str:
     lines = "".join(f"{path}\0{etag}\n" for path, etag in etags)
     digest = hashlib.md5(lines.encode(errors="surrogateescape"), usedforsecurity=False)
     return f"{digest.hexdigest()}-{len(etags)}"
+
+
+def extract(archive: StoredObject, folder: Path) -> None:
+    """Extract a container's model archive into a new folder. Raise CannotRunError if it cannot be extracted."""
+    try:
+        unpack(archive.path, folder)
+    except UserError as error:
+        uri = f"s3://{archive.bucket}/{archive.key}"
+        raise CannotRunError(f'Failed to extract model data archive from URL "{uri}": {error}') from error

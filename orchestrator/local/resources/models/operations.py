@@ -7,6 +7,7 @@ from microjobs_orchestrator.local.errors import ValidationError
 from microjobs_orchestrator.local.resources.model_registry.containers import find_container
 from microjobs_orchestrator.local.resources.models.kinds import MODEL
 from microjobs_orchestrator.local.resources.models.model_data import find_data
+from microjobs_orchestrator.local.resources.models.multi_model import check_container
 from microjobs_orchestrator.local.resources.models.serving import PACKAGED_CONTAINER, get_container
 from microjobs_orchestrator.local.resources.operations import Operations, Request, add_resource
 from microjobs_orchestrator.local.state import Record
@@ -17,6 +18,7 @@ class ModelOperations(Operations):
 
     def add(self, request: Request) -> Record:
         container = get_container(request)
+        check_container(self.context.store, container)
         copies = {}
         if "ModelPackageName" in container:
             container = find_container(self.context, container)

@@ -24,14 +24,14 @@ CONTAINER: Rows = {
     "ContainerHostname": NoEffect("there is one container"),
     "Image": Honoured("an image of the engine; the configuration may define aliases"),
     "ImageConfig": NoEffect("the engine uses its own logins"),
-    "Mode": Honoured("one model", values=("SingleModel",), reason="create one endpoint per model"),
-    "ModelDataUrl": Honoured("a `.tar.gz`, extracted before the container starts"),
+    "Mode": Honoured("one model, or the models that requests name"),
+    "ModelDataUrl": Honoured("a `.tar.gz`, extracted before the container starts; of several models, their prefix"),
     "ModelDataSource": Members(MODEL_SOURCE),
     "AdditionalModelDataSources": Refused("put all files into one model archive"),
     "Environment": ENVIRONMENT,
     "ModelPackageName": Honoured("a package of the model registry; a version must be Approved"),
     "InferenceSpecificationName": Honoured("an additional inference specification of the package"),
-    "MultiModelConfig": Refused("create one endpoint per model"),
+    "MultiModelConfig": Members({"ModelCacheSetting": Honoured("models are unloaded after each request, or kept")}),
     "ContainerMetricsConfig": NoEffect("metrics are not collected; request them from the container"),
 }
 

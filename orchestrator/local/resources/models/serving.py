@@ -9,8 +9,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from microjobs.archives import unpack
-from microjobs.errors import UserError
 from microjobs_orchestrator.local import instances
 from microjobs_orchestrator.local.errors import ValidationError
 from microjobs_orchestrator.local.lifecycle import inputs
@@ -19,9 +17,8 @@ from microjobs_orchestrator.local.lifecycle.context import Context
 from microjobs_orchestrator.local.lifecycle.job import LAYOUT
 from microjobs_orchestrator.local.logs import LogStream
 from microjobs_orchestrator.local.resources.models.client import Client
-from microjobs_orchestrator.local.resources.models.model_data import find_data
+from microjobs_orchestrator.local.resources.models.model_data import extract, find_data, is_multi_model
 from microjobs_orchestrator.local.runtimes.base import CannotRunError, Host, HostPlan, Input, Plan
-from microjobs_orchestrator.local.s3.reader import StoredObject
 
 Container = Mapping[str, Any]
 """A ContainerDefinition of a CreateModel request."""
@@ -66,19 +63,11 @@ def prepare_model_data(context: Context, container: Container, folder: Path) -> 
     """
     data = find_data(context.store, container)
     if data.is_archive:
-        _extract(data.objects[0][1], folder)
+        extract(data.objects[0][1], folder)
     else:
         inputs.link_objects(data.objects, folder)
     find_data(context.store, container)  # the data may have changed since the first check of the ETag
     return folder
-
-
-def _extract(archive: StoredObject, folder: Path) -> None:
-    try:
-        unpack(archive.path, folder)
-    except UserError as error:
-        uri = f"s3://{archive.bucket}/{archive.key}"
-        raise CannotRunError(f'Failed to extract model data archive from URL "{uri}": {error}') from error
 
 
 def make_attempt(
@@ -103,6 +92,8 @@ def make_attempt(
 
     def make_host(name: str, files: Path, data: Path, variables: Mapping[str, str]) -> HostPlan:
         files.mkdir(parents=True)
+        if is_multi_model(container):
+            (files / "models").mkdir()
         return HostPlan(
             name=name,
             image=image,

@@ -1,0 +1,139 @@
+"""The `/models` API of a multi-model container, and the folders of its models.
+
+Source: https://docs.aws.amazon.com/sagemaker/latest/dg/mms-container-apis.html
+"""
+
+import json
+from collections.abc import Mapping
+from http import HTTPStatus
+from io import BytesIO
+from pathlib import Path
+from typing import IO, Any
+from urllib.parse import quote
+
+from microjobs.contract import DEFAULT_ROOT
+from microjobs_orchestrator.local.resources.endpoints.container_replica import ContainerReplica
+from microjobs_orchestrator.local.resources.endpoints.exchanges import InferenceRequest
+from microjobs_orchestrator.local.resources.models.client import Answer
+from microjobs_orchestrator.local.resources.models.multi_model import TargetModel
+from microjobs_orchestrator.local.resources.models.serving import UnhealthyError
+
+MODELS = "/models"
+MODELS_FOLDER = f"{DEFAULT_ROOT}/models"
+TARGET_MODEL_HEADER = "X-Amzn-SageMaker-Target-Model"
+CONTROL_TIMEOUT = 60.0
+"""Seconds for a request that lists, finds or unloads a model."""
+MAX_ANSWER_BYTES = 1 << 20
+
+
+class LoadError(Exception):
+    """The container did not load a model."""
+
+    def __init__(self, answer: Answer, body: bytes) -> None:
+        super().__init__(f"status {answer.status}: {body[:1000].decode(errors='replace')}")
+        self.answer = answer
+        self.body = body
+
+
+class ModelContainer:
+    """A container of a replica that loads and unloads models."""
+
+    def __init__(self, replica: ContainerReplica) -> None:
+        self._replica = replica
+
+    @property
+    def starts(self) -> int:
+        """How often the container has been started. A container that was started again has no models."""
+        return self._replica.starts
+
+    def clear(self) -> None:
+        """Unload all models that an earlier server has loaded, and remove their files. Raise as `list_models` does."""
+        for name in self.list_models():
+            self._request("DELETE", f"{MODELS}/{quote(name, safe='')}")
+        self._replica.remove_folder(MODELS_FOLDER)
+
+    def list_models(self) -> list[str]:
+        """Return the names of the loaded models that are below the folder of models.
+
+        Raise UnhealthyError if the container has no `/models` API, and NoAnswerError.
+        """
+        names, path = [], MODELS
+        while True:
+            page = self._read_page(path)
+            names += [
+                model["modelName"] for model in page["models"] if model["modelUrl"].startswith(f"{MODELS_FOLDER}/")
+            ]
+            if not (token := page.get("nextPageToken")):
+                return names
+            path = f"{MODELS}?next_page_token={quote(token, safe='')}"
+
+    def _read_page(self, path: str) -> Mapping[str, Any]:
+        answer, body = self._request("GET", path)
+        if answer.status != HTTPStatus.OK:
+            raise UnhealthyError(
+                f"GET {MODELS} answered {answer.status} instead of 200: a container with Mode MultiModel must have the "
+                "API of https://docs.aws.amazon.com/sagemaker/latest/dg/mms-container-apis.html."
+            )
+        try:
+            page: Mapping[str, Any] = json.loads(body)
+            if all(isinstance(model[name], str) for model in page["models"] for name in ("modelName", "modelUrl")):
+                return page
+        except (ValueError, KeyError, TypeError, RecursionError):
+            pass
+        text = body[:200].decode(errors="replace")
+        raise UnhealthyError(f'GET {MODELS} must return {{"models": [{{"modelName": …, "modelUrl": …}}]}}, not: {text}')
+
+    def add_files(self, model: TargetModel, folder: Path) -> None:
+        """Copy a model's folder to the container. Raise OSError if the device is full, and CannotRunError."""
+        self._replica.add_folder(folder, _get_folder(model))
+
+    def remove_files(self, model: TargetModel) -> None:
+        self._replica.remove_folder(_get_folder(model).rpartition("/")[0])
+
+    def load(self, model: TargetModel, seconds: float) -> None:
+        """Load a model whose files the container has.
+
+        Raise LoadError if the container refuses it, and NoAnswerError.
+        """
+        body = json.dumps({"model_name": model.name, "url": _get_folder(model)}).encode()
+        answer, content = self._request("POST", MODELS, model, body, seconds)
+        if not (answer.status < HTTPStatus.MULTIPLE_CHOICES or answer.status == HTTPStatus.CONFLICT):
+            raise LoadError(answer, content)
+
+    def unload(self, model: TargetModel) -> Answer:
+        """Unload a model. Raise NoAnswerError."""
+        return self._request("DELETE", f"{MODELS}/{model.name}", model)[0]
+
+    def is_loaded(self, model: TargetModel) -> bool:
+        """Return whether the container knows a model. Raise NoAnswerError."""
+        return self._request("GET", f"{MODELS}/{model.name}", model)[0].status != HTTPStatus.NOT_FOUND
+
+    def invoke(self, model: TargetModel, request: InferenceRequest, into: IO[bytes]) -> Answer:
+        """Send a request to a loaded model, as `Replica.invoke` does."""
+        headers = {**request.headers, TARGET_MODEL_HEADER: model.target}
+        return self._replica.send(
+            f"{MODELS}/{model.name}/invoke",
+            InferenceRequest(request.body, headers, request.timeout, request.max_bytes, request.target),
+            into,
+        )
+
+    def _request(
+        self,
+        method: str,
+        path: str,
+        model: TargetModel | None = None,
+        body: bytes | None = None,
+        seconds: float = CONTROL_TIMEOUT,
+    ) -> tuple[Answer, bytes]:
+        headers = {"Accept": "application/json"}
+        if body is not None:
+            headers["Content-Type"] = "application/json"
+        if model is not None:
+            headers[TARGET_MODEL_HEADER] = model.target
+        content = BytesIO()
+        request = InferenceRequest(body, headers, seconds, MAX_ANSWER_BYTES)
+        return self._replica.send(path, request, content, method=method), content.getvalue()
+
+
+def _get_folder(model: TargetModel) -> str:
+    return f"{MODELS_FOLDER}/{model.name}/model"

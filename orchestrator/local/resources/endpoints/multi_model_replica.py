@@ -1,0 +1,101 @@
+"""Replicas with a multi-model container: requests name a model, which is loaded when the first request names it."""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from http import HTTPStatus
+from typing import IO, Any
+
+from microjobs_orchestrator.local.errors import ServiceError
+from microjobs_orchestrator.local.lifecycle.context import Context
+from microjobs_orchestrator.local.resources.endpoints.container_replica import ContainerReplica
+from microjobs_orchestrator.local.resources.endpoints.exchanges import InferenceRequest
+from microjobs_orchestrator.local.resources.endpoints.loaded_models import LoadedModels
+from microjobs_orchestrator.local.resources.endpoints.model_container import LoadError, ModelContainer
+from microjobs_orchestrator.local.resources.endpoints.streams import ResponseStream
+from microjobs_orchestrator.local.resources.models.client import Answer, NoAnswerError
+from microjobs_orchestrator.local.resources.models.multi_model import ModelFinder, TargetModel
+from microjobs_orchestrator.local.resources.models.serving import Container, UnhealthyError
+from microjobs_orchestrator.local.runtimes.base import Host
+
+GB = 1 << 30
+DEFAULT_VOLUME_GB = 30
+"""VolumeSizeInGB of a variant without this member."""
+
+
+class MultiModelReplica:
+    """A replica whose container loads and unloads models.
+
+    Args:
+        replica: runs the container.
+        volume_gb: the space for the extracted models, in GB.
+    """
+
+    def __init__(self, context: Context, replica: ContainerReplica, container: Container, volume_gb: int) -> None:
+        self._replica = replica
+        self.variant, self.instance_id, self.plan_name = replica.variant, replica.instance_id, replica.plan_name
+        self.traffic, self.abandon, self.note = replica.traffic, replica.abandon, replica.note
+        self._finder = ModelFinder(context.store, container)
+        self._container = ModelContainer(replica)
+        self._models = LoadedModels(
+            self._container,
+            context.work_folder(self.plan_name) / "loading",
+            volume_gb * GB,
+            is_caching=_is_caching(container),
+        )
+
+    def start(self, hosts: Sequence[Host] = ()) -> None:
+        self._replica.start(hosts)
+        try:
+            if hosts:  # their models may be older than those of the bucket
+                self._container.clear()
+            else:
+                self._container.list_models()
+        except NoAnswerError as error:
+            raise UnhealthyError(f"GET /models was not answered: {error}.") from error
+
+    def stop(self, grace: float) -> None:
+        self._models.close()
+        self._replica.stop(grace)
+
+    def invoke(self, request: InferenceRequest, into: IO[bytes]) -> Answer:
+        model, deadline = self._find(request), time.monotonic() + request.timeout
+        answer = self._invoke(model, request, deadline, into)
+        if answer.status == HTTPStatus.NOT_FOUND and not self._container.is_loaded(model):
+            self._models.forget(model)
+            into.seek(0)
+            into.truncate()
+            answer = self._invoke(model, request, deadline, into)
+        return answer
+
+    def _invoke(self, model: TargetModel, request: InferenceRequest, deadline: float, into: IO[bytes]) -> Answer:
+        """Load the model, and send a request to it. If it cannot be loaded, return the response to the load."""
+        try:
+            with self._models.use(model, deadline - time.monotonic()):
+                seconds_left = max(0.001, deadline - time.monotonic())
+                return self._container.invoke(model, replace(request, timeout=seconds_left), into)
+        except LoadError as error:
+            self.note(f"{model.target} was not loaded: {error}")
+            into.write(error.body)
+            return error.answer
+
+    def stream(self, request: InferenceRequest) -> ResponseStream:  # noqa: ARG002
+        """Raise ServiceError: InvokeEndpointWithResponseStream has no TargetModel."""
+        raise _make_target_error()
+
+    def _find(self, request: InferenceRequest) -> TargetModel:
+        if request.target.model is None:
+            raise _make_target_error()
+        return self._finder.find(request.target.model)
+
+
+def _is_caching(container: Mapping[str, Any]) -> bool:
+    return bool(container.get("MultiModelConfig", {}).get("ModelCacheSetting", "Enabled") == "Enabled")
+
+
+def _make_target_error() -> ServiceError:
+    return ServiceError(
+        "ValidationError",
+        "The request is missing a target model header: a multi-model endpoint requires TargetModel, the path of a "
+        "model below the prefix.",
+    )

@@ -1,0 +1,110 @@
+"""The `/models` API of the fake runtime's containers."""
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+
+@dataclass
+class ModelsBehaviour:
+    """The behaviour of the `/models` API of an image, and what its containers did. A test changes the behaviour."""
+
+    capacity: int = 1000
+    """Models that a container can load; it answers 507 to further loads."""
+    load_status: int = 200
+    is_broken: Callable[[str], bool] = lambda _: False
+    """Whether the model with some content cannot be loaded."""
+    before_load: Callable[[str], None] = lambda _: None
+    """Called with the content of each model before it is loaded."""
+    before_invoke: Callable[[str], None] = lambda _: None
+    """Called with the content of the model before each response."""
+    list_status: int = 200
+    log: list[str] = field(default_factory=list)
+    """What the containers did: `load A`, `unload A` or `full A` for the model with the content A."""
+    targets: list[str | None] = field(default_factory=list)
+    """The target models in the headers of all requests."""
+
+
+class ContainerModels:
+    """The models of one container. The model with the content A answers `A:` and the body of the request."""
+
+    def __init__(self, behaviour: ModelsBehaviour) -> None:
+        self.behaviour = behaviour
+        self.files: dict[str, str] = {}
+        """The content of the folders in the container, by path."""
+        self.loaded: dict[str, tuple[str, str]] = {}
+        """The URL and the content of each loaded model, by name."""
+        self.page_size = 2
+        self._lock = threading.Lock()
+
+    def add_folder(self, source: Path, path: str) -> None:
+        self.files[path] = "".join(file.read_text() for file in sorted(source.rglob("*")) if file.is_file())
+
+    def remove_folder(self, path: str) -> None:
+        self.files = {name: text for name, text in self.files.items() if name != path and not name.startswith(path)}
+
+    def answer(self, method: str, path: str, body: bytes, target: str | None) -> tuple[int, bytes]:
+        """Return the status and the body of the response to a request."""
+        self.behaviour.targets.append(target)
+        path, _, token = path.partition("?next_page_token=")
+        if path == "/models":
+            return self._load(json.loads(body)) if method == "POST" else self._list(token)
+        name = path.removeprefix("/models/").removesuffix("/invoke")
+        if name not in self.loaded:
+            return 404, b"no such model"
+        content = self.loaded[name][1]
+        if method == "DELETE":
+            self._unload(name)
+        elif method == "POST":
+            self.behaviour.before_invoke(content)
+        return 200, content.encode() + b":" + body
+
+    def _load(self, request: dict[str, str]) -> tuple[int, bytes]:
+        name, content = request["model_name"], self.files.get(request["url"])
+        if content is None:
+            return 400, b"no such folder"
+        self.behaviour.before_load(content)
+        with self._lock:
+            if self.behaviour.load_status != 200 or self.behaviour.is_broken(content):
+                return self.behaviour.load_status if self.behaviour.load_status != 200 else 500, b"cannot load it"
+            if name in self.loaded:
+                return 409, b"loaded already"
+            if len(self.loaded) >= self.behaviour.capacity:
+                self.behaviour.log.append(f"full {content}")
+                return 507, b"no memory"
+            self.loaded[name] = (request["url"], content)
+            self.behaviour.log.append(f"load {content}")
+        return 200, b"{}"
+
+    def _unload(self, name: str) -> None:
+        with self._lock:
+            _, content = self.loaded.pop(name)
+            self.behaviour.log.append(f"unload {content}")
+
+    def _list(self, token: str) -> tuple[int, bytes]:
+        begin = int(token or 0)
+        names = sorted(self.loaded)
+        page = names[begin : begin + self.page_size]
+        models = [{"modelName": name, "modelUrl": self.loaded[name][0]} for name in page]
+        more = {"nextPageToken": str(begin + self.page_size)} if begin + self.page_size < len(names) else {}
+        return self.behaviour.list_status, json.dumps({"models": models, **more}).encode()
+
+
+@contextmanager
+def blocked(behaviour: ModelsBehaviour, event: str) -> Iterator[threading.Event]:
+    """Block `before_load` or `before_invoke` until the block ends; yield an event that is set when one has begun."""
+    begun, released = threading.Event(), threading.Event()
+
+    def block(_: str) -> None:
+        begun.set()
+        released.wait()
+
+    setattr(behaviour, event, block)
+    try:
+        yield begun
+    finally:
+        setattr(behaviour, event, lambda _: None)
+        released.set()

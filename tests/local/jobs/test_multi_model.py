@@ -1,0 +1,380 @@
+"""Multi-model endpoints: which models a container loads and unloads, and the errors that clients receive."""
+
+import io
+import tarfile
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from microjobs_orchestrator.local.errors import ServiceError
+from microjobs_orchestrator.local.resources.endpoints import container_replica, multi_model_replica
+from microjobs_orchestrator.local.runtimes.base import Exit
+from microjobs_orchestrator.local.services import sagemaker_runtime
+from tests.local.jobs.conftest import ServerParts, wait_until
+from tests.local.jobs.fake_models import ModelsBehaviour, blocked
+from tests.local.jobs.test_endpoints_invocations import Invoker
+
+
+class MultiModelEndpoint:
+    """Endpoint `e` with the models below `s3://bucket/models/`."""
+
+    def __init__(self, parts: ServerParts) -> None:
+        self.parts = parts
+        self.behaviour = parts.runtime.models["model"].models = ModelsBehaviour()
+        self.invoker = Invoker(parts)
+
+    def start(self, config: dict[str, object] | None = None, **container: Any) -> dict[str, object]:
+        self.parts.make_model(Mode="MultiModel", ModelDataUrl="s3://bucket/models/", **container)
+        return self.parts.serve(main=config or {})
+
+    def put(self, *names: str, content: str = "") -> None:
+        """Store an archive for each name, with one file that contains `content`, or else the name."""
+        for name in names:
+            data = (content or name).encode()
+            file, info = io.BytesIO(), tarfile.TarInfo("model.txt")
+            info.size = len(data)
+            with tarfile.open(fileobj=file, mode="w:gz") as archive:
+                archive.addfile(info, io.BytesIO(data))
+            self.parts.put(f"models/{name}", file.getvalue())
+
+    def invoke(self, target: str, body: bytes = b"x") -> str:
+        return str(self.invoker(body, **{"X-Amzn-SageMaker-Target-Model": target}).data.decode())
+
+    def read_error(self, target: str) -> ServiceError:
+        with pytest.raises(ServiceError) as caught:
+            self.invoke(target)
+        return caught.value
+
+    @property
+    def loaded(self) -> list[str]:
+        (host,) = self.parts.running_hosts
+        return sorted(content for _, content in host.models.loaded.values())
+
+    @property
+    def files(self) -> list[str]:
+        (host,) = self.parts.running_hosts
+        return sorted(host.models.files.values())
+
+
+@pytest.fixture
+def endpoint(parts: ServerParts) -> MultiModelEndpoint:
+    return MultiModelEndpoint(parts)
+
+
+def test_requests_load_the_models_that_they_name(endpoint: MultiModelEndpoint) -> None:
+    endpoint.start()
+    endpoint.put("a", "folder/b.tar.gz")  # after the endpoint's start, as MultiDataModel.add_model does
+    assert endpoint.invoke("a", b"1") == "a:1"
+    assert endpoint.invoke("folder/b.tar.gz", b"2") == "folder/b.tar.gz:2"
+    assert endpoint.invoke("a", b"3") == "a:3"
+    assert endpoint.behaviour.log == ["load a", "load folder/b.tar.gz"]
+    assert set(endpoint.behaviour.targets) == {None, "a", "folder/b.tar.gz"}
+
+
+def test_container_has_the_variable_of_multi_model_containers(endpoint: MultiModelEndpoint) -> None:
+    endpoint.start(Environment={"A": "1"})
+    (host,) = endpoint.parts.running_hosts
+    assert host.plan.environment.items() >= {"SAGEMAKER_MULTI_MODEL": "true", "A": "1"}.items()
+
+
+def test_model_is_loaded_once_for_parallel_first_requests(endpoint: MultiModelEndpoint) -> None:
+    endpoint.start()
+    endpoint.put("a")
+    with ThreadPoolExecutor(8) as pool:
+        with blocked(endpoint.behaviour, "before_load") as begun:
+            requests = [pool.submit(endpoint.invoke, "a", b"%d" % number) for number in range(8)]
+            begun.wait()
+        assert [request.result() for request in requests] == [f"a:{number}" for number in range(8)]
+    assert endpoint.behaviour.log == ["load a"]
+
+
+def test_least_recently_used_model_is_unloaded_when_the_container_is_full(endpoint: MultiModelEndpoint) -> None:
+    endpoint.behaviour.capacity = 2
+    endpoint.start()
+    endpoint.put("a", "b", "c")
+    for target in ("a", "b", "a", "c"):
+        assert endpoint.invoke(target) == f"{target}:x"
+    assert endpoint.behaviour.log == ["load a", "load b", "full c", "unload b", "load c"]
+    assert (endpoint.loaded, endpoint.files) == (["a", "c"], ["a", "c"])
+
+
+def test_load_waits_while_all_other_models_are_in_use(endpoint: MultiModelEndpoint) -> None:
+    endpoint.behaviour.capacity = 1
+    endpoint.start()
+    endpoint.put("a", "b")
+    with ThreadPoolExecutor(2) as pool:
+        with blocked(endpoint.behaviour, "before_invoke") as begun:
+            first = pool.submit(endpoint.invoke, "a")
+            begun.wait()
+            second = pool.submit(endpoint.invoke, "b")
+            wait_until(lambda: "full b" in endpoint.behaviour.log)
+            assert not second.done()
+        assert (first.result(), second.result()) == ("a:x", "b:x")
+    assert endpoint.loaded == ["b"]
+
+
+def test_container_without_memory_for_any_model_is_a_model_error(endpoint: MultiModelEndpoint) -> None:
+    endpoint.behaviour.capacity = 0
+    endpoint.start()
+    endpoint.put("a")
+    error = endpoint.read_error("a")
+    assert (error.code, error.status) == ("ModelError", 424)
+    assert 'Received server error (507) from primary with message "no memory"' in error.message
+    assert endpoint.files == []
+
+
+def test_hundreds_of_models_share_a_small_container(endpoint: MultiModelEndpoint) -> None:
+    endpoint.behaviour.capacity = 5
+    endpoint.start()
+    names = [f"model-{number}" for number in range(300)]
+    endpoint.put(*names)
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(endpoint.invoke, names)) == [f"{name}:x" for name in names]
+    assert len(endpoint.loaded) <= 5
+    assert endpoint.files == endpoint.loaded
+
+
+def test_files_of_models_stay_below_the_volume_size(
+    endpoint: MultiModelEndpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(multi_model_replica, "GB", 100)
+    endpoint.start({"VolumeSizeInGB": 1})
+    endpoint.put("a", content="a" * 60)
+    endpoint.put("b", content="b" * 60)
+    endpoint.invoke("a")
+    endpoint.invoke("b")
+    assert endpoint.files == ["b" * 60]
+    endpoint.put("c", content="c" * 101)
+    error = endpoint.read_error("c")
+    assert "(507)" in error.message
+    assert "increase VolumeSizeInGB" in error.message
+
+
+def test_replaced_archive_is_loaded_by_the_next_request(endpoint: MultiModelEndpoint) -> None:
+    endpoint.start()
+    endpoint.put("a", content="old")
+    assert endpoint.invoke("a") == "old:x"
+    endpoint.put("a", content="newer")
+    assert endpoint.invoke("a") == "newer:x"
+    wait_until(lambda: endpoint.behaviour.log, lambda log: log == ["load old", "load newer", "unload old"])
+    wait_until(lambda: endpoint.files, lambda files: files == ["newer"])
+
+
+def test_uploading_the_same_archive_again_loads_nothing(endpoint: MultiModelEndpoint) -> None:
+    endpoint.start()
+    endpoint.put("a")
+    endpoint.invoke("a")
+    content = (endpoint.parts.home.buckets / "bucket/models/a").read_bytes()
+    endpoint.parts.put("models/a", content)
+    endpoint.invoke("a")
+    assert endpoint.behaviour.log == ["load a"]
+
+
+def test_deleted_archive_is_a_validation_error(endpoint: MultiModelEndpoint) -> None:
+    endpoint.start()
+    endpoint.put("a")
+    endpoint.invoke("a")
+    (endpoint.parts.home.buckets / "bucket/models/a").unlink()
+    assert endpoint.read_error("a").code == "ValidationError"
+
+
+def test_models_are_unloaded_after_each_request_without_a_cache(endpoint: MultiModelEndpoint) -> None:
+    endpoint.start(MultiModelConfig={"ModelCacheSetting": "Disabled"})
+    endpoint.put("a")
+    for _ in range(2):
+        assert endpoint.invoke("a") == "a:x"
+        wait_until(lambda: (endpoint.loaded, endpoint.files), lambda found: found == ([], []))
+    assert endpoint.behaviour.log == ["load a", "unload a"] * 2
+
+
+def test_restarted_container_loads_the_models_again(
+    endpoint: MultiModelEndpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(container_replica, "FIRST_RESTART_DELAY", 0.01)
+    endpoint.start()
+    endpoint.put("a")
+    endpoint.invoke("a")
+    endpoint.parts.running_hosts[0].end(Exit(1))
+    wait_until(lambda: endpoint.parts.running_hosts)
+    assert wait_until(lambda: _try(endpoint, "a")) == "a:x"
+    assert endpoint.behaviour.log == ["load a", "load a"]
+
+
+def _try(endpoint: MultiModelEndpoint, target: str) -> str:
+    """Return the response; empty if the error is one after which SDKs send the request again."""
+    try:
+        return endpoint.invoke(target)
+    except ServiceError as error:
+        if error.status != 503:
+            raise
+        return ""
+
+
+def test_model_that_the_container_has_lost_is_loaded_again(endpoint: MultiModelEndpoint) -> None:
+    endpoint.start()
+    endpoint.put("a")
+    endpoint.invoke("a")
+    endpoint.parts.running_hosts[0].models.loaded.clear()
+    assert endpoint.invoke("a") == "a:x"
+
+
+def test_restarted_server_unloads_the_models_of_the_earlier_server(endpoint: MultiModelEndpoint) -> None:
+    endpoint.start()
+    endpoint.put("a", "b", "c")
+    for target in ("a", "b", "c"):
+        endpoint.invoke(target)
+    other = endpoint.parts.restart()
+    try:
+        wait_until(lambda: other.describe_endpoint()["EndpointStatus"] == "InService")
+        wait_until(lambda: (endpoint.loaded, endpoint.files), lambda found: found == ([], []))
+        running = wait_until(lambda: other.registry.find("endpoint/e"))
+        wait_until(running.choose)
+        response = Invoker(other)(b"1", **{"X-Amzn-SageMaker-Target-Model": "a"})
+        assert response.data == b"a:1"
+    finally:
+        other.close()
+
+
+def test_model_that_is_loaded_already_is_used(endpoint: MultiModelEndpoint) -> None:
+    endpoint.start()
+    endpoint.put("a")
+    endpoint.behaviour.load_status = 409
+    assert "no such model" in endpoint.read_error("a").message  # the container contradicts itself
+    endpoint.behaviour.load_status = 200
+    assert endpoint.invoke("a") == "a:x"
+
+
+def test_error_of_a_load_is_a_model_error_of_all_waiting_requests(endpoint: MultiModelEndpoint) -> None:
+    endpoint.start()
+    endpoint.put("a", "good")
+    endpoint.behaviour.is_broken = lambda content: content == "a"
+    with ThreadPoolExecutor(3) as pool:
+        with blocked(endpoint.behaviour, "before_load") as begun:
+            requests = [pool.submit(endpoint.read_error, "a") for _ in range(3)]
+            begun.wait()
+        errors = [request.result() for request in requests]
+    assert {error.code for error in errors} == {"ModelError"}
+    assert 'Received server error (500) from primary with message "cannot load it"' in errors[0].message
+    assert endpoint.invoke("good") == "good:x"
+    assert endpoint.files == ["good"]
+    (lines,) = endpoint.parts.read_log("/aws/sagemaker/Endpoints/e").values()
+    assert "[microjobs] a was not loaded: status 500: cannot load it" in "\n".join(lines)
+
+
+def test_slow_load_is_not_ready_and_continues(endpoint: MultiModelEndpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+    endpoint.start()
+    endpoint.put("a")
+    with blocked(endpoint.behaviour, "before_load"):
+        monkeypatch.setattr(sagemaker_runtime, "RESPONSE_TIMEOUT", 0.1)
+        error = endpoint.read_error("a")
+        assert (error.code, error.status) == ("ModelNotReadyException", 429)
+    monkeypatch.undo()
+    assert endpoint.invoke("a") == "a:x"
+    assert endpoint.behaviour.log == ["load a"]
+
+
+@pytest.mark.parametrize("target", ["missing", "../secret", "folder/", "a//b"])
+def test_target_that_does_not_exist_is_a_validation_error(endpoint: MultiModelEndpoint, target: str) -> None:
+    endpoint.start()
+    endpoint.parts.put("secret", b"x")
+    error = endpoint.read_error(target)
+    assert error.code == "ValidationError"
+    assert f"Failed to download model data(bucket: bucket, key: models/{target})" in error.message
+
+
+def test_damaged_archive_is_a_validation_error(endpoint: MultiModelEndpoint) -> None:
+    endpoint.start()
+    endpoint.parts.put("models/a", b"not an archive")
+    error = endpoint.read_error("a")
+    assert error.code == "ValidationError"
+    assert 'Failed to extract model data archive from URL "s3://bucket/models/a"' in error.message
+
+
+def test_request_without_target_model_is_a_validation_error(endpoint: MultiModelEndpoint) -> None:
+    endpoint.start()
+    for path in ("invocations", "invocations-response-stream"):
+        error = endpoint.invoker.read_error(path=path)
+        assert (error.code, error.status) == ("ValidationError", 400)
+        assert "missing a target model header" in error.message
+
+
+@pytest.mark.parametrize(
+    ("status", "sentence"), [(404, "GET /models answered 404 instead of 200"), (200, "must return {")]
+)
+def test_container_without_the_models_api_fails_the_endpoint(
+    endpoint: MultiModelEndpoint, monkeypatch: pytest.MonkeyPatch, status: int, sentence: str
+) -> None:
+    endpoint.behaviour.list_status = status
+    monkeypatch.setattr("tests.local.jobs.fake_models.ContainerModels._list", lambda *_: (status, b"[]"))
+    description = endpoint.start()
+    assert description["EndpointStatus"] == "Failed"
+    assert sentence in str(description["FailureReason"])
+
+
+def test_update_sends_requests_to_the_new_container(endpoint: MultiModelEndpoint) -> None:
+    endpoint.start()
+    endpoint.put("a")
+    endpoint.invoke("a")
+    endpoint.parts.make_config("next")
+    endpoint.parts.update("next")
+    endpoint.parts.wait_for_endpoint()
+    assert endpoint.invoke("a") == "a:x"
+    assert endpoint.behaviour.log == ["load a", "load a"]
+
+
+def test_uncompressed_models_are_folders_below_the_prefix(endpoint: MultiModelEndpoint) -> None:
+    source = {"S3Uri": "s3://bucket/models", "S3DataType": "S3Prefix", "CompressionType": "None"}
+    endpoint.parts.make_model(Mode="MultiModel", ModelDataSource={"S3DataSource": source})
+    endpoint.parts.serve()
+    endpoint.parts.put("models/a/one.txt", b"1")
+    endpoint.parts.put("models/a/two.txt", b"2")
+    endpoint.parts.put("models/ab/three.txt", b"3")
+    assert endpoint.invoke("a") == endpoint.invoke("a/") == "12:x"
+    endpoint.parts.put("models/a/two.txt", b"4")
+    assert endpoint.invoke("a") == "14:x"
+
+
+def make_source(uri: str = "s3://bucket/models/", **members: str) -> dict[str, dict[str, str]]:
+    return {"S3DataSource": {"S3Uri": uri, "S3DataType": "S3Prefix", "CompressionType": "Gzip", **members}}
+
+
+@pytest.mark.parametrize(
+    ("container", "message"),
+    [
+        ({}, "must have a ModelDataUrl or a ModelDataSource"),
+        ({"ModelDataUrl": "s3://missing-bucket/models/"}, "bucket missing-bucket does not exist"),
+        ({"ModelDataUrl": "models/"}, "is not an S3 URI"),
+        (
+            {"ModelDataUrl": "s3://bucket/models/a.tar.gz"},
+            "use s3://bucket/models/ in CreateModel, and TargetModel a.tar.gz in InvokeEndpoint",
+        ),
+        ({"ModelDataSource": make_source(S3DataType="S3Object")}, "requires S3DataType S3Prefix"),
+        ({"ModelDataSource": make_source(ETag="x")}, "no ETag"),
+        ({"ModelDataUrl": "s3://bucket/", "ModelPackageName": "p"}, "no ModelPackageName"),
+        ({"Mode": "SingleModel", "MultiModelConfig": {}}, "MultiModelConfig requires Mode MultiModel"),
+    ],
+)
+def test_invalid_multi_model_container_is_refused(
+    endpoint: MultiModelEndpoint, container: dict[str, Any], message: str
+) -> None:
+    endpoint.put("a.tar.gz")
+    with pytest.raises(ServiceError, match=message) as caught:
+        endpoint.parts.make_model(**{"Mode": "MultiModel", **container})
+    assert caught.value.code == "ValidationException"
+
+
+def test_archives_below_the_prefix_of_a_data_source_are_models(endpoint: MultiModelEndpoint) -> None:
+    endpoint.parts.make_model(Mode="MultiModel", ModelDataSource=make_source("s3://bucket/models"))
+    endpoint.parts.serve()
+    endpoint.put("a")
+    assert endpoint.invoke("a") == "a:x"
+
+
+def test_batch_transform_and_asynchronous_endpoints_refuse_multi_model_containers(endpoint: MultiModelEndpoint) -> None:
+    endpoint.parts.make_model(Mode="MultiModel", ModelDataUrl="s3://bucket/models/")
+    with pytest.raises(ServiceError, match="Batch transform does not support models with Mode MultiModel, such as m"):
+        endpoint.parts.start_transform()
+    output = {"OutputConfig": {"S3OutputPath": "s3://bucket/out"}}
+    with pytest.raises(ServiceError, match="AsyncInferenceConfig does not support models with Mode MultiModel"):
+        endpoint.parts.make_config("c", output)
