@@ -360,6 +360,7 @@ def training_variables(job_name: str, job_arn: str, region: str) -> dict[str, st
 
 BIND_TO_PORT = "SAGEMAKER_BIND_TO_PORT"
 MAX_PAYLOAD = "SAGEMAKER_MAX_PAYLOAD_IN_MB"
+MULTI_MODEL = "SAGEMAKER_MULTI_MODEL"
 
 
 def transform_variables(
@@ -373,6 +374,11 @@ def transform_variables(
         "SAGEMAKER_MAX_CONCURRENT_TRANSFORMS": max_concurrent_transforms,
     }
     return {name: str(value) for name, value in values.items() if value is not None}
+
+
+def is_multi_model(environ: Mapping[str, str]) -> bool:
+    """Return whether the container belongs to a multi-model endpoint, which loads models with requests."""
+    return environ.get(MULTI_MODEL, "").lower() == "true"
 
 
 def read_hosting_variables(environ: Mapping[str, str]) -> tuple[int, int | None]:

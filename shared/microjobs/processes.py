@@ -5,7 +5,7 @@ import os
 import sys
 from pathlib import Path
 
-_PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
+_PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36  # linux/prctl.h
 
 
 def adopt_orphans() -> None:
@@ -14,6 +14,20 @@ def adopt_orphans() -> None:
         import ctypes  # imported here, so that jobs in containers (PID 1) do not wait for the import
 
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def end_with_parent(parent: int, number: int) -> None:
+    """Let the kernel send a signal to this process when its parent ends, even if `kill -9` ends it.
+
+    Args:
+        parent: the parent's process ID. The parent may have ended before this call.
+    """
+    if sys.platform == "linux":
+        import ctypes
+
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, number, 0, 0, 0)
+    if os.getppid() != parent:
+        os.kill(os.getpid(), number)
 
 
 def has_children() -> bool:

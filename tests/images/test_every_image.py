@@ -152,6 +152,14 @@ def test_labels_describe_the_image(job: str, image_attributes: GetImageAttribute
     assert json.loads(labels.get("org.microjobs.hyperparameters", "[]")) == declared_hyperparameters(job)
 
 
+def test_labels_of_images_that_serve_declare_their_capabilities(job: str, image_attributes: GetImageAttributes) -> None:
+    labels = image_attributes(job)["Config"]["Labels"]
+    names = ("accept-bind-to-port", "multi-models")
+    declared = {name for name in names if labels.get(f"com.amazonaws.sagemaker.capabilities.{name}") == "true"}
+    serves = any((CONTAINERS / job).rglob("model_source.py"))
+    assert declared == ({*names} if job == "serve" else {"accept-bind-to-port"} if serves else set())
+
+
 def test_image_has_no_build_tools_caches_tests_or_locks(job: str, root: Path, run_job: RunJob) -> None:
     command = (
         "for tool in gcc cc uv; do command -v $tool; done; find / -xdev"

@@ -25,5 +25,5 @@ def find_model_source(layout: Layout, environ: Mapping[str, str], cleanup: ExitS
     if program is not None:
         return handler_source(program, folder, environ, choose_defaults)
     if (folder / MODEL_FILE).is_file():
-        return bundle_source(folder)
+        return bundle_source(folder, environ)
     raise no_model_error(folder, "code/inference.py or bundle of the train jobs", REMEDY)

@@ -23,7 +23,7 @@ def find_model_source(layout: Layout, environ: Mapping[str, str], cleanup: ExitS
         return handler_source(program, folder, environ)
     if not (folder / MODEL_FILE).is_file():
         raise no_model_error(folder, f"{MODEL_FILE}: it is not a model bundle of the train jobs", _find_remedy(folder))
-    return bundle_source(folder)
+    return bundle_source(folder, environ)
 
 
 def _find_remedy(folder: Path) -> str:

@@ -28,7 +28,7 @@ def find_model_source(layout: Layout, environ: Mapping[str, str], cleanup: ExitS
     if program is not None or archive is not None:
         return handler_source(program, folder, environ, choose_defaults, archive.name if archive else "")
     if (folder / MODEL_FILE).is_file():
-        return bundle_source(folder)
+        return bundle_source(folder, environ)
     remedy = "save a TorchScript archive (torch.jit.save) as model.pt, or add code/inference.py with model_fn"
     raise no_model_error(folder, "TorchScript archive, code/inference.py or bundle of the train jobs", remedy)
 

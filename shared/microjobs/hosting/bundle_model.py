@@ -27,17 +27,23 @@ HEADERS = {name: [("content-type", name)] for name in FORMATS}
 
 
 class BundleModel:
-    """A bundle's model. It is run a few times when it is loaded, so that the first client does not wait."""
+    """A bundle's model. It is run a few times when it is loaded, so that the first client does not wait.
+
+    Args:
+        is_batched: whether to measure if batches are faster. ONNX Runtime keeps the memory of the largest batch.
+    """
 
     has_routes = False
 
-    def __init__(self, bundle: Bundle) -> None:
+    def __init__(self, bundle: Bundle, *, is_batched: bool = True) -> None:
         self._predictor = Predictor(bundle)
         self._features = bundle.manifest.features
         self._signatures = bundle.manifest.signatures
         self._encoder = _open_encoder(bundle)
         self.is_fast = min(self._time_one_row() for _ in range(3)) < MAX_FAST_SECONDS
-        self.max_batch_rows = 1 if self.is_fast else find_batch_rows(self.predict, self._features)
+        self.max_batch_rows = 1
+        if is_batched and not self.is_fast:
+            self.max_batch_rows = find_batch_rows(self.predict, self._features)
 
     @property
     def batch_model(self) -> BatchModel | None:

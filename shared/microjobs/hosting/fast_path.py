@@ -31,6 +31,7 @@ class Dispatcher:
         queue_size: invocations that may wait for that thread or run in it; further invocations get status 503.
         route_prefix: requests whose path begins with it are invocations too, whatever their method.
         batching: whether and how invocations that wait in the queue are combined.
+        threads: number of threads that answer invocations.
     """
 
     def __init__(
@@ -41,6 +42,7 @@ class Dispatcher:
         queue_size: int,
         route_prefix: str = "",
         batching: BatchSettings = BatchSettings(),  # noqa: B008  it is immutable
+        threads: int = 1,
     ) -> None:
         self._service = service
         self._is_stopping = service.metrics.is_stopping
@@ -48,7 +50,7 @@ class Dispatcher:
         self._route_prefix = route_prefix
         self._body_reader = BodyReader(service.limit)
         self._body_reader.start_timeouts()
-        self._queue = InvocationQueue(service, self._respond, queue_size, batching)
+        self._queue = InvocationQueue(service, self._respond, queue_size, batching, threads)
         self._fallback_executor = ThreadPoolExecutor(1, "fallback")
 
     def __call__(self, head: RequestHead, exchange: Exchange) -> None:
@@ -92,7 +94,7 @@ class Dispatcher:
         attributes = headers.get("x-amzn-sagemaker-custom-attributes", "")
         invocation = Invocation(body, headers.get("content-type", ""), headers.get("accept", ""), attributes, headers)
         if self._route_prefix:  # Granian copies each attribute of `head` at each access, the headers too
-            invocation = invocation._replace(method=head.method, path=head.path)
+            invocation = invocation._replace(method=head.method, path=head.path, query=head.query_string)
         if self._service.is_fast and len(body) <= SMALL_BODY_BYTES:
             self._respond(exchange, self._service.invoke(invocation, started))
         elif not self._queue.put(Job(invocation, exchange, started)):

@@ -1,4 +1,4 @@
-"""The invocations that wait in one worker for its thread that runs the model."""
+"""The invocations that wait in one worker for a thread that runs the model."""
 
 import logging
 import time
@@ -29,7 +29,7 @@ class Job(NamedTuple):
 
 
 class InvocationQueue:
-    """Answers invocations in one thread: one at a time, or several in one run of a model that supports this.
+    """Answers invocations: each thread answers one at a time, or several in one run of a model that supports this.
 
     Invocations that arrive while the model runs form the next batch. A batch waits for more of them only if the last
     one shows that more clients are sending, so that a single client never waits.
@@ -37,6 +37,7 @@ class InvocationQueue:
     Args:
         respond: sends a response.
         size: invocations that may wait or run.
+        threads: number of threads; models that several threads run at the same time are not batched.
     """
 
     def __init__(
@@ -45,13 +46,14 @@ class InvocationQueue:
         respond: Callable[[Exchange, HttpResponse], None],
         size: int,
         settings: BatchSettings,
+        threads: int = 1,
     ) -> None:
         self._service = service
         self._respond = respond
         self._settings = settings
         self._slots = BoundedSemaphore(size)
         self._jobs: SimpleQueue[Job] = SimpleQueue()
-        self._executor = ThreadPoolExecutor(1, "predict")
+        self._executor = ThreadPoolExecutor(threads, "predict")
         self._delay = 0.0
         self._expected_count = 1
         """The number of invocations of the last batch, and of those that waited when it ended."""

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
-from microjobs.contract import Layout, read_hosting_variables
+from microjobs.contract import Layout, is_multi_model, read_hosting_variables
 from microjobs.network import Network
 
 from . import workers
@@ -18,6 +18,7 @@ from .fast_path import Dispatcher, FallbackHandler
 from .listener import ListenerSettings, find_listener
 from .metrics import Metrics
 from .model_source import FindModelSource, ModelSource
+from .multi_model import multi_model_source
 from .service import MB, Service
 from .user_requirements import RestartNeededError
 
@@ -54,7 +55,11 @@ def _serve(find_model_source: FindModelSource) -> None:
     listener, worker_count = find_listener(os.environ), workers.worker_count(os.environ)
     batching = read_settings(os.environ)
     with ExitStack() as cleanup:
-        source = find_model_source(layout, os.environ, cleanup)
+        if is_multi_model(os.environ):
+            source = multi_model_source(find_model_source, layout, os.environ, cleanup)
+        else:
+            source = find_model_source(layout, os.environ, cleanup)
+        worker_count = min(worker_count, source.max_workers or worker_count)
         metrics, failures = Metrics(source.labels), workers.FailurePipe()
         service = Service(metrics, limit=limit, workers=worker_count)
         settings = ListenerSettings(network.address, port, network.socket_path, worker_count, workers.max_connections())
@@ -91,6 +96,7 @@ def _start_application(
         queue_size=source.queue_size,
         route_prefix=source.route_prefix,
         batching=batching,
+        threads=source.threads,
     )
 
 

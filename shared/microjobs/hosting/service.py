@@ -25,6 +25,7 @@ class Invocation(NamedTuple):
     Args:
         method: the method of the request; it is POST, unless the model has routes of its own.
         path: `/invocations`, or a route of the model.
+        query: the part of the URL after the question mark; only routes of the model have one.
     """
 
     body: bytes
@@ -34,6 +35,7 @@ class Invocation(NamedTuple):
     headers: Headers | None = None
     method: str = "POST"
     path: str = INVOCATIONS
+    query: str = ""
 
 
 class Model(Protocol):

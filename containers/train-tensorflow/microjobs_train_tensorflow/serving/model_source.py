@@ -42,7 +42,7 @@ def find_model_source(layout: Layout, environ: Mapping[str, str], cleanup: ExitS
     servables = find_servables(folder)
     if program is None and not servables:
         if (folder / MODEL_FILE).is_file():
-            return bundle_source(folder)
+            return bundle_source(folder, environ)
         raise no_model_error(folder, "SavedModel, code/inference.py or bundle of the train jobs", REMEDY)
     if program is not None:
         ensure_installed(program.parent)

@@ -1,0 +1,122 @@
+"""Memory that is free for further models, and reservations of models that are being loaded."""
+
+import contextlib
+import ctypes
+import math
+import os
+import re
+import threading
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from microjobs import processes
+from microjobs.errors import UserError
+
+from .responses import HttpError
+
+VARIABLE = "MICROJOBS_SERVE_MEMORY_MB"
+"""Environment variable: memory limit in MB for the server with all its models and their processes."""
+
+MB = 1024 * 1024
+HEADROOM_BYTES = 64 * MB
+"""Free memory that a load needs in addition to the size of the model's files: the model's process, and requests."""
+CGROUP = Path("/sys/fs/cgroup")
+INSUFFICIENT_STORAGE = 507
+"""Status for which SageMaker unloads models that are not in use, and then loads the model again."""
+
+
+class MemoryBudget:
+    """Memory of this server.
+
+    Args:
+        limit: bytes for this process and its descendants; infinity if only the container and the machine limit them.
+    """
+
+    def __init__(self, limit: float = math.inf) -> None:
+        self._limit = limit
+        self._reserved = 0
+        self._lock = threading.Lock()
+
+    @classmethod
+    def read(cls, environ: Mapping[str, str]) -> "MemoryBudget":
+        """Return the budget that the environment sets.
+
+        Raises:
+            UserError: the limit is not a positive number.
+        """
+        text = environ.get(VARIABLE) or ""
+        if text and (not text.isdecimal() or int(text) < 1):
+            raise UserError(f"{VARIABLE} is {text!r}: set it to a number of megabytes")
+        return cls(int(text) * MB if text else math.inf)
+
+    @contextlib.contextmanager
+    def reserve(self, folder: Path) -> Iterator[None]:
+        """Reserve memory for the model in a folder while the block loads it, and check the limit after the block.
+
+        Raises:
+            HttpError: 507, the memory is not sufficient.
+        """
+        needed = folder_bytes(folder)
+        with self._lock:
+            free = self._free_bytes() - self._reserved
+            if needed + HEADROOM_BYTES > free:
+                raise _insufficient(needed + HEADROOM_BYTES, free)
+            self._reserved += needed
+        try:
+            yield
+            if (free := self._free_bytes()) < 0:
+                raise _insufficient(needed, free)
+        except MemoryError:
+            raise _insufficient(needed, 0) from None
+        finally:
+            with self._lock:
+                self._reserved -= needed
+
+    def _free_bytes(self) -> float:
+        used = memory_of_tree(os.getpid()) if self._limit < math.inf else 0
+        return min(self._limit - used, container_free_bytes(), machine_free_bytes())
+
+
+def folder_bytes(folder: Path) -> int:
+    """Return the total size of the files in a folder and its subfolders."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def memory_of_tree(pid: int) -> int:
+    """Return the memory of a process and its descendants in bytes. Shared pages count once."""
+    pages = 0
+    with contextlib.suppress(OSError):  # the process has ended
+        text = Path(f"/proc/{pid}/smaps_rollup").read_text()
+        pages = sum(int(kilobytes) for kilobytes in re.findall(r"^Pss:\s+(\d+)", text, re.MULTILINE)) * 1024
+    return pages + sum(map(memory_of_tree, processes.children_of(pid)))
+
+
+def container_free_bytes(cgroup: Path = CGROUP) -> float:
+    """Return the memory that the container may still use; infinity if it has no limit. File caches count as free."""
+    is_v2 = (cgroup / "memory.max").exists()
+    folder = cgroup if is_v2 else cgroup / "memory"
+    limit_file, used_file, prefix = (
+        ("memory.max", "memory.current", "") if is_v2 else ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_")
+    )
+    try:
+        limit, used = (int((folder / name).read_text()) for name in (limit_file, used_file))
+        statistics = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+        return limit - used + sum(int(statistics[f"{prefix}{kind}_file"]) for kind in ("inactive", "active"))
+    except (OSError, ValueError, KeyError):  # no such file, or "max"
+        return math.inf
+
+
+def machine_free_bytes() -> float:
+    found = re.search(r"^MemAvailable:\s+(\d+)", Path("/proc/meminfo").read_text(), re.MULTILINE)
+    return int(found[1]) * 1024 if found else math.inf
+
+
+def release_free_memory() -> None:
+    """Return the memory of freed objects to the system, which the C library keeps otherwise."""
+    with contextlib.suppress(AttributeError, OSError):  # only glibc has this function
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+def _insufficient(needed: float, free: float) -> HttpError:
+    message = f"the model needs about {needed / MB:.0f} MB of memory, and {max(0.0, free) / MB:.0f} MB are free"
+    return HttpError(INSUFFICIENT_STORAGE, f"{message}: unload another model, or use a larger instance")

@@ -1,0 +1,26 @@
+"""The program of a process that serves one of several models: the command `serve`, which also ends with its parent.
+
+Standard library only, because a supervisor runs as long as its job and should need little memory.
+"""
+
+import signal
+import sys
+
+from microjobs import processes
+
+
+def main(parent: int) -> int:
+    """Run the command as the image's entry point does, and return the exit code.
+
+    Args:
+        parent: process ID of the server that started this process.
+    """
+    processes.end_with_parent(parent, signal.SIGTERM)
+    sys.argv[1:] = ["serve"]
+    from microjobs.__main__ import main as run_entry_point  # reads the arguments
+
+    return run_entry_point()
+
+
+if __name__ == "__main__":
+    sys.exit(main(int(sys.argv[1])))

@@ -1,0 +1,221 @@
+"""The `/models` API of a container of a multi-model endpoint.
+
+One worker process holds the table of models. Bundles are loaded into this process, and its threads run them at the same
+time. A model with a user's program, or a model of a framework, gets a process of its own (`model_process`).
+https://docs.aws.amazon.com/sagemaker/latest/dg/mms-container-apis.html
+"""
+
+import base64
+import binascii
+import contextlib
+import json
+import tempfile
+import urllib.parse
+from collections.abc import Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from microjobs.contract import Layout
+from microjobs.errors import UserError
+
+from .memory import MemoryBudget, release_free_memory
+from .model_process import ModelProcess
+from .model_source import FindModelSource, ModelSource
+from .model_table import HostedModel, ModelTable
+from .responses import HttpError, HttpResponse, quote
+from .service import INVOCATIONS, Invocation, Model
+from .user_requirements import RestartNeededError
+
+ROUTE_PREFIX = "/models"
+INVOKE = "/invoke"
+PAGE_SIZE = 100
+QUEUE_SIZE = 256
+"""Requests that may wait or run in the server; further requests get status 503."""
+THREADS = 32
+"""Requests that run at the same time: invocations, and loads of models, which may take minutes."""
+JSON_HEADERS = [("content-type", "application/json")]
+
+
+def multi_model_source(
+    find_model_source: FindModelSource, layout: Layout, environ: Mapping[str, str], cleanup: ExitStack
+) -> ModelSource:
+    """Return the source of a model that has the routes of the `/models` API.
+
+    Args:
+        find_model_source: finds each of the models; see `server.serve`.
+
+    Raises:
+        UserError: the memory limit is invalid.
+    """
+    work = Path(cleanup.enter_context(tempfile.TemporaryDirectory(prefix="models-")))
+    opener = ModelOpener(find_model_source, environ, MemoryBudget.read(environ), work)
+    return ModelSource(
+        lambda: MultiModel(ModelTable(opener.open), layout),
+        loads_slowly=False,
+        labels={"models": "multiple"},
+        queue_size=QUEUE_SIZE,
+        route_prefix=ROUTE_PREFIX,
+        threads=THREADS,
+        max_workers=1,
+    )
+
+
+class MultiModel:
+    """Answers the requests of the `/models` API; see `service.Model`.
+
+    Args:
+        layout: folders of the container, in which the server finds the models that it loads.
+    """
+
+    is_fast = False
+    has_routes = True
+    batch_model = None
+
+    def __init__(self, table: ModelTable, layout: Layout) -> None:
+        self._table = table
+        self._layout = layout
+
+    def invoke(self, invocation: Invocation) -> HttpResponse:
+        """Answer one request.
+
+        Raises:
+            HttpError: the request is invalid, or its model is not loaded.
+        """
+        method, path = invocation.method, invocation.path
+        name = path.removeprefix(f"{ROUTE_PREFIX}/")
+        if method == "POST" and path != name and name.endswith(INVOKE):
+            with self._table.use(name.removesuffix(INVOKE)) as model:
+                return model.invoke(invocation._replace(path=INVOCATIONS))
+        if path == ROUTE_PREFIX:
+            return self._answer_collection(method, invocation)
+        if path != name and name and not name.endswith(INVOKE):
+            return self._answer_model(method, name)
+        raise HttpError(404, f"{method} {path} is not found: invoke a model with POST {ROUTE_PREFIX}/NAME{INVOKE}")
+
+    def _answer_collection(self, method: str, invocation: Invocation) -> HttpResponse:
+        if method == "POST":
+            return self._load(invocation.body)
+        if method == "GET":
+            return _json_response(self._list(invocation.query))
+        raise _method_error(method, ROUTE_PREFIX, "GET, POST")
+
+    def _answer_model(self, method: str, name: str) -> HttpResponse:
+        if method == "GET":
+            return _json_response(_describe(name, self._table.find_url(name)))
+        if method == "DELETE":
+            self._table.unload(name)
+            return _json_response({"status": f"model {quote(name)} is unloaded"})
+        raise _method_error(method, f"{ROUTE_PREFIX}/{name}", "GET, DELETE")
+
+    def _load(self, body: bytes) -> HttpResponse:
+        name, url = _parse_load(body)
+        folder = self._layout.resolve_local_path(url)
+        if not folder.is_absolute() or not folder.is_dir():
+            raise HttpError(400, f"url {quote(url)} is not a folder: send the folder of the extracted model")
+        self._table.load(name, url, folder)
+        return _json_response({"status": f"model {quote(name)} is loaded"})
+
+    def _list(self, query: str) -> dict[str, object]:
+        """Return one page of the models. The token of the next page is the last name of this page."""
+        token = dict(urllib.parse.parse_qsl(query)).get("next_page_token", "")
+        urls = [item for item in self._table.urls() if not token or item[0] > _decode_token(token)]
+        page = urls[:PAGE_SIZE]
+        models: dict[str, object] = {"models": [_describe(name, url) for name, url in page]}
+        if len(urls) > PAGE_SIZE:
+            models["nextPageToken"] = base64.urlsafe_b64encode(page[-1][0].encode()).decode()
+        return models
+
+
+class ModelOpener:
+    """Loads one model at each call of `open`.
+
+    Args:
+        work: folder for temporary files of the models.
+    """
+
+    def __init__(
+        self, find_model_source: FindModelSource, environ: Mapping[str, str], budget: MemoryBudget, work: Path
+    ) -> None:
+        self._find_model_source = find_model_source
+        self._environ = environ
+        self._budget = budget
+        self._work = work
+
+    def open(self, folder: Path) -> HostedModel:
+        """Load the model in a folder; see `model_table.OpenModel`."""
+        with ExitStack() as stack:
+            root = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="", dir=self._work)))
+            (root / "model").symlink_to(folder)
+            with self._budget.reserve(folder):
+                model = stack.enter_context(contextlib.closing(self._open(root, stack)))
+            return _OwnedModel(model, stack.pop_all())
+
+    def _open(self, root: Path, stack: ExitStack) -> HostedModel:
+        with ExitStack() as found:
+            try:
+                source = self._find_model_source(Layout(root), self._environ, found)
+                if not source.loads_slowly:
+                    stack.enter_context(found.pop_all())
+                    return _LocalModel(source.load())
+            except RestartNeededError:  # the model has requirements of its own
+                pass
+            except UserError as error:
+                raise HttpError(400, f"the model cannot be loaded: {error}") from error
+        return ModelProcess(root, self._environ)
+
+
+class _LocalModel:
+    """A model in this process."""
+
+    def __init__(self, model: Model) -> None:
+        self._model: Model | None = model
+
+    def invoke(self, invocation: Invocation) -> HttpResponse:
+        if (model := self._model) is None:
+            raise HttpError(404, "the model is not loaded any more: load it again")
+        return model.invoke(invocation)
+
+    def close(self) -> None:
+        self._model = None
+        release_free_memory()
+
+
+class _OwnedModel:
+    """A model with the resources that are freed when it is closed."""
+
+    def __init__(self, model: HostedModel, resources: ExitStack) -> None:
+        self.invoke = model.invoke
+        self.close = resources.close
+
+
+def _parse_load(body: bytes) -> tuple[str, str]:
+    """Return the name and the place of the model to load."""
+    try:
+        content: Any = json.loads(body)
+    except (ValueError, RecursionError):
+        content = None
+    content = content if isinstance(content, dict) else {}
+    name, url = content.get("model_name"), content.get("url")
+    if not (isinstance(name, str) and name and isinstance(url, str) and url):
+        raise HttpError(400, 'the body names no model: send {"model_name": "…", "url": "folder of the model"}')
+    return name, url
+
+
+def _decode_token(token: str) -> str:
+    try:
+        return base64.urlsafe_b64decode(token).decode()
+    except (binascii.Error, ValueError):
+        raise HttpError(400, f"next_page_token {quote(token)} is invalid: send the nextPageToken of a page") from None
+
+
+def _describe(name: str, url: str) -> dict[str, str]:
+    return {"modelName": name, "modelUrl": url}
+
+
+def _json_response(content: object) -> HttpResponse:
+    return HttpResponse(200, JSON_HEADERS, json.dumps(content).encode())
+
+
+def _method_error(method: str, path: str, allowed: str) -> HttpError:
+    return HttpError(405, f"{method} {path} is not supported: send {allowed}", allow=allowed)
