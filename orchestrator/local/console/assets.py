@@ -1,4 +1,7 @@
-"""The files of the console, in memory: no path of a request leads to the file system."""
+"""The files of the console, in memory: no path of a request leads to the file system.
+
+The paths contain a hash of all files, so that browsers need not ask for changes of a file that they have.
+"""
 
 import gzip
 from dataclasses import dataclass
@@ -18,7 +21,9 @@ CONTENT_TYPES = {
 }
 """Other files, such as licences, are not served."""
 INDEX = "index.html"
+IMMUTABLE = "max-age=31536000, immutable"
 PREFIX = "assets/"
+"""The beginning of the paths in the index. The server adds the hash."""
 
 
 @dataclass(frozen=True)
@@ -36,8 +41,11 @@ class Assets:
 
     def __init__(self, folder: Path = FOLDER) -> None:
         files = sorted(path for path in folder.rglob("*") if path.suffix in CONTENT_TYPES)
-        found = {path.relative_to(folder).as_posix(): _read(path) for path in files}
-        self._assets = {"": found.pop(INDEX), **{f"{PREFIX}{name}": asset for name, asset in found.items()}}
+        contents = {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
+        version = sha256(b"".join(contents.values())).hexdigest()[:16]
+        index = contents.pop(INDEX).replace(PREFIX.encode(), f"{PREFIX}{version}/".encode())
+        found = {f"{PREFIX}{version}/{name}": _make(name, content) for name, content in contents.items()}
+        self._assets = {"": _make(INDEX, index), **found}
 
     def respond(self, request: Request, path: str) -> Response:
         """Return the file of a path below the console's path; status 304 if the browser has it.
@@ -49,7 +57,7 @@ class Assets:
             raise ServiceError("MethodNotAllowed", "the console's files cannot be changed", 405)
         if (asset := self._assets.get(path)) is None:
             raise ServiceError("NotFound", f"the console has no file {path!r:.100}", 404)
-        headers = {"Cache-Control": "no-cache", "Vary": "Accept-Encoding"}
+        headers = {"Cache-Control": IMMUTABLE if path else "no-cache", "Vary": "Accept-Encoding"}
         response = Response(headers=headers, content_type=asset.content_type)
         if request.accept_encodings.quality("gzip"):
             response.set_data(asset.compressed)
@@ -60,6 +68,5 @@ class Assets:
         return response.make_conditional(request)
 
 
-def _read(path: Path) -> Asset:
-    content = path.read_bytes()
-    return Asset(CONTENT_TYPES[path.suffix], gzip.compress(content, mtime=0), sha256(content).hexdigest()[:32])
+def _make(name: str, content: bytes) -> Asset:
+    return Asset(CONTENT_TYPES[Path(name).suffix], gzip.compress(content, mtime=0), sha256(content).hexdigest()[:32])

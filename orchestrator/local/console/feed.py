@@ -1,4 +1,4 @@
-"""Changes of resources, as streams of server-sent events. Each open console reads one stream.
+"""Changes of resources, as streams of server-sent events. Each browser reads one stream, for all its tabs.
 
 A stream occupies a thread of the server, so their number is limited. A stream contains names and statuses; a page
 requests the descriptions that it shows.

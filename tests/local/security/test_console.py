@@ -1,6 +1,7 @@
 """Attacks on the web console: requests of other pages, other programs and other users."""
 
 import json
+import re
 import socket
 import time
 from collections.abc import Iterator, Mapping
@@ -206,6 +207,17 @@ def test_assets_are_not_for_other_pages_but_links_work(outsider: Console) -> Non
     assert outsider.sender.send_raw("GET", f"{ROOT}assets/main.js", script).status == 403
     link = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate"}
     assert outsider.sender.send_raw("GET", ROOT, link).status == 200
+
+
+def test_files_are_compressed_and_cached(outsider: Console) -> None:
+    page = outsider.sender.send_raw("GET", ROOT, {})
+    scripts = re.findall(rb'src="(assets/[0-9a-f]{16}/main.js)"', page.body)
+    for path, policy in (("", "no-cache"), (scripts[0].decode(), "max-age=31536000, immutable")):
+        answer = outsider.sender.send_raw("GET", ROOT + path, {"Accept-Encoding": "gzip"})
+        assert answer.headers["content-encoding"] == "gzip"
+        assert answer.headers["cache-control"] == policy
+        again = outsider.sender.send_raw("GET", ROOT + path, {"If-None-Match": answer.headers["etag"]})
+        assert (again.status, again.body) == (304, b"")
 
 
 def test_objects_of_buckets_are_sandboxed(stub: LocalServer) -> None:

@@ -41,6 +41,12 @@ def test_imports_lead_to_files(module: Path) -> None:
     assert [name for name in names if not (name.startswith(".") and (module.parent / name).is_file())] == []
 
 
+def test_preloaded_modules_exist() -> None:
+    names = re.findall(r'href="assets/([^"]+)"', (FOLDER / "index.html").read_text())
+    assert "lib/ui.js" in names
+    assert [name for name in names if not (FOLDER / name).is_file()] == []
+
+
 def test_every_page_is_in_the_table() -> None:
     table = (FOLDER / "pages.js").read_text()
     assert [path.name for path in (FOLDER / "pages").glob("*.js") if f"./pages/{path.name}" not in table] == []

@@ -2,6 +2,7 @@
 
 import { hasSession, onSessionEnd, openSession } from "./lib/api.js";
 import { loadKinds } from "./lib/kinds.js";
+import { startChanges } from "./lib/live.js";
 import { findPage, useAddress } from "./lib/router.js";
 import { html, render, useEffect, useState } from "./lib/ui.js";
 import { Heading, Problem } from "./lib/components.js";
@@ -71,6 +72,7 @@ async function start() {
     await useToken();
     if (!hasSession()) throw null;
     await loadKinds();
+    startChanges();
     render(html`<${App} />`, root);
   } catch (error) {
     render(html`<${NoSession} error=${error} />`, root);

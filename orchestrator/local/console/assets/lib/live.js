@@ -1,45 +1,42 @@
-// Changes of resources, as the server reports them. Each open console reads one stream of server-sent events.
-// A hidden page closes its stream, so that it occupies no thread of the server.
+// Changes of resources, as the server reports them in a stream of server-sent events.
+// All tabs of a browser share one stream, because browsers open at most six connections to a server: one tab reads the
+// stream and passes the events on. When this tab is closed, another one takes over.
 
 import { send } from "./api.js";
 
+const NAME = "microjobs-changes";
 const FIRST_DELAY = 1000;
 const MAX_DELAY = 30000;
 
 const listeners = new Set();
-let controller = null;
-let delay = FIRST_DELAY;
+const channel = new BroadcastChannel(NAME);
+channel.addEventListener("message", (message) => notify(message.data));
 
 /** Call a function for each event, `{changes: [{kind, name, status}], many}`; return a function that stops this.
  * `many` means that any resource may have changed. */
 export function onChanges(listener) {
   listeners.add(listener);
-  if (!controller) connect();
   return () => listeners.delete(listener);
 }
 
-document.addEventListener("visibilitychange", () => (document.hidden ? disconnect() : connect()));
-
-function disconnect() {
-  controller?.abort();
-  controller = null;
+/** Read the stream as soon as no other tab reads it. */
+export function startChanges() {
+  navigator.locks.request(NAME, readForever);
 }
 
-async function connect() {
-  if (controller || document.hidden) return;
-  const own = (controller = new AbortController());
-  try {
-    const response = await send("changes", {}, { signal: own.signal });
-    notify({ changes: [], many: true }); // changes while there was no stream
-    delay = FIRST_DELAY;
-    for await (const event of readEvents(response.body)) notify(event);
-  } catch {
-    // The server stops, the page is hidden, or too many consoles are open: try again below.
+async function readForever() {
+  for (let delay = FIRST_DELAY; ; delay = Math.min(delay * 2, MAX_DELAY)) {
+    try {
+      const response = await send("changes");
+      publish({ changes: [], many: true }); // changes while there was no stream
+      delay = FIRST_DELAY;
+      for await (const event of readEvents(response.body)) publish(event);
+    } catch (error) {
+      if (error.code === "NoSession") return;
+      // Otherwise, the server has stopped, or too many consoles are open: try again.
+    }
+    await new Promise((resolve) => setTimeout(resolve, delay));
   }
-  if (controller !== own) return;
-  controller = null;
-  setTimeout(connect, delay);
-  delay = Math.min(delay * 2, MAX_DELAY);
 }
 
 async function* readEvents(body) {
@@ -50,6 +47,11 @@ async function* readEvents(body) {
     text = events.pop();
     for (const event of events) if (event.startsWith("data: ")) yield JSON.parse(event.slice(6));
   }
+}
+
+function publish(event) {
+  channel.postMessage(event);
+  notify(event);
 }
 
 function notify(event) {
