@@ -12,6 +12,7 @@ from microjobs.contract import Layout, write_job_secret
 from microjobs_orchestrator.local.lifecycle import debugging
 from microjobs_orchestrator.local.lifecycle.context import Context
 from microjobs_orchestrator.local.lifecycle.events import EventQueue, Interruption, StopReason
+from microjobs_orchestrator.local.lifecycle.usage import Meter
 from microjobs_orchestrator.local.logs import LogStream
 from microjobs_orchestrator.local.runtimes.base import Exit, Host, HostLimits, HostPlan, Line, Plan
 from microjobs_orchestrator.local.trees import discard
@@ -33,6 +34,8 @@ class Attempt:
     """Called with each line of output, from the hosts' threads."""
     on_interruption: Callable[[], None] = lambda: None
     """Called before the hosts are stopped for an interruption."""
+    meter: Meter | None = None
+    """Records the resources that the hosts use."""
 
 
 def limit_hosts(attempt: Attempt, limits: HostLimits | None) -> Attempt:

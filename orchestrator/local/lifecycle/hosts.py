@@ -5,6 +5,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import nullcontext
 
 from microjobs_orchestrator.local.lifecycle.attempt import Attempt, Outcome
 from microjobs_orchestrator.local.lifecycle.events import Event, EventQueue, HostExit, Interruption, StopReason
@@ -40,6 +41,11 @@ class HostGroup:
 
     def run(self, timeout: float | None = None) -> Outcome:
         """Write the hosts' output to their streams until all hosts have ended; stop them after `timeout` seconds."""
+        meter = self._attempt.meter
+        with meter.measure(self._hosts) if meter else nullcontext():
+            return self._run(timeout)
+
+    def _run(self, timeout: float | None) -> Outcome:
         followers = [_start_thread(self._follow, host) for host in self._hosts]
         for host in self._hosts:
             _start_thread(self._report_exit, host)

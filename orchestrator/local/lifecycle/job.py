@@ -3,7 +3,7 @@
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from microjobs_orchestrator.local.lifecycle.attempt import (
 from microjobs_orchestrator.local.lifecycle.context import Context
 from microjobs_orchestrator.local.lifecycle.events import EventQueue
 from microjobs_orchestrator.local.lifecycle.hosts import HostGroup
+from microjobs_orchestrator.local.lifecycle.usage import Meter
 from microjobs_orchestrator.local.logs import LogStream
 from microjobs_orchestrator.local.runtimes.base import CannotRunError, Host, MachineFailedError
 from microjobs_orchestrator.local.state import Record
@@ -132,7 +133,13 @@ class JobHandle:
             hosts = launch_plan(self.context, attempt, prepare_plan(self.context, attempt), self.events)
         if not hosts:
             return Outcome()
-        return HostGroup(attempt, hosts, self.events).run(on_start(hosts))
+        return HostGroup(replace(attempt, meter=self._make_meter()), hosts, self.events).run(on_start(hosts))
+
+    def _make_meter(self) -> Meter:
+        namespace = self.kind.log_group(self.name)  # the same name as on AWS
+        return Meter(
+            self.context.metrics, namespace, lambda host: {"Host": f"{self.name}/{host}"}, self.context.home.root
+        )
 
     def result(self, outcome: Outcome) -> Result:
         """Return how the job ends after the outcome of its last attempt."""

@@ -155,6 +155,26 @@ class Exit:
     """Whether the runtime ended the host because it could not fill a pipe. `reason` is then the error."""
 
 
+@dataclass(frozen=True)
+class GpuUsage:
+    """The use of one GPU, in percent."""
+
+    utilization: float
+    memory_utilization: float
+
+
+@dataclass(frozen=True)
+class Usage:
+    """The resources that a host uses."""
+
+    cpu_seconds: float
+    """The CPU time since the start of the host."""
+    memory_bytes: int
+    memory_limit: int
+    """The memory in bytes that the host may use: the limit of its instance type, or the memory of the machine."""
+    gpus: Sequence[GpuUsage] = ()
+
+
 class CannotRunError(Exception):
     """The plan cannot run. The message is the job's failure reason: the cause and a remedy."""
 
@@ -176,6 +196,9 @@ class Host(Protocol):
 
     def stop(self, grace: float) -> None:
         """Send SIGTERM, and SIGKILL after `grace` seconds; wait until the host has ended. It may have ended before."""
+
+    def measure(self) -> Usage | None:
+        """Return the resources that the host uses now; None if it has ended, or if the runtime cannot measure it."""
 
     def copy(self, path: str, target: Path) -> "Tree | None":
         """Return a tree with copies of a file or a folder of the host; None if the path does not exist.

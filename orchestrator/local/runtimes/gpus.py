@@ -4,14 +4,19 @@ https://docs.nvidia.com/datacenter/cloud-native/container-toolkit/latest/docker-
 """
 
 import re
+import shutil
+import subprocess
 from collections.abc import Sequence
 
-from microjobs_orchestrator.local.runtimes.base import CannotRunError, HostPlan
+from microjobs_orchestrator.local.runtimes.base import CannotRunError, GpuUsage, HostPlan
 
 VARIABLE = "NVIDIA_VISIBLE_DEVICES"
 CUDA_VARIABLE = "CUDA_VISIBLE_DEVICES"
 ALL = "all"
 NONE = ("", "none", "void")
+NVIDIA_SMI_FORMAT = "--format=csv,noheader,nounits"
+NVIDIA_SMI_SECONDS = 5.0
+
 DEVICE = re.compile(r"\d+(:\d+)?|(GPU|MIG)-[\w/-]+")
 """Index of a GPU or of a part of it (MIG), or a UUID."""
 
@@ -34,6 +39,30 @@ def select_gpus(host: HostPlan) -> Sequence[str] | None:
             f"or {ALL} or none"
         )
     return devices
+
+
+def measure_gpus(devices: Sequence[str] | None) -> Sequence[GpuUsage]:
+    """Return the use of GPUs of this machine; none if nvidia-smi is not installed or cannot measure them.
+
+    Args:
+        devices: indices or UUIDs; None for all GPUs.
+    """
+    program = shutil.which("nvidia-smi")
+    if program is None or devices == ():
+        return ()
+    selection = [] if devices is None else [f"--id={','.join(devices)}"]
+    command = [program, *selection, "--query-gpu=utilization.gpu,memory.used,memory.total", NVIDIA_SMI_FORMAT]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=NVIDIA_SMI_SECONDS)
+        return [_parse_usage(line) for line in done.stdout.splitlines()]
+    except (OSError, subprocess.SubprocessError, ValueError, ZeroDivisionError):  # such as `[N/A]` for parts of a GPU
+        return ()
+
+
+def _parse_usage(line: str) -> GpuUsage:
+    """Parse a line such as `37, 1024, 81559`: percent, and MiB."""
+    utilization, used, total = map(float, line.split(","))
+    return GpuUsage(utilization, 100 * used / total)
 
 
 def make_process_variables(host: HostPlan) -> dict[str, str]:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from microjobs_orchestrator.local.runtimes.base import CannotRunError, Exit, Host, Line, Pipe
+from microjobs_orchestrator.local.runtimes.base import CannotRunError, Exit, Host, Line, Pipe, Usage
 from microjobs_orchestrator.local.trees import Tree
 
 logger = logging.getLogger(__name__)
@@ -60,6 +60,9 @@ class FedHost:
 
     def stop(self, grace: float) -> None:
         self._host.stop(grace)
+
+    def measure(self) -> Usage | None:
+        return self._host.measure()
 
     def copy(self, path: str, target: Path) -> Tree | None:
         return self._host.copy(path, target)

@@ -134,6 +134,9 @@ class FakeHost:
         self.graces.append(grace)
         self.end(Exit(0))
 
+    def measure(self) -> None:
+        """Return None: the use of resources is unknown."""
+
     def copy(self, path: str, target: Path) -> None:
         """Return None: the host has no files."""
 

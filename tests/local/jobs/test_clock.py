@@ -52,6 +52,9 @@ class WorkingHost(HostWithoutFolders):
         self.was_stopped = True
         self._ended.set()
 
+    def measure(self) -> None:
+        """Return None: the use of resources is unknown."""
+
     def copy(self, path: str, target: Path) -> None:
         """Return None: the host has no files."""
 

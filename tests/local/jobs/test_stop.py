@@ -68,6 +68,9 @@ class GatedHost(HostWithoutFolders):
     def stop(self, grace: float) -> None:  # noqa: ARG002
         self._ended.set()
 
+    def measure(self) -> None:
+        """Return None: the use of resources is unknown."""
+
     def copy(self, path: str, target: Path) -> Tree | None:  # noqa: ARG002
         self._gates.step("collecting")
         return None

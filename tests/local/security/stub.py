@@ -69,6 +69,9 @@ class StubHost(HostWithoutFolders):
     def stop(self, grace: float) -> None:  # noqa: ARG002
         self._ended.set()
 
+    def measure(self) -> None:
+        """Return None: the use of resources is unknown."""
+
     def copy(self, path: str, target: Path) -> None:
         """Return None: the host has no files."""
 

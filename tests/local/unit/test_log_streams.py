@@ -42,6 +42,9 @@ class EndedHost(HostWithoutFolders):
     def stop(self, grace: float) -> None:
         """Do nothing: the host has ended."""
 
+    def measure(self) -> None:
+        """Return None: the use of resources is unknown."""
+
     def copy(self, path: str, to: Path) -> None:
         """Return None: the host has no files."""
 

@@ -1,11 +1,13 @@
 """Makes the replica of a variant: its kind follows from the variant and its model."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from microjobs_orchestrator.local.lifecycle.attempt import limit_hosts
 from microjobs_orchestrator.local.lifecycle.context import Context
+from microjobs_orchestrator.local.lifecycle.usage import Meter
 from microjobs_orchestrator.local.resources.endpoints import serverless
 from microjobs_orchestrator.local.resources.endpoints.container_replica import ContainerReplica
 from microjobs_orchestrator.local.resources.endpoints.kinds import ENDPOINT
@@ -17,6 +19,9 @@ from microjobs_orchestrator.local.resources.models import serving
 from microjobs_orchestrator.local.resources.models.model_data import is_multi_model
 
 MULTI_MODEL_VARIABLES = {"SAGEMAKER_MULTI_MODEL": "true"}
+
+METRICS_NAMESPACE = "/aws/sagemaker/Endpoints"
+"""CloudWatch's namespace of the metrics of hosts."""
 
 
 def get_plan_name(endpoint: str, variant: Mapping[str, Any]) -> str:
@@ -49,6 +54,7 @@ def _make_container_replica(
     )
     default = serverless.STARTUP_TIMEOUT if serverless.MEMBER in variant else serving.STARTUP_TIMEOUT
     timeout = variant.get("ContainerStartupHealthCheckTimeoutInSeconds", default)
+    attempt = replace(attempt, meter=_make_meter(context, endpoint, name))
     attempt = limit_hosts(attempt, serverless.make_limits(variant))
     replica = ContainerReplica(context, attempt, name, instance_id, timeout, on_change)
     if not has_models:
@@ -60,3 +66,8 @@ def configure_replica(replica: Replica, variant: Mapping[str, Any]) -> None:
     """Apply changed properties of a variant to the replica that serves it."""
     if isinstance(replica, ServerlessReplica):
         replica.configure(ServerlessSettings.read(variant))
+
+
+def _make_meter(context: Context, endpoint: str, variant: str) -> Meter:
+    dimensions = {"EndpointName": endpoint, "VariantName": variant}
+    return Meter(context.metrics, METRICS_NAMESPACE, lambda _: dimensions, context.home.root)

@@ -5,15 +5,15 @@ import itertools
 import logging
 import socket
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from docker.errors import APIError
+from docker.errors import APIError, DockerException
 from docker.models.containers import Container
 
 from microjobs_orchestrator.local.runtimes.archives import pack, pack_empty_file, unpack
-from microjobs_orchestrator.local.runtimes.base import CannotRunError, Exit, Line
+from microjobs_orchestrator.local.runtimes.base import CannotRunError, Exit, Line, Usage
 from microjobs_orchestrator.local.runtimes.docker.engine import (
     RETRY_DELAY,
     UNREACHABLE_ERRORS,
@@ -24,6 +24,7 @@ from microjobs_orchestrator.local.runtimes.docker.engine import (
 )
 from microjobs_orchestrator.local.runtimes.docker.labels import HOST_LABEL
 from microjobs_orchestrator.local.runtimes.docker.log_frames import Lines
+from microjobs_orchestrator.local.runtimes.gpus import measure_gpus
 from microjobs_orchestrator.local.trees import Tree, discard
 
 logger = logging.getLogger(__name__)
@@ -95,6 +96,16 @@ class DockerHost:
         time.sleep(max(0.0, self._handles_signals_at - time.monotonic()))
         retry_while_unreachable(lambda: self._container.stop(timeout=round(grace)))
 
+    def measure(self) -> Usage | None:
+        try:
+            found: Any = self._container.stats(stream=False, one_shot=True)
+            memory = found["memory_stats"]
+            used, limit = memory["usage"] - _get_cached_bytes(memory.get("stats", {})), memory["limit"]
+            seconds = found["cpu_stats"]["cpu_usage"]["total_usage"] / 1e9
+        except (*UNREACHABLE_ERRORS, DockerException, KeyError):  # it has ended, or the engine has no statistics
+            return None
+        return Usage(seconds, used, limit, measure_gpus(_list_gpus(self._container))) if limit else None
+
     def copy(self, path: str, target: Path) -> Tree | None:
         def request_copy() -> Tree:
             discard(target)  # an earlier request may have broken off
@@ -135,3 +146,16 @@ class DockerHost:
             return self._connect(timeout)
         except (*UNREACHABLE_ERRORS, APIError) as error:
             raise ConnectionAbortedError(f"the engine does not report the container's address: {error}") from error
+
+
+def _get_cached_bytes(statistics: Mapping[str, int]) -> int:
+    """Return the memory for cached files that the kernel can free, by the names in the versions 2 and 1 of cgroups."""
+    return statistics.get("inactive_file", statistics.get("total_inactive_file", 0))
+
+
+def _list_gpus(container: Container) -> Sequence[str] | None:
+    """Return a container's GPUs, as `gpus.select_gpus` does."""
+    requests = container.attrs["HostConfig"].get("DeviceRequests") or ()
+    if not requests:
+        return ()
+    return requests[0].get("DeviceIDs") or None

@@ -5,15 +5,18 @@ import errno
 import os
 import socket
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from microjobs.contract import Layout
 from microjobs.network import Network
 from microjobs_orchestrator.local.runtimes import files
-from microjobs_orchestrator.local.runtimes.base import CannotRunError, Exit, Line
+from microjobs_orchestrator.local.runtimes.base import CannotRunError, Exit, Line, Usage
+from microjobs_orchestrator.local.runtimes.gpus import measure_gpus
 from microjobs_orchestrator.local.runtimes.process import commands
 from microjobs_orchestrator.local.runtimes.process.managed_process import ManagedProcess
+from microjobs_orchestrator.local.runtimes.process.usage import measure
 from microjobs_orchestrator.local.trees import Tree, discard
 
 KILLED = 128 + 9
@@ -22,12 +25,13 @@ POLL_INTERVAL = 0.02
 
 
 class ProcessHost:
-    """A process and all processes that it starts."""
+    """A process and all processes that it starts. `gpus` are its GPUs, as `gpus.select_gpus` returns them."""
 
-    def __init__(self, name: str, process: ManagedProcess, layout: Layout) -> None:
+    def __init__(self, name: str, process: ManagedProcess, layout: Layout, gpus: Sequence[str] | None = ()) -> None:
         self.name = name
         self._process = process
         self._layout = layout
+        self._gpus = gpus
         self._is_stopped = False
 
     def lines(self) -> Iterator[Line]:
@@ -49,6 +53,10 @@ class ProcessHost:
         """End the host as if the server had died."""
         self._is_stopped = True
         self._process.release()
+
+    def measure(self) -> Usage | None:
+        usage = None if self._process.exit_code is not None else measure(self._process.pid)
+        return usage and replace(usage, gpus=measure_gpus(self._gpus))
 
     def copy(self, path: str, target: Path) -> Tree | None:
         code = self._process.exit_code

@@ -42,7 +42,7 @@ from microjobs_orchestrator.local.runtimes.base import (
     MachineFailedError,
     Plan,
 )
-from microjobs_orchestrator.local.runtimes.gpus import make_process_variables
+from microjobs_orchestrator.local.runtimes.gpus import make_process_variables, select_gpus
 from microjobs_orchestrator.local.runtimes.process import commands
 from microjobs_orchestrator.local.runtimes.process.addresses import reserve
 from microjobs_orchestrator.local.runtimes.process.environments import Environment, Environments, locked_file
@@ -132,7 +132,7 @@ class ProcessRuntime:
                 inherited_files=(lock, *(port_socket.fileno() for port_socket in port_sockets)),
             )
             os.write(lock, b"%d" % process.pid)
-        return ProcessHost(host.name, process, layout)
+        return ProcessHost(host.name, process, layout, select_gpus(host))
 
     def _choose_cpus(self, host: HostPlan) -> Sequence[int]:
         """Return the CPUs of a host, different ones for successive hosts; none if the host has no limits."""
