@@ -1,16 +1,17 @@
 """Compares the serve job with other servers: requests per second, latency, parsing, startup, memory under load.
 
-    uv run python bench/serve.py [--seconds 2] [--rounds 7] [--starts 7] [--servers ours static bare fastapi flask mms]
+    uv run python bench/serve.py [--seconds 2] [--rounds 7] [--starts 7] [--models tiny slow]
+        [--servers ours static bare fastapi flask mms mosec litserve bentoml triton]
     uv run python bench/serve.py --memory 600     # only ours, under load for ten minutes: memory over time
 
 Each server runs one worker on one core, and wrk runs on the other core with 8 connections. All serve the same model.
 Rounds alternate between the servers, so that other load on the machine affects all of them. Only one server runs at a
-time, because some are busy even without requests. The output has the median of each server and its ratio to ours.
+time, because some are busy even without requests. The output has the medians of each server, and the medians of the
+rounds' ratios to ours: requests per second and the 99th percentile of the latency, for each model.
 """
 
 import argparse
-import io
-import json
+import itertools
 import os
 import platform
 import re
@@ -20,35 +21,40 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 import serve_parsing
 import serve_start
 from harness import run_interleaved
-from serve_servers import FEATURES, SERVERS, Server, Workspace, make_bundle, require_programs, send_signal
+from serve_peers import SERVERS
+from serve_servers import (
+    CSV,
+    JSON,
+    JSON_LINES,
+    MODELS,
+    NPY,
+    Load,
+    Server,
+    Workspace,
+    make_bundle,
+    make_load,
+    require_programs,
+    send_signal,
+)
 
 CLIENT_CORE = "1"
 CONNECTIONS = "8"
 SCRIPT = """function init(args)
   local file = io.open(args[1], "rb"); wrk.body = file:read("*a"); file:close()
-  wrk.method = "POST"; wrk.headers["Content-Type"] = args[2]
+  wrk.method = "POST"
+  for index = 2, #args, 2 do wrk.headers[args[index]] = args[index + 1] end
 end
 """
 UNITS = {"us": 1e-3, "ms": 1.0, "s": 1e3}
-
-
-@dataclass(frozen=True)
-class Load:
-    """One kind of request."""
-
-    name: str
-    content_type: str
-    body: bytes
 
 
 @dataclass
@@ -62,6 +68,10 @@ class Measurements:
     def rate(self) -> float:
         return statistics.median(self.rates)
 
+    @property
+    def latency(self) -> float:
+        return statistics.median(self.p99)
+
 
 Results = Mapping[tuple[str, str], Measurements]
 
@@ -71,6 +81,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=int, default=2, help="duration of each measurement")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--servers", nargs="+", default=list(SERVERS), choices=SERVERS)
+    parser.add_argument("--models", nargs="+", default=list(MODELS), choices=MODELS)
     parser.add_argument("--starts", type=int, default=7)
     parser.add_argument("--memory", type=int, default=0, metavar="SECONDS")
     options = parser.parse_args()
@@ -83,56 +94,61 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the servers are stopped, too
     with ExitStack() as stack:
         workspace = Workspace(Path(stack.enter_context(tempfile.TemporaryDirectory())), stack)
-        make_bundle(workspace.folder / "root" / "model")
+        for model in options.models:
+            measure_model(replace(workspace, model=model), options)
+    if not options.memory:
+        serve_parsing.report()
+
+
+def measure_model(workspace: Workspace, options: argparse.Namespace) -> None:
+    """Print the tables of one model, or the memory of our server with it."""
+    make_bundle(workspace.root / "model", MODELS[workspace.model])
+    with ExitStack() as stack:
+        own = replace(workspace, stack=stack)
         if options.memory:
-            print_memory(SERVERS["ours"](workspace), workspace.folder, options.memory)
+            print_memory(SERVERS["ours"](own), workspace, options.memory)
             return
-        startups = measure_startups(options.servers, workspace.folder, options.starts)
-        servers = [SERVERS[name](workspace) for name in options.servers]
-        serve_start.report(workspace.folder / "root")
-        results = measure(servers, make_loads(), workspace.folder, options.seconds, options.rounds)
-    report(servers, results, startups)
-    serve_parsing.report()
+        startups = measure_startups(options.servers, workspace, options.starts)
+        servers = [SERVERS[name](own) for name in options.servers]
+        if workspace.model == "tiny":
+            serve_start.report(workspace.root)
+        results = measure(servers, make_loads(workspace.model), workspace.folder, options.seconds, options.rounds)
+    report(workspace.model, servers, results, startups)
 
 
-def measure_startups(names: Sequence[str], folder: Path, starts: int) -> list[float]:
+def measure_startups(names: Sequence[str], workspace: Workspace, starts: int) -> list[float]:
     """Return the median startup time of each server in seconds. The starts alternate between the servers."""
 
     def start(name: str) -> float:
         with ExitStack() as stack:
-            return SERVERS[name](Workspace(folder, stack)).startup_seconds
+            return SERVERS[name](replace(workspace, stack=stack)).startup_seconds
 
     seconds = run_interleaved({name: partial(start, name) for name in names}, starts)
     return [statistics.median(times) for times in seconds.values()]
 
 
-def make_loads() -> list[Load]:
-    few, many = make_rows(10), make_rows(1000)
-    csv = "".join(",".join(map(str, row)) + "\n" for row in few.tolist())
-    npy = io.BytesIO()
-    np.save(npy, many.astype(np.float32))
-    return [
-        Load("JSON 10", "application/json", json.dumps({"instances": few.tolist()}).encode()),
-        Load("CSV 10", "text/csv", csv.encode()),
-        Load("npy 1,000", "application/x-npy", npy.getvalue()),
-        Load("JSON 1,000", "application/json", json.dumps({"instances": many.tolist()}).encode()),
-    ]
-
-
-def make_rows(number: int) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
-    drawn: np.ndarray[tuple[int, int], np.dtype[np.float64]] = np.random.default_rng(1).normal(size=(number, FEATURES))
-    return drawn.round(4)
+def make_loads(model: str) -> list[Load]:
+    few = {"JSON 10": JSON, "CSV 10": CSV, "JSON lines 10": JSON_LINES, "npy 10": NPY}
+    loads = [make_load(name, content_type, 10) for name, content_type in few.items()]
+    many = {"npy 1,000": NPY, "JSON 1,000": JSON} if model == "tiny" else {}
+    return loads + [make_load(name, content_type, 1000) for name, content_type in many.items()]
 
 
 def measure(servers: Sequence[Server], loads: Sequence[Load], folder: Path, seconds: int, rounds: int) -> Results:
-    results = {(server.name, load.name): Measurements() for server in servers for load in loads}
+    results = {
+        (server.name, load.name): Measurements()
+        for server in servers
+        for load in loads
+        if server.adapt(load) is not None
+    }
     for server in servers:
         send_signal(server.pid, signal.SIGSTOP)
     for load in loads:
-        for server in servers:  # the Java virtual machine is four times slower in its first second
+        supporting = [server for server in servers if (server.name, load.name) in results]
+        for server in supporting:  # the Java virtual machine is four times slower in its first second
             run_alone(server, load, folder, 3 if "MMS" in server.name else 1)
         for _ in range(rounds):
-            for server in servers:
+            for server in supporting:
                 rate, p99 = run_alone(server, load, folder, seconds)
                 results[server.name, load.name].rates.append(rate)
                 results[server.name, load.name].p99.append(p99)
@@ -150,12 +166,15 @@ def run_alone(server: Server, load: Load, folder: Path, seconds: int) -> tuple[f
 
 def run_wrk(server: Server, load: Load, folder: Path, seconds: int) -> tuple[float, float]:
     """Return the requests per second, and the 99th percentile of the latency in milliseconds."""
-    script, body = folder / "post.lua", folder / "body"
+    script, body, request = folder / "post.lua", folder / "body", server.adapt(load)
+    if request is None:
+        raise ValueError(f"{server.name} does not support {load.name}")
     script.write_text(SCRIPT)
-    body.write_bytes(load.body)
+    body.write_bytes(request.body)
+    headers = itertools.chain(*({"Content-Type": request.content_type} | dict(request.headers)).items())
     pinned = ["taskset", "--cpu-list", CLIENT_CORE, "wrk", "-t1", f"-c{CONNECTIONS}", f"-d{seconds}", "--latency"]
-    url = f"http://127.0.0.1:{server.port}/invocations"
-    command = [*pinned, "-s", str(script), url, "--", str(body), load.content_type]
+    url = f"http://127.0.0.1:{server.port}{request.path}"
+    command = [*pinned, "-s", str(script), url, "--", str(body), *headers]
     output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     if "Non-2xx" in output or "Socket errors" in output:
         raise SystemExit(f"{server.name} failed on some requests of {load.name}:\n{output}")
@@ -165,19 +184,37 @@ def run_wrk(server: Server, load: Load, folder: Path, seconds: int) -> tuple[flo
     return float(rate[1]), float(p99[1]) * UNITS[p99[2]]
 
 
-def report(servers: Sequence[Server], results: Results, startups: Sequence[float]) -> None:
+def report(model: str, servers: Sequence[Server], results: Results, startups: Sequence[float]) -> None:
     names = list(dict.fromkeys(load for _, load in results))
-    print(f"\n{describe_machine()}\nRequests/s (ratio of ours to this server)\n")
-    print("| server | " + " | ".join(names) + " | p99 ms, JSON 10 | startup s |")
-    print("|---|" + "---|" * (len(names) + 2))
+    print(f"\n{describe_machine()}, model {model}")
+    print_table("Requests/s (ratio of ours to this server)", servers, names, results, format_rate, startups)
+    print_table("p99 in ms (ratio of this server to ours)", servers, names, results, format_latency, startups)
+
+
+def print_table(
+    title: str,
+    servers: Sequence[Server],
+    names: Sequence[str],
+    results: Results,
+    format_cell: Callable[[Measurements, Measurements], str],
+    startups: Sequence[float],
+) -> None:
+    print(f"\n{title}\n\n| server | {' | '.join(names)} | startup s |")
+    print("|---|" + "---:|" * (len(names) + 1))
     for server, startup in zip(servers, startups, strict=True):
-        cells = [format_cell(results[servers[0].name, name], results[server.name, name]) for name in names]
-        p99 = statistics.median(results[server.name, names[0]].p99)
-        print(f"| {server.name} | " + " | ".join(cells) + f" | {p99:.1f} | {startup:.2f} |")
+        pairs = [(results[servers[0].name, name], results.get((server.name, name))) for name in names]
+        cells = [format_cell(ours, other) if other else "" for ours, other in pairs]
+        print(f"| {server.name} | {' | '.join(cells)} | {startup:.2f} |")
 
 
-def format_cell(ours: Measurements, other: Measurements) -> str:
-    return f"{other.rate:,.0f} ({ours.rate / other.rate:.2f})"
+def format_rate(ours: Measurements, other: Measurements) -> str:
+    ratios = [our_rate / rate for our_rate, rate in zip(ours.rates, other.rates, strict=True)]
+    return f"{other.rate:,.0f} ({statistics.median(ratios):.2f})"
+
+
+def format_latency(ours: Measurements, other: Measurements) -> str:
+    ratios = [p99 / our_p99 for our_p99, p99 in zip(ours.p99, other.p99, strict=True)]
+    return f"{other.latency:.1f} ({statistics.median(ratios):.2f})"
 
 
 def describe_machine() -> str:
@@ -185,12 +222,12 @@ def describe_machine() -> str:
     return f"{cpu[1] if cpu else platform.machine()}, {os.cpu_count()} CPUs, Linux {platform.release()}"
 
 
-def print_memory(server: Server, folder: Path, seconds: int) -> None:
+def print_memory(server: Server, workspace: Workspace, seconds: int) -> None:
     """Print the memory of the server's worker under all kinds of load, one after the other."""
-    loads, began = make_loads(), time.monotonic()
+    loads, began = make_loads(workspace.model), time.monotonic()
     worker = last_descendant(server.pid)
     while (passed := time.monotonic() - began) < seconds:
-        run_wrk(server, loads[int(passed) % len(loads)], folder, 5)
+        run_wrk(server, loads[int(passed) % len(loads)], workspace.folder, 5)
         print(f"{time.monotonic() - began:6.0f} s  {private_megabytes(worker):7.1f} MB", flush=True)
 
 

@@ -1,6 +1,7 @@
-"""Starts the servers that bench/serve.py measures, each on one core with the same model."""
+"""Starts servers that bench/serve.py measures, each on one core with the same model."""
 
 import getpass
+import io
 import itertools
 import json
 import os
@@ -11,9 +12,9 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -36,9 +37,41 @@ def require_programs(*programs: str) -> None:
         sys.exit(f"{' and '.join(missing)} not found: apt-get install {' '.join(PACKAGES[name] for name in missing)}")
 
 
-def make_bundle(folder: Path) -> Path:
-    """Write a bundle whose model is a multilayer perceptron 13-128-64-1 with random weights; return its folder."""
-    random, sizes = np.random.default_rng(0), (FEATURES, 128, 64, 1)
+MODELS = {"tiny": (128, 64), "slow": (3000, 3000, 3000)}
+"""Units of the hidden layers of each model. The slow one takes about 5 ms for ten rows, on one core."""
+
+JSON, CSV, JSON_LINES, NPY = "application/json", "text/csv", "application/jsonlines", "application/x-npy"
+
+
+@dataclass(frozen=True)
+class Load:
+    """One kind of request."""
+
+    name: str
+    content_type: str
+    rows: Sequence[Sequence[float]]
+    body: bytes
+    path: str = "/invocations"
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+def make_load(name: str, content_type: str, count: int) -> Load:
+    """Return requests with a number of random rows."""
+    random = np.random.default_rng(1).normal(size=(count, FEATURES)).round(4)
+    rows, npy = random.tolist(), io.BytesIO()
+    np.save(npy, random.astype(np.float32))
+    bodies = {
+        JSON: json.dumps({"instances": rows}).encode(),
+        CSV: "".join(",".join(map(str, row)) + "\n" for row in rows).encode(),
+        JSON_LINES: "".join(json.dumps(row) + "\n" for row in rows).encode(),
+        NPY: npy.getvalue(),
+    }
+    return Load(name, content_type, rows, bodies[content_type])
+
+
+def make_bundle(folder: Path, hidden: Sequence[int] = MODELS["tiny"]) -> Path:
+    """Write a bundle whose model is a multilayer perceptron with random weights; return its folder."""
+    random, sizes = np.random.default_rng(0), (FEATURES, *hidden, 1)
     nodes, weights, tensor_name = [], [], "features"
     for layer, (width, height) in enumerate(itertools.pairwise(sizes)):
         last = layer == len(sizes) - 2
@@ -70,32 +103,43 @@ class Server:
     pid: int
     startup_seconds: float
     """Time from the start to the first response with status 200 to /ping."""
+    adapt: Callable[[Load], Load | None] = lambda load: load
+    """Returns the request that this server understands, or None if it does not support the format."""
 
 
 @dataclass(frozen=True)
 class Workspace:
-    """A folder for the servers' files, and the stack that stops the servers."""
+    """A folder for the servers' files, the stack that stops the servers, and the name of the model."""
 
     folder: Path
     stack: ExitStack
+    model: str = "tiny"
 
-    def environment(self, lock: str) -> Path:
+    @property
+    def root(self) -> Path:
+        """Folder with the folder `model`, which contains the bundle."""
+        return self.folder / f"root-{self.model}"
+
+    def environment(self, lock: str, interpreter: str = "3.11") -> Path:
         """Make a virtual environment with the packages of a lock; return its interpreter."""
         uv = shutil.which("uv") or sys.exit("uv is not installed: run make setup")
         python = self.folder / lock / "bin" / "python"
         if python.exists():
             return python
-        subprocess.run([uv, "venv", "--quiet", "--python", "3.11", self.folder / lock], check=True)
+        subprocess.run([uv, "venv", "--quiet", "--python", interpreter, self.folder / lock], check=True)
         install = [uv, "pip", "install", "--quiet", "--compile-bytecode", "--python", python, "--require-hashes", "-r"]
         our_locks = (REPOSITORY / "shared" / "requirements.lock", REPOSITORY / "containers" / "serve" / "cpu.lock")
         for path in our_locks if lock == "ours" else (PEERS / f"{lock}.lock",):
             subprocess.run([*map(str, install), str(path)], check=True)
         return python
 
-    def start(self, name: str, command: list[str | Path], port: int, ping: str = "/ping", **variables: str) -> Server:
+    def start(
+        self, name: str, command: Sequence[str | Path], port: int, ping: str = "/ping", **variables: str
+    ) -> Server:
         """Start a server and wait until it responds."""
         environment = {"PATH": os.environ["PATH"], "HOME": str(self.folder), "PYTHONPATH": str(PEERS)}
-        environment |= {"MODEL": str(self.folder / "root" / "model" / MODEL_FILE)} | variables
+        environment |= {"MODEL": str(self.root / "model" / MODEL_FILE)}
+        environment |= {"BATCH_REQUESTS": "1" if self.model == "tiny" else "8"} | variables
         log = self.stack.enter_context((self.folder / f"{name}.log".replace(" ", "-")).open("wb"))
         began = time.perf_counter()
         process = subprocess.Popen(
@@ -174,7 +218,7 @@ def start_ours(workspace: Workspace) -> Server:
         port,
         PYTHONPATH=str(REPOSITORY / "shared"),
         MICROJOBS_JOB=str(REPOSITORY / "containers" / "serve"),
-        SAGEMAKER_BASE_DIR=str(workspace.folder / "root"),
+        SAGEMAKER_BASE_DIR=str(workspace.root),
         SAGEMAKER_BIND_TO_PORT=str(port),
         SAGEMAKER_MODEL_SERVER_WORKERS="1",
     )
@@ -240,7 +284,7 @@ def start_mms(workspace: Workspace) -> Server:
     (workspace.folder / ".model_server.pid").unlink(missing_ok=True)  # the previous server does not remove it
     start = "from mms.model_server import start; start()"
     options = ["--start", "--foreground", "--mms-config", settings, "--model-store", archive.parent]
-    return workspace.start(
+    server = workspace.start(
         "sagemaker-inference + MMS",
         [python, "-c", start, *map(str, options), "--models", "model=model"],
         port,
@@ -248,13 +292,4 @@ def start_mms(workspace: Workspace) -> Server:
         PYTHONPATH=f"{archive / 'code'}:{PEERS}",
         TMPDIR=str(workspace.folder),
     )
-
-
-SERVERS: Mapping[str, Callable[[Workspace], Server]] = {
-    "ours": start_ours,
-    "static": start_static,
-    "bare": start_bare,
-    "fastapi": start_fastapi,
-    "flask": start_flask,
-    "mms": start_mms,
-}
+    return replace(server, adapt=lambda load: None if load.content_type == JSON_LINES else load)

@@ -1,6 +1,7 @@
 """The stack of AWS's sample for custom containers: nginx, gunicorn and Flask."""
 
 import io
+import json
 
 import model
 import numpy as np
@@ -25,5 +26,9 @@ def invocations() -> Response:
         out = io.StringIO()
         np.savetxt(out, predictions, delimiter=",")
         return Response(out.getvalue(), mimetype=model.CSV)
+    if request.content_type == model.JSON_LINES:
+        rows = [json.loads(line) for line in request.get_data(as_text=True).splitlines()]
+        lines = [json.dumps(row) + "\n" for row in model.predict(session, np.array(rows)).tolist()]
+        return Response("".join(lines), mimetype=model.JSON_LINES)
     predictions = model.predict(session, model.read_npy(request.get_data()))
     return Response(model.write_npy(predictions), mimetype=model.NPY)

@@ -8,7 +8,12 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-JSON, CSV, NPY = "application/json", "text/csv", "application/x-npy"
+JSON, CSV, JSON_LINES, NPY = "application/json", "text/csv", "application/jsonlines", "application/x-npy"
+
+BATCH_REQUESTS = int(os.environ.get("BATCH_REQUESTS", "1"))
+"""Requests that servers with dynamic batching combine at most."""
+BATCH_SECONDS = 0.005
+"""Time that such servers wait for more requests at most."""
 
 
 def load(path: str = "") -> onnxruntime.InferenceSession:
@@ -21,6 +26,11 @@ def load(path: str = "") -> onnxruntime.InferenceSession:
 def predict(session: onnxruntime.InferenceSession, rows: NDArray[Any]) -> NDArray[np.float32]:
     predictions: NDArray[np.float32] = session.run(None, {"features": rows.astype(np.float32, copy=False)})[0]
     return predictions
+
+
+def detect_type(body: bytes) -> str:
+    """Return the content type of a body, for servers that do not pass on the header."""
+    return {b"{": JSON, b"[": JSON_LINES, b"\x93": NPY}.get(body[:1], CSV)
 
 
 def read_npy(body: bytes) -> NDArray[Any]:

@@ -1,0 +1,31 @@
+"""BentoML with its own decoders and encoders of JSON. Other formats are texts and files for BentoML."""
+
+from pathlib import Path
+from typing import Annotated
+
+import bentoml
+import fast_parser
+import model
+import numpy as np
+from bentoml.validators import ContentType
+from numpy.typing import NDArray
+
+
+@bentoml.service(workers=1, threads=1, logging={"access": {"enabled": False}})
+class Server:
+    def __init__(self) -> None:
+        self.session = model.load()
+
+    @bentoml.api(route="/invocations", batchable=model.BATCH_REQUESTS > 1, max_batch_size=256)  # type: ignore[untyped-decorator]  # BentoML is not installed on the host
+    def invocations(self, instances: NDArray[np.float32]) -> NDArray[np.float32]:
+        return model.predict(self.session, instances)
+
+    @bentoml.api(route="/text")  # type: ignore[untyped-decorator]  # BentoML is not installed on the host
+    def text(self, body: str, /) -> str:
+        content = body.encode()
+        return fast_parser.answer(self.session, content, model.detect_type(content)).decode()
+
+    @bentoml.api(route="/npy")  # type: ignore[untyped-decorator]  # BentoML is not installed on the host
+    def npy(self, body: Annotated[Path, ContentType(model.NPY)], /) -> Annotated[Path, ContentType(model.NPY)]:
+        body.write_bytes(fast_parser.answer(self.session, body.read_bytes(), model.NPY))
+        return body
