@@ -54,7 +54,7 @@ RUNTIME: dict[str, Rows] = {
         **make_honoured_rows(*FORWARDED_MEMBERS, "TargetVariant", "SessionId", "PrefixAwareId"),
         "TargetModel": Honoured("the path of a model below the prefix of a multi-model container"),
         "TargetContainerHostname": Refused("models have one container: create one endpoint per container"),
-        "InferenceComponentName": Refused("inference components are not supported: set the variant's ModelName"),
+        "InferenceComponentName": Honoured("required if the variants have no ModelName"),
         "EnableExplanations": Refused("Clarify is not supported"),
     },
     "InvokeEndpointWithResponseStream": {
@@ -62,7 +62,7 @@ RUNTIME: dict[str, Rows] = {
         "Body": Honoured("at most 25 MB, as on AWS"),
         **make_honoured_rows(*FORWARDED_MEMBERS, "TargetVariant", "SessionId", "PrefixAwareId"),
         "TargetContainerHostname": Refused("models have one container: create one endpoint per container"),
-        "InferenceComponentName": Refused("inference components are not supported: set the variant's ModelName"),
+        "InferenceComponentName": Honoured("required if the variants have no ModelName"),
     },
     "InvokeEndpointAsync": make_honoured_rows(
         *("EndpointName", *FORWARDED_MEMBERS, "InputLocation", "S3OutputPathExtension", "Filename"),

@@ -6,7 +6,6 @@ https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_runtime_InvokeEndp
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, suppress
-from dataclasses import replace
 from http import HTTPStatus
 from io import BytesIO
 from typing import Any, Protocol
@@ -22,6 +21,8 @@ from microjobs_orchestrator.local.resources.endpoints.exchanges import Inference
 from microjobs_orchestrator.local.resources.endpoints.kinds import ENDPOINT
 from microjobs_orchestrator.local.resources.endpoints.replica import Replica
 from microjobs_orchestrator.local.resources.endpoints.streams import ResponseStream
+from microjobs_orchestrator.local.resources.inference_components.component import InferenceComponent
+from microjobs_orchestrator.local.resources.inference_components.kinds import INFERENCE_COMPONENT
 from microjobs_orchestrator.local.resources.models import client
 from microjobs_orchestrator.local.resources.models.client import PRIMARY, NoAnswerError, TooLargeError
 
@@ -51,8 +52,11 @@ SESSION_HEADERS = {
 }
 """Headers of the container's response that the client receives from InvokeEndpoint, by the members of the result."""
 
-Send = Callable[[Endpoint, Replica, InferenceRequest, Timer], Answer]
-"""Sends a request to a replica of an endpoint."""
+Server = Endpoint | InferenceComponent
+"""What chooses the replica for a request."""
+
+Send = Callable[[Server, Replica, InferenceRequest, Timer], Answer]
+"""Sends a request to a replica of an endpoint or of an inference component."""
 
 
 class EndpointInvoker:
@@ -99,40 +103,57 @@ class EndpointInvoker:
             message = f"Endpoint {name} has an AsyncInferenceConfig: invoke it with InvokeEndpointAsync."
             raise _make_validation_error(message)
         while True:
-            endpoint = self._find_endpoint(name)
-            if (replica := endpoint.choose(request.target)) is None:
-                raise _make_validation_error(f"Endpoint {name} has no production variant {request.target.variant}.")
+            server = self._find_server(name, request.target)
+            if (replica := server.choose(request.target)) is None:
+                raise _make_validation_error(server.describe_absence(request.target))
             timer.mark_sent()
             try:
-                return send(endpoint, replica, request, timer)
+                return send(server, replica, request, timer)
             except NoAnswerError as error:
                 # An update may have ended the host before it responded: then the new host gets the request.
-                if endpoint.choose(replace(request.target, variant=replica.variant)) is replica:
-                    endpoint.observe(timer.make_exchange(name, replica, request, None))
-                    raise self._describe_failure(name, replica.variant, error) from error
+                if server.serves(replica):
+                    server.observe(timer.make_exchange(name, replica, request, None))
+                    raise self._describe_failure(server, replica.variant, error) from error
+
+    def _find_server(self, name: str, target: Target) -> Server:
+        """Return the endpoint, or the inference component that the request names."""
+        endpoint = self._find_endpoint(name)
+        if target.component is None:
+            if endpoint.needs_components:
+                raise _make_validation_error(
+                    "Inference Component Name header is required for endpoints to which you plan to deploy inference "
+                    "components. Please include Inference Component Name header or consider using SageMaker models."
+                )
+            return endpoint
+        component = self._registry.find(f"{INFERENCE_COMPONENT.arn_type}/{target.component}")
+        if isinstance(component, InferenceComponent) and component.endpoint == name:
+            return component
+        raise _make_validation_error(
+            f"Inference Component {target.component} of account {ACCOUNT} not found on endpoint {name}."
+        )
 
     def _find_endpoint(self, name: str) -> Endpoint:
         endpoint = self._registry.find(f"{ENDPOINT.arn_type}/{name}")
-        if isinstance(endpoint, Endpoint) and endpoint.choose() is not None:
+        if isinstance(endpoint, Endpoint) and endpoint.is_in_service:
             return endpoint
         record = self._context.state.get(ENDPOINT.arn_type, name)
         if record is None:
             raise _make_validation_error(f"Endpoint {name} of account {ACCOUNT} not found.")
         raise _make_validation_error(f"Endpoint {name} of account {ACCOUNT} is {record.status}: it must be InService.")
 
-    def _invoke(self, endpoint: Endpoint, replica: Replica, request: InferenceRequest, timer: Timer) -> Answer:
+    def _invoke(self, server: Server, replica: Replica, request: InferenceRequest, timer: Timer) -> Answer:
         content = BytesIO()
         try:
             response = replica.invoke(request, content)
         except TooLargeError as error:
-            endpoint.observe(timer.make_exchange(endpoint.name, replica, request, None))
+            server.observe(timer.make_exchange(server.endpoint, replica, request, None))
             message = f"{error}, which is the limit for a response"
-            raise self._make_model_error(endpoint.name, 500, message) from error
+            raise self._make_model_error(server, 500, message) from error
         body = content.getvalue()
-        endpoint.observe(timer.make_exchange(endpoint.name, replica, request, response, body))
+        server.observe(timer.make_exchange(server.endpoint, replica, request, response, body))
         if response.status >= HTTPStatus.MULTIPLE_CHOICES:
             text = body.decode(errors="replace")
-            raise self._make_model_error(endpoint.name, response.status, text, response.container)
+            raise self._make_model_error(server, response.status, text, response.container)
         members = {
             **_describe_response(replica, response.headers),
             "Body": body,
@@ -140,33 +161,33 @@ class EndpointInvoker:
         }
         return Answer(members, response.status)
 
-    def _stream(self, endpoint: Endpoint, replica: Replica, request: InferenceRequest, timer: Timer) -> Answer:
+    def _stream(self, server: Server, replica: Replica, request: InferenceRequest, timer: Timer) -> Answer:
         stream = replica.stream(request)
         response = client.Answer(stream.status, stream.headers)
 
         def observe(*, is_complete: bool) -> None:
-            endpoint.observe(timer.make_exchange(endpoint.name, replica, request, response if is_complete else None))
+            server.observe(timer.make_exchange(server.endpoint, replica, request, response if is_complete else None))
 
         if stream.status >= HTTPStatus.MULTIPLE_CHOICES:
             with closing(stream):
                 text = _read_error(stream)
             observe(is_complete=True)
-            raise self._make_model_error(endpoint.name, stream.status, text)
+            raise self._make_model_error(server, stream.status, text)
         return Answer(_describe_response(replica, stream.headers), events=StreamEvents(stream, observe))
 
-    def _describe_failure(self, name: str, variant: str, error: NoAnswerError) -> ServiceError:
+    def _describe_failure(self, server: Server, variant: str, error: NoAnswerError) -> ServiceError:
         if not error.was_sent:
-            message = f"The container of {variant} ended and is restarting; see {ENDPOINT.log_group(name)}."
+            message = f"The container of {variant} ended and is restarting; see {server.log_group}."
             return ServiceError("ServiceUnavailable", message, HTTPStatus.SERVICE_UNAVAILABLE)  # SDKs retry it
         if error.timed_out:
             message = f"Your invocation timed out while waiting for a response from container {error.container}."
             message = f"{message} The time limit is {RESPONSE_TIMEOUT:g} s."
-            return self._make_model_error(name, 0, message, error.container)
+            return self._make_model_error(server, 0, message, error.container)
         message = f"SageMaker could not get a response from the {error.container} endpoint: {error}"
-        return self._make_model_error(name, 500, message, error.container)
+        return self._make_model_error(server, 500, message, error.container)
 
-    def _make_model_error(self, name: str, status: int, text: str, container: str = PRIMARY) -> ServiceError:
-        group, region = ENDPOINT.log_group(name), self._context.settings.region
+    def _make_model_error(self, server: Server, status: int, text: str, container: str = PRIMARY) -> ServiceError:
+        group, region = server.log_group, self._context.settings.region
         source = "client" if HTTPStatus.BAD_REQUEST <= status < HTTPStatus.INTERNAL_SERVER_ERROR else "server"
         original = text[:MAX_ERROR_CHARACTERS]
         message = (

@@ -16,7 +16,7 @@ import pytest
 
 from microjobs_orchestrator.local.home import Home
 from microjobs_orchestrator.local.lifecycle.context import Context, Settings
-from microjobs_orchestrator.local.lifecycle.registry import Registry
+from microjobs_orchestrator.local.lifecycle.registry import Maker, Registry
 from microjobs_orchestrator.local.logs import LogStore
 from microjobs_orchestrator.local.metrics.store import MetricStore
 from microjobs_orchestrator.local.resources.endpoints.endpoint import Endpoint
@@ -63,10 +63,11 @@ class ServerParts:
         self.context.state.close()
         self.context.metrics.close()
 
-    def restart(self) -> "ServerParts":
+    def restart(self, further: Mapping[str, Maker] | None = None) -> "ServerParts":
         """Start another server with the same home and containers. Without a shutdown, this server counts as killed."""
         parts = ServerParts.from_home(self.home, self.runtime)
-        parts.registry.recover({ENDPOINT.arn_type: Endpoint, TRANSFORM_JOB.arn_type: TransformJob})
+        makers: dict[str, Maker] = {ENDPOINT.arn_type: Endpoint, TRANSFORM_JOB.arn_type: TransformJob}
+        parts.registry.recover({**makers, **(further or {})})
         return parts
 
     # --- resources ---

@@ -183,11 +183,11 @@ def test_weights_distribute_requests(parts: ServerParts, model: Model) -> None: 
     ("header", "reason"),
     [
         ("X_Amzn_SageMaker_Target_Model", "is not a multi-model endpoint and does not support target model header"),
-        ("X_Amzn_SageMaker_Inference_Component", 'Not supported here: InferenceComponentName "a"'),
+        ("X_Amzn_SageMaker_Inference_Component", "Inference Component a of account 000000000000 not found"),
         ("X_Amzn_SageMaker_Target_Variant", "at 'targetVariant' failed to satisfy constraint"),
     ],
 )
-def test_unsupported_header_is_refused(invoke: Invoker, header: str, reason: str) -> None:
+def test_target_that_does_not_exist_is_refused(invoke: Invoker, header: str, reason: str) -> None:
     value = "a b" if "Variant" in header else "a"
     error = invoke.read_error(**{header: value})
     assert error.code == "ValidationError"

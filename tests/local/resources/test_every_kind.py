@@ -16,13 +16,14 @@ from microjobs_orchestrator.local.kinds import Kind, all_kinds
 from microjobs_orchestrator.local.protocols.models import operation_model
 from microjobs_orchestrator.local.resources.endpoints.kinds import ENDPOINT, ENDPOINT_CONFIG
 from microjobs_orchestrator.local.resources.event_recorder import EventRecorder
+from microjobs_orchestrator.local.resources.inference_components.kinds import INFERENCE_COMPONENT
 from microjobs_orchestrator.local.resources.models.kinds import MODEL
 from microjobs_orchestrator.local.resources.operations import Handler, Operations, list_makers, load_operations
 from microjobs_orchestrator.local.services.sagemaker import SageMaker
 from tests.local.jobs.conftest import ServerParts, wait_until
 from tests.local.jobs.fakes import FakeRuntime, Model
 from tests.local.resources.examples import find_example, required_members
-from tests.local.security.families import BASES, IMAGE
+from tests.local.security.families import BASES, COMPONENT_CONFIG, IMAGE
 
 KINDS = all_kinds()
 RUNNING = [kind for kind in KINDS if kind.lifecycle]
@@ -77,6 +78,9 @@ class Server:
                 break
             if self.parts.context.state.get(other.arn_type, "a") is None:
                 self._add(other, "a")
+        if kind is INFERENCE_COMPONENT and self.parts.context.state.get(ENDPOINT.arn_type, "a") is None:
+            self._add(ENDPOINT_CONFIG, "components", **COMPONENT_CONFIG)
+            self._add(ENDPOINT, "a", EndpointConfigName="components")
         return self._add(kind, name, **members)
 
     def _add(self, kind: Kind, name: str, **members: Any) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from microjobs_orchestrator.local.identity import format_arn
 from microjobs_orchestrator.local.kinds import Kind, all_kinds
 from microjobs_orchestrator.local.parity.table import TABLE
 from microjobs_orchestrator.local.resources.endpoints.kinds import ENDPOINT, ENDPOINT_CONFIG
+from microjobs_orchestrator.local.resources.inference_components.kinds import INFERENCE_COMPONENT
 from microjobs_orchestrator.local.resources.model_registry.kinds import MODEL_PACKAGE, MODEL_PACKAGE_GROUP
 from microjobs_orchestrator.local.resources.models.kinds import MODEL
 from microjobs_orchestrator.local.resources.pipelines.kinds import PIPELINE, PIPELINE_EXECUTION
@@ -47,6 +48,17 @@ SPECIFICATION = {
 VARIANT = {"VariantName": "v", "ModelName": "a", "InstanceType": "ml.m5.large", "InitialInstanceCount": 1}
 METRIC_OF_CLIENTS = {"Namespace": "fuzz", "MetricName": "m", "Dimensions": [{"Name": "a", "Value": "b"}]}
 METRIC_PERIOD = {"StartTime": 1_700_000_000, "EndTime": 1_700_003_600}
+COMPONENT = {
+    "EndpointName": "a",
+    "VariantName": "v",
+    "Specification": {"ModelName": "a", "ComputeResourceRequirements": {"MinMemoryRequiredInMb": 128}},
+    "RuntimeConfig": {"CopyCount": 1},
+}
+COMPONENT_CONFIG = {
+    "ProductionVariants": [{name: value for name, value in VARIANT.items() if name != "ModelName"}],
+    "ExecutionRoleArn": ROLE,
+}
+"""The configuration of an endpoint for inference components."""
 
 BASES: Mapping[str, Any] = {
     "CreateProcessingJob": {
@@ -106,6 +118,9 @@ BASES: Mapping[str, Any] = {
     "CreateEndpointConfig": {"ProductionVariants": [VARIANT], "Tags": TAGS},
     "CreateEndpoint": {"EndpointConfigName": "a"},
     "UpdateEndpoint": {"EndpointConfigName": "a"},
+    "CreateInferenceComponent": COMPONENT,
+    "UpdateInferenceComponent": {"RuntimeConfig": {"CopyCount": 0}},
+    "UpdateInferenceComponentRuntimeConfig": {"DesiredRuntimeConfig": {"CopyCount": 2}},
     "UpdateModelPackage": {"ModelPackageArn": format_arn("model-package/a/1"), "ModelApprovalStatus": "Approved"},
     "AddTags": {"ResourceArn": format_arn("model/a"), "Tags": TAGS},
     "ListTags": {"ResourceArn": format_arn("model/a")},
@@ -139,7 +154,8 @@ def _of_kind(kind: Kind) -> st.SearchStrategy[Request]:
     return json_requests("sagemaker", _list_operations(kind), BASES)
 
 
-HOSTED = (MODEL, ENDPOINT_CONFIG, ENDPOINT)
+HOSTED = (MODEL, ENDPOINT_CONFIG, ENDPOINT, INFERENCE_COMPONENT)
+UPDATES = (*("UpdateEndpoint",) * 2, "UpdateInferenceComponent", "UpdateInferenceComponentRuntimeConfig")
 PIPELINES = (PIPELINE, PIPELINE_EXECUTION)
 PIPELINE_OPERATIONS = sorted(name for name in TABLE["sagemaker"] if "Pipeline" in name)
 REGISTERED = (MODEL_PACKAGE_GROUP, MODEL_PACKAGE)
@@ -188,9 +204,7 @@ METRIC_MEMBERS: Mapping[str, st.SearchStrategy[Any]] = {
 
 FAMILIES: Mapping[str, Callable[[], st.SearchStrategy[Request]]] = {
     **{kind.title: partial(_of_kind, kind) for kind in all_kinds() if kind not in (*HOSTED, *PIPELINES, *REGISTERED)},
-    "hosting": lambda: json_requests(
-        "sagemaker", _list_operations(*HOSTED, more=("UpdateEndpoint", "UpdateEndpoint")), BASES
-    ),
+    "hosting": lambda: json_requests("sagemaker", _list_operations(*HOSTED, more=UPDATES), BASES),
     "pipelines": lambda: json_requests("sagemaker", _list_operations(*PIPELINES, more=PIPELINE_OPERATIONS), BASES),
     "registry": lambda: json_requests("sagemaker", _list_operations(*REGISTERED, more=REGISTRY_OPERATIONS), BASES),
     "listing": lambda: json_requests(

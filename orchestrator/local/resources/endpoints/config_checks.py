@@ -6,7 +6,7 @@ from typing import Any
 from microjobs_orchestrator.local.errors import ValidationError
 from microjobs_orchestrator.local.lifecycle import inputs
 from microjobs_orchestrator.local.lifecycle.context import Context
-from microjobs_orchestrator.local.resources.endpoints import asynchronous, captures, serverless
+from microjobs_orchestrator.local.resources.endpoints import asynchronous, captures, components, serverless
 from microjobs_orchestrator.local.resources.models.kinds import MODEL
 from microjobs_orchestrator.local.resources.models.multi_model import refuse_model
 from microjobs_orchestrator.local.resources.operations import find_resource
@@ -31,6 +31,7 @@ def check(context: Context, request: Members) -> None:
     inputs.check_unique("VariantNames", [variant["VariantName"] for variant in (*variants, *shadows)])
     for variant in (*variants, *shadows):
         _check_variant(context, variant)
+    components.check_config(request)
     is_serverless = any(serverless.MEMBER in variant for variant in (*variants, *shadows))
     _check_counts(len(variants), len(shadows), is_serverless=is_serverless)
     _check_features([serverless.MEMBER if is_serverless else "", *_list_features(request)])
@@ -67,7 +68,7 @@ def _is_serverless(deployment: Members) -> bool:
 def _check_variant(context: Context, variant: Members) -> None:
     """Check that a variant has a model, and either instances or a ServerlessConfig."""
     name, instances = variant["VariantName"], [member for member in INSTANCE_MEMBERS if member in variant]
-    model = find_resource(context, MODEL, variant["ModelName"]).request
+    model = find_resource(context, MODEL, variant["ModelName"]).request if "ModelName" in variant else {}
     if serverless.MEMBER in variant:
         if instances:
             raise ValidationError(f"Variant {name} has both ServerlessConfig and {instances[0]}: remove one of them.")

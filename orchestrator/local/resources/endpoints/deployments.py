@@ -15,11 +15,14 @@ from microjobs_orchestrator.local.resources.operations import find_resource
 Deployment = Mapping[str, Any]
 """Members: EndpointConfigName; Variants and Shadows, the configuration's production variants and shadow variants with
 their present weights and counts, each also with Model (a CreateModel request) and the InstanceId of its host; and
-AsyncInferenceConfig and DataCaptureConfig, or None."""
+AsyncInferenceConfig, DataCaptureConfig and EnableNetworkIsolation, or None. A variant that inference components serve
+has no Model."""
 
 VARIANTS, SHADOWS = "Variants", "Shadows"
 MEMBERS = {VARIANTS: "ProductionVariants", SHADOWS: "ShadowProductionVariants"}
 """The members of requests and descriptions, by the members of deployments."""
+
+OTHER_MEMBERS = ("AsyncInferenceConfig", "DataCaptureConfig", "EnableNetworkIsolation")
 
 COUNT, WEIGHT = "InitialInstanceCount", "InitialVariantWeight"
 
@@ -34,16 +37,13 @@ def deploy(context: Context, config: str) -> Deployment:
         name: [_deploy_variant(context, variant) for variant in description.get(member, ())]
         for name, member in MEMBERS.items()
     }
-    others = {name: description.get(name) for name in ("AsyncInferenceConfig", "DataCaptureConfig")}
+    others = {name: description.get(name) for name in OTHER_MEMBERS}
     return {"EndpointConfigName": config, **variants, **others}
 
 
 def _deploy_variant(context: Context, variant: Mapping[str, Any]) -> Mapping[str, Any]:
-    return {
-        **variant,
-        "Model": find_resource(context, MODEL, variant["ModelName"]).request,
-        "InstanceId": f"i-{secrets.token_hex(8)}",
-    }
+    model = {"Model": find_resource(context, MODEL, variant["ModelName"]).request} if "ModelName" in variant else {}
+    return {**variant, **model, "InstanceId": f"i-{secrets.token_hex(8)}"}
 
 
 def map_variants(deployment: Deployment) -> dict[str, Mapping[str, Any]]:
@@ -75,11 +75,12 @@ def describe(deployment: Deployment, *, is_serving: bool) -> dict[str, Any]:
 
 
 def _describe_variant(variant: Mapping[str, Any], *, is_serving: bool) -> dict[str, Any]:
-    uri, count, weight = get_container(variant["Model"])["Image"], variant.get(COUNT, 0), variant[WEIGHT]
+    images = [get_container(variant["Model"])["Image"]] if "Model" in variant else []
+    now, count, weight = time.time(), variant.get(COUNT, 0), variant[WEIGHT]
     config = variant.get(serverless.MEMBER)
     return {
         "VariantName": variant["VariantName"],
-        "DeployedImages": [{"SpecifiedImage": uri, "ResolvedImage": uri, "ResolutionTime": time.time()}],
+        "DeployedImages": [{"SpecifiedImage": uri, "ResolvedImage": uri, "ResolutionTime": now} for uri in images],
         "CurrentWeight": weight,
         "DesiredWeight": weight,
         "CurrentInstanceCount": count if is_serving else 0,

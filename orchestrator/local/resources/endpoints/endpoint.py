@@ -39,7 +39,8 @@ class Endpoint:
     """
 
     def __init__(self, context: Context, record: Record) -> None:
-        self.name = record.name
+        self.name = self.endpoint = record.name
+        self.log_group = ENDPOINT.log_group(record.name)
         self._context = context
         self._deployer = Deployer(context, ENDPOINT, record.name, self)
         self.plan_name = self._deployer.plan_name
@@ -47,6 +48,9 @@ class Endpoint:
         self._replicas: Mapping[str, Replica] = {}
         """The serving replicas of production variants, by the names of the variants."""
         self._weights: Mapping[str, float] = {}
+        self.is_in_service = False
+        self.needs_components = False
+        """Whether inference components serve the variants."""
         self.async_config: Mapping[str, Any] | None = None
         """The deployment's AsyncInferenceConfig; if not None, the endpoint takes asynchronous invocations only."""
         self._observers: Sequence[Observer] = ()
@@ -66,6 +70,14 @@ class Endpoint:
             replica_weights = [weights.get(name, 1.0) for name in replicas]
             (variant,) = _choose(list(replicas), replica_weights if any(replica_weights) else None)
         return replicas.get(variant or "")
+
+    def serves(self, replica: Replica) -> bool:
+        """Return whether a replica still receives requests."""
+        return replica in self._replicas.values()
+
+    def describe_absence(self, target: Target) -> str:
+        """Return the reason why `choose` returns None."""
+        return f"Endpoint {self.name} has no production variant {target.variant}."
 
     def observe(self, exchange: Exchange) -> None:
         """Send an exchange to all observers."""
@@ -89,6 +101,7 @@ class Endpoint:
             )
             for name, word in WORDS.items()
             for variant in deployment.get(name, ())
+            if "Model" in variant  # inference components have their own replicas
         ]
 
     def serve(self, deployment: Deployment, replicas: Mapping[str, Replica]) -> Mapping[str, Any]:
@@ -98,6 +111,8 @@ class Endpoint:
             if name in self._replicas:
                 configure_replica(self._replicas[name], variant)
         self._observers = self._observer_maker.make(deployment, replicas.values())
+        self.is_in_service = True
+        self.needs_components = not replicas
         self.async_config = deployment.get("AsyncInferenceConfig")
         if self.async_config is not None:
             client = self.async_config.get("ClientConfig", {})
@@ -108,6 +123,7 @@ class Endpoint:
     @contextmanager
     def closing(self) -> Iterator[None]:
         self.queue.stop()
+        self.is_in_service = False
         self._replicas = {}
         yield
         self.queue.close()

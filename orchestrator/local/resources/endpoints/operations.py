@@ -11,7 +11,7 @@ from typing import Any
 
 from microjobs_orchestrator.local.errors import ValidationError
 from microjobs_orchestrator.local.lifecycle.registry import Runnable
-from microjobs_orchestrator.local.resources.endpoints import config_checks, deployments, serverless
+from microjobs_orchestrator.local.resources.endpoints import components, config_checks, deployments, serverless
 from microjobs_orchestrator.local.resources.endpoints.deployer import DEPLOYMENT, NEXT_DEPLOYMENT
 from microjobs_orchestrator.local.resources.endpoints.deployments import VARIANT_PROPERTIES, Deployment
 from microjobs_orchestrator.local.resources.endpoints.endpoint import Endpoint, delete_record
@@ -59,6 +59,7 @@ class EndpointOperations(RunningOperations):
         record = self._find_in_service(request)
         deployment = deployments.deploy(self.context, request["EndpointConfigName"])
         config_checks.check_update(record.internal[DEPLOYMENT], deployment)
+        components.check_update(self.context, record, deployment)
         if request.get("RetainAllVariantProperties", False):
             excluded = [item["VariantPropertyType"] for item in request.get("ExcludeRetainedVariantProperties", [])]
             names = [member for name, member in VARIANT_PROPERTIES.items() if name not in excluded]
@@ -100,7 +101,9 @@ class EndpointOperations(RunningOperations):
 
     def delete(self, request: Request) -> Answer:
         """Delete an endpoint in any status. Its thread deletes the record after the replicas have ended."""
-        name = self.find(request).name
+        record = self.find(request)
+        components.check_deletion(self.context, record)
+        name = record.name
         self.context.state.update(ENDPOINT.arn_type, name, {"EndpointStatus": "Deleting"}, "Deleting")
         if not self.registry.stop(f"{ENDPOINT.arn_type}/{name}"):  # it failed before this server started
             delete_record(self.context, name)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import replace
 
-from microjobs_orchestrator.local.parity.common import INSTANCE_TYPE, KMS, ROLE, TAGS, VPC
+from microjobs_orchestrator.local.parity.common import INSTANCE_TYPE, KMS, TAGS, VPC
 from microjobs_orchestrator.local.parity.rows import Honoured, Members, NoEffect, Refused, Rows
 
 ONE_CONTAINER = NoEffect("one container serves a variant")
@@ -15,7 +15,7 @@ SERVERLESS: Rows = {
 }
 VARIANT: Rows = {
     "VariantName": Honoured(),
-    "ModelName": Honoured(required=True),
+    "ModelName": Honoured("without it, inference components serve the variant"),
     "InitialInstanceCount": ONE_CONTAINER,
     "InstanceType": replace(INSTANCE_TYPE, required=False),
     "InstancePools": Refused("a variant has one instance type: set InstanceType"),
@@ -77,10 +77,10 @@ CREATE_CONFIG: Rows = {
     "KmsKeyId": KMS,
     "AsyncInferenceConfig": Members(ASYNC),
     "ExplainerConfig": Refused("Clarify is not available"),
-    "ShadowProductionVariants": Members(SHADOW),
-    "ExecutionRoleArn": ROLE,
+    "ShadowProductionVariants": Refused("create a second endpoint, and send the requests to both"),
+    "ExecutionRoleArn": Honoured("required for inference components; permissions are not checked"),
     "VpcConfig": VPC,
-    "EnableNetworkIsolation": Refused("only inference components use it: set it in CreateModel"),
+    "EnableNetworkIsolation": Honoured("of inference components with a container; models have their own setting"),
     "MetricsConfig": NoEffect("metrics are not collected; request them from the container"),
     "CrossRegionTrafficConfig": Refused("there is one region"),
 }

@@ -40,6 +40,11 @@ class Traffic:
         with self._lock:
             self.is_closed = True
 
+    def count(self) -> int:
+        """Return the number of present requests."""
+        with self._lock:
+            return self._timeouts.total()
+
     def longest_timeout(self) -> float:
         """Return the longest timeout of the present requests, in seconds; 0 without requests."""
         with self._lock:

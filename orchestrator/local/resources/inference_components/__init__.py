@@ -1,0 +1,1 @@
+"""Inference components: several models on one endpoint, each with its own number of copies."""

@@ -1,0 +1,126 @@
+"""Inference components while they run."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from itertools import count
+from typing import Any
+
+from microjobs_orchestrator.local.lifecycle.attempt import limit_hosts
+from microjobs_orchestrator.local.lifecycle.context import Context
+from microjobs_orchestrator.local.resources.endpoints.container_replica import ContainerReplica
+from microjobs_orchestrator.local.resources.endpoints.deployer import Deployer, Deployment, Member
+from microjobs_orchestrator.local.resources.endpoints.exchanges import Exchange, Observer, Target
+from microjobs_orchestrator.local.resources.endpoints.replica import Replica
+from microjobs_orchestrator.local.resources.inference_components import specifications
+from microjobs_orchestrator.local.resources.inference_components.kinds import (
+    INFERENCE_COMPONENT,
+    InferenceComponentStatus,
+)
+from microjobs_orchestrator.local.resources.models import serving
+from microjobs_orchestrator.local.runtimes.base import Host
+from microjobs_orchestrator.local.state import Record
+
+
+class InferenceComponent:
+    """A running inference component: the copies of one model on a variant of an endpoint.
+
+    It runs from its creation, or the start of the server, until it is deleted or the server stops.
+    """
+
+    def __init__(self, context: Context, record: Record) -> None:
+        self.name = record.name
+        self.log_group = INFERENCE_COMPONENT.log_group(record.name)
+        self.endpoint: str = record.request["EndpointName"]
+        self._variant: str = record.request["VariantName"]
+        self._context = context
+        self._deployer = Deployer(context, INFERENCE_COMPONENT, record.name, self)
+        self.plan_name = self._deployer.plan_name
+        self.events = self._deployer.events
+        self.wake = self._deployer.wake
+        self._copies: Sequence[Replica] = ()
+        """The serving copies."""
+        self._next = count()
+        self._observers: Sequence[Observer] = ()
+
+    def run(self) -> None:
+        self._deployer.run()
+
+    def recover(self, hosts: Sequence[Host]) -> None:
+        self._deployer.recover(hosts)
+
+    def choose(self, target: Target) -> Replica | None:
+        """Return the copy with the fewest present requests; None without copies, or if another variant is the target.
+
+        Copies with equally many requests alternate.
+        """
+        copies = self._copies
+        if not copies or target.variant not in (None, self._variant):
+            return None
+        first = next(self._next) % len(copies)
+        return min([*copies[first:], *copies[:first]], key=lambda copy: copy.traffic.count())
+
+    def serves(self, replica: Replica) -> bool:
+        """Return whether a copy still receives requests."""
+        return replica in self._copies
+
+    def describe_absence(self, target: Target) -> str:
+        """Return the reason why `choose` returns None."""
+        if target.variant not in (None, self._variant):
+            return f"Inference Component {self.name} is on variant {self._variant}, not on {target.variant}."
+        record = self._context.state.get(INFERENCE_COMPONENT.arn_type, self.name)
+        if record is not None and record.status != InferenceComponentStatus.IN_SERVICE:
+            return f"Inference Component {self.name} is {record.status}: it must be InService."
+        return (
+            "Inference Component has no capacity to process this request: it has no copies. Increase CopyCount with "
+            "UpdateInferenceComponentRuntimeConfig."
+        )
+
+    def observe(self, exchange: Exchange) -> None:
+        """Send an exchange to all observers."""
+        for observer in self._observers:
+            observer(exchange)
+
+    # --- what the deployer needs ---
+
+    def list_members(self, deployment: Deployment) -> Sequence[Member]:
+        return [
+            Member(
+                f"{self.plan_name}/{copy}",
+                copy,
+                f"inference component {self.name}",
+                partial(self._make_copy, deployment, copy),
+            )
+            for copy in deployment["Copies"]
+        ]
+
+    def _make_copy(self, deployment: Deployment, copy: str) -> Replica:
+        specification = deployment["Specification"]
+        attempt = serving.make_attempt(
+            self._context,
+            deployment["Model"],
+            f"{self.plan_name}/{copy}",
+            [copy],
+            deployment["InstanceType"],
+            lambda _: self._context.logs.create(self.log_group, f"{self._variant}/{copy}"),
+        )
+        return ContainerReplica(
+            self._context,
+            limit_hosts(attempt, specifications.read_limits(specification)),
+            self._variant,
+            copy,
+            specifications.read_timeout(specification),
+            self.wake,
+        )
+
+    def serve(self, deployment: Deployment, replicas: Mapping[str, Replica]) -> Mapping[str, Any]:
+        self._copies = tuple(replicas.values())
+        return specifications.describe(deployment, copies=len(replicas))
+
+    @contextmanager
+    def closing(self) -> Iterator[None]:
+        self._copies = ()
+        yield
+
+    def delete_record(self) -> None:
+        self._context.state.delete(INFERENCE_COMPONENT.arn_type, self.name)

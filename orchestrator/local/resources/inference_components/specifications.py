@@ -1,0 +1,81 @@
+"""Specifications of inference components: the model that each copy serves, and the resources of a copy.
+
+Source: https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_InferenceComponentSpecification.html
+"""
+
+import secrets
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from microjobs_orchestrator.local.errors import ValidationError
+from microjobs_orchestrator.local.lifecycle.context import Context
+from microjobs_orchestrator.local.resources.endpoints.deployer import Deployment
+from microjobs_orchestrator.local.resources.models import serving
+from microjobs_orchestrator.local.resources.models.kinds import MODEL
+from microjobs_orchestrator.local.resources.models.model_data import find_data
+from microjobs_orchestrator.local.resources.operations import find_resource
+from microjobs_orchestrator.local.runtimes.base import HostLimits
+
+MIB = 1 << 20
+Specification = Mapping[str, Any]
+
+
+def find_model(context: Context, specification: Specification, *, is_isolated: bool) -> Mapping[str, Any]:
+    """Return the CreateModel request for a specification: of its model, or of its container.
+
+    Raise ValidationError if it names neither or both, or if the model or its data does not exist.
+    """
+    if ("ModelName" in specification) == ("Container" in specification):
+        raise ValidationError("Specification must have exactly one of ModelName and Container.")
+    if "ModelName" in specification:
+        return find_resource(context, MODEL, specification["ModelName"]).request
+    given = specification["Container"]
+    if "Image" not in given:
+        raise ValidationError("Specification.Container must have an Image.")
+    container = {"Image": given["Image"], "Environment": given.get("Environment", {})}
+    if "ArtifactUrl" in given:
+        container["ModelDataUrl"] = given["ArtifactUrl"]
+    find_data(context.store, container)
+    return {"PrimaryContainer": container, "EnableNetworkIsolation": is_isolated}
+
+
+def make_copies(count: int, earlier: Sequence[str] = ()) -> list[str]:
+    """Return the ids of a component's copies. The first copies of an earlier deployment keep running."""
+    return [*earlier[:count], *(f"c-{secrets.token_hex(8)}" for _ in range(count - len(earlier)))]
+
+
+def read_limits(specification: Specification) -> HostLimits | None:
+    """Return the resources of one copy; None if the specification limits neither processors nor memory."""
+    requirements = specification.get("ComputeResourceRequirements", {})
+    memory, cpus = requirements.get("MaxMemoryRequiredInMb"), requirements.get("NumberOfCpuCoresRequired")
+    if memory is None and cpus is None:
+        return None
+    return HostLimits(cpus, None if memory is None else memory * MIB)
+
+
+def read_timeout(specification: Specification) -> float:
+    """Return the seconds until `/ping` must answer."""
+    parameters = specification.get("StartupParameters", {})
+    return float(parameters.get("ContainerStartupHealthCheckTimeoutInSeconds", serving.STARTUP_TIMEOUT))
+
+
+def check(specification: Specification) -> None:
+    """Raise ValidationError for contradictory requirements."""
+    requirements = specification.get("ComputeResourceRequirements", {})
+    minimum, maximum = requirements.get("MinMemoryRequiredInMb"), requirements.get("MaxMemoryRequiredInMb")
+    if minimum is not None and maximum is not None and minimum > maximum:
+        raise ValidationError(f"MinMemoryRequiredInMb {minimum} is more than MaxMemoryRequiredInMb {maximum}.")
+
+
+def describe(deployment: Deployment, *, copies: int) -> dict[str, Any]:
+    """Return the members of DescribeInferenceComponent for a deployment, of which some copies serve."""
+    specification = dict(deployment["Specification"])
+    if "Container" in specification:
+        container = dict(specification["Container"])
+        image = container.pop("Image")
+        now = time.time()
+        container["DeployedImage"] = {"SpecifiedImage": image, "ResolvedImage": image, "ResolutionTime": now}
+        specification["Container"] = container
+    counts = {"DesiredCopyCount": len(deployment["Copies"]), "CurrentCopyCount": copies}
+    return {"Specification": specification, "RuntimeConfig": counts}

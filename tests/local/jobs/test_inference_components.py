@@ -1,0 +1,288 @@
+"""Inference components: several models on one endpoint, and their copies."""
+
+import threading
+from collections import Counter
+from typing import Any
+
+import pytest
+
+from microjobs_orchestrator.local.errors import ServiceError, ValidationError
+from microjobs_orchestrator.local.identity import get_role_arn
+from microjobs_orchestrator.local.resources.endpoints.operations import EndpointConfigOperations
+from microjobs_orchestrator.local.resources.inference_components.component import InferenceComponent
+from microjobs_orchestrator.local.resources.inference_components.kinds import INFERENCE_COMPONENT
+from microjobs_orchestrator.local.resources.inference_components.operations import InferenceComponentOperations
+from tests.local.jobs.conftest import ServerParts, wait_until
+from tests.local.jobs.fakes import Model, ReceivedRequest, Reply
+from tests.local.jobs.test_endpoints_invocations import Invoker
+
+REQUIREMENTS = {"MinMemoryRequiredInMb": 128, "MaxMemoryRequiredInMb": 256, "NumberOfCpuCoresRequired": 0.5}
+
+
+class Components:
+    """Inference components on endpoint `e`, which has no model of its own."""
+
+    def __init__(self, parts: ServerParts) -> None:
+        self.parts = parts
+        self.operations = InferenceComponentOperations(parts.context, parts.registry)
+
+    def start_endpoint(self, **members: Any) -> None:
+        variant = {"VariantName": "main", "InstanceType": "ml.m5.large", "InitialInstanceCount": 1}
+        request = {"EndpointConfigName": "c", "ProductionVariants": [variant], "ExecutionRoleArn": get_role_arn()}
+        EndpointConfigOperations(self.parts.context, self.parts.registry).create({**request, **members})
+        self.parts.start_endpoint()
+        assert self.parts.wait_for_endpoint()["EndpointStatus"] == "InService"
+
+    def start(self, name: str, copies: int = 1, **specification: Any) -> dict[str, Any]:
+        given = specification or {"ModelName": "m"}
+        self.operations.create(
+            {
+                "InferenceComponentName": name,
+                "EndpointName": "e",
+                "VariantName": "main",
+                "Specification": {"ComputeResourceRequirements": REQUIREMENTS, **given},
+                "RuntimeConfig": {"CopyCount": copies},
+            }
+        )
+        return self.wait(name)
+
+    def describe(self, name: str) -> dict[str, Any]:
+        record = self.parts.context.state.get(INFERENCE_COMPONENT.arn_type, name)
+        return dict(record.description) if record else {"InferenceComponentStatus": "gone"}
+
+    def wait(self, name: str) -> dict[str, Any]:
+        found: dict[str, Any] = wait_until(
+            lambda: self.describe(name),
+            lambda found: found["InferenceComponentStatus"] not in ("Creating", "Updating", "Deleting"),
+        )
+        return found
+
+    def set_copies(self, name: str, copies: int) -> dict[str, Any]:
+        request = {"InferenceComponentName": name, "DesiredRuntimeConfig": {"CopyCount": copies}}
+        self.operations.update_runtime_config(request)
+        return self.wait(name)
+
+    def update(self, name: str, **members: Any) -> dict[str, Any]:
+        self.operations.update({"InferenceComponentName": name, **members})
+        return self.wait(name)
+
+
+@pytest.fixture
+def components(parts: ServerParts, model: Model) -> Components:  # noqa: ARG001  the fixture creates model `m`
+    made = Components(parts)
+    made.start_endpoint()
+    return made
+
+
+def invoke(parts: ServerParts, component: str, body: bytes = b"x") -> bytes:
+    answer = Invoker(parts)(body, X_Amzn_SageMaker_Inference_Component=component)
+    return bytes(answer.data)
+
+
+def test_component_is_in_service_and_responds(parts: ServerParts, components: Components) -> None:
+    described = components.start("one", ModelName="m")
+    assert described["InferenceComponentStatus"] == "InService"
+    assert described["RuntimeConfig"] == {"DesiredCopyCount": 1, "CurrentCopyCount": 1}
+    assert invoke(parts, "one") == b"x"
+
+
+def test_two_components_of_one_endpoint_have_their_own_models(
+    parts: ServerParts, components: Components, model: Model
+) -> None:
+    parts.runtime.models["other"] = Model(invoke=lambda _: Reply(b"other"))
+    model.invoke = lambda _: Reply(b"first")
+    components.start("one", ModelName="m")
+    components.start("two", Container={"Image": "other", "Environment": {"A": "b"}})
+    assert (invoke(parts, "one"), invoke(parts, "two")) == (b"first", b"other")
+    (host,) = [host for host in parts.running_hosts if host.plan.image == "other"]
+    assert host.plan.environment["A"] == "b"
+
+
+def test_copies_have_the_limits_of_the_specification(parts: ServerParts, components: Components) -> None:
+    components.start("one", copies=2)
+    limits = [host.plan.limits for host in parts.running_hosts]
+    assert [(limit.cpus, limit.memory_bytes) for limit in limits if limit] == [(0.5, 256 << 20)] * 2
+
+
+def test_copies_share_the_requests(parts: ServerParts, components: Components, model: Model) -> None:
+    components.start("one", copies=3)
+    for _ in range(9):
+        invoke(parts, "one")
+    assert sorted(Counter(request.host for request in model.requests).values()) == [3, 3, 3]
+
+
+def test_busy_copy_gets_no_further_request(parts: ServerParts, components: Components, model: Model) -> None:
+    release, busy = threading.Event(), threading.Event()
+
+    def block_first(request: ReceivedRequest) -> Reply:
+        if request.body == b"slow":
+            busy.set()
+            release.wait()
+        return Reply(request.body)
+
+    model.invoke = block_first
+    components.start("one", copies=2)
+    slow = threading.Thread(target=invoke, args=(parts, "one", b"slow"))
+    slow.start()
+    busy.wait()
+    for _ in range(4):
+        invoke(parts, "one")
+    release.set()
+    slow.join()
+    assert sorted(Counter(request.host for request in model.requests).values()) == [1, 4]
+
+
+def test_more_copies_start_and_the_first_keep_running(parts: ServerParts, components: Components) -> None:
+    components.start("one", copies=1)
+    (first,) = parts.running_hosts
+    described = components.set_copies("one", 3)
+    assert described["RuntimeConfig"] == {"DesiredCopyCount": 3, "CurrentCopyCount": 3}
+    assert first in parts.running_hosts
+    assert len(parts.running_hosts) == 3
+    components.set_copies("one", 1)
+    wait_until(lambda: parts.running_hosts == [first])
+
+
+def test_component_without_copies_refuses_requests(parts: ServerParts, components: Components) -> None:
+    components.start("one", copies=1)
+    components.set_copies("one", 0)
+    error = Invoker(parts).read_error(X_Amzn_SageMaker_Inference_Component="one")
+    assert error.code == "ValidationError"
+    assert "no capacity to process this request" in error.message
+    components.set_copies("one", 1)
+    assert invoke(parts, "one") == b"x"
+
+
+def test_update_of_the_specification_loses_no_request(parts: ServerParts, components: Components) -> None:
+    parts.runtime.models["other"] = Model(invoke=lambda _: Reply(b"other"))
+    components.start("one", copies=2)
+    answers: list[bytes] = []
+    stop = threading.Event()
+
+    def send() -> None:
+        while not stop.is_set():
+            answers.append(invoke(parts, "one"))
+
+    senders = [threading.Thread(target=send) for _ in range(4)]
+    for sender in senders:
+        sender.start()
+    components.update("one", Specification={"Container": {"Image": "other"}})
+    wait_until(lambda: b"other" in answers)
+    stop.set()
+    for sender in senders:
+        sender.join()
+    assert set(answers) == {b"x", b"other"}
+    wait_until(lambda: {host.plan.image for host in parts.running_hosts} == {"other"})
+
+
+def test_failed_update_keeps_the_earlier_copies(parts: ServerParts, components: Components) -> None:
+    components.start("one")
+    described = components.update("one", Specification={"Container": {"Image": "absent"}})
+    assert described["InferenceComponentStatus"] == "InService"
+    assert described["FailureReason"].startswith("Inference component one: ")
+    assert invoke(parts, "one") == b"x"
+
+
+def test_component_that_cannot_start_fails(parts: ServerParts, components: Components) -> None:
+    described = components.start("one", Container={"Image": "absent"})
+    assert described["InferenceComponentStatus"] == "Failed"
+    assert "absent" in described["FailureReason"]
+    error = Invoker(parts).read_error(X_Amzn_SageMaker_Inference_Component="one")
+    assert error.message == "Inference Component one is Failed: it must be InService."
+
+
+def test_request_without_a_component_is_refused(parts: ServerParts, components: Components) -> None:
+    components.start("one")
+    assert "Inference Component Name header is required" in Invoker(parts).read_error().message
+
+
+def test_endpoint_with_components_cannot_be_deleted(parts: ServerParts, components: Components) -> None:
+    components.start("one")
+    with pytest.raises(ValidationError, match="delete one first"):
+        parts.delete()
+    components.operations.delete({"InferenceComponentName": "one"})
+    wait_until(lambda: components.describe("one")["InferenceComponentStatus"] == "gone")
+    assert parts.running_hosts == []
+    parts.delete()
+    wait_until(lambda: parts.describe_endpoint()["EndpointStatus"] == "gone")
+
+
+def test_update_of_the_endpoint_keeps_the_variant_of_a_component(parts: ServerParts, components: Components) -> None:
+    components.start("one")
+    parts.make_config("models")
+    with pytest.raises(ValidationError, match="Inference component one uses variant main"):
+        parts.update("models")
+
+
+@pytest.mark.parametrize(
+    ("members", "reason"),
+    [
+        ({"VariantName": "other"}, "Endpoint e has no variant other; it has: main"),
+        ({"Specification": {"ModelName": "m", "Container": {"Image": "i"}}}, "exactly one of ModelName and Container"),
+        ({"Specification": {"ModelName": "absent"}}, "Could not find model"),
+        ({"Specification": {"Container": {"Environment": {}}}}, "Specification.Container must have an Image"),
+        (
+            {
+                "Specification": {
+                    "ModelName": "m",
+                    "ComputeResourceRequirements": {"MinMemoryRequiredInMb": 256, "MaxMemoryRequiredInMb": 128},
+                }
+            },
+            "MinMemoryRequiredInMb 256 is more than MaxMemoryRequiredInMb 128",
+        ),
+    ],
+)
+def test_invalid_component_is_refused(components: Components, members: dict[str, Any], reason: str) -> None:
+    request = {
+        "InferenceComponentName": "one",
+        "EndpointName": "e",
+        "VariantName": "main",
+        "Specification": {"ModelName": "m"},
+        "RuntimeConfig": {"CopyCount": 1},
+        **members,
+    }
+    with pytest.raises(ServiceError) as error:
+        components.operations.create(request)
+    assert reason in error.value.message
+
+
+def test_component_needs_a_variant_without_a_model(parts: ServerParts, model: Model) -> None:  # noqa: ARG001
+    parts.serve()
+    with pytest.raises(ValidationError, match="Variant main of endpoint e has a ModelName"):
+        Components(parts).start("one")
+
+
+def test_variants_without_a_model_need_a_role(parts: ServerParts) -> None:
+    request = {"EndpointConfigName": "c", "ProductionVariants": [{"VariantName": "v", "InstanceType": "ml.m5.large"}]}
+    with pytest.raises(ValidationError, match="set ExecutionRoleArn to use inference components"):
+        EndpointConfigOperations(parts.context, parts.registry).create(request)
+
+
+def test_restarted_server_resumes_with_running_copies(parts: ServerParts, components: Components) -> None:
+    components.start("one", copies=2)
+    hosts = {host.name for host in parts.running_hosts}
+    restarted = parts.restart({INFERENCE_COMPONENT.arn_type: InferenceComponent})
+    try:
+        wait_until(lambda: restarted.registry.find("endpoint/e").is_in_service)  # type: ignore[union-attr]
+        assert wait_until(lambda: _try_invoke(restarted)) == b"x"
+        assert {host.name for host in restarted.running_hosts} == hosts
+    finally:
+        restarted.close()
+
+
+def _try_invoke(parts: ServerParts) -> bytes | None:
+    try:
+        return invoke(parts, "one")
+    except ServiceError:
+        return None
+
+
+def test_components_are_listed_by_endpoint_and_variant(components: Components) -> None:
+    components.start("one")
+    listed = components.operations.list
+
+    def names(**filters: Any) -> list[str]:
+        return [item["InferenceComponentName"] for item in listed(filters)["InferenceComponents"]]
+
+    assert names() == names(EndpointNameEquals="e") == names(VariantNameEquals="main") == ["one"]
+    assert names(EndpointNameEquals="other") == names(VariantNameEquals="other") == []

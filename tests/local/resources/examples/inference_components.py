@@ -1,0 +1,29 @@
+"""An example of an inference component, and of an endpoint for it."""
+
+from typing import Any
+
+from microjobs_orchestrator.local.identity import get_role_arn
+from microjobs_orchestrator.local.resources.inference_components.kinds import INFERENCE_COMPONENT
+from microjobs_orchestrator.local.resources.models.kinds import MODEL
+from tests.local.clients import LocalServer
+from tests.local.resources.examples import Example
+
+
+def make_request(local: LocalServer, name: str) -> dict[str, Any]:
+    """Create an endpoint whose variant has no model, and return a component on it."""
+    endpoint, role = f"{name}-components", get_role_arn()
+    variant = {"VariantName": "main", "InstanceType": "ml.m5.large", "InitialInstanceCount": 1}
+    local.sagemaker.create_endpoint_config(
+        EndpointConfigName=endpoint, ExecutionRoleArn=role, ProductionVariants=[variant]
+    )
+    local.sagemaker.create_endpoint(EndpointName=endpoint, EndpointConfigName=endpoint)
+    requirements = {"MinMemoryRequiredInMb": 128, "MaxMemoryRequiredInMb": 512}
+    return {
+        "EndpointName": endpoint,
+        "VariantName": "main",
+        "Specification": {"ModelName": name, "ComputeResourceRequirements": requirements},
+        "RuntimeConfig": {"CopyCount": 2},
+    }
+
+
+EXAMPLES = (Example(INFERENCE_COMPONENT, make_request, requires=(MODEL,)),)
