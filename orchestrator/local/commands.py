@@ -41,6 +41,8 @@ def add_parser(subparsers: "Subparsers") -> None:
     up.add_argument(framework_images.OPTION, action="store_true", default=None, help=frameworks)
     guards = "image with Python 3 for the guards of endpoints and isolated jobs; none: no guards"
     up.add_argument("--guard-image", metavar="IMAGE", help=guards)
+    idle = f"stop the container of a serverless variant after so long; default: {config.SERVERLESS_IDLE_SECONDS}"
+    up.add_argument("--serverless-idle-seconds", type=int, metavar="SECONDS", help=idle)
     services = "forward requests for another AWS service to an emulator; repeatable"
     up.add_argument("--service", type=_parse_pair, action="append", metavar="NAME=URL", help=services)
     functions = "command or FILE.py:FUNCTION that a pipeline's Lambda steps run; repeatable"
@@ -142,6 +144,7 @@ def _list_ignored_flags(options: argparse.Namespace, address: "Address") -> list
         "image_alias",
         "framework_images",
         "guard_image",
+        "serverless_idle_seconds",
         "service",
         "function",
         "proxy",

@@ -8,6 +8,7 @@ all_addresses = false
 host_names = ["microjobs"]
 framework_images = false
 guard_image = "python:3.11-slim-bookworm"
+serverless_idle_seconds = 300
 ca_bundle = "/etc/ssl/certs/ca-certificates.crt"
 
 [local.images]
@@ -46,6 +47,7 @@ SECTIONS = ("local", "aws")
 """Tables that the file may have."""
 PORT = 4577
 MAX_PORT = 65_535
+SERVERLESS_IDLE_SECONDS = 300
 RUNTIMES = ("auto", "docker", "process")
 HOST_NAME = re.compile(r"[A-Za-z0-9.-]+")
 URL = re.compile(r"https?://[^/?#\s@]+(/[^?#\s]*)?")
@@ -87,6 +89,8 @@ class Config:
     """Run this repository's images in place of AWS's images for scikit-learn, TensorFlow and PyTorch."""
     guard_image: str = ""
     """Image with Python for the guards of hosts' networks; empty: an image that the engine has."""
+    serverless_idle_seconds: int = SERVERLESS_IDLE_SECONDS
+    """Seconds after the last request until the container of a serverless variant is stopped."""
     images: Mapping[str, str] = field(default_factory=dict)
     """Names of local images by image URIs, which may contain `*`."""
     services: Mapping[str, str] = field(default_factory=dict)
@@ -105,6 +109,7 @@ class Config:
     def to_flags(self) -> list[str]:
         """Return the flags with the same meaning."""
         flags = [f"--port={self.port}", f"--runtime={self.runtime}", f"--region={self.region}"]
+        flags.append(f"--serverless-idle-seconds={self.serverless_idle_seconds}")
         aliases = [f"--image-alias={uri}={local}" for uri, local in self.images.items()]
         guards = [f"--guard-image={self.guard_image}"] if self.guard_image else []
         services = [f"--service={name}={url}" for name, url in self.services.items()]
@@ -184,6 +189,8 @@ def _check(config: Config) -> None:
         raise ConfigError(f"runtime {config.runtime!r} is unknown: choose one of {', '.join(RUNTIMES)}")
     if not 0 <= config.port <= MAX_PORT:
         raise ConfigError(f"port {config.port} must be a number from 0 to {MAX_PORT}")
+    if config.serverless_idle_seconds < 1:
+        raise ConfigError(f"serverless_idle_seconds {config.serverless_idle_seconds} must be at least 1")
     _check_names(config)
     _check_functions(config)
     _check_network(config)

@@ -169,6 +169,7 @@ def _start(home: Home, config: Config, runtime: Runtime, cleanup: ExitStack) -> 
         config.limits,
         is_reachable=job_listeners is not None,
         network=_read_network_settings(config, runtime),
+        serverless_idle_seconds=config.serverless_idle_seconds,
         functions=config.functions,
     )
     state, store = State(home.state), ObjectStore(home)

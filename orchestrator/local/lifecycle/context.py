@@ -40,6 +40,8 @@ class Settings:
     is_reachable: bool = True
     """Whether hosts can connect to the server. Otherwise, they install packages from PyPI."""
     network: NetworkSettings = field(default_factory=NetworkSettings)
+    serverless_idle_seconds: float = 300.0
+    """Seconds after the last request until the container of a serverless variant is stopped."""
     functions: Mapping[str, str] = field(default_factory=dict)
     """Commands of the functions that Lambda steps call, by name or ARN."""
 

@@ -136,6 +136,14 @@ def test_unhealthy_container_fails_the_endpoint(parts: ServerParts, model: Model
     assert parts.runtime.hosts == {}
 
 
+def test_slow_extraction_fails_the_endpoint(parts: ServerParts, archive: Callable[..., str]) -> None:
+    parts.make_model(ModelDataUrl=archive(weights="1"))
+    found = parts.serve(main={"ModelDataDownloadTimeoutInSeconds": 0})
+    assert found["EndpointStatus"] == "Failed"
+    assert "to extract, longer than 0 s (ModelDataDownloadTimeoutInSeconds)" in found["FailureReason"]
+    assert parts.runtime.started_hosts == []
+
+
 def test_missing_image_fails_the_endpoint(parts: ServerParts) -> None:
     parts.make_model(image="elsewhere")
     assert parts.serve()["FailureReason"] == "Production variant main: image elsewhere does not exist"

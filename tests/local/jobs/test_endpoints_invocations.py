@@ -129,6 +129,13 @@ def test_oversized_response_is_a_model_error(invoke: Invoker, monkeypatch: pytes
     assert invoke(b"x" * 10).data == b"x" * 10
 
 
+def test_oversized_request_is_a_validation_error(invoke: Invoker, model: Model) -> None:
+    limit = 25 << 20
+    error = invoke.read_error(body=bytes(limit + 1))
+    assert (error.code, model.requests) == ("ValidationError", [])
+    assert len(invoke(bytes(limit)).data) == limit
+
+
 def test_request_that_ends_the_container_is_a_model_error(parts: ServerParts, invoke: Invoker, model: Model) -> None:
     def die(_: ReceivedRequest) -> Reply:
         model.ping = 503  # the next container does not serve before the assertions

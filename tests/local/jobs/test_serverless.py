@@ -2,12 +2,13 @@
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from microjobs_orchestrator.local.errors import ServiceError, ValidationError
-from microjobs_orchestrator.local.resources.endpoints import serverless, serverless_replica
+from microjobs_orchestrator.local.resources.endpoints import serverless
 from microjobs_orchestrator.local.runtimes.base import Exit
 from microjobs_orchestrator.local.services import sagemaker_runtime
 from tests.local.jobs.conftest import ServerParts, wait_until
@@ -21,9 +22,14 @@ GROUP = "/aws/sagemaker/Endpoints/e"
 CONFIG = {"MemorySizeInMB": 2048, "MaxConcurrency": 2}
 
 
+def set_idle_timeout(parts: ServerParts, seconds: float) -> None:
+    settings = replace(parts.context.settings, serverless_idle_seconds=seconds)
+    parts.context = replace(parts.context, settings=settings)
+
+
 @pytest.fixture
-def short_idle_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(serverless_replica, "IDLE_TIMEOUT", 0.1)
+def short_idle_timeout(parts: ServerParts) -> None:
+    set_idle_timeout(parts, 0.1)
 
 
 def make_config(parts: ServerParts, name: str = "c", **members: Any) -> None:
@@ -90,9 +96,9 @@ def test_concurrent_requests_start_one_container(parts: ServerParts) -> None:
     assert len(parts.runtime.started_hosts) == 2
 
 
-@pytest.mark.usefixtures("model", "short_idle_timeout")
-def test_stops_and_starts_lose_no_request(parts: ServerParts, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(serverless_replica, "IDLE_TIMEOUT", 0.001)
+@pytest.mark.usefixtures("model")
+def test_stops_and_starts_lose_no_request(parts: ServerParts) -> None:
+    set_idle_timeout(parts, 0.001)
     invoke = serve(parts, MaxConcurrency=20)
 
     def invoke_slowly(_: int) -> bytes:
@@ -268,9 +274,9 @@ def test_deleted_endpoint_leaves_no_container(parts: ServerParts, model: Model, 
 
 @pytest.mark.usefixtures("model")
 @pytest.mark.parametrize("is_idle", [False, True])
-def test_restarted_server_serves(parts: ServerParts, monkeypatch: pytest.MonkeyPatch, *, is_idle: bool) -> None:
+def test_restarted_server_serves(parts: ServerParts, *, is_idle: bool) -> None:
     if is_idle:
-        monkeypatch.setattr(serverless_replica, "IDLE_TIMEOUT", 0.1)
+        set_idle_timeout(parts, 0.1)
     serve(parts)
     if is_idle:
         wait_for_stop(parts)

@@ -25,7 +25,7 @@ VARIANT: Rows = {
     "CoreDumpConfig": Refused("configure core dumps in the engine"),
     "ServerlessConfig": Members(SERVERLESS),
     "VolumeSizeInGB": Honoured("the space for the extracted models of a multi-model container, by default 30 GB"),
-    "ModelDataDownloadTimeoutInSeconds": NoEffect("nothing is downloaded"),
+    "ModelDataDownloadTimeoutInSeconds": Honoured("seconds in which the model data must be extracted"),
     "ContainerStartupHealthCheckTimeoutInSeconds": Honoured("seconds until `/ping` must answer 200"),
     "EnableSSMAccess": Refused("use the engine: docker exec into the endpoint's container"),
     "ManagedInstanceScaling": ONE_CONTAINER,

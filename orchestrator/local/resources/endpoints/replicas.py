@@ -1,11 +1,15 @@
 """Makes the replica of a variant: its kind follows from the variant and its model."""
 
+import dataclasses
+import math
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
-from microjobs_orchestrator.local.lifecycle.attempt import limit_hosts
+from microjobs_orchestrator.local.lifecycle.attempt import Attempt, limit_hosts
 from microjobs_orchestrator.local.lifecycle.context import Context
 from microjobs_orchestrator.local.lifecycle.usage import Meter
 from microjobs_orchestrator.local.resources.endpoints import serverless
@@ -17,7 +21,9 @@ from microjobs_orchestrator.local.resources.endpoints.serverless import Serverle
 from microjobs_orchestrator.local.resources.endpoints.serverless_replica import ServerlessReplica
 from microjobs_orchestrator.local.resources.models import serving
 from microjobs_orchestrator.local.resources.models.model_data import is_multi_model
+from microjobs_orchestrator.local.runtimes.base import CannotRunError, Plan
 
+DOWNLOAD_TIMEOUT = "ModelDataDownloadTimeoutInSeconds"
 MULTI_MODEL_VARIABLES = {"SAGEMAKER_MULTI_MODEL": "true"}
 
 METRICS_NAMESPACE = "/aws/sagemaker/Endpoints"
@@ -33,7 +39,8 @@ def make_replica(context: Context, endpoint: str, variant: Mapping[str, Any], on
     """Return the replica of a deployment's variant. Its methods state when `on_change` is called."""
     make = partial(_make_container_replica, context, endpoint, variant, on_change)
     if serverless.MEMBER in variant:
-        return ServerlessReplica(make, ServerlessSettings.read(variant), on_change)
+        idle_seconds = context.settings.serverless_idle_seconds
+        return ServerlessReplica(make, ServerlessSettings.read(variant), idle_seconds, on_change)
     return make()
 
 
@@ -56,10 +63,25 @@ def _make_container_replica(
     timeout = variant.get("ContainerStartupHealthCheckTimeoutInSeconds", default)
     attempt = replace(attempt, meter=_make_meter(context, endpoint, name))
     attempt = limit_hosts(attempt, serverless.make_limits(variant))
+    attempt = _limit_download(attempt, variant.get(DOWNLOAD_TIMEOUT, math.inf))
     replica = ContainerReplica(context, attempt, name, instance_id, timeout, on_change)
     if not has_models:
         return replica
     return MultiModelReplica(context, replica, container, variant.get("VolumeSizeInGB", DEFAULT_VOLUME_GB))
+
+
+def _limit_download(attempt: Attempt, seconds: float) -> Attempt:
+    """Return an attempt that fails if its plan, for which the model data are extracted, takes longer than a limit."""
+
+    def make_plan(folder: Path) -> Plan:
+        began = time.monotonic()
+        plan = attempt.make_plan(folder)
+        if (elapsed := time.monotonic() - began) > seconds:
+            message = f"The model data took {elapsed:.1f} s to extract, longer than {seconds:g} s ({DOWNLOAD_TIMEOUT})."
+            raise CannotRunError(message)
+        return plan
+
+    return dataclasses.replace(attempt, make_plan=make_plan)
 
 
 def configure_replica(replica: Replica, variant: Mapping[str, Any]) -> None:

@@ -27,29 +27,32 @@ from microjobs_orchestrator.local.runtimes.base import CannotRunError, Host
 
 logger = logging.getLogger(__name__)
 
-IDLE_TIMEOUT = 300.0
-"""Seconds after the last request until the container is stopped."""
-
 
 class ServerlessReplica:
-    """Another replica, which runs from the first request until there has been no request for `IDLE_TIMEOUT`.
+    """Another replica, which runs from the first request until there has been no request for `idle_timeout`.
 
     `start` starts it, too: an endpoint whose container does not work fails at once, not at its first request. A thread
     starts and stops the replica afterwards.
 
     Args:
         make: returns a new replica. All of them have the same names.
+        idle_timeout: seconds after the last request until the replica is stopped.
         on_change: called when the last request ends after `traffic.close`.
     """
 
     def __init__(
-        self, make: Callable[[], Replica], settings: ServerlessSettings, on_change: Callable[[], None]
+        self,
+        make: Callable[[], Replica],
+        settings: ServerlessSettings,
+        idle_timeout: float,
+        on_change: Callable[[], None],
     ) -> None:
         first = make()
         self.variant, self.instance_id, self.plan_name = first.variant, first.instance_id, first.plan_name
         self.traffic = Traffic(on_change)
         self._make = make
         self._settings = settings
+        self._idle_timeout = idle_timeout
         self._changed = threading.Condition()
         self._running: Replica | None = None
         self._starting: Replica | None = None
@@ -106,7 +109,7 @@ class ServerlessReplica:
             if idle is None:
                 self._restart()
             else:
-                idle.note(f"the container is stopped after {IDLE_TIMEOUT:g} s without a request")
+                idle.note(f"the container is stopped after {self._idle_timeout:g} s without a request")
                 idle.stop(SHUTDOWN_GRACE_PERIOD)
 
     def _must_start(self) -> bool:
@@ -116,7 +119,7 @@ class ServerlessReplica:
         """Return the seconds until the replica is idle; None if it does not run or must run."""
         if self._running is None or self._requests or self._settings.provisioned_concurrency:
             return None
-        return max(0.0, self._last_use + IDLE_TIMEOUT - time.monotonic())
+        return max(0.0, self._last_use + self._idle_timeout - time.monotonic())
 
     def _restart(self) -> None:
         """Start the replica for waiting requests, which fail if it cannot start."""

@@ -1,0 +1,132 @@
+"""Data capture, shadow variants and serverless variants through the API, in containers and as processes."""
+
+import io
+import json
+import tarfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import docker
+import pytest
+from botocore.exceptions import ClientError
+
+from tests.conftest import image_name
+from tests.local.clients import LocalServer, running_server, unique, wait_until
+from tests.local.test_hosting import ROW, make_model, wait_for_endpoint
+
+SLOW = b"""import time
+def model_fn(folder): return 1
+def transform_fn(model, body, content_type, accept):
+    time.sleep(1)
+    return "slow", accept
+"""
+SERVERLESS = {"MemorySizeInMB": 1024, "MaxConcurrency": 1}
+
+
+def make_variant(model: str, name: str = "main", **members: Any) -> dict[str, Any]:
+    return {"VariantName": name, "ModelName": model, **members}
+
+
+def make_capture(local: LocalServer) -> dict[str, Any]:
+    return {
+        "InitialSamplingPercentage": 100,
+        "DestinationS3Uri": local.uri("captured"),
+        "CaptureOptions": [{"CaptureMode": "InputAndOutput"}],
+        "CaptureContentTypeHeader": {"CsvContentTypes": ["text/csv"]},
+    }
+
+
+def deploy(local: LocalServer, **config: Any) -> str:
+    """Create a configuration and an endpoint of the same name; return the name when it is InService."""
+    name = unique("variants")
+    local.sagemaker.create_endpoint_config(EndpointConfigName=name, **config)
+    local.sagemaker.create_endpoint(EndpointName=name, EndpointConfigName=name)
+    description = wait_for_endpoint(local, name)
+    assert description["EndpointStatus"] == "InService", description.get("FailureReason")
+    return name
+
+
+def predict(local: LocalServer, name: str, **members: Any) -> str:
+    runtime = local.client("sagemaker-runtime")
+    response = runtime.invoke_endpoint(
+        EndpointName=name, Body=ROW, ContentType="text/csv", Accept="text/csv", **members
+    )
+    return str(response["Body"].read().decode().strip())
+
+
+def read_captures(folder: Path) -> dict[str, tuple[str, ...]]:
+    """Return the captured input and output of one exchange per variant, by the name of the variant."""
+    return {
+        path.relative_to(folder).parts[0]: tuple(
+            json.loads(path.read_text())["captureData"][member]["data"].strip()
+            for member in ("endpointInput", "endpointOutput")
+        )
+        for path in folder.rglob("*.jsonl")
+    }
+
+
+def test_captured_data_have_the_responses_of_both_variants(anywhere: LocalServer) -> None:
+    instances = {"InstanceType": "ml.m5.large", "InitialInstanceCount": 1}
+    name = deploy(
+        anywhere,
+        ProductionVariants=[make_variant(make_model(anywhere, 1.0), **instances)],
+        ShadowProductionVariants=[make_variant(make_model(anywhere, 2.0), "shadow", **instances)],
+        DataCaptureConfig=make_capture(anywhere),
+    )
+    assert predict(anywhere, name) == "6.0"
+    folder, expected = anywhere.bucket / "captured" / name, {"main": ("1,2,3", "6.0"), "shadow": ("1,2,3", "12.0")}
+    assert wait_until(lambda: read_captures(folder), lambda found: len(found) == 2) == expected
+    description = anywhere.sagemaker.describe_endpoint(EndpointName=name)
+    assert description["DataCaptureConfig"]["CaptureStatus"] == "Started"
+    assert description["ShadowProductionVariants"][0]["VariantName"] == "shadow"
+    anywhere.sagemaker.delete_endpoint(EndpointName=name)
+
+
+@pytest.fixture
+def engine() -> Iterator[docker.DockerClient]:
+    client = docker.from_env()
+    yield client
+    client.close()
+
+
+@pytest.mark.engine
+def test_serverless_container_starts_with_a_request_and_stops(tmp_path: Path, engine: docker.DockerClient) -> None:
+    def list_containers(name: str) -> list[Any]:
+        return engine.containers.list(all=True, ignore_removed=True, filters={"name": f"-{name}-main-"})
+
+    with running_server(tmp_path, runtime="docker", serverless_idle_seconds=2) as local:
+        name = deploy(local, ProductionVariants=[make_variant(make_model(local, 1.0), ServerlessConfig=SERVERLESS)])
+        (container,) = list_containers(name)
+        assert container.attrs["HostConfig"]["Memory"] == 1 << 30
+        wait_until(lambda: not list_containers(name), bool)
+        assert predict(local, name) == "6.0"
+        assert len(list_containers(name)) == 1
+        wait_until(lambda: not list_containers(name), bool)
+        assert local.sagemaker.describe_endpoint(EndpointName=name)["EndpointStatus"] == "InService"
+
+
+def make_slow_model(local: LocalServer) -> str:
+    """Create a model that needs a second for each response; return its name."""
+    name, content = unique("slow"), io.BytesIO()
+    with tarfile.open(fileobj=content, mode="w:gz") as tar:
+        info = tarfile.TarInfo("code/inference.py")
+        info.size = len(SLOW)
+        tar.addfile(info, io.BytesIO(SLOW))
+    local.s3.put_object(Bucket=local.address.bucket, Key=f"{name}.tar.gz", Body=content.getvalue())
+    container = {"Image": image_name("serve"), "ModelDataUrl": local.uri(f"{name}.tar.gz")}
+    local.sagemaker.create_model(ModelName=name, PrimaryContainer=container, ExecutionRoleArn=local.address.role_arn)
+    return name
+
+
+def test_serverless_requests_beyond_the_concurrency_get_429(anywhere: LocalServer) -> None:
+    name = deploy(anywhere, ProductionVariants=[make_variant(make_slow_model(anywhere), ServerlessConfig=SERVERLESS)])
+    with ThreadPoolExecutor() as pool:
+        responses = [pool.submit(predict, anywhere, name) for _ in range(2)]
+        errors = [error for response in responses if (error := response.exception()) is not None]
+    (error,) = errors
+    assert isinstance(error, ClientError)
+    assert error.response["Error"]["Code"] == "ThrottlingException"
+    assert error.response["ResponseMetadata"]["HTTPStatusCode"] == 429
+    anywhere.sagemaker.delete_endpoint(EndpointName=name)
