@@ -68,7 +68,7 @@ def read_captures(folder: Path) -> dict[str, tuple[str, ...]]:
 
 
 def test_captured_data_have_the_responses_of_both_variants(anywhere: LocalServer) -> None:
-    instances = {"InstanceType": "ml.m5.large", "InitialInstanceCount": 1}
+    instances: dict[str, Any] = {"InstanceType": "ml.m5.large", "InitialInstanceCount": 1}
     name = deploy(
         anywhere,
         ProductionVariants=[make_variant(make_model(anywhere, 1.0), **instances)],

@@ -361,6 +361,12 @@ VARIANT = {
     "ContainerStartupHealthCheckTimeoutInSeconds": 60,
 }
 
+SERVERLESS_VARIANT: dict[str, Any] = {
+    "VariantName": "v",
+    "ModelName": "served",
+    "ServerlessConfig": {"MemorySizeInMB": 1024, "MaxConcurrency": 2, "ProvisionedConcurrency": 1},
+}
+
 CREATE_REQUESTS: Mapping[str, list[dict[str, Any]]] = {
     **{
         operation: [
@@ -482,7 +488,20 @@ CREATE_REQUESTS: Mapping[str, list[dict[str, Any]]] = {
                 "OutputConfig": {"S3OutputPath": "s3://bucket/out", "S3FailurePath": "s3://bucket/failed"},
             },
             "Tags": TAGS,
-        }
+        },
+        {
+            "EndpointConfigName": "j",
+            "ProductionVariants": [VARIANT],
+            "ShadowProductionVariants": [{**VARIANT, "VariantName": "shadow"}],
+            "DataCaptureConfig": {
+                "EnableCapture": True,
+                "InitialSamplingPercentage": 100,
+                "DestinationS3Uri": "s3://bucket/captured",
+                "CaptureOptions": [{"CaptureMode": "Input"}],
+                "CaptureContentTypeHeader": {"CsvContentTypes": ["a/b"], "JsonContentTypes": ["c/d"]},
+            },
+        },
+        {"EndpointConfigName": "j", "ProductionVariants": [SERVERLESS_VARIANT]},
     ],
     "CreateEndpoint": [{"EndpointName": "j", "EndpointConfigName": "config", "Tags": TAGS}],
     "UpdateEndpoint": [
@@ -494,7 +513,13 @@ CREATE_REQUESTS: Mapping[str, list[dict[str, Any]]] = {
         }
     ],
     "UpdateEndpointWeightsAndCapacities": [
-        {"EndpointName": "e", "DesiredWeightsAndCapacities": [{"VariantName": "v", "DesiredWeight": 2.0}]}
+        {"EndpointName": "e", "DesiredWeightsAndCapacities": [{"VariantName": "v", "DesiredWeight": 2.0}]},
+        {
+            "EndpointName": "serverless",
+            "DesiredWeightsAndCapacities": [
+                {"VariantName": "v", "ServerlessUpdateConfig": SERVERLESS_VARIANT["ServerlessConfig"]}
+            ],
+        },
     ],
     "CreatePipeline": [
         {
@@ -583,6 +608,8 @@ def handlers(context: Context) -> Iterator[Service]:
     for name in ("config", "other"):
         made["CreateEndpointConfig"]({"EndpointConfigName": name, "ProductionVariants": [VARIANT]})
     made["CreateEndpoint"]({"EndpointName": "e", "EndpointConfigName": "config"})
+    made["CreateEndpointConfig"]({"EndpointConfigName": "serverless", "ProductionVariants": [SERVERLESS_VARIANT]})
+    made["CreateEndpoint"]({"EndpointName": "serverless", "EndpointConfigName": "serverless"})
     made["CreatePipeline"]({**PIPELINE, "PipelineName": "pipeline"})
     add_execution(context.state)
     parent = CREATE_REQUESTS["CreateHyperParameterTuningJob"][0] | {"HyperParameterTuningJobName": "parent"}
@@ -632,7 +659,9 @@ def test_members_of_jobs_are_read(
 COPIES = {
     "TrainingJobDefinition.": "",
     "HyperParameterTuningResource": "Resource",
+    "ShadowProductionVariants.": "Deployment.Shadows.",
     "ProductionVariants.": "Deployment.Variants.",
+    "DesiredWeightsAndCapacities.ServerlessUpdateConfig.": "NextDeployment.Variants.ServerlessConfig.",
 }
 """Parts of the paths of members, and what replaces each part in the copy that the code reads."""
 

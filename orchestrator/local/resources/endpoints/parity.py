@@ -37,6 +37,7 @@ VARIANT: Rows = {
 
 SHADOW: Rows = {
     **VARIANT,
+    "ServerlessConfig": Refused("shadow variants have instances, as on AWS"),
     "InitialVariantWeight": Honoured("the share of the requests that are copied, relative to the production variant"),
 }
 
