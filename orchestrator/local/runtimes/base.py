@@ -59,6 +59,7 @@ class Image:
     """The size in bytes."""
     created: float
     """Seconds since 1970."""
+    labels: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

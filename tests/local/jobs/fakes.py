@@ -49,6 +49,7 @@ class Model:
     """How each container ends right after its start; None if it runs."""
     parameters: Mapping[str, object] | None = None
     """The response of `/execution-parameters`; None: status 404."""
+    labels: Mapping[str, str] = field(default_factory=dict)
     models: ModelsBehaviour | None = None
     """The behaviour of the `/models` API; None: status 404."""
     requests: list[ReceivedRequest] = field(default_factory=list)
@@ -253,7 +254,7 @@ class FakeRuntime:
             raise CannotRunError(f"image {image} does not exist")
 
     def images(self) -> Sequence[Image]:
-        return [Image((name,), f"sha256:{name}", 1, 1.0) for name in self.models]
+        return [Image((name,), f"sha256:{name}", 1, 1.0, model.labels) for name, model in self.models.items()]
 
     def start(self, plan: Plan) -> Sequence[Host]:
         assert plan.name not in self.hosts

@@ -9,6 +9,7 @@ import pytest
 
 from microjobs_orchestrator.local.errors import ServiceError
 from microjobs_orchestrator.local.resources.endpoints import container_replica, multi_model_replica
+from microjobs_orchestrator.local.resources.models.capabilities import MULTI_MODELS
 from microjobs_orchestrator.local.runtimes.base import Exit
 from microjobs_orchestrator.local.services import sagemaker_runtime
 from tests.local.jobs.conftest import ServerParts, wait_until
@@ -21,7 +22,9 @@ class MultiModelEndpoint:
 
     def __init__(self, parts: ServerParts) -> None:
         self.parts = parts
-        self.behaviour = parts.runtime.models["model"].models = ModelsBehaviour()
+        self.image = parts.runtime.models["model"]
+        self.image.labels = {MULTI_MODELS: "true"}
+        self.behaviour = self.image.models = ModelsBehaviour()
         self.invoker = Invoker(parts)
 
     def start(self, config: dict[str, object] | None = None, **container: Any) -> dict[str, object]:
@@ -362,6 +365,17 @@ def test_invalid_multi_model_container_is_refused(
     with pytest.raises(ServiceError, match=message) as caught:
         endpoint.parts.make_model(**{"Mode": "MultiModel", **container})
     assert caught.value.code == "ValidationException"
+
+
+@pytest.mark.parametrize("labels", [{}, {MULTI_MODELS: "false"}])
+def test_image_without_the_label_of_multi_model_containers_is_refused(
+    endpoint: MultiModelEndpoint, labels: dict[str, str]
+) -> None:
+    endpoint.image.labels = labels
+    message = f"Your Ecr Image model does not contain required {MULTI_MODELS}=true Docker label.*Add `LABEL"
+    with pytest.raises(ServiceError, match=message):
+        endpoint.parts.make_model(Mode="MultiModel", ModelDataUrl="s3://bucket/models/")
+    endpoint.parts.make_model(image="not-pulled-yet", Mode="MultiModel", ModelDataUrl="s3://bucket/models/")
 
 
 def test_archives_below_the_prefix_of_a_data_source_are_models(endpoint: MultiModelEndpoint) -> None:

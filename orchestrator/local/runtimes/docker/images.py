@@ -36,7 +36,7 @@ def list_images(client: docker.DockerClient) -> Sequence[Image]:
     except EngineUnreachableError:
         return ()
     return [
-        Image(tuple(item["RepoTags"]), _digest(item), item["Size"], float(item["Created"]))
+        Image(tuple(item["RepoTags"]), _digest(item), item["Size"], float(item["Created"]), item.get("Labels") or {})
         for item in found
         if item["RepoTags"]
     ]

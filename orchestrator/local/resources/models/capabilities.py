@@ -1,0 +1,24 @@
+"""Labels of images that AWS requires for some kinds of hosting.
+
+Source: https://docs.aws.amazon.com/sagemaker/latest/dg/build-multi-model-build-container.html
+"""
+
+from microjobs_orchestrator.local.errors import ValidationError
+from microjobs_orchestrator.local.lifecycle.context import Context
+
+MULTI_MODELS = "com.amazonaws.sagemaker.capabilities.multi-models"
+
+
+def check_label(context: Context, uri: str, label: str) -> None:
+    """Raise ValidationError if an image does not have a label with the value `true`.
+
+    An image that the engine does not have is not checked, and neither is an image that replaces the one of the request.
+    """
+    name = context.resolve_image(uri)
+    tags = (name, f"{name}:latest")
+    image = next((image for image in context.runtime.images() if not set(tags).isdisjoint(image.tags)), None)
+    if image is not None and uri.endswith(name) and image.labels.get(label) != "true":
+        raise ValidationError(
+            f"Your Ecr Image {uri} does not contain required {label}=true Docker label(s). "
+            f"Add `LABEL {label}=true` to its Dockerfile."
+        )
