@@ -51,6 +51,7 @@ from microjobs_orchestrator.local.services.ecr import Ecr
 from microjobs_orchestrator.local.services.iam import Iam
 from microjobs_orchestrator.local.services.logs import Logs
 from microjobs_orchestrator.local.services.sagemaker import SageMaker
+from microjobs_orchestrator.local.services.sagemaker_metrics import SageMakerMetrics
 from microjobs_orchestrator.local.services.sagemaker_runtime import EndpointInvoker
 from microjobs_orchestrator.local.services.sqs import Sqs
 from microjobs_orchestrator.local.state import State
@@ -251,6 +252,7 @@ def create_services(context: Context, registry: Registry) -> Mapping[str, Servic
     return {
         "sagemaker": SageMaker(context.state, load_operations(context, registry)).operations(),
         "sagemaker-runtime": EndpointInvoker(context, registry).operations(),
+        "sagemaker-metrics": SageMakerMetrics(context.state, context.metrics).operations(),
         "logs": Logs(context.logs, context.settings.region).operations(),
         "cloudwatch": CloudWatch(context.metrics).operations(),
         "sts": sts.operations(context.home.credentials(), lambda name: str(roles.role(name)["RoleId"])),

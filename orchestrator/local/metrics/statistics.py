@@ -14,8 +14,16 @@ RATIO = 1.02
 
 MAX_EXPONENT = int(math.log(1.7e308) / math.log(RATIO))
 
+MAX_MAGNITUDE = 2.0**360
+"""CloudWatch's limit for the absolute value of a sample. Sums of such samples are finite."""
+
 Distribution = Mapping[float, float]
 """The number of samples by value."""
+
+
+def is_valid(value: float) -> bool:
+    """Return whether a metric can have a value: it is a number in CloudWatch's range."""
+    return abs(value) <= MAX_MAGNITUDE
 
 
 @dataclass(frozen=True)

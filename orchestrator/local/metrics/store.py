@@ -13,12 +13,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from microjobs_orchestrator.local.metrics.statistics import Statistics
+from microjobs_orchestrator.local.metrics.statistics import Statistics, is_valid
 from microjobs_orchestrator.local.metrics.tables import Point, Series, Tables, sort_dimensions
 
 logger = logging.getLogger(__name__)
 
-FLUSH_SECONDS = 0.5
+FLUSH_SECONDS = 0.25
 """Seconds between the first point in an empty buffer and the write to the disk."""
 CLEAN_SECONDS = 600.0
 """Seconds between two searches for points that are too old."""
@@ -39,6 +39,7 @@ class Samples(NamedTuple):
     time: float
     unit: str
     is_exact: bool
+    step: int | None
 
 
 class MetricStore:
@@ -69,20 +70,22 @@ class MetricStore:
         *,
         unit: str = "None",
         is_exact: bool = False,
+        step: int | None = None,
     ) -> None:
         """Add one value to each of some metrics. This takes about a microsecond, and never waits for the disk.
 
         Args:
             namespace: such as `AWS/SageMaker`.
             dimensions: values by the names of the dimensions.
-            values: values by the names of the metrics. Values that are not finite are dropped. The caller must not
-                change the mappings later.
+            values: values by the names of the metrics. Values that `is_valid` rejects are dropped. The caller must
+                not change the mappings later.
             timestamp: seconds since 1970; by default, the present time.
             unit: CloudWatch's name of the unit.
             is_exact: keep each point with its own time. Otherwise, the points of a second become one point.
+            step: the number of the iteration, for exact points.
         """
         time_ = time.time() if timestamp is None else timestamp
-        self._buffer.append(Samples(namespace, dimensions, values, time_, unit, is_exact))
+        self._buffer.append(Samples(namespace, dimensions, values, time_, unit, is_exact, step))
         if not self._has_samples.is_set():
             self._start_flush()
 
@@ -152,7 +155,7 @@ def _make_points(samples: Iterable[Samples]) -> Iterator[tuple[Series, Point]]:
     for item in samples:
         if item.is_exact:
             for name, statistics in _list_statistics(item.values):
-                yield _make_series(item, name), Point(item.time, statistics)
+                yield _make_series(item, name), Point(item.time, statistics, step=item.step)
         else:
             key = item.namespace, item.unit, id(item.dimensions), math.floor(item.time)
             groups.setdefault(key, []).append(item)
@@ -169,7 +172,7 @@ def _list_statistics(values: Values) -> Iterator[tuple[str, Statistics]]:
     for name, value in values.items():
         if isinstance(value, Statistics):
             yield name, value
-        elif math.isfinite(value):
+        elif is_valid(value):
             yield name, Statistics.from_value(value)
 
 
@@ -181,7 +184,7 @@ def _merge(group: Sequence[Samples]) -> Iterator[tuple[str, Statistics]]:
         for name, value in values.items():
             if isinstance(value, Statistics):
                 yield from [(name, value)] * counts[key]
-            elif math.isfinite(value):
+            elif is_valid(value):
                 distributions.setdefault(name, Counter())[value] += counts[key]
     for name, distribution in distributions.items():
         yield name, Statistics.from_distribution(distribution)

@@ -5,6 +5,7 @@ import logging
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import groupby
 from pathlib import Path
 
@@ -20,14 +21,15 @@ CREATE TABLE IF NOT EXISTS series (
 );
 CREATE TABLE IF NOT EXISTS points (
     series INTEGER NOT NULL, time REAL NOT NULL, is_second INTEGER NOT NULL,
-    count REAL NOT NULL, total REAL NOT NULL, minimum REAL NOT NULL, maximum REAL NOT NULL, distribution TEXT
+    count REAL NOT NULL, total REAL NOT NULL, minimum REAL NOT NULL, maximum REAL NOT NULL, distribution TEXT,
+    step INTEGER
 );
 CREATE INDEX IF NOT EXISTS by_series ON points (series, time);
 CREATE INDEX IF NOT EXISTS by_time ON points (time);
 CREATE INDEX IF NOT EXISTS seconds ON points (time) WHERE is_second;
 """
 
-INSERT = "INSERT INTO points VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+INSERT = "INSERT INTO points VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
 
 MAX_AGE_SECONDS = 455 * 24 * 3600.0
 """Points are kept for 455 days, as on AWS."""
@@ -68,6 +70,8 @@ class Point:
     statistics: Statistics
     is_second: bool = False
     """Whether the point has all samples of a second. Such points are merged later."""
+    step: int | None = None
+    """The number of the iteration, if the client sent one."""
 
 
 class Tables:
@@ -82,7 +86,8 @@ class Tables:
 
     def add(self, points: Iterable[tuple[Series, Point]]) -> None:
         with self._database.transaction() as database:
-            rows = [_make_row(self._get_id(series), point) for series, point in points]
+            get_id = cache(self._get_id)
+            rows = [_make_row(get_id(series), point) for series, point in points]
             database.executemany(INSERT, rows)
         self._count += len(rows)
         if self._count > MAX_POINTS:
@@ -113,11 +118,11 @@ class Tables:
     def read(self, series: Series, begin: float, end: float) -> list[Point]:
         """Return the points from `begin` up to, but not at, `end`, by time."""
         query = (
-            "SELECT time, count, total, minimum, maximum, distribution, is_second FROM points"
+            "SELECT time, count, total, minimum, maximum, distribution, is_second, step FROM points"
             " WHERE series = ? AND time >= ? AND time < ? ORDER BY time, rowid"
         )
         rows = self._database.select(query, (self._find_id(series), begin, end))
-        return [Point(row[0], Statistics.parse(*row[1:6]), bool(row[6])) for row in rows]
+        return [Point(row[0], Statistics.parse(*row[1:6]), bool(row[6]), row[7]) for row in rows]
 
     def _find_id(self, series: Series) -> int | None:
         query = "SELECT id FROM series WHERE (namespace, name, dimensions, unit) = (?, ?, ?, ?)"
@@ -179,7 +184,7 @@ def _merge_rows(rows: Sequence[Row]) -> Iterator[Row]:
 def _make_row(series: int, point: Point) -> Row:
     found = point.statistics
     summary = (found.count, found.total, found.minimum, found.maximum, found.format_distribution())
-    return series, point.time, point.is_second, *summary
+    return series, point.time, point.is_second, *summary, point.step
 
 
 def _make_key(series: Series) -> Row:

@@ -1,4 +1,4 @@
-"""Parity rows of CloudWatch's metrics."""
+"""Parity rows of CloudWatch's metrics and of SageMaker Metrics."""
 
 from microjobs_orchestrator.local.identity import ACCOUNT
 from microjobs_orchestrator.local.parity.common import ONE_ACCOUNT, make_honoured_rows
@@ -57,5 +57,23 @@ CLOUDWATCH: dict[str, Rows] = {
         ),
         "EntityMetricData": Refused("entities are not supported: use MetricData"),
         "StrictEntityValidation": NoEffect("there are no entities"),
+    },
+}
+
+SAGEMAKER_METRICS: dict[str, Rows] = {
+    "BatchPutMetrics": {
+        "TrialComponentName": Honoured("a trial component, also the automatic one of a job: `<job>-aws-training-job`"),
+        "MetricData": Members(make_honoured_rows("MetricName", "Timestamp", "Step", "Value")),
+    },
+    "BatchGetMetrics": {
+        "MetricQueries": Members(
+            {
+                **make_honoured_rows("MetricName", "MetricStat", "Period", "XAxisType"),
+                "ResourceArn": Honoured("a training job or a trial component"),
+                **dict.fromkeys(
+                    ("Start", "End"), Honoured("a value of the x axis: seconds since 1970 or a number of an iteration")
+                ),
+            }
+        )
     },
 }

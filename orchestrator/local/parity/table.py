@@ -10,7 +10,7 @@ from typing import Any
 from microjobs_orchestrator.local.errors import ServiceError
 from microjobs_orchestrator.local.kinds import Kind, all_kinds, load_modules
 from microjobs_orchestrator.local.parity.common import LIST_ROWS, LIST_ROWS_WITH_STATUS, TAGS, make_honoured_rows
-from microjobs_orchestrator.local.parity.metrics import CLOUDWATCH
+from microjobs_orchestrator.local.parity.metrics import CLOUDWATCH, SAGEMAKER_METRICS
 from microjobs_orchestrator.local.parity.rows import Honoured, Rows, list_refusals
 from microjobs_orchestrator.local.parity.s3 import S3
 from microjobs_orchestrator.local.parity.services import ECR, IAM, LOGS, RUNTIME, SQS, STS
@@ -34,6 +34,7 @@ SAGEMAKER: dict[str, Rows] = {
 TABLE: Mapping[str, Mapping[str, Rows]] = {
     "sagemaker": SAGEMAKER,
     "sagemaker-runtime": RUNTIME,
+    "sagemaker-metrics": SAGEMAKER_METRICS,
     "s3": S3,
     "logs": LOGS,
     "cloudwatch": CLOUDWATCH,
@@ -46,6 +47,7 @@ TABLE: Mapping[str, Mapping[str, Rows]] = {
 
 CODES: Mapping[str, str] = {
     "sagemaker": "ValidationException",
+    "sagemaker-metrics": "ValidationException",
     "s3": "NotImplemented",
     "logs": "InvalidParameterException",
     "ecr": "InvalidParameterException",

@@ -64,7 +64,11 @@ class CloudWatch:
         listed = self._metrics.list_series(request.get("Namespace"), request.get("MetricName"))
         since = time.time() - ACTIVE_SECONDS if "RecentlyActive" in request else 0.0
         filters = [(item["Name"], item.get("Value")) for item in request.get("Dimensions", ())]
-        found = [series for series, last in listed if last >= since and _matches(series.dimensions, filters)]
+        found = [
+            series
+            for series, last in listed
+            if last >= since and not series.namespace.startswith(":") and _matches(series.dimensions, filters)
+        ]
         metrics = list({_get_identity(series): _describe(series) for series in found}.values())
         page, token = cut_page(metrics, request, default_limit=MAX_LISTED, code="InvalidParameterValue")
         return {"Metrics": page, **token}

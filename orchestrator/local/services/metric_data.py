@@ -8,10 +8,9 @@ from math import floor
 from typing import Any
 
 from microjobs_orchestrator.local.errors import ServiceError
-from microjobs_orchestrator.local.metrics.statistics import Statistics
+from microjobs_orchestrator.local.metrics.statistics import Statistics, is_valid
 
 MAX_VALUES = 150
-MAX_MAGNITUDE = 2.0**360
 MAX_AGE_SECONDS = 14 * 24 * 3600.0
 MAX_FUTURE_SECONDS = 2 * 3600.0
 
@@ -42,7 +41,7 @@ def read_datum(datum: Mapping[str, Any], path: str) -> Datum:
         raise _make_error(f"{path}.Dimensions has a name twice.")
     numbers = [datum.get("Value", 0), *datum.get("Values", ()), *datum.get("Counts", ())]
     for value in (*numbers, *datum.get("StatisticValues", {}).values()):
-        if abs(value) > MAX_MAGNITUDE:
+        if not is_valid(value):
             raise _make_error(f"{path}: the value {value} is outside of the range from -2^360 to 2^360.")
     statistics = _read_statistics(datum, path)
     return Datum(datum["MetricName"], dimensions, statistics, _read_time(datum, path), datum.get("Unit", "None"))

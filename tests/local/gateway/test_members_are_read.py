@@ -193,6 +193,27 @@ REQUESTS: Mapping[str, list[dict[str, Any]]] = {
     "GetMetricStatistics": [
         {**METRIC, **METRIC_PERIOD, "Period": 60, "Statistics": ["Sum"], "ExtendedStatistics": ["p1"], "Unit": "None"}
     ],
+    "BatchPutMetrics": [
+        {
+            "TrialComponentName": "trained-aws-training-job",
+            "MetricData": [{"MetricName": "m", "Timestamp": 1, "Step": 1, "Value": 1}],
+        }
+    ],
+    "BatchGetMetrics": [
+        {
+            "MetricQueries": [
+                {
+                    "MetricName": "m",
+                    "ResourceArn": format_arn("experiment-trial-component/trained-aws-training-job"),
+                    "MetricStat": "Avg",
+                    "Period": "IterationNumber",
+                    "XAxisType": "IterationNumber",
+                    "Start": 0,
+                    "End": 1,
+                }
+            ]
+        }
+    ],
     "ListMetrics": [{**METRIC, "NextToken": "0", "RecentlyActive": "PT3H"}],
     "PutMetricData": [
         {"Namespace": "space", "MetricData": [{"MetricName": "m", "Dimensions": METRIC_DIMENSIONS, **datum}]}
@@ -261,6 +282,7 @@ def test_members_of_simple_requests_are_read(context: Context, service: str, ope
     }
     context.state.add("hyper-parameter-tuning-job", "t", "arn:t", "Completed", tuning, {})
     context.state.add("model", "m", "arn:m", "InService", {}, {})
+    context.state.add("training-job", "trained", "arn:trained", "Completed", {}, {})
     add_version(context.state, "p", format_arn("pipeline/p"), 1, FAIL_DEFINITION, [])
     context.state.add("pipeline", "p", format_arn("pipeline/p"), "", {}, {})
     add_execution(context.state)

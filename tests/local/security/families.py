@@ -195,6 +195,7 @@ INVOCATION_MEMBERS: Mapping[str, st.SearchStrategy[Any]] = {
 }
 METRIC_TIMES = [datetime(2026, 1, 31, tzinfo=UTC), datetime(1990, 1, 1, tzinfo=UTC), datetime.now(UTC)]
 METRIC_MEMBERS: Mapping[str, st.SearchStrategy[Any]] = {
+    "TrialComponentName": st.sampled_from(["a-aws-training-job", "absent", "..", "A", "x" * 200]),
     "Namespace": st.sampled_from(["fuzz", "AWS/x"]) | encodable.filter(bool),
     "Period": st.sampled_from([1, 7, 60, 1 << 31]),
     "StartTime": st.sampled_from(METRIC_TIMES),
@@ -224,6 +225,7 @@ FAMILIES: Mapping[str, Callable[[], st.SearchStrategy[Request]]] = {
         json_requests("cloudwatch", sorted(TABLE["cloudwatch"]), BASES),
         query_requests("cloudwatch", sorted(TABLE["cloudwatch"])),
         rest_requests("cloudwatch", sorted(TABLE["cloudwatch"]), METRIC_MEMBERS),  # CBOR
+        rest_requests("sagemaker-metrics", sorted(TABLE["sagemaker-metrics"]), METRIC_MEMBERS),
     ),
     "runtime": lambda: rest_requests(
         "sagemaker-runtime", ["InvokeEndpoint"] * 4 + ["InvokeEndpointAsync"], INVOCATION_MEMBERS

@@ -1,0 +1,162 @@
+"""SageMaker Metrics: time series of metrics that training code sends for a trial component.
+
+AWS does not document the unit of times in BatchGetMetrics. The server uses seconds since 1970.
+
+Source: https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_Operations_Amazon_SageMaker_Metrics_Service.html
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import groupby
+from math import fsum, sqrt
+from typing import Any
+
+from microjobs_orchestrator.local.errors import ServiceError
+from microjobs_orchestrator.local.metrics.statistics import is_valid
+from microjobs_orchestrator.local.metrics.store import MetricStore
+from microjobs_orchestrator.local.metrics.tables import Point, Series
+from microjobs_orchestrator.local.protocols.answer import Service
+from microjobs_orchestrator.local.resources.training.job import NAMESPACE as TRAINING_NAMESPACE
+from microjobs_orchestrator.local.state import State
+
+COMPONENT = "experiment-trial-component"
+"""The type of trial components in ARNs."""
+COMPONENT_NAMESPACE = ":trial-components"
+"""Namespace of the series. CloudWatch's names cannot begin with a colon, so its clients do not see these series."""
+TRAINING_JOB = "training-job"
+JOB_SUFFIXES = {f"-aws-{kind}": kind for kind in (TRAINING_JOB, "processing-job", "transform-job")}
+"""Kinds of jobs by the end of the names of the trial components that AWS creates for them."""
+
+ITERATION = "IterationNumber"
+PERIODS = {"OneMinute": 60, "FiveMinute": 300, "OneHour": 3600}
+MAX_VALUES = 10_000
+"""Maximum number of values in the result of a query. The status of a longer result is Truncated."""
+
+Request = Mapping[str, Any]
+Answer = Mapping[str, Any]
+Sample = tuple[int, float, float]
+"""The number of the iteration, the time and the value of a point."""
+
+
+def _compute_deviation(values: Sequence[float]) -> float:
+    """Return the standard deviation of a population."""
+    mean = fsum(values) / len(values)
+    return sqrt(fsum((value - mean) ** 2 for value in values) / len(values))
+
+
+STATISTICS: Mapping[str, Callable[[Sequence[float]], float]] = {
+    "Min": min,
+    "Max": max,
+    "Avg": lambda values: sum(values) / len(values),
+    "Count": len,
+    "StdDev": _compute_deviation,
+    "Last": lambda values: values[-1],
+}
+
+
+class SageMakerMetrics:
+    """The service."""
+
+    def __init__(self, state: State, metrics: MetricStore) -> None:
+        self._state = state
+        self._metrics = metrics
+
+    def operations(self) -> Service:
+        return {"BatchPutMetrics": self.batch_put_metrics, "BatchGetMetrics": self.batch_get_metrics}
+
+    def batch_put_metrics(self, request: Request) -> Answer:
+        name = request["TrialComponentName"]
+        if not self._has_component(name):
+            raise ServiceError("ResourceNotFound", f"Trial component {name} does not exist.", 404)
+        errors = []
+        for index, datum in enumerate(request["MetricData"]):
+            value = float(datum["Value"])
+            if not is_valid(value):
+                errors.append({"Code": "VALIDATION_ERROR", "MetricIndex": index})
+                continue
+            self._metrics.record(
+                COMPONENT_NAMESPACE,
+                {"TrialComponentName": name},
+                {datum["MetricName"]: value},
+                float(datum["Timestamp"]),
+                is_exact=True,
+                step=datum.get("Step"),
+            )
+        return {"Errors": errors} if errors else {}
+
+    def _has_component(self, name: str) -> bool:
+        """Return whether a trial component exists. Each job has one."""
+        if self._state.get(COMPONENT, name) is not None:
+            return True
+        return any(
+            name.endswith(suffix) and self._state.get(kind, name.removesuffix(suffix)) is not None
+            for suffix, kind in JOB_SUFFIXES.items()
+        )
+
+    def batch_get_metrics(self, request: Request) -> Answer:
+        return {"MetricQueryResults": [self._answer(query) for query in request["MetricQueries"]]}
+
+    def _answer(self, query: Request) -> Answer:
+        kind, name = self._find_resource(query["ResourceArn"])
+        axis, period = query["XAxisType"], query["Period"]
+        if not self._exists(kind, name):
+            return _make_error(f"{query['ResourceArn']} is neither a training job nor a trial component.")
+        if axis == ITERATION and period != ITERATION:
+            return _make_error(f"Period {period} needs XAxisType Timestamp, not {axis}.")
+        statistic, begin, end = STATISTICS[query["MetricStat"]], query.get("Start"), query.get("End")
+        samples = _list_samples(self._list_points(kind, name, query["MetricName"]))
+        values = {
+            x: statistic(group)
+            for x, group in _group(samples, axis, period).items()
+            if (begin is None or x >= begin) and (end is None or x < end)
+        }
+        xs = sorted(values)[:MAX_VALUES]
+        status = "Complete" if len(xs) == len(values) else "Truncated"
+        return {"Status": status, "XAxisValues": xs, "MetricValues": [float(values[x]) for x in xs]}
+
+    def _find_resource(self, arn: str) -> tuple[str, str]:
+        """Return the kind and the name of a resource. The trial components of jobs have no record."""
+        record = self._state.get_by_arn(arn)
+        kind, _, name = arn.split(":", 5)[5].partition("/")
+        return (record.kind, record.name) if record else (kind, name)
+
+    def _exists(self, kind: str, name: str) -> bool:
+        if kind == COMPONENT:
+            return self._has_component(name)
+        return kind == TRAINING_JOB and self._state.get(kind, name) is not None
+
+    def _list_points(self, kind: str, name: str, metric: str) -> list[Point]:
+        """Return the points that clients sent for a resource, and those in the log of a training job."""
+        component = name if kind == COMPONENT else f"{name}-aws-{TRAINING_JOB}"
+        dimensions = (("TrialComponentName", component),)
+        points = self._metrics.read(Series(COMPONENT_NAMESPACE, metric, dimensions))
+        if component.endswith(f"-aws-{TRAINING_JOB}"):
+            job = component.removesuffix(f"-aws-{TRAINING_JOB}")
+            points += self._metrics.read(Series(TRAINING_NAMESPACE, metric, (("TrainingJobName", job),)))
+        return sorted(points, key=lambda point: point.time)
+
+
+def _list_samples(points: Iterable[Point]) -> list[Sample]:
+    """Return the points in the order of time. The position of a point replaces an iteration that is unknown."""
+    return [
+        (position if point.step is None else point.step, point.time, point.statistics.average)
+        for position, point in enumerate(points)
+    ]
+
+
+def _group(samples: Sequence[Sample], axis: str, period: str) -> Mapping[int, Sequence[float]]:
+    """Return the values by the value of the x axis. The time of an iteration is the time of its first value."""
+
+    def get_key(sample: Sample) -> int:
+        iteration, time, _ = sample
+        return iteration if period == ITERATION else int(time // PERIODS[period] * PERIODS[period])
+
+    result: dict[int, list[float]] = {}
+    for key, group in groupby(sorted(samples, key=get_key), key=get_key):
+        items = list(group)
+        x = int(items[0][1]) if axis != ITERATION and period == ITERATION else key
+        result.setdefault(x, []).extend(value for _, _, value in items)
+    return result
+
+
+def _make_error(message: str) -> Answer:
+    return {"Status": "ValidationError", "Message": message, "XAxisValues": [], "MetricValues": []}
