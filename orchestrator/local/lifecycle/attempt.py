@@ -26,7 +26,7 @@ class Attempt:
 
     plan_name: str
     image: str
-    """The image's name in the request."""
+    """The image's name in the request, or the first one of several."""
     make_plan: Callable[[Path], Plan]
     """Makes the plan, with inputs and configuration files in a new folder."""
     open_stream: Callable[[str], LogStream]
@@ -36,6 +36,8 @@ class Attempt:
     """Called before the hosts are stopped for an interruption."""
     meter: Meter | None = None
     """Records the resources that the hosts use."""
+    further_images: Sequence[str] = ()
+    """The names of the other images in the request, if hosts have different ones."""
 
 
 def limit_hosts(attempt: Attempt, limits: HostLimits | None) -> Attempt:
@@ -63,8 +65,12 @@ class Outcome:
 
 
 def prepare_plan(context: Context, attempt: Attempt) -> Plan:
-    """Fetch an attempt's image, and make its plan. Raise CannotRunError if the image or an input cannot be used."""
-    notes = (context.image_note(attempt.image), context.runtime.prepare(context.resolve_image(attempt.image)))
+    """Fetch an attempt's images, and make its plan. Raise CannotRunError if an image or an input cannot be used."""
+    notes = [
+        note
+        for image in dict.fromkeys((attempt.image, *attempt.further_images))
+        for note in (context.image_note(image), context.runtime.prepare(context.resolve_image(image)))
+    ]
     plan = attempt.make_plan(context.make_work_folder(attempt.plan_name))
     plan = dataclasses.replace(plan, notes=tuple(filter(None, notes)))
     if len(plan.hosts) > 1:

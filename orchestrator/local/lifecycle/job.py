@@ -189,13 +189,15 @@ class JobHandle:
 
     # --- logs and files ---
 
-    def open_stream(self, host: str) -> LogStream:
-        """Return the log stream of a host, named as on SageMaker."""
-        return self.context.logs.create(self.kind.log_group(self.name), f"{self.name}/{host}-{self.created * 1000:.0f}")
+    def open_stream(self, host: str, suffix: str = "") -> LogStream:
+        """Return the log stream of a host, or of one container of an instance, named as on SageMaker."""
+        name = f"{self.name}/{host}-{self.created * 1000:.0f}{suffix}"
+        return self.context.logs.create(self.kind.log_group(self.name), name)
 
-    def note(self, sentence: str) -> None:
+    def note(self, sentence: str, suffix: str = "") -> None:
+        """Write a sentence to the logs of the server and of the first host, whose stream's name ends with a suffix."""
         logger.info("%s: %s", self.plan_name, sentence)
-        self.open_stream("algo-1").note(sentence)
+        self.open_stream("algo-1", suffix).note(sentence)
 
     def read_file(self, hosts: Sequence[Host], path: Path) -> dict[str, bytes]:
         """Read a small file of the contract; return its content by the name of each host that has it."""

@@ -59,8 +59,6 @@ def _list_table_rows(rows: Rows, path: str) -> Iterator[tuple[str, str, str]]:
     for name, row in rows.items():
         member_path = f"{path}.{name}" if path else name
         if isinstance(row, Members) and not _is_plain(row.rows):
-            if row.maximum is not None:
-                yield member_path, "honoured", f"at most {row.maximum}; {row.reason}"
             yield from _list_table_rows(row.rows, member_path)
         else:
             yield member_path, *_describe(row)

@@ -54,8 +54,6 @@ class Members:
 
     rows: "Rows"
     required: bool = False
-    maximum: int | None = None
-    """Largest number of items that is honoured."""
     reason: str = ""
 
 
@@ -97,8 +95,6 @@ def _check_structures(row: Members, value: Any, path: str) -> Iterator[str]:
     if not isinstance(value, list):
         yield from list_refusals(row.rows, value, f"{path}.")
         return
-    if row.maximum is not None and len(value) > row.maximum:
-        yield f"{path} with {len(value)} items, more than {row.maximum} ({row.reason})"
     for index, item in enumerate(value):
         if not isinstance(item, Deferred):
             yield from list_refusals(row.rows, item, f"{path}[{index}].")

@@ -47,13 +47,15 @@ LOGS: dict[str, Rows] = {
 
 FORWARDED_MEMBERS = ("ContentType", "Accept", "CustomAttributes", "InferenceId")
 
+TARGET_CONTAINER = Honoured("required by models with InferenceExecutionConfig Mode Direct; others refuse it")
+
 RUNTIME: dict[str, Rows] = {
     "InvokeEndpoint": {
         "EndpointName": Honoured(),
         "Body": Honoured("at most 25 MB, as on AWS"),
         **make_honoured_rows(*FORWARDED_MEMBERS, "TargetVariant", "SessionId", "PrefixAwareId"),
         "TargetModel": Honoured("the path of a model below the prefix of a multi-model container"),
-        "TargetContainerHostname": Refused("models have one container: create one endpoint per container"),
+        "TargetContainerHostname": TARGET_CONTAINER,
         "InferenceComponentName": Honoured("required if the variants have no ModelName"),
         "EnableExplanations": Refused("Clarify is not supported"),
     },
@@ -61,7 +63,7 @@ RUNTIME: dict[str, Rows] = {
         "EndpointName": Honoured(),
         "Body": Honoured("at most 25 MB, as on AWS"),
         **make_honoured_rows(*FORWARDED_MEMBERS, "TargetVariant", "SessionId", "PrefixAwareId"),
-        "TargetContainerHostname": Refused("models have one container: create one endpoint per container"),
+        "TargetContainerHostname": TARGET_CONTAINER,
         "InferenceComponentName": Honoured("required if the variants have no ModelName"),
     },
     "InvokeEndpointAsync": make_honoured_rows(

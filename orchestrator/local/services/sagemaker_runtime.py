@@ -163,7 +163,7 @@ class EndpointInvoker:
 
     def _stream(self, server: Server, replica: Replica, request: InferenceRequest, timer: Timer) -> Answer:
         stream = replica.stream(request)
-        response = client.Answer(stream.status, stream.headers)
+        response = client.Answer(stream.status, stream.headers, stream.container)
 
         def observe(*, is_complete: bool) -> None:
             server.observe(timer.make_exchange(server.endpoint, replica, request, response if is_complete else None))
@@ -172,7 +172,7 @@ class EndpointInvoker:
             with closing(stream):
                 text = _read_error(stream)
             observe(is_complete=True)
-            raise self._make_model_error(server, stream.status, text)
+            raise self._make_model_error(server, stream.status, text, stream.container)
         return Answer(_describe_response(replica, stream.headers), events=StreamEvents(stream, observe))
 
     def _describe_failure(self, server: Server, variant: str, error: NoAnswerError) -> ServiceError:

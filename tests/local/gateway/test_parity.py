@@ -164,12 +164,6 @@ def test_missing_required_member_is_refused() -> None:
     assert "AlgorithmSpecification.AlgorithmName" in message
 
 
-def test_second_container_of_a_model_is_refused() -> None:
-    refuse("sagemaker", "CreateModel", {"ModelName": "m", "Containers": [{"Image": "a"}]})
-    message = get_refusal("CreateModel", {"ModelName": "m", "Containers": [{"Image": "a"}, {"Image": "b"}]})
-    assert message.startswith("Not supported here: Containers with 2 items, more than 1")
-
-
 @pytest.mark.parametrize(
     ("capture", "is_accepted"), [({"EnableCapture": False}, True), ({"EnableCapture": True}, False), ({}, False)]
 )

@@ -95,6 +95,13 @@ class ServerParts:
         request = {"ModelName": name, "PrimaryContainer": {"Image": image, **container}, **members}
         ModelOperations(self.context, self.registry).create(request)
 
+    def make_pipeline(self, *images: str, name: str = "m", mode: str = "Serial", **members: Any) -> None:
+        """Create a model with one container per image."""
+        containers = [{"Image": image} for image in images]
+        config = {"Mode": mode}
+        request = {"ModelName": name, "Containers": containers, "InferenceExecutionConfig": config, **members}
+        ModelOperations(self.context, self.registry).create(request)
+
     def make_config(
         self,
         name: str = "c",

@@ -54,8 +54,8 @@ class Invoker:
             self(**request)
         return caught.value
 
-    def read_model_error(self, body: bytes = b"x") -> dict[str, Any]:
-        response = self._send(body, "e", "invocations", {})
+    def read_model_error(self, body: bytes = b"x", path: str = "invocations", **headers: str) -> dict[str, Any]:
+        response = self._send(body, "e", path, headers)
         assert (response.status_code, response.headers["x-amzn-ErrorType"]) == (424, "ModelError")
         content: dict[str, Any] = json.loads(response.data)
         return content

@@ -9,13 +9,23 @@ from microjobs_orchestrator.local.resources.invocation import Invoker
 from tests.local.jobs.conftest import ServerParts
 
 CONTAINER = {"Image": "model"}
+MANIFEST = {
+    "ModelDataSource": {
+        "S3DataSource": {
+            "S3Uri": "s3://bucket/x",
+            "S3DataType": "S3Object",
+            "CompressionType": "Gzip",
+            "ManifestS3Uri": "s3://bucket/manifest",
+        }
+    }
+}
 
 
 @pytest.mark.parametrize(
     ("members", "reason"),
     [
         ({"PrimaryContainer": CONTAINER}, "1 validation error detected: .*'modelName'"),
-        ({"ModelName": "m", "Containers": [CONTAINER, CONTAINER]}, "Not supported here: Containers with 2 items"),
+        ({"ModelName": "m", "Containers": [{**CONTAINER, **MANIFEST}]}, "Not supported here: Containers.0.*Manifest"),
         ({"ModelName": "m", "PrimaryContainer": {**CONTAINER, "ModelDataUrl": "s3://absent/x"}}, "absent"),
     ],
 )

@@ -2,7 +2,7 @@
 
 import json
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from microjobs_orchestrator.local.identity import format_arn
 from microjobs_orchestrator.local.protocols.models import operation_model
 from microjobs_orchestrator.local.protocols.validation import validate
 from microjobs_orchestrator.local.resources.model_registry.create import create
+from microjobs_orchestrator.local.resources.models.containers import list_containers
 from microjobs_orchestrator.local.resources.operations import Handler, load_operations
 from microjobs_orchestrator.local.services.sagemaker import SageMaker
 from microjobs_orchestrator.local.sessions import HOME_CALLER
@@ -402,11 +403,15 @@ def create_model(registry: Registry, **container: Any) -> None:
 
 
 def find_container(registry: Registry) -> Mapping[str, Any]:
-    """Return the container that hosts of the model get."""
+    """Return the only container that hosts of the model get."""
+    (container,) = find_containers(registry)
+    return container
+
+
+def find_containers(registry: Registry) -> Sequence[Mapping[str, Any]]:
     record = registry.parts.context.state.get("model", "m")
     assert record is not None
-    container: Mapping[str, Any] = record.request["PackagedContainer"]
-    return container
+    return list_containers(record.request)
 
 
 def test_model_has_the_container_of_its_package(registry: Registry) -> None:
@@ -426,6 +431,31 @@ def test_model_has_the_named_specification(registry: Registry) -> None:
     registry.add(ModelApprovalStatus="Approved", AdditionalInferenceSpecifications=[other])
     create_model(registry, ModelPackageName=f"{GROUP}/1", InferenceSpecificationName="other")
     assert find_container(registry)["Image"] == "other"
+
+
+def test_model_has_all_containers_of_its_packages(registry: Registry) -> None:
+    packaged = [{**CONTAINER, "ContainerHostname": name} for name in ("scale", "predict")]
+    arn = registry.add(ModelApprovalStatus="Approved", InferenceSpecification={"Containers": packaged})
+    containers = [
+        {"ModelPackageName": arn, "Environment": {"B": "model"}},
+        {"Image": "last", "ContainerHostname": "label"},
+    ]
+    registry.call(
+        "CreateModel", ModelName="m", Containers=containers, ExecutionRoleArn="arn:aws:iam::000000000000:role/r"
+    )
+    found = find_containers(registry)
+    assert [container["ContainerHostname"] for container in found] == ["scale", "predict", "label"]
+    assert [container.get("Environment") for container in found] == [{"B": "model"}, {"B": "model"}, None]
+
+
+def test_package_of_a_model_has_all_its_containers(registry: Registry) -> None:
+    containers = [{"Image": name, "ContainerHostname": f"host-{name}"} for name in ("a", "b")]
+    registry.call(
+        "CreateModel", ModelName="m", Containers=containers, ExecutionRoleArn="arn:aws:iam::000000000000:role/r"
+    )
+    arn = registry.add(SourceUri=registry.call("DescribeModel", ModelName="m")["ModelArn"])
+    described = registry.call("DescribeModelPackage", ModelPackageName=arn)["InferenceSpecification"]
+    assert described["Containers"] == containers
 
 
 @pytest.mark.parametrize("status", ["PendingManualApproval", "Rejected"])
@@ -448,16 +478,15 @@ def test_package_without_versions_needs_no_approval(registry: Registry) -> None:
         ({"ModelPackageName": f"{GROUP}/1", "Image": "i"}, "cannot be combined with Image"),
         ({"ModelPackageName": f"{GROUP}/1", "InferenceSpecificationName": "no"}, "no inference specification 'no'"),
         ({"ModelPackageName": f"{GROUP}/2"}, "has no InferenceSpecification"),
-        ({"ModelPackageName": f"{GROUP}/3"}, "has 2 containers, and models must have one"),
-        ({"ModelPackageName": f"{GROUP}/4"}, "must have an Image"),
+        ({"ModelPackageName": f"{GROUP}/3"}, "must have an Image"),
         ({"Environment": {}}, "must have an Image"),
     ],
 )
 def test_model_of_an_unusable_package_is_refused(registry: Registry, container: dict[str, Any], message: str) -> None:
     registry.add(ModelApprovalStatus="Approved")
     registry.add(ModelApprovalStatus="Approved", SourceUri="s3://bucket/in")
-    for containers in ([CONTAINER, CONTAINER], [{"ModelDataUrl": "s3://bucket/in/a"}]):
-        registry.add(ModelApprovalStatus="Approved", InferenceSpecification={"Containers": containers})
+    imageless = {"Containers": [{"ModelDataUrl": "s3://bucket/in/a"}]}
+    registry.add(ModelApprovalStatus="Approved", InferenceSpecification=imageless)
     with pytest.raises(ServiceError, match=message):
         create_model(registry, **container)
 

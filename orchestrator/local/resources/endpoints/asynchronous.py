@@ -24,7 +24,7 @@ from microjobs_orchestrator.local.lifecycle.context import Context
 from microjobs_orchestrator.local.resources.endpoints.exchanges import InferenceRequest, Observer, Timer
 from microjobs_orchestrator.local.resources.endpoints.kinds import ENDPOINT
 from microjobs_orchestrator.local.resources.endpoints.replica import Replica
-from microjobs_orchestrator.local.resources.models.client import Body, NoAnswerError
+from microjobs_orchestrator.local.resources.models.client import PRIMARY, Body, NoAnswerError
 from microjobs_orchestrator.local.s3.details import BLOCK_BYTES, DEFAULT_CONTENT_TYPE, guess_details
 from microjobs_orchestrator.local.s3.keys import parse_uri
 from microjobs_orchestrator.local.state import Owner, Query, Record
@@ -270,7 +270,8 @@ class Queue:
         if answer.status >= HTTPStatus.MULTIPLE_CHOICES:
             with file.open("rb") as content:
                 text = content.read(MAX_ERROR_BYTES).decode(errors="replace")
-            raise InvocationError(f'the model answered {answer.status}: "{text}"', content_type)
+            name = "the model" if answer.container == PRIMARY else answer.container
+            raise InvocationError(f'{name} answered {answer.status}: "{text}"', content_type)
         return content_type
 
     @contextmanager

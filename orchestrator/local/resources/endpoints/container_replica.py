@@ -4,9 +4,9 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from microjobs_orchestrator.local.errors import ServiceError
 from microjobs_orchestrator.local.lifecycle.attempt import Attempt, launch_plan, prepare_plan
@@ -14,11 +14,14 @@ from microjobs_orchestrator.local.lifecycle.context import Context
 from microjobs_orchestrator.local.lifecycle.events import EventQueue, StopReason
 from microjobs_orchestrator.local.lifecycle.hosts import SHUTDOWN_GRACE_PERIOD
 from microjobs_orchestrator.local.resources.endpoints.exchanges import InferenceRequest
+from microjobs_orchestrator.local.resources.endpoints.routes import make_route
 from microjobs_orchestrator.local.resources.endpoints.running_hosts import RunningHosts
 from microjobs_orchestrator.local.resources.endpoints.streams import ResponseStream
 from microjobs_orchestrator.local.resources.endpoints.traffic import Traffic
+from microjobs_orchestrator.local.resources.models.chain import send
 from microjobs_orchestrator.local.resources.models.client import Answer, Client, NoAnswerError
-from microjobs_orchestrator.local.resources.models.serving import StoppedError, UnhealthyError, wait_until_healthy
+from microjobs_orchestrator.local.resources.models.containers import list_names
+from microjobs_orchestrator.local.resources.models.serving import StoppedError, UnhealthyError, connect
 from microjobs_orchestrator.local.runtimes.base import CannotRunError, Host, Plan
 from microjobs_orchestrator.local.trees import discard
 
@@ -37,11 +40,16 @@ class ContainerReplica:
 
     The `/ping` of each host in the plan of `attempt` must answer 200 within `startup_timeout` seconds. `on_change` is
     called each time that the hosts begin to serve, and when the last request ends after `traffic.close`.
+
+    Args:
+        model: the CreateModel request.
+        attempt: starts the hosts of the model on one instance.
     """
 
     def __init__(
         self,
         context: Context,
+        model: Mapping[str, Any],
         attempt: Attempt,
         variant: str,
         instance_id: str,
@@ -60,6 +68,8 @@ class ContainerReplica:
         self._attempt = attempt
         self._startup_timeout = startup_timeout
         self._on_change = on_change
+        self._containers = list_names(model)
+        self._route = make_route(model, context.home.work)
         self._events = EventQueue()
         self._plan: Plan | None = None
         self._last_answer = 0.0
@@ -68,7 +78,7 @@ class ContainerReplica:
         self._keeper = threading.Thread(target=self._keep, name=self.plan_name, daemon=True)
 
     def start(self, hosts: Sequence[Host] = ()) -> None:
-        if not hosts or not self._resume(hosts):
+        if len(hosts) != len(self._containers) or not self._resume(hosts):
             self._launch()
         self._keeper.start()
 
@@ -91,14 +101,12 @@ class ContainerReplica:
     def _wait_until_healthy(self, hosts: Sequence[Host]) -> None:
         hosts = sorted(hosts, key=lambda host: host.name)  # the order of the containers
         self._running = running = RunningHosts(self._attempt, hosts)
-        clients: list[Client] = []
+        seconds, stopped = self._startup_timeout, self._events.stopped
         try:
-            for host in hosts:
-                seconds, stopped = self._startup_timeout, self._events.stopped
-                clients.append(wait_until_healthy(host, seconds, stopped, lambda: running.wait_for_one(0)))
+            clients = connect(hosts, self._containers, seconds, stopped, lambda: running.wait_for_one(0))
         except UnhealthyError as error:
-            _close(clients)
-            raise UnhealthyError(f"{error}{running.describe_end()}") from error
+            number = self._containers.index(error.container) if running.first_ended is None else running.first_ended
+            raise UnhealthyError(f"{error}{running.describe_end(number)}", self._containers[number]) from error
         self._last_answer = time.monotonic()
         self._clients = clients
         self.starts += 1
@@ -110,31 +118,38 @@ class ContainerReplica:
         # Check `stopped` after each start: `stop` during a start does not end the host, but waits for this thread.
         while self._running is not None and not stopped.is_set():
             started = time.monotonic()
-            reason = self._watch(self._running)
+            number, reason = self._watch(self._running)
             if stopped.is_set():
                 return
             if time.monotonic() - started > MAX_RESTART_DELAY:
                 delay = FIRST_RESTART_DELAY
-            self.note(f"the container {reason} and is started again in {delay:g} s.{self._running.describe_end()}")
+            reason = f"{reason} and is started again in {delay:g} s.{self._running.describe_end(number)}"
+            self.note(reason, self._running.hosts[number].name)
             while not stopped.wait(delay) and not self._relaunch():
                 delay = min(MAX_RESTART_DELAY, delay * 2)
             delay = min(MAX_RESTART_DELAY, delay * 2)
 
-    def _watch(self, running: RunningHosts) -> str:
-        """Wait until a host has ended, or end all because one does not respond; return the reason."""
+    def _watch(self, running: RunningHosts) -> tuple[int, str]:
+        """Wait until a host has ended, or end all because one does not respond; return its number and the reason."""
         while not running.wait_for_one(PING_INTERVAL):
-            if all(client.is_healthy() for client in self._clients):
+            silent = next((number for number, client in enumerate(self._clients) if not client.is_healthy()), None)
+            if silent is None:
                 self._last_answer = time.monotonic()
             # A container that works on one request at a time cannot answer `/ping` during a request.
             timeout = max(SILENCE_TIMEOUT, self.traffic.longest_timeout())
             if time.monotonic() - self._last_answer > timeout and not self._events.stopped.is_set():
                 self._close_clients()
                 self._end(running)
-                return f"answered neither a request nor GET /ping with 200 for {timeout:g} s"
+                reason = f"answered neither a request nor GET /ping with 200 for {timeout:g} s"
+                return silent or 0, f"{self._name(silent or 0)} {reason}"
         self._close_clients()
+        ended = running.first_ended or 0
         if not self._events.stopped.is_set():
             self._end(running)
-        return "ended by itself"
+        return ended, f"{self._name(ended)} ended by itself"
+
+    def _name(self, number: int) -> str:
+        return "the container" if len(self._containers) == 1 else f"the container {self._containers[number]}"
 
     def _end(self, running: RunningHosts) -> None:
         """End hosts that may ignore signals."""
@@ -164,10 +179,16 @@ class ContainerReplica:
 
     def invoke(self, request: InferenceRequest, into: IO[bytes]) -> Answer:
         self._refuse_target_model(request)
-        return self.send(INVOCATIONS, request, into)
+        with self._request(request.timeout) as clients:
+            sender = self._route(clients, request.target)
+            limits = {"timeout": request.timeout, "max_bytes": request.max_bytes}
+            return send(sender, INVOCATIONS, request.body, request.headers, into=into, **limits)
 
     def stream(self, request: InferenceRequest) -> ResponseStream:
-        return self.open(INVOCATIONS, request)
+        with contextlib.ExitStack() as stack:
+            sender = self._route(stack.enter_context(self._request(request.timeout)), request.target)
+            response = sender.open("POST", INVOCATIONS, request.body, request.headers, timeout=request.timeout)
+            return ResponseStream(response, on_close=stack.pop_all().close)
 
     def _refuse_target_model(self, request: InferenceRequest) -> None:
         if request.target.model is not None:
@@ -191,13 +212,6 @@ class ContainerReplica:
                 into=into,
                 max_bytes=request.max_bytes,
             )
-
-    def open(self, path: str, request: InferenceRequest, container: int = 0) -> ResponseStream:
-        """Send a request as `send` does, and return its response as soon as the headers have arrived."""
-        with contextlib.ExitStack() as stack:
-            clients = stack.enter_context(self._request(request.timeout))
-            response = clients[container].open("POST", path, request.body, request.headers, timeout=request.timeout)
-            return ResponseStream(response, on_close=stack.pop_all().close)
 
     def add_folder(self, source: Path, path: str) -> None:
         """Copy a folder to a path of the first container. Raise as `Host.add_folder`, and NoAnswerError."""
@@ -237,9 +251,10 @@ class ContainerReplica:
         self._close_clients()
         discard(self._context.work_folder(self.plan_name))
 
-    def note(self, sentence: str) -> None:
+    def note(self, sentence: str, host: str = "") -> None:
+        """Write a sentence to the logs of the server and of a host, by default the first one."""
         logger.info("%s: %s", self.plan_name, sentence)
-        self._attempt.open_stream("").note(sentence)
+        self._attempt.open_stream(host).note(sentence)
 
 
 def _make_restart_error() -> NoAnswerError:

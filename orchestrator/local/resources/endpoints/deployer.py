@@ -20,6 +20,7 @@ from microjobs_orchestrator.local.lifecycle.events import Change, EventQueue, St
 from microjobs_orchestrator.local.lifecycle.hosts import FINISHED_GRACE_PERIOD, SHUTDOWN_GRACE_PERIOD
 from microjobs_orchestrator.local.lifecycle.job import MAX_REASON_CHARACTERS
 from microjobs_orchestrator.local.resources.endpoints.replica import Replica
+from microjobs_orchestrator.local.resources.models.client import PRIMARY
 from microjobs_orchestrator.local.resources.models.serving import StoppedError, UnhealthyError
 from microjobs_orchestrator.local.runtimes.base import CannotRunError, Host
 from microjobs_orchestrator.local.state import Record
@@ -228,8 +229,9 @@ class Deployer:
         member, error = failed
         if isinstance(error, UnhealthyError):
             stream = member.plan_name.removeprefix(f"{self.plan_name}/")
+            stream = stream if error.container == PRIMARY else f"{stream}/{error.container}"
             return CannotRunError(
-                f"The primary container for {member.description} did not pass the ping health check. {error} "
+                f"The {error.container} container for {member.description} did not pass the ping health check. {error} "
                 f"Its log: {stream} in {self._kind.log_group(self._name)}."
             )
         if isinstance(error, CannotRunError | ServiceError):

@@ -8,8 +8,8 @@ from typing import Any
 from microjobs_orchestrator.local.lifecycle.context import Context
 from microjobs_orchestrator.local.resources.endpoints import captures, serverless
 from microjobs_orchestrator.local.resources.endpoints.kinds import ENDPOINT_CONFIG
+from microjobs_orchestrator.local.resources.models.containers import list_containers
 from microjobs_orchestrator.local.resources.models.kinds import MODEL
-from microjobs_orchestrator.local.resources.models.serving import get_container
 from microjobs_orchestrator.local.resources.operations import find_resource
 
 Deployment = Mapping[str, Any]
@@ -75,7 +75,7 @@ def describe(deployment: Deployment, *, is_serving: bool) -> dict[str, Any]:
 
 
 def _describe_variant(variant: Mapping[str, Any], *, is_serving: bool) -> dict[str, Any]:
-    images = [get_container(variant["Model"])["Image"]] if "Model" in variant else []
+    images = [container["Image"] for container in list_containers(variant.get("Model", {}))]
     now, count, weight = time.time(), variant.get(COUNT, 0), variant[WEIGHT]
     config = variant.get(serverless.MEMBER)
     return {

@@ -14,8 +14,9 @@ from microjobs_orchestrator.local.resources.endpoints.loaded_models import Loade
 from microjobs_orchestrator.local.resources.endpoints.model_container import LoadError, ModelContainer
 from microjobs_orchestrator.local.resources.endpoints.streams import ResponseStream
 from microjobs_orchestrator.local.resources.models.client import Answer, NoAnswerError
+from microjobs_orchestrator.local.resources.models.containers import Container
 from microjobs_orchestrator.local.resources.models.multi_model import ModelFinder, TargetModel
-from microjobs_orchestrator.local.resources.models.serving import Container, UnhealthyError
+from microjobs_orchestrator.local.resources.models.serving import UnhealthyError
 from microjobs_orchestrator.local.runtimes.base import Host
 
 GB = 1 << 30

@@ -20,6 +20,7 @@ from microjobs_orchestrator.local.resources.endpoints.replica import Replica
 from microjobs_orchestrator.local.resources.endpoints.serverless import ServerlessSettings
 from microjobs_orchestrator.local.resources.endpoints.serverless_replica import ServerlessReplica
 from microjobs_orchestrator.local.resources.models import serving
+from microjobs_orchestrator.local.resources.models.containers import list_containers
 from microjobs_orchestrator.local.resources.models.model_data import is_multi_model
 from microjobs_orchestrator.local.runtimes.base import CannotRunError, Plan
 
@@ -48,7 +49,7 @@ def _make_container_replica(
     context: Context, endpoint: str, variant: Mapping[str, Any], on_change: Callable[[], None]
 ) -> Replica:
     name, instance_id = variant["VariantName"], variant["InstanceId"]
-    container = serving.get_container(variant["Model"])
+    container = list_containers(variant["Model"])[0]
     has_models = is_multi_model(container)
     attempt = serving.make_attempt(
         context,
@@ -56,7 +57,7 @@ def _make_container_replica(
         get_plan_name(endpoint, variant),
         [instance_id],
         variant.get("InstanceType", ""),
-        lambda _: context.logs.create(ENDPOINT.log_group(endpoint), f"{name}/{instance_id}"),
+        lambda instance, suffix: context.logs.create(ENDPOINT.log_group(endpoint), f"{name}/{instance}{suffix}"),
         MULTI_MODEL_VARIABLES if has_models else {},
     )
     default = serverless.STARTUP_TIMEOUT if serverless.MEMBER in variant else serving.STARTUP_TIMEOUT
@@ -64,7 +65,7 @@ def _make_container_replica(
     attempt = replace(attempt, meter=_make_meter(context, endpoint, name))
     attempt = limit_hosts(attempt, serverless.make_limits(variant))
     attempt = _limit_download(attempt, variant.get(DOWNLOAD_TIMEOUT, math.inf))
-    replica = ContainerReplica(context, attempt, name, instance_id, timeout, on_change)
+    replica = ContainerReplica(context, variant["Model"], attempt, name, instance_id, timeout, on_change)
     if not has_models:
         return replica
     return MultiModelReplica(context, replica, container, variant.get("VolumeSizeInGB", DEFAULT_VOLUME_GB))

@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 
 from microjobs_orchestrator.local.lifecycle.attempt import Attempt, Outcome
 from microjobs_orchestrator.local.lifecycle.events import EventQueue
@@ -21,7 +22,16 @@ class RunningHosts:
     def __init__(self, attempt: Attempt, hosts: Sequence[Host]) -> None:
         self.hosts = hosts
         self._one_has_ended = threading.Event()
-        self._running = [_RunningHost(attempt, host, self._one_has_ended.set) for host in hosts]
+        self.first_ended: int | None = None
+        """The number of the host that has ended first, from 0; None if all hosts run."""
+        self._running = [
+            _RunningHost(attempt, host, partial(self._note_end, number)) for number, host in enumerate(hosts)
+        ]
+
+    def _note_end(self, number: int) -> None:
+        if self.first_ended is None:
+            self.first_ended = number
+        self._one_has_ended.set()
 
     def wait_for_one(self, timeout: float) -> bool:
         """Return whether one of the hosts ends within `timeout` seconds."""
@@ -40,10 +50,9 @@ class RunningHosts:
         with ThreadPoolExecutor(len(self._running)) as pool:
             list(pool.map(lambda running: running.host.stop(grace), self._running))
 
-    def describe_end(self) -> str:
-        """Return the exit code, if a host has ended, and its last lines."""
-        ended = next((running for running in self._running if running.has_ended), self._running[0])
-        return ended.describe_end()
+    def describe_end(self, number: int) -> str:
+        """Return the exit code of a host, if it has ended, and its last lines."""
+        return self._running[number].describe_end()
 
 
 class _RunningHost:

@@ -26,6 +26,7 @@ class ResponseStream:
     def __init__(self, response: Response, on_close: Callable[[], None]) -> None:
         self.status = response.status
         self.headers = response.headers
+        self.container = response.container
         self._response = response
         self._on_close = ExitStack()
         self._on_close.callback(on_close)

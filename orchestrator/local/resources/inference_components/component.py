@@ -102,10 +102,11 @@ class InferenceComponent:
             f"{self.plan_name}/{copy}",
             [copy],
             deployment["InstanceType"],
-            lambda _: self._context.logs.create(self.log_group, f"{self._variant}/{copy}"),
+            lambda instance, suffix: self._context.logs.create(self.log_group, f"{self._variant}/{instance}{suffix}"),
         )
         return ContainerReplica(
             self._context,
+            deployment["Model"],
             limit_hosts(attempt, specifications.read_limits(specification)),
             self._variant,
             copy,

@@ -1,4 +1,4 @@
-"""The container of a model that is created from a package.
+"""The containers of a model that is created from a package.
 
 Source: https://docs.aws.amazon.com/sagemaker/latest/dg/model-registry-deploy.html
 """
@@ -16,23 +16,22 @@ EXCLUSIVE_MEMBERS = ("Image", "ModelDataUrl", "ModelDataSource")
 """Members of a container that a package replaces."""
 
 
-def find_container(context: Context, container: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the container of the package that a ContainerDefinition names, with the variables of both.
+def find_containers(context: Context, container: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the containers of the package that a ContainerDefinition names, each with the variables of both.
 
     Raise ValidationError if the package does not exist, is a version that is not approved, or has no specification with
-    the requested name and one container.
+    the requested name.
     """
     if conflicting := [name for name in EXCLUSIVE_MEMBERS if name in container]:
         raise ValidationError(f"ModelPackageName cannot be combined with {', '.join(conflicting)}: remove one of them.")
     package = find_package(context, container["ModelPackageName"])
     _check_approval(package)
     containers = _find_specification(package, container.get("InferenceSpecificationName"))["Containers"]
-    if len(containers) != 1:
-        raise ValidationError(
-            f"{package.arn} has {len(containers)} containers, and models must have one: put the steps into one image."
-        )
-    packaged: dict[str, Any] = containers[0]
-    return {**packaged, "Environment": {**packaged.get("Environment", {}), **container.get("Environment", {})}}
+    variables = container.get("Environment", {})
+    merged = [{**packaged, "Environment": {**packaged.get("Environment", {}), **variables}} for packaged in containers]
+    if len(merged) == 1 and "ContainerHostname" in container:
+        merged[0]["ContainerHostname"] = container["ContainerHostname"]
+    return merged
 
 
 def _check_approval(package: Record) -> None:

@@ -27,7 +27,7 @@ def _make_stored_rows(*names: str, **members: Row) -> Rows:
 
 
 CONTAINER: Rows = {
-    "ContainerHostname": NoEffect("models have one container"),
+    "ContainerHostname": Honoured("the container's name in models with several containers"),
     "Image": Honoured("an image of the engine; the configuration may define aliases"),
     "ImageDigest": NoEffect("the engine's image of this name is used"),
     "ModelDataUrl": Honoured("a `.tar.gz`, extracted before the container starts"),

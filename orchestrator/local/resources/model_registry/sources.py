@@ -10,11 +10,11 @@ from microjobs_orchestrator.local.errors import ValidationError
 from microjobs_orchestrator.local.lifecycle.context import Context
 from microjobs_orchestrator.local.resources.model_registry.kinds import MODEL_PACKAGE
 from microjobs_orchestrator.local.resources.model_registry.names import find_package
+from microjobs_orchestrator.local.resources.models.containers import list_containers
 from microjobs_orchestrator.local.resources.models.kinds import MODEL
-from microjobs_orchestrator.local.resources.models.serving import get_container
 
 SPECIFICATIONS = ("InferenceSpecification", "AdditionalInferenceSpecifications")
-CONTAINER_MEMBERS = ("Image", "ModelDataUrl", "ModelDataETag", "ModelDataSource", "Environment")
+CONTAINER_MEMBERS = ("ContainerHostname", "Image", "ModelDataUrl", "ModelDataETag", "ModelDataSource", "Environment")
 """Members of a model's container that a package's container also has."""
 
 
@@ -37,13 +37,15 @@ def read_source(context: Context, request: Mapping[str, Any]) -> dict[str, Any]:
         description = find_package(context, uri).description
         return {name: description[name] for name in SPECIFICATIONS if name in description}
     if f":{MODEL.arn_type}/" in uri and uri.startswith("arn:"):
-        return {"InferenceSpecification": {"Containers": [_read_model(context, uri)]}}
+        return {"InferenceSpecification": {"Containers": _read_model(context, uri)}}
     return {}
 
 
-def _read_model(context: Context, arn: str) -> dict[str, Any]:
+def _read_model(context: Context, arn: str) -> list[dict[str, Any]]:
     record = context.state.get_by_arn(arn)
     if record is None or record.kind != MODEL.arn_type:
         raise ValidationError(f'Could not find model "{arn}", which is the SourceUri.')
-    container = get_container(record.request)
-    return {name: container[name] for name in CONTAINER_MEMBERS if name in container}
+    return [
+        {name: container[name] for name in CONTAINER_MEMBERS if name in container}
+        for container in list_containers(record.request)
+    ]

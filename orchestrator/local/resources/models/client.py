@@ -104,12 +104,7 @@ class Client:
             TooLargeError: the body of the response is larger than `max_bytes`.
         """
         with self.open(method, path, body, headers, timeout=timeout) as response:
-            size, file = 0, into or io.BytesIO()
-            for chunk in response.chunks():
-                size += len(chunk)
-                if size > max_bytes:
-                    raise TooLargeError(f"the answer has more than {max_bytes} bytes")
-                file.write(chunk)
+            response.copy_to(into or io.BytesIO(), max_bytes)
         return Answer(response.status, response.headers)
 
     def open(
@@ -200,6 +195,8 @@ class Response:
         self._deadline = deadline
         self._put_back = put_back
         self._lock = threading.Lock()
+        self.container = PRIMARY
+        """The host name of the container in its model."""
 
     def __enter__(self) -> "Response":
         return self
@@ -218,6 +215,15 @@ class Response:
             if not part:
                 return
             yield part
+
+    def copy_to(self, file: IO[bytes], max_bytes: float = float("inf")) -> None:
+        """Write the body to a file. Raise NoAnswerError if it is incomplete or late, and TooLargeError."""
+        size = 0
+        for chunk in self.chunks():
+            size += len(chunk)
+            if size > max_bytes:
+                raise TooLargeError(f"the answer has more than {max_bytes} bytes")
+            file.write(chunk)
 
     def abort(self) -> None:
         """End the body for the thread that reads it. Any thread may call this method."""

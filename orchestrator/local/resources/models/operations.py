@@ -3,13 +3,20 @@
 Source: https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_CreateModel.html
 """
 
+from collections.abc import Sequence
+
 from microjobs_orchestrator.local.errors import ValidationError
-from microjobs_orchestrator.local.resources.model_registry.containers import find_container
+from microjobs_orchestrator.local.resources.model_registry.containers import find_containers
 from microjobs_orchestrator.local.resources.models.capabilities import MULTI_MODELS, check_label
+from microjobs_orchestrator.local.resources.models.containers import (
+    PACKAGED_CONTAINERS,
+    Container,
+    check_containers,
+    list_containers,
+)
 from microjobs_orchestrator.local.resources.models.kinds import MODEL
 from microjobs_orchestrator.local.resources.models.model_data import find_data, is_multi_model
 from microjobs_orchestrator.local.resources.models.multi_model import check_container
-from microjobs_orchestrator.local.resources.models.serving import PACKAGED_CONTAINER, get_container
 from microjobs_orchestrator.local.resources.operations import Operations, Request, add_resource
 from microjobs_orchestrator.local.state import Record
 
@@ -18,16 +25,21 @@ class ModelOperations(Operations):
     kind = MODEL
 
     def add(self, request: Request) -> Record:
-        container = get_container(request)
-        check_container(self.context.store, container)
-        copies = {}
-        if "ModelPackageName" in container:
-            container = find_container(self.context, container)
-            copies[PACKAGED_CONTAINER] = container
-        if not container.get("Image"):
-            raise ValidationError("A container must have an Image, or a ModelPackageName whose package has an Image.")
-        if is_multi_model(container):
-            check_label(self.context, container["Image"], MULTI_MODELS)
-        find_data(self.context.store, container)
-        defaults = {"EnableNetworkIsolation": False}
-        return add_resource(self.context, MODEL, request, defaults=defaults, copies=copies)
+        if "PrimaryContainer" in request and request.get("Containers"):
+            raise ValidationError("PrimaryContainer and Containers cannot be combined: remove one of them.")
+        defined = list_containers(request)
+        for container in defined:
+            check_container(self.context.store, container)
+        containers = [found for container in defined for found in self._resolve(container)]
+        check_containers(containers)
+        for container in containers:
+            if is_multi_model(container):
+                check_label(self.context, container["Image"], MULTI_MODELS)
+            find_data(self.context.store, container)
+        is_packaged = any("ModelPackageName" in container for container in defined)
+        copies = {PACKAGED_CONTAINERS: containers} if is_packaged else {}
+        return add_resource(self.context, MODEL, request, defaults={"EnableNetworkIsolation": False}, copies=copies)
+
+    def _resolve(self, container: Container) -> Sequence[Container]:
+        """Return the containers of the package that a container names, or the container itself."""
+        return find_containers(self.context, container) if "ModelPackageName" in container else [container]

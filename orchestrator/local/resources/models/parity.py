@@ -21,7 +21,7 @@ MODEL_SOURCE: Rows = {
 }
 
 CONTAINER: Rows = {
-    "ContainerHostname": NoEffect("there is one container"),
+    "ContainerHostname": Honoured("the name in logs, errors and TargetContainerHostname; default `container-<n>`"),
     "Image": Honoured("an image of the engine; the configuration may define aliases"),
     "ImageConfig": NoEffect("the engine uses its own logins"),
     "Mode": Honoured("one model, or the models that requests name"),
@@ -38,10 +38,8 @@ CONTAINER: Rows = {
 CREATE: Rows = {
     "ModelName": Honoured(),
     "PrimaryContainer": Members(CONTAINER),
-    "Containers": Members(
-        CONTAINER, maximum=1, reason="there are no inference pipelines: put the steps into one image"
-    ),
-    "InferenceExecutionConfig": NoEffect("there is one container"),
+    "Containers": Members(CONTAINER),
+    "InferenceExecutionConfig": Members({"Mode": Honoured("each request goes to all containers, or to the named one")}),
     "ExecutionRoleArn": ROLE,
     "Tags": TAGS,
     "VpcConfig": VPC,

@@ -1,4 +1,4 @@
-"""The container and the files of a model, and the hosts that serve it for endpoints and batch transform.
+"""The files of a model, and the hosts that serve it for endpoints and batch transform.
 
 Source: https://docs.aws.amazon.com/sagemaker/latest/dg/your-algorithms-inference-code.html
 """
@@ -6,27 +6,27 @@ Source: https://docs.aws.amazon.com/sagemaker/latest/dg/your-algorithms-inferenc
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
-from microjobs_orchestrator.local import instances
-from microjobs_orchestrator.local.errors import ValidationError
+from microjobs.contract import BIND_TO_PORT
+from microjobs_orchestrator.local import instances as instance_types
 from microjobs_orchestrator.local.lifecycle import inputs
 from microjobs_orchestrator.local.lifecycle.attempt import Attempt
 from microjobs_orchestrator.local.lifecycle.context import Context
 from microjobs_orchestrator.local.lifecycle.job import LAYOUT
 from microjobs_orchestrator.local.logs import LogStream
-from microjobs_orchestrator.local.resources.models.client import Client
+from microjobs_orchestrator.local.resources.models.client import PRIMARY, Client
+from microjobs_orchestrator.local.resources.models.containers import (
+    Container,
+    ContainerHost,
+    list_containers,
+    list_hosts,
+)
 from microjobs_orchestrator.local.resources.models.model_data import extract, find_data, is_multi_model
 from microjobs_orchestrator.local.runtimes.base import CannotRunError, Host, HostPlan, Input, Plan
 
-Container = Mapping[str, Any]
-"""A ContainerDefinition of a CreateModel request."""
-
-PACKAGED_CONTAINER = "PackagedContainer"
-"""Member of a model's stored request: the container of the model package that the request names."""
-
-PORT = 8080
 STARTUP_TIMEOUT = 240
 """Seconds until `/ping` must answer, unless the variant has another limit."""
 FIRST_PING_DELAY, MAX_PING_DELAY = 0.1, 1.0
@@ -35,24 +35,14 @@ FIRST_PING_DELAY, MAX_PING_DELAY = 0.1, 1.0
 class UnhealthyError(CannotRunError):
     """A host ended, or its `/ping` did not answer 200 in time."""
 
+    def __init__(self, message: str, container: str = PRIMARY) -> None:
+        super().__init__(message)
+        self.container = container
+        """The name of the container in its model."""
+
 
 class StoppedError(Exception):
     """The job or the endpoint is being stopped."""
-
-
-def get_container(model: Mapping[str, Any]) -> Container:
-    """Return the only container of a model's stored request, or of a CreateModel request.
-
-    Raise ValidationError if the request has no container, or several.
-    """
-    if PACKAGED_CONTAINER in model:
-        packaged: Container = model[PACKAGED_CONTAINER]
-        return packaged
-    primary = [model["PrimaryContainer"]] if "PrimaryContainer" in model else []
-    containers: list[Container] = [*primary, *model.get("Containers", [])]
-    if len(containers) != 1:
-        raise ValidationError(f"A model must have one container, not {len(containers)}: use only PrimaryContainer.")
-    return containers[0]
 
 
 def prepare_model_data(context: Context, container: Container, folder: Path) -> Path:
@@ -74,54 +64,104 @@ def make_attempt(
     context: Context,
     model: Mapping[str, Any],
     plan_name: str,
-    hosts: Sequence[str],
+    instances: Sequence[str],
     instance_type: str,
-    open_stream: Callable[[str], LogStream],
+    open_stream: Callable[[str, str], LogStream],
     environment: Mapping[str, str] | None = None,
 ) -> Attempt:
-    """Return an attempt to serve a CreateModel request. `environment` extends or replaces the container's variables."""
-    container, is_isolated = get_container(model), bool(model.get("EnableNetworkIsolation", False))
-    image = context.resolve_image(container["Image"])
+    """Return an attempt to serve a CreateModel request, with one host per container on each of the instances.
+
+    Args:
+        open_stream: returns the log stream of an instance, whose name ends with a suffix. The suffix may be empty.
+        environment: extends or replaces the containers' variables.
+    """
+    definitions, hosts = list_containers(model), list_hosts(model, instances)
+    is_isolated = bool(model.get("EnableNetworkIsolation", False))
+    images = [context.resolve_image(definition["Image"]) for definition in definitions]
 
     def make_plan(folder: Path) -> Plan:
-        data = prepare_model_data(context, container, folder / "model")
+        data = [
+            prepare_model_data(context, definition, folder / f"model-{number}")
+            for number, definition in enumerate(definitions, 1)
+        ]
         access = {} if is_isolated else context.make_access_variables()
-        variables = {**access, **container.get("Environment", {}), **(environment or {})}
-        host_plans = (make_host(name, folder / "files" / name, data, variables) for name in hosts)
+        variables = [
+            {**access, **definition.get("Environment", {}), **(environment or {})} for definition in definitions
+        ]
+        host_plans = (
+            make_host(host, folder / "files" / host.name, data[host.number], variables[host.number]) for host in hosts
+        )
         return Plan(plan_name, tuple(host_plans), is_isolated)
 
-    def make_host(name: str, files: Path, data: Path, variables: Mapping[str, str]) -> HostPlan:
+    def make_host(host: ContainerHost, files: Path, data: Path, variables: Mapping[str, str]) -> HostPlan:
         files.mkdir(parents=True)
-        if is_multi_model(container):
+        if is_multi_model(definitions[host.number]):
             (files / "models").mkdir()
         return HostPlan(
-            name=name,
-            image=image,
+            name=host.name,
+            image=images[host.number],
             files=files,
             inputs=(Input(str(LAYOUT.model), data),),
             arguments=("serve",),
-            environment=variables,
+            environment={**variables, **host.variables},
             defaults={} if is_isolated else context.make_package_variables(),
             limits=context.find_host_limits(instance_type),
-            gpus=instances.has_gpus(instance_type),
-            port=PORT,
+            gpus=instance_types.has_gpus(instance_type),
+            port=host.port,
         )
 
-    return Attempt(plan_name, container["Image"], make_plan, open_stream)
+    def open_host_stream(name: str) -> LogStream:
+        """Return the log stream of a host, or that of the first host for an unknown name."""
+        host = next((host for host in hosts if host.name == name), hosts[0])
+        return open_stream(host.instance, host.stream_suffix)
+
+    image, *further_images = (definition["Image"] for definition in definitions)
+    return Attempt(plan_name, image, make_plan, open_host_stream, further_images=tuple(further_images))
 
 
-def wait_until_healthy(
-    host: Host, seconds: float, stopping: threading.Event, has_ended: Callable[[], bool] = lambda: False
-) -> Client:
-    """Request `/ping` until it answers 200, with increasing delays; return a client of the host.
+def connect(
+    hosts: Sequence[Host],
+    names: Sequence[str],
+    seconds: float,
+    stopping: threading.Event,
+    has_ended: Callable[[], bool] = lambda: False,
+) -> list[Client]:
+    """Return clients of hosts when `/ping` of each host answers 200. It is requested with increasing delays.
 
-    Raise UnhealthyError if the host has ended or does not answer 200 within `seconds`. Raise StoppedError if `stopping`
-    is set.
+    Args:
+        names: the names of the hosts' containers, for errors.
+
+    Raises:
+        UnhealthyError: a host has ended, or does not answer 200 within `seconds`.
+        StoppedError: `stopping` is set.
     """
-    deadline, delay = time.monotonic() + seconds, FIRST_PING_DELAY
-    while time.monotonic() < deadline:
-        if has_ended():
-            raise UnhealthyError("The container ended before GET /ping answered 200.")
+    deadline = time.monotonic() + seconds
+    with ExitStack() as cleanup:
+        clients = []
+        for host, name in zip(hosts, names, strict=True):
+            if (client := _wait_until_healthy(host, deadline, stopping, has_ended)) is None:
+                raise _describe_unhealthy(name, None if has_ended() else seconds)
+            clients.append(cleanup.enter_context(closing(client)))
+        cleanup.pop_all()
+    return clients
+
+
+def _describe_unhealthy(container: str, seconds: float | None) -> UnhealthyError:
+    """Return the error of a container that did not become healthy within some seconds; None: it has ended."""
+    if seconds is None:
+        return UnhealthyError("The container ended before GET /ping answered 200.", container)
+    message = f"GET /ping did not answer 200 within {seconds:g} s."
+    if container != PRIMARY:
+        message = f"{message} Each of several containers must listen on the port of the variable {BIND_TO_PORT}."
+    return UnhealthyError(message, container)
+
+
+def _wait_until_healthy(
+    host: Host, deadline: float, stopping: threading.Event, has_ended: Callable[[], bool]
+) -> Client | None:
+    """Return a client of a healthy host; None if the host has ended, or the deadline has passed."""
+    delay = FIRST_PING_DELAY
+    while not has_ended() and time.monotonic() < deadline:
         client = Client(host.connect)
         if client.is_healthy():
             return client
@@ -129,4 +169,4 @@ def wait_until_healthy(
         if stopping.wait(delay):
             raise StoppedError
         delay = min(MAX_PING_DELAY, delay * 1.2)
-    raise UnhealthyError(f"GET /ping did not answer 200 within {seconds:g} s.")
+    return None

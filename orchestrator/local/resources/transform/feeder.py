@@ -1,4 +1,4 @@
-"""Sends objects to one container that serves a model, and assembles the responses.
+"""Sends objects to the containers of a model on one instance, and assembles the responses.
 
 Source: https://docs.aws.amazon.com/sagemaker/latest/dg/batch-transform.html
 """
@@ -19,7 +19,8 @@ from shutil import copyfileobj
 from typing import IO, Any
 
 from microjobs_orchestrator.local.errors import ValidationError
-from microjobs_orchestrator.local.resources.models.client import Client, NoAnswerError
+from microjobs_orchestrator.local.resources.models.chain import Sender, send
+from microjobs_orchestrator.local.resources.models.client import PRIMARY, Answer, Client, NoAnswerError
 from microjobs_orchestrator.local.resources.transform.joining import DataProcessing, RecordError
 from microjobs_orchestrator.local.resources.transform.records import (
     DamagedError,
@@ -157,10 +158,10 @@ class Output:
 
 
 class Feeder:
-    """Transforms one container's share of the objects, until `stopping` is set. `folder` is for temporary files."""
+    """Transforms one instance's share of the objects, until `stopping` is set. `folder` is for temporary files."""
 
-    def __init__(self, client: Client, options: Options, folder: Path, stopping: threading.Event) -> None:
-        self._client = client
+    def __init__(self, sender: Sender, options: Options, folder: Path, stopping: threading.Event) -> None:
+        self._sender = sender
         self._options = options
         self._folder = folder
         self._stopping = stopping
@@ -243,24 +244,28 @@ class Feeder:
                 tempfile.SpooledTemporaryFile(MAX_RESPONSE_MEMORY_BYTES, dir=str(self._folder))
             )
             try:
-                answer = self._client.request(
-                    "POST", "/invocations", data, options.headers, timeout=options.timeout, into=file
-                )
+                answer = send(self._sender, "/invocations", data, options.headers, timeout=options.timeout, into=file)
             except NoAnswerError as error:
                 timeout_message = f"no answer within {options.timeout:g} s (InvocationsTimeoutInSeconds)"
                 text = timeout_message if error.timed_out else f"no answer from the container: {error}"
+                text = f"{format_container(error.container)}{text}"
                 raise TransformError(f"AlgorithmError: {text}", can_retry=True) from error
             except DamagedError as error:
                 raise TransformError(f"ClientError: {error}") from error
             if answer.status >= HTTPStatus.MULTIPLE_CHOICES:
                 file.seek(0)
-                raise _make_error(answer.status, file.read(MAX_ERROR_BYTES).decode(errors="replace"))
+                raise _make_error(answer, file.read(MAX_ERROR_BYTES).decode(errors="replace"))
             cleanup.pop_all()
             return file
 
 
-def _make_error(status: int, text: str) -> TransformError:
-    is_client_error = status < HTTPStatus.INTERNAL_SERVER_ERROR
-    prefix = "ClientError" if is_client_error else "AlgorithmError"
-    message = f'{prefix}: bad HTTP status received from algorithm: {status}, "{text}"'
+def _make_error(answer: Answer, text: str) -> TransformError:
+    is_client_error = answer.status < HTTPStatus.INTERNAL_SERVER_ERROR
+    prefix, container = "ClientError" if is_client_error else "AlgorithmError", format_container(answer.container)
+    message = f'{prefix}: {container}bad HTTP status received from algorithm: {answer.status}, "{text}"'
     return TransformError(message, can_retry=not is_client_error)
+
+
+def format_container(name: str) -> str:
+    """Return the beginning of an error of one of several containers."""
+    return "" if name == PRIMARY else f"container {name}: "

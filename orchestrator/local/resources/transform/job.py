@@ -9,7 +9,7 @@ import threading
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import ExitStack, closing
 from typing import Any
 
 from microjobs.contract import transform_variables
@@ -21,13 +21,16 @@ from microjobs_orchestrator.local.lifecycle.context import Context
 from microjobs_orchestrator.local.lifecycle.events import StopReason
 from microjobs_orchestrator.local.lifecycle.job import MAX_REASON_CHARACTERS, JobHandle, host_names, make_failure_reason
 from microjobs_orchestrator.local.resources.models import serving
-from microjobs_orchestrator.local.resources.models.serving import StoppedError
+from microjobs_orchestrator.local.resources.models.chain import Chain, NamedClient
+from microjobs_orchestrator.local.resources.models.containers import list_hosts, list_names
+from microjobs_orchestrator.local.resources.models.serving import StoppedError, UnhealthyError
 from microjobs_orchestrator.local.resources.transform.feeder import (
     STRATEGIES,
     Feeder,
     Options,
     Output,
     fetch_execution_parameters,
+    format_container,
 )
 from microjobs_orchestrator.local.resources.transform.kinds import TRANSFORM_JOB
 from microjobs_orchestrator.local.runtimes.base import CannotRunError, Host
@@ -50,6 +53,8 @@ class TransformJob:
         self.job = JobHandle(context, record, TRANSFORM_JOB)
         self.events = self.job.events
         self.plan_name = self.job.plan_name
+        self._names = list_names(self.job.request["Model"])
+        """The names of the model's containers."""
         self._driver: threading.Thread | None = None
         self._outputs: list[Output] | None = None
         """None until all objects are transformed."""
@@ -68,9 +73,9 @@ class TransformJob:
     def attempt(self) -> Attempt:
         context, request, open_stream = self.job.context, self.job.request, self.job.open_stream
         count, instance_type = (request["TransformResources"][name] for name in ("InstanceCount", "InstanceType"))
-        hosts, environment = host_names(count), _make_environment(request)
+        instances, environment = host_names(count), _make_environment(request)
         return serving.make_attempt(
-            context, request["Model"], self.plan_name, hosts, instance_type, open_stream, environment
+            context, request["Model"], self.plan_name, instances, instance_type, open_stream, environment
         )
 
     def _run(self) -> None:
@@ -94,6 +99,8 @@ class TransformJob:
             self._outputs = self._transform_all(hosts)
         except StoppedError:
             pass
+        except UnhealthyError as error:
+            self._reason = f"AlgorithmError: {format_container(error.container)}{error}"
         except CannotRunError as error:
             self._reason = f"AlgorithmError: {error}"
         except ServiceError as error:
@@ -105,24 +112,45 @@ class TransformJob:
             self.events.stop(StopReason.FINISHED)
 
     def _transform_all(self, hosts: Sequence[Host]) -> list[Output]:
-        objects = list_objects(self.job.context, self.job.request)
-        with ThreadPoolExecutor(len(hosts)) as pool:
-            parts = [inputs.select_share(objects, "ShardedByS3Key", len(hosts), index) for index in range(len(hosts))]
-            runs = [pool.submit(self._transform, host, part) for host, part in zip(hosts, parts, strict=True)]
+        objects, instances = list_objects(self.job.context, self.job.request), self._group(hosts)
+        with ThreadPoolExecutor(len(instances)) as pool:
+            runs = [
+                pool.submit(
+                    self._transform,
+                    name,
+                    instance,
+                    inputs.select_share(objects, "ShardedByS3Key", len(instances), index),
+                )
+                for index, (name, instance) in enumerate(instances.items())
+            ]
         errors = [error for run in runs if (error := run.exception()) is not None]
         if errors:
             # If a host failed, its error is the cause: the StoppedError of the other hosts follows from it.
             raise min(errors, key=lambda error: isinstance(error, StoppedError))
         return [output for run in runs for output in run.result()]
 
-    def _transform(self, host: Host, objects: Sequence[tuple[str, StoredObject]]) -> list[Output]:
-        folder, stopped = self.job.folder / "outputs" / host.name, self.events.stopped
+    def _group(self, hosts: Sequence[Host]) -> Mapping[str, Sequence[Host]]:
+        """Return the hosts of each instance, in the order of the model's containers."""
+        by_name, model = {host.name: host for host in hosts}, self.job.request["Model"]
+        return {
+            instance: [by_name[host.name] for host in list_hosts(model, [instance])]
+            for instance in host_names(self.job.request["TransformResources"]["InstanceCount"])
+        }
+
+    def _transform(
+        self, instance: str, hosts: Sequence[Host], objects: Sequence[tuple[str, StoredObject]]
+    ) -> list[Output]:
+        folder, stopped = self.job.folder / "outputs" / instance, self.events.stopped
         folder.mkdir(parents=True, exist_ok=True)
         outputs = [Output(key, item, folder / str(number)) for number, (key, item) in enumerate(objects)]
         try:
-            with closing(serving.wait_until_healthy(host, serving.STARTUP_TIMEOUT, stopped)) as client:
-                options = Options.read(self.job.request, fetch_execution_parameters(client))
-                Feeder(client, options, folder, stopped).feed(outputs)
+            with ExitStack() as stack:
+                clients = serving.connect(hosts, self._names, serving.STARTUP_TIMEOUT, stopped)
+                for client in clients:
+                    stack.enter_context(closing(client))
+                options = Options.read(self.job.request, fetch_execution_parameters(clients[0]))
+                senders = [NamedClient(client, name) for client, name in zip(clients, self._names, strict=True)]
+                Feeder(Chain(senders, folder), options, folder, stopped).feed(outputs)
         except BaseException:
             self.events.stop(StopReason.FINISHED)  # the job fails: the other containers can end
             raise
@@ -150,8 +178,9 @@ class TransformJob:
                 except ServiceError as error:
                     output.fail(f"ClientError: its output cannot be stored: {error}")
         failed = [output for output in outputs if output.reason is not None]
+        (first, *_) = list_hosts(self.job.request["Model"], ["algo-1"])
         for output in failed[:MAX_NOTES]:
-            self.job.note(_format_reason(output))
+            self.job.note(_format_reason(output), first.stream_suffix)
         if failed:
             others = f" ({len(failed) - 1} more objects failed, see the log)" if len(failed) > 1 else ""
             self.job.fail(f"{_format_reason(failed[0])[: MAX_REASON_CHARACTERS - len(others)]}{others}")

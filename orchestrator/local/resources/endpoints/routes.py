@@ -1,0 +1,57 @@
+"""Chooses the containers of a replica that process a request.
+
+Source: https://docs.aws.amazon.com/sagemaker/latest/dg/multi-container-direct.html
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from microjobs_orchestrator.local.errors import ServiceError
+from microjobs_orchestrator.local.resources.endpoints.exchanges import Target
+from microjobs_orchestrator.local.resources.models.chain import Chain, NamedClient, Sender
+from microjobs_orchestrator.local.resources.models.client import Client
+from microjobs_orchestrator.local.resources.models.containers import is_direct, list_names
+
+Route = Callable[[Sequence[Client], Target], Sender]
+"""Returns the sender for a target, given the clients of all containers. Raises ServiceError for another target."""
+
+
+def make_route(model: Mapping[str, Any], folder: Path) -> Route:
+    """Return the route to the containers of a CreateModel request. `folder` is for responses between containers."""
+    names = list_names(model)
+
+    def to_each(clients: Sequence[Client], target: Target) -> Sender:
+        _check_no_container(target)
+        return Chain([NamedClient(client, name) for client, name in zip(clients, names, strict=True)], folder)
+
+    def to_named(clients: Sequence[Client], target: Target) -> Sender:
+        if target.container is None or target.container not in names:
+            problem = f"{target.container} does not exist" if target.container else "is missing"
+            raise _make_error(
+                f"TargetContainerHostname {problem}: the model has InferenceExecutionConfig Mode Direct, and its "
+                f"containers are {', '.join(names)}."
+            )
+        return NamedClient(clients[names.index(target.container)], target.container)
+
+    if is_direct(model):
+        return to_named
+    return to_each if len(names) > 1 else route_to_only
+
+
+def route_to_only(clients: Sequence[Client], target: Target) -> Sender:
+    """Return the client of a model's only container."""
+    _check_no_container(target)
+    return clients[0]
+
+
+def _check_no_container(target: Target) -> None:
+    if target.container is not None:
+        raise _make_error(
+            f"TargetContainerHostname {target.container} requires a model whose InferenceExecutionConfig has the Mode "
+            "Direct: remove the member, or create the model with this mode."
+        )
+
+
+def _make_error(message: str) -> ServiceError:
+    return ServiceError("ValidationError", message)

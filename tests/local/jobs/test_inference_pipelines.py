@@ -1,0 +1,428 @@
+"""Models with several containers, in endpoints and in transform jobs."""
+
+import threading
+import time
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from microjobs_orchestrator.local.errors import ServiceError, ValidationError
+from microjobs_orchestrator.local.resources.endpoints import container_replica
+from microjobs_orchestrator.local.resources.models import chain
+from microjobs_orchestrator.local.runtimes.base import Exit
+from microjobs_orchestrator.local.services import sagemaker_runtime
+from tests.local.jobs.conftest import ServerParts, wait_until
+from tests.local.jobs.fakes import Model, ReceivedRequest, Reply
+from tests.local.jobs.test_endpoints_invocations import Invoker
+
+GROUP = "/aws/sagemaker/Endpoints/e"
+IMAGES = ("scale", "predict", "label")
+
+Models = Mapping[str, Model]
+
+
+def append_image(image: str) -> Model:
+    """Return a model that adds the name of its image to the body, and returns a content type of its own."""
+
+    def invoke(request: ReceivedRequest) -> Reply:
+        return Reply(request.body + f">{image}".encode(), headers={"Content-Type": f"application/{image}"})
+
+    return Model(invoke)
+
+
+@pytest.fixture
+def models(parts: ServerParts) -> Models:
+    """The behaviour of the images, by name. The first two are the containers of the model `m`."""
+    parts.runtime.models.update({image: append_image(image) for image in IMAGES})
+    parts.make_pipeline("scale", "predict")
+    return parts.runtime.models
+
+
+@pytest.fixture
+def invoke(parts: ServerParts, models: Models) -> Invoker:  # noqa: ARG001  endpoint `e` serves them
+    parts.serve()
+    return Invoker(parts)
+
+
+@pytest.fixture
+def direct(parts: ServerParts, models: Models) -> Invoker:  # noqa: ARG001  endpoint `e` serves one of them per request
+    parts.make_pipeline("scale", "predict", name="direct", mode="Direct")
+    parts.serve(main={"ModelName": "direct"})
+    return Invoker(parts)
+
+
+@pytest.fixture(autouse=True)
+def short_delay(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(container_replica, "FIRST_RESTART_DELAY", 0.05)
+
+
+# --- serial requests ---
+
+
+def test_response_of_a_container_is_the_request_of_the_next_one(invoke: Invoker) -> None:
+    response = invoke(b"x")
+    assert response.data == b"x>scale>predict"
+    assert response.headers["Content-Type"] == "application/predict"
+
+
+def test_types_of_client_belong_to_the_ends_of_the_chain(parts: ServerParts, models: Models) -> None:
+    parts.make_pipeline(*IMAGES, name="three")
+    parts.serve(main={"ModelName": "three"})
+    Invoker(parts)(b"x", Content_Type="text/csv", Accept="image/png", X_Amzn_SageMaker_Custom_Attributes="a=b")
+    received = [models[image].requests[0].headers for image in IMAGES]
+    types = ["text/csv", "application/scale", "application/predict"]
+    assert [headers["Content-Type"] for headers in received] == types
+    assert [headers.get("Accept") for headers in received] == [None, None, "image/png"]
+    assert {headers["X-Amzn-SageMaker-Custom-Attributes"] for headers in received} == {"a=b"}
+
+
+def test_large_response_reaches_the_next_container(
+    invoke: Invoker, models: Models, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(chain, "MAX_MEMORY_BYTES", 1000)
+    models["scale"].invoke = lambda _: Reply(b"y" * 300_000)
+    assert invoke(b"x").data == b"y" * 300_000 + b">predict"
+    assert not models["predict"].requests[0].chunked
+
+
+@pytest.mark.parametrize(("status", "source"), [(400, "client"), (500, "server")])
+def test_error_of_a_container_ends_the_chain(invoke: Invoker, models: Models, status: int, source: str) -> None:
+    models["scale"].invoke = lambda _: Reply(b"no", status)
+    error = invoke.read_model_error()
+    assert error["Message"].startswith(f'Received {source} error ({status}) from container-1 with message "no".')
+    assert (error["OriginalStatusCode"], error["OriginalMessage"]) == (status, "no")
+    assert models["predict"].requests == []
+
+
+def test_error_names_the_last_container(invoke: Invoker, models: Models) -> None:
+    models["predict"].invoke = lambda _: Reply(b"no", 400)
+    assert "from container-2 with" in invoke.read_model_error()["Message"]
+
+
+def test_broken_connection_names_the_container(invoke: Invoker, models: Models, parts: ServerParts) -> None:
+    last = parts.running_hosts[1]
+
+    def end(_: ReceivedRequest) -> Reply:
+        last.end(Exit(1))
+        return Reply()
+
+    models["predict"].invoke = end
+    assert "could not get a response from the container-2 endpoint" in invoke.read_model_error()["OriginalMessage"]
+
+
+def test_time_limit_is_for_the_whole_chain(invoke: Invoker, models: Models, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sagemaker_runtime, "RESPONSE_TIMEOUT", 0.5)
+    released = threading.Event()
+
+    def wait(seconds: float) -> Any:
+        def invoke(request: ReceivedRequest) -> Reply:
+            released.wait(seconds)
+            return Reply(request.body)
+
+        return invoke
+
+    models["scale"].invoke, models["predict"].invoke = wait(0.3), wait(10)
+    began = time.monotonic()
+    message = invoke.read_model_error()["Message"]
+    released.set()
+    assert "timed out while waiting for a response from container container-2" in message
+    assert time.monotonic() - began < 0.75
+
+
+def test_last_container_streams(invoke: Invoker, models: Models) -> None:
+    models["predict"].invoke = lambda request: Reply(parts=[request.body, b"!"])
+    stream = invoke(b"x", path="invocations-response-stream").data
+    assert b"x>scale" in stream
+    assert b"!" in stream
+
+
+def test_error_before_the_stream_names_the_container(invoke: Invoker, models: Models) -> None:
+    models["scale"].invoke = lambda _: Reply(b"no", 400)
+    assert "from container-1 with message" in invoke.read_model_error(path="invocations-response-stream")["Message"]
+
+
+# --- direct requests ---
+
+
+@pytest.mark.parametrize(("name", "image"), [("container-1", "scale"), ("container-2", "predict")])
+def test_request_chooses_its_container(direct: Invoker, models: Models, name: str, image: str) -> None:
+    response = direct(b"x", Accept="text/csv", X_Amzn_SageMaker_Target_Container_Hostname=name)
+    assert response.data == f"x>{image}".encode()
+    assert models[image].requests[0].headers["Accept"] == "text/csv"
+
+
+def test_error_of_the_chosen_container_has_its_name(direct: Invoker, models: Models) -> None:
+    models["predict"].invoke = lambda _: Reply(b"no", 400)
+    error = direct.read_model_error(X_Amzn_SageMaker_Target_Container_Hostname="container-2")
+    assert "Received client error (400) from container-2" in error["Message"]
+
+
+def test_chosen_container_streams(direct: Invoker, models: Models) -> None:
+    models["predict"].invoke = lambda request: Reply(parts=[request.body, b"!"])
+    headers = {"X_Amzn_SageMaker_Target_Container_Hostname": "container-2"}
+    assert b"!" in direct(b"x", path="invocations-response-stream", **headers).data
+
+
+def test_unknown_or_missing_container_is_refused(direct: Invoker, models: Models) -> None:
+    unknown = direct.read_error(X_Amzn_SageMaker_Target_Container_Hostname="container-3")
+    missing = direct.read_error()
+    assert (unknown.code, missing.code) == ("ValidationError", "ValidationError")
+    assert "container-3 does not exist" in unknown.message
+    assert "is missing" in missing.message
+    assert "container-1, container-2" in missing.message
+    assert models["scale"].requests == []
+
+
+def test_target_container_requires_the_mode_direct(invoke: Invoker, models: Models, parts: ServerParts) -> None:
+    serial = invoke.read_error(X_Amzn_SageMaker_Target_Container_Hostname="container-1")
+    parts.make_model("one", "scale")
+    parts.make_config("one", main={"ModelName": "one"})
+    parts.start_endpoint("one", "one")
+    parts.wait_for_endpoint("one")
+    single = invoke.read_error(name="one", X_Amzn_SageMaker_Target_Container_Hostname="primary")
+    for error in (serial, single):
+        assert error.code == "ValidationError"
+        assert "requires a model whose InferenceExecutionConfig has the Mode Direct" in error.message
+    assert models["scale"].requests == []
+
+
+# --- hosts ---
+
+
+def test_each_container_has_ports_of_its_own(invoke: Invoker, parts: ServerParts) -> None:  # noqa: ARG001
+    plans = [host.plan for host in parts.running_hosts]
+    assert [plan.port for plan in plans] == [8081, 8082]
+    assert [plan.environment["SAGEMAKER_BIND_TO_PORT"] for plan in plans] == ["8081", "8082"]
+    ranges = [plan.environment["SAGEMAKER_SAFE_PORT_RANGE"] for plan in plans]
+    assert ranges == ["10000-10999", "11000-11999"]
+
+
+def test_only_container_gets_no_port_variable(parts: ServerParts, models: Models) -> None:  # noqa: ARG001
+    parts.make_pipeline("scale", name="one")
+    parts.serve(main={"ModelName": "one"})
+    (host,) = parts.running_hosts
+    assert host.plan.port == 8080
+    assert "SAGEMAKER_BIND_TO_PORT" not in host.plan.environment
+
+
+def test_each_container_has_its_image_data_and_variables(parts: ServerParts, models: Models) -> None:  # noqa: ARG001
+    containers = [
+        {"Image": image, "Environment": {"NAME": image}, "ModelDataSource": {"S3DataSource": make_source(parts, image)}}
+        for image in IMAGES
+    ]
+    parts.make_pipeline(name="three", Containers=containers)
+    described = parts.serve(main={"ModelName": "three"})
+    hosts = parts.running_hosts
+    assert [host.plan.image for host in hosts] == list(IMAGES)
+    assert [host.plan.environment["NAME"] for host in hosts] == list(IMAGES)
+    assert [host.files for host in hosts] == [{"weights": image.encode()} for image in IMAGES]
+    images = [image["SpecifiedImage"] for image in described["ProductionVariants"][0]["DeployedImages"]]
+    assert images == list(IMAGES)
+
+
+def make_source(parts: ServerParts, name: str) -> dict[str, str]:
+    parts.put(f"{name}/weights", name.encode())
+    return {"S3Uri": f"s3://bucket/{name}/", "S3DataType": "S3Prefix", "CompressionType": "None"}
+
+
+def test_up_to_15_containers_keep_their_order(parts: ServerParts) -> None:
+    images = [f"image-{number}" for number in range(1, 16)]
+    parts.runtime.models.update({image: append_image(image) for image in images})
+    parts.make_pipeline(*images)
+    parts.serve()
+    assert Invoker(parts)(b"x").data.decode().split(">") == ["x", *images]
+
+
+def test_containers_have_log_streams_with_their_names(parts: ServerParts, models: Models) -> None:  # noqa: ARG001
+    named = [{"Image": image, "ContainerHostname": f"my-{image}"} for image in IMAGES]
+    parts.make_pipeline(name="named", Containers=named)
+    parts.serve(main={"ModelName": "named"})
+    streams = parts.read_log(GROUP)
+    instance = parts.running_hosts[0].name.removesuffix("-01")
+    assert set(streams) == {f"main/{instance}/my-{image}" for image in IMAGES}
+
+
+def test_unhealthy_container_fails_the_endpoint(parts: ServerParts, models: Models) -> None:
+    models["predict"].ping = 503
+    limit = {"ContainerStartupHealthCheckTimeoutInSeconds": 0.3}
+    reason = parts.serve(main=limit)["FailureReason"]
+    assert reason.startswith("The container-2 container for production variant main did not pass the ping health check")
+    assert "GET /ping did not answer 200 within 0.3 s" in reason
+    assert "SAGEMAKER_BIND_TO_PORT" in reason
+    assert "/container-2 in /aws/sagemaker/Endpoints/e" in reason
+
+
+def test_container_that_ends_at_its_start_is_named(parts: ServerParts, models: Models) -> None:
+    models["scale"].ping = 503
+    models["predict"].exit_at_start = Exit(7)
+    reason = parts.serve()["FailureReason"]
+    assert reason.startswith("The container-2 container")
+    assert "Exit code: 7" in reason
+
+
+def test_missing_image_of_any_container_fails_the_endpoint(parts: ServerParts, models: Models) -> None:  # noqa: ARG001
+    parts.make_pipeline("scale", "absent", name="n")
+    assert "image absent does not exist" in parts.serve(main={"ModelName": "n"})["FailureReason"]
+    assert parts.runtime.hosts == {}
+
+
+def test_all_containers_restart_when_one_ends(invoke: Invoker, models: Models, parts: ServerParts) -> None:
+    first, last = parts.running_hosts
+    models["scale"].ping = 503  # the restarted replica does not serve yet
+    last.end(Exit(3))
+    wait_until(lambda: len(parts.runtime.started_hosts) == 4)
+    assert first.has_ended
+    error = invoke.read_error()
+    assert (error.code, error.status) == ("ServiceUnavailable", 503)
+    models["scale"].ping = 200
+    assert wait_until(lambda: try_invoke(invoke)) == b"x>scale>predict"
+    lines = next(lines for name, lines in parts.read_log(GROUP).items() if name.endswith("/container-2"))
+    assert "the container container-2 ended by itself and is started again in 0.05 s. Exit code: 3." in "".join(lines)
+
+
+def try_invoke(invoke: Invoker) -> bytes:
+    try:
+        return bytes(invoke().data)
+    except ServiceError:
+        return b""
+
+
+def test_hosts_are_adopted_after_the_server_was_killed(invoke: Invoker, parts: ServerParts) -> None:
+    assert invoke().data == b"x>scale>predict"
+    second = parts.restart()
+    wait_until(lambda: second.describe_endpoint()["EndpointStatus"] == "InService")
+    assert wait_until(lambda: try_invoke(Invoker(second))) == b"x>scale>predict"
+    assert len(parts.runtime.started_hosts) == 2
+    second.close()
+
+
+def test_all_hosts_restart_if_one_ended_without_a_server(invoke: Invoker, parts: ServerParts) -> None:
+    assert invoke().data == b"x>scale>predict"
+    ((name, hosts),) = parts.runtime.hosts.items()
+    parts.runtime.hosts[name] = []  # the first server does not see the end
+    hosts[0].end(Exit(1))
+    parts.runtime.hosts[name] = hosts
+    second = parts.restart()
+    assert wait_until(lambda: try_invoke(Invoker(second))) == b"x>scale>predict"
+    second.close()
+
+
+def test_update_loses_no_request(invoke: Invoker, models: Models, parts: ServerParts) -> None:
+    models["scale"].invoke = lambda request: slow(request, b">scale")
+    parts.make_pipeline(*IMAGES, name="next")
+    parts.make_config("next", main={"ModelName": "next"})
+    stop, answers = threading.Event(), list[bytes]()
+
+    def send_all() -> None:
+        while not stop.is_set():
+            answers.append(invoke().data)
+
+    with ThreadPoolExecutor(4) as pool:
+        senders = [pool.submit(send_all) for _ in range(4)]
+        parts.update("next")
+        wait_until(lambda: answers[-1:] == [b"x>scale>predict>label"])
+        wait_until(lambda: len(parts.running_hosts) == 3)
+        stop.set()
+    for sender in senders:
+        sender.result()
+    assert set(answers) == {b"x>scale>predict", b"x>scale>predict>label"}
+
+
+def slow(request: ReceivedRequest, suffix: bytes) -> Reply:
+    time.sleep(0.02)
+    return Reply(request.body + suffix)
+
+
+# --- asynchronous invocations ---
+
+
+def test_asynchronous_request_passes_all_containers(parts: ServerParts, models: Models) -> None:  # noqa: ARG001
+    serve_asynchronously(parts, b"x" * 200_000)
+    (content,) = wait_until(lambda: list(parts.read_outputs().values()))
+    assert content == b"x" * 200_000 + b">scale>predict"
+
+
+def test_failure_of_an_asynchronous_request_names_the_container(parts: ServerParts, models: Models) -> None:
+    models["predict"].invoke = lambda _: Reply(b"no", 400)
+    serve_asynchronously(parts, b"x")
+    lines = wait_until(lambda: [line for lines in parts.read_log(GROUP).values() for line in lines if "failed" in line])
+    assert 'container-2 answered 400: "no"' in lines[0]
+
+
+def serve_asynchronously(parts: ServerParts, content: bytes) -> None:
+    """Serve the model `m`, and invoke it with an object."""
+    parts.make_config("async", {"OutputConfig": {"S3OutputPath": "s3://bucket/out"}})
+    parts.start_endpoint("e", "async")
+    parts.wait_for_endpoint()
+    location = parts.put("in", content)
+    assert Invoker(parts)(b"", path="async-invocations", X_Amzn_SageMaker_InputLocation=location).status_code == 202
+
+
+# --- transform jobs ---
+
+
+def test_objects_pass_all_containers_of_each_instance(parts: ServerParts, models: Models) -> None:
+    for name in "abc":
+        parts.put(f"in/{name}", name.encode())
+    job = parts.transform(hosts=2, ContentType="text/csv", Accept="text/plain")
+    assert job["TransformJobStatus"] == "Completed", job.get("FailureReason")
+    assert parts.read_outputs() == {f"{name}.out": f"{name}>scale>predict".encode() for name in "abc"}
+    assert {request.host for request in models["scale"].requests} == {"algo-1-01", "algo-2-01"}
+    assert {request.host for request in models["predict"].requests} == {"algo-1-02", "algo-2-02"}
+    assert models["predict"].requests[0].headers["Accept"] == "text/plain"
+    streams = {name.partition("/")[2].rpartition("/")[2] for name in parts.read_log("/aws/sagemaker/TransformJobs")}
+    assert streams == {"container-1", "container-2"}
+
+
+def test_transform_error_names_the_container(parts: ServerParts, models: Models) -> None:
+    models["predict"].invoke = lambda _: Reply(b"no", 400)
+    parts.put("in/a", b"a")
+    reason = parts.transform()["FailureReason"]
+    message = 's3://bucket/in/a: container container-2: bad HTTP status received from algorithm: 400, "no"'
+    assert reason == f"ClientError: {message}"
+
+
+def test_unhealthy_container_fails_the_job(parts: ServerParts, models: Models, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("microjobs_orchestrator.local.resources.models.serving.STARTUP_TIMEOUT", 0.2)
+    models["predict"].ping = 503
+    parts.put("in/a", b"a")
+    reason = parts.transform()["FailureReason"]
+    assert reason.startswith("AlgorithmError: container container-2: GET /ping did not answer 200 within 0.2 s")
+    assert "SAGEMAKER_BIND_TO_PORT" in reason
+
+
+def test_container_that_ends_fails_the_job(parts: ServerParts, models: Models) -> None:
+    def end(_: ReceivedRequest) -> Reply:
+        parts.running_hosts[1].end(Exit(9))
+        return Reply()
+
+    models["predict"].invoke = end
+    parts.put("in/a", b"a")
+    job = parts.transform(ModelClientConfig={"InvocationsMaxRetries": 0})
+    assert job["TransformJobStatus"] == "Failed"
+    assert parts.runtime.hosts == {}
+
+
+# --- models ---
+
+
+@pytest.mark.parametrize(
+    ("members", "message"),
+    [
+        ({"Containers": [{"Image": "a"}], "PrimaryContainer": {"Image": "a"}}, "cannot be combined"),
+        ({"Containers": []}, "has 1 to 15 containers, not 0"),
+        ({"Containers": [{"Image": "a"}, {}]}, "must have an Image"),
+        ({"Containers": [{"Image": "a", "ContainerHostname": "a"}, {"Image": "b"}]}, "all containers must have one"),
+        ({"Containers": [{"Image": "a", "ContainerHostname": "a"}] * 2}, "ContainerHostnames"),
+        ({"Containers": [{"Image": "a"}, {"Image": "b", "ModelDataUrl": "s3://absent/x"}]}, "absent"),
+        (
+            {"Containers": [{"Image": "a"}, {"Image": "b", "ModelDataUrl": "s3://bucket/x/", "Mode": "MultiModel"}]},
+            "MultiModel is not supported in a model with several containers",
+        ),
+    ],
+)
+def test_invalid_containers_are_refused(parts: ServerParts, members: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        parts.make_pipeline(**members)
