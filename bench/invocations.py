@@ -4,7 +4,8 @@
 
 The container is the serve job with one worker. wrk sends signed requests over 8 connections for the rates and over one
 connection for the latencies. boto3 sends unchanged calls one after the other. Rounds alternate between the kinds of
-requests. Prints the median of each, the ratio of its rate to the container's, and the latency that it adds.
+requests. Prints the median of each, the ratio of its rate to the container's, the latency that it adds, and the
+processor time of the local server (for the first row, of the container), which depends less on other load.
 """
 
 import argparse
@@ -29,7 +30,8 @@ from botocore.auth import S3SigV4Auth, SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 from harness import describe_machine, print_table, run_interleaved
-from serve_servers import FEATURES, Workspace, make_bundle, require_programs, start_ours
+from revisions import cpu_seconds
+from serve_servers import FEATURES, Workspace, make_bundle, require_programs, session_members, start_ours
 
 from microjobs_orchestrator.local import control
 from microjobs_orchestrator.local.config import Config
@@ -52,6 +54,8 @@ class Target:
 
     method: str
     url: str
+    processes: Sequence[int]
+    """The processes that serve it."""
     headers: Mapping[str, str] = field(default_factory=dict)
     body: bytes = b""
 
@@ -69,6 +73,8 @@ class Sample:
     """Requests per second over several connections."""
     milliseconds: float
     """Median latency over one connection."""
+    processor: float
+    """Microseconds of processor time per request over several connections."""
 
 
 def main() -> None:
@@ -88,7 +94,8 @@ def main() -> None:
         stack.callback(delete_endpoint, address)
         create_endpoint(address, home, folder / "root" / "model")
         url = f"http://127.0.0.1:{container.port}/invocations"
-        targets = {"container": Target("POST", url, {"Content-Type": CONTENT_TYPE}, BODY), **make_targets(address)}
+        direct = Target("POST", url, session_members(container.pid), {"Content-Type": CONTENT_TYPE}, BODY)
+        targets = {"container": direct, **make_targets(address)}
         measure = partial(measure_target, folder / "request.lua")
         candidates = {name: partial(measure, target, options.seconds) for name, target in targets.items()}
         calls = {"container": make_direct_call(container.port), "boto3": make_client_call(address)}
@@ -110,11 +117,12 @@ def report(
             one.milliseconds - other.milliseconds for one, other in zip(measured, base, strict=True)
         )
         rate = statistics.median(sample.rate for sample in measured)
-        rows.append((name, f"{rate:,.0f}", f"{ratio:.3f}", f"{added:.2f}"))
+        processor = statistics.median(sample.processor for sample in measured)
+        rows.append((name, f"{rate:,.0f}", f"{ratio:.3f}", f"{added:.2f}", f"{processor:.0f}"))
     pairs = zip(latencies["boto3"], latencies["container"], strict=True)
     added = statistics.median(one - other for one, other in pairs)
-    rows.append(("InvokeEndpoint with boto3", "", "", f"{added:.2f}"))
-    head = ("request", "requests/s", "ratio to the container", "ms added at the median")
+    rows.append(("InvokeEndpoint with boto3", "", "", f"{added:.2f}", ""))
+    head = ("request", "requests/s", "ratio to the container", "ms added at the median", "processor µs")
     print_table(describe_machine(), head, rows, markdown=markdown)
 
 
@@ -193,14 +201,16 @@ def sign(address: control.Address, path: str, service: str, headers: Mapping[str
     request = AWSRequest(method=method, url=url, headers=dict(headers), data=body)
     signer = (S3SigV4Auth if service == "s3" else SigV4Auth)(keys, service, address.region)
     signer.add_auth(request)
-    return Target(method, url, dict(request.headers.items()), body)
+    return Target(method, url, [address.pid], dict(request.headers.items()), body)
 
 
 def measure_target(script: Path, target: Target, seconds: int) -> Sample:
     target.write_script(script)
+    before = sum(map(cpu_seconds, target.processes))
     rate, _ = run_wrk(script, target, CONNECTIONS, seconds)
+    processor = (sum(map(cpu_seconds, target.processes)) - before) / (rate * seconds)
     _, milliseconds = run_wrk(script, target, 1, seconds)
-    return Sample(rate, milliseconds)
+    return Sample(rate, milliseconds, processor * 1e6)
 
 
 def run_wrk(script: Path, target: Target, connections: int, seconds: int) -> tuple[float, float]:
