@@ -2,13 +2,15 @@
 
 Cheroot passes each new connection to a worker thread, which then waits for the request. Therefore, silent clients can
 occupy all threads. This module replaces that: one thread watches all waiting connections, receives the first line, the
-headers and a small body, and then passes the connection to a worker.
+headers and a small body, and then passes the connection to a worker. After a response, a worker waits for the next
+request itself for a short time, because passing a connection between threads takes longer than a small request.
 """
 
 import errno
 import logging
 import re
 import resource
+import select
 import selectors
 import socket
 import threading
@@ -31,6 +33,12 @@ HEAD_TIMEOUT = 10.0
 
 IDLE_TIMEOUT = 60.0
 """Time after which a connection without a new request is closed."""
+
+FOLLOW_MILLISECONDS = 20
+"""Time for which a worker waits for the next request of a connection."""
+
+MAX_FOLLOWING = 16
+"""Maximum number of workers that wait so. The other workers serve all other connections."""
 
 LINGER_TIMEOUT = 1.0
 LINGER_BYTES = 1 << 20
@@ -75,6 +83,20 @@ class Connection(HTTPConnection):
         """Bytes of the first line, the headers and a small body; None before the headers are complete."""
         self.linger_bytes: int | None = None
         """Bytes that may still be received after the last response; None while requests are expected."""
+        self._poll = select.poll()
+        self._poll.register(client_socket, select.POLLIN)
+
+    def communicate(self) -> bool:
+        """Serve a request, and those that follow it at once. Return whether the connection stays open."""
+        connections: Connections = self.server._connections
+        while super().communicate():  # type: ignore[no-untyped-call]
+            if not connections.has_next_request(self):
+                return True
+        return False
+
+    def receive(self, milliseconds: int) -> bool:
+        """Wait for data, and receive it. Return False if there is none, or if the client has closed the connection."""
+        return bool(self._poll.poll(milliseconds)) and self.rfile.fill()
 
     def check_client(self) -> None:
         """Send the remaining bytes. Raise ConnectionError if the client has closed the connection."""
@@ -140,6 +162,7 @@ class Connections:
         self._waiting: dict[int, Connection] = {}
         self._open_count = 0
         self._lock, self._run_lock = threading.Lock(), threading.Lock()
+        self._following = threading.BoundedSemaphore(MAX_FOLLOWING)
         self._is_stopping = False
 
     # --- called by workers ---
@@ -157,6 +180,21 @@ class Connections:
             self._end(connection)
         else:
             self._await_request(connection)
+
+    def has_next_request(self, connection: Connection) -> bool:
+        """Wait a short time for the next request of a connection. Return whether it is complete."""
+        if not (connection.wfile.try_send() and self._following.acquire(blocking=False)):
+            return False
+        connection.has_served = True
+        connection.needed_bytes = None
+        try:
+            return self._is_complete(connection, 0) or (
+                connection.receive(FOLLOW_MILLISECONDS) and self._is_complete(connection, 0)
+            )
+        except OSError:  # the client has closed the connection, and `put` will find out
+            return False
+        finally:
+            self._following.release()
 
     def close_connection(self, connection: Connection) -> None:
         with self._lock:
