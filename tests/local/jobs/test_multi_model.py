@@ -9,6 +9,7 @@ import pytest
 
 from microjobs_orchestrator.local.errors import ServiceError
 from microjobs_orchestrator.local.resources.endpoints import container_replica, multi_model_replica
+from microjobs_orchestrator.local.resources.inference_components.specifications import find_model
 from microjobs_orchestrator.local.resources.models.capabilities import MULTI_MODELS
 from microjobs_orchestrator.local.runtimes.base import Exit
 from microjobs_orchestrator.local.services import sagemaker_runtime
@@ -262,7 +263,7 @@ def test_error_of_a_load_is_a_model_error_of_all_waiting_requests(endpoint: Mult
     assert endpoint.invoke("good") == "good:x"
     assert endpoint.files == ["good"]
     (lines,) = endpoint.parts.read_log("/aws/sagemaker/Endpoints/e").values()
-    assert "[microjobs] a was not loaded: status 500: cannot load it" in "\n".join(lines)
+    assert len([line for line in lines if "a was not loaded: status 500: cannot load it" in line]) == 1
 
 
 def test_slow_load_is_not_ready_and_continues(endpoint: MultiModelEndpoint, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -338,6 +339,29 @@ def test_uncompressed_models_are_folders_below_the_prefix(endpoint: MultiModelEn
     assert endpoint.invoke("a") == "14:x"
 
 
+def test_metrics_count_hits_and_measure_loads(endpoint: MultiModelEndpoint) -> None:
+    endpoint.behaviour.capacity = 1
+    endpoint.start()
+    endpoint.put("a", "b")
+    for target in ("a", "a", "a", "b"):
+        endpoint.invoke(target)
+    metrics = endpoint.parts.context.metrics
+    metrics.flush()
+    dimensions = {"EndpointName": "e", "VariantName": "main"}
+
+    def sum_up(name: str, namespace: str = "AWS/SageMaker") -> tuple[float, float]:
+        """Return the number of samples and their sum."""
+        (series,) = metrics.find_units(namespace, name, dimensions)
+        found = [point.statistics for point in metrics.read(series)]
+        return sum(item.count for item in found), sum(item.total for item in found)
+
+    assert sum_up("ModelCacheHit") == (4, 2)
+    assert sum_up("LoadedModelCount", "/aws/sagemaker/Endpoints") == (4, 4)
+    for name, count in (("ModelLoadingWaitTime", 2), ("ModelDownloadingTime", 2), ("ModelLoadingTime", 2)):
+        assert (sum_up(name)[0], sum_up(name)[1] > 0) == (count, True)
+    assert sum_up("ModelUnloadingTime")[0] == 1
+
+
 def make_source(uri: str = "s3://bucket/models/", **members: str) -> dict[str, dict[str, str]]:
     return {"S3DataSource": {"S3Uri": uri, "S3DataType": "S3Prefix", "CompressionType": "Gzip", **members}}
 
@@ -385,10 +409,12 @@ def test_archives_below_the_prefix_of_a_data_source_are_models(endpoint: MultiMo
     assert endpoint.invoke("a") == "a:x"
 
 
-def test_batch_transform_and_asynchronous_endpoints_refuse_multi_model_containers(endpoint: MultiModelEndpoint) -> None:
+def test_other_kinds_of_hosting_refuse_multi_model_containers(endpoint: MultiModelEndpoint) -> None:
     endpoint.parts.make_model(Mode="MultiModel", ModelDataUrl="s3://bucket/models/")
     with pytest.raises(ServiceError, match="Batch transform does not support models with Mode MultiModel, such as m"):
         endpoint.parts.start_transform()
     output = {"OutputConfig": {"S3OutputPath": "s3://bucket/out"}}
     with pytest.raises(ServiceError, match="AsyncInferenceConfig does not support models with Mode MultiModel"):
         endpoint.parts.make_config("c", output)
+    with pytest.raises(ServiceError, match="An inference component does not support models with Mode MultiModel"):
+        find_model(endpoint.parts.context, {"ModelName": "m"}, is_isolated=False)

@@ -11,6 +11,8 @@ from microjobs_orchestrator.local.metrics.store import MetricStore
 from microjobs_orchestrator.local.resources.endpoints.exchanges import Exchange
 
 NAMESPACE = "AWS/SageMaker"
+INSTANCE_NAMESPACE = "/aws/sagemaker/Endpoints"
+"""CloudWatch's namespace of the metrics of hosts."""
 
 
 class InvocationMetrics:

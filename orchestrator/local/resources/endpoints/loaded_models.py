@@ -1,25 +1,20 @@
 """The models that a multi-model container has loaded: each is loaded once, and unloaded when others need the room."""
 
-import logging
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum, auto
 from http import HTTPStatus
-from pathlib import Path
 
-from microjobs_orchestrator.local.errors import ServiceError, is_disk_full
-from microjobs_orchestrator.local.resources.endpoints.model_container import LoadError, ModelContainer
-from microjobs_orchestrator.local.resources.models.client import Answer, NoAnswerError
+from microjobs_orchestrator.local.errors import ServiceError
+from microjobs_orchestrator.local.resources.endpoints.model_loader import ModelLoader, make_space_error
+from microjobs_orchestrator.local.resources.endpoints.model_metrics import ModelMetrics
+from microjobs_orchestrator.local.resources.models.client import NoAnswerError
 from microjobs_orchestrator.local.resources.models.multi_model import TargetModel
-from microjobs_orchestrator.local.runtimes.base import CannotRunError
-from microjobs_orchestrator.local.trees import discard
-
-logger = logging.getLogger(__name__)
 
 LOAD_TIMEOUT = 360.0
 """Seconds until a model is loaded: https://docs.aws.amazon.com/sagemaker/latest/dg/invoke-multi-model-endpoint.html"""
@@ -56,19 +51,30 @@ class LoadedModels:
     """Loads and unloads the models of a container, for requests from any thread.
 
     Args:
-        folder: the parent of folders for models while they are loaded.
+        count_starts: returns how often the container has been started. A new container has no models.
         max_bytes: the largest sum of the sizes of all models' files in the container.
         is_caching: whether models stay loaded after a request.
     """
 
-    def __init__(self, container: ModelContainer, folder: Path, max_bytes: int, *, is_caching: bool) -> None:
-        self._container = container
-        self._folder = folder
+    def __init__(
+        self,
+        loader: ModelLoader,
+        count_starts: Callable[[], int],
+        metrics: ModelMetrics,
+        max_bytes: int,
+        *,
+        is_caching: bool,
+    ) -> None:
+        self._loader = loader
+        self._count_starts = count_starts
+        self._metrics = metrics
         self._max_bytes = max_bytes
         self._is_caching = is_caching
         self._changed = threading.Condition()
         self._entries: OrderedDict[str, Entry] = OrderedDict()
         """The models by their names in the container; the most recently used model is the last."""
+        self._start = 0
+        """The start of the container that has the loaded models."""
         self._pool = ThreadPoolExecutor(MAX_CONCURRENT_LOADS, "load model")
 
     def close(self) -> None:
@@ -99,27 +105,35 @@ class LoadedModels:
                 self._remove(entry)
 
     def _acquire(self, model: TargetModel, deadline: float) -> Entry:
+        began = time.monotonic()
         with self._changed:
-            while True:
+            entry = self._find_or_load(model)
+            was_loaded = entry.status is Status.LOADED
+            while not self._try_use(entry, deadline):
                 entry = self._find_or_load(model)
-                entry.users += 1
-                try:
-                    self._wait(entry, deadline)
-                except BaseException:
-                    entry.users -= 1
-                    raise
-                if entry.status is Status.LOADED:
-                    self._entries.move_to_end(model.name)
-                    return entry
-                entry.users -= 1
+            self._entries.move_to_end(model.name)
+            count = sum(other.status is Status.LOADED for other in self._entries.values())
+            self._metrics.record_request(count, was_loaded=was_loaded)
+        if not was_loaded:
+            self._metrics.record_wait(time.monotonic() - began)
+        return entry
 
-    def _wait(self, entry: Entry, deadline: float) -> None:
-        """Wait until a model is loaded or gone. Raise the error of its load, or ModelNotReadyException."""
-        while entry.status in (Status.LOADING, Status.UNLOADING):
-            if not self._changed.wait(max(0.0, deadline - time.monotonic())):
-                raise _make_not_ready_error(entry.model)
-        if entry.failure is not None:
-            raise entry.failure
+    def _try_use(self, entry: Entry, deadline: float) -> bool:
+        """Wait until a model is loaded, and count its user. Return False if it is gone meanwhile.
+
+        Raise the error of its load, or ModelNotReadyException.
+        """
+        entry.users += 1
+        try:
+            while entry.status in (Status.LOADING, Status.UNLOADING):
+                if not self._changed.wait(max(0.0, deadline - time.monotonic())):
+                    raise _make_not_ready_error(entry.model)
+            if entry.failure is not None:
+                raise entry.failure
+        except BaseException:
+            entry.users -= 1
+            raise
+        return entry.status is Status.LOADED
 
     def _release(self, entry: Entry) -> None:
         with self._changed:
@@ -130,19 +144,23 @@ class LoadedModels:
                 self._changed.notify_all()
 
     def _find_or_load(self, model: TargetModel) -> Entry:
-        starts = self._container.starts
-        for entry in list(self._entries.values()):
-            if entry.start != starts and entry.status is Status.LOADED:  # the container was started again
-                self._remove(entry)
-            entry.is_unwanted |= entry.model.target == model.target and entry.model.name != model.name
-        if model.name not in self._entries:
-            self._entries[model.name] = entry = Entry(model, starts)
-            try:
-                self._pool.submit(self._load, entry)
-            except RuntimeError:
-                self._remove(entry)
-                raise NoAnswerError("the container is being replaced", was_sent=False) from None
-        return self._entries[model.name]
+        if (start := self._count_starts()) != self._start:
+            self._start = start
+            for entry in list(self._entries.values()):
+                if entry.status is Status.LOADED:
+                    self._remove(entry)
+        return self._entries.get(model.name) or self._start_load(model)
+
+    def _start_load(self, model: TargetModel) -> Entry:
+        for other in self._entries.values():
+            other.is_unwanted |= other.model.target == model.target
+        entry = Entry(model, self._start)
+        try:
+            self._pool.submit(self._load, entry)
+        except RuntimeError:
+            raise NoAnswerError("the container is being replaced", was_sent=False) from None
+        self._entries[model.name] = entry
+        return entry
 
     def _remove(self, entry: Entry) -> None:
         entry.status = Status.GONE
@@ -155,10 +173,10 @@ class LoadedModels:
     def _load(self, entry: Entry) -> None:
         deadline, entry.is_waiting = time.monotonic() + LOAD_TIMEOUT, False
         try:
-            self._copy_files(entry, deadline)
-            self._load_files(entry, deadline)
+            self._loader.load(entry.model, _SharedRoom(self, entry, deadline), deadline)
+            if self._count_starts() != entry.start:
+                raise NoAnswerError("the container was started again while it loaded the model", was_sent=False)
         except Exception as error:  # the requests that wait for the model raise it
-            self._remove_files(entry)
             entry.failure = error
         with self._changed:
             if entry.failure is not None:
@@ -168,56 +186,19 @@ class LoadedModels:
             self._changed.notify_all()
             self._unload_unwanted()
 
-    def _copy_files(self, entry: Entry, deadline: float) -> None:
-        """Copy the files of a model to the container; unload other models if there is not enough space."""
-        folder = self._folder / entry.model.name
-        try:
-            while not self._try_copy(entry, folder, deadline):
-                if not self._make_room(entry, deadline):
-                    raise _make_space_error(entry.model, "the disk is full")
-        except CannotRunError as error:
-            raise LoadError(Answer(HTTPStatus.INTERNAL_SERVER_ERROR, {}), str(error).encode()) from error
-        finally:
-            discard(folder)
-
-    def _try_copy(self, entry: Entry, folder: Path, deadline: float) -> bool:
-        """Return False if the disk is full."""
-        discard(folder)
-        try:
-            entry.model.prepare(folder)
-            self._reserve(entry, _measure(folder), deadline)
-            self._container.add_files(entry.model, folder)
-        except OSError as error:
-            if not is_disk_full(error):
-                raise
-            return False
-        return True
-
-    def _reserve(self, entry: Entry, size: int, deadline: float) -> None:
-        """Unload other models until there is room for the files of a model."""
+    def reserve(self, entry: Entry, size: int, deadline: float) -> None:
+        """Reserve space as `Room.reserve` does."""
         entry.size = size
         while self._sum_sizes() > self._max_bytes:
-            if not self._make_room(entry, deadline):
+            if not self.make_room(entry, deadline):
                 problem = f"its files have {size} bytes, and the variant's volume has {self._max_bytes}"
-                raise _make_space_error(entry.model, f"{problem}: increase VolumeSizeInGB")
+                raise make_space_error(entry.model, f"{problem}: increase VolumeSizeInGB")
 
     def _sum_sizes(self) -> int:
         with self._changed:
             return sum(entry.size for entry in self._entries.values())
 
-    def _load_files(self, entry: Entry, deadline: float) -> None:
-        while True:
-            try:
-                self._container.load(entry.model, max(1.0, deadline - time.monotonic()))
-                break
-            except LoadError as error:
-                is_full = error.answer.status == HTTPStatus.INSUFFICIENT_STORAGE
-                if not (is_full and self._make_room(entry, deadline)):
-                    raise
-        if self._container.starts != entry.start:
-            raise NoAnswerError("the container was started again while it loaded the model", was_sent=False)
-
-    def _make_room(self, entry: Entry, deadline: float) -> bool:
+    def make_room(self, entry: Entry, deadline: float) -> bool:
         """Unload the least recently used model, or wait for a change while all other models are in use.
 
         Return False if only models remain that wait for room, too, or if it takes too long.
@@ -248,29 +229,26 @@ class LoadedModels:
 
     def _unload(self, entry: Entry) -> None:
         try:
-            if entry.start == self._container.starts:
-                self._container.unload(entry.model)
-                self._container.remove_files(entry.model)
-        except Exception as error:
-            logger.warning("%s could not be unloaded: %s", entry.model.uri, error)
+            if entry.start == self._count_starts():
+                self._loader.unload(entry.model)
         finally:
             with self._changed:
                 self._remove(entry)
 
-    def _remove_files(self, entry: Entry) -> None:
-        try:
-            self._container.remove_files(entry.model)
-        except Exception as error:
-            logger.info("the files of %s could not be removed: %s", entry.model.uri, error)
 
+class _SharedRoom:
+    """The room of one model while it is loaded; see `model_loader.Room`."""
 
-def _measure(folder: Path) -> int:
-    return sum(path.lstat().st_size for path in folder.rglob("*"))
+    def __init__(self, models: LoadedModels, entry: Entry, deadline: float) -> None:
+        self._models = models
+        self._entry = entry
+        self._deadline = deadline
 
+    def reserve(self, size: int) -> None:
+        self._models.reserve(self._entry, size, self._deadline)
 
-def _make_space_error(model: TargetModel, problem: str) -> LoadError:
-    message = f"Model {model.target} cannot be stored: {problem}"
-    return LoadError(Answer(HTTPStatus.INSUFFICIENT_STORAGE, {}), message.encode())
+    def extend(self) -> bool:
+        return self._models.make_room(self._entry, self._deadline)
 
 
 def _make_not_ready_error(model: TargetModel) -> ServiceError:

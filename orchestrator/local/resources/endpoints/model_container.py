@@ -41,11 +41,6 @@ class ModelContainer:
     def __init__(self, replica: ContainerReplica) -> None:
         self._replica = replica
 
-    @property
-    def starts(self) -> int:
-        """How often the container has been started. A container that was started again has no models."""
-        return self._replica.starts
-
     def clear(self) -> None:
         """Unload all models that an earlier server has loaded, and remove their files. Raise as `list_models` does."""
         for name in self.list_models():

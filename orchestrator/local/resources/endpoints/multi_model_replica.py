@@ -12,6 +12,8 @@ from microjobs_orchestrator.local.resources.endpoints.container_replica import C
 from microjobs_orchestrator.local.resources.endpoints.exchanges import InferenceRequest
 from microjobs_orchestrator.local.resources.endpoints.loaded_models import LoadedModels
 from microjobs_orchestrator.local.resources.endpoints.model_container import LoadError, ModelContainer
+from microjobs_orchestrator.local.resources.endpoints.model_loader import ModelLoader
+from microjobs_orchestrator.local.resources.endpoints.model_metrics import ModelMetrics
 from microjobs_orchestrator.local.resources.endpoints.streams import ResponseStream
 from microjobs_orchestrator.local.resources.models.client import Answer, NoAnswerError
 from microjobs_orchestrator.local.resources.models.containers import Container
@@ -38,11 +40,10 @@ class MultiModelReplica:
         self.traffic, self.abandon, self.note = replica.traffic, replica.abandon, replica.note
         self._finder = ModelFinder(context.store, container)
         self._container = ModelContainer(replica)
+        metrics = ModelMetrics(context.metrics, self.plan_name.split("/")[1], self.variant)
+        loader = ModelLoader(self._container, context.work_folder(self.plan_name) / "loading", metrics, self.note)
         self._models = LoadedModels(
-            self._container,
-            context.work_folder(self.plan_name) / "loading",
-            volume_gb * GB,
-            is_caching=_is_caching(container),
+            loader, lambda: replica.starts, metrics, volume_gb * GB, is_caching=_is_caching(container)
         )
 
     def start(self, hosts: Sequence[Host] = ()) -> None:
@@ -76,7 +77,6 @@ class MultiModelReplica:
                 seconds_left = max(0.001, deadline - time.monotonic())
                 return self._container.invoke(model, replace(request, timeout=seconds_left), into)
         except LoadError as error:
-            self.note(f"{model.target} was not loaded: {error}")
             into.write(error.body)
             return error.answer
 

@@ -14,6 +14,7 @@ from microjobs_orchestrator.local.lifecycle.context import Context
 from microjobs_orchestrator.local.lifecycle.usage import Meter
 from microjobs_orchestrator.local.resources.endpoints import serverless
 from microjobs_orchestrator.local.resources.endpoints.container_replica import ContainerReplica
+from microjobs_orchestrator.local.resources.endpoints.invocation_metrics import INSTANCE_NAMESPACE
 from microjobs_orchestrator.local.resources.endpoints.kinds import ENDPOINT
 from microjobs_orchestrator.local.resources.endpoints.multi_model_replica import DEFAULT_VOLUME_GB, MultiModelReplica
 from microjobs_orchestrator.local.resources.endpoints.replica import Replica
@@ -26,9 +27,6 @@ from microjobs_orchestrator.local.runtimes.base import CannotRunError, Plan
 
 DOWNLOAD_TIMEOUT = "ModelDataDownloadTimeoutInSeconds"
 MULTI_MODEL_VARIABLES = {"SAGEMAKER_MULTI_MODEL": "true"}
-
-METRICS_NAMESPACE = "/aws/sagemaker/Endpoints"
-"""CloudWatch's namespace of the metrics of hosts."""
 
 
 def get_plan_name(endpoint: str, variant: Mapping[str, Any]) -> str:
@@ -93,4 +91,4 @@ def configure_replica(replica: Replica, variant: Mapping[str, Any]) -> None:
 
 def _make_meter(context: Context, endpoint: str, variant: str) -> Meter:
     dimensions = {"EndpointName": endpoint, "VariantName": variant}
-    return Meter(context.metrics, METRICS_NAMESPACE, lambda _: dimensions, context.home.root)
+    return Meter(context.metrics, INSTANCE_NAMESPACE, lambda _: dimensions, context.home.root)

@@ -14,6 +14,7 @@ from microjobs_orchestrator.local.resources.endpoints.deployer import Deployment
 from microjobs_orchestrator.local.resources.models import serving
 from microjobs_orchestrator.local.resources.models.kinds import MODEL
 from microjobs_orchestrator.local.resources.models.model_data import find_data
+from microjobs_orchestrator.local.resources.models.multi_model import refuse_model
 from microjobs_orchestrator.local.resources.operations import find_resource
 from microjobs_orchestrator.local.runtimes.base import HostLimits
 
@@ -29,7 +30,9 @@ def find_model(context: Context, specification: Specification, *, is_isolated: b
     if ("ModelName" in specification) == ("Container" in specification):
         raise ValidationError("Specification must have exactly one of ModelName and Container.")
     if "ModelName" in specification:
-        return find_resource(context, MODEL, specification["ModelName"]).request
+        model = find_resource(context, MODEL, specification["ModelName"]).request
+        refuse_model(model, "An inference component")
+        return model
     given = specification["Container"]
     if "Image" not in given:
         raise ValidationError("Specification.Container must have an Image.")
