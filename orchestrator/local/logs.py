@@ -27,6 +27,7 @@ MAX_NAME_BYTES = 255
 """Maximum length of a file's name."""
 
 _BLOCK_BYTES = 1 << 16
+_STRIDE_BYTES = 1 << 20
 _SERVER_LINE = re.compile(rb"^0", re.MULTILINE)
 HOST_START = "a new container starts"
 MAX_TIME_DIGITS = 15
@@ -102,14 +103,25 @@ class LogStream:
             for record in file:
                 if not record.endswith(b"\n"):
                     return
-                mark, _, text = record[:-1].partition(b" ")
-                stamp = mark.removesuffix(b"+")
-                if not stamp.isdigit() or len(stamp) > MAX_TIME_DIGITS:  # the end of a line without its beginning
-                    mark, stamp, text = b"", b"%d" % last, record[:-1]
-                last, end = int(stamp), start + len(record)
-                is_from_server = mark.startswith(b"0") and len(mark) > 1
-                yield LogEvent(last, text, start, end, is_whole=not mark.endswith(b"+"), is_from_server=is_from_server)
-                start = end
+                event = _parse_record(record, start, last)
+                yield event
+                last, start = event.time, event.end
+
+    def find(self, start: int, is_candidate: Callable[[bytes], bool]) -> Iterator[LogEvent]:
+        """Yield the complete records from an offset on that are candidates, and one of each `_STRIDE_BYTES` of others.
+
+        The others show how far the search is. This is several times as fast as making an event of each record.
+        """
+        if not self.path.exists():
+            return
+        offset = last = start
+        with self.path.open("rb") as file:
+            file.seek(start)
+            for record in file:
+                offset += len(record)
+                if record.endswith(b"\n") and (offset - last > _STRIDE_BYTES or is_candidate(record)):
+                    yield _parse_record(record, offset - len(record))
+                    last = offset
 
     def is_start(self, offset: int) -> bool:
         """Return whether an offset is the start of a record, or the end of the file."""
@@ -199,6 +211,22 @@ class LogStore:
             return {}
         names = (f"{inner}{slash}{found.name}" for found in walk(below) if found.type is FileType.FILE)
         return {name: LogStream(folder / name) for name in sorted(names) if name.startswith(prefix)}
+
+
+def _parse_record(record: bytes, start: int, earlier_time: int = 0) -> LogEvent:
+    """Return the event of a record.
+
+    Args:
+        start: the offset of the record.
+        earlier_time: the time of an event without a valid time: that of the record before it.
+    """
+    mark, _, text = record[:-1].partition(b" ")
+    stamp = mark.removesuffix(b"+")
+    if not stamp.isdigit() or len(stamp) > MAX_TIME_DIGITS:  # the end of a line without its beginning
+        mark, stamp, text = b"", b"%d" % earlier_time, record[:-1]
+    is_from_server = mark.startswith(b"0") and len(mark) > 1
+    end = start + len(record)
+    return LogEvent(int(stamp), text, start, end, is_whole=not mark.endswith(b"+"), is_from_server=is_from_server)
 
 
 def _format_record(line: Line) -> bytes:

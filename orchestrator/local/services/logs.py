@@ -93,14 +93,14 @@ class Logs:
         positions: dict[str, int] = _read_token(request["nextToken"]) if "nextToken" in request else {}
         if not all(stream.is_start(positions.get(name, 0)) for name, stream in streams.items()):
             raise _make_token_error(request["nextToken"])
-        matches = _parse_pattern(request.get("filterPattern", ""))
+        matches, is_candidate = _parse_pattern(request.get("filterPattern", ""))
         limit = min(request.get("limit", MAX_EVENTS), MAX_EVENTS)
         found, scanned = list[dict[str, Any]](), 0
-        for name, event in _merge(streams, positions):
+        for name, event in _merge(streams, positions, is_candidate):
             if len(found) == limit or scanned > MAX_SCANNED_BYTES:
                 return {"events": found, "searchedLogStreams": [], "nextToken": _format_token(positions)}
+            scanned += event.end - positions.get(name, 0)
             positions[name] = event.end
-            scanned += event.end - event.start
             if _is_in_time_range(event, request) and matches(event.message):
                 found.append({"logStreamName": name, "eventId": f"{name}/{event.start}", **_format_event(event)})
         return {"events": found, "searchedLogStreams": []}
@@ -172,16 +172,27 @@ def _format_event(event: LogEvent) -> dict[str, Any]:
     return {"timestamp": event.time, "message": event.message, "ingestionTime": event.time}
 
 
-def _merge(streams: Mapping[str, LogStream], positions: Mapping[str, int]) -> Iterator[tuple[str, LogEvent]]:
-    named = [
-        zip(itertools.repeat(name), stream.events(positions.get(name, 0)), strict=False)
-        for name, stream in streams.items()
-    ]
+def _merge(
+    streams: Mapping[str, LogStream], positions: Mapping[str, int], is_candidate: Callable[[bytes], bool] | None
+) -> Iterator[tuple[str, LogEvent]]:
+    def read(name: str, stream: LogStream) -> Iterator[LogEvent]:
+        start = positions.get(name, 0)
+        return stream.events(start) if is_candidate is None else stream.find(start, is_candidate)
+
+    named = [zip(itertools.repeat(name), read(name, stream), strict=False) for name, stream in streams.items()]
     return heapq.merge(*named, key=lambda pair: pair[1].time)
 
 
-def _parse_pattern(text: str) -> Callable[[str], bool]:
-    """Parse a filter pattern: `a "b c" -d` requires `a` and `b c` without `d`, and `?a ?b` requires `a` or `b`."""
+_REWRITTEN = bytes([*range(9), *range(11, 32), 0x7F, 0xC2])
+"""Bytes of a line whose message may differ from its text: control characters, and the first byte of some of them."""
+
+
+def _parse_pattern(text: str) -> tuple[Callable[[str], bool], Callable[[bytes], bool] | None]:
+    """Parse a filter pattern: `a "b c" -d` requires `a` and `b c` without `d`, and `?a ?b` requires `a` or `b`.
+
+    Return a function that tells whether a message matches, and a fast function that tells whether the message of a
+    record may match. The second one is None if each message may match.
+    """
     if text.strip().startswith(("{", "[", "%")):
         raise _make_parameter_error(f'filterPattern {text!r} is not supported: use terms, such as ERROR or "disk full"')
     terms = [(sign, quoted or bare) for sign, quoted, bare in re.findall(r'([?-]?)(?:"([^"]*)"|(\S+))', text)]
@@ -192,7 +203,14 @@ def _parse_pattern(text: str) -> Callable[[str], bool]:
             return any(term in message for term in alternatives)
         return all(term in message for term in required) and not any(term in message for term in excluded)
 
-    return matches
+    needed = [term.encode() for term in ([max(required, key=len)] if required else alternatives)]
+    if not needed or any("\ufffd".encode() in term for term in needed):  # it replaces bytes that are not UTF-8
+        return matches, None
+
+    def is_candidate(record: bytes) -> bool:
+        return any(term in record for term in needed) or len(record.translate(None, _REWRITTEN)) < len(record)
+
+    return matches, is_candidate
 
 
 def _format_token(positions: Mapping[str, int]) -> str:

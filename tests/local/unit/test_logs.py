@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from microjobs_orchestrator.local import logs as local_logs
 from microjobs_orchestrator.local.errors import ResourceNotFoundError, ServiceError
 from microjobs_orchestrator.local.logs import LogStore, LogStream
 from microjobs_orchestrator.local.parity.table import refuse
@@ -139,6 +140,27 @@ def test_terms_filter_events(logs: Logs, pattern: str, found: list[str]) -> None
     assert [event["message"] for event in answer["events"]] == found
 
 
+def test_rewritten_and_coloured_lines_are_found(tmp_path: Path, stream: LogStream) -> None:
+    """The text of such a line does not contain the term."""
+    shown = [
+        b"lo\bloss=1",
+        b"loss",
+        b"lxxx\rloss=2",
+        b"\x1b[31mlo\x1b[0mss",
+        b"l\xc2\x9b31moss=3",
+        b"\xffloss",
+        b"other",
+    ]
+    for second, text in enumerate(shown):
+        append_line(stream, second, text)
+    logs = Logs(LogStore(tmp_path))
+    messages = [event["message"] for event in logs.filter_log_events({"logGroupName": GROUP})["events"]]
+    for term in ("loss", "los", "loss=", "?loss= ?other", "\ufffd"):
+        matches, _ = service._parse_pattern(term)
+        found = logs.filter_log_events({"logGroupName": GROUP, "filterPattern": term})["events"]
+        assert [event["message"] for event in found] == [message for message in messages if matches(message)], term
+
+
 def test_unsupported_filter_pattern_is_refused(logs: Logs) -> None:
     with pytest.raises(ServiceError, match="is not supported: use terms"):
         logs.filter_log_events({"logGroupName": GROUP, "filterPattern": "{ $.a = 1 }"})
@@ -198,6 +220,7 @@ def test_unsupported_members_are_refused(operation: str, request_members: dict[s
 
 def test_filter_request_limits_scanned_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(service, "MAX_SCANNED_BYTES", 1000)
+    monkeypatch.setattr(local_logs, "_STRIDE_BYTES", 100)
     store = LogStore(tmp_path)
     stream = store.create(GROUP, "job/algo-1-1")
     for number in range(100):
