@@ -61,6 +61,9 @@ parity: setup ## write docs/maintaining/parity.md: what the local server does wi
 console-libraries: ## write the console's JavaScript libraries (needs npm)
 	python3 scripts/vendor_console.py
 
+screenshots: setup ## take the screenshots of docs/using/console.md (needs Chromium)
+	uv run python -m tests.local.console.screenshots
+
 # --- develop ---
 
 setup: ## install the host's tools into .venv (needs Python 3.11, or uv)
@@ -113,4 +116,4 @@ clean: down ## stop what `make compose` left running, and remove results and cac
 	find artifacts -mindepth 1 ! -name .gitignore -delete
 	rm -rf .mypy_cache .pytest_cache .ruff_cache
 
-.PHONY: help registry console-libraries run compose down build base-image lock labels parity setup format lint test check bench clean
+.PHONY: help registry console-libraries screenshots run compose down build base-image lock labels parity setup format lint test check bench clean

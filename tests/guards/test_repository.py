@@ -216,8 +216,8 @@ def test_modules_have_at_most_400_lines() -> None:
 
 
 def test_no_credentials_are_in_the_repository() -> None:
-    words = re.compile(r"AKIA(?!\w*(EXAMPLE|PLANTED))[0-9A-Z]{16}|BEGIN (RSA |EC )?PRIVATE KEY")
-    assert [path for path in tracked_paths() if path.suffix != ".lock" and words.search(path.read_text())] == []
+    words = re.compile(rb"AKIA(?!\w*(EXAMPLE|PLANTED))[0-9A-Z]{16}|BEGIN (RSA |EC )?PRIVATE KEY")
+    assert [path for path in tracked_paths() if path.suffix != ".lock" and words.search(path.read_bytes())] == []
 
 
 def compose_configs(compose: Path) -> dict[str, Any]:

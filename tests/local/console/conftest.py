@@ -1,7 +1,6 @@
 """One server on the process runtime, and one Chromium, for all tests of the console."""
 
 import os
-import shutil
 from collections.abc import Iterator
 
 import pytest
@@ -10,6 +9,7 @@ from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_play
 from microjobs_orchestrator.local import control
 from tests.conftest import REQUIRE_ENGINE
 from tests.local.clients import LocalServer, running_server
+from tests.local.console.browsers import find_chromium, launch
 
 TIMEOUT_MILLISECONDS = 15_000
 expect.set_options(timeout=TIMEOUT_MILLISECONDS)
@@ -23,13 +23,13 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServer]:
 
 @pytest.fixture(scope="package")
 def browser() -> Iterator[Browser]:
-    path = shutil.which("chromium") or shutil.which("google-chrome")
-    if path is None and os.environ.get(REQUIRE_ENGINE):
+    is_missing = find_chromium() is None
+    if is_missing and os.environ.get(REQUIRE_ENGINE):
         pytest.fail("chromium is not installed")
-    if path is None:
+    if is_missing:
         pytest.skip("chromium is not installed")
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        browser = launch(playwright)
         yield browser
         browser.close()
 

@@ -5,5 +5,6 @@
 export const pages = [
   { path: "jobs", title: "Jobs", load: () => import("./pages/list.js") },
   { path: "jobs/:type/:id", load: () => import("./pages/job.js") },
+  { path: "metrics/:type/:id", load: () => import("./pages/metrics.js") },
   { path: "logs/:type/:id", load: () => import("./pages/logs.js") },
 ];

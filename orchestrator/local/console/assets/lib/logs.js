@@ -17,7 +17,14 @@ export async function listStreams(kind, name, signal) {
     streams.push(...answer.logStreams.map((stream) => describe(stream, request.logStreamNamePrefix ?? "")));
     token = answer.nextToken ? { nextToken: answer.nextToken } : null;
   }
-  return streams;
+  return streams.map((stream) => ({ ...stream, host: shorten(stream, streams) }));
+}
+
+/** Return a host's name without the time of its start, unless a host of the same name started earlier or later. */
+function shorten(stream, streams) {
+  const strip = (host) => host.replace(/-\d{10,}$/, "");
+  const name = strip(stream.host);
+  return streams.filter((other) => strip(other.host) === name).length > 1 ? stream.host : name;
 }
 
 function ignoreMissingGroup(error) {

@@ -1,0 +1,78 @@
+// The curves of a job or an endpoint: its own metrics, and the resources that its hosts use.
+
+import { call } from "../lib/api.js";
+import { Chart } from "../lib/chart.js";
+import { Heading, Problem } from "../lib/components.js";
+import { findKind, isActive } from "../lib/kinds.js";
+import { listStreams } from "../lib/logs.js";
+import { listMetrics, readCurves } from "../lib/metrics.js";
+import { useQuery } from "../lib/query.js";
+import { makeHref, replaceQuery } from "../lib/router.js";
+import { html, useEffect } from "../lib/ui.js";
+
+const INTERVAL = 2000;
+const MAX_HOSTS = 16;
+
+export function Page({ params, query }) {
+  const kind = findKind(params.type);
+  return kind?.lifecycle
+    ? html`<${Metrics} kind=${kind} id=${params.id} query=${query} />`
+    : html`<${Heading}>No metrics of ${params.type}<//>`;
+}
+
+function Metrics({ kind, id, query }) {
+  const isAffected = (one) => one.kind === kind.type && one.name === id;
+  const { data, error, reload } = useQuery((signal) => load(kind, id, signal), [kind.type, id], isAffected);
+  useReload(reload, data?.isActive);
+  return html`
+    <${Heading}>Metrics of <a href=${makeHref(["jobs", kind.type, id])}>${id}</a><//>
+    <${Problem} error=${error} />
+    <label class="check">
+      <input type="checkbox" checked=${query.log === "1"}
+        onChange=${(event) => replaceQuery({ ...query, log: event.target.checked ? "1" : "" })} />
+      Logarithmic scale
+    </label>
+    <p class="hint">Drag across a chart to zoom, and double-click to see all of it.</p>
+    ${data && !data.charts.length && html`<p role="status">No metric has been recorded.</p>`}
+    <div class="charts">
+      ${data?.charts.map((chart) => html`<${Chart} key=${chart.title} ...${chart} isTime=${true} isLog=${query.log === "1"} />`)}
+    </div>
+  `;
+}
+
+/** Load again in intervals: no event reports new points. */
+function useReload(reload, isNeeded) {
+  useEffect(() => {
+    const timer = isNeeded && setInterval(() => document.hidden || reload(), INTERVAL);
+    return () => clearInterval(timer);
+  }, [isNeeded]);
+}
+
+async function load(kind, id, signal) {
+  const job = await call("sagemaker", kind.operations.Describe, { [kind.identifierMember]: id }, { signal });
+  const hosts = await listHosts(kind, id, signal);
+  const dimensions = [[kind.nameMember, id], ...hosts.map((host) => ["Host", `${id}/${host}`])];
+  const metrics = await Promise.all(dimensions.map(([name, value]) => listMetrics(name, value, signal)));
+  const active = isActive(kind, job[kind.statusMember]);
+  const end = active ? Date.now() / 1000 + 1 : job.LastModifiedTime + 60;
+  const curves = await readCurves(metrics.flat(), job.CreationTime - 1, end, signal);
+  return { charts: groupByName(curves, id), isActive: active };
+}
+
+async function listHosts(kind, id, signal) {
+  const streams = kind.logs ? await listStreams(kind, id, signal) : [];
+  return [...new Set(streams.map((stream) => stream.host.match(/algo-\d+/)?.[0]).filter(Boolean))].slice(0, MAX_HOSTS);
+}
+
+/** Return one chart per name of a metric, with one curve per host or variant. */
+function groupByName(curves, id) {
+  const charts = new Map();
+  for (const { metric, times, values } of curves) {
+    const title = metric.MetricName;
+    const dimension = metric.Dimensions.find((one) => ["Host", "VariantName"].includes(one.Name));
+    const label = dimension ? dimension.Value.replace(`${id}/`, "") : title;
+    if (!charts.has(title)) charts.set(title, { title, curves: [] });
+    charts.get(title).curves.push({ label, x: times, y: values });
+  }
+  return [...charts.values()];
+}
