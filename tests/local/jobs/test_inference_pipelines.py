@@ -18,6 +18,7 @@ from tests.local.jobs.fakes import Model, ReceivedRequest, Reply
 from tests.local.jobs.test_endpoints_invocations import Invoker
 
 GROUP = "/aws/sagemaker/Endpoints/e"
+LABELS = {"com.amazonaws.sagemaker.capabilities.accept-bind-to-port": "true"}
 IMAGES = ("scale", "predict", "label")
 
 Models = Mapping[str, Model]
@@ -29,7 +30,7 @@ def append_image(image: str) -> Model:
     def invoke(request: ReceivedRequest) -> Reply:
         return Reply(request.body + f">{image}".encode(), headers={"Content-Type": f"application/{image}"})
 
-    return Model(invoke)
+    return Model(invoke, labels=LABELS)
 
 
 @pytest.fixture
@@ -406,6 +407,13 @@ def test_container_that_ends_fails_the_job(parts: ServerParts, models: Models) -
 
 
 # --- models ---
+
+
+def test_image_without_the_label_is_refused(parts: ServerParts, models: Models) -> None:
+    models["predict"].labels = {}
+    with pytest.raises(ValidationError, match=r"Image predict does not .*accept-bind-to-port=true Docker label"):
+        parts.make_pipeline("scale", "predict", name="n")
+    parts.make_pipeline("predict", name="one")
 
 
 @pytest.mark.parametrize(

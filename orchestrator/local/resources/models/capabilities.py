@@ -1,12 +1,14 @@
 """Labels of images that AWS requires for some kinds of hosting.
 
-Source: https://docs.aws.amazon.com/sagemaker/latest/dg/build-multi-model-build-container.html
+Sources: https://docs.aws.amazon.com/sagemaker/latest/dg/build-multi-model-build-container.html
+https://docs.aws.amazon.com/sagemaker/latest/dg/inference-pipeline-real-time.html
 """
 
 from microjobs_orchestrator.local.errors import ValidationError
 from microjobs_orchestrator.local.lifecycle.context import Context
 
 MULTI_MODELS = "com.amazonaws.sagemaker.capabilities.multi-models"
+BIND_TO_PORT = "com.amazonaws.sagemaker.capabilities.accept-bind-to-port"
 
 
 def check_label(context: Context, uri: str, label: str) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from microjobs_orchestrator.local.errors import ValidationError
 from microjobs_orchestrator.local.resources.model_registry.containers import find_containers
-from microjobs_orchestrator.local.resources.models.capabilities import MULTI_MODELS, check_label
+from microjobs_orchestrator.local.resources.models.capabilities import BIND_TO_PORT, MULTI_MODELS, check_label
 from microjobs_orchestrator.local.resources.models.containers import (
     PACKAGED_CONTAINERS,
     Container,
@@ -35,6 +35,8 @@ class ModelOperations(Operations):
         for container in containers:
             if is_multi_model(container):
                 check_label(self.context, container["Image"], MULTI_MODELS)
+            if len(containers) > 1:
+                check_label(self.context, container["Image"], BIND_TO_PORT)
             find_data(self.context.store, container)
         is_packaged = any("ModelPackageName" in container for container in defined)
         copies = {PACKAGED_CONTAINERS: containers} if is_packaged else {}

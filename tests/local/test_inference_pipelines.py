@@ -1,0 +1,160 @@
+"""Models with several containers of the project's own images, in containers and as processes."""
+
+import io
+import os
+import signal
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from botocore.exceptions import ClientError
+
+from microjobs_orchestrator.local import control
+from microjobs_orchestrator.local.config import Config
+from tests.bundles import linear_bundle
+from tests.conftest import REPOSITORY, image_name
+from tests.local.clients import FINAL_STATUSES, LocalServer, running_server, unique, wait_until
+from tests.local.test_hosting import make_config, wait_for_endpoint
+
+SCALE = """
+import numpy
+
+def model_fn(folder):
+    return 10.0
+
+def predict_fn(features, factor):
+    return numpy.atleast_2d(features) * factor
+"""
+
+
+def put_models(local: LocalServer, prefix: str) -> None:
+    """Store the archives of a program that multiplies features by 10, and of a model that adds three features."""
+    folder = local.home.root / "bundles" / unique("bundle")
+    linear_bundle(folder / "predict", [1.0] * 3, 0.0)
+    (folder / "scale/code").mkdir(parents=True)
+    (folder / "scale/code/inference.py").write_text(SCALE)
+    for name in ("scale", "predict"):
+        content = io.BytesIO()
+        with tarfile.open(fileobj=content, mode="w:gz") as tar:
+            tar.add(folder / name, ".")
+        key = f"{prefix}/{name}.tar.gz"
+        local.s3.put_object(Bucket=local.address.bucket, Key=key, Body=content.getvalue())
+
+
+def make_model(local: LocalServer, mode: str = "Serial", scaler: str = "serve") -> str:
+    """Create a model with the containers `scale` and `predict`; return its name."""
+    name = unique("chain")
+    put_models(local, name)
+    containers = [
+        {
+            "ContainerHostname": host,
+            "Image": image_name(job),
+            "ModelDataUrl": local.uri(f"{name}/{host}.tar.gz"),
+            "Environment": {"SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT": "text/csv"},
+        }
+        for host, job in (("scale", scaler), ("predict", "serve"))
+    ]
+    config, role = {"Mode": mode}, local.address.role_arn
+    local.sagemaker.create_model(
+        ModelName=name, Containers=containers, InferenceExecutionConfig=config, ExecutionRoleArn=role
+    )
+    return name
+
+
+class Chain:
+    """An endpoint whose model has several containers."""
+
+    def __init__(self, local: LocalServer, model: str) -> None:
+        self.local = local
+        self.name = unique("chain")
+        local.sagemaker.create_endpoint(EndpointName=self.name, EndpointConfigName=make_config(local, model))
+        description = wait_for_endpoint(local, self.name)
+        assert description["EndpointStatus"] == "InService", description.get("FailureReason")
+
+    def invoke(self, body: bytes = b"1,2,3", **members: Any) -> str:
+        runtime = self.local.client("sagemaker-runtime")
+        request = {"EndpointName": self.name, "Body": body, "ContentType": "text/csv", "Accept": "text/csv"}
+        return str(runtime.invoke_endpoint(**request, **members)["Body"].read().decode().strip())
+
+    def delete(self) -> None:
+        self.local.sagemaker.delete_endpoint(EndpointName=self.name)
+
+
+@pytest.fixture
+def serial(anywhere: LocalServer) -> Iterator[Chain]:
+    made = Chain(anywhere, make_model(anywhere))
+    yield made
+    made.delete()
+
+
+def test_chain_serves_and_names_its_errors(serial: Chain) -> None:
+    local = serial.local
+    assert serial.invoke() == "60.0"
+    with pytest.raises(ClientError, match=r"Received client error \(400\) from predict"):
+        serial.invoke(b"1,2")
+    group = f"/aws/sagemaker/Endpoints/{serial.name}"
+    streams = local.logs.describe_log_streams(logGroupName=group)["logStreams"]
+    assert sorted(stream["logStreamName"].split("/")[2] for stream in streams) == ["predict", "scale"]
+
+
+def test_request_chooses_its_container(anywhere: LocalServer) -> None:
+    chain = Chain(anywhere, make_model(anywhere, "Direct"))
+    assert chain.invoke(TargetContainerHostname="scale") == "10.0,20.0,30.0"
+    assert chain.invoke(TargetContainerHostname="predict") == "6.0"
+    with pytest.raises(ClientError, match=r"ValidationError.*its containers are scale, predict"):
+        chain.invoke()
+    chain.delete()
+
+
+def test_objects_are_transformed_by_all_containers(anywhere: LocalServer) -> None:
+    local, name = anywhere, unique("transform")
+    local.put({f"{name}/in/a.csv": "1,2,3\n4,5,6\n", f"{name}/in/b.csv": "1,1,1\n"})
+    local.sagemaker.create_transform_job(
+        TransformJobName=name,
+        ModelName=make_model(local),
+        TransformInput={
+            "DataSource": {"S3DataSource": {"S3DataType": "S3Prefix", "S3Uri": local.uri(f"{name}/in/")}},
+            "SplitType": "Line",
+            "ContentType": "text/csv",
+        },
+        TransformOutput={"S3OutputPath": local.uri(f"{name}/out"), "Accept": "text/csv", "AssembleWith": "Line"},
+        TransformResources={"InstanceType": "ml.m5.large", "InstanceCount": 2},
+    )
+    job = wait_until(
+        lambda: local.sagemaker.describe_transform_job(TransformJobName=name),
+        lambda job: job["TransformJobStatus"] in FINAL_STATUSES,
+    )
+    assert job["TransformJobStatus"] == "Completed", job["FailureReason"]
+    written = {path.name: path.read_text() for path in (local.bucket / name / "out").iterdir()}
+    assert written == {"a.csv.out": "60.0\n150.0\n", "b.csv.out": "30.0\n"}
+
+
+def test_example_of_the_documentation_works(processes: LocalServer, capsys: pytest.CaptureFixture[str]) -> None:
+    section = (REPOSITORY / "docs/using/hosting.md").read_text().partition("## Inference pipelines")[2]
+    example = section.partition("```python\n")[2].partition("```")[0]
+    put_models(processes, "chain")
+    names = {
+        "sagemaker": processes.sagemaker,
+        "runtime": processes.client("sagemaker-runtime"),
+        "bucket": processes.address.bucket,
+        "role": processes.address.role_arn,
+    }
+    try:
+        exec(example, names)  # noqa: S102  the code of the page
+    finally:
+        processes.sagemaker.delete_endpoint(EndpointName="chain")
+    assert "60.0" in capsys.readouterr().out
+
+
+@pytest.mark.engine
+def test_chain_of_two_images_outlives_its_server(tmp_path: Path) -> None:
+    with running_server(tmp_path, runtime="docker") as first:
+        chain = Chain(first, make_model(first, scaler="preprocess"))
+        assert chain.invoke() == "60.0"
+        os.kill(first.address.pid, signal.SIGKILL)
+        chain.local = LocalServer(first.home, control.start(first.home, Config(port=0, runtime="docker")))
+        wait_for_endpoint(chain.local, chain.name)
+        assert chain.invoke() == "60.0"
+        chain.delete()
