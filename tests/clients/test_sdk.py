@@ -36,11 +36,17 @@ def test_housing_notebook_runs(local: LocalServer, boston: Path, tmp_path: Path)
     assert results["endpoints"] == []
 
 
-def test_sdk_predicts_asynchronously_and_joins(local: LocalServer, tmp_path: Path) -> None:
+@pytest.fixture
+def archive(tmp_path: Path) -> Path:
+    """An archive of a model that sums its three features."""
     linear_bundle(tmp_path / "model", [1.0] * 3, 0.0)
     with tarfile.open(tmp_path / "model.tar.gz", "w:gz") as tar:
         tar.add(tmp_path / "model", ".")
-    results = json.loads(run(local, tmp_path, "hosting.py", image_name("serve"), tmp_path / "model.tar.gz")[-1])
+    return tmp_path / "model.tar.gz"
+
+
+def test_sdk_predicts_asynchronously_and_joins(local: LocalServer, archive: Path, tmp_path: Path) -> None:
+    results = json.loads(run(local, tmp_path, "hosting.py", image_name("serve"), archive)[-1])
     assert results["predicted"] == [["6.0"], ["15.0"]]
     assert "oops" in results["failure"]
     assert results["joined"] == "first,6.0\nsecond,15.0\n"
@@ -59,3 +65,13 @@ def test_multi_data_model_loads_models_that_are_added_later(local: LocalServer, 
     assert results["errors"] == ["ValidationError", "ValidationError"]
     assert results["described"][0] == "MultiModel"
     assert results["described"][1].endswith("/sdk-multi-model/")
+
+
+def test_sdk_deploys_serverless_and_captures_data(local: LocalServer, archive: Path, tmp_path: Path) -> None:
+    results = json.loads(run(local, tmp_path, "hosting_variants_v2.py", image_name("serve"), archive)[-1])
+    assert results["serverless"] == [["6.0"]]
+    assert results["config"] == {"MemorySizeInMB": 1024, "MaxConcurrency": 2}
+    (record,) = results["records"]
+    assert record["eventMetadata"]["inferenceId"] == "first"
+    assert [item["data"].strip() for item in record["captureData"].values()] == ["1,2,3", "6.0"]
+    assert (results["status"], results["shadow"].strip()) == ("Started", "15.0")

@@ -105,12 +105,12 @@ class Endpoint:
         ]
 
     def serve(self, deployment: Deployment, replicas: Mapping[str, Replica]) -> Mapping[str, Any]:
+        self._observers = self._observer_maker.make(deployment, replicas.values())
         self._weights = {variant["VariantName"]: variant[WEIGHT] for variant in deployment[VARIANTS]}
         self._replicas = {replica.variant: replica for replica in replicas.values() if replica.variant in self._weights}
         for name, variant in deployments.map_variants(deployment).items():
             if name in self._replicas:
                 configure_replica(self._replicas[name], variant)
-        self._observers = self._observer_maker.make(deployment, replicas.values())
         self.is_in_service = True
         self.needs_components = not replicas
         self.async_config = deployment.get("AsyncInferenceConfig")

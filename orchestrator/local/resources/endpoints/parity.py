@@ -78,7 +78,7 @@ CREATE_CONFIG: Rows = {
     "KmsKeyId": KMS,
     "AsyncInferenceConfig": Members(ASYNC),
     "ExplainerConfig": Refused("Clarify is not available"),
-    "ShadowProductionVariants": Refused("create a second endpoint, and send the requests to both"),
+    "ShadowProductionVariants": Members(SHADOW),
     "ExecutionRoleArn": Honoured("required for inference components; permissions are not checked"),
     "VpcConfig": VPC,
     "EnableNetworkIsolation": Honoured("of inference components with a container; models have their own setting"),
