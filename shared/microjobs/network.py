@@ -3,7 +3,9 @@
 On AWS, these settings are not needed: each host has its own network, and host names resolve.
 """
 
+import contextlib
 import os
+import secrets
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -85,6 +87,25 @@ class Network:
     @staticmethod
     def socket_in(folder: str) -> Path:
         return Path(folder) / "http.socket"
+
+
+def connect_unix(path: Path, timeout: float | None) -> socket.socket:
+    """Connect to a server's Unix socket. The client's socket has a name, by which the server finds its connection.
+
+    Raises:
+        OSError: the server does not listen.
+    """
+    name = path.with_name(f"c{secrets.token_hex(5)}")  # not longer than the server's name: the kernel limits the length
+    with contextlib.ExitStack() as cleanup:
+        connection = cleanup.enter_context(socket.socket(socket.AF_UNIX))
+        connection.settimeout(timeout)
+        try:
+            connection.bind(str(name))
+            connection.connect(str(path))
+        finally:
+            name.unlink(missing_ok=True)  # the connection keeps its name
+        cleanup.pop_all()
+    return connection
 
 
 def _parse_pairs(text: str) -> dict[str, str]:

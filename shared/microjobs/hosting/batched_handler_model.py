@@ -9,7 +9,7 @@ from microjobs.errors import UserError
 from .batching import MAX_BATCH_ROWS, MODE_VARIABLE
 from .default_handlers import ChooseDefaults, bundle_defaults
 from .handler_context import Context
-from .handler_model import HandlerModel, make_response
+from .handler_model import HandlerModel
 from .responses import HttpResponse
 from .service import BatchModel, DecodedRequest, Invocation
 from .user_program import PARAMETERS, import_program, takes_context
@@ -55,7 +55,7 @@ class BatchedHandlerModel(HandlerModel):
 
     def _encode(self, accept: str, context: Context, prediction: Any) -> HttpResponse:
         with self._run_user_code(406):
-            return make_response(self._output_fn(context, prediction, accept), accept, context)
+            return self._respond(self._output_fn(context, prediction, accept), accept, context)
 
 
 def _check_functions(program: Path) -> None:

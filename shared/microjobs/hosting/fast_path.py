@@ -97,7 +97,7 @@ class Dispatcher:
             invocation = invocation._replace(method=head.method, path=head.path, query=head.query_string)
         if self._service.is_fast and len(body) <= SMALL_BODY_BYTES:
             self._respond(exchange, self._service.invoke(invocation, started))
-        elif not self._queue.put(Job(invocation, exchange, started)):
+        elif not self._queue.put(Job(invocation, head, exchange, started)):
             self._respond(exchange, self._service.reject(QUEUE_FULL, started))
 
     def _answer_by_fallback(self, head: RequestHead, exchange: Exchange) -> None:

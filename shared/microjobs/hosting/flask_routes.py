@@ -54,12 +54,12 @@ def _render_error(error: Exception) -> Response:
         allowed = ", ".join(getattr(error, "valid_methods", None) or ())
         remedy = f"send {allowed}" if allowed else "use /ping, /invocations, /execution-parameters or /metrics"
         message = f"{request.method} {request.path} is {str(error.name).lower()}: {remedy}"
-        status, headers, body, _ = HttpError(error.code or 500, message).response()
-        headers += [pair for pair in error.get_headers() if pair[0] == "Allow"]
+        response = HttpError(error.code or 500, message).response()
+        response.headers.extend(pair for pair in error.get_headers() if pair[0] == "Allow")
     else:
         logger.error("%s %s failed", request.method, request.path, exc_info=error)
-        status, headers, body, _ = INTERNAL_ERROR.response()
-    return Response(body, status, headers)
+        response = INTERNAL_ERROR.response()
+    return Response(response.body, response.status, response.headers)
 
 
 def as_fallback_handler(app: Flask) -> FallbackHandler:

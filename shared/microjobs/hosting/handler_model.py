@@ -8,7 +8,8 @@ import contextlib
 import json
 import logging
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from .default_handlers import ChooseDefaults, bundle_defaults, can_predict
 from .formats import to_utf8
 from .handler_context import Context, check_header, response_headers
 from .media_types import JSON, parse_media_type
-from .responses import HttpError, HttpResponse, quote
+from .responses import HttpError, HttpResponse, ResponseStream, quote, stream_response
 from .service import BatchModel, Invocation
 from .toolkit.content_types import UTF8_TYPES
 from .user_program import Handler, load_handlers, summary
@@ -27,6 +28,7 @@ logger = logging.getLogger("microjobs")
 
 STATUSES = range(200, 600)
 STATUSES_WITHOUT_BODY = (204, 304)
+_END = object()
 
 
 class HandlerModel:
@@ -74,7 +76,7 @@ class HandlerModel:
         body, content_type, accept, context = self._read(invocation)
         with self._run_user_code(415):
             result = self._transform_fn(context, self._model, body, content_type, accept)
-            return make_response(result, accept, context)
+            return self._respond(result, accept, context)
 
     def _read(self, invocation: Invocation) -> tuple[bytes | str, str, str, Context]:
         """Return the arguments of the user's functions: the body, Content-Type, Accept and the context."""
@@ -106,8 +108,32 @@ class HandlerModel:
     def _transform(self, context: Context, model: Any, body: bytes | str, content_type: str, accept: str) -> Any:
         data = self._input_fn(context, body, content_type)
         prediction = self._predict_fn(context, data, model)
+        if isinstance(prediction, Iterator) and "output_fn" not in self._handlers:
+            return prediction
         with _convert_unsupported_format(406):
             return self._output_fn(context, prediction, accept)
+
+    def _respond(self, result: Any, accept: str, context: Context) -> HttpResponse:
+        """Convert the result of transform_fn or output_fn, which is a stream if it is an iterator."""
+        content, media_type = result if isinstance(result, tuple) else (result, accept)
+        if not isinstance(content, Iterator):
+            return make_response(result, accept, context)
+        head = partial(make_response, (b"", media_type), accept, context)
+        return stream_response(ResponseStream(self._read_parts(content), head))
+
+    def _read_parts(self, values: Iterator[Any]) -> Generator[bytes, None, None]:
+        """Yield the parts that the user's code yields. While a client reads them, other requests can run."""
+        try:
+            while True:
+                with self._run_user_code(406):
+                    if (value := next(values, _END)) is _END:
+                        return
+                    part = _to_part(value)
+                yield part
+        finally:
+            if close := getattr(values, "close", None):
+                with contextlib.suppress(HttpError), self._run_user_code(500):
+                    close()
 
     def _load_model(self) -> Any:
         context = Context(self._model_dir)
@@ -180,6 +206,18 @@ def make_response(result: Any, accept: str, context: Context) -> HttpResponse:
     headers = [("content-type", check_header(media_type))] if media_type else []
     body = b"" if status in STATUSES_WITHOUT_BODY else body
     return HttpResponse(int(status), [*headers, *response_headers(processor)], body)
+
+
+def _to_part(value: Any) -> bytes:
+    """Convert one part of a stream.
+
+    Raises:
+        TypeError: it is neither text nor bytes.
+    """
+    if not isinstance(value, str | bytes | bytearray | memoryview):
+        kind = type(value).__name__
+        raise TypeError(f"a stream yields a value of type {kind}: yield text or bytes, such as json.dumps(…)")
+    return _to_bytes(value)
 
 
 def _to_bytes(content: Any) -> bytes:

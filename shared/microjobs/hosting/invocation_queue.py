@@ -10,9 +10,10 @@ from threading import BoundedSemaphore
 from typing import NamedTuple
 
 from .batching import Batch, BatchSettings
-from .listener import Exchange
+from .listener import Exchange, RequestHead
 from .responses import HttpResponse
 from .service import BatchModel, Invocation, Service
+from .streams import StreamSender
 
 logger = logging.getLogger("microjobs")
 
@@ -24,6 +25,7 @@ class Job(NamedTuple):
     """An invocation that began at `started` (`time.perf_counter`), and its exchange."""
 
     invocation: Invocation
+    head: RequestHead
     exchange: Exchange
     started: float
 
@@ -106,8 +108,12 @@ class InvocationQueue:
 
     def _finish(self, job: Job, make_response: Callable[[], HttpResponse]) -> None:
         try:
-            self._respond(job.exchange, make_response())
+            response = make_response()
+            if response.stream is not None:
+                sender = StreamSender(job.head, job.exchange, self._service, self._respond, job.started)
+                sender.start(response.stream, self._slots.release)
+                return
+            self._respond(job.exchange, response)
         except Exception:  # the other invocations of the batch still get their responses
             logger.exception("a response could not be sent")
-        finally:
-            self._slots.release()
+        self._slots.release()

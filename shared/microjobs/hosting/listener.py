@@ -30,12 +30,19 @@ class Headers(Protocol):
 
 
 class RequestHead(Protocol):
-    """The request line and the headers; `path` is percent-decoded."""
+    """The request line and the headers; `path` is percent-decoded.
+
+    Args:
+        client: address of the client; for a Unix socket the path of the client's own socket, or an empty string.
+        http_version: `1` (HTTP/1.0) or `1.1`.
+    """
 
     method: str
     path: str
     query_string: str
     headers: Headers
+    client: str
+    http_version: str
 
 
 class PendingRead(Protocol):

@@ -8,19 +8,18 @@ import contextlib
 import http.client
 import os
 import signal
-import socket
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Generator, Iterator, Mapping
 from pathlib import Path
 
 from microjobs.contract import BASE_DIR, BIND_TO_PORT, MULTI_MODEL, Layout, read_failure
 from microjobs.interpreter import python_command
-from microjobs.network import SOCKET_FOLDER, Network
+from microjobs.network import SOCKET_FOLDER, Network, connect_unix
 
 from . import model_process_main
 from .memory import INSUFFICIENT_STORAGE
-from .responses import HttpError, HttpResponse
+from .responses import HttpError, HttpResponse, ResponseStream, stream_response
 from .service import Invocation
 
 LOAD_TIMEOUT = 360.0
@@ -65,8 +64,24 @@ class ModelProcess:
             HttpError: 503, the process has ended.
         """
         headers = dict(invocation.headers.items()) if invocation.headers else {}
+        with self._convert_errors(), contextlib.ExitStack() as cleanup:
+            response = self._open(cleanup, "POST", invocation.path, invocation.body, headers)
+            head = HttpResponse(response.status, _kept_headers(response), b"")
+            if response.chunked:
+                return stream_response(ResponseStream(self._read_parts(response, cleanup.pop_all()), lambda: head))
+            return head._replace(body=response.read())
+
+    def _read_parts(
+        self, response: http.client.HTTPResponse, resources: contextlib.ExitStack
+    ) -> Generator[bytes, None, None]:
+        with self._convert_errors(), resources:
+            while part := response.read1():
+                yield part
+
+    @contextlib.contextmanager
+    def _convert_errors(self) -> Iterator[None]:
         try:
-            return self._request("POST", invocation.path, invocation.body, headers)
+            yield
         except (OSError, http.client.HTTPException) as error:
             reason = "has ended" if self._process.poll() is not None else f"failed ({type(error).__name__})"
             message = f"the process of the model {reason}: see the log, and unload the model if this happens again"
@@ -86,9 +101,8 @@ class ModelProcess:
         while time.monotonic() < deadline:
             if self._process.poll() is not None:
                 raise self._failure()
-            with contextlib.suppress(OSError, http.client.HTTPException):
-                if self._request("GET", "/ping", b"", {}).status == http.client.OK:
-                    return
+            if self._is_ready():
+                return
             time.sleep(POLL_SECONDS)
         raise HttpError(500, f"the model was not loaded in {LOAD_TIMEOUT:g} s: see the log")
 
@@ -99,13 +113,22 @@ class ModelProcess:
         is_killed = code in (-signal.SIGKILL, 128 + signal.SIGKILL)
         return HttpError(INSUFFICIENT_STORAGE if is_killed else 400, f"the model cannot be loaded: {reason}")
 
-    def _request(self, method: str, path: str, body: bytes, headers: Mapping[str, str]) -> HttpResponse:
-        fields = {name: value for name, value in headers.items() if name not in HOP_HEADERS}
-        with contextlib.closing(_UnixConnection(self._socket)) as connection:
-            connection.request(method, path, body, fields)
-            response = connection.getresponse()
-            kept = [(name.lower(), value) for name, value in response.getheaders() if name.lower() not in HOP_HEADERS]
-            return HttpResponse(response.status, kept, response.read())
+    def _is_ready(self) -> bool:
+        with contextlib.suppress(OSError, http.client.HTTPException), contextlib.ExitStack() as cleanup:
+            return self._open(cleanup, "GET", "/ping", b"", {}).status == http.client.OK
+        return False
+
+    def _open(
+        self, cleanup: contextlib.ExitStack, method: str, path: str, body: bytes, headers: Mapping[str, str]
+    ) -> http.client.HTTPResponse:
+        """Send a request, and return its response; `cleanup` closes the connection."""
+        connection = cleanup.enter_context(contextlib.closing(_UnixConnection(self._socket)))
+        connection.request(method, path, body, {name: headers[name] for name in headers if name not in HOP_HEADERS})
+        return cleanup.enter_context(connection.getresponse())
+
+
+def _kept_headers(response: http.client.HTTPResponse) -> list[tuple[str, str]]:
+    return [(name.lower(), value) for name, value in response.getheaders() if name.lower() not in HOP_HEADERS]
 
 
 def _check_length(path: Path) -> Path:
@@ -127,5 +150,4 @@ class _UnixConnection(http.client.HTTPConnection):
         self._path = path
 
     def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.connect(str(self._path))
+        self.sock = connect_unix(self._path, timeout=None)

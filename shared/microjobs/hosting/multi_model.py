@@ -11,7 +11,7 @@ import contextlib
 import json
 import tempfile
 import urllib.parse
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from .memory import MemoryBudget, release_free_memory
 from .model_process import ModelProcess
 from .model_source import FindModelSource, ModelSource
 from .model_table import HostedModel, ModelTable
-from .responses import HttpError, HttpResponse, quote
+from .responses import HttpError, HttpResponse, ResponseStream, quote, stream_response
 from .service import INVOCATIONS, Invocation, Model
 from .user_requirements import RestartNeededError
 
@@ -85,13 +85,20 @@ class MultiModel:
         method, path = invocation.method, invocation.path
         name = path.removeprefix(f"{ROUTE_PREFIX}/")
         if method == "POST" and path != name and name.endswith(INVOKE):
-            with self._table.use(name.removesuffix(INVOKE)) as model:
-                return model.invoke(invocation._replace(path=INVOCATIONS))
+            return self._invoke_model(name.removesuffix(INVOKE), invocation._replace(path=INVOCATIONS))
         if path == ROUTE_PREFIX:
             return self._answer_collection(method, invocation)
         if path != name and name and not name.endswith(INVOKE):
             return self._answer_model(method, name)
         raise HttpError(404, f"{method} {path} is not found: invoke a model with POST {ROUTE_PREFIX}/NAME{INVOKE}")
+
+    def _invoke_model(self, name: str, invocation: Invocation) -> HttpResponse:
+        with ExitStack() as stack:
+            response = stack.enter_context(self._table.use(name)).invoke(invocation)
+            if response.stream is None:
+                return response
+            parts = _read_parts(response.stream.parts, stack.pop_all())
+            return stream_response(ResponseStream(parts, response.stream.make_head))
 
     def _answer_collection(self, method: str, invocation: Invocation) -> HttpResponse:
         if method == "POST":
@@ -187,6 +194,12 @@ class _OwnedModel:
     def __init__(self, model: HostedModel, resources: ExitStack) -> None:
         self.invoke = model.invoke
         self.close = resources.close
+
+
+def _read_parts(parts: Generator[bytes, None, None], resources: ExitStack) -> Generator[bytes, None, None]:
+    """Yield the parts, and then free the resources that they need."""
+    with resources, contextlib.closing(parts):
+        yield from parts
 
 
 def _parse_load(body: bytes) -> tuple[str, str]:

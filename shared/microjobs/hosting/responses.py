@@ -2,18 +2,41 @@
 
 import json
 import reprlib
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from .media_types import JSON
 
 
 class HttpResponse(NamedTuple):
-    """One HTTP response; `rows` is the number of predictions in it, for the metrics."""
+    """One HTTP response; `rows` is the number of predictions in it, for the metrics.
+
+    If there is a `stream`, it is the response, and all other members are without meaning.
+    """
 
     status: int
     headers: list[tuple[str, str]]
     body: bytes
     rows: int = 0
+    stream: "ResponseStream | None" = None
+
+
+@dataclass(frozen=True)
+class ResponseStream:
+    """A response that is computed while it is sent.
+
+    Args:
+        parts: yields the parts of the body. An error ends the response early; `close` ends the computation.
+        make_head: returns the response without its body. It is called after the first part, which may still change it.
+    """
+
+    parts: Generator[bytes, None, None]
+    make_head: Callable[[], HttpResponse]
+
+
+def stream_response(stream: ResponseStream) -> HttpResponse:
+    return HttpResponse(200, [], b"", stream=stream)
 
 
 class HttpError(Exception):

@@ -156,7 +156,10 @@ class Service:
         return model.decode(invocation)
 
     def complete(self, outcome: HttpResponse | Exception, started: float) -> HttpResponse:
-        """Record an invocation that began at `started`, and return its response. Errors become responses too."""
+        """Record an invocation that began at `started`, and return its response. Errors become responses too.
+
+        A stream is not recorded, because it is not complete yet.
+        """
         if isinstance(outcome, HttpError):
             response = outcome.response()
         elif isinstance(outcome, Exception):
@@ -164,6 +167,8 @@ class Service:
             response = INTERNAL_ERROR.response()
         else:
             response = outcome
+        if response.stream is not None:
+            return response
         self.metrics.record_invocation(response.status, time.perf_counter() - started, response.rows)
         return response
 

@@ -157,6 +157,8 @@ def _make_handler(function_label: str, function: Callable[..., Any], parameters:
     """
     if not callable(function):
         raise UserError(f"{function_label} is {type(function).__name__}, not a function")
+    if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
+        raise UserError(f"{function_label} is async: define it without async; a stream is a generator with yield")
     if takes_context(function_label, function, parameters):
         return lambda context, *values: function(*values, context)
     return lambda _context, *values: function(*values)

@@ -69,3 +69,5 @@ class FakeHead:
     path: str = "/ping"
     query_string: str = ""
     headers: Any = field(default_factory=dict)
+    client: str = ""
+    http_version: str = "1.1"

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from microjobs.contract import Layout
-from microjobs.network import Network
+from microjobs.network import Network, connect_unix
 from microjobs_orchestrator.local.runtimes import files
 from microjobs_orchestrator.local.runtimes.base import CannotRunError, Exit, Line, Usage
 from microjobs_orchestrator.local.runtimes.gpus import measure_gpus
@@ -72,12 +72,7 @@ class ProcessHost:
         discard(commands.local_path(self._layout, path))
 
     def connect(self, timeout: float) -> socket.socket:
-        with contextlib.ExitStack() as cleanup:
-            connection = cleanup.enter_context(socket.socket(socket.AF_UNIX))
-            connection.settimeout(timeout)
-            connection.connect(str(Network.socket_in(self._process.scratch)))
-            cleanup.pop_all()
-        return connection
+        return connect_unix(Network.socket_in(self._process.scratch), timeout)
 
     def fill_pipe(self, path: str, chunks: Iterable[bytes]) -> bool:
         """Fill a pipe of the host, as `pipes.FillPipe` describes."""
