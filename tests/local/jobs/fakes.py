@@ -52,6 +52,8 @@ class Model:
     labels: Mapping[str, str] = field(default_factory=dict)
     models: ModelsBehaviour | None = None
     """The behaviour of the `/models` API; None: status 404."""
+    has_adapters: bool = False
+    """Whether the container has the API `/adapters`."""
     requests: list[ReceivedRequest] = field(default_factory=list)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -86,6 +88,8 @@ class FakeHost:
             if path.is_file()
         }
         self.models = ContainerModels(model.models or ModelsBehaviour())
+        self.adapters: dict[str, str] = {}
+        """The folders of the loaded adapters, by name."""
         self.graces: list[float] = []
         self.start_time = time.monotonic()
         self._lines: list[Line] = []
@@ -201,13 +205,25 @@ class Handler(BaseHTTPRequestHandler):
         body = b"".join(self._chunks()) if chunked else self.rfile.read(int(self.headers["Content-Length"]))
         if host.model.models is not None:
             return self._answer_models(body)
+        if self.path == "/adapters":
+            return self._add_adapter(json.loads(body))
         request = ReceivedRequest(host.name, dict(self.headers), body, chunked)
         with host.model.lock:
             host.model.requests.append(request)
         return self._answer(host.model.invoke(request))
 
     def do_DELETE(self) -> None:
-        self._answer_models(b"")
+        if self.path.startswith("/adapters/"):
+            found = self.server.host.adapters.pop(self.path.rpartition("/")[2], None)
+            return self._answer(Reply(status=404 if found is None else 200))
+        return self._answer_models(b"")
+
+    def _add_adapter(self, members: Mapping[str, str]) -> None:
+        host = self.server.host
+        if not host.model.has_adapters:
+            return self._answer(Reply(b"no such path", 404))
+        host.adapters[members["name"]] = members["src"]
+        return self._answer(Reply())
 
     def _answer_models(self, body: bytes) -> None:
         target = self.headers.get("X-Amzn-SageMaker-Target-Model")

@@ -2,21 +2,30 @@
 
 import threading
 from collections import Counter
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
 
 from microjobs_orchestrator.local.errors import ServiceError, ValidationError
 from microjobs_orchestrator.local.identity import get_role_arn
+from microjobs_orchestrator.local.lifecycle.context import Context
 from microjobs_orchestrator.local.resources.endpoints.operations import EndpointConfigOperations
+from microjobs_orchestrator.local.resources.inference_components.adapters import ADAPTERS_FOLDER
 from microjobs_orchestrator.local.resources.inference_components.component import InferenceComponent
 from microjobs_orchestrator.local.resources.inference_components.kinds import INFERENCE_COMPONENT
 from microjobs_orchestrator.local.resources.inference_components.operations import InferenceComponentOperations
+from microjobs_orchestrator.local.runtimes.base import Exit
+from microjobs_orchestrator.local.state import Record
 from tests.local.jobs.conftest import ServerParts, wait_until
 from tests.local.jobs.fakes import Model, ReceivedRequest, Reply
 from tests.local.jobs.test_endpoints_invocations import Invoker
 
 REQUIREMENTS = {"MinMemoryRequiredInMb": 128, "MaxMemoryRequiredInMb": 256, "NumberOfCpuCoresRequired": 0.5}
+
+
+ADAPTER_HEADER = "X-Amzn-SageMaker-Adapter-Identifier"
+ADAPTER = "s3://bucket/models/model.tar.gz"
 
 
 class Components:
@@ -261,7 +270,7 @@ def test_variants_without_a_model_need_a_role(parts: ServerParts) -> None:
 def test_restarted_server_resumes_with_running_copies(parts: ServerParts, components: Components) -> None:
     components.start("one", copies=2)
     hosts = {host.name for host in parts.running_hosts}
-    restarted = parts.restart({INFERENCE_COMPONENT.arn_type: InferenceComponent})
+    restarted = parts.restart({INFERENCE_COMPONENT.arn_type: make_component})
     try:
         wait_until(lambda: restarted.registry.find("endpoint/e").is_in_service)  # type: ignore[union-attr]
         assert wait_until(lambda: _try_invoke(restarted)) == b"x"
@@ -270,9 +279,13 @@ def test_restarted_server_resumes_with_running_copies(parts: ServerParts, compon
         restarted.close()
 
 
-def _try_invoke(parts: ServerParts) -> bytes | None:
+def make_component(context: Context, record: Record) -> InferenceComponent:
+    return InferenceComponent(context, record, lambda _: None)
+
+
+def _try_invoke(parts: ServerParts, component: str = "one") -> bytes | None:
     try:
-        return invoke(parts, "one")
+        return invoke(parts, component)
     except ServiceError:
         return None
 
@@ -286,3 +299,99 @@ def test_components_are_listed_by_endpoint_and_variant(components: Components) -
 
     assert names() == names(EndpointNameEquals="e") == names(VariantNameEquals="main") == ["one"]
     assert names(EndpointNameEquals="other") == names(VariantNameEquals="other") == []
+
+
+# --- adapters ---
+
+
+@pytest.fixture
+def base(components: Components, model: Model, archive: Callable[..., str]) -> Components:
+    """Return the components, of which `base` has two copies that can load adapters."""
+    model.has_adapters = True
+    model.invoke = lambda request: Reply(request.headers.get(ADAPTER_HEADER, "none").encode())
+    components.start("base", copies=2)
+    assert archive(weights="w") == ADAPTER
+    return components
+
+
+def start_adapter(components: Components) -> dict[str, Any]:
+    specification = {"BaseInferenceComponentName": "base", "Container": {"ArtifactUrl": ADAPTER}}
+    components.operations.create(
+        {"InferenceComponentName": "adapter", "EndpointName": "e", "Specification": specification}
+    )
+    return components.wait("adapter")
+
+
+def test_adapter_is_loaded_into_each_copy_of_its_base(parts: ServerParts, base: Components) -> None:
+    described = start_adapter(base)
+    assert (described["InferenceComponentStatus"], described["VariantName"]) == ("InService", "main")
+    assert [host.adapters for host in parts.running_hosts] == [{"adapter": f"{ADAPTERS_FOLDER}/adapter"}] * 2
+    assert (invoke(parts, "adapter"), invoke(parts, "base")) == (b"adapter", b"none")
+
+
+def test_restarted_copy_loads_the_adapter_again(parts: ServerParts, base: Components) -> None:
+    base.set_copies("base", 1)
+    start_adapter(base)
+    wait_until(lambda: len(parts.running_hosts) == 1)
+    parts.running_hosts[0].end(Exit(1))
+    assert wait_until(lambda: _try_invoke(parts, "adapter")) == b"adapter"
+    (host,) = parts.running_hosts
+    assert list(host.adapters) == ["adapter"]
+
+
+def test_new_copy_of_the_base_loads_the_adapter(parts: ServerParts, base: Components) -> None:
+    start_adapter(base)
+    base.set_copies("base", 3)
+    assert {invoke(parts, "adapter") for _ in range(6)} == {b"adapter"}
+    assert [list(host.adapters) for host in parts.running_hosts] == [["adapter"]] * 3
+
+
+def test_deleted_adapter_is_removed_from_the_copies(parts: ServerParts, base: Components) -> None:
+    start_adapter(base)
+    with pytest.raises(ValidationError, match="delete adapter first"):
+        base.operations.delete({"InferenceComponentName": "base"})
+    base.operations.delete({"InferenceComponentName": "adapter"})
+    wait_until(lambda: base.describe("adapter")["InferenceComponentStatus"] == "gone")
+    assert [host.adapters for host in parts.running_hosts] == [{}, {}]
+    assert invoke(parts, "base") == b"none"
+
+
+def test_container_without_adapters_fails_the_component(base: Components, model: Model) -> None:
+    model.has_adapters = False
+    described = start_adapter(base)
+    assert described["InferenceComponentStatus"] == "Failed"
+    assert "POST /adapters answered 404: no such path" in described["FailureReason"]
+
+
+@pytest.mark.parametrize(
+    ("members", "reason"),
+    [
+        ({"RuntimeConfig": {"CopyCount": 1}}, "An adapter has no RuntimeConfig"),
+        ({"Specification": {"BaseInferenceComponentName": "base"}}, "must have only an ArtifactUrl"),
+        (
+            {"Specification": {"BaseInferenceComponentName": "absent", "Container": {"ArtifactUrl": ADAPTER}}},
+            "Could not find inference component",
+        ),
+    ],
+)
+def test_invalid_adapter_is_refused(base: Components, members: dict[str, Any], reason: str) -> None:
+    specification = {"BaseInferenceComponentName": "base", "Container": {"ArtifactUrl": ADAPTER}}
+    request = {"InferenceComponentName": "adapter", "EndpointName": "e", "Specification": specification, **members}
+    with pytest.raises(ServiceError) as error:
+        base.operations.create(request)
+    assert reason in error.value.message
+
+
+def test_invocations_are_metrics_of_the_component_and_of_the_variant(
+    parts: ServerParts, components: Components, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recorded: list[Mapping[str, str]] = []
+
+    def remember(_: str, dimensions: Mapping[str, str], values: Mapping[str, float], **__: Any) -> None:
+        if "Invocations" in values:
+            recorded.append(dimensions)
+
+    components.start("one")
+    monkeypatch.setattr(parts.context.metrics, "record", remember)
+    invoke(parts, "one")
+    assert recorded == [{"EndpointName": "e", "VariantName": "main"}, {"InferenceComponentName": "one"}]

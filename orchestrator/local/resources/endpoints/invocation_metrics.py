@@ -23,9 +23,9 @@ class InvocationMetrics:
         self._dimensions: dict[str, Mapping[str, str]] = {}
         """The dimensions by variant. The store records equal objects faster than equal values."""
 
-    def record(self, exchange: Exchange) -> None:
-        """Record one exchange."""
-        dimensions = self._dimensions.get(exchange.variant)
+    def record(self, exchange: Exchange, dimensions: Mapping[str, str] | None = None) -> None:
+        """Record one exchange, by default with the dimensions of its variant."""
+        dimensions = dimensions or self._dimensions.get(exchange.variant)
         if dimensions is None:
             dimensions = {"EndpointName": exchange.endpoint, "VariantName": exchange.variant}
             self._dimensions[exchange.variant] = dimensions

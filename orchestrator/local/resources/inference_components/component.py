@@ -1,23 +1,28 @@
 """Inference components while they run."""
 
-from collections.abc import Iterator, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from itertools import count
+from pathlib import Path
 from typing import Any
 
 from microjobs_orchestrator.local.lifecycle.attempt import limit_hosts
 from microjobs_orchestrator.local.lifecycle.context import Context
 from microjobs_orchestrator.local.resources.endpoints.container_replica import ContainerReplica
 from microjobs_orchestrator.local.resources.endpoints.deployer import Deployer, Deployment, Member
-from microjobs_orchestrator.local.resources.endpoints.exchanges import Exchange, Observer, Target
+from microjobs_orchestrator.local.resources.endpoints.exchanges import Exchange, Target
+from microjobs_orchestrator.local.resources.endpoints.invocation_metrics import InvocationMetrics
 from microjobs_orchestrator.local.resources.endpoints.replica import Replica
 from microjobs_orchestrator.local.resources.inference_components import specifications
+from microjobs_orchestrator.local.resources.inference_components.adapters import AdapterReplica
 from microjobs_orchestrator.local.resources.inference_components.kinds import (
     INFERENCE_COMPONENT,
     InferenceComponentStatus,
 )
 from microjobs_orchestrator.local.resources.models import serving
+from microjobs_orchestrator.local.resources.models.containers import list_containers
 from microjobs_orchestrator.local.runtimes.base import Host
 from microjobs_orchestrator.local.state import Record
 
@@ -26,14 +31,19 @@ class InferenceComponent:
     """A running inference component: the copies of one model on a variant of an endpoint.
 
     It runs from its creation, or the start of the server, until it is deleted or the server stops.
+
+    Args:
+        find: returns another running component by name.
     """
 
-    def __init__(self, context: Context, record: Record) -> None:
+    def __init__(self, context: Context, record: Record, find: Callable[[str], "InferenceComponent | None"]) -> None:
         self.name = record.name
         self.log_group = INFERENCE_COMPONENT.log_group(record.name)
         self.endpoint: str = record.request["EndpointName"]
-        self._variant: str = record.request["VariantName"]
+        self._variant: str = record.description["VariantName"]
+        self.is_in_service = threading.Event()
         self._context = context
+        self._find = find
         self._deployer = Deployer(context, INFERENCE_COMPONENT, record.name, self)
         self.plan_name = self._deployer.plan_name
         self.events = self._deployer.events
@@ -41,7 +51,7 @@ class InferenceComponent:
         self._copies: Sequence[Replica] = ()
         """The serving copies."""
         self._next = count()
-        self._observers: Sequence[Observer] = ()
+        self._metrics = InvocationMetrics(context.metrics)
 
     def run(self) -> None:
         self._deployer.run()
@@ -64,6 +74,10 @@ class InferenceComponent:
         """Return whether a copy still receives requests."""
         return replica in self._copies
 
+    def list_copies(self) -> Sequence[Replica]:
+        """Return the serving copies."""
+        return self._copies
+
     def describe_absence(self, target: Target) -> str:
         """Return the reason why `choose` returns None."""
         if target.variant not in (None, self._variant):
@@ -77,9 +91,9 @@ class InferenceComponent:
         )
 
     def observe(self, exchange: Exchange) -> None:
-        """Send an exchange to all observers."""
-        for observer in self._observers:
-            observer(exchange)
+        """Record an exchange in the metrics of the variant and of the component."""
+        self._metrics.record(exchange)
+        self._metrics.record(exchange, {"InferenceComponentName": self.name})
 
     # --- what the deployer needs ---
 
@@ -89,10 +103,25 @@ class InferenceComponent:
                 f"{self.plan_name}/{copy}",
                 copy,
                 f"inference component {self.name}",
-                partial(self._make_copy, deployment, copy),
+                partial(self._make_adapter if "Base" in deployment else self._make_copy, deployment, copy),
             )
             for copy in deployment["Copies"]
         ]
+
+    def _make_adapter(self, deployment: Deployment, copy: str) -> Replica:
+        plan_name = f"{self.plan_name}/{copy}"
+        (container,) = list_containers(deployment["Model"])
+
+        def prepare() -> Path:
+            return serving.prepare_model_data(
+                self._context, container, self._context.make_work_folder(plan_name) / "adapter"
+            )
+
+        def note(sentence: str) -> None:
+            self._context.logs.create(self.log_group, f"{self._variant}/{copy}").note(sentence)
+
+        find_base = partial(self._find, deployment["Base"])
+        return AdapterReplica(self.name, plan_name, copy, find_base, prepare, note, self.wake)
 
     def _make_copy(self, deployment: Deployment, copy: str) -> Replica:
         specification = deployment["Specification"]
@@ -116,10 +145,12 @@ class InferenceComponent:
 
     def serve(self, deployment: Deployment, replicas: Mapping[str, Replica]) -> Mapping[str, Any]:
         self._copies = tuple(replicas.values())
+        self.is_in_service.set()
         return specifications.describe(deployment, copies=len(replicas))
 
     @contextmanager
     def closing(self) -> Iterator[None]:
+        self.is_in_service.clear()
         self._copies = ()
         yield
 

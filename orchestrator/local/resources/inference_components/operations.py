@@ -5,7 +5,7 @@ https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_UpdateInferenceCom
 https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_UpdateInferenceComponentRuntimeConfig.html
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from microjobs_orchestrator.local.errors import ValidationError
@@ -15,7 +15,7 @@ from microjobs_orchestrator.local.resources.endpoints.kinds import ENDPOINT
 from microjobs_orchestrator.local.resources.inference_components import specifications
 from microjobs_orchestrator.local.resources.inference_components.component import InferenceComponent
 from microjobs_orchestrator.local.resources.inference_components.kinds import INFERENCE_COMPONENT
-from microjobs_orchestrator.local.resources.inference_components.specifications import Specification
+from microjobs_orchestrator.local.resources.inference_components.specifications import BASE, Specification
 from microjobs_orchestrator.local.resources.listing import list_resources
 from microjobs_orchestrator.local.resources.operations import (
     Answer,
@@ -25,13 +25,16 @@ from microjobs_orchestrator.local.resources.operations import (
     add_resource,
     find_resource,
 )
-from microjobs_orchestrator.local.state import Owner, Record
+from microjobs_orchestrator.local.state import Owner, Query, Record
 
 
 class InferenceComponentOperations(RunningOperations):
     kind = INFERENCE_COMPONENT
 
     def add(self, request: Request) -> Record:
+        specification = request.get("Specification", {})
+        if BASE in specification:
+            request = {**request, **self._read_base(request)}
         if not {"VariantName", "Specification", "RuntimeConfig"} <= request.keys():
             raise ValidationError(
                 "An inference component must have a VariantName, a Specification and a RuntimeConfig."
@@ -39,7 +42,7 @@ class InferenceComponentOperations(RunningOperations):
         endpoint = find_resource(self.context, ENDPOINT, request["EndpointName"])
         variant = _find_variant(endpoint, request["VariantName"])
         copies = specifications.make_copies(request["RuntimeConfig"]["CopyCount"])
-        deployment = self._deploy(request["Specification"], variant["InstanceType"], endpoint, copies)
+        deployment = self._deploy(specification, variant["InstanceType"], endpoint, copies)
         members = {**specifications.describe(deployment, copies=0), "EndpointArn": endpoint.arn}
         owner = Owner(ENDPOINT.arn_type, endpoint.name)
         return add_resource(
@@ -57,10 +60,38 @@ class InferenceComponentOperations(RunningOperations):
         specifications.check(specification)
         is_isolated = bool(endpoint.internal[DEPLOYMENT].get("EnableNetworkIsolation", False))
         model = specifications.find_model(self.context, specification, is_isolated=is_isolated)
-        return {"Model": model, "Specification": specification, "InstanceType": instance_type, "Copies": copies}
+        base = {"Base": specification[BASE]} if BASE in specification else {}
+        return {
+            "Model": model,
+            "Specification": specification,
+            "InstanceType": instance_type,
+            "Copies": copies,
+            **base,
+        }
+
+    def _read_base(self, request: Request) -> Mapping[str, Any]:
+        """Return the variant and the number of copies of an adapter, which its base component determines.
+
+        Raise ValidationError if the base component is missing, is not in service, or is an adapter itself.
+        """
+        base = find_resource(self.context, self.kind, request["Specification"][BASE])
+        if base.status != "InService" or base.request["EndpointName"] != request["EndpointName"]:
+            raise ValidationError(
+                f"The base component {base.name} is {base.status} on endpoint {base.request['EndpointName']}: it must "
+                f"be InService on {request['EndpointName']}."
+            )
+        if "Base" in base.internal[DEPLOYMENT]:
+            raise ValidationError(f"The base component {base.name} is an adapter itself.")
+        if "RuntimeConfig" in request:
+            raise ValidationError("An adapter has no RuntimeConfig: all copies of its base component load it.")
+        return {"VariantName": base.description["VariantName"], "RuntimeConfig": {"CopyCount": 1}}
 
     def make_runnable(self, record: Record) -> Runnable:
-        return InferenceComponent(self.context, record)
+        return InferenceComponent(self.context, record, self._find_running)
+
+    def _find_running(self, name: str) -> InferenceComponent | None:
+        component = self.registry.find(f"{self.kind.arn_type}/{name}")
+        return component if isinstance(component, InferenceComponent) else None
 
     def further_handlers(self) -> Mapping[str, Handler]:
         return {
@@ -83,6 +114,8 @@ class InferenceComponentOperations(RunningOperations):
         """Update the specification and the number of copies. The earlier copies serve until the new ones do."""
         record = self._find_in_service(request)
         earlier: Deployment = record.internal[DEPLOYMENT]
+        if "RuntimeConfig" in request:
+            _refuse_copies_of_adapter(earlier)
         count = request.get("RuntimeConfig", {}).get("CopyCount", len(earlier["Copies"]))
         if "Specification" not in request:
             return self._start_update(
@@ -97,6 +130,7 @@ class InferenceComponentOperations(RunningOperations):
         """Change the number of copies. The first copies keep running."""
         record = self._find_in_service(request)
         earlier: Deployment = record.internal[DEPLOYMENT]
+        _refuse_copies_of_adapter(earlier)
         copies = specifications.make_copies(request["DesiredRuntimeConfig"]["CopyCount"], earlier["Copies"])
         return self._start_update(record, {**earlier, "Copies": copies})
 
@@ -122,10 +156,19 @@ class InferenceComponentOperations(RunningOperations):
     def delete(self, request: Request) -> Answer:
         """Delete a component in any status. Its thread deletes the record after the copies have ended."""
         name = self.find(request).name
+        if adapters := self._list_adapters(name):
+            message = f"Cannot delete inference component {name} with adapters: delete {', '.join(adapters)} first."
+            raise ValidationError(message)
         self.context.state.update(self.kind.arn_type, name, {self.kind.status_member: "Deleting"}, "Deleting")
         if not self.registry.stop(f"{self.kind.arn_type}/{name}"):  # it failed before this server started
             self.context.state.delete(self.kind.arn_type, name)
         return {}
+
+    def _list_adapters(self, base: str) -> Sequence[str]:
+        """Return the names of the adapters of a component."""
+        query = Query(self.kind.arn_type, descending=False, limit=-1)
+        records = self.context.state.find(query)
+        return [record.name for record in records if record.request["Specification"].get(BASE) == base]
 
 
 def _find_variant(endpoint: Record, name: str) -> Mapping[str, Any]:
@@ -140,3 +183,8 @@ def _find_variant(endpoint: Record, name: str) -> Mapping[str, Any]:
             f"Variant {name} of endpoint {endpoint.name} has a ModelName: inference components need a variant without."
         )
     return variants[name]  # type: ignore[no-any-return]  # the state stores it as JSON
+
+
+def _refuse_copies_of_adapter(deployment: Deployment) -> None:
+    if "Base" in deployment:
+        raise ValidationError("An adapter has no CopyCount: all copies of its base component load it.")

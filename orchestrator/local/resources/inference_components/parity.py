@@ -34,7 +34,7 @@ SPECIFICATION: Rows = {
             "AcceleratorPartitionType": Refused("GPUs are not divided"),
         }
     ),
-    "BaseInferenceComponentName": Refused("adapters are not supported: create a component with the merged model"),
+    "BaseInferenceComponentName": Honoured("the component is an adapter, loaded with `POST /adapters`"),
     "DataCacheConfig": NoEffect("nothing is downloaded"),
     "SchedulingConfig": PLACEMENT,
 }
@@ -44,10 +44,10 @@ ROWS: Mapping[str, Rows] = {
     "CreateInferenceComponent": {
         "InferenceComponentName": Honoured(),
         "EndpointName": Honoured(),
-        "VariantName": Honoured("a variant without ModelName", required=True),
+        "VariantName": Honoured("a variant without ModelName; an adapter has that of its base component"),
         "Specification": Members(SPECIFICATION, required=True),
         "Specifications": ONE_SPECIFICATION,
-        "RuntimeConfig": Members(COPIES, required=True),
+        "RuntimeConfig": Members(COPIES),
         "Tags": TAGS,
     },
     "UpdateInferenceComponent": {

@@ -19,6 +19,9 @@ from microjobs_orchestrator.local.resources.operations import find_resource
 from microjobs_orchestrator.local.runtimes.base import HostLimits
 
 MIB = 1 << 20
+BASE = "BaseInferenceComponentName"
+"""The member of a specification that names the component whose copies load the adapter."""
+
 Specification = Mapping[str, Any]
 
 
@@ -27,6 +30,8 @@ def find_model(context: Context, specification: Specification, *, is_isolated: b
 
     Raise ValidationError if it names neither or both, or if the model or its data does not exist.
     """
+    if BASE in specification:
+        return _find_adapter(context, specification)
     if ("ModelName" in specification) == ("Container" in specification):
         raise ValidationError("Specification must have exactly one of ModelName and Container.")
     if "ModelName" in specification:
@@ -41,6 +46,16 @@ def find_model(context: Context, specification: Specification, *, is_isolated: b
         container["ModelDataUrl"] = given["ArtifactUrl"]
     find_data(context.store, container)
     return {"PrimaryContainer": container, "EnableNetworkIsolation": is_isolated}
+
+
+def _find_adapter(context: Context, specification: Specification) -> Mapping[str, Any]:
+    """Return a request with the container of an adapter, which has only model data."""
+    container = specification.get("Container", {})
+    if "ArtifactUrl" not in container or "Image" in container or "ModelName" in specification:
+        raise ValidationError(f"With {BASE}, Specification.Container must have only an ArtifactUrl: the adapter.")
+    adapter = {"ModelDataUrl": container["ArtifactUrl"]}
+    find_data(context.store, adapter)
+    return {"PrimaryContainer": adapter}
 
 
 def make_copies(count: int, earlier: Sequence[str] = ()) -> list[str]:
@@ -76,9 +91,9 @@ def describe(deployment: Deployment, *, copies: int) -> dict[str, Any]:
     specification = dict(deployment["Specification"])
     if "Container" in specification:
         container = dict(specification["Container"])
-        image = container.pop("Image")
-        now = time.time()
-        container["DeployedImage"] = {"SpecifiedImage": image, "ResolvedImage": image, "ResolutionTime": now}
+        if (image := container.pop("Image", None)) is not None:
+            times = {"ResolutionTime": time.time()}
+            container["DeployedImage"] = {"SpecifiedImage": image, "ResolvedImage": image, **times}
         specification["Container"] = container
     counts = {"DesiredCopyCount": len(deployment["Copies"]), "CurrentCopyCount": copies}
     return {"Specification": specification, "RuntimeConfig": counts}

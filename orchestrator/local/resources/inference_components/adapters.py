@@ -1,0 +1,164 @@
+"""Adapters: inference components that a copy of their base component loads, instead of a container of their own.
+
+The container must have the API of SageMaker's hosting standards: `POST /adapters` with a name and a folder, `DELETE
+/adapters/<name>`, and the header `X-Amzn-SageMaker-Adapter-Identifier` of invocations.
+Source: https://github.com/aws/model-hosting-container-standards
+"""
+
+import json
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from http import HTTPStatus
+from io import BytesIO
+from pathlib import Path
+from typing import IO, Protocol
+from urllib.parse import quote
+
+from microjobs.contract import DEFAULT_ROOT
+from microjobs_orchestrator.local.resources.endpoints.container_replica import ContainerReplica
+from microjobs_orchestrator.local.resources.endpoints.exchanges import InferenceRequest, Target
+from microjobs_orchestrator.local.resources.endpoints.replica import Replica
+from microjobs_orchestrator.local.resources.endpoints.streams import ResponseStream
+from microjobs_orchestrator.local.resources.endpoints.traffic import Traffic
+from microjobs_orchestrator.local.resources.models.client import Answer, NoAnswerError
+from microjobs_orchestrator.local.resources.models.serving import StoppedError
+from microjobs_orchestrator.local.runtimes.base import CannotRunError, Host
+
+ADAPTERS = "/adapters"
+ADAPTERS_FOLDER = f"{DEFAULT_ROOT}/adapters"
+ADAPTER_HEADER = "X-Amzn-SageMaker-Adapter-Identifier"
+LOAD_TIMEOUT = 60.0
+"""Seconds for a container to load or to remove an adapter."""
+BASE_INTERVAL = 0.5
+"""Seconds after which a start that waits for its base component checks whether it was abandoned."""
+MAX_ANSWER_BYTES = 1 << 16
+MAX_ERROR_CHARACTERS = 500
+
+
+class Base(Protocol):
+    """The component whose copies load the adapter."""
+
+    is_in_service: threading.Event
+
+    def choose(self, target: Target) -> Replica | None: ...
+
+    def list_copies(self) -> Sequence[Replica]: ...
+
+
+class AdapterReplica:
+    """An adapter in all copies of its base component. A copy that was started again loads it when a request arrives.
+
+    Args:
+        find_base: returns the base component; None if it does not run.
+        prepare: makes a new folder with the files of the adapter.
+        note: writes a sentence to the logs of the server and of the component.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        plan_name: str,
+        instance_id: str,
+        find_base: Callable[[], Base | None],
+        prepare: Callable[[], Path],
+        note: Callable[[str], None],
+        on_change: Callable[[], None],
+    ) -> None:
+        self.plan_name, self.instance_id, self.note = plan_name, instance_id, note
+        self.variant = ""
+        self.traffic = Traffic(on_change)
+        self._name = name
+        self._find_base = find_base
+        self._prepare = prepare
+        self._stopped = threading.Event()
+        self._lock = threading.Lock()
+        self._loaded: dict[str, int] = {}
+        """The start of each copy, by plan name, that has loaded the adapter."""
+
+    def start(self, hosts: Sequence[Host] = ()) -> None:  # noqa: ARG002  the base component has the hosts
+        for copy in self._wait_for_base().list_copies():
+            self.variant = copy.variant
+            try:
+                self._load(copy)
+            except NoAnswerError as error:
+                raise CannotRunError(f"the base component did not answer POST {ADAPTERS}: {error}") from error
+
+    def _wait_for_base(self) -> Base:
+        while (base := self._find_base()) is not None:
+            if base.is_in_service.wait(BASE_INTERVAL):
+                return base
+            if self._stopped.is_set():
+                raise StoppedError
+        raise CannotRunError("the base component does not run")
+
+    def _load(self, copy: Replica) -> None:
+        """Load the adapter into a copy that has not loaded it since its last start.
+
+        Raise CannotRunError if the container refuses it, and NoAnswerError.
+        """
+        if not isinstance(copy, ContainerReplica):
+            raise CannotRunError("the base component is an adapter itself")
+        with self._lock:
+            starts = copy.starts
+            if self._loaded.get(copy.plan_name) == starts:
+                return
+            folder = f"{ADAPTERS_FOLDER}/{self._name}"
+            copy.remove_folder(folder)
+            copy.add_folder(self._prepare(), folder)
+            self._send(copy, "DELETE", f"{ADAPTERS}/{quote(self._name, safe='')}")  # an earlier server loaded it
+            status, text = self._send(copy, "POST", ADAPTERS, {"name": self._name, "src": folder})
+            if status >= HTTPStatus.MULTIPLE_CHOICES:
+                raise CannotRunError(f"POST {ADAPTERS} answered {status}: {text[:MAX_ERROR_CHARACTERS]}")
+            self._loaded[copy.plan_name] = starts
+
+    def _send(
+        self, copy: ContainerReplica, method: str, path: str, content: dict[str, str] | None = None
+    ) -> tuple[int, str]:
+        body = None if content is None else json.dumps(content).encode()
+        headers = {} if body is None else {"Content-Type": "application/json"}
+        into = BytesIO()
+        request = InferenceRequest(body, headers, LOAD_TIMEOUT, MAX_ANSWER_BYTES)
+        answer = copy.send(path, request, into, method=method)
+        return answer.status, into.getvalue().decode(errors="replace")
+
+    def invoke(self, request: InferenceRequest, into: IO[bytes]) -> Answer:
+        with self.traffic.request(request.timeout):
+            return self._choose().invoke(self._address(request), into)
+
+    def stream(self, request: InferenceRequest) -> ResponseStream:
+        return self._choose().stream(self._address(request))
+
+    def _choose(self) -> Replica:
+        """Return the copy of the base for a request, with the adapter. Raise NoAnswerError if there is none."""
+        base = self._find_base()
+        if base is None or (copy := base.choose(Target())) is None:
+            raise NoAnswerError("the base component has no copies", was_sent=False)
+        try:
+            self._load(copy)
+        except CannotRunError as error:
+            raise NoAnswerError(f"the adapter cannot be loaded: {error}", was_sent=False) from error
+        return copy
+
+    def _address(self, request: InferenceRequest) -> InferenceRequest:
+        return replace(request, headers={**request.headers, ADAPTER_HEADER: self._name}, target=Target())
+
+    def abandon(self) -> None:
+        self._stopped.set()
+
+    def stop(self, grace: float) -> None:  # noqa: ARG002  no host ends
+        """Remove the adapter from the copies that have loaded it."""
+        self._stopped.set()
+        base = self._find_base()
+        for copy in base.list_copies() if base is not None else ():
+            if isinstance(copy, ContainerReplica) and self._loaded.get(copy.plan_name) == copy.starts:
+                self._unload(copy)
+
+    def _unload(self, copy: ContainerReplica) -> None:
+        try:
+            status, text = self._send(copy, "DELETE", f"{ADAPTERS}/{quote(self._name, safe='')}")
+            if status >= HTTPStatus.MULTIPLE_CHOICES:
+                self.note(f"DELETE {ADAPTERS}/{self._name} answered {status}: {text[:MAX_ERROR_CHARACTERS]}")
+            copy.remove_folder(f"{ADAPTERS_FOLDER}/{self._name}")
+        except (NoAnswerError, CannotRunError) as error:
+            self.note(f"the adapter was not removed from a copy: {error}")
