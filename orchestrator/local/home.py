@@ -32,6 +32,7 @@ ENTRIES = (
     "lock",
     "logs",
     "metrics.db",
+    "metrics.db.damaged",
     "metrics.db-shm",
     "metrics.db-wal",
     "objects",

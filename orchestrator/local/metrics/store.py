@@ -6,20 +6,23 @@ killed server loses less than a second of points. The thread waits while nothing
 
 import logging
 import math
+import sqlite3
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from microjobs_orchestrator.local.metrics.statistics import Statistics, is_valid
-from microjobs_orchestrator.local.metrics.tables import Point, Series, Tables, sort_dimensions
+from microjobs_orchestrator.local.metrics.tables import Point, Series, open_tables, sort_dimensions
 
 logger = logging.getLogger(__name__)
 
 FLUSH_SECONDS = 0.25
 """Seconds between the first point in an empty buffer and the write to the disk."""
+RETRY_SECONDS = 5.0
+"""Seconds before the next attempt to write, if the device is full."""
 CLEAN_SECONDS = 600.0
 """Seconds between two searches for points that are too old."""
 MAX_BUFFERED = 500_000
@@ -46,11 +49,13 @@ class MetricStore:
     """The metrics of the server. Methods may be called from any thread."""
 
     def __init__(self, path: Path) -> None:
-        self._tables = Tables(path)
+        self._tables = open_tables(path)
         self._buffer: deque[Samples] = deque(maxlen=MAX_BUFFERED)
         self._has_samples, self._is_closing = threading.Event(), threading.Event()
         self._flush_lock, self._thread_lock = threading.Lock(), threading.Lock()
         self._thread: threading.Thread | None = None
+        self._has_failed = False
+        """Whether the last flush failed."""
 
     def close(self) -> None:
         """Write the buffer, and close the file."""
@@ -58,7 +63,7 @@ class MetricStore:
         self._has_samples.set()
         if self._thread:
             self._thread.join()
-        _log_errors(self.flush)
+        self.flush()
         self._tables.close()
 
     def record(
@@ -119,12 +124,24 @@ class MetricStore:
         self.flush()
         self._tables.remove(namespace, sort_dimensions(dimensions), begin)
 
-    def flush(self) -> None:
-        """Write the buffer to the disk."""
+    def flush(self) -> bool:
+        """Write the buffer to the disk. Return False if the device is full or fails: the samples stay in the buffer."""
         with self._flush_lock:
             samples = [self._buffer.popleft() for _ in range(len(self._buffer))]
-            if samples:
-                self._tables.add(_make_points(samples))
+            try:
+                if samples:
+                    self._tables.add(_make_points(samples))
+            except (sqlite3.Error, OSError) as error:
+                self._report_failure(error)
+                self._buffer.extendleft(reversed(samples[-MAX_BUFFERED // 2 :]))
+                return False
+            self._has_failed = False
+            return True
+
+    def _report_failure(self, error: Exception) -> None:
+        if not self._has_failed:
+            logger.warning("metrics cannot be stored, and are kept in memory: %s", error)
+        self._has_failed = True
 
     def _run(self) -> None:
         next_clean = time.monotonic()
@@ -132,18 +149,15 @@ class MetricStore:
             self._has_samples.wait()
             self._is_closing.wait(FLUSH_SECONDS)
             self._has_samples.clear()
-            _log_errors(self.flush)
-            if time.monotonic() >= next_clean:
-                _log_errors(self._tables.clean)
-                next_clean = time.monotonic() + CLEAN_SECONDS
-
-
-def _log_errors(step: Callable[[], None]) -> None:
-    """Run a step that may fail, for example because the device is full; then points are lost."""
-    try:
-        step()
-    except Exception:
-        logger.exception("metrics: points are lost")
+            try:
+                if not self.flush():
+                    self._is_closing.wait(RETRY_SECONDS)
+                    self._has_samples.set()
+                if time.monotonic() >= next_clean:
+                    self._tables.clean()
+                    next_clean = time.monotonic() + CLEAN_SECONDS
+            except Exception:  # the thread must not end
+                logger.exception("points of metrics are lost")
 
 
 def _make_points(samples: Iterable[Samples]) -> Iterator[tuple[Series, Point]]:

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -72,6 +73,21 @@ class Point:
     """Whether the point has all samples of a second. Such points are merged later."""
     step: int | None = None
     """The number of the iteration, if the client sent one."""
+
+
+def open_tables(path: Path) -> "Tables":
+    """Open the file, or create it. Move a damaged file away: the server must start without its metrics."""
+    try:
+        return Tables(path)
+    except sqlite3.DatabaseError as error:
+        if error.sqlite_errorcode not in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
+            raise
+        damaged = path.with_name(f"{path.name}.damaged")
+        logger.warning("%s is damaged (%s), and moved to %s", path, error, damaged)
+        path.replace(damaged)
+        for suffix in ("-wal", "-shm"):
+            path.with_name(path.name + suffix).unlink(missing_ok=True)
+        return Tables(path)
 
 
 class Tables:

@@ -2,12 +2,14 @@
 
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -148,6 +150,44 @@ def test_the_oldest_points_are_removed_beyond_the_limit(store: MetricStore, monk
     points = store.read(LATENCY)
     assert 90 <= len(points) <= 100
     assert points[-1].time == NOW + 109
+
+
+def test_samples_are_kept_while_the_device_is_full(
+    store: MetricStore, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*_: object) -> None:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    store.record(SPACE, DIMENSIONS, {"ModelLatency": 1}, NOW)
+    store.flush()
+    with monkeypatch.context() as patched:
+        patched.setattr(store._tables, "add", fail)
+        store.record(SPACE, DIMENSIONS, {"ModelLatency": 2}, NOW + 1)
+        assert len(store.read(LATENCY)) == 1
+        assert not store.flush()
+    assert [point.statistics.total for point in store.read(LATENCY)] == [1, 2]
+    assert [record.message for record in caplog.records] == [
+        "metrics cannot be stored, and are kept in memory: database or disk is full"
+    ]
+
+
+def test_a_value_that_cannot_be_stored_does_not_stop_the_others(store: MetricStore) -> None:
+    text: Any = "a bug of a caller"
+    store.record(SPACE, DIMENSIONS, {"ModelLatency": text}, NOW)
+    with pytest.raises(TypeError):
+        store.flush()
+    store.record(SPACE, DIMENSIONS, {"ModelLatency": 1}, NOW)
+    assert len(store.read(LATENCY)) == 1
+
+
+@pytest.mark.parametrize("content", [b"no database" * 100, b"SQLite format 3\0" + b"x" * 5000])
+def test_damaged_file_is_moved_away(path: Path, content: bytes) -> None:
+    path.write_bytes(content)
+    store = MetricStore(path)
+    store.record(SPACE, DIMENSIONS, {"ModelLatency": 1}, NOW)
+    assert len(store.read(LATENCY)) == 1
+    store.close()
+    assert path.with_name("metrics.db.damaged").read_bytes() == content
 
 
 KILLED_PROGRAM = """

@@ -1,4 +1,4 @@
-"""The time series of training metrics: a boto3 client reads them from CloudWatch."""
+"""The time series of metrics, which a boto3 client reads from CloudWatch, also after the server is killed."""
 
 import time
 from pathlib import Path
@@ -40,6 +40,29 @@ def test_points_are_read_while_the_job_runs(processes: LocalServer) -> None:
     assert wait_until(lambda: count_points(processes, name), lambda found: found[0] > 0) == (1, 1)
     processes.sagemaker.stop_training_job(TrainingJobName=name)
     processes.wait_for_end(name)
+
+
+def test_killed_server_loses_at_most_the_last_second_of_metrics(tmp_path: Path) -> None:
+    acknowledged: list[float] = []
+    with running_server(tmp_path, runtime="process") as local:
+        cloudwatch = local.client("cloudwatch")
+        while not acknowledged or acknowledged[-1] < acknowledged[0] + 3:
+            cloudwatch.put_metric_data(Namespace="own", MetricData=[{"MetricName": "m", "Value": 1}])
+            acknowledged.append(time.time())
+        crash(local)
+        killed = time.time()
+    with running_server(tmp_path, runtime="process") as local:
+        (result,) = local.client("cloudwatch").get_metric_data(
+            MetricDataQueries=[
+                {
+                    "Id": "m",
+                    "MetricStat": {"Metric": {"Namespace": "own", "MetricName": "m"}, "Period": 60, "Stat": "Sum"},
+                }
+            ],
+            StartTime=killed - 120,
+            EndTime=killed + 120,
+        )["MetricDataResults"]
+    assert len([moment for moment in acknowledged if moment < killed - 1]) <= sum(result["Values"]) <= len(acknowledged)
 
 
 @pytest.mark.engine
