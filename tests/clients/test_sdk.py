@@ -52,21 +52,6 @@ def test_sdk_predicts_asynchronously_and_joins(local: LocalServer, archive: Path
     assert results["joined"] == "first,6.0\nsecond,15.0\n"
 
 
-def test_multi_data_model_loads_models_that_are_added_later(local: LocalServer, tmp_path: Path) -> None:
-    for name, weight in (("one", 1.0), ("two", 2.0)):
-        linear_bundle(tmp_path / name, [weight] * 3, 0.0)
-        with tarfile.open(tmp_path / f"{name}.tar.gz", "w:gz") as tar:
-            tar.add(tmp_path / name, ".")
-    results = json.loads(run(local, tmp_path, "multi_model_v2.py", image_name("serve"), tmp_path)[-1])
-    assert results["models at the start"] == []
-    assert results["models"] == ["one.tar.gz", "two.tar.gz"]
-    assert results["predictions"] == {"one.tar.gz": [["6.0"]], "two.tar.gz": [["12.0"]]}
-    assert results["added"] == [["12.0"]]
-    assert results["errors"] == ["ValidationError", "ValidationError"]
-    assert results["described"][0] == "MultiModel"
-    assert results["described"][1].endswith("/sdk-multi-model/")
-
-
 def test_sdk_deploys_serverless_and_captures_data(local: LocalServer, archive: Path, tmp_path: Path) -> None:
     results = json.loads(run(local, tmp_path, "hosting_variants_v2.py", image_name("serve"), archive)[-1])
     assert results["serverless"] == [["6.0"]]

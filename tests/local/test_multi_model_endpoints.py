@@ -2,6 +2,7 @@
 
 import io
 import tarfile
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -9,49 +10,42 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from tests.bundles import linear_bundle
 from tests.conftest import REPOSITORY, image_name
 from tests.local.clients import LocalServer, unique
+from tests.local.resources.examples.models import put_linear_model
 from tests.local.test_hosting import make_config, wait_for_endpoint
 
-
-def put_model(local: LocalServer, key: str, weight: float, **files: str) -> None:
-    """Store the archive of a model that returns the weighted sum of three features, or that consists of some files."""
-    content = io.BytesIO()
-    with tarfile.open(fileobj=content, mode="w:gz") as tar:
-        if not files:
-            folder = local.home.root / "bundles" / unique("bundle")
-            linear_bundle(folder, [weight] * 3, 0.0)
-            tar.add(folder, ".")
-        for name, text in files.items():
-            info = tarfile.TarInfo(f"code/{name}.py")
-            info.size = len(text)
-            tar.addfile(info, io.BytesIO(text.encode()))
-    local.s3.put_object(Bucket=local.address.bucket, Key=key, Body=content.getvalue())
+PROGRAM = "def model_fn(folder): return 7\ndef transform_fn(model, body, type_, accept): return str(model), accept\n"
 
 
 class MultiModelEndpoint:
     """An endpoint with the models below a prefix of its own."""
 
-    def __init__(self, local: LocalServer, **variant: Any) -> None:
+    def __init__(self, local: LocalServer) -> None:
         self.local = local
         self.name = unique("many")
         self._runtime = local.client("sagemaker-runtime")
-        container = {
-            "Image": image_name("serve"),
-            "Mode": "MultiModel",
-            "ModelDataUrl": local.uri(f"{self.name}/"),
-            **variant,
-        }
-        local.sagemaker.create_model(
-            ModelName=self.name, PrimaryContainer=container, ExecutionRoleArn=local.address.role_arn
-        )
+        prefix = local.uri(f"{self.name}/")
+        container = {"Image": image_name("serve"), "Mode": "MultiModel", "ModelDataUrl": prefix}
+        role = local.address.role_arn
+        local.sagemaker.create_model(ModelName=self.name, PrimaryContainer=container, ExecutionRoleArn=role)
         local.sagemaker.create_endpoint(EndpointName=self.name, EndpointConfigName=make_config(local, self.name))
         description = wait_for_endpoint(local, self.name)
         assert description["EndpointStatus"] == "InService", description.get("FailureReason")
 
-    def put(self, target: str, weight: float = 0.0, **files: str) -> None:
-        put_model(self.local, f"{self.name}/{target}", weight, **files)
+    def put(self, target: str, weight: float) -> None:
+        """Store a model that multiplies three features by a weight and returns their sum."""
+        put_linear_model(self.local, f"{self.name}/{target}", weight)
+
+    def put_program(self, target: str, file: str, text: str) -> None:
+        """Store a model that consists of a Python file."""
+        content = io.BytesIO()
+        with tarfile.open(fileobj=content, mode="w:gz") as tar:
+            info = tarfile.TarInfo(f"code/{file}")
+            info.size = len(text)
+            tar.addfile(info, io.BytesIO(text.encode()))
+        key = f"{self.name}/{target}"
+        self.local.s3.put_object(Bucket=self.local.address.bucket, Key=key, Body=content.getvalue())
 
     def invoke(self, target: str) -> str:
         response = self._runtime.invoke_endpoint(
@@ -64,28 +58,28 @@ class MultiModelEndpoint:
             self.invoke(target)
         return caught.value.response
 
+    def delete(self) -> None:
+        self.local.sagemaker.delete_endpoint(EndpointName=self.name)
+
 
 @pytest.fixture
 def endpoint(anywhere: LocalServer) -> Iterator[MultiModelEndpoint]:
     made = MultiModelEndpoint(anywhere)
     yield made
-    anywhere.sagemaker.delete_endpoint(EndpointName=made.name)
+    made.delete()
 
 
 def test_models_of_a_prefix_are_served_replaced_and_refused(endpoint: MultiModelEndpoint) -> None:
-    program = (
-        "def model_fn(folder): return 7\ndef transform_fn(model, body, type_, accept): return str(model), accept\n"
-    )
     endpoint.put("one.tar.gz", 1.0)
     endpoint.put("folder/two.tar.gz", 2.0)
-    endpoint.put("code.tar.gz", inference=program)
+    endpoint.put_program("code.tar.gz", "inference.py", PROGRAM)
     with ThreadPoolExecutor(6) as pool:
         targets = ["one.tar.gz", "folder/two.tar.gz", "code.tar.gz"] * 2
         assert list(pool.map(endpoint.invoke, targets)) == ["6.0", "12.0", "7"] * 2
     endpoint.put("one.tar.gz", 3.0)
     assert endpoint.invoke("one.tar.gz") == "18.0"
 
-    endpoint.put("broken.tar.gz", other="x = 1")
+    endpoint.put_program("broken.tar.gz", "other.py", "x = 1")
     error = endpoint.read_error("broken.tar.gz")
     assert (error["Error"]["Code"], error["OriginalStatusCode"]) == ("ModelError", 400)
     assert "the model cannot be loaded" in error["OriginalMessage"]
@@ -94,11 +88,36 @@ def test_models_of_a_prefix_are_served_replaced_and_refused(endpoint: MultiModel
     assert (described["Mode"], described["ModelDataUrl"]) == ("MultiModel", endpoint.local.uri(f"{endpoint.name}/"))
 
 
+def test_update_under_load_loses_no_request(processes: LocalServer) -> None:
+    endpoint, stop = MultiModelEndpoint(processes), threading.Event()
+    predictions = {f"{number}.tar.gz": str(6.0 * number) for number in (1, 2, 3)}
+    for target, prediction in predictions.items():
+        endpoint.put(target, float(prediction) / 6.0)
+
+    def invoke_until_stop() -> int:
+        count = 0
+        while not stop.is_set():
+            assert {target: endpoint.invoke(target) for target in predictions} == predictions
+            count += 1
+        return count
+
+    with ThreadPoolExecutor(4) as pool:
+        counts = [pool.submit(invoke_until_stop) for _ in range(4)]
+        try:
+            config = make_config(processes, endpoint.name)
+            processes.sagemaker.update_endpoint(EndpointName=endpoint.name, EndpointConfigName=config)
+            assert wait_for_endpoint(processes, endpoint.name)["EndpointConfigName"] == config
+        finally:
+            stop.set()
+        assert all(count.result() > 3 for count in counts)
+    endpoint.delete()
+
+
 def test_example_of_the_documentation_works(processes: LocalServer, capsys: pytest.CaptureFixture[str]) -> None:
     section = (REPOSITORY / "docs/using/hosting.md").read_text().partition("## Multi-model endpoints")[2]
     example = section.partition("```python\n")[2].partition("```")[0]
     for weight, city in ((1.0, "berlin"), (2.0, "oslo")):
-        put_model(processes, f"cities/{city}.tar.gz", weight)
+        put_linear_model(processes, f"cities/{city}.tar.gz", weight)
     names = {
         "sagemaker": processes.sagemaker,
         "runtime": processes.client("sagemaker-runtime"),
