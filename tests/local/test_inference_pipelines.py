@@ -14,7 +14,7 @@ from botocore.exceptions import ClientError
 from microjobs_orchestrator.local import control
 from microjobs_orchestrator.local.config import Config
 from tests.bundles import linear_bundle
-from tests.conftest import REPOSITORY, image_name
+from tests.conftest import REPOSITORY, base_image, image_from_base, image_name
 from tests.local.clients import FINAL_STATUSES, LocalServer, running_server, unique, wait_until
 from tests.local.test_hosting import make_config, wait_for_endpoint
 
@@ -146,6 +146,23 @@ def test_example_of_the_documentation_works(processes: LocalServer, capsys: pyte
     finally:
         processes.sagemaker.delete_endpoint(EndpointName="chain")
     assert "60.0" in capsys.readouterr().out
+
+
+@pytest.mark.engine
+def test_container_that_ignores_its_port_fails_the_endpoint_soon(local: LocalServer) -> None:
+    label = "com.amazonaws.sagemaker.capabilities.accept-bind-to-port"
+    program = "exec python3 -m http.server 8080"
+    with image_from_base(base_image(), f'LABEL {label}="true"', f'ENTRYPOINT ["sh", "-c", "{program}"]') as image:
+        name = unique("ignorant")
+        local.sagemaker.create_model(
+            ModelName=name, Containers=[{"Image": image}, {"Image": image}], ExecutionRoleArn=local.address.role_arn
+        )
+        local.sagemaker.create_endpoint(EndpointName=name, EndpointConfigName=make_config(local, name))
+        reason = wait_for_endpoint(local, name)["FailureReason"]
+        local.sagemaker.delete_endpoint(EndpointName=name)
+    assert "The container-1 container" in reason
+    assert "It listens on port 8080" in reason
+    assert "SAGEMAKER_BIND_TO_PORT" in reason
 
 
 @pytest.mark.engine

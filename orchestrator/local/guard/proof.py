@@ -3,7 +3,7 @@
 1. The caller sends MAGIC and 32 random bytes.
 2. The guard sends 32 random bytes and its proof.
 3. The caller sends its proof.
-4. The guard sends whether it has connected to the host.
+4. The guard sends whether it has connected to the host, or the host listens on the default port instead.
 """
 
 import hashlib
@@ -14,7 +14,7 @@ import socket
 MAGIC = b"microjobs guard\n"
 NONCE_BYTES = 32
 PROOF_BYTES = hashlib.sha256().digest_size
-CONNECTED, REFUSED = b"+", b"-"
+CONNECTED, REFUSED, ON_DEFAULT_PORT = b"+", b"-", b"8"
 
 
 class StrangerError(ConnectionError):
@@ -23,6 +23,10 @@ class StrangerError(ConnectionError):
 
 class NotListeningError(ConnectionRefusedError):
     """The guard answers, and its host does not listen on its port."""
+
+
+class OnDefaultPortError(NotListeningError):
+    """The host listens on the default port, and not on its own port."""
 
 
 def make_proof(secret: str, role: bytes, caller_nonce: bytes, guard_nonce: bytes) -> bytes:
@@ -35,6 +39,7 @@ def prove_to_guard(connection: socket.socket, secret: str) -> None:
     Raises:
         StrangerError: a program without the secret listens on the guard's port.
         NotListeningError: the host does not listen.
+        OnDefaultPortError: the host listens on another port.
         ConnectionError: the guard has ended.
         TimeoutError: the connection's timeout has passed.
     """
@@ -44,7 +49,10 @@ def prove_to_guard(connection: socket.socket, secret: str) -> None:
     if not hmac.compare_digest(receive(connection, PROOF_BYTES), make_proof(secret, b"guard", nonce, guard_nonce)):
         raise StrangerError("a program without the guard's secret answers on its port")
     connection.sendall(make_proof(secret, b"caller", nonce, guard_nonce))
-    if receive(connection, 1) != CONNECTED:
+    answer = receive(connection, 1)
+    if answer == ON_DEFAULT_PORT:
+        raise OnDefaultPortError("the container listens on the default port, and not on its own port")
+    if answer != CONNECTED:
         raise NotListeningError("the container does not listen on its port")
 
 

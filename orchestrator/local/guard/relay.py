@@ -10,6 +10,8 @@ from collections import deque
 from microjobs_orchestrator.local.guard import proof
 from microjobs_orchestrator.local.guard.settings import RELAY_PORT
 
+DEFAULT_PORT = 8080
+"""The port on which containers of SageMaker listen, unless a variable names another port."""
 MAX_CONNECTIONS = 1024
 """Maximum number of callers that have proven that they know the secret. The server sends fewer concurrent requests."""
 MAX_UNPROVEN = 64
@@ -77,11 +79,17 @@ class Relay:
                 self._unproven.remove(caller)
         return True
 
+    def _has_default_listener(self) -> bool:
+        """Return whether the host listens on the default port instead of its own port."""
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", DEFAULT_PORT), CONNECT_TIMEOUT):
+            return self._target_port != DEFAULT_PORT
+        return False
+
     def _connect(self, caller: socket.socket) -> None:
         try:
             host = socket.create_connection(("127.0.0.1", self._target_port), CONNECT_TIMEOUT)
         except OSError:
-            caller.sendall(proof.REFUSED)
+            caller.sendall(proof.ON_DEFAULT_PORT if self._has_default_listener() else proof.REFUSED)
             return
         with host:
             host.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -184,6 +184,10 @@ class MachineFailedError(CannotRunError):
     """The engine or this machine failed, not the plan. Another attempt may succeed."""
 
 
+class WrongPortError(ConnectionRefusedError):
+    """The host listens on port 8080, and not on the port of its plan."""
+
+
 class Host(Protocol):
     """One started host. Methods may be called from any thread."""
 
@@ -218,7 +222,10 @@ class Host(Protocol):
         """Remove a folder of the running host, if it exists. An empty file may remain at its path."""
 
     def connect(self, timeout: float) -> socket.socket:
-        """Open a connection to the host's port; only this server can do so. Raise OSError if nothing listens."""
+        """Open a connection to the host's port; only this server can do so.
+
+        Raise OSError if nothing listens, and WrongPortError if the runtime knows that the host listens elsewhere.
+        """
 
 
 class Runtime(Protocol):

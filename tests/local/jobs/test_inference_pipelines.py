@@ -1,5 +1,6 @@
 """Models with several containers, in endpoints and in transform jobs."""
 
+import socket
 import threading
 import time
 from collections.abc import Mapping
@@ -10,11 +11,11 @@ import pytest
 
 from microjobs_orchestrator.local.errors import ServiceError, ValidationError
 from microjobs_orchestrator.local.resources.endpoints import container_replica
-from microjobs_orchestrator.local.resources.models import chain
-from microjobs_orchestrator.local.runtimes.base import Exit
+from microjobs_orchestrator.local.resources.models import chain, health
+from microjobs_orchestrator.local.runtimes.base import Exit, WrongPortError
 from microjobs_orchestrator.local.services import sagemaker_runtime
 from tests.local.jobs.conftest import ServerParts, wait_until
-from tests.local.jobs.fakes import Model, ReceivedRequest, Reply
+from tests.local.jobs.fakes import FakeHost, Model, ReceivedRequest, Reply
 from tests.local.jobs.test_endpoints_invocations import Invoker
 
 GROUP = "/aws/sagemaker/Endpoints/e"
@@ -253,6 +254,24 @@ def test_unhealthy_container_fails_the_endpoint(parts: ServerParts, models: Mode
     assert "GET /ping did not answer 200 within 0.3 s" in reason
     assert "SAGEMAKER_BIND_TO_PORT" in reason
     assert "/container-2 in /aws/sagemaker/Endpoints/e" in reason
+
+
+@pytest.mark.usefixtures("models")
+def test_container_on_the_default_port_fails_the_endpoint_soon(
+    parts: ServerParts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def connect(host: FakeHost, timeout: float) -> socket.socket:
+        if host.name.endswith("-02"):
+            raise WrongPortError
+        return connect_to_server(host, timeout)
+
+    connect_to_server = FakeHost.connect
+    monkeypatch.setattr(FakeHost, "connect", connect)
+    monkeypatch.setattr(health, "WRONG_PORT_TIMEOUT", 0.2)
+    reason = parts.serve()["FailureReason"]
+    assert reason.startswith("The container-2 container")
+    assert "It listens on port 8080, but each of several containers must listen on the port of the" in reason
+    assert "SAGEMAKER_BIND_TO_PORT" in reason
 
 
 def test_container_that_ends_at_its_start_is_named(parts: ServerParts, models: Models) -> None:

@@ -19,6 +19,7 @@ from microjobs_orchestrator.local.guard import proof, relay
 from microjobs_orchestrator.local.guard.relay import Relay
 from microjobs_orchestrator.local.guard.settings import RELAY_PORT, VARIABLE_PREFIX, Settings
 from microjobs_orchestrator.local.resources.models.client import MAX_IDLE_CONNECTIONS
+from microjobs_orchestrator.local.runtimes.base import WrongPortError
 from microjobs_orchestrator.local.runtimes.docker import guards
 from microjobs_orchestrator.local.runtimes.docker.guards import GuardedPort
 
@@ -203,6 +204,19 @@ def test_host_that_does_not_listen_refuses_the_connection() -> None:
         ).start()
         with pytest.raises(ConnectionRefusedError):
             connect_with_secret(listener.getsockname())
+
+
+@pytest.mark.parametrize(("is_on_default", "error"), [(True, WrongPortError), (False, proof.NotListeningError)])
+def test_host_on_the_default_port_is_detected(
+    monkeypatch: pytest.MonkeyPatch, *, is_on_default: bool, error: type[Exception]
+) -> None:
+    with socket.socket() as silent, listening(echo) as (_, port), socket.create_server(("127.0.0.1", 0)) as listener:
+        silent.bind(("127.0.0.1", 0))
+        own_port = silent.getsockname()[1]
+        monkeypatch.setattr(relay, "DEFAULT_PORT", port if is_on_default else own_port)
+        threading.Thread(target=Relay(SECRET, own_port).serve, args=(listener,), daemon=True).start()
+        with pytest.raises(error):
+            make_guarded_port("127.0.0.2", listener.getsockname()).connect(5)
 
 
 def test_silent_callers_do_not_block_others() -> None:

@@ -21,7 +21,8 @@ from microjobs_orchestrator.local.resources.endpoints.traffic import Traffic
 from microjobs_orchestrator.local.resources.models.chain import send
 from microjobs_orchestrator.local.resources.models.client import Answer, Client, NoAnswerError
 from microjobs_orchestrator.local.resources.models.containers import list_names
-from microjobs_orchestrator.local.resources.models.serving import StoppedError, UnhealthyError, connect
+from microjobs_orchestrator.local.resources.models.health import connect
+from microjobs_orchestrator.local.resources.models.serving import StoppedError, UnhealthyError
 from microjobs_orchestrator.local.runtimes.base import CannotRunError, Host, Plan
 from microjobs_orchestrator.local.trees import discard
 

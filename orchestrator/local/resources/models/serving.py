@@ -3,21 +3,17 @@
 Source: https://docs.aws.amazon.com/sagemaker/latest/dg/your-algorithms-inference-code.html
 """
 
-import threading
-import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
-from microjobs.contract import BIND_TO_PORT
 from microjobs_orchestrator.local import instances as instance_types
 from microjobs_orchestrator.local.lifecycle import inputs
 from microjobs_orchestrator.local.lifecycle.attempt import Attempt
 from microjobs_orchestrator.local.lifecycle.context import Context
 from microjobs_orchestrator.local.lifecycle.job import LAYOUT
 from microjobs_orchestrator.local.logs import LogStream
-from microjobs_orchestrator.local.resources.models.client import PRIMARY, Client
+from microjobs_orchestrator.local.resources.models.client import PRIMARY
 from microjobs_orchestrator.local.resources.models.containers import (
     Container,
     ContainerHost,
@@ -25,11 +21,10 @@ from microjobs_orchestrator.local.resources.models.containers import (
     list_hosts,
 )
 from microjobs_orchestrator.local.resources.models.model_data import extract, find_data, is_multi_model
-from microjobs_orchestrator.local.runtimes.base import CannotRunError, Host, HostPlan, Input, Plan
+from microjobs_orchestrator.local.runtimes.base import CannotRunError, HostPlan, Input, Plan
 
 STARTUP_TIMEOUT = 240
 """Seconds until `/ping` must answer, unless the variant has another limit."""
-FIRST_PING_DELAY, MAX_PING_DELAY = 0.1, 1.0
 
 
 class UnhealthyError(CannotRunError):
@@ -117,56 +112,3 @@ def make_attempt(
 
     image, *further_images = (definition["Image"] for definition in definitions)
     return Attempt(plan_name, image, make_plan, open_host_stream, further_images=tuple(further_images))
-
-
-def connect(
-    hosts: Sequence[Host],
-    names: Sequence[str],
-    seconds: float,
-    stopping: threading.Event,
-    has_ended: Callable[[], bool] = lambda: False,
-) -> list[Client]:
-    """Return clients of hosts when `/ping` of each host answers 200. It is requested with increasing delays.
-
-    Args:
-        names: the names of the hosts' containers, for errors.
-
-    Raises:
-        UnhealthyError: a host has ended, or does not answer 200 within `seconds`.
-        StoppedError: `stopping` is set.
-    """
-    deadline = time.monotonic() + seconds
-    with ExitStack() as cleanup:
-        clients = []
-        for host, name in zip(hosts, names, strict=True):
-            if (client := _wait_until_healthy(host, deadline, stopping, has_ended)) is None:
-                raise _describe_unhealthy(name, None if has_ended() else seconds)
-            clients.append(cleanup.enter_context(closing(client)))
-        cleanup.pop_all()
-    return clients
-
-
-def _describe_unhealthy(container: str, seconds: float | None) -> UnhealthyError:
-    """Return the error of a container that did not become healthy within some seconds; None: it has ended."""
-    if seconds is None:
-        return UnhealthyError("The container ended before GET /ping answered 200.", container)
-    message = f"GET /ping did not answer 200 within {seconds:g} s."
-    if container != PRIMARY:
-        message = f"{message} Each of several containers must listen on the port of the variable {BIND_TO_PORT}."
-    return UnhealthyError(message, container)
-
-
-def _wait_until_healthy(
-    host: Host, deadline: float, stopping: threading.Event, has_ended: Callable[[], bool]
-) -> Client | None:
-    """Return a client of a healthy host; None if the host has ended, or the deadline has passed."""
-    delay = FIRST_PING_DELAY
-    while not has_ended() and time.monotonic() < deadline:
-        client = Client(host.connect)
-        if client.is_healthy():
-            return client
-        client.close()
-        if stopping.wait(delay):
-            raise StoppedError
-        delay = min(MAX_PING_DELAY, delay * 1.2)
-    return None

@@ -23,6 +23,7 @@ from microjobs_orchestrator.local.lifecycle.job import MAX_REASON_CHARACTERS, Jo
 from microjobs_orchestrator.local.resources.models import serving
 from microjobs_orchestrator.local.resources.models.chain import Chain, NamedClient
 from microjobs_orchestrator.local.resources.models.containers import list_hosts, list_names
+from microjobs_orchestrator.local.resources.models.health import connect
 from microjobs_orchestrator.local.resources.models.serving import StoppedError, UnhealthyError
 from microjobs_orchestrator.local.resources.transform.feeder import (
     STRATEGIES,
@@ -145,7 +146,7 @@ class TransformJob:
         outputs = [Output(key, item, folder / str(number)) for number, (key, item) in enumerate(objects)]
         try:
             with ExitStack() as stack:
-                clients = serving.connect(hosts, self._names, serving.STARTUP_TIMEOUT, stopped)
+                clients = connect(hosts, self._names, serving.STARTUP_TIMEOUT, stopped)
                 for client in clients:
                     stack.enter_context(closing(client))
                 options = Options.read(self.job.request, fetch_execution_parameters(clients[0]))

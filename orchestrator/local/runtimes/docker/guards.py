@@ -24,7 +24,13 @@ from microjobs_orchestrator.local.guard import proof
 from microjobs_orchestrator.local.guard.settings import READY_LINE, RELAY_PORT, VARIABLE_PREFIX, Settings
 from microjobs_orchestrator.local.own_images import find_registry
 from microjobs_orchestrator.local.runtimes.archives import pack
-from microjobs_orchestrator.local.runtimes.base import CannotRunError, HostPlan, MachineFailedError, Plan
+from microjobs_orchestrator.local.runtimes.base import (
+    CannotRunError,
+    HostPlan,
+    MachineFailedError,
+    Plan,
+    WrongPortError,
+)
 from microjobs_orchestrator.local.runtimes.docker import pulling
 from microjobs_orchestrator.local.runtimes.docker.engine import UNREACHABLE_ERRORS, follow_log, log_config
 from microjobs_orchestrator.local.runtimes.docker.log_frames import Lines
@@ -171,7 +177,7 @@ class GuardedPort:
         for route, connect_timeout in ((direct, min(timeout, DIRECT_TIMEOUT)), (published, timeout)):
             try:
                 return self._try(route, connect_timeout, timeout)
-            except proof.NotListeningError:
+            except (proof.NotListeningError, WrongPortError):
                 raise
             except OSError as error:
                 logger.debug("a guard cannot be reached by %s: %s", route, error)
@@ -203,8 +209,10 @@ class GuardedPort:
         try:
             connection.settimeout(timeout)
             proof.prove_to_guard(connection, self._secret())
-        except BaseException:
+        except BaseException as error:
             connection.close()
+            if isinstance(error, proof.OnDefaultPortError):
+                raise WrongPortError(str(error)) from error
             raise
         return connection
 

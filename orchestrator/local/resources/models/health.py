@@ -1,0 +1,94 @@
+"""Waits until the containers of a model are healthy.
+
+Source: https://docs.aws.amazon.com/sagemaker/latest/dg/your-algorithms-inference-code.html
+"""
+
+import math
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, closing
+from http import HTTPStatus
+
+from microjobs.contract import BIND_TO_PORT
+from microjobs_orchestrator.local.resources.models.client import PING_SECONDS, PRIMARY, Client, NoAnswerError
+from microjobs_orchestrator.local.resources.models.containers import PORT
+from microjobs_orchestrator.local.resources.models.serving import StoppedError, UnhealthyError
+from microjobs_orchestrator.local.runtimes.base import Host, WrongPortError
+
+WRONG_PORT_TIMEOUT = 5.0
+"""Seconds until a container that listens on the wrong port is unhealthy."""
+FIRST_PING_DELAY, MAX_PING_DELAY = 0.1, 1.0
+
+
+def connect(
+    hosts: Sequence[Host],
+    names: Sequence[str],
+    seconds: float,
+    stopping: threading.Event,
+    has_ended: Callable[[], bool] = lambda: False,
+) -> list[Client]:
+    """Return clients of hosts when `/ping` of each host answers 200. It is requested with increasing delays.
+
+    Args:
+        names: the names of the hosts' containers, for errors.
+
+    Raises:
+        UnhealthyError: a host has ended, or does not answer 200 within `seconds`.
+        StoppedError: `stopping` is set.
+    """
+    deadline = time.monotonic() + seconds
+    with ExitStack() as cleanup:
+        clients = []
+        for host, name in zip(hosts, names, strict=True):
+            if (client := _wait_until_healthy(host, name, deadline, stopping, has_ended)) is None:
+                raise _describe_unhealthy(name, None if has_ended() else seconds)
+            clients.append(cleanup.enter_context(closing(client)))
+        cleanup.pop_all()
+    return clients
+
+
+def _describe_unhealthy(container: str, seconds: float | None) -> UnhealthyError:
+    """Return the error of a container that did not become healthy within some seconds; None: it has ended."""
+    if seconds is None:
+        return UnhealthyError("The container ended before GET /ping answered 200.", container)
+    message = f"GET /ping did not answer 200 within {seconds:g} s."
+    if container != PRIMARY:
+        message = f"{message} Each of several containers must listen on the port of the variable {BIND_TO_PORT}."
+    return UnhealthyError(message, container)
+
+
+def _wait_until_healthy(
+    host: Host, container: str, deadline: float, stopping: threading.Event, has_ended: Callable[[], bool]
+) -> Client | None:
+    """Return a client of a healthy host; None if the host has ended, or the deadline has passed.
+
+    Raise UnhealthyError if the host listens on the wrong port for some seconds. It may do so for other programs.
+    """
+    delay, wrong_since = FIRST_PING_DELAY, math.inf
+    while not has_ended() and time.monotonic() < deadline:
+        client = Client(host.connect)
+        try:
+            if _ping(client):
+                return client
+            wrong_since = math.inf
+        except WrongPortError as error:
+            wrong_since = min(wrong_since, time.monotonic())
+            if time.monotonic() - wrong_since > WRONG_PORT_TIMEOUT:
+                message = f"It listens on port {PORT}, but each of several containers must listen on the port of the"
+                raise UnhealthyError(f"{message} variable {BIND_TO_PORT}.", container) from error
+        client.close()
+        if stopping.wait(delay):
+            raise StoppedError
+        delay = min(MAX_PING_DELAY, delay * 1.2)
+    return None
+
+
+def _ping(client: Client) -> bool:
+    """Return whether `/ping` answers 200 in time. Raise WrongPortError."""
+    try:
+        return client.request("GET", "/ping", timeout=PING_SECONDS).status == HTTPStatus.OK
+    except NoAnswerError as error:
+        if isinstance(error.__cause__, WrongPortError):
+            raise error.__cause__ from error
+        return False
