@@ -13,6 +13,7 @@ SLOW_FILES = (
     "tests/images/",
     "tests/launcher/test_shell.py",
     "tests/library/",
+    "tests/local/console/",
     "tests/local/jobs/test_endpoints_containers.py",
     "tests/local/runtimes/test_process_jobs.py",
     "tests/local/s3/test_aws_cli.py",

@@ -45,6 +45,20 @@ def test_server_starts_reports_status_and_stops(folder: Path) -> None:
     assert microjobs(folder, "down").stdout == f"no server runs for {folder / '.microjobs'}\n"
 
 
+def test_each_address_of_the_console_is_new_and_not_in_the_log(folder: Path) -> None:
+    up = microjobs(folder, *UP)
+    printed = [microjobs(folder, "console").stdout for _ in range(2)]
+    assert printed[0] != printed[1]
+    assert all(text.startswith(f"{up.stdout.split()[0]}/_microjobs/console/#token=") for text in printed)
+    assert "/_microjobs/console/#token=" in up.stdout
+    assert "token" not in (folder / ".microjobs" / "server.log").read_text()
+
+
+def test_console_needs_a_server(folder: Path) -> None:
+    console = microjobs(folder, "console")
+    assert (console.returncode, "microjobs local up --detach" in console.stderr) == (1, True)
+
+
 def test_running_server_refuses_other_settings(folder: Path) -> None:
     up = microjobs(folder, *UP)
     port = up.stdout.split()[0].rpartition(":")[2]

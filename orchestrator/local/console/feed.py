@@ -107,7 +107,12 @@ class Stream:
 
     def add(self, record: Record) -> None:
         if len(self._pending) <= MAX_PENDING:
-            self._pending[record.arn] = {"kind": record.kind, "name": record.name, "status": record.status}
+            self._pending[record.arn] = {
+                "kind": record.kind,
+                "name": record.name,
+                "arn": record.arn,
+                "status": record.status,
+            }
 
     def take(self) -> bytes:
         """Return the changes as an event, and forget them."""

@@ -1,5 +1,6 @@
 """The list of jobs, endpoints and executions in Chromium."""
 
+import json
 import re
 
 import pytest
@@ -47,6 +48,21 @@ def test_filters_choose_kind_status_and_name(page: Page, server: LocalServer, ro
     expect(page.get_by_text("No resource matches.")).to_be_visible()
     page.reload()  # the address has the filters
     expect(page.get_by_label("Status")).to_have_value("Failed")
+
+
+def test_executions_of_pipelines_are_listed_and_have_a_page(page: Page, server: LocalServer, root: str) -> None:
+    steps = [{"Name": "stop", "Type": "Fail", "Arguments": {"ErrorMessage": "the data are too old"}}]
+    definition = json.dumps({"Version": "2020-12-01", "Steps": steps})
+    role = server.address.role_arn
+    server.sagemaker.create_pipeline(
+        PipelineName="nightly", PipelineDefinition=definition, RoleArn=role, ClientRequestToken="t" * 32
+    )
+    server.sagemaker.start_pipeline_execution(PipelineName="nightly")
+    page.goto(f"{root}#/jobs?kind=pipeline-execution")
+    row = page.get_by_role("row").filter(has_text="nightly/")
+    expect(row).to_contain_text("Failed")
+    row.get_by_role("link").click()
+    expect(page.get_by_label("Failure reason")).to_contain_text("stop")
 
 
 def test_arrow_keys_move_between_rows(page: Page, server: LocalServer, root: str) -> None:

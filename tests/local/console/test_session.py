@@ -65,3 +65,14 @@ def test_page_of_a_bucket_cannot_use_the_session(attacked_page: Page, server: Lo
     attacked_page.goto(url)
     assert attacked_page.title() == "-"
     assert attacked_page.evaluate("origin") == "null"
+
+
+def test_page_reports_the_end_of_its_session(browser: Browser, server: LocalServer) -> None:
+    context = browser.new_context()
+    page = context.new_page()
+    page.goto(control.make_console_address(server.home, server.address))
+    page.locator("table").wait_for()
+    context.clear_cookies()  # as after a restart of the server
+    page.get_by_label("Kind").select_option("endpoint")
+    expect(page.locator("main")).to_contain_text(NO_SESSION)
+    context.close()

@@ -26,3 +26,6 @@ export function formatBytes(count) {
   for (; count >= 1000 && unit < units.length - 1; unit++) count /= 1000;
   return `${unit ? count.toFixed(1) : count} ${units[unit]}`;
 }
+
+/** Return `name/id` for the ARN of an execution, `…:pipeline/name/execution/id`. */
+export const shortenArn = (arn) => arn.split(":").pop().split("/").filter((_, index) => index % 2).join("/");

@@ -14,6 +14,18 @@ export const listRunningKinds = () => kinds.filter((kind) => kind.lifecycle);
 /** Return the kind with a type such as `training-job`; undefined if there is no such kind. */
 export const findKind = (type) => kinds.find((kind) => kind.type === type);
 
+/** Return whether a change, as the server reports it, is one of the resource with an identifier. */
+export const isChangeOf = (kind, id, change) =>
+  change.kind === kind.type && (kind.partOf ? change.arn : change.name) === id;
+
+/** Return the kind and the identifier of the resource with an ARN; null if the console has no page for it. */
+export function parseArn(arn) {
+  const [type, ...rest] = arn.split(":").slice(5).join(":").split("/");
+  const part = rest.length > 1 && kinds.find((kind) => kind.partOf === type);
+  const kind = part || findKind(type);
+  return kind?.lifecycle ? { kind, id: kind.partOf ? arn : rest.join("/") } : null;
+}
+
 export function isActive(kind, status) {
   return kind.lifecycle.transitional.includes(status) || (kind.lifecycle.isLasting && status === kind.lifecycle.success);
 }

@@ -12,7 +12,7 @@ const listeners = new Set();
 const channel = new BroadcastChannel(NAME);
 channel.addEventListener("message", (message) => notify(message.data));
 
-/** Call a function for each event, `{changes: [{kind, name, status}], many}`; return a function that stops this.
+/** Call a function for each event, `{changes: [{kind, name, arn, status}], many}`; return a function that stops this.
  * `many` means that any resource may have changed. */
 export function onChanges(listener) {
   listeners.add(listener);

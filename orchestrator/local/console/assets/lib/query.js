@@ -8,7 +8,7 @@ const MIN_INTERVAL = 500;
 /** Return `{data, error, isLoading, reload}` of an async function, which gets an AbortSignal.
  *
  * @param keys the function runs again when one of these values changes.
- * @param isAffected returns whether a changed resource, `{kind, name, status}`, affects the data; null: nothing does.
+ * @param isAffected returns whether a changed resource, `{kind, name, arn, status}`, affects the data; null: nothing does.
  */
 export function useQuery(load, keys, isAffected = null) {
   const [state, setState] = useState({ data: null, error: null, isLoading: true });

@@ -1,6 +1,7 @@
 // Lists of resources of several kinds, newest first, page by page.
 
 import { call } from "./api.js";
+import { shortenArn } from "./format.js";
 
 const NAME_PART = /^[a-zA-Z0-9-]*$/;
 
@@ -59,8 +60,7 @@ class Source {
 function describe(kind, item) {
   const arn = item[kind.arnMember];
   const id = item[kind.identifierMember];
-  // The ARN of an execution ends with `pipeline/<name>/execution/<id>`.
-  const name = item[kind.nameMember] ?? arn.split(":").pop().split("/").filter((_, index) => index % 2).join("/");
+  const name = item[kind.nameMember] ?? shortenArn(arn);
   const end = item[kind.lifecycle?.endMember] ?? null;
   return { kind, id, name, arn, status: item[kind.statusMember], created: item.CreationTime, end, item };
 }

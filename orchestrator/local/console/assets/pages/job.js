@@ -2,8 +2,8 @@
 
 import { call } from "../lib/api.js";
 import { Heading, Problem, Status, Table, Time } from "../lib/components.js";
-import { formatDuration } from "../lib/format.js";
-import { findKind, isActive } from "../lib/kinds.js";
+import { formatDuration, shortenArn } from "../lib/format.js";
+import { findKind, isActive, isChangeOf, parseArn } from "../lib/kinds.js";
 import { listStreams } from "../lib/logs.js";
 import { useQuery } from "../lib/query.js";
 import { makeHref } from "../lib/router.js";
@@ -16,7 +16,7 @@ export function Page({ params }) {
 
 function Job({ kind, id }) {
   const load = (signal) => loadJob(kind, id, signal);
-  const { data, error, reload } = useQuery(load, [kind.type, id], (one) => one.kind === kind.type && id.includes(one.name));
+  const { data, error, reload } = useQuery(load, [kind.type, id], (one) => isChangeOf(kind, id, one));
   const status = data?.job[kind.statusMember];
   return html`
     <${Heading}>${data?.name ?? id}<//>
@@ -44,7 +44,7 @@ function Job({ kind, id }) {
 async function loadJob(kind, id, signal) {
   const job = await call("sagemaker", kind.operations.Describe, { [kind.identifierMember]: id }, { signal });
   const streams = kind.logs ? await listStreams(kind, id, signal) : [];
-  return { job, streams, name: job[kind.nameMember] ?? id, locations: findLocations(job) };
+  return { job, streams, name: job[kind.nameMember] ?? shortenArn(id), locations: findLocations(job) };
 }
 
 /** Return the S3 addresses among the members, with the paths of the members. */
@@ -82,12 +82,17 @@ function Summary({ kind, job }) {
     ["Secondary status", job.SecondaryStatus],
     ["Exit message", job.ExitMessage],
     ["Billable time", job.BillableTimeInSeconds && formatDuration(job.BillableTimeInSeconds)],
-    ["Created by", job.TuningJobArn ?? job.PipelineExecutionArn],
+    ["Created by", job.TuningJobArn && html`<${ResourceLink} arn=${job.TuningJobArn} />`],
   ];
   return html`
     <h2>Summary</h2>
     <dl>${facts.filter(([, value]) => value).map(([name, value]) => html`<dt>${name}</dt><dd>${value}</dd>`)}</dl>
   `;
+}
+
+function ResourceLink({ arn }) {
+  const found = parseArn(arn);
+  return found ? html`<a href=${makeHref(["jobs", found.kind.type, found.id])}>${arn}</a>` : arn;
 }
 
 const LOCATION_COLUMNS = [

@@ -2,7 +2,7 @@
 
 import { call } from "../lib/api.js";
 import { Field, Heading, Problem, Select } from "../lib/components.js";
-import { findKind, isActive } from "../lib/kinds.js";
+import { findKind, isActive, isChangeOf } from "../lib/kinds.js";
 import { downloadLog, getLogGroup, listStreams } from "../lib/logs.js";
 import { useQuery } from "../lib/query.js";
 import { makeHref, replaceQuery } from "../lib/router.js";
@@ -19,7 +19,7 @@ export function Page({ params, query }) {
 
 function Logs({ kind, id, query }) {
   const load = (signal) => loadStreams(kind, id, signal);
-  const { data, error } = useQuery(load, [kind.type, id], (one) => one.kind === kind.type && one.name === id);
+  const { data, error } = useQuery(load, [kind.type, id], (one) => isChangeOf(kind, id, one));
   const [problem, setProblem] = useState(null);
   const stream = data?.streams.find((one) => one.name === query.stream) ?? data?.streams[0];
   const group = getLogGroup(kind, id);

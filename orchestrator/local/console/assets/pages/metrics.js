@@ -3,7 +3,7 @@
 import { call } from "../lib/api.js";
 import { Chart } from "../lib/chart.js";
 import { Heading, Problem } from "../lib/components.js";
-import { findKind, isActive } from "../lib/kinds.js";
+import { findKind, isActive, isChangeOf } from "../lib/kinds.js";
 import { listStreams } from "../lib/logs.js";
 import { listMetrics, readCurves } from "../lib/metrics.js";
 import { useQuery } from "../lib/query.js";
@@ -21,7 +21,7 @@ export function Page({ params, query }) {
 }
 
 function Metrics({ kind, id, query }) {
-  const isAffected = (one) => one.kind === kind.type && one.name === id;
+  const isAffected = (one) => isChangeOf(kind, id, one);
   const { data, error, reload } = useQuery((signal) => load(kind, id, signal), [kind.type, id], isAffected);
   useReload(reload, data?.isActive);
   return html`
