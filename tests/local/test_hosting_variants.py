@@ -12,7 +12,7 @@ import docker
 import pytest
 from botocore.exceptions import ClientError
 
-from tests.conftest import image_name
+from tests.conftest import REPOSITORY, image_name
 from tests.local.clients import LocalServer, running_server, unique, wait_until
 from tests.local.test_hosting import ROW, make_model, wait_for_endpoint
 
@@ -130,3 +130,20 @@ def test_serverless_requests_beyond_the_concurrency_get_429(anywhere: LocalServe
     assert error.response["Error"]["Code"] == "ThrottlingException"
     assert error.response["ResponseMetadata"]["HTTPStatusCode"] == 429
     anywhere.sagemaker.delete_endpoint(EndpointName=name)
+
+
+@pytest.mark.parametrize(
+    ("section", "config"),
+    [("Serverless variants", "on-demand"), ("Shadow variants", "shadowed"), ("Data capture", "captured")],
+)
+def test_documented_configuration_serves(processes: LocalServer, section: str, config: str) -> None:
+    page = (REPOSITORY / "docs/using/hosting.md").read_text(encoding="utf-8")
+    code = page.partition(f"## {section}\n")[2].partition("```python\n")[2].partition("```")[0]
+    model = make_model(processes, 1.0)
+    variant = make_variant(model, InstanceType="ml.m5.large", InitialInstanceCount=1)
+    code = code.replace('"m"', repr(model)).replace('"m2"', repr(model))
+    exec(code, {"sagemaker": processes.sagemaker, "variant": variant, "bucket": processes.address.bucket})  # noqa: S102
+    processes.sagemaker.create_endpoint(EndpointName=config, EndpointConfigName=config)
+    assert wait_for_endpoint(processes, config)["EndpointStatus"] == "InService"
+    assert predict(processes, config) == "6.0"
+    processes.sagemaker.delete_endpoint(EndpointName=config)

@@ -600,6 +600,7 @@ CREATE_REQUESTS: Mapping[str, list[dict[str, Any]]] = {
                 "AssembleWith": "Line",
             },
             "TransformResources": {"InstanceType": "ml.m5.large", "InstanceCount": 1},
+            "DataCaptureConfig": {"DestinationS3Uri": "s3://bucket/captured"},
             "DataProcessing": {"InputFilter": "$", "OutputFilter": "$", "JoinSource": "None"},
             "Tags": TAGS,
         }

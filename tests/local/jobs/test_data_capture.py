@@ -246,3 +246,29 @@ def test_destination_is_checked(parts: ServerParts) -> None:
 def test_capture_of_asynchronous_endpoints_is_refused(parts: ServerParts) -> None:
     with pytest.raises(ValidationError, match="DataCaptureConfig is not supported together with AsyncInferenceConfig"):
         parts.make_config("c", {"OutputConfig": {"S3OutputPath": "s3://bucket/out"}}, capture_config())
+
+
+@pytest.mark.usefixtures("model")
+@pytest.mark.parametrize(
+    ("source", "prefix", "path"),
+    [("s3://bucket/in/", "in/", ""), ("s3://bucket/in", "", "in/"), ("s3://bucket", "", "in/")],
+)
+def test_transform_job_lists_inputs_and_outputs(parts: ServerParts, source: str, prefix: str, path: str) -> None:
+    for name in ("a", "b/c"):
+        parts.put(f"in/{name}.csv", b"1")
+    parts.transform(source=source, DataCaptureConfig={"DestinationS3Uri": DESTINATION})
+    found = {item.key: json.loads(item.path.read_text()) for item in parts.context.store.list("bucket", "captured/")}
+    assert all(re.fullmatch(r"captured/(input|output)/\d{4}/\d\d/\d\d/\d\d/[0-9a-f-]{36}\.json", key) for key in found)
+    assert {key.split("/")[1]: manifest for key, manifest in found.items()} == {
+        "input": [{"prefix": f"s3://bucket/{prefix}"}, *(f"{path}{name}.csv" for name in ("a", "b/c"))],
+        "output": [{"prefix": "s3://bucket/out/"}, *sorted(parts.read_outputs())],
+    }
+
+
+def test_failed_transform_job_captures_nothing(parts: ServerParts, model: Model) -> None:
+    model.invoke = lambda _: Reply(b"no", 400)
+    parts.put("in/a.csv", b"1")
+    assert parts.transform(DataCaptureConfig={"DestinationS3Uri": DESTINATION})["TransformJobStatus"] == "Failed"
+    assert list_keys(parts) == []
+    with pytest.raises(ValidationError, match="DestinationS3Uri s3://missing/x"):
+        parts.start_transform(DataCaptureConfig={"DestinationS3Uri": "s3://missing/x"})

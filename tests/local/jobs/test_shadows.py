@@ -125,6 +125,22 @@ def test_exchanges_of_both_variants_are_captured(
     assert folders == {"main", "copy"}
 
 
+def test_invocations_of_both_variants_are_counted(parts: ServerParts, shadow: Model) -> None:
+    shadow.invoke = lambda _: Reply(b"no", 500)
+    serve(parts)()
+    wait_until(lambda: read_metric(parts, "Invocations") == {"main": 1.0, "copy": 1.0})
+    assert read_metric(parts, "Invocation5XXErrors") == {"main": 0.0, "copy": 1.0}
+
+
+def read_metric(parts: ServerParts, name: str) -> dict[str, float]:
+    """Return the sums of a metric, by variant."""
+    metrics = parts.context.metrics
+    return {
+        dict(series.dimensions)["VariantName"]: sum(point.statistics.total for point in metrics.read(series))
+        for series, _ in metrics.list_series("AWS/SageMaker", name)
+    }
+
+
 def test_endpoint_describes_shadow(parts: ServerParts, shadow: Model) -> None:
     serve(parts)
     (variant,) = parts.describe_endpoint()["ShadowProductionVariants"]

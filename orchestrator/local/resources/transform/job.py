@@ -6,6 +6,7 @@ others are stored, and the job fails.
 
 import logging
 import threading
+import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -25,6 +26,7 @@ from microjobs_orchestrator.local.resources.models.chain import Chain, NamedClie
 from microjobs_orchestrator.local.resources.models.containers import list_hosts, list_names
 from microjobs_orchestrator.local.resources.models.health import connect
 from microjobs_orchestrator.local.resources.models.serving import StoppedError, UnhealthyError
+from microjobs_orchestrator.local.resources.transform import captures
 from microjobs_orchestrator.local.resources.transform.feeder import (
     STRATEGIES,
     Feeder,
@@ -185,6 +187,15 @@ class TransformJob:
         if failed:
             others = f" ({len(failed) - 1} more objects failed, see the log)" if len(failed) > 1 else ""
             self.job.fail(f"{_format_reason(failed[0])[: MAX_REASON_CHARACTERS - len(others)]}{others}")
+        else:
+            self._complete(outputs)
+
+    def _complete(self, outputs: Sequence[Output]) -> None:
+        started = self.job.started.wall if self.job.started else time.time()
+        try:
+            captures.store_manifests(self.job.context, self.job.request, started, outputs)
+        except ServiceError as error:
+            self.job.fail(f"ClientError: the manifests of DataCaptureConfig cannot be stored: {error}")
         else:
             self.job.end(JobStatus.COMPLETED)
 

@@ -7,6 +7,7 @@ from microjobs_orchestrator.local.lifecycle.registry import Runnable
 from microjobs_orchestrator.local.resources.models.kinds import MODEL
 from microjobs_orchestrator.local.resources.models.multi_model import refuse_model
 from microjobs_orchestrator.local.resources.operations import Request, RunningOperations, add_resource, find_resource
+from microjobs_orchestrator.local.resources.transform import captures
 from microjobs_orchestrator.local.resources.transform.feeder import Options
 from microjobs_orchestrator.local.resources.transform.job import TransformJob, list_objects
 from microjobs_orchestrator.local.resources.transform.kinds import TRANSFORM_JOB
@@ -22,6 +23,7 @@ class TransformJobOperations(RunningOperations):
         refuse_model(model, "Batch transform")
         Options.read({"MaxPayloadInMB": 1, **request}, {})
         list_objects(self.context, request)
+        captures.check(self.context, request)
         members = {
             "TransformInput": {"CompressionType": "None", "SplitType": "None", **request["TransformInput"]},
             "TransformOutput": {"AssembleWith": "None", "KmsKeyId": "", **request["TransformOutput"]},

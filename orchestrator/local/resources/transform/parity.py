@@ -37,7 +37,13 @@ CREATE: Rows = {
             "KmsKeyId": KMS,
         }
     ),
-    "DataCaptureConfig": Refused("the buckets already contain all inputs and outputs"),
+    "DataCaptureConfig": Members(
+        {
+            "DestinationS3Uri": Honoured("manifests of the inputs and the outputs, when the job has completed"),
+            "KmsKeyId": KMS,
+            "GenerateInferenceId": Refused("outputs get no ids: join them with the inputs (JoinSource)"),
+        }
+    ),
     "TransformResources": Members(
         {
             "InstanceType": INSTANCE_TYPE,
