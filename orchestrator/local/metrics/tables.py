@@ -40,7 +40,7 @@ MAX_POINTS = 2_000_000
 """Maximum number of points of all series; the oldest ones are removed. A point takes about 100 bytes."""
 REMOVED_SHARE = 0.05
 """Share of the points that is removed at once if there are too many."""
-MERGED_ROWS = 10_000
+MERGED_ROWS = 2_000
 """Number of rows that are merged in one transaction."""
 MINUTE = 60
 

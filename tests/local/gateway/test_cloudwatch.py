@@ -4,7 +4,6 @@ import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import boto3
@@ -25,14 +24,20 @@ DIMENSIONS = [{"Name": "EndpointName", "Value": "größe & <x>"}, {"Name": "Vari
 METRIC = {"Namespace": "own", "MetricName": "latency", "Dimensions": DIMENSIONS}
 
 
-@pytest.fixture
-def metrics(tmp_path: Path) -> Iterator[MetricStore]:
-    store = MetricStore(tmp_path / "metrics.db")
+@pytest.fixture(scope="module")
+def metrics(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MetricStore]:
+    store = MetricStore(tmp_path_factory.mktemp("metrics") / "metrics.db")
     yield store
     store.close()
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
+def _remove_all(metrics: MetricStore) -> None:
+    for series, _ in metrics.list_series():
+        metrics.remove(series.namespace, dict(series.dimensions), 0.0)
+
+
+@pytest.fixture(scope="module")
 def address(metrics: MetricStore) -> Iterator[str]:
     with run_gateway({"cloudwatch": CloudWatch(metrics).operations()}) as url:
         yield url

@@ -1,7 +1,6 @@
 """SageMaker Metrics, through boto3 over HTTP."""
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import boto3
@@ -23,23 +22,29 @@ HOUR = 1_800_000_000
 """A whole hour, in seconds since 1970."""
 
 
-@pytest.fixture
-def state(tmp_path: Path) -> Iterator[State]:
-    opened = State(tmp_path / "state.db")
+@pytest.fixture(scope="module")
+def state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[State]:
+    opened = State(tmp_path_factory.mktemp("metrics") / "state.db")
     opened.add("training-job", "job", JOB, "InProgress", {}, {})
     opened.add("experiment-trial-component", "mine", COMPONENT, "", {}, {})
     yield opened
     opened.close()
 
 
-@pytest.fixture
-def metrics(tmp_path: Path) -> Iterator[MetricStore]:
-    store = MetricStore(tmp_path / "metrics.db")
+@pytest.fixture(scope="module")
+def metrics(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MetricStore]:
+    store = MetricStore(tmp_path_factory.mktemp("metrics") / "metrics.db")
     yield store
     store.close()
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
+def _remove_all(metrics: MetricStore) -> None:
+    for series, _ in metrics.list_series():
+        metrics.remove(series.namespace, dict(series.dimensions), 0.0)
+
+
+@pytest.fixture(scope="module")
 def client(state: State, metrics: MetricStore) -> Iterator[Any]:
     services = {
         "sagemaker": {},
