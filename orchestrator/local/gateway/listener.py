@@ -9,8 +9,10 @@ import logging
 import re
 import socket
 import sys
-from collections.abc import Callable, Mapping, MutableMapping
-from functools import partial
+import time
+from collections.abc import Callable, Container, Iterator, Mapping, MutableMapping
+from email.utils import formatdate
+from functools import lru_cache, partial
 from typing import Any, cast
 from xml.etree import ElementTree
 
@@ -33,6 +35,8 @@ IP_FREEBIND = 15
 _TARGET = re.compile(rb"[!-~]+")
 _PROTOCOL = re.compile(rb"HTTP/[0-9]\.[0-9]")
 
+
+_STATUSES_WITHOUT_BODY = (b"204", b"205", b"304")
 
 _TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _CONTROL_CHARACTER = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
@@ -98,16 +102,33 @@ class Parser(HTTPRequest):
         if self.chunked_write:
             self.conn.wfile.write(b"0\r\n\r\n")
 
-    def write(self, chunk: bytes) -> None:
-        super().write(chunk)
-        if self.chunked_write:  # the client waits for each part of a stream
-            self.conn.wfile.send()
-
     def send_headers(self) -> None:
-        """Close the connection if the body was not read: it could be long, and its sender may be unknown."""
+        """Replace cheroot's method, which is slow, and reads the rest of the body.
+
+        Close the connection if the body was not read: it could be long, and its sender may be unknown.
+        """
         if not self.rfile.is_consumed():
             self.close_connection = self.conn.lingers = True
-        super().send_headers()
+        names = {name.lower() for name, _ in self.outheaders}
+        headers = [*self.outheaders, *self._make_framing(names)]
+        own_headers = ((b"Date", _format_date(int(time.time()))), (b"Server", self.server.server_name.encode()))
+        headers += [(name, value) for name, value in own_headers if name.lower() not in names]
+        lines = [b"HTTP/1.1 %b" % cast("bytes", self.status), *(b"%b: %b" % header for header in headers), b"", b""]
+        self.conn.wfile.write(b"\r\n".join(lines))
+
+    def _make_framing(self, names: Container[bytes]) -> Iterator[tuple[bytes, bytes]]:
+        """Yield the headers that state the ends of the response and of the connection."""
+        is_current, status = self.response_protocol == "HTTP/1.1", cast("bytes", self.status)
+        if b"content-length" not in names and not status.startswith(_STATUSES_WITHOUT_BODY):
+            self.chunked_write = is_current and self.method != b"HEAD"
+            self.close_connection = self.close_connection or not self.chunked_write
+            if self.chunked_write:
+                yield b"Transfer-Encoding", b"chunked"
+        self.close_connection = self.close_connection or status.startswith(b"413")
+        if self.close_connection:
+            yield b"Connection", b"close"
+        elif not is_current:
+            yield b"Connection", b"Keep-Alive"
 
     def simple_response(self, status: str | int, msg: str = "") -> None:
         """Send an error for invalid HTTP. Close the connection: the start of the next request is unknown."""
@@ -132,20 +153,46 @@ class EnvironmentBuilder(Gateway_10):
             for part in response:
                 if part:
                     self.write(part)
-                elif self.remaining_bytes_out is None:  # the response has no Content-Length
-                    self.req.ensure_headers_sent()
-                    self.req.conn.check_client()
+                if self.remaining_bytes_out is None:  # the client waits for each part of a stream
+                    self._send_present(part)
         finally:
             self.req.ensure_headers_sent()
             if hasattr(response, "close"):
                 response.close()
 
+    def _send_present(self, part: bytes) -> None:
+        """Send a part of a stream. After an empty part, check whether the client has left."""
+        self.req.ensure_headers_sent()
+        if part:
+            self.req.conn.wfile.send()
+        else:
+            self.req.conn.check_client()
+
     def get_environ(self) -> dict[str, Any]:  # type: ignore[override]  # cheroot's stubs have no types
-        variables: dict[str, Any] = super().get_environ()  # type: ignore[no-untyped-call]
-        environ = {name: value for name, value in variables.items() if not name.startswith(("HTTP_", "CONTENT_"))}
-        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in self.req.inheaders.items()}
-        environ |= {_get_variable_name(name): value for name, value in headers.items() if "_" not in name}
-        return environ | {HEADERS: headers, "wsgi.input_terminated": True}
+        """Replace cheroot's method, which is slow, and merges the names of headers."""
+        request, server = self.req, self.req.server
+        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in request.inheaders.items()}
+        return {
+            **{_get_variable_name(name): value for name, value in headers.items() if "_" not in name},
+            "REQUEST_METHOD": request.method.decode("latin-1"),
+            "REQUEST_URI": request.uri.decode("latin-1"),
+            "PATH_INFO": request.path.decode("latin-1"),
+            "QUERY_STRING": request.qs.decode("latin-1"),
+            "SCRIPT_NAME": "",
+            "SERVER_NAME": server.server_name,
+            "SERVER_PORT": str(server.bind_addr[1]),
+            "SERVER_PROTOCOL": request.request_protocol.decode("latin-1"),
+            "REMOTE_ADDR": request.conn.remote_addr,
+            "wsgi.version": (1, 0),
+            "wsgi.url_scheme": "http",
+            "wsgi.input": request.rfile,
+            "wsgi.input_terminated": True,
+            "wsgi.errors": sys.stderr,
+            "wsgi.multithread": True,
+            "wsgi.multiprocess": False,
+            "wsgi.run_once": False,
+            HEADERS: headers,
+        }
 
 
 def _get_variable_name(header: str) -> str:
@@ -194,6 +241,11 @@ class Server(wsgi.Server):
 
 
 # --- headers ---
+
+
+@lru_cache(maxsize=1)
+def _format_date(seconds: int) -> bytes:
+    return formatdate(seconds, usegmt=True).encode()
 
 
 def read_headers(read_line: Callable[[], bytes], headers: MutableMapping[bytes, bytes]) -> None:

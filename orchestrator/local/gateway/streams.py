@@ -64,8 +64,8 @@ class Reader:
 class Writer:
     """Writer to a socket that is non-blocking or has a timeout.
 
-    It keeps up to MAX_UNSENT_BYTES that the socket does not accept at once, so that no worker waits for a client that
-    reads no responses.
+    It keeps up to MAX_UNSENT_BYTES until the end of the response, so that a small response is sent at once, and no
+    worker waits for a client that reads no responses.
     """
 
     def __init__(self, connection: socket.socket) -> None:
@@ -73,12 +73,10 @@ class Writer:
         self._unsent = b""
 
     def write(self, data: bytes) -> int:
-        """Send what the socket accepts. Wait for the client if more than MAX_UNSENT_BYTES are left."""
+        """Keep bytes. Send them if they are more than MAX_UNSENT_BYTES; then wait for the client."""
         self._unsent += data
         if len(self._unsent) > MAX_UNSENT_BYTES:
             self.send()
-        else:
-            self.try_send()
         return len(data)
 
     def send(self) -> None:
