@@ -97,6 +97,8 @@ def read_claim(request: Request) -> Claim:
 
 def _check_parameters(request: Request, *, has_header: bool) -> None:
     """Refuse a second signature: the server could verify one of them and use the other."""
+    if not request.query_string:
+        return
     names = [name.lower() for name, _ in request.args.items(multi=True)]
     presigned = [name for name in names if name.startswith("x-amz-") or name in V2_PARAMETERS]
     if has_header and not {"x-amz-signature", "signature"}.isdisjoint(presigned):

@@ -164,7 +164,8 @@ def _make_keys(credentials: Credentials) -> Keys:
 def _get_session_token(request: Request) -> str | None:
     """Return the session token, from a header or a presigned address. In version 2, the parameter is in lower case."""
     names = ("X-Amz-Security-Token", "x-amz-security-token")
-    return request.headers.get(names[0]) or next((request.args[name] for name in names if name in request.args), None)
+    parameters = request.args if request.query_string else {}
+    return get_headers(request).get(names[1]) or next((parameters[name] for name in names if name in parameters), None)
 
 
 # --- checks ---

@@ -1,6 +1,7 @@
 """Interface of the protocols: one module each, with these functions."""
 
 from collections.abc import Mapping
+from functools import cache
 from types import ModuleType
 from typing import Any, Literal, Protocol, cast
 
@@ -79,6 +80,7 @@ def get_protocol(name: str) -> WireProtocol:
     return cast("WireProtocol", MODULES[name])
 
 
+@cache
 def get_service_protocol(service: str) -> WireProtocol:
     return get_protocol(str(service_model(service).metadata["protocol"]))
 

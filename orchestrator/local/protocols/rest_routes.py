@@ -99,9 +99,15 @@ def _get_address(route: Route) -> tuple[object, ...]:
 
 def has_path(service: str, path: str) -> bool:
     """Return whether an operation of a service has a path with the same first segment."""
+    return path.split("/")[1] in _list_first_segments(service)
+
+
+@cache
+def _list_first_segments(service: str) -> frozenset[str]:
+    """Return the first segments of the paths of a service's operations."""
     model = service_model(service)
     uris = (model.operation_model(name).http["requestUri"] for name in model.operation_names)
-    return any(uri.split("/")[1] == path.split("/")[1] for uri in uris)
+    return frozenset(uri.split("/")[1] for uri in uris)
 
 
 def wire_name(name: str, member: Shape) -> str:

@@ -6,7 +6,7 @@ AWS ignores unknown members. This server refuses them: it ignores nothing silent
 import json
 from collections.abc import Callable, Iterator, Mapping
 from difflib import get_close_matches
-from functools import cache
+from functools import cache, lru_cache
 from math import inf
 from typing import Any
 
@@ -31,6 +31,9 @@ NUMBERS: Mapping[str, str] = {"long": "integer", "double": "float", "timestamp":
 
 MATCH_TIMEOUT = 2.0
 """CPU seconds for matching one pattern with one value."""
+
+MAX_CACHED_CHARACTERS = 256
+"""Length of the values whose matches are cached."""
 
 SURROGATES = r"\uD800\uDC00-\uDBFF\uDFFF"
 """Part of Java's patterns that matches all characters above U+FFFF."""
@@ -144,9 +147,17 @@ def _check_string(shape: Shape, value: str, path: str) -> Iterator[str]:
 def _matches(pattern: str, value: str) -> bool:
     """Return whether a value matches a pattern; False after a timeout. Other threads run at the same time."""
     try:
-        return compile_pattern(pattern).fullmatch(value, timeout=MATCH_TIMEOUT, concurrent=True) is not None
+        return (_match_short if len(value) <= MAX_CACHED_CHARACTERS else _match)(pattern, value)
     except TimeoutError:
         return False
+
+
+def _match(pattern: str, value: str) -> bool:
+    return compile_pattern(pattern).fullmatch(value, timeout=MATCH_TIMEOUT, concurrent=True) is not None
+
+
+_match_short = lru_cache(maxsize=4096)(_match)
+"""Caches results for short values, such as names: many requests have the same ones."""
 
 
 def _check_length(shape: Shape, value: Any, path: str) -> Iterator[str]:

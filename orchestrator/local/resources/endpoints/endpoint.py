@@ -66,7 +66,9 @@ class Endpoint:
     def choose(self, target: Target = ANY) -> Replica | None:
         """Return the target's replica; None if it does not serve. Without a variant's name, choose one by weight."""
         replicas, weights, variant = self._replicas, self._weights, target.variant
-        if variant is None and replicas:
+        if variant is None and len(replicas) == 1:
+            (variant,) = replicas
+        elif variant is None and replicas:
             replica_weights = [weights.get(name, 1.0) for name in replicas]
             (variant,) = _choose(list(replicas), replica_weights if any(replica_weights) else None)
         return replicas.get(variant or "")

@@ -31,7 +31,9 @@ class Traffic:
 
     def _finish(self, timeout: float) -> None:
         with self._lock:
-            self._timeouts -= Counter([timeout])  # `-=` also removes entries whose count is 0
+            self._timeouts[timeout] -= 1
+            if not self._timeouts[timeout]:
+                del self._timeouts[timeout]
             is_idle = self.is_closed and not self._timeouts
         if is_idle:
             self._on_idle()
