@@ -37,6 +37,8 @@ class EventTarget:
     """Program and arguments. It runs once per event, with the event on its standard input."""
     webhook: str = ""
     """Address to which events are posted."""
+    topic: str = ""
+    """Name or ARN of an SNS topic, whose messages the target receives in place of events."""
     pattern: Mapping[str, Any] = field(default_factory=dict)
     """Pattern in EventBridge's syntax. An empty pattern selects all events."""
     timeout: float = 10.0
@@ -96,6 +98,8 @@ def _check_target(target: EventTarget) -> None:
             f"[[local.events]] timeout {target.timeout!r} must be more than 0 and at most {MAX_TIMEOUT:g} seconds"
         )
     check_pattern(target.pattern)
+    if target.topic and target.pattern:
+        raise ValueError("[[local.events]] topic and pattern cannot be combined: a pattern selects events")
     if target.webhook:
         _check_webhook(target)
 

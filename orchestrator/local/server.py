@@ -55,6 +55,7 @@ from microjobs_orchestrator.local.services.sagemaker_metrics import SageMakerMet
 from microjobs_orchestrator.local.services.sagemaker_runtime import EndpointInvoker
 from microjobs_orchestrator.local.services.sqs import Sqs
 from microjobs_orchestrator.local.state import State
+from microjobs_orchestrator.local.topics import Topics
 
 logger = logging.getLogger(__name__)
 
@@ -204,6 +205,7 @@ def _deliver_events(state: State, kinds: Sequence[Operations], config: Config, c
     targets = read_targets(config.events)
     deliveries = Deliveries(state.outbox, targets)
     cleanup.callback(deliveries.close)
+    state.publish = Topics(state.outbox, targets, deliveries.notify).publish
     if targets:
         state.record_events = EventRecorder(kinds, targets, config.region, deliveries.notify).record
 

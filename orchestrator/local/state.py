@@ -92,6 +92,9 @@ class Query:
     """The position of the last resource of the previous page: the value of the column `order_by`, name and version."""
 
 
+Publish = Callable[[str, Mapping[str, Any]], None]
+"""Publishes a message to the SNS topic with an ARN, as a part of the caller's transaction."""
+
 Recorder = Callable[[Record | None, Record | None], Iterable[StoredEvent]]
 """Returns the events of a change: takes a resource before and after it, None for a resource that does not exist."""
 
@@ -112,6 +115,8 @@ class State:
         self.transaction = self._database.transaction
         self.outbox = Outbox(self._database)
         self.record_events: Recorder = _record_nothing
+        self.publish: Publish = lambda *_: None
+        """Publishes a message to an SNS topic."""
         self.on_status_change: Callable[[Record], None] = lambda _: None
         """Called in the transaction that changes a resource's status."""
         self.on_change: Callable[[Record], None] = lambda _: None

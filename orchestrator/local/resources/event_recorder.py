@@ -34,7 +34,8 @@ class EventRecorder:
             for operations in kinds
             for record_type in (operations.kind.arn_type, *operations.further_records)
         }
-        self._targets, self._region, self._notify = targets, region, notify
+        self._targets = [target for target in targets if not target.topic]
+        self._region, self._notify = region, notify
 
     def record(self, before: Record | None, after: Record | None) -> list[StoredEvent]:
         """Return the events of a change. An error is logged: it must not prevent the change."""

@@ -1,5 +1,7 @@
 """InvokeEndpointAsync: the container's requests, the queue, and the objects with results and failures."""
 
+import json
+import re
 import threading
 import time
 from collections.abc import Mapping
@@ -10,7 +12,7 @@ import pytest
 from werkzeug import Response
 
 from microjobs_orchestrator.local.errors import ValidationError
-from microjobs_orchestrator.local.resources.endpoints import asynchronous, deployer
+from microjobs_orchestrator.local.resources.endpoints import asynchronous, deployer, notifications
 from microjobs_orchestrator.local.resources.endpoints.endpoint import Endpoint
 from microjobs_orchestrator.local.runtimes.base import Exit
 from microjobs_orchestrator.local.s3.keys import parse_uri
@@ -31,7 +33,7 @@ def invoke(parts: ServerParts, model: Model) -> Invoker:  # noqa: ARG001  the en
     return Invoker(parts)
 
 
-def serve(parts: ServerParts, output: dict[str, str] = OUTPUT, **client: int) -> None:
+def serve(parts: ServerParts, output: Mapping[str, Any] = OUTPUT, **client: int) -> None:
     parts.make_config("c", {"OutputConfig": output, "ClientConfig": client})
     parts.start_endpoint()
     assert parts.wait_for_endpoint()["EndpointStatus"] == "InService"
@@ -299,3 +301,73 @@ def test_missing_output_bucket_is_refused(parts: ServerParts) -> None:
     parts.make_model()
     with pytest.raises(ValidationError, match="S3FailurePath s3://nowhere/x: The specified bucket does not exist"):
         parts.make_config("c", {"OutputConfig": {**OUTPUT, "S3FailurePath": "s3://nowhere/x"}})
+
+
+# --- notifications ---
+
+TOPICS = {
+    "SuccessTopic": "arn:aws:sns:us-east-1:000000000000:done",
+    "ErrorTopic": "arn:aws:sns:us-east-1:000000000000:bad",
+}
+
+
+def collect_messages(parts: ServerParts) -> list[tuple[str, dict[str, Any]]]:
+    """Return a list to which each notification is appended, with the name of its topic."""
+    messages: list[tuple[str, dict[str, Any]]] = []
+    parts.context.state.publish = lambda topic, message: messages.append((topic.rpartition(":")[2], dict(message)))
+    return messages
+
+
+def test_success_is_published(parts: ServerParts, model: Model) -> None:
+    messages = collect_messages(parts)
+    model.invoke = lambda _: Reply(b"42", headers={"Content-Type": "text/csv"})
+    included = {"IncludeInferenceResponseIn": ["SUCCESS_NOTIFICATION_TOPIC"]}
+    serve(parts, {**OUTPUT, "NotificationConfig": {**TOPICS, **included}})
+    source = parts.put("in/x.csv", b"1,2")
+    headers = {INPUT_HEADER: source, "X-Amzn-SageMaker-Content-Type": "text/csv"}
+    response = invoke_async(Invoker(parts), headers=headers)
+    topic, message = wait_until(lambda: messages)[0]
+    times = {message.pop(name) for name in ("eventTime", "receivedTime")}
+    assert all(re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", text) for text in times)
+    assert topic == "done"
+    assert message == {
+        "awsRegion": "us-east-1",
+        "invocationStatus": "Completed",
+        "requestParameters": {"endpointName": "e", "contentType": "text/csv", "inputLocation": source},
+        "responseParameters": {"contentType": "text/csv", "outputLocation": response.headers[OUTPUT_HEADER]},
+        "responseBody": {"content": "42", "encoding": "UTF-8"},
+        "inferenceId": json.loads(response.data)["InferenceId"],
+        "eventVersion": "1.0",
+        "eventSource": "aws:sagemaker",
+        "eventName": "InferenceResult",
+    }
+
+
+def test_failure_is_published_without_the_response(parts: ServerParts, model: Model) -> None:
+    messages = collect_messages(parts)
+    model.invoke = lambda _: Reply(b"bad row", 400)
+    serve(parts, {**OUTPUT, "NotificationConfig": TOPICS})
+    invoke_async(Invoker(parts), b"1,2")
+    topic, message = wait_until(lambda: messages)[0]
+    assert (topic, message["invocationStatus"]) == ("bad", "Failed")
+    assert message["failureReason"] == 'the model answered 400: "bad row"'
+    assert message.keys().isdisjoint({"responseBody", "responseParameters"})
+
+
+def test_large_response_is_not_included(parts: ServerParts, model: Model) -> None:
+    messages = collect_messages(parts)
+    model.invoke = lambda _: Reply(b"x" * (notifications.MAX_INCLUDED_BYTES + 1))
+    included = {"IncludeInferenceResponseIn": ["SUCCESS_NOTIFICATION_TOPIC"]}
+    serve(parts, {**OUTPUT, "NotificationConfig": {**TOPICS, **included}})
+    invoke_async(Invoker(parts), b"1,2")
+    ((_, message),) = wait_until(lambda: messages)
+    assert message["invocationStatus"] == "Completed"
+    assert "responseBody" not in message
+
+
+def test_endpoint_without_topics_publishes_nothing(parts: ServerParts, invoke: Invoker) -> None:
+    messages = collect_messages(parts)
+    response = invoke_async(invoke, b"1")
+    read_object(parts, response.headers[OUTPUT_HEADER])
+    wait_until(lambda: asynchronous.list_queue(parts.context, "e") == [])
+    assert messages == []

@@ -11,7 +11,7 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from http import HTTPStatus
 from pathlib import Path
@@ -21,8 +21,10 @@ from microjobs_orchestrator.local.clock import Moment
 from microjobs_orchestrator.local.errors import ServiceError, ValidationError
 from microjobs_orchestrator.local.lifecycle import outputs
 from microjobs_orchestrator.local.lifecycle.context import Context
+from microjobs_orchestrator.local.resources.endpoints import notifications
 from microjobs_orchestrator.local.resources.endpoints.exchanges import InferenceRequest, Observer, Timer
 from microjobs_orchestrator.local.resources.endpoints.kinds import ENDPOINT
+from microjobs_orchestrator.local.resources.endpoints.notifications import Result
 from microjobs_orchestrator.local.resources.endpoints.replica import Replica
 from microjobs_orchestrator.local.resources.models.client import PRIMARY, Body, NoAnswerError
 from microjobs_orchestrator.local.s3.details import BLOCK_BYTES, DEFAULT_CONTENT_TYPE, guess_details
@@ -64,6 +66,8 @@ class Invocation:
     """Seconds that the container may take to respond."""
     lifetime: int
     """Seconds that the invocation may wait in the queue."""
+    notifications: Mapping[str, Any] = field(default_factory=dict)
+    """The NotificationConfig of the endpoint."""
 
 
 def check_buckets(context: Context, config: Mapping[str, Any]) -> None:
@@ -93,6 +97,7 @@ def prepare(context: Context, config: Mapping[str, Any], members: Mapping[str, A
         _make_uri(context, config, "S3FailurePath", failure),
         int(members.get("InvocationTimeoutSeconds", 900)),
         int(members.get("RequestTTLSeconds", 21_600)),
+        config["OutputConfig"].get("NotificationConfig", {}),
     )
 
 
@@ -198,8 +203,11 @@ class Queue:
             record = self._context.state.get(KIND, name)
             if record is not None:
                 queued = Moment.read(record.internal.get(QUEUED), record.created)
-                self._store_result(Invocation(**record.request), queued)
-                self._context.state.delete(KIND, name)
+                invocation = Invocation(**record.request)
+                result = self._store_result(invocation, queued)
+                with self._context.state.transaction():
+                    self._publish(invocation, record.created, result)
+                    self._context.state.delete(KIND, name)
         except _ClosedError:
             pass
         except Exception:
@@ -208,15 +216,32 @@ class Queue:
             with self._lock:
                 self._running.discard(name)
 
-    def _store_result(self, invocation: Invocation, queued: Moment) -> None:
+    def _publish(self, invocation: Invocation, received: float, result: Result) -> None:
+        """Publish the notification about the end of an invocation, if its endpoint has a topic for it."""
+        if (topic := invocation.notifications.get(result.topic_member)) is None:
+            return
+        request = {"inferenceId": invocation.inference_id, "contentType": invocation.headers.get("Content-Type", "")}
+        if invocation.input:
+            request["inputLocation"] = invocation.input
+        region, output = self._context.settings.region, invocation.output
+        message = notifications.make_message(region, self._endpoint, request, output, received, result)
+        self._context.state.publish(topic, message)
+
+    def _store_result(self, invocation: Invocation, queued: Moment) -> Result:
+        config = invocation.notifications
         with self._context.store.new_file() as file:
             try:
                 content_type = self._invoke(invocation, queued, file)
+                body = notifications.read_body(config, file, is_success=True)
                 self._store(invocation.output, file, content_type)
+                return Result(content_type, body)
             except InvocationError as error:
-                self._fail(invocation, str(error), error.content_type, file)
+                reason, error_type = str(error), error.content_type
             except ServiceError as error:
-                self._fail(invocation, error.message, None, file)
+                reason, error_type = error.message, None
+            body = None if error_type is None else notifications.read_body(config, file, is_success=False)
+            self._fail(invocation, reason, error_type, file)
+            return Result(error_type, body, reason)
 
     def _fail(self, invocation: Invocation, reason: str, content_type: str | None, file: Path) -> None:
         sentence = f"asynchronous invocation {invocation.inference_id} failed: {reason}"

@@ -52,7 +52,7 @@ CAPTURE: Rows = {
     ),
 }
 
-NO_TOPICS = Refused("SNS is not available: wait for the object of the result or of the failure")
+TOPIC = Honoured("messages go to the targets of `[[local.events]]` with this topic")
 
 ASYNC: Rows = {
     "ClientConfig": Members(
@@ -63,7 +63,11 @@ ASYNC: Rows = {
             "KmsKeyId": KMS,
             "S3OutputPath": Honoured("results, one file `<id>.out` per request", required=True),
             "NotificationConfig": Members(
-                {"SuccessTopic": NO_TOPICS, "ErrorTopic": NO_TOPICS, "IncludeInferenceResponseIn": NO_TOPICS}
+                {
+                    "SuccessTopic": TOPIC,
+                    "ErrorTopic": TOPIC,
+                    "IncludeInferenceResponseIn": Honoured("responses of at most 128 KB, as text"),
+                }
             ),
             "S3FailurePath": Honoured("files `<id>-error.out` with the model's error, or the reason of the failure"),
         }

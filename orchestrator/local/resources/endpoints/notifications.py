@@ -1,0 +1,75 @@
+"""Notifications about the ends of asynchronous invocations, as AWS publishes them to SNS topics.
+
+Source: https://docs.aws.amazon.com/sagemaker/latest/dg/async-inference-check-predictions.html
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+MAX_INCLUDED_BYTES = 128 << 10
+"""Larger responses are not included: https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_AsyncInferenceNotificationConfig.html"""
+
+Config = Mapping[str, Any]
+"""A NotificationConfig of a CreateEndpointConfig request."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """The end of an invocation."""
+
+    content_type: str | None
+    """The type of the response; None if the model did not respond."""
+    body: str | None = None
+    """The response as text, if the notification includes it."""
+    failure: str | None = None
+    """The reason for the failure; None if the invocation succeeded."""
+
+    @property
+    def topic_member(self) -> str:
+        return "SuccessTopic" if self.failure is None else "ErrorTopic"
+
+
+def read_body(config: Config, file: Path, *, is_success: bool) -> str | None:
+    """Return the response in a file as text, if the notification must include it and it is small enough."""
+    kind = "SUCCESS_NOTIFICATION_TOPIC" if is_success else "ERROR_NOTIFICATION_TOPIC"
+    if kind not in config.get("IncludeInferenceResponseIn", ()) or file.stat().st_size > MAX_INCLUDED_BYTES:
+        return None
+    return file.read_bytes().decode(errors="replace")
+
+
+def make_message(
+    region: str, endpoint: str, request: Mapping[str, str], output: str, received: float, result: Result
+) -> dict[str, Any]:
+    """Return the message about the end of an invocation.
+
+    Args:
+        request: the id of the invocation (`inferenceId`), its `contentType` and, if it has one, its `inputLocation`.
+        output: the S3 URI of the result.
+        received: the time of the request, in seconds since 1970.
+    """
+    parameters = {name: value for name, value in request.items() if name != "inferenceId"}
+    message: dict[str, Any] = {
+        "awsRegion": region,
+        "eventTime": _format_time(datetime.now(UTC)),
+        "receivedTime": _format_time(datetime.fromtimestamp(received, UTC)),
+        "invocationStatus": "Completed" if result.failure is None else "Failed",
+        "requestParameters": {"endpointName": endpoint, **parameters},
+        "inferenceId": request["inferenceId"],
+        "eventVersion": "1.0",
+        "eventSource": "aws:sagemaker",
+        "eventName": "InferenceResult",
+    }
+    if result.failure is None:
+        message["responseParameters"] = {"contentType": result.content_type, "outputLocation": output}
+    else:
+        message["failureReason"] = result.failure
+    if result.body is not None:
+        message["responseBody"] = {"content": result.body, "encoding": "UTF-8"}
+    return message
+
+
+def _format_time(moment: datetime) -> str:
+    return moment.strftime("%Y-%m-%dT%H:%M:%S.") + f"{moment.microsecond // 1000:03d}Z"

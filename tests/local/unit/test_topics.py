@@ -1,0 +1,57 @@
+"""Messages of SNS topics, from their publication to their targets."""
+
+import json
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from microjobs_orchestrator.local.event_settings import EventTarget, read_targets
+from microjobs_orchestrator.local.resources.event_recorder import EventRecorder
+from microjobs_orchestrator.local.state import State
+from microjobs_orchestrator.local.topics import Topics
+
+ARN = "arn:aws:sns:us-east-1:000000000000:done"
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> Iterator[State]:
+    opened = State(tmp_path / "state")
+    yield opened
+    opened.close()
+
+
+@pytest.mark.parametrize("topic", ["done", ARN])
+def test_message_is_stored_for_the_targets_of_its_topic(state: State, topic: str) -> None:
+    target, other = EventTarget(file="a", topic=topic), EventTarget(file="b", topic="other")
+    notified: list[bool] = []
+    Topics(state.outbox, [target, other], lambda: notified.append(True)).publish(ARN, {"a": 1})
+    stored = state.outbox.find_first(target.key)
+    assert stored is not None
+    assert json.loads(stored.content) == {"a": 1}
+    assert state.outbox.find_first(other.key) is None
+    assert notified == [True]
+
+
+def test_message_without_a_target_is_reported(state: State, caplog: pytest.LogCaptureFixture) -> None:
+    Topics(state.outbox, [EventTarget(file="a")], lambda: None).publish(ARN, {})
+    assert f"a message to {ARN} has no target" in caplog.text
+
+
+def test_message_of_a_transaction_that_fails_is_not_stored(state: State) -> None:
+    target = EventTarget(file="a", topic="done")
+    with suppress(RuntimeError), state.transaction():
+        Topics(state.outbox, [target], lambda: None).publish(ARN, {})
+        raise RuntimeError
+    assert state.outbox.find_first(target.key) is None
+
+
+def test_target_of_a_topic_gets_no_events() -> None:
+    recorder = EventRecorder([], [EventTarget(file="a", topic="done")], "us-east-1", lambda: None)
+    assert list(recorder._select([{"source": "aws.sagemaker"}])) == []
+
+
+def test_topic_with_a_pattern_is_refused() -> None:
+    with pytest.raises(ValueError, match="topic and pattern cannot be combined"):
+        read_targets([{"file": "a", "topic": "done", "pattern": {"source": ["x"]}}])
