@@ -1,17 +1,23 @@
 """Data capture, shadow variants and serverless variants through the API, in containers and as processes."""
 
 import io
+import itertools
 import json
+import os
+import signal
 import tarfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import docker
 import pytest
-from botocore.exceptions import ClientError
+from botocore.exceptions import BotoCoreError, ClientError
 
+from microjobs_orchestrator.local import control
+from microjobs_orchestrator.local.config import Config
 from tests.conftest import REPOSITORY, image_name
 from tests.local.clients import LocalServer, running_server, unique, wait_until
 from tests.local.test_hosting import ROW, make_model, wait_for_endpoint
@@ -147,3 +153,45 @@ def test_documented_configuration_serves(processes: LocalServer, section: str, c
     assert wait_for_endpoint(processes, config)["EndpointStatus"] == "InService"
     assert predict(processes, config) == "6.0"
     processes.sagemaker.delete_endpoint(EndpointName=config)
+
+
+def test_killed_server_resumes_variants_and_leaves_complete_captures(tmp_path: Path) -> None:
+    instances: dict[str, Any] = {"InstanceType": "ml.m5.large", "InitialInstanceCount": 1}
+    with running_server(tmp_path, runtime="process") as first:
+        model = make_model(first, 1.0)
+        captured = deploy(
+            first,
+            ProductionVariants=[make_variant(model, **instances)],
+            ShadowProductionVariants=[make_variant(model, "shadow", **instances)],
+            DataCaptureConfig=make_capture(first),
+        )
+        serverless = deploy(first, ProductionVariants=[make_variant(model, ServerlessConfig=SERVERLESS)])
+        folder = first.bucket / "captured"
+        with ThreadPoolExecutor() as pool:
+            clients = [pool.submit(predict_until_error, first, name) for name in (captured, captured, serverless)]
+            wait_until(lambda: list(folder.rglob("*.jsonl")), bool)
+            os.kill(first.address.pid, signal.SIGKILL)
+            assert all(client.result() > 0 for client in clients)
+        second = LocalServer(first.home, control.start(first.home, Config(port=0, runtime="process")))
+        for name in (captured, serverless):
+            wait_until(partial(responds, second, name), bool)
+        lines = [line for path in folder.rglob("*.jsonl") for line in path.read_text().splitlines()]
+        assert {json.loads(line)["captureData"]["endpointOutput"]["data"].strip() for line in lines} == {"6.0"}
+        assert {path.relative_to(folder / captured).parts[0] for path in folder.rglob("*.jsonl")} == {"main", "shadow"}
+
+
+def predict_until_error(local: LocalServer, name: str) -> int:
+    """Invoke an endpoint until the server is killed; return the number of responses."""
+    for count in itertools.count():
+        try:
+            predict(local, name)
+        except (BotoCoreError, ClientError):
+            return count
+    raise AssertionError
+
+
+def responds(local: LocalServer, name: str) -> bool:
+    try:
+        return predict(local, name) == "6.0"
+    except ClientError:
+        return False

@@ -98,7 +98,7 @@ class EndpointInvoker:
 
     def _send(self, request: InferenceRequest, name: str, send: Send) -> Answer:
         """Send a request to a replica that the endpoint chooses. `send` performs the exchange."""
-        timer = Timer()
+        timer = request.timer
         if self._find_endpoint(name).async_config is not None:
             message = f"Endpoint {name} has an AsyncInferenceConfig: invoke it with InvokeEndpointAsync."
             raise _make_validation_error(message)

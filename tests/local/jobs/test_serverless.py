@@ -16,7 +16,7 @@ from tests.local.jobs.fakes import Model, ReceivedRequest, Reply
 from tests.local.jobs.test_data_capture import capture_config
 from tests.local.jobs.test_endpoints_invocations import Invoker
 from tests.local.jobs.test_endpoints_updates import update_weights
-from tests.local.jobs.test_shadows import shadow_config
+from tests.local.jobs.test_shadows import read_metric, shadow_config
 
 GROUP = "/aws/sagemaker/Endpoints/e"
 CONFIG = {"MemorySizeInMB": 2048, "MaxConcurrency": 2}
@@ -72,6 +72,21 @@ def test_idle_container_stops_and_a_request_starts_it(parts: ServerParts) -> Non
     (lines,) = parts.read_log(GROUP).values()
     assert "[microjobs] the container is stopped after 0.1 s without a request" in lines
     assert any(line.startswith("[microjobs] the container was started within") for line in lines)
+
+
+@pytest.mark.usefixtures("short_idle_timeout")
+def test_start_of_the_container_is_overhead(parts: ServerParts, model: Model) -> None:
+    invoke = serve(parts)
+    wait_for_stop(parts)
+    model.ping = 503
+    with ThreadPoolExecutor() as pool:
+        response = pool.submit(invoke)
+        wait_until(lambda: parts.running_hosts)
+        threading.Event().wait(0.3)
+        model.ping = 200
+        response.result(20)
+    assert read_metric(parts, "OverheadLatency")["main"] > 0.3e6
+    assert read_metric(parts, "ModelLatency")["main"] < 0.2e6
 
 
 @pytest.mark.usefixtures("short_idle_timeout")

@@ -203,5 +203,9 @@ def test_unsupported_combinations_are_refused(parts: ServerParts) -> None:
     output = {"OutputConfig": {"S3OutputPath": "s3://bucket/out"}}
     with pytest.raises(ValidationError, match="ShadowProductionVariants is not supported together with Async"):
         parts.make_config("c", output, shadow_config())
+    parts.put("models/a.tar.gz", b"")
+    parts.make_model("several", "elsewhere", Mode="MultiModel", ModelDataUrl="s3://bucket/models/")
+    with pytest.raises(ValidationError, match="with a shadow variant does not support models with Mode MultiModel"):
+        parts.make_config(main={"ModelName": "several"}, further=shadow_config())
     with pytest.raises(ValidationError, match="VariantNames"):
         parts.make_config(copy={}, further=shadow_config())

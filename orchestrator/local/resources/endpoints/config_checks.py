@@ -21,6 +21,8 @@ EXCLUSIONS = [
     *(("AsyncInferenceConfig", other) for other in ("ShadowProductionVariants", "DataCaptureConfig")),
 ]
 """Pairs of features that exclude each other. AWS captures the data of asynchronous endpoints; the server does not."""
+ISOLATION = ("EnableNetworkIsolation", "VpcConfig")
+"""Members of models that serverless variants exclude."""
 INSTANCE_MEMBERS = ("InstanceType", "InitialInstanceCount", "VolumeSizeInGB", "ManagedInstanceScaling")
 """Members of a variant that concern its instances: a serverless variant has none."""
 
@@ -30,7 +32,7 @@ def check(context: Context, request: Members) -> None:
     variants, shadows = request["ProductionVariants"], request.get("ShadowProductionVariants", [])
     inputs.check_unique("VariantNames", [variant["VariantName"] for variant in (*variants, *shadows)])
     for variant in (*variants, *shadows):
-        _check_variant(context, variant)
+        _check_variant(context, variant, has_shadow=bool(shadows))
     components.check_config(request)
     is_serverless = any(serverless.MEMBER in variant for variant in (*variants, *shadows))
     _check_counts(len(variants), len(shadows), is_serverless=is_serverless)
@@ -65,10 +67,12 @@ def _is_serverless(deployment: Members) -> bool:
     return any(serverless.MEMBER in variant for variant in deployment["Variants"])
 
 
-def _check_variant(context: Context, variant: Members) -> None:
+def _check_variant(context: Context, variant: Members, *, has_shadow: bool) -> None:
     """Check that a variant has a model, and either instances or a ServerlessConfig."""
     name, instances = variant["VariantName"], [member for member in INSTANCE_MEMBERS if member in variant]
     model = find_resource(context, MODEL, variant["ModelName"]).request if "ModelName" in variant else {}
+    if has_shadow:
+        _refuse_model("endpoint with a shadow variant", _list_container_features(model))
     if serverless.MEMBER in variant:
         if instances:
             raise ValidationError(f"Variant {name} has both ServerlessConfig and {instances[0]}: remove one of them.")
@@ -80,16 +84,23 @@ def _check_variant(context: Context, variant: Members) -> None:
 def _check_serverless(variant: Members, model: Members) -> None:
     """Check the numbers of a serverless variant, and that its model has no feature that AWS excludes."""
     serverless.check_config(variant[serverless.MEMBER])
+    excluded = [*_list_container_features(model), *(name for name in ISOLATION if model.get(name))]
+    _refuse_model(f"serverless variant {variant['VariantName']}", excluded)
+
+
+def _list_container_features(model: Members) -> list[str]:
+    """Return those features of a model's containers that serverless and shadow variants exclude."""
     containers = [model.get("PrimaryContainer", {}), *model.get("Containers", [])]
-    excluded = {
-        "EnableNetworkIsolation": model.get("EnableNetworkIsolation"),
-        "VpcConfig": model.get("VpcConfig"),
+    features = {
         "several containers": len(model.get("Containers", [])) > 1,
         "Mode MultiModel": any(container.get("Mode") == "MultiModel" for container in containers),
     }
-    if used := [feature for feature, is_used in excluded.items() if is_used]:
-        name = variant["VariantName"]
-        raise ValidationError(f"The serverless variant {name} does not support models with {' and '.join(used)}.")
+    return [feature for feature, is_used in features.items() if is_used]
+
+
+def _refuse_model(variant: str, features: Sequence[str]) -> None:
+    if features:
+        raise ValidationError(f"The {variant} does not support models with {' and '.join(features)}.")
 
 
 def _list_features(request: Members) -> list[str]:

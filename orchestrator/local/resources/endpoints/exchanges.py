@@ -32,6 +32,46 @@ class Target:
         return cls(**{name: request.get(member) for name, member in TARGET_MEMBERS.items()})
 
 
+class Identity(Protocol):
+    """The names of a replica."""
+
+    variant: str
+    instance_id: str
+
+
+class Timer:
+    """Measures the parts of an exchange. It starts when the local server has received the request."""
+
+    def __init__(self) -> None:
+        self._received = self._sent = time.monotonic()
+
+    def mark_sent(self) -> None:
+        """Note that the request is now sent to the container. The last call counts."""
+        self._sent = time.monotonic()
+
+    def make_exchange(
+        self,
+        endpoint: str,
+        replica: Identity,
+        request: "InferenceRequest",
+        answer: Answer | None,
+        body: bytes | None = None,
+    ) -> "Exchange":
+        """Return the exchange that ends now. Without an answer, the container has not responded."""
+        status, headers = (answer.status, answer.headers) if answer is not None else (None, {})
+        return Exchange(
+            endpoint,
+            replica.variant,
+            replica.instance_id,
+            request,
+            status,
+            headers,
+            body,
+            model_seconds=time.monotonic() - self._sent,
+            overhead_seconds=self._sent - self._received,
+        )
+
+
 @dataclass(frozen=True)
 class InferenceRequest:
     """A request for a prediction."""
@@ -43,6 +83,8 @@ class InferenceRequest:
     max_bytes: float = float("inf")
     """The largest response; a larger one raises TooLargeError."""
     target: Target = field(default_factory=Target)
+    timer: Timer = field(default_factory=Timer, compare=False, repr=False)
+    """Starts with the request."""
 
 
 @dataclass(frozen=True)
@@ -62,46 +104,6 @@ class Exchange:
     model_seconds: float
     overhead_seconds: float
     """The time that the local server needed, in addition to the container."""
-
-
-class Identity(Protocol):
-    """The names of a replica."""
-
-    variant: str
-    instance_id: str
-
-
-class Timer:
-    """Measures the parts of an exchange. It starts when the local server has received the request."""
-
-    def __init__(self) -> None:
-        self._received = self._sent = time.monotonic()
-
-    def mark_sent(self) -> None:
-        """Note that the request is now sent to the container."""
-        self._sent = time.monotonic()
-
-    def make_exchange(
-        self,
-        endpoint: str,
-        replica: Identity,
-        request: InferenceRequest,
-        answer: Answer | None,
-        body: bytes | None = None,
-    ) -> Exchange:
-        """Return the exchange that ends now. Without an answer, the container has not responded."""
-        status, headers = (answer.status, answer.headers) if answer is not None else (None, {})
-        return Exchange(
-            endpoint,
-            replica.variant,
-            replica.instance_id,
-            request,
-            status,
-            headers,
-            body,
-            model_seconds=time.monotonic() - self._sent,
-            overhead_seconds=self._sent - self._received,
-        )
 
 
 Observer = Callable[[Exchange], None]
