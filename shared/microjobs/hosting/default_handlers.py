@@ -5,6 +5,7 @@ without predict_fn. `serve` accepts it: requests and responses then have the for
 supply defaults of their own.
 """
 
+import functools
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,7 +49,9 @@ def bundle_defaults(functions: Collection[str], _model_dir: Path) -> DefaultFunc
     return DefaultFunctions(load_bundle, decode_rows, predict_rows, encode_predictions)
 
 
+@functools.lru_cache(maxsize=1)
 def load_bundle(model_dir: str) -> Predictor:
+    """Load a bundle. If the server has loaded it before it forked its workers, they share that one."""
     return Predictor(read_bundle(Path(model_dir)))
 
 

@@ -1,19 +1,20 @@
 """Sources of a model: a bundle or a user's program, and how a worker loads it."""
 
+import contextlib
 import functools
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from microjobs.bundle import read_bundle
+from microjobs.bundle import MODEL_FILE, read_bundle
 from microjobs.contract import Layout, is_multi_model
 from microjobs.errors import UserError
 
 from .batched_handler_model import BatchedHandlerModel
 from .batching import read_settings
 from .bundle_model import BundleModel
-from .default_handlers import ChooseDefaults, bundle_defaults
+from .default_handlers import ChooseDefaults, bundle_defaults, load_bundle
 from .handler_model import HandlerModel
 from .service import Model
 from .user_program import MAX_NAMES
@@ -94,6 +95,8 @@ def handler_source(
     """
     if program:
         ensure_installed(program.parent)
+    if choose_defaults is bundle_defaults and program and not is_multi_model(environ):
+        _load_shared_bundle(program, folder)
     load = functools.partial(load_handler_model, program, folder, environ, choose_defaults)
     labels = {"program": program.name} if program else {"model": model}
     return ModelSource(load, loads_slowly=True, labels=labels, queue_size=HANDLER_QUEUE_SIZE)
@@ -108,6 +111,16 @@ def load_handler_model(
     """Load a user's program with the settings of the environment; see `HandlerModel`."""
     model_class = BatchedHandlerModel if read_settings(environ).mode == "on" else HandlerModel
     return model_class(program, folder, environ.get(DEFAULT_ACCEPT, ""), choose_defaults)
+
+
+def _load_shared_bundle(program: Path, folder: Path) -> None:
+    """Load the bundle that the default model_fn will return, so that the workers share its memory.
+
+    The program cannot be imported before the fork. If its text does not contain `model_fn`, it does not define it.
+    """
+    if (folder / MODEL_FILE).is_file() and "model_fn" not in program.read_text(errors="replace"):
+        with contextlib.suppress(UserError):  # each worker reports this error, and names the program
+            load_bundle(str(folder))
 
 
 def no_model_error(folder: Path, expected: str, remedy: str) -> UserError:

@@ -1,0 +1,55 @@
+"""Memory of several workers with one model, and free memory for further models."""
+
+import math
+from pathlib import Path
+
+import pytest
+
+from microjobs.hosting.memory import container_free_bytes, memory_of_tree
+from tests.bundles import large_bundle
+from tests.unit.serve.conftest import Server, running_server
+
+MODEL_MB = 256
+FEATURES = 1024
+WORKERS = 4
+OVERHEAD_MB = 150
+"""Memory of the interpreters and the libraries. Without sharing, three workers would need MODEL_MB more each."""
+PROGRAM = "def output_fn(prediction, accept):\n    return str(prediction.shape)\n"
+
+
+def used_megabytes(server: Server) -> int:
+    return memory_of_tree(server.process.pid) // 1024**2
+
+
+@pytest.mark.parametrize("program", [None, PROGRAM], ids=["bundle", "program-without-model_fn"])
+def test_workers_share_the_memory_of_a_bundle(tmp_path: Path, program: str | None) -> None:
+    large_bundle(tmp_path / "model", MODEL_MB, FEATURES)
+    if program is not None:
+        (tmp_path / "model" / "code").mkdir()
+        (tmp_path / "model" / "code" / "inference.py").write_text(program)
+    with running_server(tmp_path, SAGEMAKER_MODEL_SERVER_WORKERS=str(WORKERS)) as server:
+        server.wait_until_ready()
+        row = ",".join(["1"] * FEATURES)
+        assert {server.invoke(row, "text/csv").status for _ in range(4 * WORKERS)} == {200}
+        assert len(server.worker_pids()) == WORKERS
+        assert MODEL_MB < used_megabytes(server) < MODEL_MB + OVERHEAD_MB
+
+
+def write_cgroup(folder: Path, prefix: str, **contents: object) -> Path:
+    """Write the files of a cgroup; two underscores in a name stand for a dot."""
+    folder.mkdir(parents=True)
+    for name, content in contents.items():
+        (folder / name.replace("__", ".")).write_text(f"{content}\n")
+    (folder / "memory.stat").write_text(f"anon 1\n{prefix}inactive_file 20\n{prefix}active_file 3\n")
+    return folder
+
+
+def test_free_memory_of_a_container_includes_file_caches(tmp_path: Path) -> None:
+    write_cgroup(tmp_path / "v2", "", memory__max=1000, memory__current=500)
+    write_cgroup(tmp_path / "v1/memory", "total_", memory__limit_in_bytes=1000, memory__usage_in_bytes=500)
+    assert [container_free_bytes(tmp_path / name) for name in ("v1", "v2")] == [523, 523]
+
+
+def test_container_without_a_limit_has_infinite_memory(tmp_path: Path) -> None:
+    write_cgroup(tmp_path / "v2", "", memory__max="max", memory__current=500)
+    assert [container_free_bytes(tmp_path / name) for name in ("absent", "v2")] == [math.inf, math.inf]
