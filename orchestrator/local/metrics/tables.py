@@ -61,6 +61,11 @@ class Series:
     dimensions: Dimensions = ()
     unit: str = "None"
 
+    @property
+    def is_hidden(self) -> bool:
+        """Whether clients of CloudWatch do not see the series: its namespace begins with a colon."""
+        return self.namespace.startswith(":")
+
 
 @dataclass(frozen=True)
 class Point:

@@ -21,7 +21,7 @@ from microjobs_orchestrator.local.state import State
 COMPONENT = "experiment-trial-component"
 """The type of trial components in ARNs."""
 COMPONENT_NAMESPACE = ":trial-components"
-"""Namespace of the series. CloudWatch's names cannot begin with a colon, so its clients do not see these series."""
+"""Namespace of the series, which `Series.is_hidden` hides from clients of CloudWatch."""
 TRAINING_JOB = "training-job"
 JOB_SUFFIXES = {f"-aws-{kind}": kind for kind in (TRAINING_JOB, "processing-job", "transform-job")}
 """Kinds of jobs by the end of the names of the trial components that AWS creates for them."""
@@ -67,20 +67,14 @@ class SageMakerMetrics:
         name = request["TrialComponentName"]
         if not self._has_component(name):
             raise ServiceError("ResourceNotFound", f"Trial component {name} does not exist.", 404)
-        errors = []
+        errors, dimensions = [], {"TrialComponentName": name}
         for index, datum in enumerate(request["MetricData"]):
-            value = float(datum["Value"])
-            if not is_valid(value):
+            values = {datum["MetricName"]: float(datum["Value"])}
+            if not is_valid(datum["Value"]):
                 errors.append({"Code": "VALIDATION_ERROR", "MetricIndex": index})
                 continue
-            self._metrics.record(
-                COMPONENT_NAMESPACE,
-                {"TrialComponentName": name},
-                {datum["MetricName"]: value},
-                float(datum["Timestamp"]),
-                is_exact=True,
-                step=datum.get("Step"),
-            )
+            time, step = float(datum["Timestamp"]), datum.get("Step")
+            self._metrics.record(COMPONENT_NAMESPACE, dimensions, values, time, is_exact=True, step=step)
         return {"Errors": errors} if errors else {}
 
     def _has_component(self, name: str) -> bool:

@@ -1,0 +1,47 @@
+"""Checks that CloudWatch's requests for statistics share."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from microjobs_orchestrator.local.errors import ServiceError
+from microjobs_orchestrator.local.metrics.periods import MINUTE, STATISTICS, align, is_statistic
+
+SHORT_PERIODS = (1, 5, 10, 20, 30)
+"""Periods in seconds that are no multiples of a minute."""
+
+Request = Mapping[str, Any]
+
+
+class Span(NamedTuple):
+    """The time for which a request reads statistics."""
+
+    start: float
+    """The begin of the first period, in seconds since 1970."""
+    end: float
+    period: int
+    """The length of each period in seconds."""
+
+
+def make_value_error(message: str) -> ServiceError:
+    return ServiceError("InvalidParameterValue", message)
+
+
+def read_span(request: Request, period: int) -> Span:
+    """Return the time of a request. Raise ServiceError InvalidParameterValue if it is empty, or for a wrong period."""
+    start, end = float(request["StartTime"]), float(request["EndTime"])
+    if start >= end:
+        raise make_value_error("The parameter StartTime must be less than the parameter EndTime.")
+    if period not in SHORT_PERIODS and period % MINUTE:
+        raise make_value_error(f"Period {period} must be 1, 5, 10, 20, 30 or a multiple of {MINUTE}.")
+    return Span(align(start, period), end, period)
+
+
+def check_statistic(name: str, member: str, *, is_extended: bool = False) -> None:
+    """Raise ServiceError InvalidParameterValue for a statistic that is not supported.
+
+    Args:
+        is_extended: only percentiles are valid.
+    """
+    if not is_statistic(name) or (is_extended and name in STATISTICS):
+        supported = "" if is_extended else f"{', '.join(STATISTICS)} and "
+        raise make_value_error(f"{member} {name!r:.100} is not supported here: use {supported}p0 to p100.")
