@@ -303,6 +303,13 @@ def test_request_without_target_model_is_a_validation_error(endpoint: MultiModel
         assert "missing a target model header" in error.message
 
 
+def test_container_of_a_multi_model_endpoint_cannot_be_chosen(endpoint: MultiModelEndpoint) -> None:
+    endpoint.start()
+    headers = {"X-Amzn-SageMaker-Target-Model": "a", "X-Amzn-SageMaker-Target-Container-Hostname": "one"}
+    with pytest.raises(ServiceError, match="TargetContainerHostname one requires a model"):
+        endpoint.invoker(b"x", **headers)
+
+
 @pytest.mark.parametrize(
     ("status", "sentence"), [(404, "GET /models answered 404 instead of 200"), (200, "must return {")]
 )

@@ -14,6 +14,7 @@ from microjobs_orchestrator.local.resources.endpoints.loaded_models import Loade
 from microjobs_orchestrator.local.resources.endpoints.model_container import LoadError, ModelContainer
 from microjobs_orchestrator.local.resources.endpoints.model_loader import ModelLoader
 from microjobs_orchestrator.local.resources.endpoints.model_metrics import ModelMetrics
+from microjobs_orchestrator.local.resources.endpoints.routes import check_no_container
 from microjobs_orchestrator.local.resources.endpoints.streams import ResponseStream
 from microjobs_orchestrator.local.resources.models.client import Answer, NoAnswerError
 from microjobs_orchestrator.local.resources.models.containers import Container
@@ -85,6 +86,7 @@ class MultiModelReplica:
         raise _make_target_error()
 
     def _find(self, request: InferenceRequest) -> TargetModel:
+        check_no_container(request.target)
         if request.target.model is None:
             raise _make_target_error()
         return self._finder.find(request.target.model)

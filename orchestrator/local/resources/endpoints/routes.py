@@ -22,7 +22,7 @@ def make_route(model: Mapping[str, Any], folder: Path) -> Route:
     names = list_names(model)
 
     def to_each(clients: Sequence[Client], target: Target) -> Sender:
-        _check_no_container(target)
+        check_no_container(target)
         return Chain([NamedClient(client, name) for client, name in zip(clients, names, strict=True)], folder)
 
     def to_named(clients: Sequence[Client], target: Target) -> Sender:
@@ -41,11 +41,12 @@ def make_route(model: Mapping[str, Any], folder: Path) -> Route:
 
 def route_to_only(clients: Sequence[Client], target: Target) -> Sender:
     """Return the client of a model's only container."""
-    _check_no_container(target)
+    check_no_container(target)
     return clients[0]
 
 
-def _check_no_container(target: Target) -> None:
+def check_no_container(target: Target) -> None:
+    """Raise ServiceError ValidationError if a request names a container, although the model does not allow it."""
     if target.container is not None:
         raise _make_error(
             f"TargetContainerHostname {target.container} requires a model whose InferenceExecutionConfig has the Mode "
