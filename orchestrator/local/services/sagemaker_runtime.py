@@ -18,7 +18,7 @@ from microjobs_orchestrator.local.protocols.answer import Answer, Event, Service
 from microjobs_orchestrator.local.resources.endpoints import asynchronous
 from microjobs_orchestrator.local.resources.endpoints.endpoint import Endpoint
 from microjobs_orchestrator.local.resources.endpoints.exchanges import InferenceRequest, Target, Timer
-from microjobs_orchestrator.local.resources.endpoints.kinds import ENDPOINT
+from microjobs_orchestrator.local.resources.endpoints.kinds import ENDPOINT, EndpointStatus
 from microjobs_orchestrator.local.resources.endpoints.replica import Replica
 from microjobs_orchestrator.local.resources.endpoints.streams import ResponseStream
 from microjobs_orchestrator.local.resources.inference_components.component import InferenceComponent
@@ -139,6 +139,8 @@ class EndpointInvoker:
         record = self._context.state.get(ENDPOINT.arn_type, name)
         if record is None:
             raise _make_validation_error(f"Endpoint {name} of account {ACCOUNT} not found.")
+        if record.status in (EndpointStatus.IN_SERVICE, EndpointStatus.UPDATING):
+            raise _make_unavailable_error(f"The server was started again, and endpoint {name} is not resumed yet.")
         raise _make_validation_error(f"Endpoint {name} of account {ACCOUNT} is {record.status}: it must be InService.")
 
     def _invoke(self, server: Server, replica: Replica, request: InferenceRequest, timer: Timer) -> Answer:
@@ -177,8 +179,9 @@ class EndpointInvoker:
 
     def _describe_failure(self, server: Server, variant: str, error: NoAnswerError) -> ServiceError:
         if not error.was_sent:
-            message = f"The container of {variant} ended and is restarting; see {server.log_group}."
-            return ServiceError("ServiceUnavailable", message, HTTPStatus.SERVICE_UNAVAILABLE)  # SDKs retry it
+            return _make_unavailable_error(
+                f"The container of {variant} ended and is restarting; see {server.log_group}."
+            )
         if error.timed_out:
             message = f"Your invocation timed out while waiting for a response from container {error.container}."
             message = f"{message} The time limit is {RESPONSE_TIMEOUT:g} s."
@@ -258,3 +261,8 @@ def _read_error(stream: ResponseStream) -> str:
 
 def _make_validation_error(message: str) -> ServiceError:
     return ServiceError("ValidationError", message)
+
+
+def _make_unavailable_error(message: str) -> ServiceError:
+    """Return an error after which SDKs send the request again."""
+    return ServiceError("ServiceUnavailable", message, HTTPStatus.SERVICE_UNAVAILABLE)

@@ -170,6 +170,17 @@ def test_error_names_status_of_endpoint_not_in_service(parts: ServerParts, model
     assert "is Creating: it must be InService" in Invoker(parts).read_error().message
 
 
+def test_clients_retry_while_a_restarted_server_resumes_the_endpoint(parts: ServerParts, model: Model) -> None:
+    parts.serve()
+    model.ping = 503
+    other = parts.restart()
+    error = Invoker(other).read_error()
+    assert (error.code, error.status) == ("ServiceUnavailable", 503)
+    model.ping = 200
+    assert wait_until(lambda: read_response(Invoker(other))) == b"x"
+    other.close()
+
+
 def test_target_variant_responds(parts: ServerParts, model: Model) -> None:  # noqa: ARG001
     parts.serve(one={"InitialVariantWeight": 1.0}, two={"InitialVariantWeight": 0.0})
     response = Invoker(parts)(X_Amzn_SageMaker_Target_Variant="two")
