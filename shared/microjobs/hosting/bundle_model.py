@@ -42,7 +42,7 @@ class BundleModel:
         self._encoder = _open_encoder(bundle)
         self.is_fast = min(self._time_one_row() for _ in range(3)) < MAX_FAST_SECONDS
         self.max_batch_rows = 1
-        if is_batched and not self.is_fast:
+        if is_batched:
             self.max_batch_rows = find_batch_rows(self.predict, self._features)
 
     @property

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
-from .batching import BatchSettings
+from .batching import Batch, BatchSettings
 from .body_reader import SMALL_BODY_BYTES, BodyReader
 from .invocation_queue import InvocationQueue, Job
 from .listener import Exchange, Headers, RequestHead
@@ -24,7 +24,8 @@ FallbackHandler = Callable[[RequestHead], HttpResponse]
 class Dispatcher:
     """Answers one worker's requests: those of `FAST_ROUTES` itself, all others by `fallback`.
 
-    The listener calls it in one thread. Small requests to a fast model are answered in that thread; other invocations
+    The listener calls it in one thread. Small requests to a fast model are answered in that thread, all that are ready
+    by the same run of the model; other invocations
     wait in a queue for another thread, so that /ping and errors never wait for a prediction.
 
     Args:
@@ -50,6 +51,9 @@ class Dispatcher:
         self._route_prefix = route_prefix
         self._body_reader = BodyReader(service.limit)
         self._body_reader.start_timeouts()
+        self._batching = batching
+        self._fast_jobs: list[Job] = []
+        """Invocations of a fast model that are ready."""
         self._queue = InvocationQueue(service, self._respond, queue_size, batching, threads)
         self._fallback_executor = ThreadPoolExecutor(1, "fallback")
 
@@ -96,9 +100,27 @@ class Dispatcher:
         if self._route_prefix:  # Granian copies each attribute of `head` at each access, the headers too
             invocation = invocation._replace(method=head.method, path=head.path, query=head.query_string)
         if self._service.is_fast and len(body) <= SMALL_BODY_BYTES:
-            self._respond(exchange, self._service.invoke(invocation, started))
+            self._fast_jobs.append(Job(invocation, head, exchange, started))
+            if len(self._fast_jobs) == 1:
+                exchange.call_soon(self._answer_fast_jobs)
         elif not self._queue.put(Job(invocation, head, exchange, started)):
             self._respond(exchange, self._service.reject(QUEUE_FULL, started))
+
+    def _answer_fast_jobs(self) -> None:
+        """Answer the invocations that have arrived since the last call, with as few runs of the model as possible."""
+        jobs, self._fast_jobs = self._fast_jobs, []
+        model = self._service.batch_model if len(jobs) > 1 and self._batching.mode != "off" else None
+        if model is None:
+            for job in jobs:
+                self._respond(job.exchange, self._service.invoke(job.invocation, job.started))
+            return
+        while jobs:
+            batch = Batch(model)
+            while len(batch) < len(jobs) and not batch.is_full:
+                batch.add(partial(self._service.decode, jobs[len(batch)].invocation))
+            for job, outcome in zip(jobs, batch.run(), strict=False):
+                self._respond(job.exchange, self._service.complete(outcome, job.started))
+            jobs = jobs[len(batch) :]
 
     def _answer_by_fallback(self, head: RequestHead, exchange: Exchange) -> None:
         try:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from granian.constants import HTTPModes, Interfaces
+from granian.constants import HTTPModes, Interfaces, Loops
 from granian.log import LogLevels
 from granian.server import MPServer
 
@@ -33,6 +33,7 @@ def make_server(drain: Callable[[], None], settings: ListenerSettings) -> Draini
         interface=Interfaces.RSGI,
         workers=settings.workers,
         backpressure=settings.max_connections,
+        loop=Loops.uvloop,
         websockets=False,
         http=HTTPModes.http1,
         log_level=LogLevels.error,

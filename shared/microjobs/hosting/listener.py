@@ -1,6 +1,6 @@
 """Interface between this job and the HTTP server that forks its workers and passes requests to them.
 
-Two modules implement it: `direct_listener` and `rsgi_listener`.
+Two modules implement it: `asyncio_listener` and `rsgi_listener`.
 """
 
 import asyncio
@@ -14,8 +14,8 @@ from typing import Protocol
 from microjobs.errors import UserError
 
 VARIABLE = "MICROJOBS_SERVE_LISTENER"
-IMPLEMENTATIONS = ("direct", "rsgi")
-"""Values of the variable; the first one is the default. The module `direct_listener` implements `direct`, and so on."""
+IMPLEMENTATIONS = ("asyncio", "rsgi")
+"""Values of the variable; the first one is the default. The module `asyncio_listener` implements `asyncio` etc."""
 
 CANCELLED = (asyncio.CancelledError, concurrent.futures.CancelledError)
 """Errors of a read that was cancelled."""
@@ -33,7 +33,6 @@ class RequestHead(Protocol):
     """The request line and the headers; `path` is percent-decoded.
 
     Args:
-        client: address of the client; for a Unix socket the path of the client's own socket, or an empty string.
         http_version: `1` (HTTP/1.0) or `1.1`.
     """
 
@@ -41,8 +40,11 @@ class RequestHead(Protocol):
     path: str
     query_string: str
     headers: Headers
-    client: str
     http_version: str
+
+    @property
+    def client(self) -> str:
+        """Address of the client; for a Unix socket the path of the client's own socket, or an empty string."""
 
 
 class PendingRead(Protocol):
@@ -72,6 +74,12 @@ class Exchange(Protocol):
 
         Raises:
             StopAsyncIteration: the last part has been read, and the body is complete.
+        """
+
+    def call_soon(self, callback: Callable[[], None]) -> None:
+        """Call a function in the thread that calls the application, after all requests that are ready now.
+
+        Only this thread may call the method.
         """
 
     def respond(self, status: int, headers: list[tuple[str, str]], body: bytes) -> None: ...

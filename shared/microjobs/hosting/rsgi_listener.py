@@ -55,6 +55,9 @@ class _Exchange:
             self._chunks = aiter(self._protocol)
         return self._start(self._chunks.__anext__())
 
+    def call_soon(self, callback: Callable[[], None]) -> None:
+        self._loop.call_soon(callback)
+
     def respond(self, status: int, headers: list[tuple[str, str]], body: bytes) -> None:
         self._protocol.response_bytes(status, headers, body)
         self._end_one()

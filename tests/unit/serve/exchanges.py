@@ -48,6 +48,9 @@ class FakeExchange:
             raise StopAsyncIteration
         return self.read_body()
 
+    def call_soon(self, callback: Callable[[], None]) -> None:
+        callback()
+
     def respond(self, status: int, headers: list[tuple[str, str]], body: bytes) -> None:
         self.responses.append((status, headers, body))
 

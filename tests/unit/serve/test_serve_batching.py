@@ -20,7 +20,7 @@ from microjobs.hosting.metrics import Metrics
 from microjobs.hosting.responses import HttpResponse
 from microjobs.hosting.service import Service
 from tests.unit.serve.conftest import running_server
-from tests.unit.serve.exchanges import FakeExchange
+from tests.unit.serve.exchanges import FakeExchange, FakeHead
 from tests.unit.serve.test_serve_fast_path import invoke, wait_for_response
 from tests.unit.serve.test_serve_handlers import server_with_program
 
@@ -138,6 +138,35 @@ def test_mode_off_runs_each_invocation_alone(model: PausedModel) -> None:
     assert model.runs == [1, 1, 1]
 
 
+class DeferringExchange(FakeExchange):
+    """An exchange whose listener calls functions when the test wants it."""
+
+    def __init__(self, deferred: list[Any]) -> None:
+        super().__init__()
+        self._deferred = deferred
+
+    def call_soon(self, callback: Any) -> None:
+        self._deferred.append(callback)
+
+
+@pytest.mark.parametrize(("mode", "runs"), [("auto", [2, 2, 1]), ("off", [1, 1, 1, 1, 1])])
+def test_invocations_of_a_fast_model_that_are_ready_share_a_run(model: PausedModel, mode: str, runs: list[int]) -> None:
+    model.is_fast, model.max_batch_rows = True, 2
+    model.permission.release(5)
+    dispatcher = make_dispatcher(model, mode=mode)
+    deferred: list[Any] = []
+    exchanges = [DeferringExchange(deferred) for _ in range(6)]
+    bodies = [b"[[1, 1, 1]]", b"[[2, 2]]", b"[[3, 3, 3]]", b"[[4, 4, 4]]", b"[[5, 5, 5]]", b"[[6, 6, 6]]"]
+    for exchange, body in zip(exchanges, bodies, strict=True):
+        dispatcher(FakeHead("POST", "/invocations", headers={"content-length": str(len(body))}), exchange)
+        exchange.send(body)
+    assert (len(deferred), model.runs) == (1, [])
+    deferred[0]()
+    assert [exchange.responses[0][0] for exchange in exchanges] == [200, 400, 200, 200, 200, 200]
+    assert [predictions(exchanges[index]) for index in (0, 2, 3, 4, 5)] == [[3], [9], [12], [15], [18]]
+    assert model.runs == runs
+
+
 def test_raw_and_scaled_rows_share_a_batch(model: PausedModel) -> None:
     dispatcher = make_dispatcher(model)
     send(dispatcher, 1)
@@ -182,12 +211,9 @@ def test_model_that_rejects_the_measured_rows_is_not_batched() -> None:
     assert find_batch_rows(reject, 3) == 1
 
 
-def test_fast_bundle_is_not_batched(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bundle_that_no_batch_makes_faster_is_not_batched(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bundle_model, "find_batch_rows", lambda *_: 1)
     assert BundleModel(read_bundle(root / "model")).batch_model is None
-    monkeypatch.setattr(bundle_model, "MAX_FAST_SECONDS", 0.0)
-    monkeypatch.setattr(bundle_model, "find_batch_rows", lambda *_: 16)
-    slow = BundleModel(read_bundle(root / "model"))
-    assert slow.batch_model is slow
 
 
 def test_inputs_of_other_shapes_and_failed_batches_are_predicted_one_by_one() -> None:

@@ -1,4 +1,4 @@
-"""The same requests to both listeners: Granian without an event loop, and its public RSGI interface."""
+"""The same requests to both listeners: httptools on an event loop, and Granian's RSGI interface."""
 
 import asyncio
 import contextlib
@@ -204,4 +204,4 @@ def test_rsgi_exchange_ends_although_the_application_keeps_a_reference() -> None
 def test_unknown_listener_ends_the_job(root: Path) -> None:
     with running_server(root, **{VARIABLE: "fast"}) as server:
         assert server.wait() == 2
-    assert f"{VARIABLE} is 'fast': set it to direct or rsgi" in (server.failure or "")
+    assert f"{VARIABLE} is 'fast': set it to asyncio or rsgi" in (server.failure or "")

@@ -1,0 +1,134 @@
+"""The default listener: HTTP on an event loop, with the parser httptools. Granian forks and replaces the workers.
+
+All requests that are ready are read before the first one is answered. So the application can answer them together, and
+the processor's caches keep the code of each step. One thread does both, without a handoff per request.
+"""
+
+import asyncio
+import contextlib
+import functools
+import signal
+import socket
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from granian.server.mp import WorkerProcess
+
+from .granian_server import make_server
+from .http_connection import Connection
+from .listener import Application, ListenerSettings, StartWorker
+
+HEAD_TIMEOUT = 30.0
+"""Seconds in which a head must arrive completely."""
+CHECK_INTERVAL = 5.0
+BACKLOG = 1024
+"""Connections that the system accepts before the worker does."""
+ACCEPT_RETRY_SECONDS = 0.1
+"""Time after which accepting resumes if the system has no resources for a connection."""
+
+
+def serve(start_worker: StartWorker, drain: Callable[[], None], settings: ListenerSettings) -> None:
+    """See `listener.Serve`. Calls the application in the thread of an event loop."""
+    run_worker = WorkerProcess.wrap_target(functools.partial(_run_worker, settings))  # type: ignore[no-untyped-call]
+    make_server(drain, settings).serve(run_worker, start_worker, wrap_loader=False)
+
+
+class _Server:
+    """Accepts the connections of one worker."""
+
+    def __init__(
+        self, application: Application, listening: socket.socket, max_connections: int, loop: asyncio.AbstractEventLoop
+    ) -> None:
+        self.loop = loop
+        self.application = application
+        self.thread = threading.get_ident()
+        self.is_stopping = False
+        self._listening = listening
+        self._max_connections = max_connections
+        self._connections: set[Connection] = set()
+        self._opening: set[asyncio.Task[Any]] = set()
+        self._stopped = asyncio.Event()
+
+    async def run(self) -> None:
+        """Serve until `stop`, and then until the last connection is closed."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self.loop.add_signal_handler(number, self.stop)
+        self._start_accepting()
+        self._check_heads()
+        await self._stopped.wait()
+
+    def stop(self) -> None:
+        self.is_stopping = True
+        self.loop.remove_reader(self._listening)
+        for connection in list(self._connections):
+            connection.stop()
+        self._end_if_idle()
+
+    def add(self, connection: Connection) -> None:
+        self._connections.add(connection)
+
+    def remove(self, connection: Connection) -> None:
+        if len(self._connections) + len(self._opening) == self._max_connections:
+            self._start_accepting()
+        self._connections.discard(connection)
+        self._end_if_idle()
+
+    def _start_accepting(self) -> None:
+        if not self.is_stopping:
+            self.loop.add_reader(self._listening, self._accept)
+
+    def _accept(self) -> None:
+        """Accept one connection. Other workers that share the socket may have accepted it."""
+        try:
+            client, _ = self._listening.accept()
+        except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+            return
+        except OSError:
+            self.loop.remove_reader(self._listening)
+            self.loop.call_later(ACCEPT_RETRY_SECONDS, self._start_accepting)
+            return
+        client.setblocking(False)
+        task = self.loop.create_task(self._open(client))
+        self._opening.add(task)
+        task.add_done_callback(self._opening.discard)
+        if len(self._connections) + len(self._opening) >= self._max_connections:
+            self.loop.remove_reader(self._listening)
+
+    async def _open(self, client: socket.socket) -> None:
+        with contextlib.suppress(OSError):  # the client has closed the connection
+            await self.loop.connect_accepted_socket(lambda: Connection(self), client)
+
+    def _check_heads(self) -> None:
+        """Reject heads that arrive too slowly."""
+        latest = self.loop.time() - HEAD_TIMEOUT
+        for connection in list(self._connections):
+            if connection.head_started is not None and connection.head_started < latest:
+                connection.reject_slow_head()
+        self.loop.call_later(CHECK_INTERVAL, self._check_heads)
+
+    def _end_if_idle(self) -> None:
+        if self.is_stopping and not self._connections:
+            self._stopped.set()
+
+
+def _run_worker(
+    settings: ListenerSettings,
+    _number: int,
+    application: Application,
+    sockets: Any,
+    _ipc: Any,
+    loop: asyncio.AbstractEventLoop,
+    *_: Any,
+) -> None:
+    """Run a worker process, as Granian's own functions do for its interfaces."""
+    specification, shared_socket = sockets  # a TCP port that each worker binds, or a Unix socket that all workers share
+    holder = specification.build() if specification else shared_socket
+    with socket.socket(fileno=holder.get_fd()) as listening:
+        listening.setblocking(False)
+        listening.listen(BACKLOG)
+
+        async def run() -> None:
+            await _Server(application, listening, settings.max_connections, loop).run()
+
+        loop.run_until_complete(run())
