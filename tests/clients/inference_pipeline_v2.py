@@ -32,7 +32,7 @@ def make_pipeline(name: str, *steps: str) -> PipelineModel:
             image,
             f"{prefix}/{step}.tar.gz",
             role,
-            env={"SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT": "text/csv"},
+            env={"SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT": "text/csv", "SAGEMAKER_MODEL_SERVER_WORKERS": "1"},
             sagemaker_session=session,
         )
         for step in steps

@@ -18,7 +18,7 @@ sleep = time.sleep
 time.sleep = lambda seconds: sleep(min(float(seconds), 0.5))
 role, instance_type = os.environ["SAGEMAKER_ROLE"], "ml.m5.large"
 request = {"body": b"1,2,3", "content_type": "text/csv", "accept": "text/csv"}
-environment = {"SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT": "text/csv"}
+environment = {"SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT": "text/csv", "SAGEMAKER_MODEL_SERVER_WORKERS": "1"}
 containers = [
     ContainerDefinition(
         container_hostname=step, image=image, model_data_url=f"{prefix}/{step}.tar.gz", environment=environment
@@ -29,7 +29,7 @@ results: dict[str, object] = {}
 
 
 def predict(endpoint: Endpoint, **members: str) -> str:
-    return endpoint.invoke(**request, **members).body.read().decode().strip()
+    return str(endpoint.invoke(**request, **members).body.read().decode().strip())
 
 
 # --- a pipeline of two models

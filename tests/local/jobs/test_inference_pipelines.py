@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -300,6 +301,28 @@ def test_all_containers_restart_when_one_ends(invoke: Invoker, models: Models, p
     assert wait_until(lambda: try_invoke(invoke)) == b"x>scale>predict"
     lines = next(lines for name, lines in parts.read_log(GROUP).items() if name.endswith("/container-2"))
     assert "the container container-2 ended by itself and is started again in 0.05 s. Exit code: 3." in "".join(lines)
+
+
+def test_silent_container_is_replaced_while_another_one_answers(
+    parts: ServerParts, models: Models, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, seconds in (("PING_INTERVAL", 0.02), ("SILENCE_TIMEOUT", 0.3)):
+        monkeypatch.setattr(container_replica, name, seconds)
+    parts.make_pipeline("scale", "predict", name="direct", mode="Direct")
+    parts.serve(main={"ModelName": "direct"})
+    invoke, silent = Invoker(parts), parts.running_hosts[1]
+    models["predict"].unhealthy_hosts = {silent.name}
+    headers = {"X_Amzn_SageMaker_Target_Container_Hostname": "container-1"}
+
+    def use_first_container() -> list[str]:
+        """Invoke the container that answers; return the lines about a silent container."""
+        with suppress(ServiceError):  # the replica is restarting
+            invoke(b"x", **headers)
+        return [line for lines in parts.read_log(GROUP).values() for line in lines if "neither" in line]
+
+    (reason,) = wait_until(use_first_container)
+    assert silent.has_ended
+    assert "the container container-2 answered neither a request nor GET /ping with 200 for 0.3 s" in reason
 
 
 def try_invoke(invoke: Invoker) -> bytes:

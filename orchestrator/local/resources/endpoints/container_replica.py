@@ -4,7 +4,7 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -18,7 +18,7 @@ from microjobs_orchestrator.local.resources.endpoints.routes import make_route
 from microjobs_orchestrator.local.resources.endpoints.running_hosts import RunningHosts
 from microjobs_orchestrator.local.resources.endpoints.streams import ResponseStream
 from microjobs_orchestrator.local.resources.endpoints.traffic import Traffic
-from microjobs_orchestrator.local.resources.models.chain import send
+from microjobs_orchestrator.local.resources.models.chain import Sender, send
 from microjobs_orchestrator.local.resources.models.client import Answer, Client, NoAnswerError
 from microjobs_orchestrator.local.resources.models.containers import list_names
 from microjobs_orchestrator.local.resources.models.health import connect
@@ -73,8 +73,8 @@ class ContainerReplica:
         self._route = make_route(model, context.home.work)
         self._events = EventQueue()
         self._plan: Plan | None = None
-        self._last_answer = 0.0
-        """The time of the last answer, in seconds of the monotonic clock."""
+        self._last_answers: dict[str, float] = {}
+        """The times of the last answers by container, in seconds of the monotonic clock."""
         self._running: RunningHosts | None = None
         self._keeper = threading.Thread(target=self._keep, name=self.plan_name, daemon=True)
 
@@ -108,7 +108,7 @@ class ContainerReplica:
         except UnhealthyError as error:
             number = self._containers.index(error.container) if running.first_ended is None else running.first_ended
             raise UnhealthyError(f"{error}{running.describe_end(number)}", self._containers[number]) from error
-        self._last_answer = time.monotonic()
+        self._mark_answers(self._containers)
         self._clients = clients
         self.starts += 1
         self._on_change()
@@ -133,21 +133,29 @@ class ContainerReplica:
     def _watch(self, running: RunningHosts) -> tuple[int, str]:
         """Wait until a host has ended, or end all because one does not respond; return its number and the reason."""
         while not running.wait_for_one(PING_INTERVAL):
-            silent = next((number for number, client in enumerate(self._clients) if not client.is_healthy()), None)
-            if silent is None:
-                self._last_answer = time.monotonic()
+            clients = dict(zip(self._containers, self._clients, strict=True))
+            self._mark_answers([name for name, client in clients.items() if client.is_healthy()])
             # A container that works on one request at a time cannot answer `/ping` during a request.
             timeout = max(SILENCE_TIMEOUT, self.traffic.longest_timeout())
-            if time.monotonic() - self._last_answer > timeout and not self._events.stopped.is_set():
+            silent = self._find_silent(timeout)
+            if silent is not None and not self._events.stopped.is_set():
                 self._close_clients()
                 self._end(running)
                 reason = f"answered neither a request nor GET /ping with 200 for {timeout:g} s"
-                return silent or 0, f"{self._name(silent or 0)} {reason}"
+                return silent, f"{self._name(silent)} {reason}"
         self._close_clients()
         ended = running.first_ended or 0
         if not self._events.stopped.is_set():
             self._end(running)
         return ended, f"{self._name(ended)} ended by itself"
+
+    def _mark_answers(self, containers: Iterable[str]) -> None:
+        self._last_answers.update(dict.fromkeys(containers, time.monotonic()))
+
+    def _find_silent(self, timeout: float) -> int | None:
+        """Return the number of the first container that has not answered for `timeout` seconds; None if all have."""
+        times = [time.monotonic() - self._last_answers[name] for name in self._containers]
+        return next((number for number, seconds in enumerate(times) if seconds > timeout), None)
 
     def _name(self, number: int) -> str:
         return "the container" if len(self._containers) == 1 else f"the container {self._containers[number]}"
@@ -180,14 +188,13 @@ class ContainerReplica:
 
     def invoke(self, request: InferenceRequest, into: IO[bytes]) -> Answer:
         self._refuse_target_model(request)
-        with self._request(request.timeout) as clients:
-            sender = self._route(clients, request.target)
+        with self._route_request(request) as sender:
             limits = {"timeout": request.timeout, "max_bytes": request.max_bytes}
             return send(sender, INVOCATIONS, request.body, request.headers, into=into, **limits)
 
     def stream(self, request: InferenceRequest) -> ResponseStream:
         with contextlib.ExitStack() as stack:
-            sender = self._route(stack.enter_context(self._request(request.timeout)), request.target)
+            sender = stack.enter_context(self._route_request(request))
             response = sender.open("POST", INVOCATIONS, request.body, request.headers, timeout=request.timeout)
             return ResponseStream(response, on_close=stack.pop_all().close)
 
@@ -228,14 +235,24 @@ class ContainerReplica:
         return self._running.hosts[0]
 
     @contextlib.contextmanager
-    def _request(self, timeout: float) -> Iterator[Sequence[Client]]:
-        """Yield the clients for one request. Raise NoAnswerError while the hosts restart."""
+    def _route_request(self, request: InferenceRequest) -> Iterator[Sender]:
+        """Yield the sender for one request. Raise as `invoke` does."""
+        with self._request(request.timeout, request.target.container) as clients:
+            yield self._route(clients, request.target)
+
+    @contextlib.contextmanager
+    def _request(self, timeout: float, container: str | None = None) -> Iterator[Sequence[Client]]:
+        """Yield the clients for one request. Raise NoAnswerError while the hosts restart.
+
+        Args:
+            container: the name of the container that answers; None: all containers answer.
+        """
         with self.traffic.request(timeout):
             if not (clients := self._clients):
                 raise _make_restart_error()
             yield clients
             # Set before the request ends, because `_watch` must see either the request or the new time.
-            self._last_answer = time.monotonic()
+            self._mark_answers(self._containers if container is None else [container])
 
     def abandon(self) -> None:
         self._events.stop(StopReason.FINISHED)
