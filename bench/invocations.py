@@ -86,13 +86,14 @@ def main() -> None:
     require_programs("wrk", "taskset")
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        make_bundle(folder / "root" / "model")
-        container = start_ours(Workspace(folder, stack))
+        workspace = Workspace(folder, stack)
+        model = make_bundle(workspace.root / "model")
+        container = start_ours(workspace)
         home = Home(folder / "home")
         add_job(home)
         address = stack.enter_context(control.use_server(home, Config(port=0, runtime="process")))
         stack.callback(delete_endpoint, address)
-        create_endpoint(address, home, folder / "root" / "model")
+        create_endpoint(address, home, model)
         url = f"http://127.0.0.1:{container.port}/invocations"
         direct = Target("POST", url, session_members(container.pid), {"Content-Type": CONTENT_TYPE}, BODY)
         targets = {"container": direct, **make_targets(address)}
