@@ -5,11 +5,11 @@ verified. Until then, the body must use little memory: a large body is on disk, 
 """
 
 import threading
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Container, Iterator
 from contextlib import contextmanager, nullcontext
-from functools import cache
 from hashlib import sha256
 from http import HTTPStatus
+from io import BytesIO
 from tempfile import SpooledTemporaryFile
 from typing import IO
 
@@ -49,15 +49,23 @@ class Spool:
         self._max_bodies = max_bodies
         self._slots = threading.BoundedSemaphore(max_bodies)
 
-    @contextmanager
-    def open(self, request: Request, max_bytes: int) -> Iterator[Callable[[], str]]:
-        """Yield a function that reads the body of a request and returns its SHA-256 in hexadecimal digits.
+    def copy(self, request: Request, max_bytes: int) -> tuple[IO[bytes], str]:
+        """Read the body of a request into a temporary file. Return the file, and the SHA-256 in hexadecimal digits.
 
-        It raises ServiceError: 413, the body is too large; 408 or 400, it is incomplete; 503, too many bodies are being
-        read. It replaces the input of the request by a temporary file, which is deleted after the block.
+        Raises:
+            ServiceError: 413, the body is too large; 408 or 400, it is incomplete; 503, too many bodies are being read.
         """
-        with SpooledTemporaryFile(MEMORY_BYTES) as file:
-            yield cache(lambda: self._copy(request, max_bytes, file))
+        stream = request.environ["wsgi.input"]
+        if isinstance(stream, Body) and stream.has_arrived():  # a small body is received with the headers
+            body = stream.take()
+            _check_size(len(body), max_bytes)
+            return BytesIO(body), sha256(body).hexdigest()
+        file: IO[bytes] = SpooledTemporaryFile(MEMORY_BYTES)  # noqa: SIM115  the caller closes it
+        try:
+            return file, self._copy(request, max_bytes, file)
+        except BaseException:
+            file.close()
+            raise
 
     def _copy(self, request: Request, max_bytes: int, file: IO[bytes]) -> str:
         size, digest = 0, sha256()
@@ -69,7 +77,6 @@ class Spool:
                 digest.update(block)
                 file.write(block)
         file.seek(0)
-        request.environ["wsgi.input"] = file
         return digest.hexdigest()
 
     @contextmanager
@@ -91,6 +98,32 @@ class Spool:
                 yield
         finally:
             self._slots.release()
+
+
+class BodyDigest:
+    """Reads the body of a request when it is called first, and returns its SHA-256 in hexadecimal digits.
+
+    It replaces the input of the request by a file, which is closed after the block.
+    """
+
+    def __init__(self, spool: Spool, request: Request, max_bytes: int) -> None:
+        self._spool = spool
+        self._request = request
+        self._max_bytes = max_bytes
+        self._copied: tuple[IO[bytes], str] | None = None
+
+    def __call__(self) -> str:
+        if self._copied is None:
+            self._copied = self._spool.copy(self._request, self._max_bytes)
+            self._request.environ["wsgi.input"] = self._copied[0]
+        return self._copied[1]
+
+    def __enter__(self) -> "BodyDigest":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._copied is not None:
+            self._copied[0].close()
 
 
 def _check_size(size: int, max_bytes: int) -> None:
@@ -141,7 +174,7 @@ def make_authenticator(credentials: Credentials, streaming: Container[str]) -> I
             verify_form(exchange.form.fields, credentials)
             return
         limit = MAX_BODY_BYTES_BY_SERVICE.get(exchange.service, MAX_BODY_BYTES)
-        with spool.open(exchange.request, limit) as digest:
+        with BodyDigest(spool, exchange.request, limit) as digest:
             exchange.proof = verify(exchange.request, exchange.claim, credentials, digest)
             if exchange.service not in streaming:
                 exchange.request.get_data()

@@ -10,7 +10,7 @@ import hmac
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from functools import lru_cache, partial
+from functools import lru_cache
 from hashlib import sha256
 from typing import Any, cast
 from urllib.parse import quote, urlsplit
@@ -205,11 +205,14 @@ def _make_signer(secret_access_key: str, date: str, region: str, service: str) -
     key = f"AWS4{secret_access_key}".encode()
     for part in (date, region, service, "aws4_request"):
         key = hmac.digest(key, part.encode(), "sha256")
-    return partial(_sign, key)
+    prepared = hmac.new(key, digestmod="sha256")
 
+    def sign(text: str) -> str:
+        code = prepared.copy()
+        code.update(text.encode())
+        return code.hexdigest()
 
-def _sign(key: bytes, text: str) -> str:
-    return hmac.digest(key, text.encode(), "sha256").hex()
+    return sign
 
 
 def _make_canonical_request(request: Request, claim: Claim, payload: str) -> str:

@@ -42,17 +42,18 @@ class Reader:
         end = self._buffer.find(b"\n", 0, size)
         while end < 0 and len(self._buffer) < size and self.fill():
             end = self._buffer.find(b"\n", 0, size)
-        return self._take(size if end < 0 else end + 1)
+        return self.take(size if end < 0 else end + 1)
 
     def readinto(self, buffer: memoryview) -> int:
         """Read received bytes, or wait for some; return 0 at the end of the stream."""
         if not self._buffer:
             return self._socket.recv_into(buffer)
-        data = self._take(len(buffer))
+        data = self.take(len(buffer))
         buffer[: len(data)] = data
         return len(data)
 
-    def _take(self, size: int) -> bytes:
+    def take(self, size: int) -> bytes:
+        """Return received bytes, at most `size`."""
         data = bytes(self._buffer[:size])
         del self._buffer[:size]
         return data
@@ -137,6 +138,12 @@ class Body(io.RawIOBase):
         """Return whether the rest of the body can be read without waiting."""
         is_buffered = len(self._connection.rfile.buffered) >= self._bytes_left
         return self._is_read or (is_buffered and not self._is_chunked)
+
+    def take(self) -> bytes:
+        """Return the rest of a body that has arrived."""
+        body = b"" if self._is_read else self._connection.rfile.take(self._bytes_left)
+        self._is_read = True
+        return body
 
     def is_consumed(self) -> bool:
         """Return whether the connection is at the end of the body. Drop the rest of the body if it has arrived."""

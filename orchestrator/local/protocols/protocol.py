@@ -88,6 +88,8 @@ def get_service_protocol(service: str) -> WireProtocol:
 def find_protocol(service: str, request: Request) -> WireProtocol:
     """Return the protocol of a request. Clients choose one of the protocols of a service, such as CloudWatch."""
     supported = service_model(service).metadata.get("protocols", ())
+    if len(supported) < 2:
+        return get_service_protocol(service)
     signs = {
         "smithy-rpc-v2-cbor": PROTOCOL_HEADER in request.headers,
         "json": "X-Amz-Target" in request.headers,
