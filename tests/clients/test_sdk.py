@@ -50,13 +50,3 @@ def test_sdk_predicts_asynchronously_and_joins(local: LocalServer, archive: Path
     assert results["predicted"] == [["6.0"], ["15.0"]]
     assert "oops" in results["failure"]
     assert results["joined"] == "first,6.0\nsecond,15.0\n"
-
-
-def test_sdk_deploys_serverless_and_captures_data(local: LocalServer, archive: Path, tmp_path: Path) -> None:
-    results = json.loads(run(local, tmp_path, "hosting_variants_v2.py", image_name("serve"), archive)[-1])
-    assert results["serverless"] == [["6.0"]]
-    assert results["config"] == {"MemorySizeInMB": 1024, "MaxConcurrency": 2}
-    (record,) = results["records"]
-    assert record["eventMetadata"]["inferenceId"] == "first"
-    assert [item["data"].strip() for item in record["captureData"].values()] == ["1,2,3", "6.0"]
-    assert (results["status"], results["shadow"].strip()) == ("Started", "15.0")
