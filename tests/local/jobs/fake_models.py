@@ -21,7 +21,6 @@ class ModelsBehaviour:
     """Called with the content of each model before it is loaded."""
     before_invoke: Callable[[str], None] = lambda _: None
     """Called with the content of the model before each response."""
-    list_status: int = 200
     log: list[str] = field(default_factory=list)
     """What the containers did: `load A`, `unload A` or `full A` for the model with the content A."""
     targets: list[str | None] = field(default_factory=list)
@@ -90,7 +89,7 @@ class ContainerModels:
         page = names[begin : begin + self.page_size]
         models = [{"modelName": name, "modelUrl": self.loaded[name][0]} for name in page]
         more = {"nextPageToken": str(begin + self.page_size)} if begin + self.page_size < len(names) else {}
-        return self.behaviour.list_status, json.dumps({"models": models, **more}).encode()
+        return 200, json.dumps({"models": models, **more}).encode()
 
 
 @contextmanager

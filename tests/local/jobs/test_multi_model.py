@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 
 from microjobs_orchestrator.local.errors import ServiceError
-from microjobs_orchestrator.local.resources.endpoints import container_replica, multi_model_replica
+from microjobs_orchestrator.local.resources.endpoints import container_replica, model_container, multi_model_replica
 from microjobs_orchestrator.local.resources.inference_components.specifications import find_model
 from microjobs_orchestrator.local.resources.models.capabilities import MULTI_MODELS
 from microjobs_orchestrator.local.runtimes.base import Exit
 from microjobs_orchestrator.local.services import sagemaker_runtime
 from tests.local.jobs.conftest import ServerParts, wait_until
-from tests.local.jobs.fake_models import ModelsBehaviour, blocked
+from tests.local.jobs.fake_models import ContainerModels, ModelsBehaviour, blocked
 from tests.local.jobs.test_endpoints_invocations import Invoker
 
 
@@ -311,13 +311,22 @@ def test_container_of_a_multi_model_endpoint_cannot_be_chosen(endpoint: MultiMod
 
 
 @pytest.mark.parametrize(
-    ("status", "sentence"), [(404, "GET /models answered 404 instead of 200"), (200, "must return {")]
+    ("status", "body", "sentence"),
+    [
+        (404, b"", "GET /models answered 404 instead of 200"),
+        (200, b"no JSON", "must return {"),
+        (200, b"[]", "must return {"),
+        (200, b'{"models": [{"modelName": 1, "modelUrl": "/"}]}', "must return {"),
+        (200, b'{"models": [], "nextPageToken": ["a"]}', "must return {"),
+        (200, b'{"models": [], "nextPageToken": "again"}', "returned a nextPageToken 3 times"),
+        (200, b" " * ((1 << 20) + 1), "more than 1048576 bytes"),
+    ],
 )
-def test_container_without_the_models_api_fails_the_endpoint(
-    endpoint: MultiModelEndpoint, monkeypatch: pytest.MonkeyPatch, status: int, sentence: str
+def test_container_without_a_valid_models_api_fails_the_endpoint(
+    endpoint: MultiModelEndpoint, monkeypatch: pytest.MonkeyPatch, status: int, body: bytes, sentence: str
 ) -> None:
-    endpoint.behaviour.list_status = status
-    monkeypatch.setattr("tests.local.jobs.fake_models.ContainerModels._list", lambda *_: (status, b"[]"))
+    monkeypatch.setattr(model_container, "MAX_PAGES", 3)
+    monkeypatch.setattr(ContainerModels, "_list", lambda *_: (status, body))
     description = endpoint.start()
     assert description["EndpointStatus"] == "Failed"
     assert sentence in str(description["FailureReason"])

@@ -14,7 +14,7 @@ from urllib.parse import quote
 from microjobs.contract import DEFAULT_ROOT
 from microjobs_orchestrator.local.resources.endpoints.container_replica import ContainerReplica
 from microjobs_orchestrator.local.resources.endpoints.exchanges import InferenceRequest
-from microjobs_orchestrator.local.resources.models.client import Answer
+from microjobs_orchestrator.local.resources.models.client import Answer, TooLargeError
 from microjobs_orchestrator.local.resources.models.multi_model import TargetModel
 from microjobs_orchestrator.local.resources.models.serving import UnhealthyError
 
@@ -24,6 +24,7 @@ TARGET_MODEL_HEADER = "X-Amzn-SageMaker-Target-Model"
 CONTROL_TIMEOUT = 60.0
 """Seconds for a request that lists, finds or unloads a model."""
 MAX_ANSWER_BYTES = 1 << 20
+MAX_PAGES = 1000
 
 
 class LoadError(Exception):
@@ -52,31 +53,34 @@ class ModelContainer:
 
         Raise UnhealthyError if the container has no `/models` API, and NoAnswerError.
         """
-        names, path = [], MODELS
-        while True:
-            page = self._read_page(path)
-            names += [
-                model["modelName"] for model in page["models"] if model["modelUrl"].startswith(f"{MODELS_FOLDER}/")
-            ]
-            if not (token := page.get("nextPageToken")):
+        names, path = list[str](), MODELS
+        for _ in range(MAX_PAGES):
+            models, token = self._read_page(path)
+            names += [name for name, url in models if url.startswith(f"{MODELS_FOLDER}/")]
+            if not token:
                 return names
             path = f"{MODELS}?next_page_token={quote(token, safe='')}"
+        raise UnhealthyError(f"GET {MODELS} returned a nextPageToken {MAX_PAGES} times.")
 
-    def _read_page(self, path: str) -> Mapping[str, Any]:
-        answer, body = self._request("GET", path)
+    def _read_page(self, path: str) -> tuple[list[tuple[str, str]], str]:
+        """Return the names and the URLs of some models, and the token of the next page, which may be empty."""
+        try:
+            answer, body = self._request("GET", path)
+        except TooLargeError as error:
+            raise UnhealthyError(f"GET {MODELS}: {error}.") from error
         if answer.status != HTTPStatus.OK:
             raise UnhealthyError(
                 f"GET {MODELS} answered {answer.status} instead of 200: a container with Mode MultiModel must have the "
                 "API of https://docs.aws.amazon.com/sagemaker/latest/dg/mms-container-apis.html."
             )
         try:
-            page: Mapping[str, Any] = json.loads(body)
-            if all(isinstance(model[name], str) for model in page["models"] for name in ("modelName", "modelUrl")):
-                return page
-        except (ValueError, KeyError, TypeError, RecursionError):
-            pass
-        text = body[:200].decode(errors="replace")
-        raise UnhealthyError(f'GET {MODELS} must return {{"models": [{{"modelName": …, "modelUrl": …}}]}}, not: {text}')
+            page = json.loads(body)
+            models = [(_read_text(model, "modelName"), _read_text(model, "modelUrl")) for model in page["models"]]
+            return models, _read_text(page, "nextPageToken") if page.get("nextPageToken") else ""
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            text = body[:200].decode(errors="replace")
+            example = '{"models": [{"modelName": …, "modelUrl": …}]}'
+            raise UnhealthyError(f"GET {MODELS} must return {example}, not: {text}") from None
 
     def add_files(self, model: TargetModel, folder: Path) -> None:
         """Copy a model's folder to the container. Raise OSError if the device is full, and CannotRunError."""
@@ -128,6 +132,14 @@ class ModelContainer:
         content = BytesIO()
         request = InferenceRequest(body, headers, seconds, MAX_ANSWER_BYTES)
         return self._replica.send(path, request, content, method=method), content.getvalue()
+
+
+def _read_text(members: Mapping[str, Any], name: str) -> str:
+    """Return a member. Raise KeyError or TypeError if it is missing or not a text."""
+    value = members[name]
+    if not isinstance(value, str):
+        raise TypeError(name)
+    return value
 
 
 def _get_folder(model: TargetModel) -> str:
