@@ -482,7 +482,7 @@ CREATE_REQUESTS: Mapping[str, list[dict[str, Any]]] = {
     ],
     "CreateModel": [
         {"ModelName": "j", "PrimaryContainer": CONTAINER, "EnableNetworkIsolation": False, "Tags": TAGS},
-        {"ModelName": "k", "Containers": [CONTAINER], "InferenceExecutionConfig": {"Mode": "Direct"}},
+        {"ModelName": "k", "Containers": [CONTAINER], "InferenceExecutionConfig": {"Mode": "Serial"}},
         {"ModelName": "l", "PrimaryContainer": {"Image": "i", "ModelDataSource": SOURCE}},
         {"ModelName": "m", "Containers": [{"Image": "i", "ModelDataSource": SOURCE}]},
         {"ModelName": "n", "PrimaryContainer": {"ModelPackageName": "group/1", "InferenceSpecificationName": "Name"}},

@@ -97,7 +97,11 @@ class ServerParts:
 
     def make_pipeline(self, *images: str, name: str = "m", mode: str = "Serial", **members: Any) -> None:
         """Create a model with one container per image."""
-        containers = [{"Image": image} for image in images]
+        names = [f"container-{number}" if mode == "Direct" else "" for number in range(1, len(images) + 1)]
+        containers = [
+            {"Image": image, **({"ContainerHostname": name} if name else {})}
+            for image, name in zip(images, names, strict=True)
+        ]
         config = {"Mode": mode}
         request = {"ModelName": name, "Containers": containers, "InferenceExecutionConfig": config, **members}
         ModelOperations(self.context, self.registry).create(request)

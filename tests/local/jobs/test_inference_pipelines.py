@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from microjobs_orchestrator.local.errors import ServiceError, ValidationError
+from microjobs_orchestrator.local.metrics.statistics import Statistics
 from microjobs_orchestrator.local.resources.endpoints import container_replica
 from microjobs_orchestrator.local.resources.models import chain, health
 from microjobs_orchestrator.local.runtimes.base import Exit, WrongPortError
@@ -21,6 +22,7 @@ from tests.local.jobs.test_endpoints_invocations import Invoker
 
 GROUP = "/aws/sagemaker/Endpoints/e"
 LABELS = {"com.amazonaws.sagemaker.capabilities.accept-bind-to-port": "true"}
+SLOW_SECONDS = 0.02
 IMAGES = ("scale", "predict", "label")
 
 Models = Mapping[str, Model]
@@ -189,6 +191,43 @@ def test_target_container_requires_the_mode_direct(invoke: Invoker, models: Mode
         assert error.code == "ValidationError"
         assert "requires a model whose InferenceExecutionConfig has the Mode Direct" in error.message
     assert models["scale"].requests == []
+
+
+# --- metrics ---
+
+
+def read_metrics(parts: ServerParts, container: str) -> Mapping[str, Statistics]:
+    """Return the statistics of a container's metrics, by name."""
+    dimensions = {("EndpointName", "e"), ("VariantName", "main"), ("ContainerName", container)}
+    return {
+        series.name: Statistics.merge(point.statistics for point in parts.context.metrics.read(series))
+        for series, _ in parts.context.metrics.list_series("AWS/SageMaker")
+        if set(series.dimensions) == dimensions
+    }
+
+
+def test_latency_of_each_container_is_recorded(invoke: Invoker, models: Models, parts: ServerParts) -> None:
+    models["scale"].invoke = lambda request: slow(request, b"")
+    invoke(b"x")
+    models["scale"].invoke = lambda _: Reply(b"no", 400)
+    invoke.read_model_error()
+    first, last = (read_metrics(parts, f"container-{number}") for number in (1, 2))
+    assert (set(first), set(last)) == ({"ContainerLatency"}, {"ContainerLatency"})
+    assert (first["ContainerLatency"].count, last["ContainerLatency"].count) == (2, 1)
+    assert first["ContainerLatency"].maximum >= SLOW_SECONDS * 1e6
+
+
+def test_invocations_of_a_chosen_container_are_counted(direct: Invoker, models: Models, parts: ServerParts) -> None:
+    models["predict"].invoke = lambda _: Reply(b"no", 400)
+    direct.read_model_error(X_Amzn_SageMaker_Target_Container_Hostname="container-2")
+    metrics = read_metrics(parts, "container-2")
+    assert {name: metrics[name].total for name in ("Invocations", "Invocation4XXErrors", "Invocation5XXErrors")} == {
+        "Invocations": 1,
+        "Invocation4XXErrors": 1,
+        "Invocation5XXErrors": 0,
+    }
+    assert {"ContainerLatency", "OverheadLatency"} <= set(metrics)
+    assert read_metrics(parts, "container-1") == {}
 
 
 # --- hosts ---
@@ -374,7 +413,7 @@ def test_update_loses_no_request(invoke: Invoker, models: Models, parts: ServerP
 
 
 def slow(request: ReceivedRequest, suffix: bytes) -> Reply:
-    time.sleep(0.02)
+    time.sleep(SLOW_SECONDS)
     return Reply(request.body + suffix)
 
 
@@ -471,6 +510,8 @@ def test_image_without_the_label_is_refused(parts: ServerParts, models: Models) 
             {"Containers": [{"Image": "a"}, {"Image": "b", "ModelDataUrl": "s3://bucket/x/", "Mode": "MultiModel"}]},
             "MultiModel is not supported in a model with several containers",
         ),
+        ({"mode": "Direct", "Containers": [{"Image": "a"}, {"Image": "b"}]}, "a ContainerHostname for each"),
+        ({"mode": "Direct", "Containers": [{"Image": "a", "ContainerHostname": "a"}]}, "requires several containers"),
     ],
 )
 def test_invalid_containers_are_refused(parts: ServerParts, members: dict[str, Any], message: str) -> None:

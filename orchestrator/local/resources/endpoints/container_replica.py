@@ -238,7 +238,7 @@ class ContainerReplica:
     def _route_request(self, request: InferenceRequest) -> Iterator[Sender]:
         """Yield the sender for one request. Raise as `invoke` does."""
         with self._request(request.timeout, request.target.container) as clients:
-            yield self._route(clients, request.target)
+            yield self._route(clients, request)
 
     @contextlib.contextmanager
     def _request(self, timeout: float, container: str | None = None) -> Iterator[Sequence[Client]]:

@@ -3,9 +3,10 @@
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any, Protocol
 
-from microjobs_orchestrator.local.resources.models.client import Answer, Body
+from microjobs_orchestrator.local.resources.models.client import PRIMARY, Answer, Body
 
 TARGET_MEMBERS = {
     "variant": "TargetVariant",
@@ -44,10 +45,17 @@ class Timer:
 
     def __init__(self) -> None:
         self._received = self._sent = time.monotonic()
+        self._responses: dict[str, float] = {}
+        """The times of responses by container, in the order of a chain, without the last one."""
 
     def mark_sent(self) -> None:
         """Note that the request is now sent to the container. The last call counts."""
         self._sent = time.monotonic()
+        self._responses = {}
+
+    def mark_response(self, container: str) -> None:
+        """Note that one of several containers has responded completely, and that the next one gets its response."""
+        self._responses[container] = time.monotonic()
 
     def make_exchange(
         self,
@@ -59,6 +67,7 @@ class Timer:
     ) -> "Exchange":
         """Return the exchange that ends now. Without an answer, the container has not responded."""
         status, headers = (answer.status, answer.headers) if answer is not None else (None, {})
+        end = time.monotonic()
         return Exchange(
             endpoint,
             replica.variant,
@@ -67,9 +76,16 @@ class Timer:
             status,
             headers,
             body,
-            model_seconds=time.monotonic() - self._sent,
+            model_seconds=end - self._sent,
             overhead_seconds=self._sent - self._received,
+            container_seconds=self._measure_containers(answer.container if answer is not None else PRIMARY, end),
         )
+
+    def _measure_containers(self, last: str, end: float) -> Mapping[str, float]:
+        """Return the seconds of each container of several ones. `last` has responded last, at the time `end`."""
+        ends = self._responses if last == PRIMARY else {**self._responses, last: end}
+        times = pairwise((self._sent, *ends.values()))
+        return {name: after - before for name, (before, after) in zip(ends, times, strict=True)}
 
 
 @dataclass(frozen=True)
@@ -104,6 +120,8 @@ class Exchange:
     model_seconds: float
     overhead_seconds: float
     """The time that the local server needed, in addition to the container."""
+    container_seconds: Mapping[str, float] = field(default_factory=dict)
+    """The time of each container that has responded, by name, if the model has several containers."""
 
 
 Observer = Callable[[Exchange], None]

@@ -1,6 +1,8 @@
 """CloudWatch's metrics of invocations.
 
-Source: https://docs.aws.amazon.com/sagemaker/latest/dg/monitoring-cloudwatch.html
+Sources: https://docs.aws.amazon.com/sagemaker/latest/dg/monitoring-cloudwatch.html
+https://docs.aws.amazon.com/sagemaker/latest/dg/inference-pipeline-logs-metrics.html
+https://docs.aws.amazon.com/sagemaker/latest/dg/multi-container-metrics.html
 """
 
 from collections.abc import Mapping
@@ -34,6 +36,16 @@ class InvocationMetrics:
             "OverheadLatency": exchange.overhead_seconds * 1e6,
         }
         self._metrics.record(NAMESPACE, dimensions, count_errors(exchange.status))
+        self._metrics.record(NAMESPACE, dimensions, latencies, unit="Microseconds")
+        for container, seconds in exchange.container_seconds.items():
+            self._record_container(exchange, {**dimensions, "ContainerName": container}, seconds)
+
+    def _record_container(self, exchange: Exchange, dimensions: Mapping[str, str], seconds: float) -> None:
+        """Record the part of one container in an exchange, in which it may be the only container."""
+        latencies = {"ContainerLatency": seconds * 1e6}
+        if exchange.request.target.container is not None:
+            latencies["OverheadLatency"] = exchange.overhead_seconds * 1e6
+            self._metrics.record(NAMESPACE, dimensions, count_errors(exchange.status))
         self._metrics.record(NAMESPACE, dimensions, latencies, unit="Microseconds")
 
 

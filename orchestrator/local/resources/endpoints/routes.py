@@ -8,24 +8,29 @@ from pathlib import Path
 from typing import Any
 
 from microjobs_orchestrator.local.errors import ServiceError
-from microjobs_orchestrator.local.resources.endpoints.exchanges import Target
+from microjobs_orchestrator.local.resources.endpoints.exchanges import InferenceRequest, Target
 from microjobs_orchestrator.local.resources.models.chain import Chain, NamedClient, Sender
 from microjobs_orchestrator.local.resources.models.client import Client
 from microjobs_orchestrator.local.resources.models.containers import is_direct, list_names
 
-Route = Callable[[Sequence[Client], Target], Sender]
-"""Returns the sender for a target, given the clients of all containers. Raises ServiceError for another target."""
+Route = Callable[[Sequence[Client], InferenceRequest], Sender]
+"""Returns the sender for a request, given the clients of all containers. Raises ServiceError for a wrong target."""
 
 
 def make_route(model: Mapping[str, Any], folder: Path) -> Route:
     """Return the route to the containers of a CreateModel request. `folder` is for responses between containers."""
     names = list_names(model)
 
-    def to_each(clients: Sequence[Client], target: Target) -> Sender:
-        check_no_container(target)
-        return Chain([NamedClient(client, name) for client, name in zip(clients, names, strict=True)], folder)
+    def to_each(clients: Sequence[Client], request: InferenceRequest) -> Sender:
+        check_no_container(request.target)
+        return Chain(
+            [NamedClient(client, name) for client, name in zip(clients, names, strict=True)],
+            folder,
+            request.timer.mark_response,
+        )
 
-    def to_named(clients: Sequence[Client], target: Target) -> Sender:
+    def to_named(clients: Sequence[Client], request: InferenceRequest) -> Sender:
+        target = request.target
         if target.container is None or target.container not in names:
             problem = f"{target.container} does not exist" if target.container else "is missing"
             raise _make_error(
@@ -39,9 +44,9 @@ def make_route(model: Mapping[str, Any], folder: Path) -> Route:
     return to_each if len(names) > 1 else route_to_only
 
 
-def route_to_only(clients: Sequence[Client], target: Target) -> Sender:
+def route_to_only(clients: Sequence[Client], request: InferenceRequest) -> Sender:
     """Return the client of a model's only container."""
-    check_no_container(target)
+    check_no_container(request.target)
     return clients[0]
 
 

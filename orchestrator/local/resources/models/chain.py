@@ -6,7 +6,7 @@ Source: https://docs.aws.amazon.com/sagemaker/latest/dg/inference-pipelines.html
 import contextlib
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from http import HTTPStatus
@@ -72,6 +72,8 @@ class Chain:
     senders: Sequence[Sender]
     folder: Path
     """The folder for large responses between two containers."""
+    on_response: Callable[[str], None] = lambda _: None
+    """Called with the name of each container that has responded, except the last one."""
 
     def open(self, method: str, path: str, body: Body, headers: Mapping[str, str], *, timeout: float) -> Response:
         """Return the last response, or the first one with an error status. The timeout is for all requests."""
@@ -85,6 +87,7 @@ class Chain:
                 if response.status >= HTTPStatus.MULTIPLE_CHOICES:
                     return response
                 file = files.enter_context(self._store(response))
+                self.on_response(response.container)
                 content = {name: response.headers[name] for name in BODY_HEADERS if name in response.headers}
                 body, headers = partial(_read_blocks, file), {**common, **content, "Content-Length": str(file.tell())}
             return self.senders[-1].open(method, path, body, {**headers, **accept}, timeout=deadline - time.monotonic())

@@ -52,8 +52,12 @@ def list_names(model: Mapping[str, Any]) -> Sequence[str]:
     return [container.get("ContainerHostname") or f"container-{n}" for n, container in enumerate(containers, 1)]
 
 
-def check_containers(containers: Sequence[Container]) -> None:
-    """Raise ValidationError if a container has no image, or the number or the names of the containers are invalid."""
+def check_containers(containers: Sequence[Container], *, are_chosen: bool) -> None:
+    """Raise ValidationError if a container has no image, or the number or the names of the containers are invalid.
+
+    Args:
+        are_chosen: each request names its container.
+    """
     if not 1 <= len(containers) <= MAX_CONTAINERS:
         raise ValidationError(f"A model has 1 to {MAX_CONTAINERS} containers, not {len(containers)}.")
     if not all(container.get("Image") for container in containers):
@@ -64,6 +68,8 @@ def check_containers(containers: Sequence[Container]) -> None:
     if 0 < len(names) < len(containers):
         raise ValidationError("If one container has a ContainerHostname, all containers must have one.")
     inputs.check_unique("ContainerHostnames", names)
+    if are_chosen and not 1 < len(containers) == len(names):
+        raise ValidationError("Mode Direct requires several containers, and a ContainerHostname for each of them.")
 
 
 @dataclass(frozen=True)

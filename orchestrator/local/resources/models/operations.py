@@ -12,6 +12,7 @@ from microjobs_orchestrator.local.resources.models.containers import (
     PACKAGED_CONTAINERS,
     Container,
     check_containers,
+    is_direct,
     list_containers,
 )
 from microjobs_orchestrator.local.resources.models.kinds import MODEL
@@ -31,7 +32,7 @@ class ModelOperations(Operations):
         for container in defined:
             check_container(self.context.store, container)
         containers = [found for container in defined for found in self._resolve(container)]
-        check_containers(containers)
+        check_containers(containers, are_chosen=is_direct(request))
         for container in containers:
             if is_multi_model(container):
                 check_label(self.context, container["Image"], MULTI_MODELS)
