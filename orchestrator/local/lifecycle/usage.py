@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain, repeat
 from pathlib import Path
 
 from microjobs_orchestrator.local.metrics.store import MetricStore
@@ -22,6 +23,11 @@ FIRST_SECONDS = 1.0
 """Seconds from the start of a host to its first measurement, and from the first to the second."""
 INTERVAL_SECONDS = 5.0
 """Seconds between later measurements."""
+MAX_SHARE = 0.05
+"""Largest share of the time in which hosts are measured. With many hosts, the intervals are therefore longer."""
+
+_one_at_a_time = threading.Lock()
+"""Held during measurements. An engine needs some 10 ms for each of them."""
 
 
 @dataclass(frozen=True)
@@ -48,14 +54,19 @@ class Meter:
 
     def _run(self, hosts: Sequence[Host], ended: threading.Event) -> None:
         recorders = [_Recorder(self, host) for host in hosts]
-        interval = FIRST_SECONDS
-        while not ended.wait(interval):
+        seconds = 0.0
+        for interval in chain((FIRST_SECONDS, FIRST_SECONDS), repeat(INTERVAL_SECONDS)):
+            if ended.wait(max(interval, seconds / MAX_SHARE)):
+                return
+            began = time.monotonic()
             try:
-                results = [recorder.record() for recorder in recorders]
+                with _one_at_a_time:
+                    for recorder in recorders:
+                        recorder.record()
             except Exception:
                 logger.exception("the use of resources cannot be measured")
                 return
-            interval = INTERVAL_SECONDS if any(results) else interval
+            seconds = time.monotonic() - began
 
     def measure_disk(self) -> float:
         """Return the used part of the file system in percent."""
@@ -73,20 +84,17 @@ class _Recorder:
         self._earlier: tuple[float, float] | None = None
         """The time of the last measurement, by the monotonic clock, and the CPU seconds until then."""
 
-    def record(self) -> bool:
-        """Record one measurement. Return whether it has all metrics: CPUUtilization needs an earlier measurement."""
-        usage = self._host.measure()
-        if usage is None:
-            return False
-        processor = self._compute_cpu(usage)
+    def record(self) -> None:
+        """Record one measurement, if the host can be measured."""
+        if (usage := self._host.measure()) is None:
+            return
         values = {
             "MemoryUtilization": 100.0 * usage.memory_bytes / usage.memory_limit,
             "DiskUtilization": self._meter.measure_disk(),
-            **processor,
+            **self._compute_cpu(usage),
             **_sum_gpus(usage),
         }
         self._meter.metrics.record(self._meter.namespace, self._dimensions, values, unit="Percent")
-        return bool(processor)
 
     def _compute_cpu(self, usage: Usage) -> Mapping[str, float]:
         """Return the percentage of one CPU that the host used since the last measurement, as AWS counts it."""

@@ -84,6 +84,18 @@ def test_measurements_end_with_the_hosts(store: MetricStore, tmp_path: Path) -> 
     wait_until(lambda: not any(thread.name == "usage" for thread in threading.enumerate()))
 
 
+def test_slow_measurements_are_made_less_often(store: MetricStore, tmp_path: Path) -> None:
+    class SlowHost(MeasuredHost):
+        def measure(self) -> Usage | None:
+            time.sleep(0.05)
+            return super().measure()
+
+    host = SlowHost(0.1)
+    measure(store, tmp_path, host, lambda: len(host.measurements) >= 2)
+    first, second = host.measurements[:2]
+    assert second - first >= 0.05 / module.MAX_SHARE
+
+
 def test_hosts_of_an_endpoint_are_measured(
     parts: ServerParts,
     model: Model,  # noqa: ARG001  it serves
