@@ -1,16 +1,13 @@
-"""Cheroot's WSGI server, with a strict parser of requests. Invalid HTTP gets an error in AWS's form.
-
-Each header has one meaning and one value. WSGI has one variable for `X-Amz-Target` and `X_Amz_Target`, and a repeated
-header has two values. In both cases, an unsigned header could replace the signed header.
-"""
+"""Cheroot's WSGI server, with a strict parser of requests. Invalid HTTP gets an error in AWS's form."""
 
 import contextlib
+import io
 import logging
 import re
 import socket
 import sys
 import time
-from collections.abc import Callable, Container, Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Container, Iterator
 from email.utils import formatdate
 from functools import lru_cache, partial
 from typing import Any, cast
@@ -21,6 +18,7 @@ from cheroot.server import HTTPRequest
 from cheroot.wsgi import Gateway_10
 
 from microjobs_orchestrator.local.gateway.connections import Connection, Connections
+from microjobs_orchestrator.local.gateway.header_fields import check_framing, read_headers
 from microjobs_orchestrator.local.gateway.streams import Body
 from microjobs_orchestrator.local.protocols.http import HEADERS
 
@@ -32,31 +30,28 @@ MAX_HEAD_BYTES = 64 << 10
 IP_FREEBIND = 15
 """Linux's socket option, which Python's module `socket` does not have."""
 
+_USUAL_LINE = re.compile(rb"(GET|PUT|POST|HEAD|DELETE) ((/(?!/)[A-Za-z0-9_.~/-]*)(?:\?([!\"$-~]*))?) (HTTP/1\.1)\r\n")
+"""A first line whose path needs no decoding."""
+MAX_USUAL_LINE_BYTES = 4096
 _TARGET = re.compile(rb"[!-~]+")
 _PROTOCOL = re.compile(rb"HTTP/[0-9]\.[0-9]")
-
-
 _STATUSES_WITHOUT_BODY = (b"204", b"205", b"304")
-
-_TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-_CONTROL_CHARACTER = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
-_LENGTH = re.compile(rb"[0-9]{1,18}")
-
-_SINGLE_VALUE_HEADERS = frozenset(
-    {
-        *("authorization", "date", "expect", "expires", "from", "host", "if-modified-since", "if-range"),
-        *("if-unmodified-since", "max-forwards", "origin", "range", "referer", "transfer-encoding", "user-agent"),
-    }
-)
-_SINGLE_VALUE_PREFIXES = ("content-", "sec-", "x-amz-", "x-amzn-")
-_REPEATABLE_PREFIXES = ("x-amz-meta-", "x-amz-object-attributes", "x-amz-optional-object-attributes")
-"""Headers of Amazon that may be repeated: some SDKs send one header per item."""
 
 
 class Parser(HTTPRequest):
     """Parser of a request's first line and headers."""
 
     def read_request_line(self) -> bool:
+        """Parse a usual line at once. Cheroot parses all others, and finds out what is wrong with invalid ones."""
+        if match := _USUAL_LINE.match(self.conn.rfile.buffered, 0, MAX_USUAL_LINE_BYTES):
+            self.started_request = True
+            self.method, self.uri, self.path, qs, self.request_protocol = match.groups()
+            self.qs, self.authority, self.response_protocol = qs or b"", b"", "HTTP/1.1"
+            self.conn.rfile.take(match.end())
+            return True
+        return self._read_unusual_line()
+
+    def _read_unusual_line(self) -> bool:
         try:
             is_valid = bool(super().read_request_line())  # type: ignore[no-untyped-call]
         except ValueError as error:  # such as an invalid address in brackets
@@ -71,12 +66,18 @@ class Parser(HTTPRequest):
     def read_request_headers(self) -> bool:
         """Replace cheroot's reader, which uses the last of several values and accepts `+5` as a length."""
         try:
-            read_headers(self.rfile.readline, self.inheaders)
+            read_headers(self._find_line_reader(), self.inheaders)
             check_framing(self.request_protocol, self.inheaders)
         except ValueError as error:
             self.simple_response("400 Bad Request", str(error))
             return False
         return self._read_connection_headers()
+
+    def _find_line_reader(self) -> Callable[[], bytes]:
+        """Return a function that reads a line: a fast one if all headers have been received."""
+        received = self.conn.rfile.buffered
+        end = -1 if received.startswith(b"\r\n") else received.find(b"\r\n\r\n", 0, MAX_HEAD_BYTES)
+        return self.rfile.readline if end < 0 else io.BytesIO(self.conn.rfile.take(end + 4)).readline
 
     def _read_connection_headers(self) -> bool:
         """Check the coding of the body, and find out whether the connection is persistent. Do not read the body."""
@@ -240,60 +241,6 @@ class Server(wsgi.Server):
         logger.log(level, "%s", msg, exc_info=traceback)
 
 
-# --- headers ---
-
-
 @lru_cache(maxsize=1)
 def _format_date(seconds: int) -> bytes:
     return formatdate(seconds, usegmt=True).encode()
-
-
-def read_headers(read_line: Callable[[], bytes], headers: MutableMapping[bytes, bytes]) -> None:
-    """Read the fields up to the empty line into `headers`, with names in title case, as cheroot expects them.
-
-    Repeated fields are joined by commas, as for signatures of version 4, unless the field can have only one value.
-
-    Raises:
-        ValueError: a field is malformed, ambiguous or repeated; the message names it.
-    """
-    while (line := read_line()) != b"\r\n":
-        if not line.endswith(b"\r\n"):
-            raise ValueError("Headers must end with an empty line, and each line with CR LF.")
-        name, value = _parse_field(line[:-2])
-        key = name.title()
-        if key in headers:
-            if _has_single_value(name.decode().lower()):
-                raise ValueError(f"The header {name.decode()} is repeated; send it once.")
-            value = headers[key] + b"," + value
-        headers[key] = value
-
-
-def _parse_field(line: bytes) -> tuple[bytes, bytes]:
-    name, colon, value = line.partition(b":")
-    if not colon or not _TOKEN.fullmatch(name):  # also folded lines, and spaces before the colon
-        raise ValueError(f"The header line {_quote(line)} must start with a name of ASCII letters and a colon.")
-    value = value.strip(b" \t")
-    if _CONTROL_CHARACTER.search(value):
-        raise ValueError(f"The header {name.decode()} contains a control character.")
-    return name, value
-
-
-def _has_single_value(name: str) -> bool:
-    return name in _SINGLE_VALUE_HEADERS or (
-        name.startswith(_SINGLE_VALUE_PREFIXES) and not name.startswith(_REPEATABLE_PREFIXES)
-    )
-
-
-def check_framing(protocol: bytes, headers: Mapping[bytes, bytes]) -> None:
-    """Raise ValueError if two readers could disagree about the end of the request, or about its host."""
-    length, coding = headers.get(b"Content-Length"), headers.get(b"Transfer-Encoding")
-    if length is not None and not _LENGTH.fullmatch(length):
-        raise ValueError(f"Content-Length is {_quote(length)}; it must be a number of bytes in decimal digits.")
-    if coding is not None and (length is not None or protocol != b"HTTP/1.1"):
-        raise ValueError("Transfer-Encoding cannot be combined with Content-Length or HTTP/1.0.")
-    if protocol == b"HTTP/1.1" and b"Host" not in headers:
-        raise ValueError("The header Host is missing.")
-
-
-def _quote(text: bytes) -> str:
-    return repr(text[:40].decode("latin-1"))

@@ -1,0 +1,73 @@
+"""Strict reader of a request's header fields.
+
+Each header has one meaning and one value. WSGI has one variable for `X-Amz-Target` and `X_Amz_Target`, and a repeated
+header has two values. In both cases, an unsigned header could replace the signed header.
+"""
+
+import re
+from collections.abc import Callable, Mapping, MutableMapping
+
+_TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_CONTROL_CHARACTER = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
+_LENGTH = re.compile(rb"[0-9]{1,18}")
+
+_SINGLE_VALUE_HEADERS = frozenset(
+    {
+        *("authorization", "date", "expect", "expires", "from", "host", "if-modified-since", "if-range"),
+        *("if-unmodified-since", "max-forwards", "origin", "range", "referer", "transfer-encoding", "user-agent"),
+    }
+)
+_SINGLE_VALUE_PREFIXES = ("content-", "sec-", "x-amz-", "x-amzn-")
+_REPEATABLE_PREFIXES = ("x-amz-meta-", "x-amz-object-attributes", "x-amz-optional-object-attributes")
+"""Headers of Amazon that may be repeated: some SDKs send one header per item."""
+
+
+def read_headers(read_line: Callable[[], bytes], headers: MutableMapping[bytes, bytes]) -> None:
+    """Read the fields up to the empty line into `headers`, with names in title case, as cheroot expects them.
+
+    Repeated fields are joined by commas, as for signatures of version 4, unless the field can have only one value.
+
+    Raises:
+        ValueError: a field is malformed, ambiguous or repeated; the message names it.
+    """
+    while (line := read_line()) != b"\r\n":
+        if not line.endswith(b"\r\n"):
+            raise ValueError("Headers must end with an empty line, and each line with CR LF.")
+        name, value = _parse_field(line[:-2])
+        key = name.title()
+        if key in headers:
+            if _has_single_value(name.decode().lower()):
+                raise ValueError(f"The header {name.decode()} is repeated; send it once.")
+            value = headers[key] + b"," + value
+        headers[key] = value
+
+
+def _parse_field(line: bytes) -> tuple[bytes, bytes]:
+    name, colon, value = line.partition(b":")
+    if not colon or not _TOKEN.fullmatch(name):  # also folded lines, and spaces before the colon
+        raise ValueError(f"The header line {_quote(line)} must start with a name of ASCII letters and a colon.")
+    value = value.strip(b" \t")
+    if _CONTROL_CHARACTER.search(value):
+        raise ValueError(f"The header {name.decode()} contains a control character.")
+    return name, value
+
+
+def _has_single_value(name: str) -> bool:
+    return name in _SINGLE_VALUE_HEADERS or (
+        name.startswith(_SINGLE_VALUE_PREFIXES) and not name.startswith(_REPEATABLE_PREFIXES)
+    )
+
+
+def check_framing(protocol: bytes, headers: Mapping[bytes, bytes]) -> None:
+    """Raise ValueError if two readers could disagree about the end of the request, or about its host."""
+    length, coding = headers.get(b"Content-Length"), headers.get(b"Transfer-Encoding")
+    if length is not None and not _LENGTH.fullmatch(length):
+        raise ValueError(f"Content-Length is {_quote(length)}; it must be a number of bytes in decimal digits.")
+    if coding is not None and (length is not None or protocol != b"HTTP/1.1"):
+        raise ValueError("Transfer-Encoding cannot be combined with Content-Length or HTTP/1.0.")
+    if protocol == b"HTTP/1.1" and b"Host" not in headers:
+        raise ValueError("The header Host is missing.")
+
+
+def _quote(text: bytes) -> str:
+    return repr(text[:40].decode("latin-1"))
