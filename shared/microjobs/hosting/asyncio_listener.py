@@ -5,7 +5,6 @@ the processor's caches keep the code of each step. One thread does both, without
 """
 
 import asyncio
-import contextlib
 import functools
 import signal
 import socket
@@ -34,7 +33,7 @@ def serve(start_worker: StartWorker, drain: Callable[[], None], settings: Listen
     make_server(drain, settings).serve(run_worker, start_worker, wrap_loader=False)
 
 
-class _Server:
+class Server:
     """Accepts the connections of one worker."""
 
     def __init__(
@@ -47,20 +46,20 @@ class _Server:
         self._listening = listening
         self._max_connections = max_connections
         self._connections: set[Connection] = set()
-        self._opening: set[asyncio.Task[Any]] = set()
+        self._opening: set[asyncio.Task[None]] = set()
         self._stopped = asyncio.Event()
 
     async def run(self) -> None:
         """Serve until `stop`, and then until the last connection is closed."""
         for number in (signal.SIGTERM, signal.SIGINT):
             self.loop.add_signal_handler(number, self.stop)
-        self._start_accepting()
+        self._update_accepting()
         self._check_heads()
         await self._stopped.wait()
 
     def stop(self) -> None:
         self.is_stopping = True
-        self.loop.remove_reader(self._listening)
+        self._update_accepting()
         for connection in list(self._connections):
             connection.stop()
         self._end_if_idle()
@@ -69,13 +68,16 @@ class _Server:
         self._connections.add(connection)
 
     def remove(self, connection: Connection) -> None:
-        if len(self._connections) + len(self._opening) == self._max_connections:
-            self._start_accepting()
         self._connections.discard(connection)
+        self._update_accepting()
         self._end_if_idle()
 
-    def _start_accepting(self) -> None:
-        if not self.is_stopping:
+    def _update_accepting(self) -> None:
+        """Accept connections unless there are too many; they wait until one is closed."""
+        is_full = len(self._connections) + len(self._opening) >= self._max_connections
+        if self.is_stopping or is_full:
+            self.loop.remove_reader(self._listening)
+        else:
             self.loop.add_reader(self._listening, self._accept)
 
     def _accept(self) -> None:
@@ -86,18 +88,23 @@ class _Server:
             return
         except OSError:
             self.loop.remove_reader(self._listening)
-            self.loop.call_later(ACCEPT_RETRY_SECONDS, self._start_accepting)
+            self.loop.call_later(ACCEPT_RETRY_SECONDS, self._update_accepting)
             return
         client.setblocking(False)
         task = self.loop.create_task(self._open(client))
         self._opening.add(task)
-        task.add_done_callback(self._opening.discard)
-        if len(self._connections) + len(self._opening) >= self._max_connections:
-            self.loop.remove_reader(self._listening)
+        task.add_done_callback(self._end_opening)
+        self._update_accepting()
 
     async def _open(self, client: socket.socket) -> None:
-        with contextlib.suppress(OSError):  # the client has closed the connection
+        try:
             await self.loop.connect_accepted_socket(lambda: Connection(self), client)
+        except OSError:  # the client has closed the connection
+            client.close()
+
+    def _end_opening(self, task: "asyncio.Task[None]") -> None:
+        self._opening.discard(task)
+        self._update_accepting()
 
     def _check_heads(self) -> None:
         """Reject heads that arrive too slowly."""
@@ -129,6 +136,6 @@ def _run_worker(
         listening.listen(BACKLOG)
 
         async def run() -> None:
-            await _Server(application, listening, settings.max_connections, loop).run()
+            await Server(application, listening, settings.max_connections, loop).run()
 
         loop.run_until_complete(run())

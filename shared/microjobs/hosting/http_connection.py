@@ -66,6 +66,7 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, _error: Exception | None) -> None:
         self._transport = None
+        del self._parser  # it refers to this connection
         self.owner.remove(self)
         for request in list(self._requests):
             request.fail()
@@ -99,7 +100,7 @@ class Connection(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         self._is_writing_paused = False
-        self._update_reading()
+        self._advance()
 
     # The parser calls these methods.
 
@@ -114,7 +115,7 @@ class Connection(asyncio.Protocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         assert self._incoming is not None  # noqa: S101  the message has begun
-        if self._upgrading is not None:
+        if self._upgrading is not None or not self._is_in_head:  # a field after a body in chunks is no header
             return
         headers = self._incoming.fields
         key = name.decode("latin-1").lower()
@@ -175,7 +176,7 @@ class Connection(asyncio.Protocol):
         if self._transport is None:
             return
         self._is_advancing = True  # requests may end at once, and would call this method again
-        while self._requests:
+        while self._requests and not self._is_writing_paused:
             request = self._requests[0]
             request.start()
             request.deliver()

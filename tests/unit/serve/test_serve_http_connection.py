@@ -177,6 +177,23 @@ def test_client_that_does_not_read_its_responses_is_not_read(connection: Connect
     assert [*states, transport.is_reading] == [False, True]
 
 
+def test_requests_wait_while_the_client_does_not_read_their_responses(connection: Connection, owner: FakeOwner) -> None:
+    def answer(request: Request) -> None:
+        connection.pause_writing()  # as the transport does when its buffer is full
+        request.respond(200, [], b"large")
+
+    owner.answer = answer
+    connection.data_received(GET * 3)
+    assert len(owner.requests) == 1
+    connection.resume_writing()
+    assert len(owner.requests) == 2
+
+
+def test_fields_after_a_body_are_no_headers(connection: Connection, owner: FakeOwner) -> None:
+    connection.data_received(b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nAccept: text/csv\r\n\r\n")
+    assert (owner.requests[0].headers.get("accept", ""), owner.requests[0].is_complete) == ("", True)
+
+
 def test_response_from_another_thread_is_sent_by_the_loop(
     connection: Connection, owner: FakeOwner, transport: FakeTransport
 ) -> None:

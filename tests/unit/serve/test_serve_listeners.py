@@ -14,8 +14,8 @@ from typing import ClassVar
 
 import pytest
 
-from microjobs.hosting import rsgi_listener
-from microjobs.hosting.listener import IMPLEMENTATIONS, VARIABLE, Exchange
+from microjobs.hosting import asyncio_listener, rsgi_listener
+from microjobs.hosting.listener import IMPLEMENTATIONS, VARIABLE, Exchange, RequestHead
 from tests.bundles import linear_bundle
 from tests.unit.serve.conftest import FEATURES, SCALER, Reply, Server, running_server
 from tests.unit.serve.exchanges import FakeHead
@@ -199,6 +199,37 @@ def test_rsgi_exchange_ends_although_the_application_keeps_a_reference() -> None
 
     asyncio.run(asyncio.wait_for(rsgi_listener.handle(application, FakeHead(), Protocol()), 5))
     assert (Protocol.statuses, len(exchanges)) == ([200], 1)
+
+
+def test_connections_above_the_limit_wait_until_one_is_closed() -> None:
+    requests: list[str] = []
+
+    def application(head: RequestHead, exchange: Exchange) -> None:
+        requests.append(head.path)
+        exchange.respond(200, [], b"")
+
+    async def run() -> list[str]:
+        with socket.create_server(("127.0.0.1", 0)) as listening:
+            listening.setblocking(False)
+            server = asyncio_listener.Server(application, listening, 2, asyncio.get_running_loop())
+            running = asyncio.create_task(server.run())
+            clients = [await asyncio.open_connection(*listening.getsockname()) for _ in range(3)]
+            for number, (_, writer) in enumerate(clients):
+                writer.write(f"GET /{number} HTTP/1.1\r\n\r\n".encode())
+            for reader, _ in clients[:2]:
+                await reader.readline()
+            answered = [*requests]
+            clients[0][1].close()
+            await clients[2][0].readline()
+            server.stop()
+            await running
+            for _, writer in clients:
+                writer.close()
+                await writer.wait_closed()
+            return answered
+
+    answered = asyncio.run(asyncio.wait_for(run(), 20))
+    assert (sorted(answered), requests[2:]) == (["/0", "/1"], ["/2"])
 
 
 def test_unknown_listener_ends_the_job(root: Path) -> None:
