@@ -2,16 +2,23 @@
 
 import io
 import tarfile
+import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from microjobs_orchestrator.local.errors import ServiceError
+from microjobs_orchestrator.local.home import Home
 from microjobs_orchestrator.local.resources.endpoints import container_replica, model_container, multi_model_replica
 from microjobs_orchestrator.local.resources.inference_components.specifications import find_model
 from microjobs_orchestrator.local.resources.models.capabilities import MULTI_MODELS
+from microjobs_orchestrator.local.resources.models.multi_model import ModelFinder
 from microjobs_orchestrator.local.runtimes.base import Exit
+from microjobs_orchestrator.local.s3.store import ObjectStore
 from microjobs_orchestrator.local.services import sagemaker_runtime
 from tests.local.jobs.conftest import ServerParts, wait_until
 from tests.local.jobs.fake_models import ContainerModels, ModelsBehaviour, blocked
@@ -113,7 +120,8 @@ def test_load_waits_while_all_other_models_are_in_use(endpoint: MultiModelEndpoi
             begun.wait()
             second = pool.submit(endpoint.invoke, "b")
             wait_until(lambda: "full b" in endpoint.behaviour.log)
-            assert not second.done()
+            time.sleep(0.1)  # enough time to unload the model by mistake
+            assert endpoint.loaded == ["a"]
         assert (first.result(), second.result()) == ("a:x", "b:x")
     assert endpoint.loaded == ["b"]
 
@@ -434,3 +442,31 @@ def test_other_kinds_of_hosting_refuse_multi_model_containers(endpoint: MultiMod
         endpoint.parts.make_config("c", output)
     with pytest.raises(ServiceError, match="An inference component does not support models with Mode MultiModel"):
         find_model(endpoint.parts.context, {"ModelName": "m"}, is_isolated=False)
+
+
+@pytest.fixture(scope="module")
+def finder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModelFinder]:
+    """A finder of the model `a`. The bucket has another object outside of the prefix."""
+    home = Home(tmp_path_factory.mktemp("finder"))
+    home.create()
+    for key in ("models/a", "secret"):
+        path = home.buckets / "bucket" / key
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"x")
+    store = ObjectStore(home)
+    yield ModelFinder(store, {"ModelDataUrl": "s3://bucket/models"})
+    store.close()
+
+
+@settings(max_examples=500, deadline=None)
+@given(target=st.text(min_size=1) | st.text(st.sampled_from("./a%~\\\0 é\ud800"), min_size=1, max_size=40))
+def test_any_target_is_a_model_below_the_prefix_or_missing(finder: ModelFinder, target: str) -> None:
+    assert (target, find(finder, target)) in (("a", "models/a"), (target, "ValidationError"))
+
+
+def find(finder: ModelFinder, target: str) -> str:
+    """Return the key of a target, or the code of the error."""
+    try:
+        return finder.find(target).data.objects[0][1].key
+    except ServiceError as error:
+        return error.code
