@@ -1,5 +1,6 @@
 """InvokeEndpointAsync: the container's requests, the queue, and the objects with results and failures."""
 
+import errno
 import json
 import re
 import threading
@@ -12,7 +13,7 @@ import pytest
 from werkzeug import Response
 
 from microjobs_orchestrator.local.errors import ValidationError
-from microjobs_orchestrator.local.resources.endpoints import asynchronous, deployer, notifications
+from microjobs_orchestrator.local.resources.endpoints import asynchronous, deployer, full_disk, notifications
 from microjobs_orchestrator.local.resources.endpoints.endpoint import Endpoint
 from microjobs_orchestrator.local.runtimes.base import Exit
 from microjobs_orchestrator.local.s3.keys import parse_uri
@@ -172,6 +173,76 @@ def test_expired_request_is_stored_as_the_failure(parts: ServerParts, model: Mod
     queue.put(invocation)
     assert invocation.failure
     assert read_object(parts, invocation.failure)[1] == b"the request waited longer than 0 s (RequestTTLSeconds)"
+
+
+@pytest.fixture
+def full_disk_errors(monkeypatch: pytest.MonkeyPatch) -> list[OSError]:
+    """Errors for tests to raise, and no delays."""
+    monkeypatch.setattr(full_disk, "RETRY_SECONDS", 0.01)
+    return [OSError(errno.ENOSPC, "No space left on device") for _ in range(3)]
+
+
+def test_response_on_a_full_disk_is_stored_when_there_is_space(
+    parts: ServerParts,
+    invoke: Invoker,
+    model: Model,
+    monkeypatch: pytest.MonkeyPatch,
+    full_disk_errors: list[OSError],
+) -> None:
+    store, put = parts.context.store, parts.context.store.put
+
+    def fail_first(*arguments: Any) -> Any:
+        if full_disk_errors:
+            raise full_disk_errors.pop()
+        return put(*arguments)
+
+    monkeypatch.setattr(store, "put", fail_first)
+    model.invoke = lambda request: Reply(request.body.upper())
+    uri = invoke_async(invoke, b"x").headers[OUTPUT_HEADER]
+    assert read_object(parts, uri)[1] == b"X"
+    wait_until(lambda: count_queue(parts) == 0)
+    assert len(model.requests) == 1
+    (lines,) = parts.read_log(GROUP).values()
+    notes = [line for line in lines if ", because the disk " in line]
+    assert ["is full" in line for line in notes] == [True, False]
+
+
+def test_response_that_a_full_disk_truncates_is_requested_again(
+    parts: ServerParts,
+    invoke: Invoker,
+    monkeypatch: pytest.MonkeyPatch,
+    full_disk_errors: list[OSError],
+) -> None:
+    store, new_file = parts.context.store, parts.context.store.new_file
+
+    def fail_first() -> Any:
+        if full_disk_errors:
+            raise full_disk_errors.pop()
+        return new_file()
+
+    monkeypatch.setattr(store, "new_file", fail_first)
+    uri = invoke_async(invoke, b"x").headers[OUTPUT_HEADER]
+    assert read_object(parts, uri)
+    wait_until(lambda: count_queue(parts) == 0)
+
+
+def test_end_of_the_queue_does_not_wait_for_space(
+    parts: ServerParts, invoke: Invoker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    is_full = threading.Event()
+
+    def fail(*_: Any) -> Any:
+        is_full.set()
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(parts.context.store, "put", fail)
+    monkeypatch.setattr(full_disk, "RETRY_SECONDS", 1000.0)
+    invoke_async(invoke, b"x")
+    assert is_full.wait(10)
+    endpoint = parts.registry.find("endpoint/e")
+    assert isinstance(endpoint, Endpoint)
+    endpoint.queue.close()
+    assert count_queue(parts) == 1
 
 
 @pytest.mark.usefixtures("model")

@@ -15,13 +15,13 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from http import HTTPStatus
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 from microjobs_orchestrator.local.clock import Moment
 from microjobs_orchestrator.local.errors import ServiceError, ValidationError
 from microjobs_orchestrator.local.lifecycle import outputs
 from microjobs_orchestrator.local.lifecycle.context import Context
-from microjobs_orchestrator.local.resources.endpoints import notifications
+from microjobs_orchestrator.local.resources.endpoints import full_disk, notifications
 from microjobs_orchestrator.local.resources.endpoints.exchanges import InferenceRequest, Observer, Timer
 from microjobs_orchestrator.local.resources.endpoints.kinds import ENDPOINT
 from microjobs_orchestrator.local.resources.endpoints.notifications import Result
@@ -32,6 +32,8 @@ from microjobs_orchestrator.local.s3.keys import parse_uri
 from microjobs_orchestrator.local.state import Owner, Query, Record
 
 logger = logging.getLogger(__name__)
+
+Value = TypeVar("Value")
 
 KIND = "async-invocation"
 QUEUED = "QueueMoment"
@@ -204,10 +206,8 @@ class Queue:
             if record is not None:
                 queued = Moment.read(record.internal.get(QUEUED), record.created)
                 invocation = Invocation(**record.request)
-                result = self._store_result(invocation, queued)
-                with self._context.state.transaction():
-                    self._publish(invocation, record.created, result)
-                    self._context.state.delete(KIND, name)
+                result = self._retry(invocation, partial(self._store_result, invocation, queued))
+                self._retry(invocation, partial(self._finish, invocation, record.created, result))
         except _ClosedError:
             pass
         except Exception:
@@ -215,6 +215,25 @@ class Queue:
         finally:
             with self._lock:
                 self._running.discard(name)
+
+    def _retry(self, invocation: Invocation, action: Callable[[], Value]) -> Value:
+        """Perform an action of an invocation, also if the disk is full until some later time."""
+
+        def note(sentence: str) -> None:
+            self._note(f"asynchronous invocation {invocation.inference_id} {sentence}")
+
+        return full_disk.retry(action, self._closing, note)
+
+    def _note(self, sentence: str) -> None:
+        if (replica := self._choose()) is not None:
+            replica.note(sentence)
+        else:
+            logger.warning("%s: %s", self._endpoint, sentence)
+
+    def _finish(self, invocation: Invocation, received: float, result: Result) -> None:
+        with self._context.state.transaction():
+            self._publish(invocation, received, result)
+            self._context.state.delete(KIND, invocation.name)
 
     def _publish(self, invocation: Invocation, received: float, result: Result) -> None:
         """Publish the notification about the end of an invocation, if its endpoint has a topic for it."""
@@ -233,7 +252,8 @@ class Queue:
             try:
                 content_type = self._invoke(invocation, queued, file)
                 body = notifications.read_body(config, file, is_success=True)
-                self._store(invocation.output, file, content_type)
+                # The model is not invoked again if only the object cannot be stored.
+                self._retry(invocation, partial(self._store, invocation.output, file, content_type))
                 return Result(content_type, body)
             except InvocationError as error:
                 reason, error_type = str(error), error.content_type
@@ -244,17 +264,13 @@ class Queue:
             return Result(error_type, body, reason)
 
     def _fail(self, invocation: Invocation, reason: str, content_type: str | None, file: Path) -> None:
-        sentence = f"asynchronous invocation {invocation.inference_id} failed: {reason}"
-        if (replica := self._choose()) is not None:
-            replica.note(sentence)
-        else:
-            logger.warning("%s: %s", self._endpoint, sentence)
+        self._note(f"asynchronous invocation {invocation.inference_id} failed: {reason}")
         if invocation.failure is None:
             return
         if content_type is None:
             file.write_text(reason)
         try:
-            self._store(invocation.failure, file, content_type or "text/plain")
+            self._retry(invocation, partial(self._store, invocation.failure, file, content_type or "text/plain"))
         except ServiceError as error:  # its bucket existed when the request arrived
             logger.warning("%s cannot be stored: %s", invocation.failure, error)
 

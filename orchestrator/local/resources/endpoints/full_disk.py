@@ -1,0 +1,36 @@
+"""Repetition of work that fails because the disk is full."""
+
+import threading
+from collections.abc import Callable
+from typing import TypeVar
+
+from microjobs_orchestrator.local.errors import is_disk_full
+
+RETRY_SECONDS = 5.0
+"""Delay between two attempts."""
+
+Result = TypeVar("Result")
+
+
+def retry(action: Callable[[], Result], closing: threading.Event, note: Callable[[str], None]) -> Result:
+    """Perform an action. Each time that the disk is full, wait, and perform it again.
+
+    Args:
+        closing: ends the repetitions; the last error is raised.
+        note: logs a sentence, before the first delay and after the last one.
+    """
+    is_waiting = False
+    while True:
+        try:
+            result = action()
+            break
+        except Exception as error:
+            if not is_disk_full(error) or closing.is_set():
+                raise
+        if not is_waiting:
+            is_waiting = True
+            note(f"waits, because the disk is full: free disk space; the next attempt is in {RETRY_SECONDS:g} s")
+        closing.wait(RETRY_SECONDS)
+    if is_waiting:
+        note("continues, because the disk has space again")
+    return result
