@@ -13,7 +13,12 @@ from microjobs_orchestrator.local.console.assets import Assets
 from microjobs_orchestrator.local.console.checks import check_api_request, check_origin, make_headers
 from microjobs_orchestrator.local.console.downloads import PATH, Downloads
 from microjobs_orchestrator.local.console.feed import Feed
-from microjobs_orchestrator.local.console.operations import Call, make_caller
+from microjobs_orchestrator.local.console.operations import (
+    MAX_BODY_BYTES,
+    MAX_BODY_BYTES_BY_SERVICE,
+    Call,
+    make_caller,
+)
 from microjobs_orchestrator.local.console.sessions import Keys, Sessions
 from microjobs_orchestrator.local.console_address import CONSOLE_PATH, read_token
 from microjobs_orchestrator.local.errors import ServiceError
@@ -28,7 +33,6 @@ API_PATH = f"{CONSOLE_PATH}api/"
 SECRET_HEADER = "X-Microjobs-Console"  # noqa: S105  the name of a header
 MAX_LOGIN_BYTES = 4 << 10
 """Limit for the body of a log-in. Bodies of this size are received with the headers, so they occupy no thread."""
-MAX_BODY_BYTES = 1 << 20
 
 Route = Callable[[Exchange], Response]
 
@@ -81,11 +85,11 @@ class Console:
         if path == "sessions":
             check_api_request(exchange.request, MAX_LOGIN_BYTES)
             return self._log_in(exchange.request)
-        check_api_request(exchange.request, MAX_BODY_BYTES)
+        service, _, operation = path.partition("/")
+        check_api_request(exchange.request, MAX_BODY_BYTES_BY_SERVICE.get(service, MAX_BODY_BYTES))
         self._sessions.check(Keys(_get_cookie(exchange.request), exchange.request.headers.get(SECRET_HEADER, "")))
         if path in self._routes:
             return self._routes[path](exchange)
-        service, _, operation = path.partition("/")
         return self._call(exchange, service, operation)
 
     def _log_in(self, request: Request) -> Response:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 
 from werkzeug import Response
 
+from microjobs_orchestrator.local.console.protocol import ConsoleProtocol
 from microjobs_orchestrator.local.errors import ServiceError
 from microjobs_orchestrator.local.gateway.exchange import AnyService, Exchange
 from microjobs_orchestrator.local.gateway.operations import make_invoker, read_members
@@ -26,8 +27,13 @@ CHANGING: Mapping[str, frozenset[str]] = {
             "StopTransformJob",
         )
     ),
+    "sagemaker-runtime": frozenset(("InvokeEndpoint",)),
 }
 """All other operations that the console may call, by service."""
+
+MAX_BODY_BYTES = 1 << 20
+MAX_BODY_BYTES_BY_SERVICE = {"sagemaker-runtime": 34 << 20}
+"""SageMaker Runtime's limit is 25 MiB, which are 33.4 MiB in base64."""
 
 Call = Callable[[Exchange, str, str], Response]
 """Performs an operation: takes the request, the name of the service and the name of the operation."""
@@ -45,10 +51,9 @@ def make_caller(services: Mapping[str, AnyService]) -> Call:
         supported = services.get(service)
         if not isinstance(supported, Mapping) or name not in supported or not is_allowed(service, name):
             raise ServiceError("AccessDeniedException", f"the console cannot call {name!r:.80} of {service!r:.40}", 403)
+        exchange.protocol = ConsoleProtocol()
         exchange.service, exchange.operation = service, operation_model(service, name)
         read_members(exchange)
-        response = invoke(exchange)
-        response.content_type = "application/json"
-        return response
+        return invoke(exchange)
 
     return call

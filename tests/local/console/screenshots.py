@@ -1,9 +1,12 @@
 """Takes the screenshots of the documentation: `make screenshots`.
 
 A server on the process runtime runs a few jobs. Each line of `PAGES` is one screenshot in `docs/using/screenshots`.
+`python -m tests.local.console.screenshots NAME...` takes those of the named pages.
 """
 
+import sys
 import tempfile
+import time
 from pathlib import Path
 
 from playwright.sync_api import Page, sync_playwright
@@ -12,6 +15,7 @@ from microjobs_orchestrator.local import control
 from tests.conftest import REPOSITORY
 from tests.local.clients import ROOT, LocalServer, channel, running_server
 from tests.local.console.browsers import launch
+from tests.local.test_hosting import make_model, wait_for_endpoint
 
 FOLDER = REPOSITORY / "docs" / "using" / "screenshots"
 SIZE = {"width": 1000, "height": 620}
@@ -21,6 +25,7 @@ PAGES = {
     "job": "#/jobs/training-job/housing-train-2",
     "logs": "#/logs/training-job/housing-train-1",
     "metrics": "#/metrics/training-job/housing-train-1",
+    "endpoint": "#/endpoints/housing",
 }
 """Addresses of pages, by the names of the screenshots."""
 
@@ -42,6 +47,20 @@ def run_jobs(server: LocalServer) -> None:
     server.start_training("sleep 90", TrainingJobName="housing-train-3", InputDataConfig=inputs)
 
 
+def deploy(server: LocalServer) -> None:
+    """Create an endpoint with two variants, and send requests to it."""
+    instances = {"InitialInstanceCount": 1, "InstanceType": "ml.m5.large"}
+    model = make_model(server, 1.0)
+    variants = [{"VariantName": name, "ModelName": model, **instances} for name in ("current", "candidate")]
+    server.sagemaker.create_endpoint_config(EndpointConfigName="housing", ProductionVariants=variants)
+    server.sagemaker.create_endpoint(EndpointName="housing", EndpointConfigName="housing")
+    assert wait_for_endpoint(server, "housing")["EndpointStatus"] == "InService"
+    runtime = server.client("sagemaker-runtime")
+    for _ in range(40):
+        runtime.invoke_endpoint(EndpointName="housing", Body=b"1,2,3", ContentType="text/csv")
+        time.sleep(0.1)
+
+
 def take(page: Page, address: str, name: str) -> None:
     page.goto(address)
     page.locator("tbody tr, .log > div, canvas").first.wait_for()
@@ -57,12 +76,13 @@ def main() -> None:
         sync_playwright() as playwright,
     ):
         run_jobs(server)
+        deploy(server)
         browser = launch(playwright)
         page = browser.new_page(viewport=SIZE)  # type: ignore[arg-type]  # a TypedDict
         page.goto(control.make_console_address(server.home, server.address))
         page.locator("tbody tr").first.wait_for()
-        for name, part in PAGES.items():
-            take(page, f"{server.address.url}/_microjobs/console/{part}", name)
+        for name in sys.argv[1:] or PAGES:
+            take(page, f"{server.address.url}/_microjobs/console/{PAGES[name]}", name)
         browser.close()
 
 

@@ -1,12 +1,16 @@
-"""The pages of an endpoint in Chromium, with a runtime whose models return the request."""
+"""The pages of endpoints in Chromium, with a runtime whose models return the request."""
 
+import re
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, expect
+from playwright.sync_api import Browser, Page, expect
 
 from microjobs_orchestrator.local import control
 from tests.local.clients import LocalServer, wait_until
+from tests.local.console.checks import find_violations
 from tests.local.security.stubbed import stubbed
 
 
@@ -16,35 +20,141 @@ def stub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServer]:
         yield server
 
 
-def create_endpoint(server: LocalServer, name: str) -> None:
-    sagemaker = server.sagemaker
-    sagemaker.create_model(
-        ModelName=name, PrimaryContainer={"Image": "serve"}, ExecutionRoleArn=server.address.role_arn
-    )
-    variant = {
-        "VariantName": "blue",
-        "ModelName": name,
-        "InitialInstanceCount": 1,
-        "InstanceType": "ml.m5.large",
-    }
-    sagemaker.create_endpoint_config(EndpointConfigName=name, ProductionVariants=[variant])
-    sagemaker.create_endpoint(EndpointName=name, EndpointConfigName=name)
-    wait_until(
-        lambda: sagemaker.describe_endpoint(EndpointName=name)["EndpointStatus"], lambda status: status == "InService"
-    )
-
-
-def test_endpoint_has_a_page_and_curves_of_its_invocations(browser: Browser, stub: LocalServer) -> None:
+@pytest.fixture(scope="module")
+def console(browser: Browser, stub: LocalServer) -> Iterator[Page]:
     context = browser.new_context()
     page = context.new_page()
     page.goto(control.make_console_address(stub.home, stub.address))
+    page.get_by_role("heading", name="Jobs").wait_for()
+    yield page
+    context.close()
+
+
+def create_endpoint(server: LocalServer, name: str, **config: Any) -> None:
+    start_endpoint(server, name, **config)
+    wait_until(
+        lambda: server.sagemaker.describe_endpoint(EndpointName=name)["EndpointStatus"], "InService".__eq__, seconds=20
+    )
+
+
+def start_endpoint(server: LocalServer, name: str, model: dict[str, Any] | None = None, **config: Any) -> None:
+    sagemaker = server.sagemaker
+    sagemaker.create_model(
+        ModelName=name, PrimaryContainer={"Image": "serve", **(model or {})}, ExecutionRoleArn=server.address.role_arn
+    )
+    production = {"ProductionVariants": [make_variant(name, "blue")], **config}
+    sagemaker.create_endpoint_config(EndpointConfigName=name, **production)
+    sagemaker.create_endpoint(EndpointName=name, EndpointConfigName=name)
+
+
+def make_variant(model: str, name: str, **members: Any) -> dict[str, Any]:
+    instances = {} if members else {"InitialInstanceCount": 1, "InstanceType": "ml.m5.large"}
+    return {"VariantName": name, "ModelName": model, **instances, **members}
+
+
+def open_endpoint(page: Page, server: LocalServer, name: str) -> None:
+    page.goto(f"{server.address.url}/_microjobs/console/#/endpoints/{name}")
+    expect(page.get_by_role("heading", name=name)).to_be_visible()
+
+
+def test_endpoint_has_a_page_and_curves_of_its_invocations(console: Page, stub: LocalServer) -> None:
     create_endpoint(stub, "prices")
-    row = page.get_by_role("row").filter(has_text="prices")
+    console.goto(f"{stub.address.url}/_microjobs/console/#/jobs")
+    row = console.get_by_role("row").filter(has_text="prices")
     expect(row).to_contain_text("InService")
     for _ in range(3):
         stub.client("sagemaker-runtime").invoke_endpoint(EndpointName="prices", Body=b"1")
     row.get_by_role("link").click()
-    page.get_by_role("link", name="Metrics").click()
-    expect(page.get_by_role("img", name="Curves of ModelLatency")).to_be_visible()
-    expect(page.locator(".chart").filter(has_text="Invocations").first).to_contain_text("blue")
-    context.close()
+    console.get_by_role("link", name="Metrics").click()
+    expect(console.get_by_role("img", name="Curves of ModelLatency")).to_be_visible()
+    expect(console.locator(".chart").filter(has_text="Invocations").first).to_contain_text("blue")
+
+
+def test_new_endpoint_is_listed_and_shows_its_requests(console: Page, stub: LocalServer) -> None:
+    console.get_by_role("link", name="Endpoints").click()
+    create_endpoint(stub, "listed", ShadowProductionVariants=[make_variant("listed", "copy")])
+    console.get_by_role("link", name="listed").click()
+    variants = console.get_by_role("table", name="Variants")
+    expect(variants.get_by_role("row").filter(has_text="blue")).to_contain_text("real-time")
+    expect(variants.get_by_role("row").filter(has_text="copy")).to_contain_text("shadow")
+    runtime = stub.client("sagemaker-runtime")
+    for body in (b"1", b"2"):
+        runtime.invoke_endpoint(EndpointName="listed", Body=body)
+    with pytest.raises(runtime.exceptions.ModelError):
+        runtime.invoke_endpoint(EndpointName="listed", Body=b"fail")
+    row = console.get_by_role("table", name="Requests").get_by_role("row").filter(has_text="blue")
+    expect(row).to_have_text(re.compile(r"blue\s*3\s*0\s*1\s*\d\S* ms"))
+    assert find_violations(console) == []
+
+
+def test_kinds_of_variants_are_named(console: Page, stub: LocalServer) -> None:
+    serverless = make_variant("small", "blue", ServerlessConfig={"MemorySizeInMB": 2048, "MaxConcurrency": 5})
+    create_endpoint(stub, "small", ProductionVariants=[serverless])
+    open_endpoint(console, stub, "small")
+    expect(console.get_by_role("table", name="Variants")).to_contain_text("2048 MB, at most 5 requests at once")
+    start_endpoint(stub, "many", {"Mode": "MultiModel", "ModelDataUrl": stub.uri("models/")})
+    open_endpoint(console, stub, "many")
+    expect(console.get_by_role("table", name="Variants")).to_contain_text("multi-model")
+    expect(console.get_by_label("Target model")).to_be_visible()
+
+
+def test_inference_components_receive_requests(console: Page, stub: LocalServer) -> None:
+    role, variant = stub.address.role_arn, make_variant("", "main")
+    del variant["ModelName"]
+    create_endpoint(stub, "shared", ProductionVariants=[variant], ExecutionRoleArn=role)
+    open_endpoint(console, stub, "shared")
+    stub.sagemaker.create_inference_component(
+        InferenceComponentName="part",
+        EndpointName="shared",
+        VariantName="main",
+        Specification={
+            "ModelName": "shared",
+            "ComputeResourceRequirements": {"MinMemoryRequiredInMb": 128, "NumberOfCpuCoresRequired": 1},
+        },
+        RuntimeConfig={"CopyCount": 1},
+    )
+    expect(console.get_by_role("table", name="Inference components")).to_contain_text("InService")
+    console.get_by_label("Body").fill("[1]")
+    console.get_by_role("button", name="Send").click()
+    expect(console.get_by_label("Response")).to_contain_text("variant main")
+
+
+def test_request_and_its_response_are_shown(console: Page, stub: LocalServer) -> None:
+    create_endpoint(stub, "echo")
+    open_endpoint(console, stub, "echo")
+    console.get_by_label("Body").fill('{"rows":[1]}')
+    console.get_by_label("Body").press("Tab")
+    console.keyboard.press("Enter")  # the button has the focus
+    response = console.get_by_label("Response")
+    expect(response).to_contain_text('"rows": [')
+    expect(response).to_contain_text("application/json, 12 B")
+    console.get_by_label("Content type").select_option("text/csv")
+    console.get_by_label("Body").fill("1,2\n3,4")
+    console.get_by_role("button", name="Send").click()
+    expect(response.locator("pre")).to_have_text("1,2\r\n3,4")
+    assert find_violations(console) == []
+
+
+def test_file_is_sent_and_its_response_can_be_stored(console: Page, stub: LocalServer, tmp_path: Path) -> None:
+    content = bytes(range(256)) * 8192  # more than the limit for other operations
+    (tmp_path / "x.npy").write_bytes(content)
+    create_endpoint(stub, "files")
+    open_endpoint(console, stub, "files")
+    console.get_by_label("Content type").select_option("application/x-npy")
+    console.get_by_label("File").set_input_files(tmp_path / "x.npy")
+    console.get_by_role("button", name="Send").click()
+    expect(console.get_by_label("Response")).to_contain_text("2.1 MB")
+    with console.expect_download() as download:
+        console.get_by_role("link", name="Download the response").click()
+    assert download.value.path().read_bytes() == content
+
+
+def test_error_of_the_model_is_shown(console: Page, stub: LocalServer) -> None:
+    create_endpoint(stub, "broken")
+    open_endpoint(console, stub, "broken")
+    console.get_by_label("Body").fill("fail")
+    console.get_by_role("button", name="Send").click()
+    error = console.get_by_role("alert", name="Error")
+    expect(error).to_contain_text("ModelError")
+    expect(error).to_contain_text("Status 500. The container's message:")
+    assert find_violations(console) == []

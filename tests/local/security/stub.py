@@ -1,6 +1,6 @@
 """The server with a runtime that starts nothing: `python -m tests.local.security.stub HOME`.
 
-Jobs succeed at once. Models return the body of the request.
+Jobs succeed at once. Models return the body of the request, or status 500 for the body `fail`.
 """
 
 import logging
@@ -30,7 +30,7 @@ class Model(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         chunked = "chunked" in self.headers.get("Transfer-Encoding", "")
         body = b"".join(self._chunks()) if chunked else self.rfile.read(int(self.headers["Content-Length"]))
-        self._answer(200, body)
+        self._answer(500 if body == b"fail" else 200, body)
 
     def _chunks(self) -> Iterator[bytes]:
         while size := int(self.rfile.readline(), 16):
@@ -41,6 +41,7 @@ class Model(BaseHTTPRequestHandler):
     def _answer(self, status: int, body: bytes) -> None:
         self.send_response(status)
         self.send_header("Content-Length", str(len(body)))
+        self.send_header("Content-Type", self.headers.get("Content-Type", "application/octet-stream"))
         self.end_headers()
         self.wfile.write(body)
 

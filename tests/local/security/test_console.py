@@ -1,5 +1,6 @@
 """Attacks on the web console: requests of other pages, other programs and other users."""
 
+import base64
 import json
 import re
 import socket
@@ -271,6 +272,8 @@ def test_huge_bodies_are_refused_before_they_are_read(outsider: Console) -> None
         ("sagemaker/", 403),
         ("sagemaker/DescribeTrainingJob/x", 403),
         ("nonsense", 403),
+        ("sagemaker-runtime/InvokeEndpointAsync", 403),
+        ("sagemaker-runtime/InvokeEndpointWithResponseStream", 403),
         ("sagemaker/DescribeTrainingJob", 400),
     ],
 )
@@ -281,6 +284,26 @@ def test_only_listed_operations_are_performed(console: Console, operation: str, 
 def test_invalid_members_are_refused_as_for_all_clients(console: Console) -> None:
     answer = console.post(LIST, {"Nonsense": 1})
     assert (answer.status, b"Nonsense" in answer.body) == (400, True)
+
+
+INVOKE = f"{API}sagemaker-runtime/InvokeEndpoint"
+
+
+@pytest.mark.parametrize("body", ["é", "a", "YQ", 5, [], {}])
+def test_body_for_a_model_must_be_in_base64(console: Console, body: Any) -> None:
+    answer = console.post(INVOKE, {"EndpointName": "absent", "Body": body})
+    assert (answer.status, b"Body" in answer.body) == (400, True)
+
+
+def test_body_for_a_model_needs_a_session_and_has_the_limit_of_its_service(console: Console) -> None:
+    request = {"EndpointName": "absent", "Body": base64.b64encode(bytes(2 << 20)).decode()}
+    assert console.post(INVOKE, request, Cookie=None).status == 401
+    assert b"Endpoint absent" in console.post(INVOKE, request).body
+    for target, size in ((INVOKE, 35 << 20), (LIST, 2 << 20)):
+        assert console.post(target, {}, Content_Length=str(size)).status == 413
+        console.sender.close()
+    too_long = base64.b64encode(bytes((25 << 20) + 1)).decode()
+    assert console.post(INVOKE, {"EndpointName": "absent", "Body": too_long}).status == 400
 
 
 def test_line_ends_in_values_add_no_headers(outsider: Console) -> None:

@@ -4,6 +4,8 @@
 
 export const pages = [
   { path: "jobs", title: "Jobs", load: () => import("./pages/list.js") },
+  { path: "endpoints", title: "Endpoints", load: () => import("./pages/endpoints.js") },
+  { path: "endpoints/:id", load: () => import("./pages/endpoint.js") },
   { path: "jobs/:type/:id", load: () => import("./pages/job.js") },
   { path: "metrics/:type/:id", load: () => import("./pages/metrics.js") },
   { path: "logs/:type/:id", load: () => import("./pages/logs.js") },

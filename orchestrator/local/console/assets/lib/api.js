@@ -4,10 +4,11 @@ const SECRET_KEY = "microjobs-console";
 const SECRET_HEADER = "X-Microjobs-Console";
 
 export class ApiError extends Error {
-  constructor(status, code, message) {
+  constructor(status, code, message, members = {}) {
     super(message);
     this.status = status;
     this.code = code;
+    this.members = members; // further members of AWS's error, such as OriginalMessage
   }
 }
 
@@ -54,6 +55,6 @@ async function post(path, body, headers, { signal } = {}) {
     signal,
   });
   if (response.ok) return response;
-  const { __type: code = "Error", message = response.statusText } = await response.json().catch(() => ({}));
-  throw new ApiError(response.status, code, message);
+  const { __type: code = "Error", message = response.statusText, ...members } = await response.json().catch(() => ({}));
+  throw new ApiError(response.status, code, message, members);
 }

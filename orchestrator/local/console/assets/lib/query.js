@@ -4,6 +4,7 @@ import { onChanges } from "./live.js";
 import { useEffect, useRef, useState } from "./ui.js";
 
 const MIN_INTERVAL = 500;
+const RELOAD_INTERVAL = 2000;
 
 /** Return `{data, error, isLoading, reload}` of an async function, which gets an AbortSignal.
  *
@@ -29,6 +30,14 @@ export function useQuery(load, keys, isAffected = null) {
     };
   }, keys);
   return { ...state, reload: () => reload.current() };
+}
+
+/** Load again in intervals, for data whose changes no event reports. */
+export function useReload(reload, isNeeded) {
+  useEffect(() => {
+    const timer = isNeeded && setInterval(() => document.hidden || reload(), RELOAD_INTERVAL);
+    return () => clearInterval(timer);
+  }, [isNeeded]);
 }
 
 /** Runs a function again on request: one call at a time, with a minimum interval. */

@@ -6,11 +6,10 @@ import { Heading, Problem } from "../lib/components.js";
 import { findKind, isActive, isChangeOf } from "../lib/kinds.js";
 import { listStreams } from "../lib/logs.js";
 import { listMetrics, readCurves } from "../lib/metrics.js";
-import { useQuery } from "../lib/query.js";
+import { useQuery, useReload } from "../lib/query.js";
 import { makeHref, replaceQuery } from "../lib/router.js";
-import { html, useEffect } from "../lib/ui.js";
+import { html } from "../lib/ui.js";
 
-const INTERVAL = 2000;
 const MAX_HOSTS = 16;
 
 export function Page({ params, query }) {
@@ -38,14 +37,6 @@ function Metrics({ kind, id, query }) {
       ${data?.charts.map((chart) => html`<${Chart} key=${chart.title} ...${chart} isTime=${true} isLog=${query.log === "1"} />`)}
     </div>
   `;
-}
-
-/** Load again in intervals: no event reports new points. */
-function useReload(reload, isNeeded) {
-  useEffect(() => {
-    const timer = isNeeded && setInterval(() => document.hidden || reload(), INTERVAL);
-    return () => clearInterval(timer);
-  }, [isNeeded]);
 }
 
 async function load(kind, id, signal) {

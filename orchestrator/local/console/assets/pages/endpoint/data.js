@@ -1,0 +1,68 @@
+// The description of an endpoint, with the facts that its configuration, its models and its components add.
+
+import { call } from "../../lib/api.js";
+
+/** Return `{endpoint, variants, components}`. */
+export async function loadEndpoint(name, signal) {
+  const endpoint = await describe("Endpoint", name, signal);
+  const config = await describe("EndpointConfig", endpoint.EndpointConfigName, signal).catch(ignoreMissing);
+  const variants = [
+    ...listVariants(endpoint, config, "ProductionVariants", config?.AsyncInferenceConfig ? "asynchronous" : "real-time"),
+    ...listVariants(endpoint, config, "ShadowProductionVariants", "shadow"),
+  ];
+  const components = await listComponents(name, signal);
+  return { endpoint, variants: await Promise.all(variants.map((one) => addModel(one, signal))), components };
+}
+
+const describe = (noun, name, signal) => call("sagemaker", `Describe${noun}`, { [`${noun}Name`]: name }, { signal });
+
+/** Return null for a configuration or a model that was deleted after its use. */
+function ignoreMissing(error) {
+  if (error.code === "ValidationException") return null;
+  throw error;
+}
+
+/** Return the variants that run; while none runs, those of the configuration. */
+function listVariants(endpoint, config, member, kind) {
+  const configured = config?.[member] ?? [];
+  const running = endpoint[member]?.length ? endpoint[member] : configured;
+  return running.map((variant) => {
+    const settings = configured.find((one) => one.VariantName === variant.VariantName) ?? {};
+    const serverless = variant.CurrentServerlessConfig ?? settings.ServerlessConfig;
+    return {
+      name: variant.VariantName,
+      kind: serverless ? "serverless" : kind,
+      isShadow: kind === "shadow",
+      model: settings.ModelName,
+      capacity: serverless
+        ? `${serverless.MemorySizeInMB} MB, at most ${serverless.MaxConcurrency} requests at once`
+        : settings.InstanceType,
+      instances: serverless ? "" : variant.CurrentInstanceCount,
+      weight: variant.CurrentWeight ?? settings.InitialVariantWeight,
+      status: variant.VariantStatus?.map((one) => one.StatusMessage ?? one.Status).join(", "),
+    };
+  });
+}
+
+async function addModel(variant, signal) {
+  if (!variant.model) return { ...variant, kind: variant.kind === "real-time" ? "inference components" : variant.kind };
+  const model = await describe("Model", variant.model, signal).catch(ignoreMissing);
+  const containers = [model?.PrimaryContainer, ...(model?.Containers ?? [])].filter(Boolean);
+  const isMultiModel = containers.some((container) => container.Mode === "MultiModel");
+  return { ...variant, isMultiModel, kind: isMultiModel ? `${variant.kind}, multi-model` : variant.kind };
+}
+
+async function listComponents(name, signal) {
+  const members = { EndpointNameEquals: name, MaxResults: 100 };
+  const found = (await call("sagemaker", "ListInferenceComponents", members, { signal })).InferenceComponents;
+  const components = await Promise.all(
+    found.map((one) => describe("InferenceComponent", one.InferenceComponentName, signal).catch(ignoreMissing)),
+  );
+  return components.filter(Boolean).map((one) => ({
+    name: one.InferenceComponentName,
+    variant: one.VariantName,
+    copies: one.RuntimeConfig?.CurrentCopyCount,
+    status: one.InferenceComponentStatus,
+    failure: one.FailureReason ?? "",
+  }));
+}

@@ -1,0 +1,50 @@
+// The numbers of requests, the errors and the latencies of an endpoint, from CloudWatch's metrics.
+
+import { listMetrics, readCurves, readTotals } from "../../lib/metrics.js";
+
+const SECONDS = 3600;
+const CHARTS = { ModelLatency: "Latency of the model (ms)", Invocations: "Requests" };
+const COLUMNS = {
+  Invocations: "requests",
+  Invocation4XXErrors: "clientErrors",
+  Invocation5XXErrors: "serverErrors",
+  ModelLatency: "latency",
+};
+const DIMENSIONS = ["InferenceComponentName", "VariantName"];
+
+/** Return `{rows, charts}` for the variants and the components of an endpoint in the last hour. */
+export async function loadTraffic(endpoint, components, signal) {
+  const names = [["EndpointName", endpoint], ...components.map((one) => ["InferenceComponentName", one.name])];
+  const found = (await Promise.all(names.map(([name, value]) => listMetrics(name, value, signal)))).flat();
+  const metrics = found.filter((metric) => COLUMNS[metric.MetricName] && getLabel(metric));
+  const end = Date.now() / 1000 + 1;
+  const totals = await readTotals(metrics, end - SECONDS, end, signal);
+  const curves = await readCurves(metrics.filter((one) => CHARTS[one.MetricName]), end - SECONDS, end, signal);
+  return { rows: makeRows(totals), charts: makeCharts(curves) };
+}
+
+const getLabel = (metric) =>
+  DIMENSIONS.map((name) => metric.Dimensions.find((one) => one.Name === name)?.Value).find(Boolean);
+
+function makeRows(totals) {
+  const rows = new Map();
+  for (const { metric, sum, count, maximum } of totals.filter((one) => one.count)) {
+    const name = getLabel(metric);
+    const isLatency = metric.MetricName === "ModelLatency";
+    const values = { [COLUMNS[metric.MetricName]]: isLatency ? sum / count : sum, ...(isLatency && { maxLatency: maximum }) };
+    rows.set(name, { ...rows.get(name), name, ...values });
+  }
+  return [...rows.values()];
+}
+
+function makeCharts(curves) {
+  return Object.entries(CHARTS)
+    .map(([metricName, title]) => ({ title, curves: curves.filter((one) => one.metric.MetricName === metricName) }))
+    .filter((chart) => chart.curves.length)
+    .map(({ title, curves: found }) => ({ title, curves: found.map((one) => makeCurve(one)) }));
+}
+
+function makeCurve({ metric, times, values }) {
+  const factor = metric.MetricName === "ModelLatency" ? 1 / 1000 : 1;
+  return { label: getLabel(metric), x: times, y: values.map((value) => value * factor) };
+}

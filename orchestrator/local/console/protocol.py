@@ -1,0 +1,59 @@
+"""The protocol of the console's operations: AWS JSON, whatever protocol the service has.
+
+A blob that is the whole body in the service's own protocol, such as the request to a model, is text in base64.
+"""
+
+import base64
+import binascii
+import json
+from typing import Any
+
+from botocore.model import OperationModel, StructureShape
+from werkzeug import Request, Response
+
+from microjobs_orchestrator.local.errors import ServiceError
+from microjobs_orchestrator.local.protocols import aws_json
+from microjobs_orchestrator.local.protocols.answer import Answer, select_members
+
+CONTENT_TYPE = "application/json"
+
+
+class ConsoleProtocol:
+    UNKNOWN_OPERATION = aws_json.UNKNOWN_OPERATION
+
+    def find_operation(self, service: str, request: Request, /) -> str:
+        """Return the operation of a path such as `sagemaker/ListModels`, without the service."""
+        return request.path.rpartition(f"/{service}/")[2]
+
+    def parse(self, operation: OperationModel, request: Request, /) -> dict[str, Any]:
+        members = aws_json.parse(operation, request)
+        if name := _find_payload(operation.input_shape):
+            members[name] = _decode(name, members.get(name, ""))
+        return members
+
+    def format_answer(self, operation: OperationModel, answer: Answer, request: Request, /) -> Response:
+        shape = operation.output_shape
+        if shape is None or (name := _find_payload(shape)) is None:
+            response = aws_json.format_answer(operation, answer, request)
+            response.content_type = CONTENT_TYPE
+            return response
+        members = select_members(shape, answer.members, "")
+        content = {**members, name: base64.b64encode(members[name]).decode()}
+        return Response(json.dumps(content), content_type=CONTENT_TYPE)
+
+    def format_error(self, error: ServiceError, _: Request, /) -> Response:
+        content = {**error.members, "__type": error.code, "message": error.message}
+        return Response(json.dumps(content), error.status, content_type=CONTENT_TYPE)
+
+
+def _find_payload(shape: StructureShape | None) -> str | None:
+    """Return the member that is the whole body in the service's protocol, if it is a blob."""
+    name = shape.serialization.get("payload") if shape else None
+    return name if shape and name and shape.members[name].type_name == "blob" else None
+
+
+def _decode(name: str, value: Any) -> bytes:
+    try:
+        return base64.b64decode(value, validate=True)
+    except (binascii.Error, TypeError, ValueError) as error:
+        raise ServiceError("SerializationException", f"{name} must be text in base64: {error}") from error
