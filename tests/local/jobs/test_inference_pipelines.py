@@ -22,6 +22,7 @@ from tests.local.jobs.test_endpoints_invocations import Invoker
 
 GROUP = "/aws/sagemaker/Endpoints/e"
 LABELS = {"com.amazonaws.sagemaker.capabilities.accept-bind-to-port": "true"}
+ASYNC = {"OutputConfig": {"S3OutputPath": "s3://bucket/out"}}
 SLOW_SECONDS = 0.02
 IMAGES = ("scale", "predict", "label")
 
@@ -435,7 +436,7 @@ def test_failure_of_an_asynchronous_request_names_the_container(parts: ServerPar
 
 def serve_asynchronously(parts: ServerParts, content: bytes) -> None:
     """Serve the model `m`, and invoke it with an object."""
-    parts.make_config("async", {"OutputConfig": {"S3OutputPath": "s3://bucket/out"}})
+    parts.make_config("async", ASYNC)
     parts.start_endpoint("e", "async")
     parts.wait_for_endpoint()
     location = parts.put("in", content)
@@ -485,6 +486,16 @@ def test_container_that_ends_fails_the_job(parts: ServerParts, models: Models) -
     job = parts.transform(ModelClientConfig={"InvocationsMaxRetries": 0})
     assert job["TransformJobStatus"] == "Failed"
     assert parts.runtime.hosts == {}
+
+
+@pytest.mark.usefixtures("models")
+def test_mode_direct_is_refused_where_requests_cannot_name_a_container(parts: ServerParts) -> None:
+    parts.make_pipeline("scale", "predict", name="direct", mode="Direct")
+    parts.put("in/a", b"a")
+    with pytest.raises(ValidationError, match=r"Batch transform does not support .* Mode Direct, such as direct"):
+        parts.start_transform(ModelName="direct")
+    with pytest.raises(ValidationError, match=r"AsyncInferenceConfig does not support .* Mode Direct, such as direct"):
+        parts.make_config("async", ASYNC, main={"ModelName": "direct"})
 
 
 # --- models ---

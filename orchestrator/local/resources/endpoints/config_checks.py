@@ -7,6 +7,7 @@ from microjobs_orchestrator.local.errors import ValidationError
 from microjobs_orchestrator.local.lifecycle import inputs
 from microjobs_orchestrator.local.lifecycle.context import Context
 from microjobs_orchestrator.local.resources.endpoints import asynchronous, captures, components, serverless
+from microjobs_orchestrator.local.resources.models.containers import list_containers, refuse_direct
 from microjobs_orchestrator.local.resources.models.kinds import MODEL
 from microjobs_orchestrator.local.resources.models.multi_model import refuse_model
 from microjobs_orchestrator.local.resources.operations import find_resource
@@ -43,7 +44,9 @@ def check(context: Context, request: Members) -> None:
 def _check_destinations(context: Context, request: Members) -> None:
     if "AsyncInferenceConfig" in request:
         for variant in request["ProductionVariants"]:
-            refuse_model(find_resource(context, MODEL, variant["ModelName"]).request, "AsyncInferenceConfig")
+            model = find_resource(context, MODEL, variant["ModelName"]).request
+            refuse_model(model, "AsyncInferenceConfig")
+            refuse_direct(model, "AsyncInferenceConfig")
         asynchronous.check_buckets(context, request["AsyncInferenceConfig"])
     if _captures_data(request):
         captures.check_destination(context, request["DataCaptureConfig"])
@@ -90,9 +93,9 @@ def _check_serverless(variant: Members, model: Members) -> None:
 
 def _list_container_features(model: Members) -> list[str]:
     """Return those features of a model's containers that serverless and shadow variants exclude."""
-    containers = [model.get("PrimaryContainer", {}), *model.get("Containers", [])]
+    containers = list_containers(model)
     features = {
-        "several containers": len(model.get("Containers", [])) > 1,
+        "several containers": len(containers) > 1,
         "Mode MultiModel": any(container.get("Mode") == "MultiModel" for container in containers),
     }
     return [feature for feature, is_used in features.items() if is_used]

@@ -44,6 +44,15 @@ def is_direct(model: Mapping[str, Any]) -> bool:
     return "PrimaryContainer" not in model and config.get("Mode") == "Direct"
 
 
+def refuse_direct(model: Mapping[str, Any], feature: str) -> None:
+    """Raise ValidationError if each request to a model must name its container, because a feature's requests cannot."""
+    if is_direct(model):
+        raise ValidationError(
+            f"{feature} does not support models with InferenceExecutionConfig Mode Direct, such as "
+            f"{model['ModelName']}: use a model with the Mode Serial, or with one container."
+        )
+
+
 def list_names(model: Mapping[str, Any]) -> Sequence[str]:
     """Return the names of a model's containers in logs, errors and requests."""
     containers = list_containers(model)

@@ -4,6 +4,7 @@ https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_CreateTransformJob
 """
 
 from microjobs_orchestrator.local.lifecycle.registry import Runnable
+from microjobs_orchestrator.local.resources.models.containers import refuse_direct
 from microjobs_orchestrator.local.resources.models.kinds import MODEL
 from microjobs_orchestrator.local.resources.models.multi_model import refuse_model
 from microjobs_orchestrator.local.resources.operations import Request, RunningOperations, add_resource, find_resource
@@ -21,6 +22,7 @@ class TransformJobOperations(RunningOperations):
         """Check the model, data and limits; add the job, which checks the limits again with the container's values."""
         model = find_resource(self.context, MODEL, request["ModelName"]).request
         refuse_model(model, "Batch transform")
+        refuse_direct(model, "Batch transform")
         Options.read({"MaxPayloadInMB": 1, **request}, {})
         list_objects(self.context, request)
         captures.check(self.context, request)
