@@ -1,10 +1,12 @@
 """Data capture: the objects with the requests to an endpoint and its responses."""
 
 import base64
+import itertools
 import json
 import re
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -272,3 +274,28 @@ def test_failed_transform_job_captures_nothing(parts: ServerParts, model: Model)
     assert list_keys(parts) == []
     with pytest.raises(ValidationError, match="DestinationS3Uri s3://missing/x"):
         parts.start_transform(DataCaptureConfig={"DestinationS3Uri": "s3://missing/x"})
+
+
+@pytest.mark.usefixtures("model")
+def test_updates_under_load_capture_each_exchange_once(parts: ServerParts) -> None:
+    invoke, stop = serve(parts), threading.Event()
+    parts.make_config("d", further=capture_config())
+
+    def invoke_until_stop(client: int) -> int:
+        for number in itertools.count():
+            if stop.is_set():
+                return number
+            invoke(X_Amzn_SageMaker_Inference_Id=f"{client}-{number}")
+        raise AssertionError
+
+    with ThreadPoolExecutor() as pool:
+        clients = [pool.submit(invoke_until_stop, client) for client in range(4)]
+        for config in ("d", "c", "d"):
+            parts.update(config)
+            assert parts.wait_for_endpoint()["EndpointConfigName"] == config
+        stop.set()
+        count = sum(client.result() for client in clients)
+    parts.delete()
+    wait_until(lambda: parts.describe_endpoint()["EndpointStatus"] == "gone")
+    ids = [record["eventMetadata"]["inferenceId"] for record in read_records(parts, count)]
+    assert len(set(ids)) == count

@@ -350,3 +350,20 @@ def test_unsupported_combinations_are_refused(parts: ServerParts) -> None:
     for variants, members, reason in refused:
         with pytest.raises(ValidationError, match=reason):
             parts.make_config(further={"ProductionVariants": variants, **members})
+
+
+@pytest.mark.usefixtures("model")
+def test_update_under_load_loses_no_request(parts: ServerParts) -> None:
+    invoke, stop = serve(parts, MaxConcurrency=20), threading.Event()
+    make_config(parts, "d", MaxConcurrency=20)
+
+    def invoke_until_stop() -> set[bytes]:
+        return {invoke().data for _ in iter(stop.is_set, True)}
+
+    with ThreadPoolExecutor() as pool:
+        clients = [pool.submit(invoke_until_stop) for _ in range(4)]
+        for config in ("d", "c", "d"):
+            parts.update(config)
+            assert parts.wait_for_endpoint()["EndpointConfigName"] == config
+        stop.set()
+        assert [client.result() for client in clients] == [{b"x"}] * 4

@@ -65,7 +65,7 @@ class CaptureWriter:
         """Add an exchange to the buffer, if the model has responded without an error and the sample contains it."""
         if exchange.status is None or exchange.status >= HTTPStatus.MULTIPLE_CHOICES:
             return
-        if _random() * 100 >= settings.percentage:
+        if settings.percentage < 100 and _random() * 100 >= settings.percentage:
             return
         captured, size = _Captured(settings, exchange, time.time()), _get_size(exchange)
         with self._lock:

@@ -38,7 +38,7 @@ class Shadow:
 
     def samples(self, exchange: Exchange) -> bool:
         """Return whether the shadow receives a copy of a request."""
-        return exchange.variant != self.replica.variant and _random() < self.share
+        return exchange.variant != self.replica.variant and (self.share >= 1.0 or _random() < self.share)
 
 
 def list_shadows(deployment: Deployment, replicas: Collection[Replica]) -> list[Shadow]:
