@@ -32,16 +32,16 @@ def compute(name: str, statistics: Statistics) -> float | None:
 
 
 def align(time: float, period: int) -> float:
-    """Round a time down to the begin of a period, or of a minute for periods of minutes, as CloudWatch does."""
+    """Round a time down as CloudWatch does: to a multiple of a short period, or to a minute for longer periods."""
     return time // min(period, MINUTE) * min(period, MINUTE)
 
 
 def split(points: Iterable[Point], start: float, period: int) -> dict[float, Statistics]:
-    """Return the statistics of each period that has points, by the begin of the period.
+    """Return the statistics of each period that has points, by the start of the period.
 
     Args:
         points: points since `start`.
-        start: the begin of the first period.
+        start: the start of the first period.
         period: the length of a period in seconds.
     """
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Self
 
 MAX_EXACT_VALUES = 64
-"""Number of different values up to which a distribution has the exact values. Beyond it, it has rounded values."""
+"""Largest number of different values that a distribution keeps. If there are more, it rounds all values."""
 RATIO = 1.02
 """Ratio of neighbouring rounded values: a percentile differs by at most 1 % from an exact one."""
 
@@ -22,7 +22,7 @@ Distribution = Mapping[float, float]
 
 
 def is_valid(value: float) -> bool:
-    """Return whether a metric can have a value: it is a number in CloudWatch's range."""
+    """Return whether CloudWatch accepts a value: it must be a number of limited size."""
     return abs(value) <= MAX_MAGNITUDE
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from microjobs_orchestrator.local.metrics.statistics import Statistics
 from microjobs_orchestrator.local.metrics.tables import Series
 from microjobs_orchestrator.local.runtimes.base import Exit
+from microjobs_orchestrator.local.services.cloudwatch import CloudWatch
 from tests.local.jobs.conftest import ServerParts
 from tests.local.jobs.fakes import Model, ReceivedRequest, Reply
 from tests.local.jobs.test_endpoints_invocations import Invoker
@@ -55,6 +56,29 @@ def test_latencies_are_in_microseconds(parts: ServerParts, model: Model) -> None
     assert 0 < found["OverheadLatency"].maximum < found["ModelLatency"].minimum
     units = {series.name: series.unit for series, _ in parts.context.metrics.list_series()}
     assert (units["ModelLatency"], units["OverheadLatency"]) == ("Microseconds", "Microseconds")
+
+
+def test_clients_read_percentiles_of_latencies(parts: ServerParts, model: Model) -> None:  # noqa: ARG001  it serves
+    parts.serve()
+    invoke = Invoker(parts)
+    for _ in range(20):
+        invoke()
+    now = time.time()
+    (point,) = CloudWatch(parts.context.metrics).get_metric_statistics(
+        {
+            "Namespace": "AWS/SageMaker",
+            "MetricName": "ModelLatency",
+            "Dimensions": [{"Name": "EndpointName", "Value": "e"}, {"Name": "VariantName", "Value": "main"}],
+            "StartTime": now - 3600,
+            "EndTime": now + 3600,
+            "Period": 7200,
+            "Statistics": ["SampleCount", "Maximum"],
+            "ExtendedStatistics": ["p50", "p99.9"],
+        }
+    )["Datapoints"]
+    found = point["ExtendedStatistics"]
+    assert point["SampleCount"] == 20
+    assert 0 < found["p50"] <= found["p99.9"] == point["Maximum"]
 
 
 def test_request_without_a_response_is_a_model_error(parts: ServerParts, model: Model) -> None:

@@ -23,7 +23,7 @@ class InvocationMetrics:
     def __init__(self, metrics: MetricStore) -> None:
         self._metrics = metrics
         self._dimensions: dict[str, Mapping[str, str]] = {}
-        """The dimensions by variant. The store records equal objects faster than equal values."""
+        """Dimensions by variant. They are made once, because the store merges values with the same object faster."""
 
     def record(self, exchange: Exchange, dimensions: Mapping[str, str] | None = None) -> None:
         """Record one exchange, by default with the dimensions of its variant."""
