@@ -30,6 +30,8 @@ MODEL_FILE = "model.onnx"
 MANIFEST_FILE = "manifest.json"
 PIPELINE_FILE = "pipeline.onnx"
 ARCHIVE_FILE = "model.tar.gz"
+BUNDLE_FILES = (MANIFEST_FILE, SCALER_FILE, COLUMNS_FILE, PIPELINE_FILE)
+"""Files that only bundles have. Without the manifest, the others belong to an incomplete bundle."""
 
 SERVING_DEFAULT = "serving_default"
 """Signature that takes scaled features, as in the training."""

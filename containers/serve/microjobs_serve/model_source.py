@@ -31,4 +31,6 @@ def _find_remedy(folder: Path) -> str:
         return "the image train-tensorflow serves SavedModels"
     if any(folder.glob("*.pt")) or any(folder.glob("*.pth")):
         return "the image train-pytorch serves TorchScript archives, and files of PyTorch with code/inference.py"
-    return "serve runs bundles of the train jobs, and your own code in code/inference.py"
+    if name := next((path.name for path in sorted(folder.rglob("*.onnx"))), None):
+        return f"name the ONNX file {MODEL_FILE} instead of {name}, and put it at the top"
+    return f"serve runs bundles, other ONNX models ({MODEL_FILE}), and your own code in code/inference.py"

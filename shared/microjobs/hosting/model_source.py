@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from microjobs.bundle import MODEL_FILE, read_bundle
+from microjobs.bundle import BUNDLE_FILES, MODEL_FILE, read_bundle
 from microjobs.contract import Layout, is_multi_model
 from microjobs.errors import UserError
 
@@ -16,6 +16,7 @@ from .batching import read_settings
 from .bundle_model import BundleModel
 from .default_handlers import ChooseDefaults, bundle_defaults, load_bundle
 from .handler_model import HandlerModel
+from .onnx_model import OnnxModel
 from .service import Model
 from .user_program import MAX_NAMES
 from .user_requirements import ensure_installed
@@ -63,13 +64,23 @@ has the user's requirements."""
 def bundle_source(folder: Path, environ: Mapping[str, str]) -> ModelSource:
     """Load the bundle before the workers are forked: they share it, and an invalid model ends the job at once.
 
+    A model.onnx without other files of a bundle is an ONNX model of any kind.
+
     Raises:
         UserError: the bundle cannot be loaded.
     """
+    if (folder / MODEL_FILE).is_file() and not any((folder / name).exists() for name in BUNDLE_FILES):
+        return _onnx_source(folder / MODEL_FILE)
     bundle = read_bundle(folder)
     is_batched = read_settings(environ).mode != "off" and not is_multi_model(environ)
     model = BundleModel(bundle, is_batched=is_batched)
     labels = {"framework": bundle.manifest.framework, "features": str(bundle.manifest.features)}
+    return ModelSource(lambda: model, loads_slowly=False, labels=labels, queue_size=BUNDLE_QUEUE_SIZE)
+
+
+def _onnx_source(path: Path) -> ModelSource:
+    model = OnnxModel(path)
+    labels = {"model": path.name, "inputs": model.describe()}
     return ModelSource(lambda: model, loads_slowly=False, labels=labels, queue_size=BUNDLE_QUEUE_SIZE)
 
 

@@ -134,8 +134,14 @@ def _check_names(program: str, module: ModuleType) -> None:
     if not present:
         hint = "".join(f" (did you mean {intended} instead of {name}?)" for name, intended in typos[:1])
         if not hint and (other := [name for name in TENSORFLOW_SERVING_FUNCTIONS if name in functions]):
-            hint = f" ({' and '.join(other)} are for TensorFlow Serving: the image train-tensorflow calls them)"
+            verb, them = ("are", "them") if len(other) > 1 else ("is", "it")
+            hint = f" ({' and '.join(other)} {verb} for TensorFlow Serving: the image train-tensorflow calls {them})"
         raise UserError(f"{found}, but serve calls only {expected}{hint}")
+    if {"input_handler", "output_handler"} <= set(functions):
+        raise UserError(
+            f"{program} defines {present[0]}, and also input_handler and output_handler for TensorFlow Serving, which "
+            "serve does not call: remove them, or move their code into input_fn and output_fn"
+        )
     for name, intended in typos:
         if intended not in (*present, *replaced):
             raise UserError(f"{found}. serve does not call {name}: did you mean {intended}? It calls {expected}")

@@ -256,6 +256,7 @@ MODEL = "def model_fn(model_dir):\n    return 1\n"
 PREDICT = "def predict_fn(data, model):\n    return 1\n"
 HANDLER = "def input_handler(data, context):\n    pass\ndef output_handler(data, context):\n    pass\n"
 UNUSABLE_PROGRAMS = {
+    MODEL + HANDLER: "defines model_fn, and also input_handler and output_handler for TensorFlow Serving, which serve",
     HANDLER: "(input_handler and output_handler are for TensorFlow Serving: the image train-tensorflow calls them)",
     HANDLER.replace("_handler", "_of_mine"): "defines input_of_mine, output_of_mine, but serve calls only pre_model_fn",
     "x = 1": "defines no functions, but serve calls only pre_model_fn",

@@ -1,0 +1,210 @@
+"""An ONNX model without a manifest: any number of named inputs and outputs, of numbers or text.
+
+The request and the response are those of TensorFlow Serving's REST API: rows (`instances` to `predictions`), or columns
+(`inputs` to `outputs`).
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+
+from microjobs.bundle import SERVING_DEFAULT
+from microjobs.errors import UserError
+from microjobs.predictor import first_line, open_session
+
+from . import formats
+from .content_negotiation import negotiate, parse_attribute
+from .formats.csv_rows import decode_csv, read_fields
+from .formats.json_rows import parse_json
+from .formats.npy_rows import read_npy
+from .media_types import FORMATS, JSON, JSON_LINES, NPY, parse_media_type
+from .onnx_tensors import InputSpec, Tensor, read_spec, to_tensor
+from .responses import HttpError, HttpResponse, quote
+from .service import Invocation
+
+BINARY_TYPES = ("application/octet-stream", "application/x-image")
+"""Types of a body that is the input itself, as are all types that begin with `image/`."""
+
+Outputs = Mapping[str, Any]
+"""Arrays by the names of the outputs; an output that is a sequence is a list."""
+
+
+class OnnxModel:
+    """A model.onnx of any origin; see `service.Model`.
+
+    Raises:
+        UserError: ONNX Runtime cannot load the model, or the type of an input is not supported.
+    """
+
+    is_fast = False
+    has_routes = False
+    batch_model = None
+
+    def __init__(self, path: Path) -> None:
+        self._session = open_session(path)
+        self._inputs = {node.name: read_spec(node, path) for node in self._session.get_inputs()}
+        self._outputs = [node.name for node in self._session.get_outputs()]
+        if not self._inputs:
+            raise UserError(f"{path} has no inputs: export a model with an input for the request")
+
+    def describe(self) -> str:
+        return ", ".join(f"{name}: {spec}" for name, spec in self._inputs.items())
+
+    def invoke(self, invocation: Invocation) -> HttpResponse:
+        body, content_type, accept, attributes = invocation[:4]
+        _check_signature(parse_attribute(attributes, "signature_name"))
+        media_type = parse_media_type(content_type)
+        if media_type.startswith("image/") or media_type in BINARY_TYPES:
+            spec = self._only_input(f"a body of type {media_type}")
+            if not spec.takes_bytes:
+                raise HttpError(415, f"Content-Type {quote(media_type)}: input {spec.name} takes {spec}, send JSON")
+            response_type = negotiate(JSON, accept)[1]
+            return _respond(self._run({spec.name: np.frombuffer(body, np.uint8)}), "outputs", response_type)
+        request_type, response_type = negotiate(content_type, accept)
+        if FORMATS[request_type] == JSON:
+            inputs, member = self._read_json(parse_json(formats.to_utf8(body, content_type)))
+        else:
+            inputs, member = self._read_rows(body, content_type, FORMATS[request_type]), "predictions"
+        return _respond(self._run(inputs), member, response_type)
+
+    def _read_json(self, content: Any) -> tuple[dict[str, Tensor], str]:
+        """Return the inputs, and the name of the response's member."""
+        if not isinstance(content, dict):
+            content = {"instances": content}
+        content = dict(content)
+        _check_signature(content.pop("signature_name", None))
+        if list(content) == ["inputs"]:
+            return self._read_columns(content["inputs"]), "outputs"
+        if list(content) == ["instances"]:
+            return self._read_instances(content["instances"]), "predictions"
+        raise HttpError(
+            400, f'the body has {", ".join(map(quote, content)) or "nothing"}: send "instances" or "inputs"'
+        )
+
+    def _read_columns(self, value: Any) -> dict[str, Tensor]:
+        if not (isinstance(value, dict) and value.keys() & self._inputs.keys()):
+            value = {self._only_input("a value without a name").name: value}
+        self._check_names(value)
+        return {name: to_tensor(spec, value[name]) for name, spec in self._inputs.items()}
+
+    def _read_instances(self, rows: Any) -> dict[str, Tensor]:
+        if not isinstance(rows, list) or not rows:
+            raise HttpError(400, f"instances is {quote(rows)}: send a list of rows")
+        if not isinstance(rows[0], dict):
+            spec = self._only_input("a row without names")
+            return {spec.name: to_tensor(spec, rows)}
+        for row in rows:
+            self._check_names(row if isinstance(row, dict) else {})
+        return {name: to_tensor(spec, [row[name] for row in rows]) for name, spec in self._inputs.items()}
+
+    def _read_rows(self, body: bytes, content_type: str, body_format: str) -> dict[str, Tensor]:
+        if body_format == JSON_LINES:
+            lines = formats.to_utf8(body, content_type).splitlines()
+            return self._read_instances([parse_json(line) for line in lines if line.strip()])
+        spec = self._only_input(f"a body of type {body_format}")
+        if body_format == NPY:
+            return {spec.name: to_tensor(spec, read_npy(body))}
+        text = formats.to_utf8(body, content_type)
+        values = read_fields(text) if spec.dtype == np.object_ else _to_integers(spec, decode_csv(text))
+        return {spec.name: to_tensor(spec, values)}
+
+    def _only_input(self, request: str) -> InputSpec:
+        if len(self._inputs) > 1:
+            raise HttpError(
+                400, f"{request} is ambiguous: the model has the inputs {', '.join(self._inputs)}, send JSON"
+            )
+        return next(iter(self._inputs.values()))
+
+    def _check_names(self, value: Mapping[str, Any]) -> None:
+        if value.keys() != self._inputs.keys():
+            names = ", ".join(sorted(map(quote, value))) or "no names"
+            raise HttpError(400, f"a row has {names}: the model has the inputs {', '.join(self._inputs)}")
+
+    def _run(self, inputs: Mapping[str, Tensor]) -> Outputs:
+        """Run the model.
+
+        Raises:
+            HttpError: 400, the model does not accept the values.
+        """
+        try:
+            return dict(zip(self._outputs, self._session.run(self._outputs, dict(inputs)), strict=True))
+        except Exception as error:  # the exceptions of ONNX Runtime have no common base class
+            raise HttpError(400, f"the model failed on these values: {first_line(error)}") from error
+
+
+def _check_signature(name: Any) -> None:
+    if name not in (None, "", SERVING_DEFAULT):
+        raise HttpError(400, f"signature_name {quote(name)} is unknown: this model has only {SERVING_DEFAULT}")
+
+
+def _to_integers(spec: InputSpec, numbers: Tensor) -> Tensor:
+    """Return numbers of CSV as integers if the input has integers and no number has decimals."""
+    has_integers = spec.dtype.kind in "iub" and np.isfinite(numbers).all() and (numbers == np.floor(numbers)).all()
+    return numbers.astype(np.int64) if has_integers else numbers
+
+
+def _respond(outputs: Outputs, member: str, media_type: str) -> HttpResponse:
+    rows = _count_rows(outputs)
+    if FORMATS[media_type] == NPY:
+        body = formats.encode(_only_array(outputs), media_type)
+    elif FORMATS[media_type] == JSON:
+        content = _only_value(outputs) if member == "outputs" else _to_rows(outputs, rows)
+        body = _dump({member: content})
+    elif FORMATS[media_type] == JSON_LINES:
+        body = b"".join(_dump(row) + b"\n" for row in _to_rows(outputs, rows))
+    else:
+        body = "".join(f"{','.join(_flatten(row))}\n" for row in _to_rows(outputs, rows)).encode()
+    return HttpResponse(200, [("content-type", media_type)], body, rows or 1)
+
+
+def _count_rows(outputs: Outputs) -> int | None:
+    """Return the number of rows of all outputs; None if they differ."""
+    counts = {len(value) if isinstance(value, list) or np.ndim(value) else -1 for value in outputs.values()}
+    count = counts.pop()
+    return None if counts or count < 0 else count
+
+
+def _to_rows(outputs: Outputs, rows: int | None) -> Sequence[Any]:
+    if rows is None:
+        raise HttpError(400, 'the outputs have no rows: send "inputs" instead of "instances", and accept JSON')
+    value = _only_value(outputs)
+    if len(outputs) == 1:
+        return value  # type: ignore[no-any-return]  # an array or a list
+    return [{name: value[row] for name, value in outputs.items()} for row in range(rows)]
+
+
+def _only_value(outputs: Outputs) -> Any:
+    """Return the output without its name if it is the only one, as TensorFlow Serving does."""
+    return next(iter(outputs.values())) if len(outputs) == 1 else outputs
+
+
+def _only_array(outputs: Outputs) -> Tensor:
+    value = _only_value(outputs)
+    if not isinstance(value, np.ndarray) or value.dtype == np.object_:
+        raise HttpError(406, "the outputs are not one array of numbers: accept JSON")
+    return value
+
+
+def _flatten(value: Any) -> list[str]:
+    """Return the fields of a row of CSV, those of all outputs."""
+    if isinstance(value, dict):
+        return [field for item in value.values() for field in _flatten(item)]
+    if isinstance(value, np.ndarray | list):
+        return [field for item in value for field in _flatten(item)]
+    text = str(value)
+    return ['"' + text.replace('"', '""') + '"' if set(text) & set('",\r\n') else text]
+
+
+def _dump(content: Any) -> bytes:
+    """Return JSON. Values that are not finite are null."""
+    return orjson.dumps(content, default=_to_list, option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS)
+
+
+def _to_list(value: Any) -> Any:
+    """Convert an array that orjson does not support, such as one of text."""
+    if isinstance(value, np.ndarray | np.generic):
+        return value.tolist()
+    raise TypeError(type(value).__name__)
