@@ -15,6 +15,7 @@ from microjobs_orchestrator.local.errors import ServiceError
 from microjobs_orchestrator.local.home import Home
 from microjobs_orchestrator.local.resources.endpoints import container_replica, model_container, multi_model_replica
 from microjobs_orchestrator.local.resources.inference_components.specifications import find_model
+from microjobs_orchestrator.local.resources.model_registry import sources
 from microjobs_orchestrator.local.resources.models.capabilities import MULTI_MODELS
 from microjobs_orchestrator.local.resources.models.multi_model import ModelFinder
 from microjobs_orchestrator.local.runtimes.base import Exit
@@ -442,6 +443,10 @@ def test_other_kinds_of_hosting_refuse_multi_model_containers(endpoint: MultiMod
         endpoint.parts.make_config("c", output)
     with pytest.raises(ServiceError, match="An inference component does not support models with Mode MultiModel"):
         find_model(endpoint.parts.context, {"ModelName": "m"}, is_isolated=False)
+    model = endpoint.parts.context.state.get("model", "m")
+    assert model is not None
+    with pytest.raises(ServiceError, match="A model package does not support models with Mode MultiModel"):
+        sources.read_source(endpoint.parts.context, {"SourceUri": model.arn})
 
 
 @pytest.fixture(scope="module")
