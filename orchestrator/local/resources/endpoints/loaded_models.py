@@ -73,6 +73,8 @@ class LoadedModels:
         self._changed = threading.Condition()
         self._entries: OrderedDict[str, Entry] = OrderedDict()
         """The models by their names in the container; the most recently used model is the last."""
+        self._loads = 0
+        """The number of models that are being loaded."""
         self._start = 0
         """The start of the container that has the loaded models."""
         self._pool = ThreadPoolExecutor(MAX_CONCURRENT_LOADS, "load model")
@@ -112,8 +114,7 @@ class LoadedModels:
             while not self._try_use(entry, deadline):
                 entry = self._find_or_load(model)
             self._entries.move_to_end(model.name)
-            count = sum(other.status is Status.LOADED for other in self._entries.values())
-            self._metrics.record_request(count, was_loaded=was_loaded)
+            self._metrics.record_request(len(self._entries) - self._loads, was_loaded=was_loaded)
         if not was_loaded:
             self._metrics.record_wait(time.monotonic() - began)
         return entry
@@ -160,6 +161,7 @@ class LoadedModels:
         except RuntimeError:
             raise NoAnswerError("the container is being replaced", was_sent=False) from None
         self._entries[model.name] = entry
+        self._loads += 1
         return entry
 
     def _remove(self, entry: Entry) -> None:
@@ -179,6 +181,7 @@ class LoadedModels:
         except Exception as error:  # the requests that wait for the model raise it
             entry.failure = error
         with self._changed:
+            self._loads -= 1
             if entry.failure is not None:
                 self._remove(entry)
                 return
