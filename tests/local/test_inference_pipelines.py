@@ -18,15 +18,9 @@ from tests.conftest import REPOSITORY, base_image, image_from_base, image_name
 from tests.local.clients import FINAL_STATUSES, LocalServer, running_server, unique, wait_until
 from tests.local.test_hosting import make_config, wait_for_endpoint
 
-SCALE = """
-import numpy
-
-def model_fn(folder):
-    return 10.0
-
-def predict_fn(features, factor):
-    return numpy.atleast_2d(features) * factor
-"""
+SECTION = (REPOSITORY / "docs/using/hosting.md").read_text().partition("## Inference pipelines")[2]
+EXAMPLE, SCALE = (block.partition("```")[0] for block in SECTION.split("```python\n")[1:3])
+"""The program of the documentation that uses two containers, and the program of the first container."""
 
 
 def put_models(local: LocalServer, prefix: str) -> None:
@@ -132,8 +126,6 @@ def test_objects_are_transformed_by_all_containers(anywhere: LocalServer) -> Non
 
 
 def test_example_of_the_documentation_works(processes: LocalServer, capsys: pytest.CaptureFixture[str]) -> None:
-    section = (REPOSITORY / "docs/using/hosting.md").read_text().partition("## Inference pipelines")[2]
-    example = section.partition("```python\n")[2].partition("```")[0]
     put_models(processes, "chain")
     names = {
         "sagemaker": processes.sagemaker,
@@ -142,7 +134,7 @@ def test_example_of_the_documentation_works(processes: LocalServer, capsys: pyte
         "role": processes.address.role_arn,
     }
     try:
-        exec(example, names)  # noqa: S102  the code of the page
+        exec(EXAMPLE, names)  # noqa: S102  the code of the page
     finally:
         processes.sagemaker.delete_endpoint(EndpointName="chain")
     assert "60.0" in capsys.readouterr().out
