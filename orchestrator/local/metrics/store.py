@@ -101,10 +101,16 @@ class MetricStore:
                 self._thread = threading.Thread(target=self._run, name="metrics", daemon=True)
                 self._thread.start()
 
-    def list_series(self, namespace: str | None = None, name: str | None = None) -> list[tuple[Series, float]]:
-        """Return the series with the time of their last point, by namespace, name and dimensions."""
+    def list_series(
+        self, namespace: str | None = None, name: str | None = None, dimensions: Mapping[str, str] | None = None
+    ) -> list[tuple[Series, float]]:
+        """Return the series with the time of their last point, by namespace, name and dimensions.
+
+        Args:
+            dimensions: the series must have exactly these dimensions; None selects all.
+        """
         self.flush()
-        return self._tables.list_series(namespace, name)
+        return self._tables.list_series(namespace, name, None if dimensions is None else sort_dimensions(dimensions))
 
     def find_units(self, namespace: str, name: str, dimensions: Mapping[str, str]) -> list[Series]:
         """Return the series of a metric: one per unit in which it was recorded."""

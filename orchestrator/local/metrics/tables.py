@@ -121,14 +121,18 @@ class Tables:
         statement = "INSERT INTO series (namespace, name, dimensions, unit) VALUES (?, ?, ?, ?)"
         return int(self._database.connection.execute(statement, _make_key(series)).lastrowid or 0)
 
-    def list_series(self, namespace: str | None = None, name: str | None = None) -> list[tuple[Series, float]]:
+    def list_series(
+        self, namespace: str | None = None, name: str | None = None, dimensions: Dimensions | None = None
+    ) -> list[tuple[Series, float]]:
         """Return the series with the time of their last point, by namespace, name and dimensions."""
         query = (
             "SELECT namespace, name, dimensions, unit, (SELECT MAX(time) FROM points WHERE series = id) AS last"
-            " FROM series WHERE namespace = COALESCE(?, namespace) AND name = COALESCE(?, name) AND last IS NOT NULL"
+            " FROM series WHERE namespace = COALESCE(?, namespace) AND name = COALESCE(?, name)"
+            " AND dimensions = COALESCE(?, dimensions) AND last IS NOT NULL"
             " ORDER BY namespace, name, dimensions, unit"
         )
-        return [(_read_series(row), row[4]) for row in self._database.select(query, (namespace, name))]
+        values = (namespace, name, None if dimensions is None else json.dumps(dimensions))
+        return [(_read_series(row), row[4]) for row in self._database.select(query, values)]
 
     def find_units(self, namespace: str, name: str, dimensions: Dimensions) -> list[Series]:
         """Return the series of a metric: one per unit in which it was recorded."""

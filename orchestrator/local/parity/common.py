@@ -6,7 +6,14 @@ ROLE = NoEffect("permissions are not checked")
 KMS = NoEffect("nothing is encrypted")
 VOLUME = NoEffect("hosts use this machine's disk")
 VPC = NoEffect("there is no VPC; each job has its own network")
-EXPERIMENT = NoEffect("experiments are not tracked")
+EXPERIMENT = Members(
+    {
+        "ExperimentName": Honoured("an existing experiment"),
+        "TrialName": Honoured("an existing trial; by default, the job gets a trial of its own"),
+        "TrialComponentDisplayName": Honoured(),
+        "RunName": Honoured("described; a `Run` of the SDK v2 in the job finds its trial component with it"),
+    }
+)
 
 TAGS = Members({"Key": Honoured(), "Value": Honoured()})
 

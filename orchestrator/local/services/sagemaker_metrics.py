@@ -15,13 +15,12 @@ from microjobs_orchestrator.local.metrics.statistics import is_valid
 from microjobs_orchestrator.local.metrics.store import MetricStore
 from microjobs_orchestrator.local.metrics.tables import Point, Series
 from microjobs_orchestrator.local.protocols.answer import Service
+from microjobs_orchestrator.local.resources.experiments.component_metrics import COMPONENT_NAMESPACE
+from microjobs_orchestrator.local.resources.experiments.kinds import TRIAL_COMPONENT
 from microjobs_orchestrator.local.resources.training.job import NAMESPACE as TRAINING_NAMESPACE
 from microjobs_orchestrator.local.state import State
 
-COMPONENT = "experiment-trial-component"
-"""The type of trial components in ARNs."""
-COMPONENT_NAMESPACE = ":trial-components"
-"""Namespace of the series, which `Series.is_hidden` hides from clients of CloudWatch."""
+COMPONENT = TRIAL_COMPONENT.arn_type
 TRAINING_JOB = "training-job"
 JOB_SUFFIXES = {f"-aws-{kind}": kind for kind in (TRAINING_JOB, "processing-job", "transform-job")}
 """Kinds of jobs by the end of the names of the trial components that AWS creates for them."""

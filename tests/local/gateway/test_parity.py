@@ -162,15 +162,3 @@ def test_missing_required_member_is_refused() -> None:
     message = get_refusal("CreateTrainingJob", make_training_request(AlgorithmSpecification={"AlgorithmName": "arn"}))
     assert "AlgorithmSpecification.TrainingImage is missing, and is required" in message
     assert "AlgorithmSpecification.AlgorithmName" in message
-
-
-@pytest.mark.parametrize(
-    ("capture", "is_accepted"), [({"EnableCapture": False}, True), ({"EnableCapture": True}, False), ({}, False)]
-)
-def test_data_capture_must_be_disabled_explicitly(capture: dict[str, bool], is_accepted: bool) -> None:
-    variants = [{"VariantName": "v", "ModelName": "m", "InstanceType": "ml.m5.large"}]
-    config = {"EndpointConfigName": "c", "ProductionVariants": variants, "DataCaptureConfig": capture}
-    if is_accepted:
-        refuse("sagemaker", "CreateEndpointConfig", config)
-    else:
-        assert "DataCaptureConfig.EnableCapture" in get_refusal("CreateEndpointConfig", config)

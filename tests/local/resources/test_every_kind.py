@@ -16,6 +16,7 @@ from microjobs_orchestrator.local.kinds import Kind, all_kinds
 from microjobs_orchestrator.local.protocols.models import operation_model
 from microjobs_orchestrator.local.resources.endpoints.kinds import ENDPOINT, ENDPOINT_CONFIG
 from microjobs_orchestrator.local.resources.event_recorder import EventRecorder
+from microjobs_orchestrator.local.resources.experiments.kinds import EXPERIMENT, TRIAL
 from microjobs_orchestrator.local.resources.inference_components.kinds import INFERENCE_COMPONENT
 from microjobs_orchestrator.local.resources.models.kinds import MODEL
 from microjobs_orchestrator.local.resources.operations import Handler, Operations, list_makers, load_operations
@@ -78,6 +79,8 @@ class Server:
                 break
             if self.parts.context.state.get(other.arn_type, "a") is None:
                 self._add(other, "a")
+        if kind is TRIAL and self.parts.context.state.get(EXPERIMENT.arn_type, "a") is None:
+            self._add(EXPERIMENT, "a")
         if kind is INFERENCE_COMPONENT and self.parts.context.state.get(ENDPOINT.arn_type, "a") is None:
             self._add(ENDPOINT_CONFIG, "components", **COMPONENT_CONFIG)
             self._add(ENDPOINT, "a", EndpointConfigName="components")

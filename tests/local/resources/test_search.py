@@ -343,12 +343,12 @@ def test_visibility_conditions_hide_resources_with_another_value(parts: ServerPa
 def test_result_has_only_members_of_the_model(parts: ServerParts, search: Handler, resource: str) -> None:
     """The state has members that results do not have."""
     kind = SEARCHABLE[resource].kind
-    request = {**BASES.get(f"Create{resource}", {}), kind.name_member: "a"}
+    request = {**BASES.get(f"Create{kind.noun}", {}), kind.name_member: "a"}
     description = {kind.arn_member: "arn:a", "Unknown": 1}
     parts.context.state.add(kind.arn_type, "a", "arn:a", "Completed", request, description)
     answer: Any = search({"Resource": resource, "SortBy": "CreationTime"})
     content = json.loads(format_object(operation_model("sagemaker", "Search").output_shape, answer))
-    members = content["Results"][0][resource]
+    members = content["Results"][0][kind.noun]
     assert members.get(resource, members)[kind.arn_member] == "arn:a"
     assert answer["TotalHits"]["Value"] == 1
 

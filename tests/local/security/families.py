@@ -13,6 +13,7 @@ from microjobs_orchestrator.local.identity import format_arn
 from microjobs_orchestrator.local.kinds import Kind, all_kinds
 from microjobs_orchestrator.local.parity.table import TABLE
 from microjobs_orchestrator.local.resources.endpoints.kinds import ENDPOINT, ENDPOINT_CONFIG
+from microjobs_orchestrator.local.resources.experiments.kinds import EXPERIMENT, TRIAL, TRIAL_COMPONENT
 from microjobs_orchestrator.local.resources.inference_components.kinds import INFERENCE_COMPONENT
 from microjobs_orchestrator.local.resources.model_registry.kinds import MODEL_PACKAGE, MODEL_PACKAGE_GROUP
 from microjobs_orchestrator.local.resources.models.kinds import MODEL
@@ -119,6 +120,10 @@ BASES: Mapping[str, Any] = {
     "CreateEndpoint": {"EndpointConfigName": "a"},
     "UpdateEndpoint": {"EndpointConfigName": "a"},
     "CreateInferenceComponent": COMPONENT,
+    "CreateTrial": {"ExperimentName": "a"},
+    "CreateTrialComponent": {"Parameters": {"a": {"NumberValue": 1.0}}, "StartTime": 1_700_000_000},
+    "UpdateTrialComponent": {"ParametersToRemove": ["a"], "Status": {"PrimaryStatus": "Completed"}},
+    "AssociateTrialComponent": {"TrialName": "a", "TrialComponentName": "a"},
     "UpdateInferenceComponent": {"RuntimeConfig": {"CopyCount": 0}},
     "UpdateInferenceComponentRuntimeConfig": {"DesiredRuntimeConfig": {"CopyCount": 2}},
     "UpdateModelPackage": {"ModelPackageArn": format_arn("model-package/a/1"), "ModelApprovalStatus": "Approved"},
@@ -156,6 +161,11 @@ def _of_kind(kind: Kind) -> st.SearchStrategy[Request]:
 
 HOSTED = (MODEL, ENDPOINT_CONFIG, ENDPOINT, INFERENCE_COMPONENT)
 UPDATES = (*("UpdateEndpoint",) * 2, "UpdateInferenceComponent", "UpdateInferenceComponentRuntimeConfig")
+TRACKED = (EXPERIMENT, TRIAL, TRIAL_COMPONENT)
+TRACKING_OPERATIONS = (
+    *("UpdateExperiment", "UpdateTrial", "UpdateTrialComponent"),
+    *("AssociateTrialComponent", "AssociateTrialComponent", "DisassociateTrialComponent"),
+)
 PIPELINES = (PIPELINE, PIPELINE_EXECUTION)
 PIPELINE_OPERATIONS = sorted(name for name in TABLE["sagemaker"] if "Pipeline" in name)
 REGISTERED = (MODEL_PACKAGE_GROUP, MODEL_PACKAGE)
@@ -203,8 +213,11 @@ METRIC_MEMBERS: Mapping[str, st.SearchStrategy[Any]] = {
     "NextToken": st.sampled_from(TOKENS),
 }
 
+RELATED = (*HOSTED, *PIPELINES, *REGISTERED, *TRACKED)
+
 FAMILIES: Mapping[str, Callable[[], st.SearchStrategy[Request]]] = {
-    **{kind.title: partial(_of_kind, kind) for kind in all_kinds() if kind not in (*HOSTED, *PIPELINES, *REGISTERED)},
+    **{kind.title: partial(_of_kind, kind) for kind in all_kinds() if kind not in RELATED},
+    "experiments": lambda: json_requests("sagemaker", _list_operations(*TRACKED, more=TRACKING_OPERATIONS), BASES),
     "hosting": lambda: json_requests("sagemaker", _list_operations(*HOSTED, more=UPDATES), BASES),
     "pipelines": lambda: json_requests("sagemaker", _list_operations(*PIPELINES, more=PIPELINE_OPERATIONS), BASES),
     "registry": lambda: json_requests("sagemaker", _list_operations(*REGISTERED, more=REGISTRY_OPERATIONS), BASES),

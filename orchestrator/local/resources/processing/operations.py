@@ -9,6 +9,7 @@ from microjobs_orchestrator.local.errors import ValidationError
 from microjobs_orchestrator.local.lifecycle import inputs, outputs
 from microjobs_orchestrator.local.lifecycle.job import LAYOUT
 from microjobs_orchestrator.local.lifecycle.registry import Runnable
+from microjobs_orchestrator.local.resources.experiments import job_components
 from microjobs_orchestrator.local.resources.operations import Request, RunningOperations
 from microjobs_orchestrator.local.resources.processing.job import ProcessingJob
 from microjobs_orchestrator.local.resources.processing.kinds import PROCESSING_JOB
@@ -42,7 +43,11 @@ class ProcessingJobOperations(RunningOperations):
             _check_path(item["S3Output"]["LocalPath"], f"output {item['OutputName']!r}")
             bucket, prefix = parse_uri(item["S3Output"]["S3Uri"])
             self.context.store.check_writable(bucket, outputs.join_key(prefix, "output"))
-        return super().add(request)
+        job_components.check_config(self.context, request)
+        with self.context.state.transaction():
+            record = super().add(request)
+            job_components.add_component(self.context, record)
+        return record
 
     def make_runnable(self, record: Record) -> Runnable:
         return ProcessingJob(self.context, record)

@@ -99,7 +99,10 @@ def find_member(shape: StructureShape, name: str) -> Property:
     """
     path, target = _resolve(shape, name)
     if isinstance(target, MapShape) and len(path) <= name.count("."):
-        return Property(name, ValueType.TEXT_OR_NUMBER, partial(_read_path, (*path, _join_rest(name, path))))
+        read = partial(_read_path, (*path, _join_rest(name, path)))
+        if isinstance(target.value, StructureShape):
+            return Property(name, ValueType.TEXT_OR_NUMBER, partial(_read_union, read))
+        return Property(name, ValueType.TEXT_OR_NUMBER, read)
     type_name = _get_item(target).type_name
     return Property(name, _TYPES.get(type_name, ValueType.STRUCTURE), partial(_read_path, path))
 
@@ -158,6 +161,11 @@ def _read_path(path: Sequence[str], document: Structure) -> list[Any]:
         members = (item.get(name) for item in values if isinstance(item, Document | dict))
         values = list(_flatten(member for member in members if member is not None))
     return values
+
+
+def _read_union(read: Callable[[Structure], Sequence[Any]], document: Structure) -> list[Any]:
+    """Return the only member of each structure as text, such as the NumberValue of a parameter."""
+    return [str(value) for structure in read(document) for value in structure.values()]
 
 
 def _flatten(values: Iterator[Any]) -> Iterator[Any]:

@@ -31,6 +31,10 @@ class Searchable:
         return {self.kind.noun: {self.inner: members} if self.inner else members}
 
 
+RESOURCE_NAMES = {"Trial": "ExperimentTrial", "TrialComponent": "ExperimentTrialComponent"}
+"""AWS's names of the resources in requests, if they differ from the noun of the kind."""
+
+
 def _find_searchable() -> dict[str, Searchable]:
     found = {}
     record = service_model("sagemaker").shape_for("SearchRecord")
@@ -38,7 +42,7 @@ def _find_searchable() -> dict[str, Searchable]:
     for kind in all_kinds():
         shape = record.members.get(kind.noun)
         if isinstance(shape, StructureShape):
-            found[kind.noun] = _make_searchable(kind, shape)
+            found[RESOURCE_NAMES.get(kind.noun, kind.noun)] = _make_searchable(kind, shape)
     return found
 
 

@@ -10,6 +10,7 @@ from microjobs_orchestrator.local.clock import Moment
 from microjobs_orchestrator.local.identity import format_arn
 from microjobs_orchestrator.local.lifecycle import outputs
 from microjobs_orchestrator.local.lifecycle.context import Context
+from microjobs_orchestrator.local.resources.experiments import job_components
 from microjobs_orchestrator.local.resources.model_registry.names import find_group
 from microjobs_orchestrator.local.resources.operations import add_resource
 from microjobs_orchestrator.local.resources.training import time_limits
@@ -35,6 +36,7 @@ def create(context: Context, request: Mapping[str, Any], owner: Owner | None = N
         ResourceInUseError: a job of that name exists.
     """
     check_request(context, request)
+    job_components.check_config(context, request)
     if "ModelPackageConfig" in request:
         find_group(context, request["ModelPackageConfig"]["ModelPackageGroupArn"])
     now = Moment.now()
@@ -48,9 +50,12 @@ def create(context: Context, request: Mapping[str, Any], owner: Owner | None = N
     if owner is not None:
         members["TuningJobArn"] = format_arn(f"{owner.kind}/{owner.name}", context.settings.region)
     defaults, internal = dict.fromkeys(flags, False), {CREATED: now.to_members()}
-    return add_resource(
-        context, TRAINING_JOB, request, defaults=defaults, members=members, internal=internal, owner=owner
-    )
+    with context.state.transaction():
+        record = add_resource(
+            context, TRAINING_JOB, request, defaults=defaults, members=members, internal=internal, owner=owner
+        )
+        job_components.add_component(context, record)
+    return record
 
 
 def check_request(context: Context, request: Mapping[str, Any]) -> None:

@@ -4,6 +4,7 @@ https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_CreateTransformJob
 """
 
 from microjobs_orchestrator.local.lifecycle.registry import Runnable
+from microjobs_orchestrator.local.resources.experiments import job_components
 from microjobs_orchestrator.local.resources.models.containers import refuse_direct
 from microjobs_orchestrator.local.resources.models.kinds import MODEL
 from microjobs_orchestrator.local.resources.models.multi_model import refuse_model
@@ -26,11 +27,15 @@ class TransformJobOperations(RunningOperations):
         Options.read({"MaxPayloadInMB": 1, **request}, {})
         list_objects(self.context, request)
         captures.check(self.context, request)
+        job_components.check_config(self.context, request)
         members = {
             "TransformInput": {"CompressionType": "None", "SplitType": "None", **request["TransformInput"]},
             "TransformOutput": {"AssembleWith": "None", "KmsKeyId": "", **request["TransformOutput"]},
         }
-        return add_resource(self.context, TRANSFORM_JOB, request, members=members, copies={"Model": model})
+        with self.context.state.transaction():
+            record = add_resource(self.context, TRANSFORM_JOB, request, members=members, copies={"Model": model})
+            job_components.add_component(self.context, record)
+        return record
 
     def make_runnable(self, record: Record) -> Runnable:
         return TransformJob(self.context, record)

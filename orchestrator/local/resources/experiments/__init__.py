@@ -1,0 +1,1 @@
+"""Experiments, their trials, and trial components: what each run or job of a trial read, wrote and measured."""

@@ -1,0 +1,44 @@
+"""Summaries of the metrics of trial components."""
+
+from math import sqrt
+from typing import Any
+
+from microjobs_orchestrator.local.metrics.store import MetricStore
+from microjobs_orchestrator.local.metrics.tables import Point
+from microjobs_orchestrator.local.resources.training.job import NAMESPACE as TRAINING_NAMESPACE
+from microjobs_orchestrator.local.state import Record
+
+COMPONENT_NAMESPACE = ":trial-components"
+"""Namespace of the series, which `Series.is_hidden` hides from clients of CloudWatch."""
+
+
+def summarize(metrics: MetricStore, component: Record) -> list[dict[str, Any]]:
+    """Return the summary of each metric of a component: those that clients sent, and those in the log of its job."""
+    source = component.description.get("Source", {}).get("SourceArn", component.arn)
+    places = [(COMPONENT_NAMESPACE, {"TrialComponentName": component.name})]
+    if ":training-job/" in source:
+        places.append((TRAINING_NAMESPACE, {"TrainingJobName": source.rpartition("/")[2]}))
+    return [
+        {"MetricName": series.name, "SourceArn": source, **_summarize_points(points)}
+        for namespace, dimensions in places
+        for series, _ in metrics.list_series(namespace, dimensions=dimensions)
+        if (points := metrics.read(series))
+    ]
+
+
+def _summarize_points(points: list[Point]) -> dict[str, float]:
+    parts = [point.statistics for point in points]
+    count, total = sum(part.count for part in parts), sum(part.total for part in parts)
+    mean = total / count
+    # Merged samples have no individual values; then, this is the deviation of the means.
+    variance = sum(part.count * (part.total / part.count - mean) ** 2 for part in parts) / count
+    last = parts[-1]
+    return {
+        "TimeStamp": points[-1].time,
+        "Max": max(part.maximum for part in parts),
+        "Min": min(part.minimum for part in parts),
+        "Last": last.total / last.count,
+        "Count": int(count),
+        "Avg": mean,
+        "StdDev": sqrt(variance),
+    }

@@ -1,0 +1,31 @@
+"""The kinds of experiments, trials and trial components."""
+
+from microjobs_orchestrator.local.kinds import Kind
+
+TRIAL_COMPONENT = Kind(
+    "experiment-trial-component",
+    "TrialComponent",
+    "trial component",
+    verbs=("Describe", "List", "Delete"),
+    summaries="TrialComponentSummaries",
+    newest_first=True,
+    event_words=None,
+)
+TRIAL = Kind(
+    "experiment-trial",
+    "Trial",
+    "experiment trial",
+    verbs=("Describe", "List", "Delete"),
+    summaries="TrialSummaries",
+    newest_first=True,
+    event_words=None,
+)
+EXPERIMENT = Kind(
+    "experiment",
+    "Experiment",
+    "experiment",
+    verbs=("Describe", "List", "Delete"),
+    summaries="ExperimentSummaries",
+    newest_first=True,
+    event_words=None,
+)

@@ -1,0 +1,184 @@
+"""The operations on experiments, trials and trial components.
+
+https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_CreateExperiment.html
+https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_CreateTrial.html
+https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_CreateTrialComponent.html
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from microjobs_orchestrator.local.errors import ValidationError
+from microjobs_orchestrator.local.pages import cut_page
+from microjobs_orchestrator.local.resources.experiments import associations, component_metrics, job_components
+from microjobs_orchestrator.local.resources.experiments.kinds import EXPERIMENT, TRIAL, TRIAL_COMPONENT
+from microjobs_orchestrator.local.resources.listing import describe_as
+from microjobs_orchestrator.local.resources.operations import Answer, Handler, Operations, Request, add_resource
+from microjobs_orchestrator.local.state import Owner, Query, Record
+
+DICTIONARIES = ("Parameters", "InputArtifacts", "OutputArtifacts")
+"""Members of components that updates merge and remove by name."""
+
+
+class _ExperimentOperations(Operations):
+    """What the three kinds have in common: filters, pages, names that may be ARNs, and answers with the ARN."""
+
+    def find(self, request: Request) -> Record:
+        return associations.find_existing(self.context, self.kind.arn_type, request[self.kind.name_member])
+
+    def add(self, request: Request) -> Record:
+        return self._add_with_owner(request, None)
+
+    def _add_with_owner(self, request: Request, owner: Owner | None) -> Record:
+        name = request[self.kind.name_member]
+        if self.context.state.get(self.kind.arn_type, name) is not None:  # SDKs search the message for "already exists"
+            raise ValidationError(f"{self.kind.noun} names must be unique: {name} already exists.")
+        return add_resource(self.context, self.kind, request, defaults={"DisplayName": name}, owner=owner)
+
+    def list(self, request: Request) -> Answer:
+        begin, end = request.get("CreatedAfter", float("-inf")), request.get("CreatedBefore", float("inf"))
+        selected = (record for record in self.select(request) if begin <= record.created <= end)
+        by_name = request.get("SortBy", "CreationTime") == "Name"
+        records = sorted(
+            selected,
+            key=lambda record: ("" if by_name else record.created, record.name),
+            reverse=request.get("SortOrder", "Descending") == "Descending",
+        )
+        page, token = cut_page(records, request, default_limit=10)
+        return {self.kind.summaries_member: [self._summarize(record) for record in page], **token}
+
+    def _summarize(self, record: Record) -> Mapping[str, Any]:
+        """Return an item of a list. Its members have the names of Describe, except the source."""
+        source = {f"{self.kind.noun}Source": record.description["Source"]} if "Source" in record.description else {}
+        members = {**record.description, **self.compute_summary(record), **source}
+        return describe_as(f"{self.kind.noun}Summary", replace(record, description=members))
+
+    def compute_summary(self, record: Record) -> Mapping[str, Any]:  # noqa: ARG002  other kinds have jobs
+        """Return members of an item of a list that are not stored."""
+        return {}
+
+    def select(self, request: Request) -> Iterable[Record]:  # noqa: ARG002  other kinds have filters
+        """Return the resources that a List request selects, in any order."""
+        return self.context.state.find(Query(self.kind.arn_type, limit=-1))
+
+    def update(self, request: Request) -> Answer:
+        record = self.find(request)
+        changes = {name: value for name, value in request.items() if name != self.kind.name_member}
+        self.context.state.update(self.kind.arn_type, record.name, changes)
+        return {self.kind.arn_member: record.arn}
+
+    def delete(self, request: Request) -> Answer:
+        with self.context.state.transaction():
+            record = self.find(request)
+            self.check_deletion(record)
+            self.context.state.delete(self.kind.arn_type, record.name)
+        return {self.kind.arn_member: record.arn}
+
+    def check_deletion(self, record: Record) -> None:
+        """Raise ValidationError if a resource cannot be deleted."""
+
+    def further_handlers(self) -> Mapping[str, Handler]:
+        return {f"Update{self.kind.noun}": self.update}
+
+
+class ExperimentOperations(_ExperimentOperations):
+    kind = EXPERIMENT
+
+    def check_deletion(self, record: Record) -> None:
+        if trials := associations.list_trials_of(self.context, record.name):
+            raise ValidationError(f"Experiment {record.name} has trials: delete {trials[0].name} and the others first.")
+
+
+class TrialOperations(_ExperimentOperations):
+    kind = TRIAL
+
+    def add(self, request: Request) -> Record:
+        experiment = associations.find_existing(self.context, EXPERIMENT.arn_type, request["ExperimentName"])
+        return self._add_with_owner(request, Owner(EXPERIMENT.arn_type, experiment.name))
+
+    def select(self, request: Request) -> Iterable[Record]:
+        if "TrialComponentName" in request:
+            component = associations.find_existing(
+                self.context, TRIAL_COMPONENT.arn_type, request["TrialComponentName"]
+            )
+            names = set(associations.list_trials(self.context, component.name))
+            return [record for record in super().select(request) if record.name in names]
+        if "ExperimentName" in request:
+            experiment = associations.find_existing(self.context, EXPERIMENT.arn_type, request["ExperimentName"])
+            return associations.list_trials_of(self.context, experiment.name)
+        return super().select(request)
+
+    def check_deletion(self, record: Record) -> None:
+        if names := associations.list_components(self.context, record.name):
+            raise ValidationError(
+                f"Trial {record.name} has trial components: disassociate {names[0]} and the others first."
+            )
+
+
+class TrialComponentOperations(_ExperimentOperations):
+    kind = TRIAL_COMPONENT
+
+    def compute_summary(self, record: Record) -> Mapping[str, Any]:
+        return job_components.describe_job(self.context, record)
+
+    def compute_members(self, record: Record) -> Mapping[str, Any]:
+        members = job_components.describe_job(self.context, record)
+        metrics = component_metrics.summarize(self.context.metrics, record)
+        parents = associations.list_parents(self.context, record.name)
+        return {**members, "Metrics": metrics, "Parents": parents}
+
+    def select(self, request: Request) -> Iterable[Record]:
+        filters = [name for name in ("ExperimentName", "TrialName", "SourceArn") if name in request]
+        if len(filters) > 1:
+            raise ValidationError(f"{' and '.join(filters)} cannot be combined: set one of them.")
+        if "ExperimentName" in request:
+            experiment = associations.find_existing(self.context, EXPERIMENT.arn_type, request["ExperimentName"])
+            trials = [trial.name for trial in associations.list_trials_of(self.context, experiment.name)]
+        elif "TrialName" in request:
+            trials = [associations.find_existing(self.context, TRIAL.arn_type, request["TrialName"]).name]
+        else:
+            source = request.get("SourceArn")
+            return [
+                record
+                for record in super().select(request)
+                if source is None or record.description.get("Source", {}).get("SourceArn") == source
+            ]
+        names = [name for trial in trials for name in associations.list_components(self.context, trial)]
+        return associations.find_components(self.context, names)
+
+    def update(self, request: Request) -> Answer:
+        record = self.find(request)
+        changes: dict[str, Any] = {
+            name: request[name] for name in ("DisplayName", "Status", "StartTime", "EndTime") if name in request
+        }
+        for name in DICTIONARIES:
+            merged = {**record.description.get(name, {}), **request.get(name, {})}
+            removed = request.get(f"{name}ToRemove", ())
+            changes[name] = {key: value for key, value in merged.items() if key not in removed}
+        self.context.state.update(self.kind.arn_type, record.name, changes)
+        return {self.kind.arn_member: record.arn}
+
+    def check_deletion(self, record: Record) -> None:
+        if trials := associations.list_trials(self.context, record.name):
+            raise ValidationError(f"Trial component {record.name} is in trial {trials[0]}: disassociate it first.")
+
+    def further_handlers(self) -> Mapping[str, Handler]:
+        return {
+            **super().further_handlers(),
+            "AssociateTrialComponent": self.associate,
+            "DisassociateTrialComponent": self.disassociate,
+        }
+
+    def associate(self, request: Request) -> Answer:
+        return self._change_association(request, associations.associate)
+
+    def disassociate(self, request: Request) -> Answer:
+        return self._change_association(request, associations.disassociate)
+
+    def _change_association(self, request: Request, change: Any) -> Answer:
+        with self.context.state.transaction():
+            component = self.find(request)
+            trial = associations.find_existing(self.context, TRIAL.arn_type, request["TrialName"])
+            change(self.context, component.name, trial.name)
+        return {"TrialComponentArn": component.arn, "TrialArn": trial.arn}

@@ -1,0 +1,56 @@
+"""Program for the SageMaker SDK v2: log a run of an experiment, and read it again.
+
+Runs in the SDK's virtual environment. Usage: experiments_v2.py FOLDER
+"""
+
+import json
+import sys
+import time
+from pathlib import Path
+
+import sagemaker
+from sagemaker.analytics import ExperimentAnalytics
+from sagemaker.experiments.run import Run, list_runs, load_run
+
+sleep = time.sleep
+time.sleep = lambda seconds: sleep(min(float(seconds), 0.5))
+folder = Path(sys.argv[1])
+session = sagemaker.Session()
+results: dict[str, object] = {}
+
+# --- two runs of one experiment
+notes = folder / "notes.txt"
+notes.write_text("a note")
+for name, rate in (("first", 0.1), ("second", 0.01)):
+    with Run(experiment_name="prices", run_name=name, sagemaker_session=session) as run:
+        run.log_parameters({"learning_rate": rate, "optimizer": "adam"})
+        for step in range(3):
+            run.log_metric(name="loss", value=rate * (3 - step), step=step)
+        run.log_file(str(notes), name="notes", is_output=True)
+        run.log_artifact(name="data", value="s3://bucket/data.csv", media_type="text/csv", is_output=False)
+
+# --- what the runs contain
+with load_run(experiment_name="prices", run_name="second", sagemaker_session=session) as run:
+    run.log_parameter("epochs", 3)
+    component = run._trial_component
+    results["parameters"] = dict(component.parameters)
+    results["artifacts"] = [sorted(component.input_artifacts), sorted(component.output_artifacts)]
+runs = list_runs("prices", sagemaker_session=session)
+results["runs"] = sorted(found.run_name for found in runs)
+client = session.sagemaker_client
+described = client.describe_trial_component(TrialComponentName=component.trial_component_name)
+results["status"] = described["Status"]["PrimaryStatus"]
+results["metrics"] = {
+    metric["MetricName"]: [metric["Count"], round(metric["Last"], 4), round(metric["Max"], 4)]
+    for metric in described["Metrics"]
+}
+arn = described["TrialComponentArn"]
+query = {"MetricName": "loss", "ResourceArn": arn, "MetricStat": "Last", "Period": "IterationNumber"}
+metrics = session.boto_session.client("sagemaker-metrics")
+series = metrics.batch_get_metrics(MetricQueries=[{**query, "XAxisType": "IterationNumber"}])
+results["series"] = [round(value, 4) for value in series["MetricQueryResults"][0]["MetricValues"]]
+
+# --- the table of an experiment
+table = ExperimentAnalytics(experiment_name="prices", sagemaker_session=session).dataframe()
+results["table"] = sorted(float(value) for value in table["learning_rate"])
+print(json.dumps(results))

@@ -1,0 +1,235 @@
+"""Experiments, trials and trial components, and the components of jobs."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from microjobs_orchestrator.local.errors import ServiceError, ValidationError
+from microjobs_orchestrator.local.home import Home
+from microjobs_orchestrator.local.identity import format_arn
+from microjobs_orchestrator.local.protocols.models import operation_model
+from microjobs_orchestrator.local.protocols.validation import validate
+from microjobs_orchestrator.local.resources.operations import load_operations
+from microjobs_orchestrator.local.services.sagemaker import SageMaker
+from microjobs_orchestrator.local.services.sagemaker_metrics import SageMakerMetrics
+from tests.local.jobs.conftest import ServerParts, wait_until
+from tests.local.jobs.fakes import FakeRuntime, Model
+from tests.local.security.families import BASES
+
+TIME = 1_767_268_800.0
+
+
+class Tracking:
+    """The operations of a server, which also check that botocore's model accepts requests."""
+
+    def __init__(self, parts: ServerParts) -> None:
+        self.parts = parts
+        context = parts.context
+        self._handlers = SageMaker(context.state, load_operations(context, parts.registry)).operations()
+        self.metrics = SageMakerMetrics(context.state, context.metrics)
+
+    def call(self, operation: str, **members: Any) -> dict[str, Any]:
+        validate(operation_model("sagemaker", operation), members)
+        return dict(self._handlers[operation](members))
+
+    def add_trial(self, trial: str = "t", experiment: str = "e", *components: str) -> None:
+        """Create an experiment with a trial, and add components to the trial."""
+        if self.parts.context.state.get("experiment", experiment) is None:
+            self.call("CreateExperiment", ExperimentName=experiment)
+        self.call("CreateTrial", TrialName=trial, ExperimentName=experiment)
+        for component in components:
+            if self.parts.context.state.get("experiment-trial-component", component) is None:
+                self.call("CreateTrialComponent", TrialComponentName=component)
+            self.call("AssociateTrialComponent", TrialComponentName=component, TrialName=trial)
+
+    def list_names(self, kind: str, **filters: Any) -> list[str]:
+        answer = self.call(f"List{kind}s", **filters)
+        return [item[f"{kind}Name"] for item in answer[f"{kind}Summaries"]]
+
+    def describe(self, component: str) -> dict[str, Any]:
+        return self.call("DescribeTrialComponent", TrialComponentName=component)
+
+
+@pytest.fixture
+def tracking(tmp_path: Path) -> Iterator[Tracking]:
+    home = Home(tmp_path / "home")
+    home.create()
+    runtime = FakeRuntime()
+    runtime.models |= {"nobody/nothing:0": Model()}
+    parts = ServerParts.from_home(home, runtime)
+    parts.put("in/a", b"1,2\n")
+    yield Tracking(parts)
+    parts.close()
+    runtime.close()
+
+
+def test_experiment_has_its_name_as_display_name(tracking: Tracking) -> None:
+    tracking.call("CreateExperiment", ExperimentName="e", Description="d")
+    tracking.call("UpdateExperiment", ExperimentName="e", Description="new")
+    found = tracking.call("DescribeExperiment", ExperimentName="e")
+    assert (found["DisplayName"], found["Description"]) == ("e", "new")
+
+
+def test_second_experiment_with_a_name_already_exists(tracking: Tracking) -> None:
+    """The SDK searches the message for these words."""
+    tracking.call("CreateExperiment", ExperimentName="e")
+    with pytest.raises(ValidationError, match="already exists"):
+        tracking.call("CreateExperiment", ExperimentName="e")
+
+
+def test_trials_and_components_are_listed_by_their_relations(tracking: Tracking) -> None:
+    tracking.add_trial("t1", "e1", "c1", "shared")
+    tracking.add_trial("t2", "e1", "c2", "shared")
+    tracking.add_trial("t3", "e2", "c3")
+    names = tracking.list_names
+    assert names("Trial", ExperimentName="e1", SortBy="Name", SortOrder="Ascending") == ["t1", "t2"]
+    assert set(names("Trial", TrialComponentName="shared")) == {"t1", "t2"}
+    assert set(names("TrialComponent", TrialName="t2")) == {"c2", "shared"}
+    assert set(names("TrialComponent", ExperimentName="e1")) == {"c1", "c2", "shared"}
+    assert names("Experiment", SortBy="Name") == ["e2", "e1"]
+
+
+def test_lists_have_pages(tracking: Tracking) -> None:
+    tracking.add_trial("t", "e", "c1", "c2", "c3")
+    first = tracking.call("ListTrialComponents", TrialName="t", MaxResults=2, SortBy="Name", SortOrder="Ascending")
+    assert [item["TrialComponentName"] for item in first["TrialComponentSummaries"]] == ["c1", "c2"]
+    rest = tracking.list_names(
+        "TrialComponent", TrialName="t", NextToken=first["NextToken"], SortBy="Name", SortOrder="Ascending"
+    )
+    assert rest == ["c3"]
+
+
+def test_update_of_a_component_merges_and_removes_parameters(tracking: Tracking) -> None:
+    parameters = {"a": {"NumberValue": 1.0}, "b": {"StringValue": "x"}}
+    tracking.call("CreateTrialComponent", TrialComponentName="c", Parameters=parameters)
+    tracking.call(
+        "UpdateTrialComponent",
+        TrialComponentName="c",
+        Parameters={"c": {"NumberValue": 3.0}},
+        ParametersToRemove=["a"],
+        OutputArtifacts={"model": {"Value": "s3://b/m"}},
+        Status={"PrimaryStatus": "Completed"},
+        EndTime=TIME,
+    )
+    found = tracking.describe("c")
+    assert found["Parameters"] == {"b": {"StringValue": "x"}, "c": {"NumberValue": 3.0}}
+    assert (found["OutputArtifacts"], found["EndTime"]) == ({"model": {"Value": "s3://b/m"}}, TIME)
+    assert found["Status"] == {"PrimaryStatus": "Completed"}
+
+
+def test_deletion_starts_with_the_associations(tracking: Tracking) -> None:
+    tracking.add_trial("t", "e", "c")
+    with pytest.raises(ValidationError, match="Trial component c is in trial t: disassociate it first"):
+        tracking.call("DeleteTrialComponent", TrialComponentName="c")
+    with pytest.raises(ValidationError, match="Trial t has trial components"):
+        tracking.call("DeleteTrial", TrialName="t")
+    with pytest.raises(ValidationError, match="Experiment e has trials"):
+        tracking.call("DeleteExperiment", ExperimentName="e")
+    tracking.call("DisassociateTrialComponent", TrialComponentName="c", TrialName="t")
+    for kind, name in (("TrialComponent", "c"), ("Trial", "t"), ("Experiment", "e")):
+        tracking.call(f"Delete{kind}", **{f"{kind}Name": name})
+    assert tracking.list_names("Experiment") == []
+
+
+@pytest.mark.parametrize(
+    ("operation", "members"),
+    [
+        ("CreateTrial", {"TrialName": "t", "ExperimentName": "absent"}),
+        ("DescribeTrial", {"TrialName": "absent"}),
+        ("DescribeTrialComponent", {"TrialComponentName": "absent"}),
+        ("AssociateTrialComponent", {"TrialComponentName": "absent", "TrialName": "t"}),
+        ("ListTrials", {"ExperimentName": "absent"}),
+    ],
+)
+def test_missing_resource_is_not_found(tracking: Tracking, operation: str, members: dict[str, Any]) -> None:
+    with pytest.raises(ServiceError, match="absent does not exist") as error:
+        tracking.call(operation, **members)
+    assert error.value.code == "ResourceNotFound"
+
+
+def test_metrics_of_a_component_are_summarized(tracking: Tracking) -> None:
+    tracking.call("CreateTrialComponent", TrialComponentName="c")
+    data = [
+        {"MetricName": "loss", "Value": value, "Timestamp": TIME + value, "Step": int(value)} for value in (1.0, 3.0)
+    ]
+    tracking.metrics.batch_put_metrics({"TrialComponentName": "c", "MetricData": data})
+    (found,) = tracking.describe("c")["Metrics"]
+    assert {name: found[name] for name in ("MetricName", "Min", "Max", "Last", "Count", "Avg", "StdDev")} == {
+        "MetricName": "loss",
+        "Min": 1.0,
+        "Max": 3.0,
+        "Last": 3.0,
+        "Count": 2,
+        "Avg": 2.0,
+        "StdDev": 1.0,
+    }
+
+
+def test_components_are_found_by_experiment_and_parameter(tracking: Tracking) -> None:
+    tracking.add_trial("t", "e", "c1", "c2")
+    tracking.call("UpdateTrialComponent", TrialComponentName="c2", Parameters={"rate": {"NumberValue": 0.5}})
+    filters = [
+        {"Name": "Parents.ExperimentName", "Operator": "Equals", "Value": "e"},
+        {"Name": "Parameters.rate", "Operator": "GreaterThan", "Value": "0.4"},
+    ]
+    answer = tracking.call("Search", Resource="ExperimentTrialComponent", SearchExpression={"Filters": filters})
+    (found,) = [result["TrialComponent"] for result in answer["Results"]]
+    assert found["TrialComponentName"] == "c2"
+    assert found["Parents"] == [{"TrialName": "t", "ExperimentName": "e"}]
+
+
+# --- jobs ---
+
+
+def start_job(tracking: Tracking, **config: str) -> None:
+    request = {**BASES["CreateTrainingJob"], "TrainingJobName": "j", "ExperimentConfig": config}
+    channels = [
+        {
+            "ChannelName": "train",
+            "DataSource": {"S3DataSource": {"S3DataType": "S3Prefix", "S3Uri": "s3://bucket/in"}},
+        }
+    ]
+    tracking.call(
+        "CreateTrainingJob",
+        **{**request, "InputDataConfig": channels, "OutputDataConfig": {"S3OutputPath": "s3://bucket/out"}},
+    )
+
+
+def test_job_of_a_trial_has_a_component(tracking: Tracking) -> None:
+    tracking.add_trial("t", "e")
+    start_job(tracking, ExperimentName="e", TrialName="t", TrialComponentDisplayName="first")
+    assert tracking.list_names("TrialComponent", TrialName="t") == ["j-aws-training-job"]
+    found = tracking.describe("j-aws-training-job")
+    assert (found["DisplayName"], found["Source"]) == (
+        "first",
+        {"SourceArn": format_arn("training-job/j"), "SourceType": "SageMakerTrainingJob"},
+    )
+    assert found["Parameters"]["epochs"] == {"NumberValue": 1.0}
+    assert found["InputArtifacts"]["train"] == {"Value": "s3://bucket/in"}
+    assert found["OutputArtifacts"]["SageMaker.ModelArtifact"] == {"Value": "s3://bucket/out/j/output/model.tar.gz"}
+    by_source = tracking.list_names("TrialComponent", SourceArn=format_arn("training-job/j"))
+    assert by_source == ["j-aws-training-job"]
+    ended = ("Failed", "Stopped", "Completed")
+    wait_until(lambda: tracking.call("DescribeTrainingJob", TrainingJobName="j")["TrainingJobStatus"] in ended)
+    job = tracking.call("DescribeTrainingJob", TrainingJobName="j")
+    assert tracking.describe("j-aws-training-job")["Status"] == {
+        "PrimaryStatus": job["TrainingJobStatus"],
+        **({"Message": job["FailureReason"]} if "FailureReason" in job else {}),
+    }
+
+
+def test_job_without_a_trial_gets_a_trial_of_its_own(tracking: Tracking) -> None:
+    tracking.call("CreateExperiment", ExperimentName="e")
+    start_job(tracking, ExperimentName="e")
+    (trial,) = tracking.list_names("Trial", ExperimentName="e")
+    assert tracking.list_names("TrialComponent", TrialName=trial) == ["j-aws-training-job"]
+    assert tracking.call("DescribeTrainingJob", TrainingJobName="j")["ExperimentConfig"] == {"ExperimentName": "e"}
+
+
+def test_job_of_a_missing_experiment_is_refused(tracking: Tracking) -> None:
+    with pytest.raises(ServiceError, match="Experiment absent does not exist"):
+        start_job(tracking, ExperimentName="absent")
+    assert tracking.list_names("TrialComponent") == []
+    assert tracking.call("ListTrainingJobs")["TrainingJobSummaries"] == []
