@@ -1,5 +1,6 @@
 """Endpoints and transform jobs through the API, in containers and as processes, with the image serve."""
 
+import contextlib
 import io
 import json
 import os
@@ -7,13 +8,14 @@ import signal
 import tarfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+from botocore.eventstream import EventStreamError
 
 from microjobs_orchestrator.local import control
 from microjobs_orchestrator.local.config import Config
@@ -112,6 +114,57 @@ def test_code_in_s3_is_served(anywhere: LocalServer, endpoints: list[str]) -> No
     name = deploy(anywhere, make_config(anywhere, make_model_with_code(anywhere)), endpoints)
     answer = anywhere.client("sagemaker-runtime").invoke_endpoint(EndpointName=name, Body=b"x", ContentType="text/csv")
     assert answer["Body"].read() == b"from S3"
+
+
+WORDS = """
+import time
+
+def model_fn(folder):
+    return ["one ", "two ", "three"]
+
+def predict_fn(order, model):
+    yield from model
+    if b"fail" in order:
+        raise ValueError("no more words")
+    while b"forever" in order:
+        time.sleep(0.05)
+        yield "again "
+
+def input_fn(body, content_type):
+    return body
+"""
+
+
+def test_handler_that_yields_streams_its_response(anywhere: LocalServer, endpoints: list[str]) -> None:
+    content = io.BytesIO()
+    with tarfile.open(fileobj=content, mode="w:gz") as tar:
+        member = tarfile.TarInfo("code/inference.py")
+        member.size = len(WORDS)
+        tar.addfile(member, io.BytesIO(WORDS.encode()))
+    anywhere.s3.put_object(Bucket=anywhere.address.bucket, Key="words.tar.gz", Body=content.getvalue())
+    container = {"Image": image_name("serve"), "ModelDataUrl": anywhere.uri("words.tar.gz")}
+    model = unique("words")
+    anywhere.sagemaker.create_model(
+        ModelName=model, PrimaryContainer=container, ExecutionRoleArn=anywhere.address.role_arn
+    )
+    name = deploy(anywhere, make_config(anywhere, model), endpoints)
+
+    def stream(order: bytes) -> Generator[bytes, None, None]:
+        response = anywhere.client("sagemaker-runtime").invoke_endpoint_with_response_stream(
+            EndpointName=name, Body=order, ContentType="text/plain", Accept="text/plain"
+        )
+        assert response["ContentType"] == "text/plain"
+        with contextlib.closing(response["Body"]) as events:
+            yield from (event["PayloadPart"]["Bytes"] for event in events)
+
+    assert b"".join(stream(b"all")) == b"one two three"
+    with contextlib.closing(stream(b"forever")) as endless:
+        received = b""
+        while b"again again" not in received:
+            received += next(endless)
+    with pytest.raises(EventStreamError, match="StreamBroken"):
+        list(stream(b"fail"))
+    assert b"".join(stream(b"all")) == b"one two three"
 
 
 @pytest.mark.engine

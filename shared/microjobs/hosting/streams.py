@@ -1,7 +1,7 @@
 """Response streams: the client receives each part of a response while the handler computes the next one.
 
-Granian stores parts without a limit if a client reads slowly, and ends each stream as if it were complete. Therefore, a
-stream is written to a duplicate of the connection's socket, and Granian's own response is sent after its end.
+The listeners would store parts without a limit if a client reads slowly, and Granian ends each stream as if it were
+complete. Therefore, a stream is written to a duplicate of the socket of the connection.
 """
 
 import contextlib
@@ -113,7 +113,7 @@ class _ChunkWriter:
     def __init__(self, connection: socket.socket, *, is_chunked: bool) -> None:
         self._connection = connection
         self._is_chunked = is_chunked
-        # The flags of the file belong to Granian too, and it needs a socket that does not block.
+        # The listener shares the flags of the socket, and needs a socket that does not block.
         connection.settimeout(SEND_TIMEOUT)
         self._readable = select.poll()
         self._readable.register(connection, select.POLLIN)
@@ -138,7 +138,7 @@ class _ChunkWriter:
             self._send(LAST_CHUNK)
 
     def close(self) -> None:
-        """Close the connection, also for Granian."""
+        """Close the connection, also for the listener."""
         with self._connection, contextlib.suppress(OSError):
             self._connection.shutdown(socket.SHUT_RDWR)
 
