@@ -213,7 +213,7 @@ class Host(Protocol):
         """
 
     def add_folder(self, source: Path, path: str) -> None:
-        """Copy a folder to `path` in the running host, and make the parents of `path`.
+        """Copy a folder to `path` in the running host, and make the parents of `path`. Equal files may exist there.
 
         Raise OSError if the device is full, and CannotRunError if the host has ended or cannot store the folder.
         """

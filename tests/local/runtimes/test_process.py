@@ -127,6 +127,7 @@ def test_folders_are_added_to_a_running_host_and_removed(start: Start, tmp_path:
     source, target = tmp_path / "source", f"{ROOT.root}/models/one"
     source.mkdir()
     (source / "a.txt").write_text("content")
+    (source / "link").symlink_to("a.txt")
     code = (
         "import os, pathlib, time\n"
         "file = pathlib.Path(os.environ['SAGEMAKER_BASE_DIR'], 'models/one/a.txt')\n"
@@ -135,6 +136,8 @@ def test_folders_are_added_to_a_running_host_and_removed(start: Start, tmp_path:
         "    print(exists, flush=True)\n"
     )
     host = start(program(tmp_path, code))
+    for _ in range(2):
+        host.add_folder(source, f"{target}-twice")
     host.add_folder(source, target)
     wait_for_line(host, b"True")
     host.remove_folder(target)

@@ -66,6 +66,7 @@ class ProcessHost:
     def add_folder(self, source: Path, path: str) -> None:
         if self._process.exit_code is not None:
             raise CannotRunError(f"{self.name} has ended")
+        self.remove_folder(path)  # a link cannot be copied to a path that exists
         files.copy_tree(source, commands.local_path(self._layout, path))
 
     def remove_folder(self, path: str) -> None:
