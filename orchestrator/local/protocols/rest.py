@@ -133,6 +133,12 @@ def _parse_payload(
 # --- results ---
 
 
+class RestResponse(Response):
+    """A response without werkzeug's default content type."""
+
+    default_mimetype = None
+
+
 def format_answer(
     operation: OperationModel, answer: Answer, content_type: str, format_document: FormatDocument
 ) -> Response:
@@ -144,15 +150,13 @@ def format_answer(
     shape = operation.output_shape
     members = select_members(shape, answer.members, "") if shape else {}
     body, body_type = _format_body(operation, members, answer, content_type, format_document)
-    response = Response(body, answer.status or int(operation.http.get("responseCode", 200)), content_type=None)
-    response.direct_passthrough = True
-    del response.headers["Content-Type"]  # werkzeug's default
-    if body_type:
-        response.headers["Content-Type"] = body_type
+    headers = {"Content-Type": body_type} if body_type else {}
     for name, value in members.items():
         if shape is not None:
-            _format_member(response, shape.members[name], value)
-    response.headers.update(answer.headers)
+            headers |= _format_member(shape.members[name], value)
+    status = answer.status or int(operation.http.get("responseCode", 200))
+    response = RestResponse(body, status, direct_passthrough=True)
+    response.headers.update(headers | dict(answer.headers))  # also replaces werkzeug's length, for HeadObject
     return response
 
 
@@ -182,11 +186,11 @@ def _format_body(
     return b"", ""
 
 
-def _format_member(response: Response, member: Shape, value: Any) -> None:
-    """Set the headers of a member; a member of the body has none."""
+def _format_member(member: Shape, value: Any) -> Mapping[str, str]:
+    """Return the headers of a member; a member of the body has none."""
     match member.serialization.get("location"):
         case "header":
-            response.headers[member.serialization["name"]] = format_text(member, value, "http")
+            return {member.serialization["name"]: format_text(member, value, "http")}
         case "headers":
-            for name, text in value.items():
-                response.headers[member.serialization["name"] + name] = text
+            return {member.serialization["name"] + name: text for name, text in value.items()}
+    return {}

@@ -6,7 +6,7 @@ Source: https://docs.aws.amazon.com/sagemaker/latest/dg/inference-pipelines.html
 import contextlib
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from http import HTTPStatus
@@ -42,7 +42,7 @@ def send(
 ) -> Answer:
     """Post a request, and write the body of the response to a file. Raise as `Client.request` does."""
     response = sender.open("POST", path, body, headers, timeout=timeout)
-    with response, _naming(response.container):
+    with response, _Naming(response.container):
         response.copy_to(into, max_bytes)
     return Answer(response.status, response.headers, response.container)
 
@@ -55,7 +55,7 @@ class NamedClient:
     container: str
 
     def open(self, method: str, path: str, body: Body, headers: Mapping[str, str], *, timeout: float) -> Response:
-        with _naming(self.container):
+        with _Naming(self.container):
             response = self.client.open(method, path, body, headers, timeout=timeout)
         response.container = self.container
         return response
@@ -96,20 +96,24 @@ class Chain:
         """Return a file with the body of a response."""
         with contextlib.ExitStack() as cleanup:
             file = cleanup.enter_context(tempfile.SpooledTemporaryFile(MAX_MEMORY_BYTES, dir=str(self.folder)))
-            with response, _naming(response.container):
+            with response, _Naming(response.container):
                 response.copy_to(file)
             cleanup.pop_all()
             return file
 
 
-@contextlib.contextmanager
-def _naming(container: str) -> Iterator[None]:
-    """Add the name of a container to errors."""
-    try:
-        yield
-    except NoAnswerError as error:
-        error.container = container
-        raise
+class _Naming:
+    """Adds the name of a container to errors of the block."""
+
+    def __init__(self, container: str) -> None:
+        self._container = container
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        if isinstance(error, NoAnswerError):
+            error.container = self._container
 
 
 def _read_blocks(file: IO[bytes]) -> Iterable[bytes]:
