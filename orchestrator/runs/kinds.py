@@ -55,7 +55,9 @@ class Kind(kinds.Kind):
         found = get_member(self.definition(members), self.aws.instances)
         groups = found if isinstance(found, Sequence) else [found]
         return [
-            (group["InstanceType"], group.get("InstanceCount") or group["InitialInstanceCount"]) for group in groups
+            (group["InstanceType"], group.get("InstanceCount") or group.get("InitialInstanceCount", 1))
+            for group in groups
+            if "InstanceType" in group  # a serverless variant has no instances
         ]
 
     def _call_if_exists(self, client: "SageMakerClient", verb: str, name: str) -> Members | None:

@@ -15,7 +15,7 @@ from microjobs_orchestrator.aws.costs import load_prices
 from microjobs_orchestrator.aws.settings import Settings
 from microjobs_orchestrator.runs.costs import CostMeter, Price, Usage, format_dollars, measure_usage
 from microjobs_orchestrator.runs.journal import Journal
-from microjobs_orchestrator.runs.kinds import ENDPOINT, PROCESSING, TRAINING, TUNING
+from microjobs_orchestrator.runs.kinds import ENDPOINT, ENDPOINT_CONFIG, PROCESSING, TRAINING, TUNING
 from microjobs_orchestrator.runs.planned import RunContext
 from microjobs_orchestrator.workflows import housing
 from tests.aws.account import URIS
@@ -47,6 +47,11 @@ def test_estimate_has_every_step_that_starts_instances(settings: Settings) -> No
         ("Endpoint", 1),
         ("Batch score", 1),
     ]
+
+
+def test_serverless_variants_have_no_instances() -> None:
+    serverless = {"VariantName": "main", "ServerlessConfig": {"MemorySizeInMB": 1024, "MaxConcurrency": 1}}
+    assert ENDPOINT_CONFIG.instances({"ProductionVariants": [serverless]}) == []
 
 
 def test_maximum_is_the_cost_until_the_time_limit(settings: Settings) -> None:

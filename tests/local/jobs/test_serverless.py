@@ -87,6 +87,7 @@ def test_start_of_the_container_is_overhead(parts: ServerParts, model: Model) ->
         response.result(20)
     assert read_metric(parts, "OverheadLatency")["main"] > 0.3e6
     assert read_metric(parts, "ModelLatency")["main"] < 0.2e6
+    assert read_metric(parts, "ModelSetupTime")["main"] > 0.3e6
 
 
 @pytest.mark.usefixtures("short_idle_timeout")
@@ -367,3 +368,11 @@ def test_update_under_load_loses_no_request(parts: ServerParts) -> None:
             assert parts.wait_for_endpoint()["EndpointConfigName"] == config
         stop.set()
         assert [client.result() for client in clients] == [{b"x"}] * 4
+
+
+def test_ended_container_is_restarted(parts: ServerParts, model: Model) -> None:  # noqa: ARG001  it serves
+    serve(parts)
+    (ended,) = parts.running_hosts
+    ended.end(Exit(1))
+    assert wait_until(lambda: _read_response(parts)) == b"x"
+    assert len(parts.runtime.started_hosts) == 2

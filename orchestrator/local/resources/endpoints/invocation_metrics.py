@@ -49,6 +49,12 @@ class InvocationMetrics:
         self._metrics.record(NAMESPACE, dimensions, latencies, unit="Microseconds")
 
 
+def record_setup(metrics: MetricStore, endpoint: str, variant: str, seconds: float) -> None:
+    """Record how long the start of a serverless variant's container took, for which requests waited."""
+    dimensions = {"EndpointName": endpoint, "VariantName": variant}
+    metrics.record(NAMESPACE, dimensions, {"ModelSetupTime": seconds * 1e6}, unit="Microseconds")
+
+
 @cache
 def count_errors(status: int | None) -> Mapping[str, float]:
     """Return the counts of one invocation by the status of the container's response; None: no complete response."""

@@ -14,7 +14,7 @@ from microjobs_orchestrator.local.lifecycle.context import Context
 from microjobs_orchestrator.local.lifecycle.usage import Meter
 from microjobs_orchestrator.local.resources.endpoints import serverless
 from microjobs_orchestrator.local.resources.endpoints.container_replica import ContainerReplica
-from microjobs_orchestrator.local.resources.endpoints.invocation_metrics import INSTANCE_NAMESPACE
+from microjobs_orchestrator.local.resources.endpoints.invocation_metrics import INSTANCE_NAMESPACE, record_setup
 from microjobs_orchestrator.local.resources.endpoints.kinds import ENDPOINT
 from microjobs_orchestrator.local.resources.endpoints.multi_model_replica import DEFAULT_VOLUME_GB, MultiModelReplica
 from microjobs_orchestrator.local.resources.endpoints.replica import Replica
@@ -39,7 +39,8 @@ def make_replica(context: Context, endpoint: str, variant: Mapping[str, Any], on
     make = partial(_make_container_replica, context, endpoint, variant, on_change)
     if serverless.MEMBER in variant:
         idle_seconds = context.settings.serverless_idle_seconds
-        return ServerlessReplica(make, ServerlessSettings.read(variant), idle_seconds, on_change)
+        on_restart = partial(record_setup, context.metrics, endpoint, variant["VariantName"])
+        return ServerlessReplica(make, ServerlessSettings.read(variant), idle_seconds, on_change, on_restart)
     return make()
 
 

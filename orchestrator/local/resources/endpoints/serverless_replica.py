@@ -38,6 +38,7 @@ class ServerlessReplica:
         make: returns a new replica. All of them have the same names.
         idle_timeout: seconds after the last request until the replica is stopped.
         on_change: called when the last request ends after `traffic.close`.
+        on_restart: receives the seconds that a start took, for which requests waited.
     """
 
     def __init__(
@@ -46,11 +47,13 @@ class ServerlessReplica:
         settings: ServerlessSettings,
         idle_timeout: float,
         on_change: Callable[[], None],
+        on_restart: Callable[[float], None],
     ) -> None:
         first = make()
         self.variant, self.instance_id, self.plan_name = first.variant, first.instance_id, first.plan_name
         self.traffic = Traffic(on_change)
         self._make = make
+        self._on_restart = on_restart
         self._settings = settings
         self._idle_timeout = idle_timeout
         self._changed = threading.Condition()
@@ -137,7 +140,9 @@ class ServerlessReplica:
                 self._changed.notify_all()
             self.note(f"the container could not be started: {error}")
             return
-        self.note(f"the container was started within {time.monotonic() - began:.1f} s")
+        seconds = time.monotonic() - began
+        self._on_restart(seconds)
+        self.note(f"the container was started within {seconds:.1f} s")
 
     # --- requests ---
 
