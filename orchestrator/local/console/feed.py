@@ -37,8 +37,11 @@ class Feed:
         self._must_check = False
 
     def publish(self, record: Record) -> None:
-        """Add a new, changed or deleted resource to all streams, without waiting for them."""
-        if record.kind in self._kinds:
+        """Add a new, changed or deleted resource to all streams, without waiting for them.
+
+        A part of a resource that is no resource itself, such as a step of an execution, is added, too.
+        """
+        if record.kind in self._kinds or (record.owner is not None and record.owner.kind in self._kinds):
             with self._changed:
                 for stream in self._streams:
                     stream.add(record)

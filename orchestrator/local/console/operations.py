@@ -20,6 +20,8 @@ READING: Mapping[str, tuple[str, ...]] = {
 CHANGING: Mapping[str, frozenset[str]] = {
     "sagemaker": frozenset(
         (
+            "RetryPipelineExecution",
+            "StartPipelineExecution",
             "StopHyperParameterTuningJob",
             "StopPipelineExecution",
             "StopProcessingJob",

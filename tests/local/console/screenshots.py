@@ -13,8 +13,17 @@ from playwright.sync_api import Page, sync_playwright
 
 from microjobs_orchestrator.local import control
 from tests.conftest import REPOSITORY
-from tests.local.clients import ROOT, LocalServer, channel, running_server
+from tests.local.clients import ROOT, LocalServer, channel, running_server, wait_until
 from tests.local.console.browsers import launch
+from tests.local.resources.pipelines.steps import (
+    create_pipeline,
+    list_statuses,
+    list_steps,
+    make_processing_step,
+    make_step,
+    make_training_step,
+    start,
+)
 from tests.local.test_hosting import make_model, wait_for_endpoint
 
 FOLDER = REPOSITORY / "docs" / "using" / "screenshots"
@@ -26,8 +35,9 @@ PAGES = {
     "logs": "#/logs/training-job/housing-train-1",
     "metrics": "#/metrics/training-job/housing-train-1",
     "endpoint": "#/endpoints/housing",
+    "pipeline": "#/pipelines/{execution}",
 }
-"""Addresses of pages, by the names of the screenshots."""
+"""Addresses of pages, by the names of the screenshots. `{execution}` is the name and the id of an execution."""
 
 LINE = r"'\033[36mepoch %s/8\033[0m loss=%s mse=%s\n' $epoch 0.$((90 / epoch)) $((4000 / epoch))"
 TRAINING = f"for epoch in 1 2 3 4 5 6 7 8; do printf {LINE}; sleep 1; done; printf '\\033[32mmodel saved\\033[0m\\n'"
@@ -61,6 +71,33 @@ def deploy(server: LocalServer) -> None:
         time.sleep(0.1)
 
 
+def execute_pipeline(server: LocalServer) -> str:
+    """Execute a pipeline twice; return its name and the id of the second execution, which is running."""
+    request = make_processing_step(server, "score")["Arguments"]
+    branches = {
+        "Conditions": [{"Type": "Equals", "LeftValue": 1, "RightValue": 1}],
+        "IfSteps": [make_processing_step(server, "register"), make_processing_step(server, "publish")],
+        "ElseSteps": [make_step("too-inaccurate", "Fail", {"ErrorMessage": "the error is too high"})],
+    }
+    pipeline = create_pipeline(
+        server,
+        make_processing_step(server, "preprocess", CacheConfig={"Enabled": True, "ExpireAfter": "P1D"}),
+        make_training_step(server, "train-pytorch", "sleep 2", "preprocess"),
+        make_training_step(server, "train-tensorflow", "sleep 3", "preprocess"),
+        make_step("score", "Processing", request, "train-pytorch", "train-tensorflow"),
+        make_step("accurate-enough", "Condition", branches, "score"),
+        make_step("report", "Processing", make_processing_step(server, "-", "sleep 90")["Arguments"], "score"),
+    )
+    for _ in range(2):
+        arn = start(server, pipeline)
+        wait_for_step(server, arn, "publish")
+    return f"{pipeline}/{arn.rpartition('/')[2]}"
+
+
+def wait_for_step(server: LocalServer, arn: str, step: str) -> None:
+    wait_until(lambda: list_statuses(list_steps(server, arn)).get(step), lambda status: status == "Succeeded")
+
+
 def take(page: Page, address: str, name: str) -> None:
     page.goto(address)
     page.locator("tbody tr, .log > div, canvas").first.wait_for()
@@ -77,12 +114,13 @@ def main() -> None:
     ):
         run_jobs(server)
         deploy(server)
+        names = {"execution": execute_pipeline(server)}
         browser = launch(playwright)
         page = browser.new_page(viewport=SIZE)  # type: ignore[arg-type]  # a TypedDict
         page.goto(control.make_console_address(server.home, server.address))
         page.locator("tbody tr").first.wait_for()
         for name in sys.argv[1:] or PAGES:
-            take(page, f"{server.address.url}/_microjobs/console/{PAGES[name]}", name)
+            take(page, f"{server.address.url}/_microjobs/console/{PAGES[name].format(**names)}", name)
         browser.close()
 
 

@@ -33,7 +33,9 @@ def console(browser: Browser, stub: LocalServer) -> Iterator[Page]:
 def create_endpoint(server: LocalServer, name: str, **config: Any) -> None:
     start_endpoint(server, name, **config)
     wait_until(
-        lambda: server.sagemaker.describe_endpoint(EndpointName=name)["EndpointStatus"], "InService".__eq__, seconds=20
+        lambda: server.sagemaker.describe_endpoint(EndpointName=name)["EndpointStatus"],
+        lambda status: status == "InService",
+        seconds=20,
     )
 
 

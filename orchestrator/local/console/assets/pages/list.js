@@ -1,12 +1,13 @@
 // The list of jobs, endpoints and executions.
 
+import { useNow } from "../lib/clock.js";
 import { Field, Heading, Problem, Select, Status, Table, Time } from "../lib/components.js";
 import { formatDuration } from "../lib/format.js";
 import { isActive, listRunningKinds } from "../lib/kinds.js";
 import { useQuery } from "../lib/query.js";
 import { listResources } from "../lib/resources.js";
 import { makeHref, replaceQuery } from "../lib/router.js";
-import { html, useEffect, useState } from "../lib/ui.js";
+import { html, useState } from "../lib/ui.js";
 
 const PAGE_SIZE = 100;
 
@@ -20,11 +21,7 @@ const COLUMNS = [
 
 function Duration({ row }) {
   const isRunning = !row.end && isActive(row.kind, row.status);
-  const [now, setNow] = useState(Date.now() / 1000);
-  useEffect(() => {
-    const timer = isRunning && setInterval(() => setNow(Date.now() / 1000), 1000);
-    return () => clearInterval(timer);
-  }, [isRunning]);
+  const now = useNow(isRunning);
   const end = row.end ?? (isRunning ? now : row.item.LastModifiedTime);
   return formatDuration(end - row.created);
 }

@@ -1,0 +1,13 @@
+// The present time.
+
+import { useEffect, useState } from "./ui.js";
+
+/** Return the present time in seconds since 1970. The component is drawn again each second while something runs. */
+export function useNow(isRunning) {
+  const [now, setNow] = useState(Date.now() / 1000);
+  useEffect(() => {
+    const timer = isRunning && setInterval(() => setNow(Date.now() / 1000), 1000);
+    return () => clearInterval(timer);
+  }, [isRunning]);
+  return now;
+}

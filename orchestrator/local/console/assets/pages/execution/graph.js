@@ -1,0 +1,70 @@
+// The graph of an execution's steps, as an SVG image. The table of the steps has the same facts.
+
+import { html, useMemo } from "../../lib/ui.js";
+import { makeLayers } from "./layout.js";
+import { classifyStep } from "./timeline.js";
+
+const WIDTH = 190;
+const HEIGHT = 58;
+const GAP_X = 30;
+const GAP_Y = 44;
+const MAX_CHARACTERS = 24;
+
+export function Graph({ nodes }) {
+  const places = useMemo(() => place(nodes), [nodes.map((node) => node.name).join("\n")]);
+  const edges = nodes.flatMap((node) =>
+    node.before.filter((one) => places.boxes.has(one.name)).map((one) => ({ ...one, to: node.name })),
+  );
+  return html`
+    <div class="graph" role="region" aria-label="Graph of the steps" tabindex="0">
+      <svg width=${places.width} height=${places.height} viewBox=${`0 0 ${places.width} ${places.height}`}>
+        <defs>
+          <marker id="arrow" viewBox="0 0 8 8" refX="8" refY="4" markerWidth="7" markerHeight="7" orient="auto">
+            <path d="M0 0 8 4 0 8z" />
+          </marker>
+        </defs>
+        ${edges.map((edge) => html`<${Edge} key=${`${edge.name}>${edge.to}`} edge=${edge} boxes=${places.boxes} />`)}
+        ${nodes.map((node) => html`<${Node} key=${node.name} node=${node} box=${places.boxes.get(node.name)} />`)}
+      </svg>
+    </div>
+  `;
+}
+
+/** Return the size of the image, and the left upper corner of each node. Layers are centred. */
+function place(nodes) {
+  const layers = makeLayers(nodes);
+  const widest = Math.max(1, ...layers.map((layer) => layer.length));
+  const width = widest * (WIDTH + GAP_X);
+  const boxes = new Map();
+  layers.forEach((layer, row) => {
+    const left = (width - layer.length * (WIDTH + GAP_X) + GAP_X) / 2;
+    layer.forEach((node, column) => {
+      boxes.set(node.name, { x: left + column * (WIDTH + GAP_X), y: 2 + row * (HEIGHT + GAP_Y) });
+    });
+  });
+  return { boxes, width, height: layers.length * (HEIGHT + GAP_Y) - GAP_Y + 4 };
+}
+
+function Edge({ edge, boxes }) {
+  const [from, to] = [boxes.get(edge.name), boxes.get(edge.to)];
+  const [x1, y1, x2, y2] = [from.x + WIDTH / 2, from.y + HEIGHT, to.x + WIDTH / 2, to.y];
+  const bend = (y2 - y1) / 2;
+  return html`
+    <path class="edge" d=${`M${x1} ${y1} C${x1} ${y1 + bend} ${x2} ${y2 - bend} ${x2} ${y2}`} marker-end="url(#arrow)" />
+    ${edge.label && html`<text class="edge-label" x=${(x1 + x2) / 2 + 6} y=${(y1 + y2) / 2}>${edge.label}</text>`}
+  `;
+}
+
+function Node({ node, box }) {
+  const content = html`
+    <rect width=${WIDTH} height=${HEIGHT} rx="6" />
+    <text class="name" x="10" y="18">${shorten(node.name)}</text>
+    <text class="detail" x="10" y="34">${[node.type, node.note].filter(Boolean).join(", ")}</text>
+    <text class="state" x="10" y="50">${node.status || "not started"}</text>
+    <title>${node.name}</title>
+  `;
+  const attributes = { class: `node ${node.status ? classifyStep(node.status) : ""}`, transform: `translate(${box.x} ${box.y})` };
+  return node.href ? html`<a href=${node.href} ...${attributes}>${content}</a>` : html`<g ...${attributes}>${content}</g>`;
+}
+
+const shorten = (name) => (name.length > MAX_CHARACTERS ? `${name.slice(0, MAX_CHARACTERS - 1)}…` : name);
