@@ -19,6 +19,7 @@ from microjobs_orchestrator.local.services import sagemaker_runtime
 from tests.local.jobs.conftest import ServerParts, wait_until
 from tests.local.jobs.fakes import FakeHost, Model, ReceivedRequest, Reply
 from tests.local.jobs.test_endpoints_invocations import Invoker
+from tests.local.jobs.test_inference_components import Components
 
 GROUP = "/aws/sagemaker/Endpoints/e"
 LABELS = {"com.amazonaws.sagemaker.capabilities.accept-bind-to-port": "true"}
@@ -416,6 +417,16 @@ def test_update_loses_no_request(invoke: Invoker, models: Models, parts: ServerP
 def slow(request: ReceivedRequest, suffix: bytes) -> Reply:
     time.sleep(SLOW_SECONDS)
     return Reply(request.body + suffix)
+
+
+@pytest.mark.usefixtures("models")
+def test_copies_of_an_inference_component_have_all_containers(parts: ServerParts) -> None:
+    components = Components(parts)
+    components.start_endpoint()
+    described = components.start("one", copies=2, ModelName="m")
+    assert described["InferenceComponentStatus"] == "InService", described.get("FailureReason")
+    assert Invoker(parts)(b"x", X_Amzn_SageMaker_Inference_Component="one").data == b"x>scale>predict"
+    assert len(parts.running_hosts) == 4
 
 
 # --- asynchronous invocations ---
