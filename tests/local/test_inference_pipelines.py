@@ -1,10 +1,14 @@
 """Models with several containers of the project's own images, in containers and as processes."""
 
 import io
+import json
 import os
 import signal
 import tarfile
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +21,14 @@ from tests.bundles import linear_bundle
 from tests.conftest import REPOSITORY, base_image, image_from_base, image_name
 from tests.local.clients import FINAL_STATUSES, LocalServer, running_server, unique, wait_until
 from tests.local.test_hosting import make_config, wait_for_endpoint
+from tests.local.test_hosting_variants import make_capture
 
 SECTION = (REPOSITORY / "docs/using/hosting.md").read_text().partition("## Inference pipelines")[2]
 EXAMPLE, SCALE = (block.partition("```")[0] for block in SECTION.split("```python\n")[1:3])
 """The program of the documentation that uses two containers, and the program of the first container."""
+
+
+SCALERS = ("scale",)
 
 
 def put_models(local: LocalServer, prefix: str) -> None:
@@ -37,18 +45,20 @@ def put_models(local: LocalServer, prefix: str) -> None:
         local.s3.put_object(Bucket=local.address.bucket, Key=key, Body=content.getvalue())
 
 
-def make_model(local: LocalServer, mode: str = "Serial", scaler: str = "serve") -> str:
-    """Create a model with the containers `scale` and `predict`; return its name."""
+def make_model(
+    local: LocalServer, mode: str = "Serial", scaler: str = "serve", scalers: Sequence[str] = SCALERS
+) -> str:
+    """Create a model with one container per scaler, and the container `predict`; return its name."""
     name = unique("chain")
     put_models(local, name)
     containers = [
         {
             "ContainerHostname": host,
             "Image": image_name(job),
-            "ModelDataUrl": local.uri(f"{name}/{host}.tar.gz"),
+            "ModelDataUrl": local.uri(f"{name}/{archive}.tar.gz"),
             "Environment": {"SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT": "text/csv"},
         }
-        for host, job in (("scale", scaler), ("predict", "serve"))
+        for host, archive, job in (*((host, "scale", scaler) for host in scalers), ("predict", "predict", "serve"))
     ]
     config, role = {"Mode": mode}, local.address.role_arn
     local.sagemaker.create_model(
@@ -60,10 +70,10 @@ def make_model(local: LocalServer, mode: str = "Serial", scaler: str = "serve") 
 class Chain:
     """An endpoint whose model has several containers."""
 
-    def __init__(self, local: LocalServer, model: str) -> None:
+    def __init__(self, local: LocalServer, model: str, **config: Any) -> None:
         self.local = local
         self.name = unique("chain")
-        local.sagemaker.create_endpoint(EndpointName=self.name, EndpointConfigName=make_config(local, model))
+        local.sagemaker.create_endpoint(EndpointName=self.name, EndpointConfigName=make_config(local, model, **config))
         description = wait_for_endpoint(local, self.name)
         assert description["EndpointStatus"] == "InService", description.get("FailureReason")
 
@@ -91,6 +101,57 @@ def test_chain_serves_and_names_its_errors(serial: Chain) -> None:
     group = f"/aws/sagemaker/Endpoints/{serial.name}"
     streams = local.logs.describe_log_streams(logGroupName=group)["logStreams"]
     assert sorted(stream["logStreamName"].split("/")[2] for stream in streams) == ["predict", "scale"]
+
+
+def test_update_under_load_loses_no_request(processes: LocalServer) -> None:
+    chain, stop = Chain(processes, make_model(processes), DataCaptureConfig=make_capture(processes)), threading.Event()
+    longer = make_config(processes, make_model(processes, scalers=("scale", "again")))
+
+    def invoke_until_stop() -> list[str]:
+        responses = []
+        while not stop.is_set():
+            responses.append(chain.invoke())
+        return responses
+
+    with ThreadPoolExecutor(3) as pool:
+        runs = [pool.submit(invoke_until_stop) for _ in range(3)]
+        try:
+            processes.sagemaker.update_endpoint(EndpointName=chain.name, EndpointConfigName=longer)
+            assert wait_for_endpoint(processes, chain.name)["EndpointConfigName"] == longer
+        finally:
+            stop.set()
+        responses = [response for run in runs for response in run.result()]
+    assert chain.invoke() == "600.0"
+    assert set(responses) <= {"60.0", "600.0"}
+    assert count_samples(chain, "scale") == count_samples(chain, "predict") == len(responses) + 1
+    assert count_samples(chain, "again") == responses.count("600.0") + 1
+    captured = wait_until(lambda: read_captured(processes, chain.name), bool)
+    assert set(captured) == {("1,2,3", "60.0")}  # the new configuration captures nothing
+    assert len(captured) <= responses.count("60.0")
+    chain.delete()
+
+
+def read_captured(local: LocalServer, endpoint: str) -> list[tuple[str, str]]:
+    """Return the captured input and output of each exchange with an endpoint."""
+    files = (local.bucket / "captured" / endpoint).rglob("*.jsonl")
+    records = [json.loads(line)["captureData"] for file in files for line in file.read_text().splitlines()]
+    return [(record["endpointInput"]["data"], record["endpointOutput"]["data"].strip()) for record in records]
+
+
+def count_samples(chain: Chain, container: str) -> float:
+    """Return how many responses of a container ContainerLatency counts."""
+    dimensions = {"EndpointName": chain.name, "VariantName": "main", "ContainerName": container}
+    now = datetime.now(UTC)
+    points = chain.local.client("cloudwatch").get_metric_statistics(
+        Namespace="AWS/SageMaker",
+        MetricName="ContainerLatency",
+        Dimensions=[{"Name": name, "Value": value} for name, value in dimensions.items()],
+        StartTime=now - timedelta(hours=1),
+        EndTime=now + timedelta(minutes=2),
+        Period=60,
+        Statistics=["SampleCount"],
+    )
+    return float(sum(point["SampleCount"] for point in points["Datapoints"]))
 
 
 def test_request_chooses_its_container(anywhere: LocalServer) -> None:
