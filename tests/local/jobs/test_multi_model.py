@@ -2,6 +2,7 @@
 
 import io
 import tarfile
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,14 +15,19 @@ from hypothesis import strategies as st
 from microjobs_orchestrator.local.errors import ServiceError
 from microjobs_orchestrator.local.home import Home
 from microjobs_orchestrator.local.resources.endpoints import container_replica, model_container, multi_model_replica
+from microjobs_orchestrator.local.resources.endpoints.loaded_models import LoadedModels
+from microjobs_orchestrator.local.resources.endpoints.model_loader import ModelLoader, Room
+from microjobs_orchestrator.local.resources.endpoints.model_metrics import ModelMetrics
 from microjobs_orchestrator.local.resources.inference_components.specifications import find_model
 from microjobs_orchestrator.local.resources.model_registry import sources
 from microjobs_orchestrator.local.resources.models.capabilities import MULTI_MODELS
-from microjobs_orchestrator.local.resources.models.multi_model import ModelFinder
+from microjobs_orchestrator.local.resources.models.client import NoAnswerError
+from microjobs_orchestrator.local.resources.models.model_data import ModelData
+from microjobs_orchestrator.local.resources.models.multi_model import ModelFinder, TargetModel
 from microjobs_orchestrator.local.runtimes.base import Exit
 from microjobs_orchestrator.local.s3.store import ObjectStore
 from microjobs_orchestrator.local.services import sagemaker_runtime
-from tests.local.jobs.conftest import ServerParts, wait_until
+from tests.local.jobs.conftest import TIMEOUT_SECONDS, ServerParts, wait_until
 from tests.local.jobs.fake_models import ContainerModels, ModelsBehaviour, blocked
 from tests.local.jobs.test_endpoints_invocations import Invoker
 
@@ -125,6 +131,31 @@ def test_load_waits_while_all_other_models_are_in_use(endpoint: MultiModelEndpoi
             assert endpoint.loaded == ["a"]
         assert (first.result(), second.result()) == ("a:x", "b:x")
     assert endpoint.loaded == ["b"]
+
+
+class FullLoader(ModelLoader):
+    """A loader for which the model `b` never has enough room."""
+
+    def __init__(self) -> None:
+        self.begun = threading.Event()
+
+    def load(self, model: TargetModel, room: Room, deadline: float) -> None:  # noqa: ARG002
+        if model.name == "b":
+            self.begun.set()
+            while room.extend():
+                pass
+            raise NoAnswerError("the container was stopped")
+
+
+def test_load_that_waits_for_room_ends_when_the_endpoint_stops(parts: ServerParts) -> None:
+    loader, metrics = FullLoader(), ModelMetrics(parts.context.metrics, "e", "main")
+    models = LoadedModels(loader, lambda: 1, metrics, 1, is_caching=True)
+    a, b = (TargetModel(name, "", ModelData(), name) for name in "ab")
+    with models.use(a, TIMEOUT_SECONDS), ThreadPoolExecutor(1) as pool:
+        loading = pool.submit(lambda: models.use(b, TIMEOUT_SECONDS).__enter__())
+        loader.begun.wait()
+        models.close()
+        assert isinstance(loading.exception(), NoAnswerError)
 
 
 def test_container_without_memory_for_any_model_is_a_model_error(endpoint: MultiModelEndpoint) -> None:

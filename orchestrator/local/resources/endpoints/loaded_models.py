@@ -73,6 +73,7 @@ class LoadedModels:
         self._changed = threading.Condition()
         self._entries: OrderedDict[str, Entry] = OrderedDict()
         """The models by their names in the container; the most recently used model is the last."""
+        self._is_closed = False
         self._loads = 0
         """The number of models that are being loaded."""
         self._start = 0
@@ -80,8 +81,11 @@ class LoadedModels:
         self._pool = ThreadPoolExecutor(MAX_CONCURRENT_LOADS, "load model")
 
     def close(self) -> None:
-        """Start no further loads. A load ends when its container does not answer any more."""
+        """Start no further loads, and let no load wait for room. Loads end when their container does not answer."""
         self._pool.shutdown(wait=False, cancel_futures=True)
+        with self._changed:
+            self._is_closed = True
+            self._changed.notify_all()
 
     @contextmanager
     def use(self, model: TargetModel, seconds: float) -> Iterator[None]:
@@ -204,9 +208,11 @@ class LoadedModels:
     def make_room(self, entry: Entry, deadline: float) -> bool:
         """Unload the least recently used model, or wait for a change while all other models are in use.
 
-        Return False if only models remain that wait for room, too, or if it takes too long.
+        Return False if only models remain that wait for room, too, if it takes too long, or after `close`.
         """
         with self._changed:
+            if self._is_closed:
+                return False
             victim = self._choose_victim()
             if victim is None:
                 entry.is_waiting = True
