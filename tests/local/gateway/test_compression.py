@@ -30,7 +30,9 @@ def test_body_of_another_service_is_not_decompressed() -> None:
     assert decompress(body, "sagemaker-runtime") == body
 
 
-@pytest.mark.parametrize("body", [b"", b"{}", gzip.compress(b"{}")[:-9], gzip.compress(b"{}")[5:]])
+@pytest.mark.parametrize(
+    "body", [b"", b"{}", gzip.compress(b"{}")[:-9], gzip.compress(b"{}")[5:]], ids=["empty", "plain", "cut", "headless"]
+)
 def test_body_in_another_format_is_refused(body: bytes) -> None:
     with pytest.raises(ServiceError) as caught:
         decompress(body)
