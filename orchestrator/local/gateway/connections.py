@@ -96,7 +96,7 @@ class Connection(HTTPConnection):
 
     def receive(self, milliseconds: int) -> bool:
         """Wait for data, and receive it. Return False if there is none, or if the client has closed the connection."""
-        return bool(self._poll.poll(milliseconds)) and self.rfile.fill()
+        return bool(self._poll.poll(milliseconds)) and self.rfile.fill_at_once()
 
     def check_client(self) -> None:
         """Send the remaining bytes. Raise ConnectionError if the client has closed the connection."""

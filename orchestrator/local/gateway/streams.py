@@ -37,6 +37,12 @@ class Reader:
         self._buffer += received
         return bool(received)
 
+    def fill_at_once(self) -> bool:
+        """Receive once, although the socket may have a timeout, which `recv` would prepare to wait for."""
+        received = os.read(self._socket.fileno(), BLOCK_BYTES)
+        self._buffer += received
+        return bool(received)
+
     def readline(self, size: int) -> bytes:
         """Return the next line with its line end, at most `size` bytes; less at the end of the stream."""
         end = self._buffer.find(b"\n", 0, size)

@@ -2,6 +2,7 @@
 
 import contextlib
 import itertools
+import os
 import select
 import socket
 import time
@@ -124,8 +125,16 @@ class Connection:
             first = next(parts, b"")
             is_small = len(first) <= CHUNK_BYTES
             for part in itertools.chain((head + first,) if is_small else (head, first), parts):
-                self._limit(deadline)
-                self._socket.sendall(part)
+                self._send(part, deadline)
+
+    def _send(self, data: bytes, deadline: float) -> None:
+        self._limit(deadline)  # with a timeout, `os.write` does not block
+        with contextlib.suppress(BlockingIOError):
+            # Most requests fit into the socket's buffer. `sendall` would first ask the system whether it has space.
+            data = data[os.write(self._socket.fileno(), data) :]
+        if data:
+            self._limit(deadline)
+            self._socket.sendall(data)
 
     def receive_head(self, deadline: float) -> tuple[int, Headers]:
         """Receive the status and the headers.
