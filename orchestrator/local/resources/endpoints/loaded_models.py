@@ -126,11 +126,13 @@ class LoadedModels:
     def _try_use(self, entry: Entry, deadline: float) -> bool:
         """Wait until a model is loaded, and count its user. Return False if it is gone meanwhile.
 
-        Raise the error of its load, or ModelNotReadyException.
+        Raise the error of its load, ModelNotReadyException, or NoAnswerError after `close`.
         """
         entry.users += 1
         try:
             while entry.status in (Status.LOADING, Status.UNLOADING):
+                if self._is_closed:
+                    raise _make_replaced_error()
                 if not self._changed.wait(max(0.0, deadline - time.monotonic())):
                     raise _make_not_ready_error(entry.model)
             if entry.failure is not None:
@@ -163,7 +165,7 @@ class LoadedModels:
         try:
             self._pool.submit(self._load, entry)
         except RuntimeError:
-            raise NoAnswerError("the container is being replaced", was_sent=False) from None
+            raise _make_replaced_error() from None
         self._entries[model.name] = entry
         self._loads += 1
         return entry
@@ -258,6 +260,11 @@ class _SharedRoom:
 
     def extend(self) -> bool:
         return self._models.make_room(self._entry, self._deadline)
+
+
+def _make_replaced_error() -> NoAnswerError:
+    """Return an error after which the request is sent to the container of a new deployment."""
+    return NoAnswerError("the container is being replaced", was_sent=False)
 
 
 def _make_not_ready_error(model: TargetModel) -> ServiceError:
