@@ -12,6 +12,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, Phase, given, seed, settings
+from hypothesis import strategies as st
 
 from microjobs.contract import DEFAULT_ROOT
 from microjobs.hosting.memory import memory_of_tree
@@ -335,3 +337,39 @@ def wait_until(is_true: Callable[[], bool], seconds: float = 20) -> None:
     while not is_true():
         assert time.monotonic() < deadline
         time.sleep(0.05)
+
+
+REQUESTS = st.tuples(
+    st.sampled_from(["GET", "POST", "DELETE", "PUT", "PATCH"]),
+    st.one_of(
+        st.sampled_from(["/models", "/models/", "/models/m", "/models/m/invoke", "/models//invoke", "/models/a/b"]),
+        st.text(max_size=20).map(lambda text: f"/models/{urllib.parse.quote(text)}"),
+        st.text(max_size=20).map(lambda text: f"/models?next_page_token={urllib.parse.quote(text)}"),
+    ),
+    st.one_of(
+        st.binary(max_size=50),
+        st.sampled_from([b"", ROW.encode(), b"[" * 5000]),
+        st.builds(
+            lambda name, url: json.dumps({"model_name": name, "url": url}).encode(),
+            st.one_of(st.just("m"), st.text(max_size=10), st.integers()),
+            st.one_of(st.just(f"{DEFAULT_ROOT}/models/m/model"), st.text(max_size=20), st.none()),
+        ),
+    ),
+)
+
+
+def test_generated_requests_get_an_answer_and_never_a_server_error(server: Server) -> None:
+    make_bundle(server, "m")
+    seen: set[int] = set()
+
+    @settings(max_examples=500, database=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck))
+    @given(REQUESTS)
+    def send(order: tuple[str, str, bytes]) -> None:
+        reply = server.request(*order)
+        seen.add(reply.status)
+        assert reply.status in (200, 400, 404, 405, 409), (order, reply)
+        assert reply.status == 200 or reply.error
+
+    seed(20261129)(send)()
+    assert seen == {200, 400, 404, 405, 409}
+    assert server.logged_problems() == []

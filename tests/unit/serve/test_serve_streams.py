@@ -3,6 +3,8 @@
 import contextlib
 import http.client
 import json
+import os
+import signal
 import socket
 import threading
 import time
@@ -158,6 +160,19 @@ def test_stream_in_flight_at_sigterm_is_completed(server: Server, tmp_path: Path
         assert server.stop() == 0
         assert response.read() == b"000001000002"
     assert server.logged_problems() == []
+
+
+def test_killed_worker_leaves_an_incomplete_body(server: Server, tmp_path: Path) -> None:
+    file = tmp_path / "go"
+    with streaming(server, parts=3, pause_at=1, file=str(file)) as response:
+        assert response.read(6) == b"000000"
+        (worker,) = server.worker_pids()
+        os.kill(worker, signal.SIGKILL)
+        with pytest.raises((http.client.IncompleteRead, ConnectionError)):
+            response.read()
+    wait_until(lambda: worker not in server.worker_pids())
+    server.wait_until_ready()
+    assert server.invoke('{"parts": 1}').body == b"000000"
 
 
 def test_many_streams_run_at_the_same_time(server: Server, tmp_path: Path) -> None:
