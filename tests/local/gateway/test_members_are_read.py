@@ -373,6 +373,12 @@ TUNING = {
     "RandomSeed": 1,
 }
 CONTAINER = {"Image": "i", "ModelDataUrl": "s3://bucket/in/a", "Environment": {"A": "b"}, "Mode": "SingleModel"}
+MULTI_MODEL = {
+    "Image": "i",
+    "ModelDataUrl": "s3://bucket/in/",
+    "Mode": "MultiModel",
+    "MultiModelConfig": {"ModelCacheSetting": "Enabled"},
+}
 SOURCE = {"S3DataSource": {"S3Uri": "s3://bucket/in/", "S3DataType": "S3Prefix", "CompressionType": "None"}}
 VARIANT = {
     "VariantName": "v",
@@ -482,6 +488,8 @@ CREATE_REQUESTS: Mapping[str, list[dict[str, Any]]] = {
     ],
     "CreateModel": [
         {"ModelName": "j", "PrimaryContainer": CONTAINER, "EnableNetworkIsolation": False, "Tags": TAGS},
+        {"ModelName": "p", "PrimaryContainer": MULTI_MODEL},
+        {"ModelName": "q", "Containers": [MULTI_MODEL]},
         {"ModelName": "k", "Containers": [CONTAINER], "InferenceExecutionConfig": {"Mode": "Serial"}},
         {"ModelName": "l", "PrimaryContainer": {"Image": "i", "ModelDataSource": SOURCE}},
         {"ModelName": "m", "Containers": [{"Image": "i", "ModelDataSource": SOURCE}]},
