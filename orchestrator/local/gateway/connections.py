@@ -37,8 +37,10 @@ IDLE_TIMEOUT = 60.0
 FOLLOW_MILLISECONDS = 20
 """Time for which a worker waits for the next request of a connection."""
 
-MAX_FOLLOWING = 16
-"""Maximum number of workers that wait so. The other workers serve all other connections."""
+MAX_FOLLOWING = 4
+"""Maximum number of workers that wait so. More of them would use less processor time, but if other programs use all
+processors, each switch between them takes as long as a request; a worker that takes requests from the queue need not
+switch."""
 
 LINGER_TIMEOUT = 1.0
 LINGER_BYTES = 1 << 20
