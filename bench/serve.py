@@ -142,7 +142,7 @@ def measure(servers: Sequence[Server], loads: Sequence[Load], folder: Path, seco
         if server.adapt(load) is not None
     }
     for server in servers:
-        send_signal(server.pid, signal.SIGSTOP)
+        pause(server)
     for load in loads:
         supporting = [server for server in servers if (server.name, load.name) in results]
         for server in supporting:  # the Java virtual machine is four times slower in its first second
@@ -155,13 +155,18 @@ def measure(servers: Sequence[Server], loads: Sequence[Load], folder: Path, seco
     return results
 
 
+def pause(server: Server) -> None:
+    if server.can_pause:
+        send_signal(server.pid, signal.SIGSTOP)
+
+
 def run_alone(server: Server, load: Load, folder: Path, seconds: int) -> tuple[float, float]:
     """Return the result of `wrk` for a server; resume the server before and pause it afterwards."""
     send_signal(server.pid, signal.SIGCONT)
     try:
         return run_wrk(server, load, folder, seconds)
     finally:
-        send_signal(server.pid, signal.SIGSTOP)
+        pause(server)
 
 
 def run_wrk(server: Server, load: Load, folder: Path, seconds: int) -> tuple[float, float]:
@@ -175,8 +180,9 @@ def run_wrk(server: Server, load: Load, folder: Path, seconds: int) -> tuple[flo
     pinned = ["taskset", "--cpu-list", CLIENT_CORE, "wrk", "-t1", f"-c{CONNECTIONS}", f"-d{seconds}", "--latency"]
     url = f"http://127.0.0.1:{server.port}{request.path}"
     command = [*pinned, "-s", str(script), url, "--", str(body), *headers]
-    output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    if "Non-2xx" in output or "Socket errors" in output:
+    process = subprocess.run(command, capture_output=True, text=True, check=False)
+    output = process.stdout + process.stderr
+    if process.returncode or "Non-2xx" in output or "Socket errors" in output:
         raise SystemExit(f"{server.name} failed on some requests of {load.name}:\n{output}")
     rate, p99 = re.search(r"Requests/sec: *([\d.]+)", output), re.search(r"99% +([\d.]+)(us|ms|s)", output)
     if rate is None or p99 is None:

@@ -59,7 +59,7 @@ def start_triton(workspace: Workspace) -> Server:
     port, python = free_port(), workspace.environment("triton", TRITON_PYTHON)
     command: list[str | Path] = [python, PEERS / "triton_app.py", str(port)]
     server = workspace.start("Triton + PyTriton", command, port, ping="/v2/models/model/ready")
-    return replace(server, adapt=_to_triton)
+    return replace(server, adapt=_to_triton, can_pause=False)  # it ends if its processes do not answer in time
 
 
 def _to_triton(load: Load) -> Load | None:

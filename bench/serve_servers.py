@@ -103,6 +103,8 @@ class Server:
     pid: int
     startup_seconds: float
     """Time from the start to the first response with status 200 to /ping."""
+    can_pause: bool = True
+    """Whether the server survives a pause. It should be idle without requests, if it does not."""
     adapt: Callable[[Load], Load | None] = lambda load: load
     """Returns the request that this server understands, or None if it does not support the format."""
 
