@@ -252,7 +252,7 @@ def create_services(context: Context, registry: Registry) -> Mapping[str, Servic
     """Return the handlers of all services but S3, by botocore's name of the service."""
     roles = Iam(context.state)
     return {
-        "sagemaker": SageMaker(context.state, load_operations(context, registry)).operations(),
+        "sagemaker": SageMaker(context, load_operations(context, registry)).operations(),
         "sagemaker-runtime": EndpointInvoker(context, registry).operations(),
         "sagemaker-metrics": SageMakerMetrics(context.state, context.metrics).operations(),
         "logs": Logs(context.logs, context.settings.region).operations(),

@@ -50,6 +50,12 @@ metrics = session.boto_session.client("sagemaker-metrics")
 series = metrics.batch_get_metrics(MetricQueries=[{**query, "XAxisType": "IterationNumber"}])
 results["series"] = [round(value, 4) for value in series["MetricQueryResults"][0]["MetricValues"]]
 
+source = {"SourceUri": "s3://bucket/curve.json", "SourceTypes": []}
+artifact = client.create_artifact(ArtifactName="curve", Source=source, ArtifactType="PrecisionRecall")["ArtifactArn"]
+client.add_association(SourceArn=arn, DestinationArn=artifact, AssociationType="Produced")
+associations = client.list_associations(SourceArn=arn)["AssociationSummaries"]
+results["produced"] = [(found["AssociationType"], found["DestinationType"]) for found in associations]
+
 # --- the table of an experiment
 table = ExperimentAnalytics(experiment_name="prices", sagemaker_session=session).dataframe()
 results["table"] = sorted(float(value) for value in table["learning_rate"])

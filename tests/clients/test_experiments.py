@@ -19,5 +19,6 @@ def test_program_for_version_2_logs_runs(processes: LocalServer, tmp_path: Path)
         "status": "Completed",
         "metrics": {"loss": [3, 0.01, 0.03]},
         "series": [0.03, 0.02, 0.01],
+        "produced": [["Produced", "PrecisionRecall"]],
         "table": [0.01, 0.1],
     }

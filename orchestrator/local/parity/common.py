@@ -11,7 +11,7 @@ EXPERIMENT = Members(
         "ExperimentName": Honoured("an existing experiment"),
         "TrialName": Honoured("an existing trial; by default, the job gets a trial of its own"),
         "TrialComponentDisplayName": Honoured(),
-        "RunName": Honoured("described; a `Run` of the SDK v2 in the job finds its trial component with it"),
+        "RunName": NoEffect("a `Run` of the SDK v2 in the job finds its trial component with it"),
     }
 )
 

@@ -1,26 +1,34 @@
-"""SageMaker's operations: those of all resource families, tags, and Search. The gateway has checked the requests."""
+"""SageMaker's operations: those of all resource families, tags, lineage, and Search.
+
+The gateway has checked the requests.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from microjobs_orchestrator.local.errors import ValidationError
+from microjobs_orchestrator.local.lifecycle.context import Context
 from microjobs_orchestrator.local.pages import cut_page
+from microjobs_orchestrator.local.resources.lineage.artifacts import Artifacts
+from microjobs_orchestrator.local.resources.lineage.associations import Associations
 from microjobs_orchestrator.local.resources.operations import Answer, Handler, Operations, Request
 from microjobs_orchestrator.local.resources.search.operation import Search
-from microjobs_orchestrator.local.state import State
 
 
 class SageMaker:
-    """The service: the operations on all kinds of resources, on tags, and Search."""
+    """The service: the operations on all kinds of resources, on tags and on lineage, and Search."""
 
-    def __init__(self, state: State, kinds: Sequence[Operations]) -> None:
-        self._state = state
+    def __init__(self, context: Context, kinds: Sequence[Operations]) -> None:
+        self._context = context
+        self._state = context.state
         self._kinds = kinds
 
     def operations(self) -> Mapping[str, Handler]:
         tags = {"AddTags": self.add_tags, "ListTags": self.list_tags, "DeleteTags": self.delete_tags}
         return {name: handler for kind in self._kinds for name, handler in kind.handlers().items()} | {
             **tags,
+            **Artifacts(self._context).handlers(),
+            **Associations(self._context).handlers(),
             **Search(self._state, self._kinds).handlers(),
         }
 

@@ -122,6 +122,7 @@ def list_unread_members(
 REPOSITORY_REQUEST = {"repositoryName": "repository", "filter": {"tagStatus": "ANY"}}
 LOG_REQUEST = {"logGroupName": GROUP, "logStreamName": STREAM}
 
+ARTIFACT_SOURCE = {"SourceUri": "s3://bucket/in/a", "SourceTypes": [{"SourceIdType": "Custom", "Value": "v"}]}
 METRIC_DIMENSIONS = [{"Name": "n", "Value": "v"}]
 METRIC = {"Namespace": "space", "MetricName": "m", "Dimensions": METRIC_DIMENSIONS}
 METRIC_PERIOD = {"StartTime": 0, "EndTime": 60}
@@ -154,6 +155,7 @@ REQUESTS: Mapping[str, list[dict[str, Any]]] = {
             "VisibilityConditions": [{"Key": "Tags.k", "Value": "v"}],
         }
     ],
+    "DeleteArtifact": [{"ArtifactArn": "a"}, {"Source": ARTIFACT_SOURCE}],
     "CreateRepository": [{"repositoryName": "new", "tags": [{"Key": "k", "Value": "v"}]}],
     "PutModelPackageGroupPolicy": [{"ModelPackageGroupName": "group", "ResourcePolicy": "{}"}],
     "ListModelPackages": [{"ModelPackageGroupName": "group"}],
@@ -389,11 +391,30 @@ VARIANT = {
     "ContainerStartupHealthCheckTimeoutInSeconds": 60,
 }
 
+SHARED_VARIANT = {name: value for name, value in VARIANT.items() if name != "ModelName"}
+"""A variant that inference components serve."""
 SERVERLESS_VARIANT: dict[str, Any] = {
     "VariantName": "v",
     "ModelName": "served",
     "ServerlessConfig": {"MemorySizeInMB": 1024, "MaxConcurrency": 2, "ProvisionedConcurrency": 1},
 }
+
+EXPERIMENT_CONFIG = {
+    "ExperimentName": "experiment",
+    "TrialName": "trial",
+    "TrialComponentDisplayName": "d",
+    "RunName": "r",
+}
+METADATA = dict.fromkeys(("CommitId", "Repository", "GeneratedBy", "ProjectId"), "x")
+ARTIFACT = format_arn("artifact/a")
+COMPONENT_SPECIFICATIONS: list[dict[str, Any]] = [
+    {
+        "ModelName": "served",
+        "StartupParameters": {"ContainerStartupHealthCheckTimeoutInSeconds": 60},
+        "ComputeResourceRequirements": {"NumberOfCpuCoresRequired": 1.0, "MaxMemoryRequiredInMb": 512},
+    },
+    {"Container": {"Image": "i", "ArtifactUrl": "s3://bucket/in/a", "Environment": {"A": "b"}}},
+]
 
 CREATE_REQUESTS: Mapping[str, list[dict[str, Any]]] = {
     **{
@@ -406,6 +427,7 @@ CREATE_REQUESTS: Mapping[str, list[dict[str, Any]]] = {
     "CreateProcessingJob": [
         {
             "ProcessingJobName": "j",
+            "ExperimentConfig": EXPERIMENT_CONFIG,
             "ProcessingInputs": [
                 {
                     "InputName": "i",
@@ -441,6 +463,7 @@ CREATE_REQUESTS: Mapping[str, list[dict[str, Any]]] = {
     "CreateTrainingJob": [
         {
             "TrainingJobName": "j",
+            "ExperimentConfig": EXPERIMENT_CONFIG,
             **DEFINITION,
             "HyperParameters": {"a": "b"},
             "AlgorithmSpecification": {**ALGORITHM, "ContainerEntrypoint": ["e"], "ContainerArguments": ["a"]},
@@ -515,7 +538,15 @@ CREATE_REQUESTS: Mapping[str, list[dict[str, Any]]] = {
             "ProductionVariants": [VARIANT],
             "AsyncInferenceConfig": {
                 "ClientConfig": {"MaxConcurrentInvocationsPerInstance": 1},
-                "OutputConfig": {"S3OutputPath": "s3://bucket/out", "S3FailurePath": "s3://bucket/failed"},
+                "OutputConfig": {
+                    "S3OutputPath": "s3://bucket/out",
+                    "S3FailurePath": "s3://bucket/failed",
+                    "NotificationConfig": {
+                        "SuccessTopic": "arn:aws:sns:us-east-1:000000000000:done",
+                        "ErrorTopic": "arn:aws:sns:us-east-1:000000000000:bad",
+                        "IncludeInferenceResponseIn": ["SUCCESS_NOTIFICATION_TOPIC", "ERROR_NOTIFICATION_TOPIC"],
+                    },
+                },
             },
             "Tags": TAGS,
         },
@@ -532,7 +563,67 @@ CREATE_REQUESTS: Mapping[str, list[dict[str, Any]]] = {
             },
         },
         {"EndpointConfigName": "j", "ProductionVariants": [SERVERLESS_VARIANT]},
+        {"EndpointConfigName": "j", "ProductionVariants": [SHARED_VARIANT], "ExecutionRoleArn": ROLE},
     ],
+    **{
+        f"{verb}InferenceComponent": [
+            {
+                "InferenceComponentName": "component",
+                "EndpointName": "shared",
+                "VariantName": "v",
+                "Specification": specification,
+                "RuntimeConfig": {"CopyCount": 1},
+                "Tags": TAGS,
+            }
+            for specification in COMPONENT_SPECIFICATIONS
+        ]
+        for verb in ("Create", "Update")
+    },
+    "UpdateInferenceComponentRuntimeConfig": [
+        {"InferenceComponentName": "component", "DesiredRuntimeConfig": {"CopyCount": 1}}
+    ],
+    **{
+        f"{verb}Experiment": [{"ExperimentName": "experiment", "DisplayName": "d", "Description": "d", "Tags": TAGS}]
+        for verb in ("Create", "Update")
+    },
+    **{
+        f"{verb}Trial": [
+            {
+                "TrialName": "trial",
+                "DisplayName": "d",
+                "ExperimentName": "experiment",
+                "MetadataProperties": METADATA,
+                "Tags": TAGS,
+            }
+        ]
+        for verb in ("Create", "Update")
+    },
+    **{
+        f"{verb}TrialComponent": [
+            {
+                "TrialComponentName": "part",
+                "DisplayName": "d",
+                "Status": {"PrimaryStatus": "Completed", "Message": "m"},
+                "StartTime": 1,
+                "EndTime": 2,
+                "MetadataProperties": METADATA,
+                "Tags": TAGS,
+                **{name: {} for name in ("Parameters", "InputArtifacts", "OutputArtifacts")},
+            }
+        ]
+        for verb in ("Create", "Update")
+    },
+    "CreateArtifact": [
+        {
+            "ArtifactName": "a",
+            "ArtifactType": "Model",
+            "Source": ARTIFACT_SOURCE,
+            "Properties": {},
+            "MetadataProperties": METADATA,
+            "Tags": TAGS,
+        }
+    ],
+    "UpdateArtifact": [{"ArtifactArn": ARTIFACT, "ArtifactName": "b", "Properties": {}}],
     "CreateEndpoint": [{"EndpointName": "j", "EndpointConfigName": "config", "Tags": TAGS}],
     "UpdateEndpoint": [
         {
@@ -590,6 +681,7 @@ CREATE_REQUESTS: Mapping[str, list[dict[str, Any]]] = {
     "CreateTransformJob": [
         {
             "TransformJobName": "j",
+            "ExperimentConfig": EXPERIMENT_CONFIG,
             "ModelName": "served",
             "MaxConcurrentTransforms": 1,
             "ModelClientConfig": {"InvocationsTimeoutInSeconds": 60, "InvocationsMaxRetries": 1},
@@ -641,6 +733,21 @@ def handlers(context: Context) -> Iterator[Service]:
     made["CreateEndpoint"]({"EndpointName": "e", "EndpointConfigName": "config"})
     made["CreateEndpointConfig"]({"EndpointConfigName": "serverless", "ProductionVariants": [SERVERLESS_VARIANT]})
     made["CreateEndpoint"]({"EndpointName": "serverless", "EndpointConfigName": "serverless"})
+    made["CreateEndpointConfig"](
+        {
+            "EndpointConfigName": "shared",
+            "ProductionVariants": [SHARED_VARIANT],
+            "ExecutionRoleArn": ROLE,
+        }
+    )
+    made["CreateEndpoint"]({"EndpointName": "shared", "EndpointConfigName": "shared"})
+    component = {"InferenceComponentName": "component", "EndpointName": "shared", "VariantName": "v"}
+    specification, copies = {"ModelName": "served"}, {"CopyCount": 1}
+    made["CreateInferenceComponent"]({**component, "Specification": specification, "RuntimeConfig": copies})
+    made["CreateExperiment"]({"ExperimentName": "experiment"})
+    made["CreateTrial"]({"TrialName": "trial", "ExperimentName": "experiment"})
+    made["CreateTrialComponent"]({"TrialComponentName": "part"})
+    context.state.add("artifact", "a", ARTIFACT, "", {}, {"Source": ARTIFACT_SOURCE, "ArtifactType": "Model"})
     made["CreatePipeline"]({**PIPELINE, "PipelineName": "pipeline"})
     add_execution(context.state)
     parent = CREATE_REQUESTS["CreateHyperParameterTuningJob"][0] | {"HyperParameterTuningJobName": "parent"}

@@ -132,7 +132,7 @@ class Server:
             Settings("http://127.0.0.1:1"),
         )
         self.registry = Registry(self.context)
-        self.operations = SageMaker(self.context.state, load_operations(self.context, self.registry)).operations()
+        self.operations = SageMaker(self.context, load_operations(self.context, self.registry)).operations()
 
     def stop(self) -> None:
         self.operations["StopTrainingJob"]({"TrainingJobName": "job"})

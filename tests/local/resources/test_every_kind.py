@@ -51,7 +51,7 @@ class Server:
         self.runtime.models |= {IMAGE: Model(), TEMPLATE_IMAGE: Model()}
         self.parts = ServerParts.from_home(home, self.runtime)
         self._kinds = load_operations(self.parts.context, self.parts.registry)
-        self.operations = SageMaker(self.parts.context.state, self._kinds).operations()
+        self.operations = SageMaker(self.parts.context, self._kinds).operations()
 
     def record_events(self) -> None:
         """Record the EventBridge events of all further changes."""

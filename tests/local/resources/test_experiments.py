@@ -1,68 +1,16 @@
 """Experiments, trials and trial components, and the components of jobs."""
 
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from microjobs_orchestrator.local.errors import ServiceError, ValidationError
-from microjobs_orchestrator.local.home import Home
 from microjobs_orchestrator.local.identity import format_arn
-from microjobs_orchestrator.local.protocols.models import operation_model
-from microjobs_orchestrator.local.protocols.validation import validate
-from microjobs_orchestrator.local.resources.operations import load_operations
-from microjobs_orchestrator.local.services.sagemaker import SageMaker
-from microjobs_orchestrator.local.services.sagemaker_metrics import SageMakerMetrics
-from tests.local.jobs.conftest import ServerParts, wait_until
-from tests.local.jobs.fakes import FakeRuntime, Model
+from tests.local.jobs.conftest import wait_until
+from tests.local.resources.tracking import Tracking
 from tests.local.security.families import BASES
 
 TIME = 1_767_268_800.0
-
-
-class Tracking:
-    """The operations of a server, which also check that botocore's model accepts requests."""
-
-    def __init__(self, parts: ServerParts) -> None:
-        self.parts = parts
-        context = parts.context
-        self._handlers = SageMaker(context.state, load_operations(context, parts.registry)).operations()
-        self.metrics = SageMakerMetrics(context.state, context.metrics)
-
-    def call(self, operation: str, **members: Any) -> dict[str, Any]:
-        validate(operation_model("sagemaker", operation), members)
-        return dict(self._handlers[operation](members))
-
-    def add_trial(self, trial: str = "t", experiment: str = "e", *components: str) -> None:
-        """Create an experiment with a trial, and add components to the trial."""
-        if self.parts.context.state.get("experiment", experiment) is None:
-            self.call("CreateExperiment", ExperimentName=experiment)
-        self.call("CreateTrial", TrialName=trial, ExperimentName=experiment)
-        for component in components:
-            if self.parts.context.state.get("experiment-trial-component", component) is None:
-                self.call("CreateTrialComponent", TrialComponentName=component)
-            self.call("AssociateTrialComponent", TrialComponentName=component, TrialName=trial)
-
-    def list_names(self, kind: str, **filters: Any) -> list[str]:
-        answer = self.call(f"List{kind}s", **filters)
-        return [item[f"{kind}Name"] for item in answer[f"{kind}Summaries"]]
-
-    def describe(self, component: str) -> dict[str, Any]:
-        return self.call("DescribeTrialComponent", TrialComponentName=component)
-
-
-@pytest.fixture
-def tracking(tmp_path: Path) -> Iterator[Tracking]:
-    home = Home(tmp_path / "home")
-    home.create()
-    runtime = FakeRuntime()
-    runtime.models |= {"nobody/nothing:0": Model()}
-    parts = ServerParts.from_home(home, runtime)
-    parts.put("in/a", b"1,2\n")
-    yield Tracking(parts)
-    parts.close()
-    runtime.close()
 
 
 def test_experiment_has_its_name_as_display_name(tracking: Tracking) -> None:

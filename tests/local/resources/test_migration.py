@@ -154,7 +154,7 @@ def test_server_resumes_jobs_of_an_old_home(server: ServerParts) -> None:
     assert server.context.state.find(Query("async-invocation", limit=10)) == []
     wait_until(lambda: status("training-job", "training") == "Failed")
     wait_until(lambda: status("processing-job", "processing") == "Failed")
-    operations = SageMaker(server.context.state, load_operations(server.context, server.registry)).operations()
+    operations = SageMaker(server.context, load_operations(server.context, server.registry)).operations()
     described = operations["DescribeTrainingJob"]({"TrainingJobName": "training"})
     assert "the local server ended while the job ran" in described["FailureReason"]
     children = operations["ListTrainingJobsForHyperParameterTuningJob"]({"HyperParameterTuningJobName": "tuning"})

@@ -40,7 +40,7 @@ class Registry:
     def __init__(self, parts: ServerParts) -> None:
         self.parts = parts
         self._handlers: Mapping[str, Handler] = SageMaker(
-            parts.context.state, load_operations(parts.context, parts.registry)
+            parts.context, load_operations(parts.context, parts.registry)
         ).operations()
         self.call("CreateModelPackageGroup", ModelPackageGroupName=GROUP)
 

@@ -239,7 +239,7 @@ def parts(tmp_path: Path) -> Iterator[ServerParts]:
 @pytest.fixture
 def search(parts: ServerParts) -> Handler:
     kinds = load_operations(parts.context, parts.registry)
-    return SageMaker(parts.context.state, kinds).operations()["Search"]
+    return SageMaker(parts.context, kinds).operations()["Search"]
 
 
 def add_job(parts: ServerParts, name: str, tags: Mapping[str, str] | None = None, **members: Any) -> None:

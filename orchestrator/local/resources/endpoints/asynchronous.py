@@ -76,6 +76,7 @@ def check_buckets(context: Context, config: Mapping[str, Any]) -> None:
     """Raise ValidationError unless the buckets of an AsyncInferenceConfig exist."""
     for name in ("S3OutputPath", "S3FailurePath"):
         _make_uri(context, config, name, "x")
+    notifications.check_config(config["OutputConfig"].get("NotificationConfig", {}))
 
 
 def prepare(context: Context, config: Mapping[str, Any], members: Mapping[str, Any], body: bytes) -> Invocation:

@@ -9,6 +9,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from microjobs_orchestrator.local.errors import ValidationError
+
 MAX_INCLUDED_BYTES = 128 << 10
 """Larger responses are not included: https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_AsyncInferenceNotificationConfig.html"""
 
@@ -30,6 +32,17 @@ class Result:
     @property
     def topic_member(self) -> str:
         return "SuccessTopic" if self.failure is None else "ErrorTopic"
+
+
+def check_config(config: Config) -> None:
+    """Raise ValidationError if responses must be included in the messages of a topic that is not set."""
+    topics = {
+        "SUCCESS_NOTIFICATION_TOPIC": config.get("SuccessTopic"),
+        "ERROR_NOTIFICATION_TOPIC": config.get("ErrorTopic"),
+    }
+    for kind in config.get("IncludeInferenceResponseIn", ()):
+        if topics.get(kind) is None:
+            raise ValidationError(f"IncludeInferenceResponseIn has {kind}, but the topic is not set.")
 
 
 def read_body(config: Config, file: Path, *, is_success: bool) -> str | None:

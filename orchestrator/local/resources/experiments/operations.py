@@ -11,6 +11,7 @@ from typing import Any
 
 from microjobs_orchestrator.local.errors import ValidationError
 from microjobs_orchestrator.local.pages import cut_page
+from microjobs_orchestrator.local.resources.descriptions import copy_members
 from microjobs_orchestrator.local.resources.experiments import associations, component_metrics, job_components
 from microjobs_orchestrator.local.resources.experiments.kinds import EXPERIMENT, TRIAL, TRIAL_COMPONENT
 from microjobs_orchestrator.local.resources.listing import describe_as
@@ -34,7 +35,10 @@ class _ExperimentOperations(Operations):
         name = request[self.kind.name_member]
         if self.context.state.get(self.kind.arn_type, name) is not None:  # SDKs search the message for "already exists"
             raise ValidationError(f"{self.kind.noun} names must be unique: {name} already exists.")
-        return add_resource(self.context, self.kind, request, defaults={"DisplayName": name}, owner=owner)
+        members = copy_members(f"Describe{self.kind.noun}", request)
+        return add_resource(
+            self.context, self.kind, request, defaults={"DisplayName": name}, members=members, owner=owner
+        )
 
     def list(self, request: Request) -> Answer:
         begin, end = request.get("CreatedAfter", float("-inf")), request.get("CreatedBefore", float("inf"))
@@ -64,7 +68,7 @@ class _ExperimentOperations(Operations):
 
     def update(self, request: Request) -> Answer:
         record = self.find(request)
-        changes = {name: value for name, value in request.items() if name != self.kind.name_member}
+        changes = copy_members(f"Describe{self.kind.noun}", request, without=(self.kind.name_member,))
         self.context.state.update(self.kind.arn_type, record.name, changes)
         return {self.kind.arn_member: record.arn}
 
@@ -149,9 +153,7 @@ class TrialComponentOperations(_ExperimentOperations):
 
     def update(self, request: Request) -> Answer:
         record = self.find(request)
-        changes: dict[str, Any] = {
-            name: request[name] for name in ("DisplayName", "Status", "StartTime", "EndTime") if name in request
-        }
+        changes = copy_members("DescribeTrialComponent", request, without=(self.kind.name_member, *DICTIONARIES))
         for name in DICTIONARIES:
             merged = {**record.description.get(name, {}), **request.get(name, {})}
             removed = request.get(f"{name}ToRemove", ())
@@ -178,7 +180,8 @@ class TrialComponentOperations(_ExperimentOperations):
 
     def _change_association(self, request: Request, change: Any) -> Answer:
         with self.context.state.transaction():
+            trial_name = request["TrialName"]
             component = self.find(request)
-            trial = associations.find_existing(self.context, TRIAL.arn_type, request["TrialName"])
+            trial = associations.find_existing(self.context, TRIAL.arn_type, trial_name)
             change(self.context, component.name, trial.name)
         return {"TrialComponentArn": component.arn, "TrialArn": trial.arn}

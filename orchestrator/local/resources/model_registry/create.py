@@ -10,8 +10,8 @@ from microjobs_orchestrator.local.errors import ValidationError
 from microjobs_orchestrator.local.identity import format_arn
 from microjobs_orchestrator.local.lifecycle import inputs
 from microjobs_orchestrator.local.lifecycle.context import Context
+from microjobs_orchestrator.local.resources.descriptions import copy_members, describe_caller
 from microjobs_orchestrator.local.resources.model_registry import tokens
-from microjobs_orchestrator.local.resources.model_registry.descriptions import copy_members, describe_caller
 from microjobs_orchestrator.local.resources.model_registry.kinds import MODEL_PACKAGE, MODEL_PACKAGE_GROUP
 from microjobs_orchestrator.local.resources.model_registry.model_data import Specification, fix_all, fix_data
 from microjobs_orchestrator.local.resources.model_registry.names import find_group, find_package

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from microjobs_orchestrator.local.errors import ValidationError
 from microjobs_orchestrator.local.identity import format_arn
 from microjobs_orchestrator.local.lifecycle.context import Context
-from microjobs_orchestrator.local.resources.model_registry.descriptions import copy_members, describe_caller
+from microjobs_orchestrator.local.resources.descriptions import copy_members, describe_caller
 from microjobs_orchestrator.local.resources.model_registry.kinds import MODEL_PACKAGE, MODEL_PACKAGE_GROUP
 from microjobs_orchestrator.local.resources.model_registry.names import find_group, make_conflict_error
 from microjobs_orchestrator.local.resources.operations import Answer, Handler, Operations, Request

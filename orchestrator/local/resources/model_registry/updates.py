@@ -8,9 +8,9 @@ from typing import Any
 
 from microjobs_orchestrator.local.errors import ValidationError
 from microjobs_orchestrator.local.lifecycle.context import Context
+from microjobs_orchestrator.local.resources.descriptions import copy_members, describe_caller
 from microjobs_orchestrator.local.resources.model_registry import tokens
 from microjobs_orchestrator.local.resources.model_registry.create import ADDITIONAL, SPECIFICATION, check_additional
-from microjobs_orchestrator.local.resources.model_registry.descriptions import copy_members, describe_caller
 from microjobs_orchestrator.local.resources.model_registry.kinds import MODEL_PACKAGE
 from microjobs_orchestrator.local.resources.model_registry.model_data import fix_all, fix_data
 from microjobs_orchestrator.local.resources.model_registry.names import find_package, make_conflict_error

@@ -20,7 +20,7 @@ class Server:
     def __init__(self, home: Home, runtime: FakeRuntime) -> None:
         self.parts = ServerParts.from_home(home, runtime)
         kinds = load_operations(self.parts.context, self.parts.registry)
-        self.operations = SageMaker(self.parts.context.state, kinds).operations()
+        self.operations = SageMaker(self.parts.context, kinds).operations()
         self._makers = list_makers(kinds)
 
     @property

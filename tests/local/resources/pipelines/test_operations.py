@@ -40,7 +40,7 @@ class Client:
         self._runtime = FakeRuntime()
         self.parts = ServerParts.from_home(home, self._runtime)
         kinds = load_operations(self.parts.context, self.parts.registry)
-        self._operations = SageMaker(self.parts.context.state, kinds).operations()
+        self._operations = SageMaker(self.parts.context, kinds).operations()
 
     def call(self, operation: str, **members: Any) -> dict[str, Any]:
         validate(operation_model("sagemaker", operation), members)

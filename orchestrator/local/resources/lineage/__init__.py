@@ -1,0 +1,1 @@
+"""Lineage: artifacts, and the associations between artifacts, trial components and other resources."""

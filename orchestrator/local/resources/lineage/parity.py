@@ -1,0 +1,42 @@
+"""Parity rows of lineage."""
+
+from collections.abc import Mapping
+
+from microjobs_orchestrator.local.parity.common import LIST_PAGES, TAGS, make_honoured_rows
+from microjobs_orchestrator.local.parity.rows import Honoured, Members, Rows
+
+METADATA = Members(
+    dict.fromkeys(("CommitId", "Repository", "GeneratedBy", "ProjectId"), Honoured("stored and described"))
+)
+SOURCE = Members(
+    {
+        "SourceUri": Honoured("with SourceTypes, it identifies the artifact"),
+        "SourceTypes": Members(make_honoured_rows("SourceIdType", "Value")),
+    }
+)
+LIST_ROWS = make_honoured_rows(*LIST_PAGES, "CreatedAfter", "CreatedBefore")
+ENDS = make_honoured_rows("SourceArn", "DestinationArn")
+
+ROWS: Mapping[str, Rows] = {
+    "CreateArtifact": {
+        **make_honoured_rows("ArtifactName", "ArtifactType", "Properties"),
+        "Source": SOURCE,
+        "MetadataProperties": METADATA,
+        "Tags": TAGS,
+    },
+    "DescribeArtifact": make_honoured_rows("ArtifactArn"),
+    "UpdateArtifact": make_honoured_rows("ArtifactArn", "ArtifactName", "Properties", "PropertiesToRemove"),
+    "DeleteArtifact": {"ArtifactArn": Honoured(), "Source": SOURCE},
+    "ListArtifacts": {
+        **LIST_ROWS,
+        "SortBy": Honoured(values=("CreationTime",)),
+        **make_honoured_rows("SourceUri", "ArtifactType"),
+    },
+    "AddAssociation": {**ENDS, "AssociationType": Honoured()},
+    "DeleteAssociation": ENDS,
+    "ListAssociations": {
+        **LIST_ROWS,
+        **ENDS,
+        **make_honoured_rows("SourceType", "DestinationType", "AssociationType"),
+    },
+}

@@ -1,0 +1,24 @@
+"""Fixtures of the tests of resource families."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from microjobs_orchestrator.local.home import Home
+from tests.local.jobs.conftest import ServerParts
+from tests.local.jobs.fakes import FakeRuntime, Model
+from tests.local.resources.tracking import Tracking
+
+
+@pytest.fixture
+def tracking(tmp_path: Path) -> Iterator[Tracking]:
+    home = Home(tmp_path / "home")
+    home.create()
+    runtime = FakeRuntime()
+    runtime.models |= {"nobody/nothing:0": Model()}
+    parts = ServerParts.from_home(home, runtime)
+    parts.put("in/a", b"1,2\n")
+    yield Tracking(parts)
+    parts.close()
+    runtime.close()

@@ -1,0 +1,41 @@
+"""The operations on experiments and lineage, for tests without hosts."""
+
+from typing import Any
+
+from microjobs_orchestrator.local.protocols.models import operation_model
+from microjobs_orchestrator.local.protocols.validation import validate
+from microjobs_orchestrator.local.resources.operations import load_operations
+from microjobs_orchestrator.local.services.sagemaker import SageMaker
+from microjobs_orchestrator.local.services.sagemaker_metrics import SageMakerMetrics
+from tests.local.jobs.conftest import ServerParts
+
+
+class Tracking:
+    """The operations of a server, which also check that botocore's model accepts requests."""
+
+    def __init__(self, parts: ServerParts) -> None:
+        self.parts = parts
+        context = parts.context
+        self._handlers = SageMaker(context, load_operations(context, parts.registry)).operations()
+        self.metrics = SageMakerMetrics(context.state, context.metrics)
+
+    def call(self, operation: str, **members: Any) -> dict[str, Any]:
+        validate(operation_model("sagemaker", operation), members)
+        return dict(self._handlers[operation](members))
+
+    def add_trial(self, trial: str = "t", experiment: str = "e", *components: str) -> None:
+        """Create an experiment with a trial, and add components to the trial."""
+        if self.parts.context.state.get("experiment", experiment) is None:
+            self.call("CreateExperiment", ExperimentName=experiment)
+        self.call("CreateTrial", TrialName=trial, ExperimentName=experiment)
+        for component in components:
+            if self.parts.context.state.get("experiment-trial-component", component) is None:
+                self.call("CreateTrialComponent", TrialComponentName=component)
+            self.call("AssociateTrialComponent", TrialComponentName=component, TrialName=trial)
+
+    def list_names(self, kind: str, **filters: Any) -> list[str]:
+        answer = self.call(f"List{kind}s", **filters)
+        return [item[f"{kind}Name"] for item in answer[f"{kind}Summaries"]]
+
+    def describe(self, component: str) -> dict[str, Any]:
+        return self.call("DescribeTrialComponent", TrialComponentName=component)
