@@ -1,4 +1,4 @@
-"""One server on the process runtime, and one Chromium, for all tests of the console."""
+"""One server on the process runtime, one that starts no hosts, and one Chromium, for all tests of the console."""
 
 import os
 from collections.abc import Iterator
@@ -10,6 +10,7 @@ from microjobs_orchestrator.local import control
 from tests.conftest import REQUIRE_ENGINE
 from tests.local.clients import LocalServer, running_server
 from tests.local.console.browsers import find_chromium, launch
+from tests.local.security.stubbed import stubbed
 
 TIMEOUT_MILLISECONDS = 15_000
 expect.set_options(timeout=TIMEOUT_MILLISECONDS)
@@ -41,6 +42,25 @@ def session(browser: Browser, server: LocalServer) -> Iterator[Page]:
     context.set_default_timeout(TIMEOUT_MILLISECONDS)
     page = context.new_page()
     page.goto(control.make_console_address(server.home, server.address))
+    page.get_by_role("heading", name="Jobs, endpoints and executions").wait_for()
+    yield page
+    context.close()
+
+
+@pytest.fixture(scope="package")
+def stub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServer]:
+    """Return a server whose runtime starts no hosts."""
+    with stubbed(tmp_path_factory.mktemp("stub")) as server:
+        yield server
+
+
+@pytest.fixture(scope="package")
+def console(browser: Browser, stub: LocalServer) -> Iterator[Page]:
+    """Return a page with an open session of `stub`."""
+    context = browser.new_context(viewport={"width": 1280, "height": 800})
+    context.set_default_timeout(TIMEOUT_MILLISECONDS)
+    page = context.new_page()
+    page.goto(control.make_console_address(stub.home, stub.address))
     page.get_by_role("heading", name="Jobs, endpoints and executions").wait_for()
     yield page
     context.close()

@@ -7,14 +7,16 @@ A server on the process runtime runs a few jobs. Each line of `PAGES` is one scr
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Page, Playwright, sync_playwright
 
 from microjobs_orchestrator.local import control
 from tests.conftest import REPOSITORY
 from tests.local.clients import ROOT, LocalServer, channel, running_server, wait_until
 from tests.local.console.browsers import launch
+from tests.local.console.test_tuning import start_tuning, wait_for_tuning
 from tests.local.resources.pipelines.steps import (
     create_pipeline,
     list_statuses,
@@ -24,6 +26,7 @@ from tests.local.resources.pipelines.steps import (
     make_training_step,
     start,
 )
+from tests.local.security.stubbed import stubbed
 from tests.local.test_hosting import make_model, wait_for_endpoint
 
 FOLDER = REPOSITORY / "docs" / "using" / "screenshots"
@@ -38,6 +41,9 @@ PAGES = {
     "pipeline": "#/pipelines/{execution}",
 }
 """Addresses of pages, by the names of the screenshots. `{execution}` is the name and the id of an execution."""
+
+STUB_PAGES = {"tuning": "#/tuning/tune"}
+"""Addresses of pages of a server whose runtime starts no hosts."""
 
 LINE = r"'\033[36mepoch %s/8\033[0m loss=%s mse=%s\n' $epoch 0.$((90 / epoch)) $((4000 / epoch))"
 TRAINING = f"for epoch in 1 2 3 4 5 6 7 8; do printf {LINE}; sleep 1; done; printf '\\033[32mmodel saved\\033[0m\\n'"
@@ -105,6 +111,16 @@ def take(page: Page, address: str, name: str) -> None:
     page.screenshot(path=FOLDER / f"{name}.png")
 
 
+def take_all(server: LocalServer, playwright: Playwright, pages: Mapping[str, str]) -> None:
+    browser = launch(playwright)
+    page = browser.new_page(viewport=SIZE)  # type: ignore[arg-type]  # a TypedDict
+    page.goto(control.make_console_address(server.home, server.address))
+    page.locator("tbody tr").first.wait_for()
+    for name in pages.keys() & (sys.argv[1:] or pages.keys()):
+        take(page, f"{server.address.url}/_microjobs/console/{pages[name]}", name)
+    browser.close()
+
+
 def main() -> None:
     FOLDER.mkdir(exist_ok=True)
     with (
@@ -114,14 +130,12 @@ def main() -> None:
     ):
         run_jobs(server)
         deploy(server)
-        names = {"execution": execute_pipeline(server)}
-        browser = launch(playwright)
-        page = browser.new_page(viewport=SIZE)  # type: ignore[arg-type]  # a TypedDict
-        page.goto(control.make_console_address(server.home, server.address))
-        page.locator("tbody tr").first.wait_for()
-        for name in sys.argv[1:] or PAGES:
-            take(page, f"{server.address.url}/_microjobs/console/{PAGES[name].format(**names)}", name)
-        browser.close()
+        execution = execute_pipeline(server)
+        take_all(server, playwright, {name: page.format(execution=execution) for name, page in PAGES.items()})
+    with tempfile.TemporaryDirectory() as folder, stubbed(Path(folder)) as server, sync_playwright() as playwright:
+        start_tuning(server, "tune", 40)
+        wait_for_tuning(server, "tune")
+        take_all(server, playwright, STUB_PAGES)
 
 
 if __name__ == "__main__":

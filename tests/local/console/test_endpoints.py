@@ -1,33 +1,14 @@
 """The pages of endpoints in Chromium, with a runtime whose models return the request."""
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Page, expect
 
-from microjobs_orchestrator.local import control
 from tests.local.clients import LocalServer, wait_until
 from tests.local.console.checks import find_violations
-from tests.local.security.stubbed import stubbed
-
-
-@pytest.fixture(scope="module")
-def stub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServer]:
-    with stubbed(tmp_path_factory.mktemp("endpoints")) as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def console(browser: Browser, stub: LocalServer) -> Iterator[Page]:
-    context = browser.new_context()
-    page = context.new_page()
-    page.goto(control.make_console_address(stub.home, stub.address))
-    page.get_by_role("heading", name="Jobs").wait_for()
-    yield page
-    context.close()
 
 
 def create_endpoint(server: LocalServer, name: str, **config: Any) -> None:

@@ -1,6 +1,7 @@
 """The server with a runtime that starts nothing: `python -m tests.local.security.stub HOME`.
 
-Jobs succeed at once. Models return the body of the request, or status 500 for the body `fail`.
+Jobs succeed at once, and training jobs print their hyperparameters. Models return the body of the request, or status
+500 for the body `fail`.
 """
 
 import logging
@@ -12,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+from microjobs.contract import Layout
 from microjobs_orchestrator.local.config import Config
 from microjobs_orchestrator.local.home import Home
 from microjobs_orchestrator.local.runtimes.base import Exit, Host, HostPlan, Image, Line, Plan
@@ -56,11 +58,15 @@ class StubHost(HostWithoutFolders):
         self.name = plan.name
         self._address = address
         self._ended = threading.Event()
+        path = Layout(plan.files).input_config / "hyperparameters.json"
+        self._hyperparameters = path.read_bytes().replace(b"\n", b" ") if path.exists() else b""
         if plan.port is None:
             self._ended.set()
 
     def lines(self, after: float = 0.0) -> Iterator[Line]:
         yield Line(max(time.time(), after), f"{self.name} has started".encode())
+        if self._hyperparameters:
+            yield Line(max(time.time(), after), self._hyperparameters)
         self._ended.wait()
 
     def wait(self) -> Exit:

@@ -28,6 +28,7 @@ function Job({ kind, id }) {
         ${data.streams.length > 0 && html`<a href=${makeHref(["logs", kind.type, id])}>Logs</a>`}
         ${kind.logs && html`<a href=${makeHref(["metrics", kind.type, id])}>Metrics</a>`}
         ${kind.type === "endpoint" && html`<a href=${makeHref(["endpoints", id])}>Variants and requests</a>`}
+        ${kind.type === "hyper-parameter-tuning-job" && html`<a href=${makeHref(["tuning", id])}>Trials</a>`}
         ${kind.type === "pipeline-execution" && html`<a href=${makeHref(["pipelines", ...data.name.split("/")])}>Steps</a>`}
         <${StopButton} kind=${kind} id=${id} status=${status} onStop=${reload} />
       </div>
