@@ -20,6 +20,11 @@ READING: Mapping[str, tuple[str, ...]] = {
 CHANGING: Mapping[str, frozenset[str]] = {
     "sagemaker": frozenset(
         (
+            "CreateEndpoint",
+            "CreateEndpointConfig",
+            "CreateModel",
+            "DeleteEndpointConfig",
+            "DeleteModel",
             "RetryPipelineExecution",
             "StartPipelineExecution",
             "StopHyperParameterTuningJob",
@@ -27,6 +32,7 @@ CHANGING: Mapping[str, frozenset[str]] = {
             "StopProcessingJob",
             "StopTrainingJob",
             "StopTransformJob",
+            "UpdateModelPackage",
         )
     ),
     "sagemaker-runtime": frozenset(("InvokeEndpoint",)),

@@ -16,6 +16,7 @@ from microjobs_orchestrator.local import control
 from tests.conftest import REPOSITORY
 from tests.local.clients import ROOT, LocalServer, channel, running_server, wait_until
 from tests.local.console.browsers import launch
+from tests.local.console.test_registry import create_group
 from tests.local.console.test_tuning import start_tuning, wait_for_tuning
 from tests.local.resources.pipelines.steps import (
     create_pipeline,
@@ -42,7 +43,7 @@ PAGES = {
 }
 """Addresses of pages, by the names of the screenshots. `{execution}` is the name and the id of an execution."""
 
-STUB_PAGES = {"tuning": "#/tuning/tune"}
+STUB_PAGES = {"tuning": "#/tuning/tune", "registry": "#/registry/housing"}
 """Addresses of pages of a server whose runtime starts no hosts."""
 
 LINE = r"'\033[36mepoch %s/8\033[0m loss=%s mse=%s\n' $epoch 0.$((90 / epoch)) $((4000 / epoch))"
@@ -135,6 +136,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder, stubbed(Path(folder)) as server, sync_playwright() as playwright:
         start_tuning(server, "tune", 40)
         wait_for_tuning(server, "tune")
+        create_group(server, "housing")
         take_all(server, playwright, STUB_PAGES)
 
 
