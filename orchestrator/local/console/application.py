@@ -13,6 +13,7 @@ from microjobs_orchestrator.local.console.assets import Assets
 from microjobs_orchestrator.local.console.checks import check_api_request, check_origin, make_headers
 from microjobs_orchestrator.local.console.downloads import PATH, Downloads
 from microjobs_orchestrator.local.console.feed import Feed
+from microjobs_orchestrator.local.console.objects import Objects
 from microjobs_orchestrator.local.console.operations import (
     MAX_BODY_BYTES,
     MAX_BODY_BYTES_BY_SERVICE,
@@ -46,13 +47,17 @@ def make_console(home: Home, services: Mapping[str, AnyService], feed: Feed, log
         logs: the output of hosts.
     """
     verify = partial(read_token, key=home.server_key(), home=home.root, pid=os.getpid())
-    return Console(Assets(), Sessions(verify), make_caller(services), feed, Downloads(logs))
+    downloads = Downloads(logs)
+    objects = Objects(services["s3"], downloads)
+    return Console(Assets(), Sessions(verify), make_caller(services), feed, downloads, objects)
 
 
 class Console:
     """The console. `intercept` is the gateway's first interceptor on the listener for clients."""
 
-    def __init__(self, assets: Assets, sessions: Sessions, call: Call, feed: Feed, downloads: Downloads) -> None:
+    def __init__(
+        self, assets: Assets, sessions: Sessions, call: Call, feed: Feed, downloads: Downloads, objects: Objects
+    ) -> None:
         self._assets = assets
         self._sessions = sessions
         self._call = call
@@ -61,6 +66,9 @@ class Console:
             "kinds": lambda _: _format([_describe_kind(kind) for kind in all_kinds()]),
             "changes": lambda _: Response(feed.open(), content_type="text/event-stream"),
             "logs": lambda exchange: downloads.add_log(exchange, _get_cookie(exchange.request)),
+            "objects": lambda exchange: objects.add_download(exchange, _get_cookie(exchange.request)),
+            "objects/preview": objects.preview,
+            "objects/archive": objects.list_archive,
         }
 
     def intercept(self, exchange: Exchange) -> Response | None:

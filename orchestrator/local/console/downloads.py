@@ -4,7 +4,7 @@ import json
 import secrets
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from urllib.parse import quote
 
@@ -74,7 +74,7 @@ class Downloads:
         return self.add(cookie, lambda: make_attachment(_read_lines(stream), f"{stream.path.name}.log", "text/plain"))
 
 
-def make_attachment(content: Iterator[bytes], name: str, content_type: str) -> Response:
+def make_attachment(content: Iterable[bytes], name: str, content_type: str) -> Response:
     """Return a response that browsers store in a file instead of showing it."""
     disposition = f"attachment; filename*=UTF-8''{quote(name, safe='')}"
     return Response(content, headers={"Content-Disposition": disposition}, content_type=content_type)

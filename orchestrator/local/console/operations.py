@@ -14,6 +14,7 @@ READING: Mapping[str, tuple[str, ...]] = {
     "sagemaker": ("Describe", "List", "Search", "BatchDescribe"),
     "logs": ("Describe", "Get", "Filter"),
     "cloudwatch": ("Get", "List"),
+    "s3": ("ListBuckets", "ListObjectsV2", "HeadObject"),
 }
 """The beginnings of the names of operations that change nothing, by service."""
 
@@ -56,8 +57,9 @@ def make_caller(services: Mapping[str, AnyService]) -> Call:
     invoke = make_invoker(services)
 
     def call(exchange: Exchange, service: str, name: str) -> Response:
-        supported = services.get(service)
-        if not isinstance(supported, Mapping) or name not in supported or not is_allowed(service, name):
+        supported = services.get(service, {})
+        names = supported if isinstance(supported, Mapping) else supported.operations
+        if name not in names or not is_allowed(service, name):
             raise ServiceError("AccessDeniedException", f"the console cannot call {name!r:.80} of {service!r:.40}", 403)
         exchange.protocol = ConsoleProtocol()
         exchange.service, exchange.operation = service, operation_model(service, name)

@@ -40,6 +40,7 @@ PAGES = {
     "metrics": "#/metrics/training-job/housing-train-1",
     "endpoint": "#/endpoints/housing",
     "pipeline": "#/pipelines/{execution}",
+    "object": "#/buckets/housing-data/raw%2Fhouses.csv",
 }
 """Addresses of pages, by the names of the screenshots. `{execution}` is the name and the id of an execution."""
 
@@ -57,6 +58,9 @@ FAILURE = f"echo 'x_train has 12 columns, x_test has 13' >{ROOT}/output/failure;
 def run_jobs(server: LocalServer) -> None:
     """Run the jobs that the pages show."""
     server.put({"housing/x_train.npy": "data"})
+    server.s3.create_bucket(Bucket="housing-data")
+    rows = "".join(f"{rooms},{20 * rooms + 7},{rooms % 3},{110 * rooms + 40}\n" for rooms in range(1, 12))
+    server.s3.put_object(Bucket="housing-data", Key="raw/houses.csv", Body=f"rooms,area,floor,price\n{rows}".encode())
     inputs = [channel("train", server.uri("housing"))]
     server.process("echo done", ProcessingJobName="housing-preprocess")
     server.train(TRAINING, TrainingJobName="housing-train-1", algorithm=METRICS, InputDataConfig=inputs)

@@ -4,7 +4,9 @@ import base64
 import json
 import re
 import socket
+import tarfile
 import time
+import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -352,6 +354,67 @@ def test_download_needs_the_session_that_started_it(stub: LocalServer, console: 
 )
 def test_download_of_another_file_is_refused(console: Console, members: dict[str, str]) -> None:
     assert console.post(f"{API}logs", {**LOG, **members}).status == 400
+
+
+OBJECT = {"bucket": "fuzz", "key": "in/a.csv"}
+OBJECT_ROUTES = ("objects", "objects/preview", "objects/archive")
+
+
+@pytest.mark.parametrize("route", OBJECT_ROUTES)
+def test_objects_need_a_session_and_its_secret(console: Console, route: str) -> None:
+    request = {**OBJECT, "bytes": 10}
+    assert console.post(API + route, request, Cookie=None).status == 401
+    assert console.post(API + route, request, X_Microjobs_Console=None).status == 401
+    assert console.post(API + route, request, Sec_Fetch_Site="same-site").status == 403
+    assert console.sender.send_raw("GET", API + route, console.headers({})).status == 405
+
+
+@pytest.mark.parametrize("route", OBJECT_ROUTES[1:])
+@pytest.mark.parametrize(
+    ("members", "status"),
+    [
+        ({"bucket": "absent"}, 404),
+        ({"bucket": ".."}, 404),
+        ({"key": "../../server.key"}, 404),
+        ({"key": "/etc/passwd"}, 404),
+        ({"key": ""}, 400),
+        ({"key": 5}, 400),
+        ({"bucket": None}, 400),
+    ],
+)
+def test_paths_of_objects_lead_to_no_other_file(
+    console: Console, route: str, members: dict[str, Any], status: int
+) -> None:
+    assert console.post(API + route, {**OBJECT, "bytes": 10, **members}).status == status
+
+
+@pytest.mark.parametrize("count", [0, -1, 1 << 40, 1.5, True, "10", None])
+def test_number_of_bytes_of_a_preview_is_limited(console: Console, count: Any) -> None:
+    assert console.post(f"{API}objects/preview", {**OBJECT, "bytes": count}).status == 400
+
+
+def test_preview_and_download_are_never_shown_as_a_page(console: Console, stub: LocalServer) -> None:
+    stub.s3.put_object(Bucket="fuzz", Key="page.html", Body=b"<script></script>", ContentType="text/html")
+    request = {"bucket": "fuzz", "key": "page.html"}
+    preview = console.post(f"{API}objects/preview", {**request, "bytes": 4})
+    path = json.loads(console.post(f"{API}objects", request).body)["path"]
+    download = fetch_download(console, API + path)
+    assert (preview.body, download.body) == (b"<scr", b"<script></script>")
+    assert download.headers["content-disposition"].startswith("attachment")
+    for answer in (preview, download):
+        assert answer.headers["content-type"] == "application/octet-stream"
+        assert answer.headers["x-content-type-options"] == "nosniff"
+    assert fetch_download(console, API + path).status == 404
+
+
+def test_list_of_an_archive_that_expands_is_limited(console: Console, stub: LocalServer) -> None:
+    member = tarfile.TarInfo("zeros")
+    member.size = 300 << 20
+    packer = zlib.compressobj(1, wbits=31)
+    parts = [packer.compress(member.tobuf()), *(packer.compress(bytes(1 << 20)) for _ in range(300)), packer.flush()]
+    stub.s3.put_object(Bucket="fuzz", Key="bomb.tar.gz", Body=b"".join(parts))
+    answer = console.post(f"{API}objects/archive", {"bucket": "fuzz", "key": "bomb.tar.gz"})
+    assert (answer.status, json.loads(answer.body)["isComplete"]) == (200, False)
 
 
 # --- streams of changes ---

@@ -5,6 +5,7 @@ import { Heading, Problem, Status, Table, Time } from "../lib/components.js";
 import { formatDuration, shortenArn } from "../lib/format.js";
 import { findKind, isActive, isChangeOf, parseArn } from "../lib/kinds.js";
 import { listStreams } from "../lib/logs.js";
+import { makeUriHref } from "../lib/objects.js";
 import { useQuery } from "../lib/query.js";
 import { makeHref } from "../lib/router.js";
 import { html, useState } from "../lib/ui.js";
@@ -100,7 +101,7 @@ function ResourceLink({ arn }) {
 
 const LOCATION_COLUMNS = [
   { title: "Member", render: (row) => row.path },
-  { title: "Address", render: (row) => row.uri },
+  { title: "Address", render: (row) => html`<a href=${makeUriHref(row.uri)}>${row.uri}</a>` },
 ];
 
 const Locations = ({ title, locations }) =>
