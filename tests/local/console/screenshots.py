@@ -38,6 +38,7 @@ PAGES = {
     "job": "#/jobs/training-job/housing-train-2",
     "logs": "#/logs/training-job/housing-train-1",
     "metrics": "#/metrics/training-job/housing-train-1",
+    "compare": "#/compare?jobs=housing-train-1,housing-train-4",
     "endpoint": "#/endpoints/housing",
     "pipeline": "#/pipelines/{execution}",
     "object": "#/buckets/housing-data/raw%2Fhouses.csv",
@@ -63,7 +64,12 @@ def run_jobs(server: LocalServer) -> None:
     server.s3.put_object(Bucket="housing-data", Key="raw/houses.csv", Body=f"rooms,area,floor,price\n{rows}".encode())
     inputs = [channel("train", server.uri("housing"))]
     server.process("echo done", ProcessingJobName="housing-preprocess")
-    server.train(TRAINING, TrainingJobName="housing-train-1", algorithm=METRICS, InputDataConfig=inputs)
+    for number, rate in ((4, "0.01"), (1, "0.1")):
+        name, script = f"housing-train-{number}", TRAINING.replace("4000", str(4000 + 500 * number))
+        hyperparameters = {"learning-rate": rate, "hidden": "32"}
+        server.train(
+            script, TrainingJobName=name, algorithm=METRICS, InputDataConfig=inputs, HyperParameters=hyperparameters
+        )
     server.train(FAILURE, TrainingJobName="housing-train-2", InputDataConfig=inputs)
     server.start_training("sleep 90", TrainingJobName="housing-train-3", InputDataConfig=inputs)
 

@@ -22,11 +22,12 @@ export function Chart({ title, curves, isTime = false, isLog = false, xLabel = "
   const labels = curves.map((curve) => curve.label);
   const data = join(curves, isLog);
   useEffect(() => {
+    const element = box.current; // null after the removal of the page, when the observer may still call
     const draw = () => {
       plot.current?.destroy();
       plot.current = new uPlot(makeOptions(box.current, { labels, isTime, isLog, xLabel }), data, box.current);
     };
-    const resize = new ResizeObserver(() => plot.current.setSize({ width: box.current.clientWidth, height: HEIGHT }));
+    const resize = new ResizeObserver(() => plot.current.setSize({ width: element.clientWidth, height: HEIGHT }));
     draw();
     resize.observe(box.current);
     DARK.addEventListener("change", draw);
