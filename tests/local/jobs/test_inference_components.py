@@ -9,16 +9,17 @@ import pytest
 
 from microjobs_orchestrator.local.errors import ServiceError, ValidationError
 from microjobs_orchestrator.local.identity import get_role_arn
+from microjobs_orchestrator.local.lifecycle import usage
 from microjobs_orchestrator.local.lifecycle.context import Context
 from microjobs_orchestrator.local.resources.endpoints.operations import EndpointConfigOperations
 from microjobs_orchestrator.local.resources.inference_components.adapters import ADAPTERS_FOLDER
 from microjobs_orchestrator.local.resources.inference_components.component import InferenceComponent
 from microjobs_orchestrator.local.resources.inference_components.kinds import INFERENCE_COMPONENT
 from microjobs_orchestrator.local.resources.inference_components.operations import InferenceComponentOperations
-from microjobs_orchestrator.local.runtimes.base import Exit
+from microjobs_orchestrator.local.runtimes.base import Exit, Usage
 from microjobs_orchestrator.local.state import Record
 from tests.local.jobs.conftest import ServerParts, wait_until
-from tests.local.jobs.fakes import Model, ReceivedRequest, Reply
+from tests.local.jobs.fakes import FakeHost, Model, ReceivedRequest, Reply
 from tests.local.jobs.test_endpoints_invocations import Invoker
 
 REQUIREMENTS = {"MinMemoryRequiredInMb": 128, "MaxMemoryRequiredInMb": 256, "NumberOfCpuCoresRequired": 0.5}
@@ -395,3 +396,11 @@ def test_invocations_are_metrics_of_the_component_and_of_the_variant(
     monkeypatch.setattr(parts.context.metrics, "record", remember)
     invoke(parts, "one")
     assert recorded == [{"EndpointName": "e", "VariantName": "main"}, {"InferenceComponentName": "one"}]
+
+
+def test_use_of_copies_is_recorded(parts: ServerParts, components: Components, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(usage, "FIRST_SECONDS", 0.05)
+    monkeypatch.setattr(FakeHost, "measure", lambda _: Usage(1.0, 1 << 30, 4 << 30))
+    components.start("one")
+    recorded = wait_until(lambda: parts.context.metrics.list_series("/aws/sagemaker/InferenceComponents"))
+    assert {series.dimensions for series, _ in recorded} == {(("InferenceComponentName", "one"),)}

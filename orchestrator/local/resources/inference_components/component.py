@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 from microjobs_orchestrator.local.lifecycle.attempt import limit_hosts
 from microjobs_orchestrator.local.lifecycle.context import Context
+from microjobs_orchestrator.local.lifecycle.usage import Meter
 from microjobs_orchestrator.local.resources.endpoints.container_replica import ContainerReplica
 from microjobs_orchestrator.local.resources.endpoints.deployer import Deployer, Deployment, Member
 from microjobs_orchestrator.local.resources.endpoints.exchanges import Exchange, Target
@@ -25,6 +27,9 @@ from microjobs_orchestrator.local.resources.models import serving
 from microjobs_orchestrator.local.resources.models.containers import list_containers
 from microjobs_orchestrator.local.runtimes.base import Host
 from microjobs_orchestrator.local.state import Record
+
+METRICS_NAMESPACE = "/aws/sagemaker/InferenceComponents"
+"""CloudWatch's namespace of the metrics of copies."""
 
 
 class InferenceComponent:
@@ -52,6 +57,8 @@ class InferenceComponent:
         """The serving copies."""
         self._next = count()
         self._metrics = InvocationMetrics(context.metrics)
+        dimensions = {"InferenceComponentName": self.name}
+        self._meter = Meter(context.metrics, METRICS_NAMESPACE, lambda _: dimensions, context.home.root)
 
     def run(self) -> None:
         self._deployer.run()
@@ -136,7 +143,7 @@ class InferenceComponent:
         return ContainerReplica(
             self._context,
             deployment["Model"],
-            limit_hosts(attempt, specifications.read_limits(specification)),
+            limit_hosts(replace(attempt, meter=self._meter), specifications.read_limits(specification)),
             self._variant,
             copy,
             specifications.read_timeout(specification),
