@@ -371,5 +371,5 @@ def test_generated_requests_get_an_answer_and_never_a_server_error(server: Serve
         assert reply.status == 200 or reply.error
 
     seed(20261129)(send)()
-    assert seen == {200, 400, 404, 405, 409}
+    assert {200, 400, 404, 405} <= seen
     assert server.logged_problems() == []
