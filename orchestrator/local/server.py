@@ -192,7 +192,9 @@ def _start(home: Home, config: Config, runtime: Runtime, cleanup: ExitStack) -> 
     registry.recover(list_makers(kinds))
     cleanup.callback(registry.shut_down)
     cleanup.callback(feed.close)
-    client_listener.wsgi_app = Gateway([make_console(home, services, feed, context.logs).intercept, *interceptors])
+    client_listener.wsgi_app = Gateway(
+        [make_console(home, services, feed, context.logs, state).intercept, *interceptors]
+    )
     for listener in job_listeners or ():
         listener.wsgi_app = Gateway(interceptors)
     for listener in (client_listener, *(job_listeners or ())):

@@ -13,6 +13,7 @@ from microjobs_orchestrator.local.console.assets import Assets
 from microjobs_orchestrator.local.console.checks import check_api_request, check_origin, make_headers
 from microjobs_orchestrator.local.console.downloads import PATH, Downloads
 from microjobs_orchestrator.local.console.feed import Feed
+from microjobs_orchestrator.local.console.job_requests import JobRequests
 from microjobs_orchestrator.local.console.objects import Objects
 from microjobs_orchestrator.local.console.operations import (
     MAX_BODY_BYTES,
@@ -29,6 +30,7 @@ from microjobs_orchestrator.local.kinds import Kind, all_kinds
 from microjobs_orchestrator.local.logs import LogStore
 from microjobs_orchestrator.local.protocols.aws_json import parse_object
 from microjobs_orchestrator.local.protocols.protocol import get_protocol
+from microjobs_orchestrator.local.state import State
 
 API_PATH = f"{CONSOLE_PATH}api/"
 SECRET_HEADER = "X-Microjobs-Console"  # noqa: S105  the name of a header
@@ -38,25 +40,33 @@ MAX_LOGIN_BYTES = 4 << 10
 Route = Callable[[Exchange], Response]
 
 
-def make_console(home: Home, services: Mapping[str, AnyService], feed: Feed, logs: LogStore) -> "Console":
+def make_console(home: Home, services: Mapping[str, AnyService], feed: Feed, logs: LogStore, state: State) -> "Console":
     """Return the console of a server.
 
     Args:
         services: handlers by botocore's name of the service.
         feed: the changes of resources.
         logs: the output of hosts.
+        state: all resources.
     """
     verify = partial(read_token, key=home.server_key(), home=home.root, pid=os.getpid())
     downloads = Downloads(logs)
     objects = Objects(services["s3"], downloads)
-    return Console(Assets(), Sessions(verify), make_caller(services), feed, downloads, objects)
+    return Console(Assets(), Sessions(verify), make_caller(services), feed, downloads, objects, JobRequests(state))
 
 
 class Console:
     """The console. `intercept` is the gateway's first interceptor on the listener for clients."""
 
     def __init__(
-        self, assets: Assets, sessions: Sessions, call: Call, feed: Feed, downloads: Downloads, objects: Objects
+        self,
+        assets: Assets,
+        sessions: Sessions,
+        call: Call,
+        feed: Feed,
+        downloads: Downloads,
+        objects: Objects,
+        requests: JobRequests,
     ) -> None:
         self._assets = assets
         self._sessions = sessions
@@ -67,6 +77,7 @@ class Console:
             "changes": lambda _: Response(feed.open(), content_type="text/event-stream"),
             "logs": lambda exchange: downloads.add_log(exchange, _get_cookie(exchange.request)),
             "objects": lambda exchange: objects.add_download(exchange, _get_cookie(exchange.request)),
+            "requests": requests.read,
             "objects/preview": objects.preview,
             "objects/archive": objects.list_archive,
         }

@@ -23,7 +23,11 @@ CHANGING: Mapping[str, frozenset[str]] = {
         (
             "CreateEndpoint",
             "CreateEndpointConfig",
+            "CreateHyperParameterTuningJob",
             "CreateModel",
+            "CreateProcessingJob",
+            "CreateTrainingJob",
+            "CreateTransformJob",
             "DeleteEndpointConfig",
             "DeleteModel",
             "RetryPipelineExecution",

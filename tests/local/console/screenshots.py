@@ -36,6 +36,7 @@ SIZE = {"width": 1000, "height": 620}
 PAGES = {
     "jobs": "#/jobs",
     "job": "#/jobs/training-job/housing-train-2",
+    "code": "#/code/training-job/housing-train-1",
     "logs": "#/logs/training-job/housing-train-1",
     "metrics": "#/metrics/training-job/housing-train-1",
     "compare": "#/compare?jobs=housing-train-1,housing-train-4",
@@ -117,7 +118,7 @@ def wait_for_step(server: LocalServer, arn: str, step: str) -> None:
 
 def take(page: Page, address: str, name: str) -> None:
     page.goto(address)
-    page.locator("tbody tr, .log > div, canvas").first.wait_for()
+    page.locator("tbody tr, pre, .log > div, canvas").first.wait_for()
     page.wait_for_timeout(1000)  # charts and live data
     page.screenshot(path=FOLDER / f"{name}.png")
 

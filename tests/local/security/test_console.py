@@ -263,7 +263,7 @@ def test_huge_bodies_are_refused_before_they_are_read(outsider: Console) -> None
 @pytest.mark.parametrize(
     ("operation", "status"),
     [
-        ("sagemaker/CreateTrainingJob", 403),
+        ("sagemaker/CreateAutoMLJobV2", 403),
         ("sagemaker/DeleteTrainingJob", 403),
         ("sagemaker/Nonsense", 403),
         ("sts/GetSessionToken", 403),
@@ -415,6 +415,15 @@ def test_list_of_an_archive_that_expands_is_limited(console: Console, stub: Loca
     stub.s3.put_object(Bucket="fuzz", Key="bomb.tar.gz", Body=b"".join(parts))
     answer = console.post(f"{API}objects/archive", {"bucket": "fuzz", "key": "bomb.tar.gz"})
     assert (answer.status, json.loads(answer.body)["isComplete"]) == (200, False)
+
+
+@pytest.mark.parametrize("arn", [None, 5, "", "arn:aws:sagemaker:us-east-1:000000000000:training-job/absent"])
+def test_requests_of_missing_jobs_are_refused(console: Console, arn: Any) -> None:
+    assert console.post(f"{API}requests", {"arn": arn}).status == 400
+
+
+def test_requests_of_jobs_need_a_session(console: Console) -> None:
+    assert console.post(f"{API}requests", {"arn": "x"}, Cookie=None).status == 401
 
 
 # --- streams of changes ---

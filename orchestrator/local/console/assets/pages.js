@@ -16,6 +16,7 @@ export const pages = [
   { path: "jobs/:type/:id", load: () => import("./pages/job.js") },
   { path: "metrics/:type/:id", load: () => import("./pages/metrics.js") },
   { path: "logs/:type/:id", load: () => import("./pages/logs.js") },
+  { path: "code/:type/:id", load: () => import("./pages/code.js") },
   { path: "compare", title: "Compare", load: () => import("./pages/compare.js") },
   { path: "buckets", title: "Buckets", load: () => import("./pages/buckets.js") },
   { path: "buckets/:bucket", load: () => import("./pages/bucket.js") },
