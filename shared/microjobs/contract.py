@@ -37,6 +37,8 @@ class Layout:
         self.checkpoints = root / "checkpoints"
         self.output = root / "output"
         self.output_data = self.output / "data"
+        self.tensorboard = self.output / "tensorboard"
+        """The default folder of TensorBoard's event files."""
         self.failure = self.output / "failure"
         self.message = self.output / "message"
         self.processing_config = root / "config"

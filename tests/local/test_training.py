@@ -140,6 +140,20 @@ def test_checkpoints_are_downloaded_and_uploaded(local: LocalServer) -> None:
     assert not (local.bucket / "checkpoints/old").exists()
 
 
+def test_tensorboard_files_are_uploaded_while_the_job_runs(local: LocalServer) -> None:
+    script = f"echo one > {LAYOUT.tensorboard}/events.1; {TRAP}"
+    name = local.start_training(script, TensorBoardOutputConfig={"S3OutputPath": local.uri("board")})
+    wait_until((local.bucket / f"board/{name}/tensorboard-output/events.1").exists, bool)
+    local.sagemaker.stop_training_job(TrainingJobName=name)
+    assert local.wait_for_end(name)["SecondaryStatus"] == "Stopped"
+
+
+def test_folder_of_tensorboard_files_outside_the_contract_is_refused(local: LocalServer) -> None:
+    config = {"S3OutputPath": local.uri("board"), "LocalPath": "/etc"}
+    with pytest.raises(ClientError, match="LocalPath '/etc' must be a folder below"):
+        local.start_training("true", TensorBoardOutputConfig=config)
+
+
 CONNECT = "import socket; socket.create_connection(('1.1.1.1', 53), timeout=2)"
 
 

@@ -357,6 +357,7 @@ DEFINITION = {
     "StoppingCondition": {"MaxRuntimeInSeconds": 60, "MaxWaitTimeInSeconds": 60},
     "EnableNetworkIsolation": False,
     "EnableManagedSpotTraining": True,
+    "TensorBoardOutputConfig": {"S3OutputPath": "s3://bucket/board", "LocalPath": str(Layout().tensorboard)},
     "CheckpointConfig": {"S3Uri": "s3://bucket/checkpoints", "LocalPath": str(Layout().checkpoints)},
     "RetryStrategy": {"MaximumRetryAttempts": 1},
     "Environment": {"A": "b"},

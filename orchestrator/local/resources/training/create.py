@@ -13,7 +13,7 @@ from microjobs_orchestrator.local.lifecycle.context import Context
 from microjobs_orchestrator.local.resources.experiments import job_components
 from microjobs_orchestrator.local.resources.model_registry.names import find_group
 from microjobs_orchestrator.local.resources.operations import add_resource
-from microjobs_orchestrator.local.resources.training import time_limits
+from microjobs_orchestrator.local.resources.training import tensorboard, time_limits
 from microjobs_orchestrator.local.resources.training.channels import check_channels
 from microjobs_orchestrator.local.resources.training.kinds import TRAINING_JOB
 from microjobs_orchestrator.local.resources.training.metrics import compile_definition
@@ -70,6 +70,8 @@ def check_request(context: Context, request: Mapping[str, Any]) -> None:
     time_limits.check(request)
     check_channels(request, context.store)
     context.store.check_writable(*parse_uri(model_uri(request).rstrip("/")))
+    if "TensorBoardOutputConfig" in request:
+        tensorboard.check_config(context, request["TensorBoardOutputConfig"])
 
 
 def model_uri(request: Mapping[str, Any]) -> str:

@@ -29,6 +29,7 @@ from microjobs_orchestrator.local.resources.training.metrics import Metrics, Poi
 from microjobs_orchestrator.local.resources.training.plan import make_plan
 from microjobs_orchestrator.local.resources.training.registration import prepare_registration
 from microjobs_orchestrator.local.resources.training.secondary_status import enter_status
+from microjobs_orchestrator.local.resources.training.tensorboard import TensorBoard
 from microjobs_orchestrator.local.resources.training.time_limits import TimeLimits, Usage
 from microjobs_orchestrator.local.runtimes.base import Host, Line, MachineFailedError
 from microjobs_orchestrator.local.state import Record
@@ -57,6 +58,7 @@ class TrainingJob:
         self._limits = TimeLimits(record.request, Moment.read(record.internal.get(CREATED), record.created))
         self._channels = read_channels(record.request)
         self._checkpoints = Checkpoints(self.job)
+        self._tensorboard = TensorBoard(self.job)
 
     def run(self) -> None:
         self.job.run(self._run, self.fail)
@@ -105,7 +107,7 @@ class TrainingJob:
         return Attempt(
             self.plan_name,
             self.job.request["AlgorithmSpecification"]["TrainingImage"],
-            partial(make_plan, self.job, self._channels, self._checkpoints),
+            partial(make_plan, self.job, self._channels, self._checkpoints, self._tensorboard),
             self.job.open_stream,
             self._read_line,
             self._handle_interruption,
@@ -126,7 +128,7 @@ class TrainingJob:
             if self._retry(make_failure_reason(error)):
                 return None
             raise
-        self._checkpoints.finish()
+        self._finish_uploads()
         return None if self._start_over_if_possible(outcome) else outcome
 
     def handle_start(self, hosts: Sequence[Host]) -> float:
@@ -138,7 +140,12 @@ class TrainingJob:
             members, internal = self.job.record_start()
             self._enter_status("Training", internal={**internal, **self._usage.stored()}, **members)
         self._checkpoints.start(hosts)
+        self._tensorboard.start(hosts)
         return self.remaining_time
+
+    def _finish_uploads(self) -> None:
+        self._checkpoints.finish()
+        self._tensorboard.finish()
 
     @property
     def remaining_time(self) -> float:
@@ -241,9 +248,9 @@ class TrainingJob:
     def fail(self, reason: str) -> None:
         """End the job with the status Failed."""
         try:
-            self._checkpoints.finish()
+            self._finish_uploads()
         except Exception:  # such as a log that cannot be written
-            logger.exception("%s: could not save its checkpoints", self.job.plan_name)
+            logger.exception("%s: could not save its checkpoints and TensorBoard files", self.job.plan_name)
         self._end(JobStatus.FAILED, JobStatus.FAILED, FailureReason=reason)
 
     def _enter_status(self, status: str, **changes: Any) -> None:

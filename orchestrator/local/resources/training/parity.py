@@ -129,7 +129,12 @@ CREATE: Rows = {
     "Tags": common.TAGS,
     "DebugHookConfig": NoEffect("SDKs send it by default; its file is not written, so no tensors are saved"),
     "DebugRuleConfigurations": DEBUGGER,
-    "TensorBoardOutputConfig": Refused("write the events into the output folder, or use CheckpointConfig"),
+    "TensorBoardOutputConfig": Members(
+        {
+            "LocalPath": Honoured("the folder of the event files, by default `output/tensorboard`"),
+            "S3OutputPath": Honoured("uploaded while the job runs, below `<job>/tensorboard-output/`"),
+        }
+    ),
     "ExperimentConfig": common.EXPERIMENT,
     "InfraCheckConfig": NoEffect("there are no instances to check"),
     "SessionChainingConfig": NoEffect("there are no sessions to tag"),

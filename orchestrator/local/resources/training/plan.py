@@ -9,10 +9,13 @@ from microjobs_orchestrator.local import instances
 from microjobs_orchestrator.local.lifecycle.job import JobHandle, host_names
 from microjobs_orchestrator.local.resources.training.channels import PIPE, Channel
 from microjobs_orchestrator.local.resources.training.checkpoints import Checkpoints
+from microjobs_orchestrator.local.resources.training.tensorboard import TensorBoard
 from microjobs_orchestrator.local.runtimes.base import HostPlan, Input, Pipe, Plan
 
 
-def make_plan(job: JobHandle, channels: Sequence[Channel], checkpoints: Checkpoints, folder: Path) -> Plan:
+def make_plan(
+    job: JobHandle, channels: Sequence[Channel], checkpoints: Checkpoints, tensorboard: TensorBoard, folder: Path
+) -> Plan:
     """Return the plan of a job, with its inputs and configuration files in a new folder."""
     data = [(channel, channel.find_data(job.context.store)) for channel in channels]
     resources = job.request["ResourceConfig"]
@@ -28,6 +31,8 @@ def make_plan(job: JobHandle, channels: Sequence[Channel], checkpoints: Checkpoi
         layout = Layout(folder / "files" / name)
         contract.write_training_resource_config(layout, ResourceConfig(name, names, resources["InstanceType"]))
         _write_files(job, channels, checkpoints, layout)
+        if tensorboard.folder is not None:
+            layout.resolve_local_path(tensorboard.folder).mkdir(parents=True, exist_ok=True)
         hosts.append(_plan_host(job, name, layout.root, inputs, pipes))
     return Plan(job.plan_name, tuple(hosts), _is_isolated(job))
 
