@@ -115,7 +115,8 @@ class HandlerModel:
 
     def _respond(self, result: Any, accept: str, context: Context) -> HttpResponse:
         """Convert the result of transform_fn or output_fn, which is a stream if it is an iterator."""
-        content, media_type = result if isinstance(result, tuple) else (result, accept)
+        is_pair = isinstance(result, tuple) and len(result) > 1  # AWS's toolkit ignores further items
+        content, media_type = result[:2] if is_pair else (result, accept)
         if not isinstance(content, Iterator):
             return make_response(result, accept, context)
         head = partial(make_response, (b"", media_type), accept, context)

@@ -404,7 +404,9 @@ NOT_SERIALISABLE = {
 }
 """A result that is neither text, bytes nor JSON gets status 500. The toolkit responds with 503; clients then retry."""
 
-DIFFERENCES = NO_PICKLE | MALFORMED | UNSUPPORTED | SUPPORTED | NOT_SERIALISABLE
+STREAMED = {("predict_fn generator", name): 200 for name in ACCEPTS}
+"""A generator is a response stream; its parts are not in the body."""
+DIFFERENCES = NO_PICKLE | MALFORMED | UNSUPPORTED | SUPPORTED | NOT_SERIALISABLE | STREAMED
 
 REJECTED_AT_START = {
     *(f"{name} takes too {what}" for name in ("input_fn", "predict_fn", "output_fn") for what in ("little", "much")),
