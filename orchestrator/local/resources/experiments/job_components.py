@@ -4,7 +4,7 @@ Sources: https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_Experimen
 https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_TrialComponentSource.html
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from microjobs_orchestrator.local.identity import format_arn
@@ -29,15 +29,27 @@ MAX_TEXT = 2500
 """Maximum length of a parameter."""
 
 
-def check_config(context: Context, request: Members) -> None:
-    """Raise ResourceNotFound if the experiment or the trial of an ExperimentConfig does not exist."""
-    config = request.get("ExperimentConfig", {})
+def add_job(context: Context, request: Members, add: Callable[[], Record]) -> Record:
+    """Add a job, and its component if the request has an ExperimentConfig.
+
+    Raise ResourceNotFound if the experiment or the trial does not exist.
+    """
+    if "ExperimentConfig" not in request:
+        return add()
+    _check_config(context, request["ExperimentConfig"])
+    with context.state.transaction():
+        job = add()
+        _add_component(context, job)
+    return job
+
+
+def _check_config(context: Context, config: Members) -> None:
     for member, kind in (("ExperimentName", EXPERIMENT), ("TrialName", TRIAL)):
         if member in config:
             associations.find_existing(context, kind.arn_type, config[member])
 
 
-def add_component(context: Context, job: Record) -> None:
+def _add_component(context: Context, job: Record) -> None:
     """Add the component of a job that has an ExperimentConfig. Without a trial, also add a trial for it."""
     config: Members = job.request.get("ExperimentConfig", {})
     if "ExperimentName" not in config and "TrialName" not in config:

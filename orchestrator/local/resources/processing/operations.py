@@ -3,6 +3,7 @@
 https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_CreateProcessingJob.html
 """
 
+from functools import partial
 from pathlib import PurePosixPath
 
 from microjobs_orchestrator.local.errors import ValidationError
@@ -43,11 +44,7 @@ class ProcessingJobOperations(RunningOperations):
             _check_path(item["S3Output"]["LocalPath"], f"output {item['OutputName']!r}")
             bucket, prefix = parse_uri(item["S3Output"]["S3Uri"])
             self.context.store.check_writable(bucket, outputs.join_key(prefix, "output"))
-        job_components.check_config(self.context, request)
-        with self.context.state.transaction():
-            record = super().add(request)
-            job_components.add_component(self.context, record)
-        return record
+        return job_components.add_job(self.context, request, partial(super().add, request))
 
     def make_runnable(self, record: Record) -> Runnable:
         return ProcessingJob(self.context, record)

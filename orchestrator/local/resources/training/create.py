@@ -4,6 +4,7 @@ https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_CreateTrainingJob.
 """
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from microjobs_orchestrator.local.clock import Moment
@@ -36,7 +37,6 @@ def create(context: Context, request: Mapping[str, Any], owner: Owner | None = N
         ResourceInUseError: a job of that name exists.
     """
     check_request(context, request)
-    job_components.check_config(context, request)
     if "ModelPackageConfig" in request:
         find_group(context, request["ModelPackageConfig"]["ModelPackageGroupArn"])
     now = Moment.now()
@@ -50,12 +50,17 @@ def create(context: Context, request: Mapping[str, Any], owner: Owner | None = N
     if owner is not None:
         members["TuningJobArn"] = format_arn(f"{owner.kind}/{owner.name}", context.settings.region)
     defaults, internal = dict.fromkeys(flags, False), {CREATED: now.to_members()}
-    with context.state.transaction():
-        record = add_resource(
-            context, TRAINING_JOB, request, defaults=defaults, members=members, internal=internal, owner=owner
-        )
-        job_components.add_component(context, record)
-    return record
+    add = partial(
+        add_resource,
+        context,
+        TRAINING_JOB,
+        request,
+        defaults=defaults,
+        members=members,
+        internal=internal,
+        owner=owner,
+    )
+    return job_components.add_job(context, request, add)
 
 
 def check_request(context: Context, request: Mapping[str, Any]) -> None:

@@ -3,6 +3,8 @@
 https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_CreateTransformJob.html
 """
 
+from functools import partial
+
 from microjobs_orchestrator.local.lifecycle.registry import Runnable
 from microjobs_orchestrator.local.resources.experiments import job_components
 from microjobs_orchestrator.local.resources.models.containers import refuse_direct
@@ -27,15 +29,12 @@ class TransformJobOperations(RunningOperations):
         Options.read({"MaxPayloadInMB": 1, **request}, {})
         list_objects(self.context, request)
         captures.check(self.context, request)
-        job_components.check_config(self.context, request)
         members = {
             "TransformInput": {"CompressionType": "None", "SplitType": "None", **request["TransformInput"]},
             "TransformOutput": {"AssembleWith": "None", "KmsKeyId": "", **request["TransformOutput"]},
         }
-        with self.context.state.transaction():
-            record = add_resource(self.context, TRANSFORM_JOB, request, members=members, copies={"Model": model})
-            job_components.add_component(self.context, record)
-        return record
+        add = partial(add_resource, self.context, TRANSFORM_JOB, request, members=members, copies={"Model": model})
+        return job_components.add_job(self.context, request, add)
 
     def make_runnable(self, record: Record) -> Runnable:
         return TransformJob(self.context, record)
