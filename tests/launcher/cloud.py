@@ -161,7 +161,8 @@ class Cloud:
         rows.sort(
             key=lambda resource: resource.get("CreationTime", START), reverse=members.get("SortOrder") == "Descending"
         )
-        return {f"{noun}s" if noun in ("Endpoint", "EndpointConfig", "Model") else f"{noun}Summaries": rows}
+        plain = ("Endpoint", "EndpointConfig", "InferenceComponent", "Model")
+        return {f"{noun}s" if noun in plain else f"{noun}Summaries": rows}
 
     # --- what jobs leave ---
 

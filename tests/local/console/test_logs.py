@@ -69,8 +69,13 @@ def test_search_finds_lines_and_shows_their_place(page: Page, long_job: str, roo
     expect(chosen).to_have_text("line 12345 of the log")
     expect(chosen).to_be_in_viewport()
     page.mouse.move(600, 500)
-    page.mouse.wheel(0, 100_000)
-    expect(page.locator(".log > div")).to_have_count(3)  # one block before, and one block after
+    blocks = page.locator(".log > div")  # one block before, and one block after
+    for _ in range(20):  # the page loads the next block when it has rendered the present ones
+        page.mouse.wheel(0, 100_000)
+        page.wait_for_timeout(200)
+        if blocks.count() == 3:
+            break
+    expect(blocks).to_have_count(3)
 
 
 def test_log_is_downloaded(page: Page, long_job: str, root: str, tmp_path: Path) -> None:

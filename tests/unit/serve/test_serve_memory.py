@@ -12,7 +12,7 @@ from tests.unit.serve.conftest import Server, running_server
 MODEL_MB = 256
 FEATURES = 1024
 WORKERS = 4
-OVERHEAD_MB = 300
+OVERHEAD_MB = 450
 """Memory of the interpreters and the libraries. Without sharing, three workers would need MODEL_MB more each."""
 PROGRAM = "def output_fn(prediction, accept):\n    return str(prediction.shape)\n"
 
