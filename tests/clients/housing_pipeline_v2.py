@@ -127,7 +127,7 @@ pipeline = Pipeline(
 )
 pipeline.upsert(role)
 execution = pipeline.start()
-execution.wait(delay=1)
+execution.wait(delay=1, max_attempts=600)
 statuses = {step["StepName"]: step["StepStatus"] for step in execution.list_steps()}
 
 client = plain.sagemaker_client

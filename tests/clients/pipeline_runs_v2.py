@@ -155,7 +155,7 @@ def run(**arguments: object) -> dict[str, str]:
 
 def wait(execution: Any) -> dict[str, str]:
     try:
-        execution.wait(delay=1)
+        execution.wait(delay=1, max_attempts=600)
     except Exception as error:  # the waiter raises an error if the execution fails
         print("waiter:", error)
     steps = {step["StepName"]: step for step in execution.list_steps()}

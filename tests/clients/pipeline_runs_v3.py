@@ -167,7 +167,7 @@ def answer() -> None:
 def wait(execution: Any) -> dict[str, str]:
     """Wait for the end of an execution; return the status of each step and of the execution."""
     try:
-        execution.wait(delay=1)
+        execution.wait(delay=1, max_attempts=600)
     except Exception as error:  # the waiter raises an error if the execution fails
         print("waiter:", error)
     statuses = {

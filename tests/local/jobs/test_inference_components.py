@@ -3,6 +3,7 @@
 import threading
 from collections import Counter
 from collections.abc import Callable, Mapping
+from math import inf
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ from microjobs_orchestrator.local.resources.inference_components.adapters import
 from microjobs_orchestrator.local.resources.inference_components.component import InferenceComponent
 from microjobs_orchestrator.local.resources.inference_components.kinds import INFERENCE_COMPONENT
 from microjobs_orchestrator.local.resources.inference_components.operations import InferenceComponentOperations
-from microjobs_orchestrator.local.runtimes.base import Exit, Usage
+from microjobs_orchestrator.local.runtimes.base import Exit, HostLimits, Usage
 from microjobs_orchestrator.local.state import Record
 from tests.local.jobs.conftest import ServerParts, wait_until
 from tests.local.jobs.fakes import FakeHost, Model, ReceivedRequest, Reply
@@ -112,6 +113,21 @@ def test_copies_have_the_limits_of_the_specification(parts: ServerParts, compone
     components.start("one", copies=2)
     limits = [host.plan.limits for host in parts.running_hosts]
     assert [(limit.cpus, limit.memory_bytes) for limit in limits if limit] == [(0.5, 256 << 20)] * 2
+
+
+@pytest.mark.parametrize(
+    ("requirements", "limits"),
+    [
+        ({"MaxMemoryRequiredInMb": 256}, HostLimits(inf, 256 << 20)),
+        ({"NumberOfCpuCoresRequired": 2.0}, HostLimits(2.0, None)),
+        ({}, None),
+    ],
+)
+def test_missing_requirements_are_no_limits(
+    parts: ServerParts, components: Components, requirements: dict[str, float], limits: HostLimits | None
+) -> None:
+    components.start("one", ModelName="m", ComputeResourceRequirements={"MinMemoryRequiredInMb": 128, **requirements})
+    assert [host.plan.limits for host in parts.running_hosts] == [limits]
 
 
 def test_copies_share_the_requests(parts: ServerParts, components: Components, model: Model) -> None:

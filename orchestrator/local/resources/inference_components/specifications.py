@@ -6,6 +6,7 @@ Source: https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_InferenceC
 import secrets
 import time
 from collections.abc import Mapping, Sequence
+from math import inf
 from typing import Any
 
 from microjobs_orchestrator.local.errors import ValidationError
@@ -69,7 +70,7 @@ def read_limits(specification: Specification) -> HostLimits | None:
     memory, cpus = requirements.get("MaxMemoryRequiredInMb"), requirements.get("NumberOfCpuCoresRequired")
     if memory is None and cpus is None:
         return None
-    return HostLimits(cpus, None if memory is None else memory * MIB)
+    return HostLimits(inf if cpus is None else cpus, None if memory is None else memory * MIB)
 
 
 def read_timeout(specification: Specification) -> float:
