@@ -4,6 +4,7 @@ The kinds are discovered, so new resource families take part without a change of
 """
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 from botocore.exceptions import ClientError
@@ -39,6 +40,7 @@ class Examples:
             assert status == lifecycle.success or described["FailureReason"], described
             if lifecycle.is_lasting:
                 call(self._local, kind, "Delete", name)
+                wait_until(partial(self._exists, kind, name), lambda exists: not exists)
 
     def _resources(self) -> Iterator[tuple[Kind, Lifecycle, str]]:
         for number, kind in enumerate(all_kinds()):

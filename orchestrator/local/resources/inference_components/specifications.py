@@ -61,7 +61,7 @@ def _find_adapter(context: Context, specification: Specification) -> Mapping[str
 
 def make_copies(count: int, earlier: Sequence[str] = ()) -> list[str]:
     """Return the ids of a component's copies. The first copies of an earlier deployment keep running."""
-    return [*earlier[:count], *(f"c-{secrets.token_hex(8)}" for _ in range(count - len(earlier)))]
+    return [*earlier[:count], *(f"i-{secrets.token_hex(8)}" for _ in range(count - len(earlier)))]
 
 
 def read_limits(specification: Specification) -> HostLimits | None:
