@@ -73,6 +73,18 @@ class Sync:
         self._thread.join()
         self.poll(final=True)
 
+    def finish_or_note(self, content: str) -> None:
+        """Finish. An error is only logged, because the outputs and the failure reason of the job matter more.
+
+        Args:
+            content: the files, in messages.
+        """
+        try:
+            self.finish()
+        except Exception as error:
+            logger.exception("could not save the %s in %s", content, self._path)
+            self._note(f"the last {content} could not be saved: {error}")
+
     def _poll_until_finished(self) -> None:
         wait = POLL_INTERVAL
         while not self._finish_requested.wait(wait):

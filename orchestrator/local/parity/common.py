@@ -65,6 +65,11 @@ def make_honoured_rows(*names: str) -> dict[str, Row]:
 
 LIST_PAGES = ("SortBy", "SortOrder", "NextToken", "MaxResults")
 """The members of List requests that select a page."""
+METADATA = Members(
+    dict.fromkeys(("CommitId", "Repository", "GeneratedBy", "ProjectId"), Honoured("stored and described"))
+)
+"""The row of MetadataProperties."""
+
 LIST_ROWS = make_honoured_rows(*LIST_PAGES, "NameContains", "CreationTimeBefore", "CreationTimeAfter")
 """Rows of the List requests of kinds without a status."""
 LIST_ROWS_WITH_STATUS = {

@@ -323,7 +323,7 @@ def test_components_are_listed_by_endpoint_and_variant(components: Components) -
 
 @pytest.fixture
 def base(components: Components, model: Model, archive: Callable[..., str]) -> Components:
-    """Return the components, of which `base` has two copies that can load adapters."""
+    """Create the component `base`, whose two copies can load adapters."""
     model.has_adapters = True
     model.invoke = lambda request: Reply(request.headers.get(ADAPTER_HEADER, "none").encode())
     components.start("base", copies=2)

@@ -107,7 +107,7 @@ def _refuse_model(variant: str, features: Sequence[str]) -> None:
 
 
 def _list_features(request: Members) -> list[str]:
-    """Return the features of a request, of which most exclude each other."""
+    """Return the features that a request uses. Most of them exclude each other."""
     names = [name for name in ("AsyncInferenceConfig", "ShadowProductionVariants") if request.get(name)]
     return [*names, *(["DataCaptureConfig"] if _captures_data(request) else [])]
 

@@ -88,7 +88,7 @@ def check(specification: Specification) -> None:
 
 
 def describe(deployment: Deployment, *, copies: int) -> dict[str, Any]:
-    """Return the members of DescribeInferenceComponent for a deployment, of which some copies serve."""
+    """Return the members of DescribeInferenceComponent for a deployment with `copies` serving copies."""
     specification = dict(deployment["Specification"])
     if "Container" in specification:
         container = dict(specification["Container"])

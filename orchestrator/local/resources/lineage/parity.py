@@ -2,12 +2,9 @@
 
 from collections.abc import Mapping
 
-from microjobs_orchestrator.local.parity.common import LIST_PAGES, TAGS, make_honoured_rows
+from microjobs_orchestrator.local.parity.common import LIST_PAGES, METADATA, TAGS, make_honoured_rows
 from microjobs_orchestrator.local.parity.rows import Honoured, Members, Rows
 
-METADATA = Members(
-    dict.fromkeys(("CommitId", "Repository", "GeneratedBy", "ProjectId"), Honoured("stored and described"))
-)
 SOURCE = Members(
     {
         "SourceUri": Honoured("with SourceTypes, it identifies the artifact"),

@@ -1,6 +1,5 @@
 """The checkpoints of a training job: downloaded to its hosts, and uploaded while the hosts run."""
 
-import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,8 +9,6 @@ from microjobs_orchestrator.local.lifecycle.sync import Sync
 from microjobs_orchestrator.local.runtimes.base import Host, Input
 from microjobs_orchestrator.local.s3.keys import parse_uri
 from microjobs_orchestrator.local.s3.reader import StoredObject
-
-logger = logging.getLogger(__name__)
 
 
 class Checkpoints:
@@ -46,11 +43,7 @@ class Checkpoints:
             self._sync.start()
 
     def finish(self) -> None:
-        """Upload the last checkpoints. An error is only logged: the model or the failure reason matters more."""
+        """Upload the last checkpoints. An error is only logged."""
         sync, self._sync = self._sync, None
         if sync is not None:
-            try:
-                sync.finish()
-            except Exception as error:
-                logger.exception("%s: could not save its checkpoints", self._job.plan_name)
-                self._job.note(f"the last checkpoints could not be saved: {error}")
+            sync.finish_or_note("checkpoints")

@@ -3,7 +3,6 @@
 Source: https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_TensorBoardOutputConfig.html
 """
 
-import logging
 from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any
@@ -15,8 +14,6 @@ from microjobs_orchestrator.local.lifecycle.job import LAYOUT, JobHandle
 from microjobs_orchestrator.local.lifecycle.sync import Sync
 from microjobs_orchestrator.local.runtimes.base import Host
 from microjobs_orchestrator.local.s3.keys import parse_uri
-
-logger = logging.getLogger(__name__)
 
 OUTPUT_NAME = "tensorboard-output"
 """The last part of the prefix, after the name of the job: the SDK v2 expects this name."""
@@ -50,11 +47,7 @@ class TensorBoard:
             self._sync.start()
 
     def finish(self) -> None:
-        """Upload the last state of the files. An error is only logged: the model matters more."""
+        """Upload the last state of the files. An error is only logged."""
         sync, self._sync = self._sync, None
         if sync is not None:
-            try:
-                sync.finish()
-            except Exception as error:
-                logger.exception("%s: could not save its TensorBoard files", self._job.plan_name)
-                self._job.note(f"the last TensorBoard files could not be saved: {error}")
+            sync.finish_or_note("TensorBoard files")
