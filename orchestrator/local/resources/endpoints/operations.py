@@ -12,7 +12,8 @@ from typing import Any
 from microjobs_orchestrator.local.errors import ValidationError
 from microjobs_orchestrator.local.lifecycle.registry import Runnable
 from microjobs_orchestrator.local.resources.endpoints import components, config_checks, deployments, serverless
-from microjobs_orchestrator.local.resources.endpoints.deployer import DEPLOYMENT, NEXT_DEPLOYMENT
+from microjobs_orchestrator.local.resources.endpoints.deployed_operations import DeployedOperations
+from microjobs_orchestrator.local.resources.endpoints.deployer import DEPLOYMENT
 from microjobs_orchestrator.local.resources.endpoints.deployments import VARIANT_PROPERTIES, Deployment
 from microjobs_orchestrator.local.resources.endpoints.endpoint import Endpoint, delete_record
 from microjobs_orchestrator.local.resources.endpoints.kinds import ENDPOINT, ENDPOINT_CONFIG
@@ -21,7 +22,6 @@ from microjobs_orchestrator.local.resources.operations import (
     Handler,
     Operations,
     Request,
-    RunningOperations,
     add_resource,
 )
 from microjobs_orchestrator.local.state import Record
@@ -40,7 +40,7 @@ class EndpointConfigOperations(Operations):
         return add_resource(self.context, ENDPOINT_CONFIG, request, members=variants)
 
 
-class EndpointOperations(RunningOperations):
+class EndpointOperations(DeployedOperations):
     kind = ENDPOINT
 
     def add(self, request: Request) -> Record:
@@ -56,7 +56,7 @@ class EndpointOperations(RunningOperations):
 
     def update(self, request: Request) -> Answer:
         """Update an endpoint to another configuration. The old deployment serves until the new deployment serves."""
-        record = self._find_in_service(request)
+        record = self.find_in_service(request)
         deployment = deployments.deploy(self.context, request["EndpointConfigName"])
         config_checks.check_update(record.internal[DEPLOYMENT], deployment)
         components.check_update(self.context, record, deployment)
@@ -69,11 +69,11 @@ class EndpointOperations(RunningOperations):
                 for variant, members in variants.items()
             }
             deployment = deployments.change_variants(deployment, retained)
-        return self._start_update(record, deployment)
+        return self.start_update(record, deployment)
 
     def update_weights(self, request: Request) -> Answer:
         """Change the weights and counts of an endpoint's variants. The replicas keep running."""
-        record = self._find_in_service(request)
+        record = self.find_in_service(request)
         deployment: Deployment = record.internal[DEPLOYMENT]
         items, variants = request["DesiredWeightsAndCapacities"], deployments.map_variants(deployment)
         if unknown := [item["VariantName"] for item in items if item["VariantName"] not in variants]:
@@ -81,33 +81,13 @@ class EndpointOperations(RunningOperations):
                 f"Could not find variant(s) {', '.join(unknown)}; the endpoint has: {', '.join(variants)}."
             )
         changes = {item["VariantName"]: _read_changes(variants[item["VariantName"]], item) for item in items}
-        return self._start_update(record, deployments.change_variants(deployment, changes))
+        return self.start_update(record, deployments.change_variants(deployment, changes))
 
-    def _find_in_service(self, request: Request) -> Record:
-        record = self.find(request)
-        if record.status != "InService":
-            message = f'Cannot update endpoint "{record.arn}", which is {record.status}: it must be InService.'
-            raise ValidationError(message)
-        return record
-
-    def _start_update(self, record: Record, deployment: Deployment) -> Answer:
-        changes, internal = {"EndpointStatus": "Updating"}, {NEXT_DEPLOYMENT: deployment}
-        update, arn_type = self.context.state.update, ENDPOINT.arn_type
-        if update(arn_type, record.name, changes, "Updating", internal=internal, only_if=("InService",)) is None:
-            raise ValidationError(f'Another request has just changed endpoint "{record.arn}": try again.')
-        if isinstance(endpoint := self.registry.find(f"{arn_type}/{record.name}"), Endpoint):
-            endpoint.wake()
-        return {"EndpointArn": record.arn}
-
-    def delete(self, request: Request) -> Answer:
-        """Delete an endpoint in any status. Its thread deletes the record after the replicas have ended."""
-        record = self.find(request)
+    def check_deletion(self, record: Record) -> None:
         components.check_deletion(self.context, record)
-        name = record.name
-        self.context.state.update(ENDPOINT.arn_type, name, {"EndpointStatus": "Deleting"}, "Deleting")
-        if not self.registry.stop(f"{ENDPOINT.arn_type}/{name}"):  # it failed before this server started
-            delete_record(self.context, name)
-        return {}
+
+    def delete_record(self, name: str) -> None:
+        delete_record(self.context, name)
 
 
 def _read_changes(variant: Mapping[str, Any], item: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -10,7 +10,8 @@ from typing import Any
 
 from microjobs_orchestrator.local.errors import ValidationError
 from microjobs_orchestrator.local.lifecycle.registry import Runnable
-from microjobs_orchestrator.local.resources.endpoints.deployer import DEPLOYMENT, NEXT_DEPLOYMENT, Deployment
+from microjobs_orchestrator.local.resources.endpoints.deployed_operations import DeployedOperations
+from microjobs_orchestrator.local.resources.endpoints.deployer import DEPLOYMENT, Deployment
 from microjobs_orchestrator.local.resources.endpoints.kinds import ENDPOINT
 from microjobs_orchestrator.local.resources.inference_components import specifications
 from microjobs_orchestrator.local.resources.inference_components.component import InferenceComponent
@@ -21,14 +22,13 @@ from microjobs_orchestrator.local.resources.operations import (
     Answer,
     Handler,
     Request,
-    RunningOperations,
     add_resource,
     find_resource,
 )
 from microjobs_orchestrator.local.state import Owner, Query, Record
 
 
-class InferenceComponentOperations(RunningOperations):
+class InferenceComponentOperations(DeployedOperations):
     kind = INFERENCE_COMPONENT
 
     def add(self, request: Request) -> Record:
@@ -112,57 +112,40 @@ class InferenceComponentOperations(RunningOperations):
 
     def update(self, request: Request) -> Answer:
         """Update the specification and the number of copies. The earlier copies serve until the new ones do."""
-        record = self._find_in_service(request)
+        record = self.find_in_service(request)
         earlier: Deployment = record.internal[DEPLOYMENT]
         if "RuntimeConfig" in request:
             _refuse_copies_of_adapter(earlier)
         count = request.get("RuntimeConfig", {}).get("CopyCount", len(earlier["Copies"]))
         if "Specification" not in request:
-            return self._start_update(
+            return self._update_copies(
                 record, {**earlier, "Copies": specifications.make_copies(count, earlier["Copies"])}
             )
         endpoint = find_resource(self.context, ENDPOINT, record.request["EndpointName"])
         copies = specifications.make_copies(count)
         deployment = self._deploy(request["Specification"], earlier["InstanceType"], endpoint, copies)
-        return self._start_update(record, deployment)
+        return self._update_copies(record, deployment)
 
     def update_runtime_config(self, request: Request) -> Answer:
         """Change the number of copies. The first copies keep running."""
-        record = self._find_in_service(request)
+        record = self.find_in_service(request)
         earlier: Deployment = record.internal[DEPLOYMENT]
         _refuse_copies_of_adapter(earlier)
         copies = specifications.make_copies(request["DesiredRuntimeConfig"]["CopyCount"], earlier["Copies"])
-        return self._start_update(record, {**earlier, "Copies": copies})
+        return self._update_copies(record, {**earlier, "Copies": copies})
 
-    def _find_in_service(self, request: Request) -> Record:
-        record = self.find(request)
-        if record.status != "InService":
-            message = (
-                f'Cannot update inference component "{record.arn}", which is {record.status}: it must be InService.'
-            )
-            raise ValidationError(message)
-        return record
-
-    def _start_update(self, record: Record, deployment: Deployment) -> Answer:
+    def _update_copies(self, record: Record, deployment: Deployment) -> Answer:
         counts = {**record.description["RuntimeConfig"], "DesiredCopyCount": len(deployment["Copies"])}
-        changes = {self.kind.status_member: "Updating", "RuntimeConfig": counts}
-        update, arn_type, internal = self.context.state.update, self.kind.arn_type, {NEXT_DEPLOYMENT: deployment}
-        if update(arn_type, record.name, changes, "Updating", internal=internal, only_if=("InService",)) is None:
-            raise ValidationError(f'Another request has just changed inference component "{record.arn}": try again.')
-        if isinstance(component := self.registry.find(f"{arn_type}/{record.name}"), InferenceComponent):
-            component.wake()
-        return {self.kind.arn_member: record.arn}
+        return self.start_update(record, deployment, RuntimeConfig=counts)
 
-    def delete(self, request: Request) -> Answer:
-        """Delete a component in any status. Its thread deletes the record after the copies have ended."""
-        name = self.find(request).name
-        if adapters := self._list_adapters(name):
-            message = f"Cannot delete inference component {name} with adapters: delete {', '.join(adapters)} first."
-            raise ValidationError(message)
-        self.context.state.update(self.kind.arn_type, name, {self.kind.status_member: "Deleting"}, "Deleting")
-        if not self.registry.stop(f"{self.kind.arn_type}/{name}"):  # it failed before this server started
-            self.context.state.delete(self.kind.arn_type, name)
-        return {}
+    def check_deletion(self, record: Record) -> None:
+        if adapters := self._list_adapters(record.name):
+            raise ValidationError(
+                f"Cannot delete inference component {record.name} with adapters: delete {', '.join(adapters)} first."
+            )
+
+    def delete_record(self, name: str) -> None:
+        self.context.state.delete(self.kind.arn_type, name)
 
     def _list_adapters(self, base: str) -> Sequence[str]:
         """Return the names of the adapters of a component."""

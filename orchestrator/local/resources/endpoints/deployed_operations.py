@@ -1,0 +1,56 @@
+"""The operations that endpoints and inference components have in common: start an update, and delete."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any
+
+from microjobs_orchestrator.local.errors import ValidationError
+from microjobs_orchestrator.local.lifecycle.events import Change
+from microjobs_orchestrator.local.resources.endpoints.deployer import NEXT_DEPLOYMENT, Deployment
+from microjobs_orchestrator.local.resources.operations import Answer, Request, RunningOperations
+from microjobs_orchestrator.local.state import Record
+
+
+class DeployedOperations(RunningOperations, ABC):
+    """The operations on a kind whose resources have deployments."""
+
+    def find_in_service(self, request: Request) -> Record:
+        """Return the resource that a request updates. Raise ValidationError if it is not in service."""
+        record = self.find(request)
+        if record.status != "InService":
+            message = f'Cannot update {self.kind.words} "{record.arn}", which is {record.status}: it must be InService.'
+            raise ValidationError(message)
+        return record
+
+    def start_update(self, record: Record, deployment: Deployment, **changes: Mapping[str, Any]) -> Answer:
+        """Let the thread of a resource replace its deployment.
+
+        Args:
+            changes: members of the description that change at once.
+        """
+        arn_type, internal = self.kind.arn_type, {NEXT_DEPLOYMENT: deployment}
+        members = {self.kind.status_member: "Updating", **changes}
+        update = self.context.state.update
+        if update(arn_type, record.name, members, "Updating", internal=internal, only_if=("InService",)) is None:
+            raise ValidationError(f'Another request has just changed {self.kind.words} "{record.arn}": try again.')
+        if (running := self.registry.find(f"{arn_type}/{record.name}")) is not None:
+            running.events.send(Change.ENDPOINT_CHANGED)  # its thread reads the record again
+        return {self.kind.arn_member: record.arn}
+
+    def delete(self, request: Request) -> Answer:
+        """Delete a resource in any status. Its thread deletes the record after the replicas have ended."""
+        record = self.find(request)
+        self.check_deletion(record)
+        arn_type, name = self.kind.arn_type, record.name
+        self.context.state.update(arn_type, name, {self.kind.status_member: "Deleting"}, "Deleting")
+        if not self.registry.stop(f"{arn_type}/{name}"):  # it failed before this server started
+            self.delete_record(name)
+        return {}
+
+    @abstractmethod
+    def check_deletion(self, record: Record) -> None:
+        """Raise ValidationError if other resources need the resource."""
+
+    @abstractmethod
+    def delete_record(self, name: str) -> None:
+        """Delete the record of a resource that does not run."""
