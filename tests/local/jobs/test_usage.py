@@ -79,9 +79,10 @@ def test_host_that_cannot_be_measured_has_no_metrics(store: MetricStore, tmp_pat
 
 
 def test_measurements_end_with_the_hosts(store: MetricStore, tmp_path: Path) -> None:
+    before = set(threading.enumerate())
     host = MeasuredHost(0.1)
     measure(store, tmp_path, host, lambda: bool(host.measurements))
-    wait_until(lambda: not any(thread.name == "usage" for thread in threading.enumerate()))
+    wait_until(lambda: "usage" not in [thread.name for thread in set(threading.enumerate()) - before])
 
 
 def test_slow_measurements_are_made_less_often(store: MetricStore, tmp_path: Path) -> None:

@@ -106,10 +106,12 @@ def test_remove_keeps_earlier_points_and_other_dimensions(store: MetricStore) ->
     assert len(store.read(Series(SPACE, "ModelLatency", (("EndpointName", "e"),)))) == 2
 
 
-def test_an_idle_store_has_no_thread(store: MetricStore) -> None:
-    names = [thread.name for thread in threading.enumerate()]
-    assert store.list_series() == []
-    assert "metrics" not in names
+def test_an_idle_store_has_no_thread(tmp_path: Path) -> None:
+    before = set(threading.enumerate())
+    idle = MetricStore(tmp_path / "idle.db")
+    assert idle.list_series() == []
+    assert "metrics" not in [thread.name for thread in set(threading.enumerate()) - before]
+    idle.close()
 
 
 def test_old_seconds_are_merged_into_minutes(store: MetricStore, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -56,10 +56,11 @@ def handler_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[M
         return TensorFlowModel(fake_models(), "half", program)
 
     monkeypatch.setattr("microjobs_train_tensorflow.serving.model.RestServer", start)
+    before = set(threading.enumerate())
     yield make
     for server in servers:
         server.close()
-    assert not [thread for thread in threading.enumerate() if thread.name == "rest"]
+    assert "rest" not in [thread.name for thread in set(threading.enumerate()) - before]
 
 
 def test_input_and_output_handlers_surround_the_model(handler_model: MakeHandlerModel) -> None:
