@@ -9,6 +9,7 @@ import pytest
 
 from microjobs_orchestrator.local.errors import ServiceError, ValidationError
 from microjobs_orchestrator.local.resources.endpoints import serverless
+from microjobs_orchestrator.local.resources.endpoints.endpoint import Endpoint
 from microjobs_orchestrator.local.runtimes.base import Exit
 from microjobs_orchestrator.local.services import sagemaker_runtime
 from tests.local.jobs.conftest import ServerParts, wait_until
@@ -302,6 +303,41 @@ def test_restarted_server_serves(parts: ServerParts, *, is_idle: bool) -> None:
         assert len(parts.runtime.started_hosts) == (2 if is_idle else 1)
     finally:
         second.close()
+
+
+@pytest.mark.usefixtures("model", "short_idle_timeout")
+def test_restarted_server_starts_no_idle_container(parts: ServerParts) -> None:
+    serve(parts)
+    wait_for_stop(parts)
+    second = parts.restart()
+    try:
+        wait_until(lambda: find_endpoint(second).is_in_service)
+        assert len(parts.runtime.started_hosts) == 1
+        assert second.describe_endpoint()["EndpointStatus"] == "InService"
+        make_config(second, "d")
+        second.update("d")
+        assert second.wait_for_endpoint()["EndpointConfigName"] == "d"
+        assert len(parts.runtime.started_hosts) == 2  # a new container is always started once
+    finally:
+        second.close()
+
+
+@pytest.mark.usefixtures("model", "short_idle_timeout")
+def test_restarted_server_starts_a_container_with_provisioned_concurrency(parts: ServerParts) -> None:
+    serve(parts, ProvisionedConcurrency=1)
+    parts.registry.shut_down()
+    second = parts.restart()
+    try:
+        wait_until(lambda: len(parts.runtime.started_hosts) == 2)
+        assert wait_until(lambda: _read_response(second)) == b"x"
+    finally:
+        second.close()
+
+
+def find_endpoint(parts: ServerParts) -> Endpoint:
+    endpoint = parts.registry.find("endpoint/e")
+    assert isinstance(endpoint, Endpoint)
+    return endpoint
 
 
 def _read_response(parts: ServerParts) -> bytes:

@@ -46,6 +46,8 @@ class Member:
     description: str
     """The beginning of error messages, such as `production variant main`."""
     make: Callable[[], Replica]
+    needs_hosts: bool = True
+    """Whether the replica serves only if its hosts run."""
 
     def find_hosts(self, hosts: Sequence[Host]) -> Sequence[Host]:
         """Return those hosts of an earlier server that belong to the replica."""
@@ -140,7 +142,8 @@ class Deployer:
         """Start the deployment. If it fails, the resource fails, and an interrupted update is not resumed."""
         internal = self._read_internal()
         deployment, is_updating = internal[DEPLOYMENT], internal.get(NEXT_DEPLOYMENT) is not None
-        if any(not member.find_hosts(hosts) for member in self._resource.list_members(deployment)):
+        members = self._resource.list_members(deployment)
+        if any(member.needs_hosts and not member.find_hosts(hosts) for member in members):
             self._update_record("Updating" if is_updating else "Creating")
         self._deploy(deployment, hosts, "Updating" if is_updating else "InService", "Failed")
 

@@ -1,17 +1,17 @@
 """Endpoints while they run."""
 
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
 from microjobs_orchestrator.local.lifecycle.context import Context
-from microjobs_orchestrator.local.resources.endpoints import asynchronous, deployments
-from microjobs_orchestrator.local.resources.endpoints.deployer import Deployer, Member
+from microjobs_orchestrator.local.resources.endpoints import asynchronous, deployments, serverless
+from microjobs_orchestrator.local.resources.endpoints.deployer import DEPLOYMENT, Deployer, Member
 from microjobs_orchestrator.local.resources.endpoints.deployments import SHADOWS, VARIANTS, WEIGHT, Deployment
 from microjobs_orchestrator.local.resources.endpoints.exchanges import Exchange, Observer, Target
-from microjobs_orchestrator.local.resources.endpoints.kinds import ENDPOINT
+from microjobs_orchestrator.local.resources.endpoints.kinds import ENDPOINT, EndpointStatus
 from microjobs_orchestrator.local.resources.endpoints.observers import Observers
 from microjobs_orchestrator.local.resources.endpoints.replica import Replica
 from microjobs_orchestrator.local.resources.endpoints.replicas import configure_replica, get_plan_name, make_replica
@@ -30,6 +30,14 @@ def delete_record(context: Context, name: str) -> None:
     for invocation in asynchronous.list_queue(context, name):
         context.state.delete(asynchronous.KIND, invocation.name)
     context.state.delete(ENDPOINT.arn_type, name)
+
+
+def _list_idle_instances(record: Record) -> Collection[str]:
+    """Return the instances of an endpoint that served before the server ended, and that run only for requests."""
+    if record.status not in (EndpointStatus.IN_SERVICE, EndpointStatus.UPDATING):
+        return ()
+    variants = record.internal[DEPLOYMENT][VARIANTS]
+    return [variant["InstanceId"] for variant in variants if serverless.stops_when_idle(variant)]
 
 
 class Endpoint:
@@ -56,6 +64,8 @@ class Endpoint:
         self._observers: Sequence[Observer] = ()
         self.queue = asynchronous.Queue(context, self.name, self.choose, self.observe)
         self._observer_maker = Observers(context, self.observe)
+        self._idle_instances = _list_idle_instances(record)
+        """Instances that served for an earlier server. If they have no hosts, their next request starts them."""
 
     def run(self) -> None:
         self._deployer.run()
@@ -95,16 +105,21 @@ class Endpoint:
 
     def list_members(self, deployment: Deployment) -> Sequence[Member]:
         return [
-            Member(
-                get_plan_name(self.name, variant),
-                variant["InstanceId"],
-                f"{word} variant {variant['VariantName']}",
-                partial(make_replica, self._context, self.name, variant, self.wake),
-            )
+            self._make_member(variant, word)
             for name, word in WORDS.items()
             for variant in deployment.get(name, ())
             if "Model" in variant  # inference components have their own replicas
         ]
+
+    def _make_member(self, variant: Mapping[str, Any], word: str) -> Member:
+        may_be_idle = variant["InstanceId"] in self._idle_instances
+        return Member(
+            get_plan_name(self.name, variant),
+            variant["InstanceId"],
+            f"{word} variant {variant['VariantName']}",
+            partial(make_replica, self._context, self.name, variant, self.wake, may_be_idle=may_be_idle),
+            needs_hosts=not may_be_idle,
+        )
 
     def serve(self, deployment: Deployment, replicas: Mapping[str, Replica]) -> Mapping[str, Any]:
         self._observers = self._observer_maker.make(deployment, replicas.values())

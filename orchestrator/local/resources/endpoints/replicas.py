@@ -34,13 +34,21 @@ def get_plan_name(endpoint: str, variant: Mapping[str, Any]) -> str:
     return f"{ENDPOINT.arn_type}/{endpoint}/{variant['VariantName']}/{variant['InstanceId']}"
 
 
-def make_replica(context: Context, endpoint: str, variant: Mapping[str, Any], on_change: Callable[[], None]) -> Replica:
-    """Return the replica of a deployment's variant. Its methods state when `on_change` is called."""
+def make_replica(
+    context: Context, endpoint: str, variant: Mapping[str, Any], on_change: Callable[[], None], *, may_be_idle: bool
+) -> Replica:
+    """Return the replica of a deployment's variant. Its methods state when `on_change` is called.
+
+    Args:
+        may_be_idle: whether the replica may start without hosts, because it served for an earlier server.
+    """
     make = partial(_make_container_replica, context, endpoint, variant, on_change)
     if serverless.MEMBER in variant:
         idle_seconds = context.settings.serverless_idle_seconds
         on_restart = partial(record_setup, context.metrics, endpoint, variant["VariantName"])
-        return ServerlessReplica(make, ServerlessSettings.read(variant), idle_seconds, on_change, on_restart)
+        return ServerlessReplica(
+            make, ServerlessSettings.read(variant), idle_seconds, on_change, on_restart, has_served=may_be_idle
+        )
     return make()
 
 

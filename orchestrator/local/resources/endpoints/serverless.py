@@ -33,6 +33,11 @@ class ServerlessSettings:
         return cls(config["MaxConcurrency"], config.get("ProvisionedConcurrency", 0))
 
 
+def stops_when_idle(variant: Mapping[str, Any]) -> bool:
+    """Return whether a variant runs only while there are requests."""
+    return MEMBER in variant and ServerlessSettings.read(variant).provisioned_concurrency == 0
+
+
 def make_limits(variant: Mapping[str, Any]) -> HostLimits | None:
     """Return the limits of a variant's container; None if the variant is not serverless."""
     return HostLimits(memory_bytes=variant[MEMBER]["MemorySizeInMB"] << 20) if MEMBER in variant else None

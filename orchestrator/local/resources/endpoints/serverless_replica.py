@@ -36,6 +36,7 @@ class ServerlessReplica:
 
     Args:
         make: returns a new replica. All of them have the same names.
+        has_served: whether it served for an earlier server, so that `start` without hosts starts nothing.
         idle_timeout: seconds after the last request until the replica is stopped.
         on_change: called when the last request ends after `traffic.close`.
         on_restart: receives the seconds that a start took, for which requests waited.
@@ -48,12 +49,15 @@ class ServerlessReplica:
         idle_timeout: float,
         on_change: Callable[[], None],
         on_restart: Callable[[float], None],
+        *,
+        has_served: bool,
     ) -> None:
         first = make()
         self.variant, self.instance_id, self.plan_name = first.variant, first.instance_id, first.plan_name
         self.traffic = Traffic(on_change)
         self._make = make
         self._on_restart = on_restart
+        self._has_served = has_served
         self._settings = settings
         self._idle_timeout = idle_timeout
         self._changed = threading.Condition()
@@ -71,7 +75,8 @@ class ServerlessReplica:
         self._keeper = threading.Thread(target=self._keep, name=f"serverless {self.plan_name}", daemon=True)
 
     def start(self, hosts: Sequence[Host] = ()) -> None:
-        self._start(hosts)
+        if hosts or not self._has_served:
+            self._start(hosts)
         self._keeper.start()
 
     def configure(self, settings: ServerlessSettings) -> None:
