@@ -16,6 +16,8 @@ from microjobs_orchestrator.local.resources.endpoints import capture_writer
 from tests.local.jobs.conftest import ServerParts, wait_until
 from tests.local.jobs.fakes import Model, Reply
 from tests.local.jobs.test_endpoints_invocations import Invoker
+from tests.local.jobs.test_inference_components import Components
+from tests.local.jobs.test_inference_components import invoke as invoke_component
 
 KEY = re.compile(r"captured/e/main/\d{4}/\d\d/\d\d/\d\d/[0-9a-f-]{36}\.jsonl")
 DESTINATION = "s3://bucket/captured"
@@ -244,10 +246,48 @@ def test_destination_is_checked(parts: ServerParts) -> None:
     parts.make_config(further=capture_config(DestinationS3Uri="s3://missing/x", EnableCapture=False))
 
 
-@pytest.mark.usefixtures("model")
-def test_capture_of_asynchronous_endpoints_is_refused(parts: ServerParts) -> None:
-    with pytest.raises(ValidationError, match="DataCaptureConfig is not supported together with AsyncInferenceConfig"):
-        parts.make_config("c", {"OutputConfig": {"S3OutputPath": "s3://bucket/out"}}, capture_config())
+def serve_asynchronously(parts: ServerParts) -> Invoker:
+    parts.make_config("c", {"OutputConfig": {"S3OutputPath": "s3://bucket/out"}}, capture_config())
+    parts.start_endpoint()
+    assert parts.wait_for_endpoint()["EndpointStatus"] == "InService"
+    return Invoker(parts)
+
+
+@pytest.mark.parametrize("is_inline", [True, False])
+def test_asynchronous_endpoint_captures_both_directions(parts: ServerParts, model: Model, is_inline: bool) -> None:
+    model.invoke = lambda request: Reply(request.body.upper(), headers={"Content-Type": "text/csv"})
+    invoke = serve_asynchronously(parts)
+    headers = {"X-Amzn-SageMaker-Inference-Id": "mine", "X-Amzn-SageMaker-Content-Type": "text/csv"}
+    location = {} if is_inline else {"X-Amzn-SageMaker-InputLocation": parts.put("in.csv", b"a,b")}
+    invoke(b"a,b" if is_inline else b"", path="async-invocations", **headers, **location)
+    (record,) = read_records(parts)
+    data = record["captureData"]
+    assert [(item["data"], item["encoding"]) for item in data.values()] == [("a,b", "CSV"), ("A,B", "CSV")]
+    assert record["eventMetadata"]["inferenceId"] == "mine"
+    assert KEY.fullmatch(list_keys(parts)[0])
+
+
+def test_asynchronous_response_that_the_buffer_cannot_hold_is_stored_but_not_captured(
+    parts: ServerParts, model: Model, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(capture_writer, "MAX_BUFFERED_BYTES", 1 << 16)
+    model.invoke = lambda _: Reply(b"x" * (1 << 20))
+    serve_asynchronously(parts)(b"1", path="async-invocations")
+    wait_until(lambda: "data capture lost exchanges (1)" in caplog.text)
+    wait_until(lambda: [len(content) for content in parts.read_outputs().values()] == [1 << 20])
+    assert list_keys(parts) == []
+
+
+def test_key_of_an_inference_component_has_its_name(parts: ServerParts, model: Model) -> None:  # noqa: ARG001
+    components = Components(parts)
+    components.start_endpoint(**capture_config())
+    for name in ("one", "two"):
+        components.start(name)
+    invoke_component(parts, "two", b"2")
+    (record,) = read_records(parts)
+    assert base64.b64decode(record["captureData"]["endpointInput"]["data"]) == b"2"
+    (key,) = list_keys(parts)
+    assert KEY.fullmatch(key.replace("/main/two/", "/main/"))
 
 
 @pytest.mark.usefixtures("model")

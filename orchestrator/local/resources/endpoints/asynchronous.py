@@ -303,11 +303,12 @@ class Queue:
 
     def _send(self, invocation: Invocation, replica: Replica, file: Path) -> str:
         timer = Timer()
-        with self._open_input(invocation) as (body, object_headers), file.open("wb") as content:
+        with self._open_input(invocation) as (body, object_headers), file.open("w+b") as content:
             request = InferenceRequest(body, {**object_headers, **invocation.headers}, invocation.timeout)
             timer.mark_sent()
             answer = replica.invoke(request, content)
-        self._observe(timer.make_exchange(self._endpoint, replica, request, answer))
+            response = partial(_read_blocks, content)
+            self._observe(timer.make_exchange(self._endpoint, replica, request, answer, response))
         content_type = answer.headers.get("Content-Type", DEFAULT_CONTENT_TYPE)
         if answer.status >= HTTPStatus.MULTIPLE_CHOICES:
             with file.open("rb") as content:

@@ -12,6 +12,7 @@ import time
 import uuid
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
 from http import HTTPStatus
 from typing import NamedTuple
 
@@ -19,6 +20,7 @@ from microjobs_orchestrator.local.errors import ServiceError
 from microjobs_orchestrator.local.lifecycle import outputs
 from microjobs_orchestrator.local.resources.endpoints.captures import CaptureSettings
 from microjobs_orchestrator.local.resources.endpoints.exchanges import Exchange
+from microjobs_orchestrator.local.resources.models.client import Body
 from microjobs_orchestrator.local.s3.keys import parse_uri
 from microjobs_orchestrator.local.s3.store import ObjectStore
 
@@ -45,8 +47,9 @@ class _Captured(NamedTuple):
     @property
     def folder(self) -> str:
         """The S3 URI of the object's folder."""
-        hour, names = time.strftime("%Y/%m/%d/%H", time.gmtime(self.time)), self.exchange
-        return outputs.join_key(self.settings.destination, f"{names.endpoint}/{names.variant}/{hour}")
+        hour, component = time.strftime("%Y/%m/%d/%H", time.gmtime(self.time)), self.exchange.request.target.component
+        names = [self.exchange.endpoint, self.exchange.variant, *([component] if component else []), hour]
+        return outputs.join_key(self.settings.destination, "/".join(names))
 
 
 class CaptureWriter:
@@ -67,14 +70,17 @@ class CaptureWriter:
             return
         if settings.percentage < 100 and _random() * 100 >= settings.percentage:
             return
-        captured, size = _Captured(settings, exchange, time.time()), _get_size(exchange)
+        exchange = _load(exchange)
+        size = _get_size(exchange)
         with self._lock:
             if self._bytes + size > MAX_BUFFERED_BYTES:
                 self._lost += 1
-                return
-            self._buffer.append(captured)
-            self._bytes += size
+            else:
+                self._buffer.append(_Captured(settings, exchange, time.time()))
+                self._bytes += size
             self._start_flush()
+        if self._is_closed:
+            self.flush()
 
     def _start_flush(self) -> None:
         if self._thread is None and not self._is_closed:
@@ -100,7 +106,10 @@ class CaptureWriter:
                     self._has_exchanges.clear()
                     self._must_flush.clear()
             if lost:
-                logger.warning("data capture lost exchanges (%d), because the disk is too slow for them", lost)
+                message = (
+                    "data capture lost exchanges (%d), because the disk is too slow for them, or they are too large"
+                )
+                logger.warning(message, lost)
             objects = defaultdict(list)
             for captured in buffer:
                 objects[captured.folder].append(captured)
@@ -128,6 +137,28 @@ class CaptureWriter:
         self.flush()
 
 
+def _load(exchange: Exchange) -> Exchange:
+    """Return an exchange whose bodies are in memory: as much of each as shows that it is too large for the buffer."""
+    if not callable(exchange.request.body) and not callable(exchange.body):
+        return exchange
+    return replace(
+        exchange,
+        request=replace(exchange.request, body=_read(exchange.request.body)),
+        body=_read(exchange.body),
+    )
+
+
+def _read(body: Body) -> bytes | None:
+    if not callable(body):
+        return body
+    content = bytearray()
+    for part in body():
+        content += part
+        if len(content) > MAX_BUFFERED_BYTES:
+            break
+    return bytes(content)
+
+
 def _get_size(exchange: Exchange) -> int:
-    body = exchange.request.body
-    return OVERHEAD_BYTES + (len(body) if isinstance(body, bytes) else 0) + len(exchange.body or b"")
+    bodies = (exchange.request.body, exchange.body)
+    return OVERHEAD_BYTES + sum(len(body) for body in bodies if isinstance(body, bytes))

@@ -82,7 +82,7 @@ class CaptureSettings:
         request, data = exchange.request, {}
         if INPUT in self.directions and isinstance(request.body, bytes):
             data["endpointInput"] = self._encode("INPUT", request.body, request.headers)
-        if OUTPUT in self.directions and exchange.body is not None:
+        if OUTPUT in self.directions and isinstance(exchange.body, bytes):
             data["endpointOutput"] = self._encode("OUTPUT", exchange.body, exchange.headers)
         metadata: dict[str, Any] = {"eventId": str(uuid.uuid4())}
         if (attributes := request.headers.get(ATTRIBUTES_HEADER)) is not None:

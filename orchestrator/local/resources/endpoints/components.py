@@ -10,7 +10,7 @@ from microjobs_orchestrator.local.resources.endpoints.kinds import ENDPOINT
 from microjobs_orchestrator.local.resources.inference_components.kinds import INFERENCE_COMPONENT
 from microjobs_orchestrator.local.state import Owner, Query, Record
 
-NEED_MODELS = ("AsyncInferenceConfig", "ShadowProductionVariants", "DataCaptureConfig")
+NEED_MODELS = ("AsyncInferenceConfig", "ShadowProductionVariants")
 
 
 def check_config(request: Mapping[str, Any]) -> None:

@@ -19,9 +19,9 @@ EXCLUSIONS = [
         (serverless.MEMBER, other)
         for other in ("AsyncInferenceConfig", "ShadowProductionVariants", "DataCaptureConfig")
     ),
-    *(("AsyncInferenceConfig", other) for other in ("ShadowProductionVariants", "DataCaptureConfig")),
+    ("AsyncInferenceConfig", "ShadowProductionVariants"),
 ]
-"""Pairs of features that exclude each other. AWS captures the data of asynchronous endpoints; the server does not."""
+"""Pairs of features that exclude each other."""
 ISOLATION = ("EnableNetworkIsolation", "VpcConfig")
 """Members of models that serverless variants exclude."""
 INSTANCE_MEMBERS = ("InstanceType", "InitialInstanceCount", "VolumeSizeInGB", "ManagedInstanceScaling")

@@ -63,7 +63,7 @@ class Timer:
         replica: Identity,
         request: "InferenceRequest",
         answer: Answer | None,
-        body: bytes | None = None,
+        body: Body = None,
     ) -> "Exchange":
         """Return the exchange that ends now. Without an answer, the container has not responded."""
         status, headers = (answer.status, answer.headers) if answer is not None else (None, {})
@@ -115,8 +115,8 @@ class Exchange:
     """The status of the response; None if the container did not respond, or not completely."""
     headers: Mapping[str, str]
     """The headers of the response."""
-    body: bytes | None
-    """The body of the response; None for a response stream and for InvokeEndpointAsync: it is not in memory."""
+    body: Body
+    """The body of the response; None for a response stream. Observers may call a function only before they return."""
     model_seconds: float
     overhead_seconds: float
     """The time that the local server needed, in addition to the container."""

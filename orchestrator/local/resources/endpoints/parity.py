@@ -44,7 +44,10 @@ SHADOW: Rows = {
 CAPTURE: Rows = {
     "EnableCapture": Honoured("true by default, as on AWS"),
     "InitialSamplingPercentage": Honoured("the share of the exchanges that is captured"),
-    "DestinationS3Uri": Honoured("objects `<endpoint>/<variant>/yyyy/mm/dd/hh/<id>.jsonl`, after 5 seconds"),
+    "DestinationS3Uri": Honoured(
+        "objects `<endpoint>/<variant>/yyyy/mm/dd/hh/<id>.jsonl`, after 5 seconds; below `<variant>/<component>` for "
+        "inference components"
+    ),
     "KmsKeyId": KMS,
     "CaptureOptions": Members({"CaptureMode": Honoured()}),
     "CaptureContentTypeHeader": Members(

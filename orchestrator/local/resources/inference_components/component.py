@@ -14,7 +14,7 @@ from microjobs_orchestrator.local.lifecycle.context import Context
 from microjobs_orchestrator.local.lifecycle.usage import Meter
 from microjobs_orchestrator.local.resources.endpoints.container_replica import ContainerReplica
 from microjobs_orchestrator.local.resources.endpoints.deployer import Deployer, Deployment, Member
-from microjobs_orchestrator.local.resources.endpoints.exchanges import Exchange, Target
+from microjobs_orchestrator.local.resources.endpoints.exchanges import Exchange, Observer, Target
 from microjobs_orchestrator.local.resources.endpoints.invocation_metrics import InvocationMetrics
 from microjobs_orchestrator.local.resources.endpoints.replica import Replica
 from microjobs_orchestrator.local.resources.inference_components import specifications
@@ -39,9 +39,16 @@ class InferenceComponent:
 
     Args:
         find: returns another running component by name.
+        observe: sends an exchange to the observers of the endpoint.
     """
 
-    def __init__(self, context: Context, record: Record, find: Callable[[str], "InferenceComponent | None"]) -> None:
+    def __init__(
+        self,
+        context: Context,
+        record: Record,
+        find: Callable[[str], "InferenceComponent | None"],
+        observe: Observer,
+    ) -> None:
         self.name = record.name
         self.log_group = INFERENCE_COMPONENT.log_group(record.name)
         self.endpoint: str = record.request["EndpointName"]
@@ -49,6 +56,7 @@ class InferenceComponent:
         self.is_in_service = threading.Event()
         self._context = context
         self._find = find
+        self._observe = observe
         self._deployer = Deployer(context, INFERENCE_COMPONENT, record.name, self)
         self.plan_name = self._deployer.plan_name
         self.events = self._deployer.events
@@ -98,8 +106,8 @@ class InferenceComponent:
         )
 
     def observe(self, exchange: Exchange) -> None:
-        """Record an exchange in the metrics of the variant and of the component."""
-        self._metrics.record(exchange)
+        """Send an exchange to the observers of the endpoint, and record it in the metrics of the component."""
+        self._observe(exchange)
         self._metrics.record(exchange, {"InferenceComponentName": self.name})
 
     # --- what the deployer needs ---
