@@ -20,6 +20,7 @@ from microjobs_orchestrator.local.config import Config
 from tests.bundles import linear_bundle
 from tests.conftest import REPOSITORY, base_image, image_from_base, image_name
 from tests.local.clients import FINAL_STATUSES, LocalServer, running_server, unique, wait_until
+from tests.local.resources.examples.models import put_linear_model
 from tests.local.test_hosting import make_config, wait_for_endpoint
 from tests.local.test_hosting_variants import make_capture
 
@@ -46,9 +47,18 @@ def put_models(local: LocalServer, prefix: str) -> None:
 
 
 def make_model(
-    local: LocalServer, mode: str = "Serial", scaler: str = "serve", scalers: Sequence[str] = SCALERS
+    local: LocalServer,
+    mode: str = "Serial",
+    scaler: str = "serve",
+    scalers: Sequence[str] = SCALERS,
+    *,
+    has_many_models: bool = False,
 ) -> str:
-    """Create a model with one container per scaler, and the container `predict`; return its name."""
+    """Create a model with one container per scaler, and the container `predict`; return its name.
+
+    Args:
+        has_many_models: requests choose the model of `predict`; the models are below a prefix with the returned name.
+    """
     name = unique("chain")
     put_models(local, name)
     containers = [
@@ -60,6 +70,8 @@ def make_model(
         }
         for host, archive, job in (*((host, "scale", scaler) for host in scalers), ("predict", "predict", "serve"))
     ]
+    if has_many_models:
+        containers[-1] |= {"Mode": "MultiModel", "ModelDataUrl": local.uri(f"{name}/")}
     config, role = {"Mode": mode}, local.address.role_arn
     local.sagemaker.create_model(
         ModelName=name, Containers=containers, InferenceExecutionConfig=config, ExecutionRoleArn=role
@@ -101,6 +113,16 @@ def test_chain_serves_and_names_its_errors(serial: Chain) -> None:
     group = f"/aws/sagemaker/Endpoints/{serial.name}"
     streams = local.logs.describe_log_streams(logGroupName=group)["logStreams"]
     assert sorted(stream["logStreamName"].split("/")[2] for stream in streams) == ["predict", "scale"]
+
+
+def test_target_model_responds_after_another_container(anywhere: LocalServer) -> None:
+    model = make_model(anywhere, has_many_models=True)
+    put_linear_model(anywhere, f"{model}/double.tar.gz", 2.0)
+    chain = Chain(anywhere, model)
+    assert [chain.invoke(TargetModel=f"{name}.tar.gz") for name in ("predict", "double")] == ["60.0", "120.0"]
+    with pytest.raises(ClientError, match=r"ModelError.*Received client error .* from predict"):
+        chain.invoke(b"1,2", TargetModel="predict.tar.gz")
+    chain.delete()
 
 
 def test_update_under_load_loses_no_request(processes: LocalServer) -> None:

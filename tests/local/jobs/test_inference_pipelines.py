@@ -25,6 +25,7 @@ GROUP = "/aws/sagemaker/Endpoints/e"
 LABELS = {"com.amazonaws.sagemaker.capabilities.accept-bind-to-port": "true"}
 ASYNC = {"OutputConfig": {"S3OutputPath": "s3://bucket/out"}}
 SLOW_SECONDS = 0.02
+MANY_MODELS = {"Image": "b", "ModelDataUrl": "s3://bucket/x/", "Mode": "MultiModel"}
 IMAGES = ("scale", "predict", "label")
 
 Models = Mapping[str, Model]
@@ -529,8 +530,18 @@ def test_image_without_the_label_is_refused(parts: ServerParts, models: Models) 
         ({"Containers": [{"Image": "a", "ContainerHostname": "a"}] * 2}, "ContainerHostnames"),
         ({"Containers": [{"Image": "a"}, {"Image": "b", "ModelDataUrl": "s3://absent/x"}]}, "absent"),
         (
-            {"Containers": [{"Image": "a"}, {"Image": "b", "ModelDataUrl": "s3://bucket/x/", "Mode": "MultiModel"}]},
-            "MultiModel is not supported in a model with several containers",
+            {"Containers": [{"Image": "a"}, MANY_MODELS, {**MANY_MODELS, "Image": "c"}]},
+            "A model has at most one container with Mode MultiModel, not 2",
+        ),
+        (
+            {
+                "Containers": [
+                    {"Image": "a", "ContainerHostname": "a"},
+                    {**MANY_MODELS, "ContainerHostname": "b"},
+                ],
+                "InferenceExecutionConfig": {"Mode": "Direct"},
+            },
+            "Mode MultiModel is not supported together with Mode Direct",
         ),
         ({"mode": "Direct", "Containers": [{"Image": "a"}, {"Image": "b"}]}, "a ContainerHostname for each"),
         ({"mode": "Direct", "Containers": [{"Image": "a", "ContainerHostname": "a"}]}, "requires several containers"),

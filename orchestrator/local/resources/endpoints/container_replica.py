@@ -199,7 +199,7 @@ class ContainerReplica:
             return ResponseStream(response, on_close=stack.pop_all().close)
 
     def _refuse_target_model(self, request: InferenceRequest) -> None:
-        if request.target.model is not None:
+        if request.target.model is not None and request.model is None:
             endpoint = self.plan_name.split("/")[1]
             raise ServiceError(
                 "ValidationError",
@@ -221,18 +221,18 @@ class ContainerReplica:
                 max_bytes=request.max_bytes,
             )
 
-    def add_folder(self, source: Path, path: str) -> None:
-        """Copy a folder to a path of the first container. Raise as `Host.add_folder`, and NoAnswerError."""
-        self._find_host().add_folder(source, path)
+    def add_folder(self, source: Path, path: str, container: int = 0) -> None:
+        """Copy a folder to a path of a container. Raise as `Host.add_folder`, and NoAnswerError."""
+        self._find_host(container).add_folder(source, path)
 
-    def remove_folder(self, path: str) -> None:
-        """Remove a folder of the first container, if it exists. Raise NoAnswerError."""
-        self._find_host().remove_folder(path)
+    def remove_folder(self, path: str, container: int = 0) -> None:
+        """Remove a folder of a container, if it exists. Raise NoAnswerError."""
+        self._find_host(container).remove_folder(path)
 
-    def _find_host(self) -> Host:
+    def _find_host(self, container: int) -> Host:
         if self._running is None or not self._clients:
             raise _make_restart_error()
-        return self._running.hosts[0]
+        return self._running.hosts[container]
 
     @contextlib.contextmanager
     def _route_request(self, request: InferenceRequest) -> Iterator[Sender]:

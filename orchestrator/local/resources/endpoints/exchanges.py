@@ -7,6 +7,7 @@ from itertools import pairwise
 from typing import Any, Protocol
 
 from microjobs_orchestrator.local.resources.models.client import PRIMARY, Answer, Body
+from microjobs_orchestrator.local.resources.models.multi_model import TargetModel
 
 TARGET_MEMBERS = {
     "variant": "TargetVariant",
@@ -99,6 +100,8 @@ class InferenceRequest:
     max_bytes: float = float("inf")
     """The largest response; a larger one raises TooLargeError."""
     target: Target = field(default_factory=Target)
+    model: TargetModel | None = None
+    """The loaded model that responds in a multi-model container."""
     timer: Timer = field(default_factory=Timer, compare=False, repr=False)
     """Starts with the request."""
 

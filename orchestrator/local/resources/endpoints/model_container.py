@@ -8,19 +8,17 @@ from collections.abc import Mapping
 from http import HTTPStatus
 from io import BytesIO
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 from urllib.parse import quote
 
 from microjobs.contract import DEFAULT_ROOT
 from microjobs_orchestrator.local.resources.endpoints.container_replica import ContainerReplica
 from microjobs_orchestrator.local.resources.endpoints.exchanges import InferenceRequest
 from microjobs_orchestrator.local.resources.models.client import Answer, TooLargeError
-from microjobs_orchestrator.local.resources.models.multi_model import TargetModel
+from microjobs_orchestrator.local.resources.models.multi_model import MODELS, TARGET_MODEL_HEADER, TargetModel
 from microjobs_orchestrator.local.resources.models.serving import UnhealthyError
 
-MODELS = "/models"
 MODELS_FOLDER = f"{DEFAULT_ROOT}/models"
-TARGET_MODEL_HEADER = "X-Amzn-SageMaker-Target-Model"
 CONTROL_TIMEOUT = 60.0
 """Seconds for a request that lists, finds or unloads a model."""
 MAX_ANSWER_BYTES = 1 << 20
@@ -37,16 +35,21 @@ class LoadError(Exception):
 
 
 class ModelContainer:
-    """A container of a replica that loads and unloads models."""
+    """A container of a replica that loads and unloads models.
 
-    def __init__(self, replica: ContainerReplica) -> None:
+    Args:
+        number: the number of the container in its model, from 0.
+    """
+
+    def __init__(self, replica: ContainerReplica, number: int) -> None:
         self._replica = replica
+        self._number = number
 
     def clear(self) -> None:
         """Unload all models that an earlier server has loaded, and remove their files. Raise as `list_models` does."""
         for name in self.list_models():
             self._request("DELETE", f"{MODELS}/{quote(name, safe='')}")
-        self._replica.remove_folder(MODELS_FOLDER)
+        self._replica.remove_folder(MODELS_FOLDER, self._number)
 
     def list_models(self) -> list[str]:
         """Return the names of the loaded models that are below the folder of models.
@@ -84,10 +87,10 @@ class ModelContainer:
 
     def add_files(self, model: TargetModel, folder: Path) -> None:
         """Copy a model's folder to the container. Raise OSError if the device is full, and CannotRunError."""
-        self._replica.add_folder(folder, _get_folder(model))
+        self._replica.add_folder(folder, _get_folder(model), self._number)
 
     def remove_files(self, model: TargetModel) -> None:
-        self._replica.remove_folder(_get_folder(model).rpartition("/")[0])
+        self._replica.remove_folder(_get_folder(model).rpartition("/")[0], self._number)
 
     def load(self, model: TargetModel, seconds: float) -> None:
         """Load a model whose files the container has.
@@ -107,15 +110,6 @@ class ModelContainer:
         """Return whether the container knows a model. Raise NoAnswerError."""
         return self._request("GET", f"{MODELS}/{model.name}", model)[0].status != HTTPStatus.NOT_FOUND
 
-    def invoke(self, model: TargetModel, request: InferenceRequest, into: IO[bytes]) -> Answer:
-        """Send a request to a loaded model, as `Replica.invoke` does."""
-        headers = {**request.headers, TARGET_MODEL_HEADER: model.target}
-        return self._replica.send(
-            f"{MODELS}/{model.name}/invoke",
-            InferenceRequest(request.body, headers, request.timeout, request.max_bytes, request.target),
-            into,
-        )
-
     def _request(
         self,
         method: str,
@@ -131,7 +125,7 @@ class ModelContainer:
             headers[TARGET_MODEL_HEADER] = model.target
         content = BytesIO()
         request = InferenceRequest(body, headers, seconds, MAX_ANSWER_BYTES)
-        return self._replica.send(path, request, content, method=method), content.getvalue()
+        return self._replica.send(path, request, content, self._number, method=method), content.getvalue()
 
 
 def _read_text(members: Mapping[str, Any], name: str) -> str:

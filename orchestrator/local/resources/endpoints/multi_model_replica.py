@@ -17,7 +17,8 @@ from microjobs_orchestrator.local.resources.endpoints.model_metrics import Model
 from microjobs_orchestrator.local.resources.endpoints.routes import check_no_container
 from microjobs_orchestrator.local.resources.endpoints.streams import ResponseStream
 from microjobs_orchestrator.local.resources.models.client import Answer, NoAnswerError
-from microjobs_orchestrator.local.resources.models.containers import Container
+from microjobs_orchestrator.local.resources.models.containers import Container, list_containers, list_names
+from microjobs_orchestrator.local.resources.models.model_data import is_multi_model
 from microjobs_orchestrator.local.resources.models.multi_model import ModelFinder, TargetModel
 from microjobs_orchestrator.local.resources.models.serving import UnhealthyError
 from microjobs_orchestrator.local.runtimes.base import Host
@@ -28,19 +29,22 @@ DEFAULT_VOLUME_GB = 30
 
 
 class MultiModelReplica:
-    """A replica whose container loads and unloads models.
+    """A replica with a container that loads and unloads models. It may have further containers, before and after it.
 
     Args:
-        replica: runs the container.
+        replica: runs the containers.
+        model: the CreateModel request.
         volume_gb: the space for the extracted models, in GB.
     """
 
-    def __init__(self, context: Context, replica: ContainerReplica, container: Container, volume_gb: int) -> None:
+    def __init__(self, context: Context, replica: ContainerReplica, model: Mapping[str, Any], volume_gb: int) -> None:
         self._replica = replica
         self.variant, self.instance_id, self.plan_name = replica.variant, replica.instance_id, replica.plan_name
         self.traffic, self.abandon, self.note = replica.traffic, replica.abandon, replica.note
+        number, container = find_container(model)
         self._finder = ModelFinder(context.store, container)
-        self._container = ModelContainer(replica)
+        self._container_name = list_names(model)[number]
+        self._container = ModelContainer(replica, number)
         metrics = ModelMetrics(context.metrics, self.plan_name.split("/")[1], self.variant)
         loader = ModelLoader(self._container, context.work_folder(self.plan_name) / "loading", metrics, self.note)
         self._models = LoadedModels(
@@ -64,22 +68,27 @@ class MultiModelReplica:
     def invoke(self, request: InferenceRequest, into: IO[bytes]) -> Answer:
         model, deadline = self._find(request), time.monotonic() + request.timeout
         answer = self._invoke(model, request, deadline, into)
-        if answer.status == HTTPStatus.NOT_FOUND and not self._container.is_loaded(model):
+        if self._has_lost(model, answer):
             self._models.forget(model)
             into.seek(0)
             into.truncate()
             answer = self._invoke(model, request, deadline, into)
         return answer
 
+    def _has_lost(self, model: TargetModel, answer: Answer) -> bool:
+        """Return whether the container has responded with an error because it does not know the model any more."""
+        is_missing = answer.status == HTTPStatus.NOT_FOUND and answer.container == self._container_name
+        return is_missing and not self._container.is_loaded(model)
+
     def _invoke(self, model: TargetModel, request: InferenceRequest, deadline: float, into: IO[bytes]) -> Answer:
         """Load the model, and send a request to it. If it cannot be loaded, return the response to the load."""
         try:
             with self._models.use(model, deadline - time.monotonic()):
                 seconds_left = max(0.001, deadline - time.monotonic())
-                return self._container.invoke(model, replace(request, timeout=seconds_left), into)
+                return self._replica.invoke(replace(request, timeout=seconds_left, model=model), into)
         except LoadError as error:
             into.write(error.body)
-            return error.answer
+            return replace(error.answer, container=self._container_name)
 
     def stream(self, request: InferenceRequest) -> ResponseStream:  # noqa: ARG002
         """Raise ServiceError: InvokeEndpointWithResponseStream has no TargetModel."""
@@ -90,6 +99,12 @@ class MultiModelReplica:
         if request.target.model is None:
             raise _make_target_error()
         return self._finder.find(request.target.model)
+
+
+def find_container(model: Mapping[str, Any]) -> tuple[int, Container]:
+    """Return the number of the multi-model container of a CreateModel request, from 0, and the container."""
+    containers = enumerate(list_containers(model))
+    return next((number, container) for number, container in containers if is_multi_model(container))
 
 
 def _is_caching(container: Mapping[str, Any]) -> bool:

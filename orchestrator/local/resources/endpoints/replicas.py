@@ -26,7 +26,6 @@ from microjobs_orchestrator.local.resources.models.model_data import is_multi_mo
 from microjobs_orchestrator.local.runtimes.base import CannotRunError, Plan
 
 DOWNLOAD_TIMEOUT = "ModelDataDownloadTimeoutInSeconds"
-MULTI_MODEL_VARIABLES = {"SAGEMAKER_MULTI_MODEL": "true"}
 
 
 def get_plan_name(endpoint: str, variant: Mapping[str, Any]) -> str:
@@ -56,8 +55,6 @@ def _make_container_replica(
     context: Context, endpoint: str, variant: Mapping[str, Any], on_change: Callable[[], None]
 ) -> Replica:
     name, instance_id = variant["VariantName"], variant["InstanceId"]
-    container = list_containers(variant["Model"])[0]
-    has_models = is_multi_model(container)
     attempt = serving.make_attempt(
         context,
         variant["Model"],
@@ -65,7 +62,6 @@ def _make_container_replica(
         [instance_id],
         variant.get("InstanceType", ""),
         lambda instance, suffix: context.logs.create(ENDPOINT.log_group(endpoint), f"{name}/{instance}{suffix}"),
-        MULTI_MODEL_VARIABLES if has_models else {},
     )
     default = serverless.STARTUP_TIMEOUT if serverless.MEMBER in variant else serving.STARTUP_TIMEOUT
     timeout = variant.get("ContainerStartupHealthCheckTimeoutInSeconds", default)
@@ -73,9 +69,9 @@ def _make_container_replica(
     attempt = limit_hosts(attempt, serverless.make_limits(variant))
     attempt = _limit_download(attempt, variant.get(DOWNLOAD_TIMEOUT, math.inf))
     replica = ContainerReplica(context, variant["Model"], attempt, name, instance_id, timeout, on_change)
-    if not has_models:
+    if not any(map(is_multi_model, list_containers(variant["Model"]))):
         return replica
-    return MultiModelReplica(context, replica, container, variant.get("VolumeSizeInGB", DEFAULT_VOLUME_GB))
+    return MultiModelReplica(context, replica, variant["Model"], variant.get("VolumeSizeInGB", DEFAULT_VOLUME_GB))
 
 
 def _limit_download(attempt: Attempt, seconds: float) -> Attempt:

@@ -11,7 +11,9 @@ from microjobs_orchestrator.local.errors import ServiceError
 from microjobs_orchestrator.local.resources.endpoints.exchanges import InferenceRequest, Target
 from microjobs_orchestrator.local.resources.models.chain import Chain, NamedClient, Sender
 from microjobs_orchestrator.local.resources.models.client import Client
-from microjobs_orchestrator.local.resources.models.containers import is_direct, list_names
+from microjobs_orchestrator.local.resources.models.containers import is_direct, list_containers, list_names
+from microjobs_orchestrator.local.resources.models.model_data import is_multi_model
+from microjobs_orchestrator.local.resources.models.multi_model import ModelSender
 
 Route = Callable[[Sequence[Client], InferenceRequest], Sender]
 """Returns the sender for a request, given the clients of all containers. Raises ServiceError for a wrong target."""
@@ -19,15 +21,16 @@ Route = Callable[[Sequence[Client], InferenceRequest], Sender]
 
 def make_route(model: Mapping[str, Any], folder: Path) -> Route:
     """Return the route to the containers of a CreateModel request. `folder` is for responses between containers."""
-    names = list_names(model)
+    names, has_models = list_names(model), [is_multi_model(container) for container in list_containers(model)]
 
     def to_each(clients: Sequence[Client], request: InferenceRequest) -> Sender:
         check_no_container(request.target)
-        return Chain(
-            [NamedClient(client, name) for client, name in zip(clients, names, strict=True)],
-            folder,
-            request.timer.mark_response,
-        )
+        named = [NamedClient(client, name) for client, name in zip(clients, names, strict=True)]
+        senders = [
+            _address_model(sender, request) if is_addressed else sender
+            for sender, is_addressed in zip(named, has_models, strict=True)
+        ]
+        return Chain(senders, folder, request.timer.mark_response)
 
     def to_named(clients: Sequence[Client], request: InferenceRequest) -> Sender:
         target = request.target
@@ -47,7 +50,12 @@ def make_route(model: Mapping[str, Any], folder: Path) -> Route:
 def route_to_only(clients: Sequence[Client], request: InferenceRequest) -> Sender:
     """Return the client of a model's only container."""
     check_no_container(request.target)
-    return clients[0]
+    return _address_model(clients[0], request)
+
+
+def _address_model(sender: Sender, request: InferenceRequest) -> Sender:
+    """Return a sender for the loaded model of a request, or for the container of a request without a model."""
+    return sender if request.model is None else ModelSender(sender, request.model)
 
 
 def check_no_container(target: Target) -> None:

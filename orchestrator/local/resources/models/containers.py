@@ -71,14 +71,20 @@ def check_containers(containers: Sequence[Container], *, are_chosen: bool) -> No
         raise ValidationError(f"A model has 1 to {MAX_CONTAINERS} containers, not {len(containers)}.")
     if not all(container.get("Image") for container in containers):
         raise ValidationError("A container must have an Image, or a ModelPackageName whose package has an Image.")
-    if len(containers) > 1 and any(map(is_multi_model, containers)):
-        raise ValidationError("Mode MultiModel is not supported in a model with several containers: set SingleModel.")
+    _check_multi_model_containers(sum(map(is_multi_model, containers)), are_chosen=are_chosen)
     names = [container["ContainerHostname"] for container in containers if container.get("ContainerHostname")]
     if 0 < len(names) < len(containers):
         raise ValidationError("If one container has a ContainerHostname, all containers must have one.")
     inputs.check_unique("ContainerHostnames", names)
     if are_chosen and not 1 < len(containers) == len(names):
         raise ValidationError("Mode Direct requires several containers, and a ContainerHostname for each of them.")
+
+
+def _check_multi_model_containers(count: int, *, are_chosen: bool) -> None:
+    if count > 1:
+        raise ValidationError(f"A model has at most one container with Mode MultiModel, not {count}: set SingleModel.")
+    if count and are_chosen:
+        raise ValidationError("Mode MultiModel is not supported together with Mode Direct: set Mode Serial.")
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,8 @@ from typing import Any
 
 from microjobs_orchestrator.local.errors import ServiceError, ValidationError
 from microjobs_orchestrator.local.lifecycle import inputs
+from microjobs_orchestrator.local.resources.models.chain import Sender
+from microjobs_orchestrator.local.resources.models.client import Body, Response
 from microjobs_orchestrator.local.resources.models.model_data import (
     ModelData,
     extract,
@@ -21,6 +23,10 @@ from microjobs_orchestrator.local.resources.models.model_data import (
 from microjobs_orchestrator.local.runtimes.base import CannotRunError
 from microjobs_orchestrator.local.s3.keys import parse_uri
 from microjobs_orchestrator.local.s3.store import ObjectStore
+
+MODELS = "/models"
+"""The path of the API with which a multi-model container loads models."""
+TARGET_MODEL_HEADER = "X-Amzn-SageMaker-Target-Model"
 
 Version = tuple[tuple[str, str, int, int], ...]
 """Changes when the objects of a model change; it is found without reading them."""
@@ -93,6 +99,20 @@ class TargetModel:
                 inputs.link_objects(self.data.objects, folder)
         except CannotRunError as error:
             raise ServiceError("ValidationError", str(error)) from error
+
+
+@dataclass(frozen=True)
+class ModelSender:
+    """Sends requests for predictions to a loaded model of a multi-model container."""
+
+    sender: Sender
+    """Sends requests to the container."""
+    model: TargetModel
+
+    def open(self, method: str, path: str, body: Body, headers: Mapping[str, str], *, timeout: float) -> Response:  # noqa: ARG002
+        """Send a request to the path of the model, as `Sender.open` does."""
+        headers = {**headers, TARGET_MODEL_HEADER: self.model.target}
+        return self.sender.open(method, f"{MODELS}/{self.model.name}/invoke", body, headers, timeout=timeout)
 
 
 class ModelFinder:

@@ -24,7 +24,7 @@ CONTAINER: Rows = {
     "ContainerHostname": Honoured("the name in logs, errors and TargetContainerHostname; default `container-<n>`"),
     "Image": Honoured("an image of the engine; the configuration may define aliases"),
     "ImageConfig": NoEffect("the engine uses its own logins"),
-    "Mode": Honoured("one model; or, in the only container of a model, the models that requests name"),
+    "Mode": Honoured("one model; or, in one container of a model, the models that requests name; not with Mode Direct"),
     "ModelDataUrl": Honoured("a `.tar.gz`, extracted before the container starts; of several models, their prefix"),
     "ModelDataSource": Members(MODEL_SOURCE),
     "AdditionalModelDataSources": Refused("put all files into one model archive"),

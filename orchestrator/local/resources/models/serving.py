@@ -23,6 +23,7 @@ from microjobs_orchestrator.local.resources.models.containers import (
 from microjobs_orchestrator.local.resources.models.model_data import extract, find_data, is_multi_model
 from microjobs_orchestrator.local.runtimes.base import CannotRunError, HostPlan, Input, Plan
 
+MULTI_MODEL_VARIABLES = {"SAGEMAKER_MULTI_MODEL": "true"}
 STARTUP_TIMEOUT = 240
 """Seconds until `/ping` must answer, unless the variant has another limit."""
 
@@ -80,9 +81,7 @@ def make_attempt(
             for number, definition in enumerate(definitions, 1)
         ]
         access = {} if is_isolated else context.make_access_variables()
-        variables = [
-            {**access, **definition.get("Environment", {}), **(environment or {})} for definition in definitions
-        ]
+        variables = [{**access, **_make_variables(definition), **(environment or {})} for definition in definitions]
         host_plans = (
             make_host(host, folder / "files" / host.name, data[host.number], variables[host.number]) for host in hosts
         )
@@ -112,3 +111,8 @@ def make_attempt(
 
     image, *further_images = (definition["Image"] for definition in definitions)
     return Attempt(plan_name, image, make_plan, open_host_stream, further_images=tuple(further_images))
+
+
+def _make_variables(container: Container) -> Mapping[str, str]:
+    """Return the variables that a container's definition determines."""
+    return {**container.get("Environment", {}), **(MULTI_MODEL_VARIABLES if is_multi_model(container) else {})}

@@ -1,0 +1,103 @@
+"""Inference pipelines with a multi-model container: TargetModel chooses the model of this container."""
+
+from typing import Any
+
+import pytest
+
+from microjobs_orchestrator.local.errors import ServiceError
+from microjobs_orchestrator.local.resources.endpoints import container_replica
+from microjobs_orchestrator.local.resources.models.capabilities import BIND_TO_PORT, MULTI_MODELS
+from microjobs_orchestrator.local.resources.models.operations import ModelOperations
+from microjobs_orchestrator.local.runtimes.base import Exit
+from tests.local.jobs.conftest import ServerParts, wait_until
+from tests.local.jobs.fakes import FakeHost, Reply
+from tests.local.jobs.test_inference_pipelines import append_image
+from tests.local.jobs.test_multi_model import MultiModelEndpoint
+
+
+class MultiModelPipeline(MultiModelEndpoint):
+    """Endpoint `e`, whose containers are `scale`, `many` with the models below `s3://bucket/models/`, and `label`."""
+
+    def __init__(self, parts: ServerParts) -> None:
+        super().__init__(parts)
+        self.image.labels = {MULTI_MODELS: "true", BIND_TO_PORT: "true"}
+        parts.runtime.models.update({name: append_image(name) for name in ("scale", "label")})
+
+    def start(self, config: dict[str, object] | None = None, **container: Any) -> dict[str, object]:
+        many = {"Image": "model", "Mode": "MultiModel", "ModelDataUrl": "s3://bucket/models/", **container}
+        containers = [{"Image": "scale"}, many, {"Image": "label"}]
+        named = [{**item, "ContainerHostname": name} for item, name in zip(containers, NAMES, strict=True)]
+        ModelOperations(self.parts.context, self.parts.registry).create({"ModelName": "m", "Containers": named})
+        return self.parts.serve(main=config or {})
+
+    @property
+    def host(self) -> FakeHost:
+        return next(host for host in self.parts.running_hosts if host.plan.image == "model")
+
+
+NAMES = ("scale", "many", "label")
+
+
+@pytest.fixture
+def pipeline(parts: ServerParts, monkeypatch: pytest.MonkeyPatch) -> MultiModelPipeline:
+    monkeypatch.setattr(container_replica, "FIRST_RESTART_DELAY", 0.05)
+    made = MultiModelPipeline(parts)
+    made.start()
+    made.put("a", "b")
+    return made
+
+
+def test_target_model_responds_between_the_other_containers(pipeline: MultiModelPipeline) -> None:
+    assert [pipeline.invoke(name) for name in ("a", "b", "a")] == [f"{name}:x>scale>label" for name in ("a", "b", "a")]
+    assert pipeline.behaviour.log == ["load a", "load b"]
+    models = pipeline.parts.runtime.models
+    for name in ("scale", "label"):
+        assert all("X-Amzn-SageMaker-Target-Model" not in request.headers for request in models[name].requests)
+
+
+def test_only_the_multi_model_container_has_its_variable(pipeline: MultiModelPipeline) -> None:
+    hosts = {
+        host.plan.image: host.plan.environment.get("SAGEMAKER_MULTI_MODEL") for host in pipeline.parts.running_hosts
+    }
+    assert hosts == {"scale": None, "model": "true", "label": None}
+
+
+def test_errors_name_the_container(pipeline: MultiModelPipeline) -> None:
+    pipeline.parts.runtime.models["label"].invoke = lambda _: Reply(b"no", 404)
+    assert pipeline.read_error("a").message.startswith("Received client error (404) from label")
+    pipeline.behaviour.load_status = 500
+    assert pipeline.read_error("b").message.startswith("Received server error (500) from many")
+
+
+def test_request_without_target_model_is_refused(pipeline: MultiModelPipeline) -> None:
+    with pytest.raises(ServiceError, match="requires TargetModel"):
+        pipeline.invoker(b"x")
+
+
+def test_model_that_the_container_has_lost_is_loaded_again(pipeline: MultiModelPipeline) -> None:
+    pipeline.invoke("a")
+    pipeline.host.models.loaded.clear()
+    assert pipeline.invoke("a") == "a:x>scale>label"
+    assert pipeline.behaviour.log == ["load a", "load a"]
+
+
+def test_restart_of_another_container_loads_the_models_again(pipeline: MultiModelPipeline) -> None:
+    pipeline.invoke("a")
+    next(host for host in pipeline.parts.running_hosts if host.plan.image == "scale").end(Exit(1))
+    assert wait_until(lambda: try_invoke(pipeline)) == "a:x>scale>label"
+    assert pipeline.behaviour.log == ["load a", "load a"]
+
+
+def try_invoke(pipeline: MultiModelPipeline) -> str:
+    try:
+        return pipeline.invoke("a")
+    except ServiceError:
+        return ""
+
+
+def test_pipeline_without_the_api_of_models_fails_the_endpoint(parts: ServerParts) -> None:
+    pipeline = MultiModelPipeline(parts)
+    pipeline.image.models = None
+    described = pipeline.start()
+    assert described["EndpointStatus"] == "Failed"
+    assert "GET /models answered" in str(described["FailureReason"])
