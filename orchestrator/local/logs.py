@@ -59,10 +59,15 @@ class LogEvent:
 
 
 class LogStream:
-    """One log stream. One host writes to it."""
+    """One log stream. One host writes to it.
 
-    def __init__(self, path: Path) -> None:
+    Args:
+        on_write: called after each line.
+    """
+
+    def __init__(self, path: Path, on_write: Callable[[], None] = lambda: None) -> None:
         self.path = path
+        self._on_write = on_write
 
     @contextmanager
     def writer(self) -> Iterator[Callable[[Line], None]]:
@@ -71,13 +76,17 @@ class LogStream:
             with _lock_file(file.fileno()):
                 if (whole := self.whole_size()) < self.size():
                     file.truncate(whole)
-            yield lambda line: _write(file.fileno(), _format_record(line))
+            yield lambda line: self._append(file.fileno(), _format_record(line))
 
     def note(self, sentence: str) -> None:
         """Add a line of the server."""
         text = terminal.strip_controls(sentence).replace("\n", " ").encode()
         with self.path.open("ab", buffering=0) as file:
-            _write(file.fileno(), b"0%d [microjobs] %s\n" % (time.time() * 1000, text))
+            self._append(file.fileno(), b"0%d [microjobs] %s\n" % (time.time() * 1000, text))
+
+    def _append(self, file: int, record: bytes) -> None:
+        _write(file, record)
+        self._on_write()
 
     def mark_host_start(self) -> None:
         """Mark the start of another host: `count_host_lines` counts lines after the mark."""
@@ -177,6 +186,8 @@ class LogStore:
 
     def __init__(self, root: Path) -> None:
         self._root = root
+        self.on_line: Callable[[str, str], None] = lambda *_: None
+        """Called with the names of a group and a stream after each line that this process writes."""
 
     def _folder(self, group: str) -> Path:
         return self._root / group.strip("/")
@@ -191,7 +202,7 @@ class LogStore:
         return [f"/{path.relative_to(self._root)}" for path in found if path.is_dir()]
 
     def create(self, group: str, name: str) -> LogStream:
-        stream = LogStream(self._folder(group) / name)
+        stream = LogStream(self._folder(group) / name, lambda: self.on_line(group, name))
         stream.path.parent.mkdir(parents=True, exist_ok=True)
         stream.path.touch()
         return stream

@@ -187,7 +187,7 @@ def _start(home: Home, config: Config, runtime: Runtime, cleanup: ExitStack) -> 
     services, kinds = _create_all_services(context, registry), load_operations(context, registry)
     interceptors = _create_interceptors(context, registry, services, config)
     feed = Feed()
-    state.on_change = feed.publish
+    state.on_change, context.logs.on_line, metrics.on_points = feed.publish, feed.publish_line, feed.publish_points
     _deliver_events(state, kinds, config, cleanup)
     registry.recover(list_makers(kinds))
     cleanup.callback(registry.shut_down)

@@ -71,10 +71,11 @@ class Console:
         self._assets = assets
         self._sessions = sessions
         self._call = call
+        self._feed = feed
         self._downloads = downloads
         self._routes: Mapping[str, Route] = {
             "kinds": lambda _: _format([_describe_kind(kind) for kind in all_kinds()]),
-            "changes": lambda _: Response(feed.open(), content_type="text/event-stream"),
+            "changes": self._open_stream,
             "logs": lambda exchange: downloads.add_log(exchange, _get_cookie(exchange.request)),
             "objects": lambda exchange: objects.add_download(exchange, _get_cookie(exchange.request)),
             "requests": requests.read,
@@ -110,6 +111,11 @@ class Console:
         if path in self._routes:
             return self._routes[path](exchange)
         return self._call(exchange, service, operation)
+
+    def _open_stream(self, exchange: Exchange) -> Response:
+        """Return the stream of changes, which ends with the session."""
+        is_allowed = partial(self._sessions.is_open, _get_cookie(exchange.request))
+        return Response(self._feed.open(is_allowed), content_type="text/event-stream")
 
     def _log_in(self, request: Request) -> Response:
         token = parse_object("sessions", request.get_data()).get("token")

@@ -1,12 +1,15 @@
-"""Changes of resources, as streams of server-sent events. Each browser reads one stream, for all its tabs.
+"""Changes of resources, logs and metrics, as streams of server-sent events. Each browser reads one stream, for all its
+tabs.
 
-A stream occupies a thread of the server, so their number is limited. A stream contains names and statuses; a page
-requests the descriptions that it shows.
+A stream occupies a thread of the server, so their number is limited. An event only names what has changed. Pages
+request the descriptions, lines and points that they show, from the position that they have. Therefore, the server keeps
+no lines or points for slow browsers, and a browser that missed events requests everything after its position.
 """
 
 import json
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, Literal
 
 from microjobs_orchestrator.local.errors import ServiceError
 from microjobs_orchestrator.local.kinds import all_kinds
@@ -14,16 +17,19 @@ from microjobs_orchestrator.local.state import Record
 
 MAX_STREAMS = 10
 MAX_PENDING = 500
-"""Maximum number of changed resources in one event. Beyond it, the event states only that many have changed."""
+"""Maximum number of changes in one event. Beyond it, the event states only that there are many."""
 INTERVAL = 0.25
 """Minimum time between two events of a stream, in seconds: changes in this time become one event."""
 CHECK_INTERVAL = 5.0
-"""Interval in which a stream without changes checks whether its page is open."""
+"""Interval in which a stream without changes checks whether its page and its session are open."""
 ROOM_TIMEOUT = 1.0
 """Time for which a new stream waits until the server has found that the page of another stream is closed."""
 
 PAUSE = b""
 """The part of a response for which the listener checks whether the client has left."""
+
+Topic = Literal["changes", "logs", "metrics"]
+TOPICS: tuple[Topic, ...] = ("changes", "logs", "metrics")
 
 
 class Feed:
@@ -42,10 +48,25 @@ class Feed:
         A part of a resource that is no resource itself, such as a step of an execution, is added, too.
         """
         if record.kind in self._kinds or (record.owner is not None and record.owner.kind in self._kinds):
-            with self._changed:
-                for stream in self._streams:
-                    stream.add(record)
-                self._changed.notify_all()
+            change = {"kind": record.kind, "name": record.name, "arn": record.arn, "status": record.status}
+            self._add("changes", {record.arn: change})
+
+    def publish_line(self, group: str, stream: str) -> None:
+        """Add a log stream with new lines to all streams."""
+        self._add("logs", {f"{group}/{stream}": {"group": group, "stream": stream}})
+
+    def publish_points(self, dimensions: Iterable[Mapping[str, str]]) -> None:
+        """Add the dimensions of metrics with new points to all streams."""
+        if self._streams:
+            self._add("metrics", {json.dumps(found, sort_keys=True): dict(found) for found in dimensions})
+
+    def _add(self, topic: Topic, changes: Mapping[str, Any]) -> None:
+        if not self._streams:  # a stream that is opened now starts with a request for everything
+            return
+        with self._changed:
+            for stream in self._streams:
+                stream.add(topic, changes)
+            self._changed.notify_all()
 
     def close(self) -> None:
         """End all streams."""
@@ -53,13 +74,16 @@ class Feed:
         with self._changed:
             self._changed.notify_all()
 
-    def open(self) -> "Stream":
+    def open(self, is_allowed: Callable[[], bool]) -> "Stream":
         """Return a new stream. The caller closes it.
+
+        Args:
+            is_allowed: returns whether the session of the stream is open; otherwise, the stream ends.
 
         Raises:
             ServiceError: too many streams are open.
         """
-        stream = Stream(self._wait, self._remove)
+        stream = Stream(self._wait, self._remove, is_allowed)
         with self._changed:
             if len(self._streams) >= MAX_STREAMS:
                 self._make_room()
@@ -82,13 +106,13 @@ class Feed:
             self._changed.notify_all()
 
     def _wait(self, stream: "Stream") -> bytes | None:
-        """Return the next event of a stream, or a pause; None if the server stops."""
+        """Return the next event of a stream, or a pause; None if the server stops or the session has ended."""
         self._closing.wait(INTERVAL)
         with self._changed:
             self._changed.wait_for(
                 lambda: stream.has_changes or self._must_check or self._closing.is_set(), CHECK_INTERVAL
             )
-            return None if self._closing.is_set() else stream.take()
+            return None if self._closing.is_set() or not stream.is_allowed() else stream.take()
 
 
 class Stream:
@@ -97,32 +121,37 @@ class Stream:
     Args:
         wait: returns the next part for a stream; None at the end.
         remove: called when the stream is closed.
+        is_allowed: returns whether the session of the stream is open.
     """
 
-    def __init__(self, wait: Callable[["Stream"], bytes | None], remove: Callable[["Stream"], None]) -> None:
-        self._wait, self._remove = wait, remove
-        self._pending: dict[str, dict[str, str]] = {}
+    def __init__(
+        self,
+        wait: Callable[["Stream"], bytes | None],
+        remove: Callable[["Stream"], None],
+        is_allowed: Callable[[], bool],
+    ) -> None:
+        self._wait, self._remove, self.is_allowed = wait, remove, is_allowed
+        self._pending: dict[tuple[Topic, str], Any] = {}
         self._has_started = False
 
     @property
     def has_changes(self) -> bool:
         return bool(self._pending)
 
-    def add(self, record: Record) -> None:
+    def add(self, topic: Topic, changes: Mapping[str, Any]) -> None:
+        """Add changes by their identities. A later change replaces an earlier one."""
         if len(self._pending) <= MAX_PENDING:
-            self._pending[record.arn] = {
-                "kind": record.kind,
-                "name": record.name,
-                "arn": record.arn,
-                "status": record.status,
-            }
+            self._pending.update(((topic, key), change) for key, change in changes.items())
 
     def take(self) -> bytes:
         """Return the changes as an event, and forget them."""
-        changes, self._pending = list(self._pending.values()), {}
-        if not changes:
+        pending, self._pending = self._pending, {}
+        if not pending:
             return PAUSE
-        event = {"changes": [], "many": True} if len(changes) > MAX_PENDING else {"changes": changes, "many": False}
+        event: dict[str, Any] = {topic: [] for topic in TOPICS}
+        event["many"] = len(pending) > MAX_PENDING
+        for (topic, _), change in pending.items() if not event["many"] else ():
+            event[topic].append(change)
         return f"data: {json.dumps(event)}\n\n".encode()
 
     def __iter__(self) -> Iterator[bytes]:

@@ -80,6 +80,12 @@ class Sessions:
                 raise _make_error(f"the secret of the session is missing or wrong: {REMEDY}")
             session.deadline = time.monotonic() + IDLE_SECONDS
 
+    def is_open(self, cookie: str) -> bool:
+        """Return whether there is a session with this cookie, and do not prolong it."""
+        with self._lock:
+            session = self._sessions.get(_hash(cookie))
+            return session is not None and session.deadline >= time.monotonic()
+
     def _remove_old_sessions(self) -> None:
         now = time.monotonic()
         live = sorted((item for item in self._sessions.items() if item[1].deadline >= now), key=_get_deadline)

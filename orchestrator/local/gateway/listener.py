@@ -15,6 +15,7 @@ from xml.etree import ElementTree
 
 from cheroot import wsgi
 from cheroot.server import HTTPRequest
+from cheroot.workers.threadpool import ThreadPool
 from cheroot.wsgi import Gateway_10
 
 from microjobs_orchestrator.local.gateway.connections import Connection, Connections
@@ -201,6 +202,17 @@ def _get_variable_name(header: str) -> str:
     return name if name in ("CONTENT_TYPE", "CONTENT_LENGTH") else f"HTTP_{name}"
 
 
+class Workers(ThreadPool):
+    """The threads that answer requests."""
+
+    @staticmethod
+    def _force_close(conn: Connection | None) -> None:
+        """Replace cheroot's method, which lets a stopped server wait for clients that read no responses."""
+        if conn is not None:
+            with contextlib.suppress(OSError):
+                conn.socket.shutdown(socket.SHUT_RDWR)
+
+
 class Server(wsgi.Server):
     """Listener on one address. Set its `wsgi_app` before it serves.
 
@@ -215,6 +227,7 @@ class Server(wsgi.Server):
 
     def __init__(self, address: tuple[str, int], *, may_be_absent: bool = False, **options: Any) -> None:
         super().__init__(address, None, **options)
+        self.requests = Workers(self, min=self.requests.min)
         self._may_be_absent = may_be_absent
         self.gateway = EnvironmentBuilder
         self.max_request_header_size = MAX_HEAD_BYTES

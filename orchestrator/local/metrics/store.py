@@ -10,7 +10,7 @@ import sqlite3
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -56,6 +56,8 @@ class MetricStore:
         self._thread: threading.Thread | None = None
         self._has_failed = False
         """Whether the last flush failed."""
+        self.on_points: Callable[[Iterable[Mapping[str, str]]], None] = lambda _: None
+        """Called with the dimensions of new points after they were written to the disk."""
 
     def close(self) -> None:
         """Write the buffer, and close the file."""
@@ -137,6 +139,7 @@ class MetricStore:
             try:
                 if samples:
                     self._tables.add(_make_points(samples))
+                    self.on_points({id(item.dimensions): item.dimensions for item in samples}.values())
             except (sqlite3.Error, OSError) as error:
                 self._report_failure(error)
                 self._buffer.extendleft(reversed(samples[-MAX_BUFFERED // 2 :]))

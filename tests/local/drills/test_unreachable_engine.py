@@ -31,7 +31,7 @@ PRINT_LINES = (
 
 @pytest.fixture(scope="module")
 def engine_proxy() -> Iterator[Proxy]:
-    with tempfile.TemporaryDirectory() as folder, running_proxy(Path(folder) / "engine.sock") as running:
+    with tempfile.TemporaryDirectory() as folder, running_proxy(f"{folder}/engine.sock") as running:
         yield running
 
 
@@ -39,7 +39,7 @@ def engine_proxy() -> Iterator[Proxy]:
 def server(engine_proxy: Proxy, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServer]:
     """A server that connects to its engine through the proxy."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("DOCKER_HOST", f"unix://{engine_proxy.path}")
+        patch.setenv("DOCKER_HOST", f"unix://{engine_proxy.address}")
         running = running_server(tmp_path_factory.mktemp("home"), runtime="docker")
         local = running.__enter__()
     yield local

@@ -89,6 +89,8 @@ def test_idle_connections_do_not_block_others(sender: Sender) -> None:
 
 
 def answer(request: Request) -> Response:
+    if request.path == "/large":
+        return Response(bytes(64 * MEGABYTE))
     return Response(f"{len(request.stream.read())} bytes for {request.path}")
 
 
@@ -217,6 +219,16 @@ def test_slow_reader_receives_all_responses() -> None:
         while received.count(b" 200 ") < 1000:
             received += late.recv(MEGABYTE)
         sender.join()
+
+
+def test_client_that_reads_no_response_does_not_delay_the_stop() -> None:
+    with ExitStack() as silent:
+        with serving(timeout=4 * HANG_SECONDS, shutdown_timeout=0.1) as host:
+            connection = silent.enter_context(closing(connect(host)))
+            connection.sendall(b"GET /large HTTP/1.1\r\nHost: a\r\n\r\n")
+            assert connection.recv(1)
+            began = time.monotonic()
+        assert time.monotonic() - began < HANG_SECONDS
 
 
 # --- bodies of requests that are not authenticated yet ---

@@ -1,4 +1,4 @@
-// Changes of resources, as the server reports them in a stream of server-sent events.
+// Changes of resources, logs and metrics, as the server reports them in a stream of server-sent events.
 // All tabs of a browser share one stream, because browsers open at most six connections to a server: one tab reads the
 // stream and passes the events on. When this tab is closed, another one takes over.
 
@@ -12,12 +12,22 @@ const listeners = new Set();
 const channel = new BroadcastChannel(NAME);
 channel.addEventListener("message", (message) => notify(message.data));
 
-/** Call a function for each event, `{changes: [{kind, name, arn, status}], many}`; return a function that stops this.
- * `many` means that any resource may have changed. */
+/** Call a function for each event; return a function that stops this. An event names what has changed:
+ * `{changes: [{kind, name, arn, status}], logs: [{group, stream}], metrics: [dimensions], many}`. `many` means that
+ * anything may have changed. A hidden tab gets no events, and one such event when it becomes visible. */
 export function onChanges(listener) {
   listeners.add(listener);
   return () => listeners.delete(listener);
 }
+
+const MANY = { changes: [], logs: [], metrics: [], many: true };
+let hasMissed = false;
+
+document.addEventListener("visibilitychange", () => {
+  if (document.hidden || !hasMissed) return;
+  hasMissed = false;
+  notify(MANY);
+});
 
 /** Read the stream as soon as no other tab reads it. */
 export function startChanges() {
@@ -28,7 +38,7 @@ async function readForever() {
   for (let delay = FIRST_DELAY; ; delay = Math.min(delay * 2, MAX_DELAY)) {
     try {
       const response = await send("changes");
-      publish({ changes: [], many: true }); // changes while there was no stream
+      publish(MANY); // changes while there was no stream
       delay = FIRST_DELAY;
       for await (const event of readEvents(response.body)) publish(event);
     } catch (error) {
@@ -55,5 +65,7 @@ function publish(event) {
 }
 
 function notify(event) {
+  hasMissed ||= document.hidden;
+  if (document.hidden) return;
   for (const listener of listeners) listener(event);
 }

@@ -6,6 +6,10 @@ const MAX_STREAMS = 1000;
 
 export const getLogGroup = (kind, name) => kind.logs.group.replace("{name}", name);
 
+/** Return whether a log stream, `{group, stream}`, is one of a resource. */
+export const isLogOf = (kind, name, { group, stream }) =>
+  group === getLogGroup(kind, name) && stream.startsWith(kind.logs.prefix.replace("{name}", name));
+
 /** Return the streams of a resource, `[{name, host, first, last}]`, with times in seconds; empty if there are none. */
 export async function listStreams(kind, name, signal) {
   const request = { logGroupName: getLogGroup(kind, name), logStreamNamePrefix: kind.logs.prefix.replace("{name}", name) };

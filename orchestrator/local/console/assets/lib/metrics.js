@@ -5,7 +5,8 @@ import { call } from "./api.js";
 const PERIODS = [1, 5, 10, 30, 60, 300, 900, 3600, 86400];
 const MAX_POINTS = 2000;
 const MAX_QUERIES = 500;
-const TOTALS_PERIOD = 60;
+const MINUTE = 60;
+const LATE_SECONDS = 60; // points arrive at most so late; later ones appear when the page is opened again
 const COUNTS = /^Invocations|Errors$/;
 
 /** Return the metrics that have a dimension, as CloudWatch describes them. */
@@ -20,20 +21,55 @@ export async function listMetrics(name, value, signal) {
   return metrics.slice(0, MAX_QUERIES);
 }
 
+/** Return whether new points with some dimensions, such as `{Host: "my-job/algo-1"}`, belong to a resource. */
+export const arePointsOf = (id, dimensions) =>
+  Object.values(dimensions).some((value) => value === id || value.startsWith(`${id}/`));
+
 /** Return the curves of metrics between two times, `[{metric, times, values}]`, with times in seconds since 1970. A
  * curve has at most `MAX_POINTS` points: a longer time has longer periods. */
-export async function readCurves(metrics, start, end, signal) {
-  const period = PERIODS.find((seconds) => (end - start) / seconds <= MAX_POINTS) ?? PERIODS.at(-1);
-  const series = metrics.map((metric) => ({ metric, stat: COUNTS.test(metric.MetricName) ? "Sum" : "Average" }));
-  const curves = await readSeries(series, period, start, end, signal);
-  return curves.filter((curve) => curve.times.length);
+export const readCurves = (metrics, start, end, signal) => new CurveReader().read(metrics, start, end, signal);
+
+/** Reads curves repeatedly. Each time, it requests only the last periods: those that may have new points. */
+export class CurveReader {
+  constructor() {
+    this.reset(null, 0);
+  }
+
+  reset(period, start) {
+    Object.assign(this, { period, start, end: start, curves: new Map() });
+  }
+
+  /** Return curves as `readCurves` does. */
+  async read(metrics, start, end, signal) {
+    const period = PERIODS.find((seconds) => (end - start) / seconds <= MAX_POINTS) ?? PERIODS.at(-1);
+    const first = Math.floor(start / MINUTE) * MINUTE; // CloudWatch rounds times down in the same way
+    if (period !== this.period || first !== this.start) this.reset(period, first);
+    const overlap = first + Math.max(0, Math.floor((this.end - LATE_SECONDS - first) / period)) * period;
+    const isKnown = (metric) => this.curves.has(JSON.stringify(metric));
+    await this.add(metrics.filter(isKnown), overlap, end, signal);
+    await this.add(metrics.filter((metric) => !isKnown(metric)), first, end, signal);
+    this.end = end;
+    return metrics.map((metric) => this.curves.get(JSON.stringify(metric))).filter((curve) => curve?.times.length);
+  }
+
+  /** Replace the points since a time. */
+  async add(metrics, begin, end, signal) {
+    const series = metrics.map((metric) => ({ metric, stat: COUNTS.test(metric.MetricName) ? "Sum" : "Average" }));
+    for (const { metric, times, values } of await readSeries(series, this.period, begin, end, signal)) {
+      const old = this.curves.get(JSON.stringify(metric)) ?? { times: [], values: [] };
+      const kept = old.times.findIndex((time) => time >= begin);
+      const keep = (list) => (kept < 0 ? list : list.slice(0, kept));
+      const curve = { metric, times: [...keep(old.times), ...times], values: [...keep(old.values), ...values] };
+      this.curves.set(JSON.stringify(metric), curve);
+    }
+  }
 }
 
 /** Return statistics of metrics between two times, `[{metric, sum, count, maximum}]`. */
 export async function readTotals(metrics, start, end, signal) {
   const stats = ["Sum", "SampleCount", "Maximum"];
   const series = metrics.flatMap((metric) => stats.map((stat) => ({ metric, stat })));
-  const results = (await readSeries(series, TOTALS_PERIOD, start, end, signal)).map((one) => one.values);
+  const results = (await readSeries(series, MINUTE, start, end, signal)).map((one) => one.values);
   const add = (values) => values.reduce((sum, value) => sum + value, 0);
   return metrics.map((metric, index) => {
     const [sums, counts, maxima] = results.slice(index * stats.length);

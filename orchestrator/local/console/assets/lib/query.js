@@ -4,25 +4,28 @@ import { onChanges } from "./live.js";
 import { useEffect, useRef, useState } from "./ui.js";
 
 const MIN_INTERVAL = 500;
-const RELOAD_INTERVAL = 2000;
+const MIN_POINTS_INTERVAL = 1000;
 
 /** Return `{data, error, isLoading, reload}` of an async function, which gets an AbortSignal.
  *
  * @param keys the function runs again when one of these values changes.
  * @param isAffected returns whether a changed resource, `{kind, name, arn, status}`, affects the data; null: nothing does.
+ * @param hasPoints returns whether new points of metrics with some dimensions affect the data; null: none do.
  */
-export function useQuery(load, keys, isAffected = null) {
+export function useQuery(load, keys, isAffected = null, hasPoints = null) {
   const [state, setState] = useState({ data: null, error: null, isLoading: true });
   const latest = useRef(null);
-  latest.current = { load, isAffected };
+  latest.current = { load, isAffected: isAffected ?? never, hasPoints: hasPoints ?? never };
   const reload = useRef(() => {});
   useEffect(() => {
-    const loop = new Loop((signal) => latest.current.load(signal), setState);
+    const interval = hasPoints ? MIN_POINTS_INTERVAL : MIN_INTERVAL;
+    const loop = new Loop((signal) => latest.current.load(signal), setState, interval);
     reload.current = () => loop.request();
     setState((old) => ({ ...old, isLoading: true }));
     loop.request();
-    const stop = isAffected && onChanges((event) => {
-      if (event.many || event.changes.some(latest.current.isAffected)) loop.request();
+    const stop = (isAffected || hasPoints) && onChanges((event) => {
+      const { isAffected, hasPoints } = latest.current;
+      if (event.many || event.changes.some(isAffected) || event.metrics.some(hasPoints)) loop.request();
     });
     return () => {
       loop.stop();
@@ -32,19 +35,12 @@ export function useQuery(load, keys, isAffected = null) {
   return { ...state, reload: () => reload.current() };
 }
 
-/** Load again in intervals, for data whose changes no event reports. */
-export function useReload(reload, isNeeded) {
-  useEffect(() => {
-    const timer = isNeeded && setInterval(() => document.hidden || reload(), RELOAD_INTERVAL);
-    return () => clearInterval(timer);
-  }, [isNeeded]);
-}
+const never = () => false;
 
 /** Runs a function again on request: one call at a time, with a minimum interval. */
 class Loop {
-  constructor(load, setState) {
-    this.load = load;
-    this.setState = setState;
+  constructor(load, setState, interval) {
+    Object.assign(this, { load, setState, interval });
     this.controller = new AbortController();
     this.isRunning = this.isRequested = false;
   }
@@ -70,7 +66,7 @@ class Loop {
       );
       if (signal.aborted) return;
       this.setState((old) => ({ ...old, ...result, isLoading: false }));
-      await new Promise((resolve) => setTimeout(resolve, MIN_INTERVAL));
+      await new Promise((resolve) => setTimeout(resolve, this.interval));
     }
     this.isRunning = false;
   }

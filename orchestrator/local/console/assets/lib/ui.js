@@ -3,7 +3,7 @@
 import htm from "../vendor/htm.js";
 import { Fragment, h, render } from "../vendor/preact.js";
 
-export { useCallback, useEffect, useMemo, useRef, useState } from "../vendor/hooks.js";
+export { useCallback, useEffect, useLayoutEffect, useMemo, useRef, useState } from "../vendor/hooks.js";
 export { Fragment, render };
 
 export const html = htm.bind(h);

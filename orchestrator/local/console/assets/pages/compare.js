@@ -3,7 +3,7 @@
 import { Chart } from "../lib/chart.js";
 import { Field, Heading, Problem, Select, Status, Table } from "../lib/components.js";
 import { findKind } from "../lib/kinds.js";
-import { useQuery, useReload } from "../lib/query.js";
+import { useQuery } from "../lib/query.js";
 import { listResources } from "../lib/resources.js";
 import { makeHref, replaceQuery } from "../lib/router.js";
 import { html } from "../lib/ui.js";
@@ -53,8 +53,8 @@ function Choice({ query, names }) {
 
 function Comparison({ query, names }) {
   const isAffected = (one) => one.kind === "training-job" && names.includes(one.name);
-  const { data, error, reload } = useQuery((signal) => loadRuns(names, signal), [names.join()], isAffected);
-  useReload(reload, data?.isActive);
+  const hasPoints = (dimensions) => names.includes(dimensions.TrainingJobName);
+  const { data, error } = useQuery((signal) => loadRuns(names, signal), [names.join()], isAffected, hasPoints);
   return html`
     <${Problem} error=${error} />
     ${data && html`

@@ -2,8 +2,9 @@
 
 import { Chart } from "../lib/chart.js";
 import { Heading, Problem, Status, Table } from "../lib/components.js";
-import { findKind, isActive } from "../lib/kinds.js";
-import { useQuery, useReload } from "../lib/query.js";
+import { findKind } from "../lib/kinds.js";
+import { arePointsOf } from "../lib/metrics.js";
+import { useQuery } from "../lib/query.js";
 import { makeHref } from "../lib/router.js";
 import { html } from "../lib/ui.js";
 import { loadEndpoint } from "./endpoint/data.js";
@@ -32,7 +33,7 @@ export function Page({ params: { id } }) {
       <h2>Variants</h2>
       <${Table} caption="Variants" columns=${VARIANT_COLUMNS} rows=${data.variants} getKey=${(row) => row.name} />
       <${Components} components=${data.components} />
-      <${Traffic} data=${data} isActive=${isActive(kind, status)} />
+      <${Traffic} data=${data} />
       <${RequestForm} endpoint=${id} variants=${data.variants} components=${data.components} />
     `}
   `;
@@ -75,11 +76,12 @@ const TRAFFIC_COLUMNS = [
 
 const formatLatency = (microseconds) => (microseconds >= 0 ? `${(microseconds / 1000).toPrecision(3)} ms` : "");
 
-function Traffic({ data, isActive }) {
+function Traffic({ data }) {
   const name = data.endpoint.EndpointName;
+  const names = [name, ...data.components.map((one) => one.name)];
   const load = (signal) => loadTraffic(name, data.components, signal);
-  const { data: traffic, error, reload } = useQuery(load, [name, data.components.length], () => false);
-  useReload(reload, isActive);
+  const hasPoints = (dimensions) => names.some((one) => arePointsOf(one, dimensions));
+  const { data: traffic, error } = useQuery(load, [names.join()], null, hasPoints);
   return html`
     <h2>Requests in the last hour</h2>
     <${Problem} error=${error} />

@@ -2,11 +2,12 @@
 
 import { call } from "../lib/api.js";
 import { Field, Heading, Problem, Select } from "../lib/components.js";
-import { findKind, isActive, isChangeOf } from "../lib/kinds.js";
-import { downloadLog, getLogGroup, listStreams } from "../lib/logs.js";
+import { findKind, isChangeOf } from "../lib/kinds.js";
+import { downloadLog, getLogGroup, isLogOf, listStreams } from "../lib/logs.js";
+import { onChanges } from "../lib/live.js";
 import { useQuery } from "../lib/query.js";
 import { makeHref, replaceQuery } from "../lib/router.js";
-import { html, useState } from "../lib/ui.js";
+import { html, useEffect, useState } from "../lib/ui.js";
 import { Lines } from "./logs/lines.js";
 import { Matches } from "./logs/matches.js";
 
@@ -19,10 +20,12 @@ export function Page({ params, query }) {
 
 function Logs({ kind, id, query }) {
   const load = (signal) => loadStreams(kind, id, signal);
-  const { data, error } = useQuery(load, [kind.type, id], (one) => isChangeOf(kind, id, one));
+  const { data, error, reload } = useQuery(load, [kind.type, id], (one) => isChangeOf(kind, id, one));
   const [problem, setProblem] = useState(null);
   const stream = data?.streams.find((one) => one.name === query.stream) ?? data?.streams[0];
   const group = getLogGroup(kind, id);
+  const isNew = (one) => isLogOf(kind, id, one) && !data?.streams.some((known) => known.name === one.stream);
+  useEffect(() => onChanges((event) => event.logs.some(isNew) && reload()), [data]);
   const change = (changes) => replaceQuery({ ...query, ...changes });
   return html`
     <${Heading}>Logs of <a href=${makeHref(["jobs", kind.type, id])}>${id}</a><//>
@@ -38,14 +41,14 @@ function Logs({ kind, id, query }) {
       ${query.find && html`<${Matches} key=${`${stream.name}/${query.find}`} group=${group} stream=${stream.name}
         text=${query.find} onChoose=${(at) => change({ at })} />`}
       <${Lines} key=${`${stream.name}@${query.at ?? ""}`} group=${group} stream=${stream.name} at=${query.at}
-        isActive=${data.isActive} onEnd=${() => change({ at: "" })} />
+        onEnd=${() => change({ at: "" })} />
     `}
   `;
 }
 
 async function loadStreams(kind, id, signal) {
-  const job = await call("sagemaker", kind.operations.Describe, { [kind.identifierMember]: id }, { signal });
-  return { streams: await listStreams(kind, id, signal), isActive: isActive(kind, job[kind.statusMember]) };
+  await call("sagemaker", kind.operations.Describe, { [kind.identifierMember]: id }, { signal }); // fails if it does not exist
+  return { streams: await listStreams(kind, id, signal) };
 }
 
 function SearchForm({ text, onSearch }) {

@@ -5,10 +5,10 @@ import { Chart } from "../lib/chart.js";
 import { Heading, Problem } from "../lib/components.js";
 import { findKind, isActive, isChangeOf } from "../lib/kinds.js";
 import { listStreams } from "../lib/logs.js";
-import { listMetrics, readCurves } from "../lib/metrics.js";
-import { useQuery, useReload } from "../lib/query.js";
+import { arePointsOf, CurveReader, listMetrics } from "../lib/metrics.js";
+import { useQuery } from "../lib/query.js";
 import { makeHref, replaceQuery } from "../lib/router.js";
-import { html } from "../lib/ui.js";
+import { html, useRef } from "../lib/ui.js";
 
 const MAX_HOSTS = 16;
 
@@ -21,8 +21,9 @@ export function Page({ params, query }) {
 
 function Metrics({ kind, id, query }) {
   const isAffected = (one) => isChangeOf(kind, id, one);
-  const { data, error, reload } = useQuery((signal) => load(kind, id, signal), [kind.type, id], isAffected);
-  useReload(reload, data?.isActive);
+  const reader = useRef(new CurveReader());
+  const read = (signal) => load(kind, id, reader.current, signal);
+  const { data, error } = useQuery(read, [kind.type, id], isAffected, (dimensions) => arePointsOf(id, dimensions));
   return html`
     <${Heading}>Metrics of <a href=${makeHref(["jobs", kind.type, id])}>${id}</a><//>
     <${Problem} error=${error} />
@@ -39,15 +40,15 @@ function Metrics({ kind, id, query }) {
   `;
 }
 
-async function load(kind, id, signal) {
+async function load(kind, id, reader, signal) {
   const job = await call("sagemaker", kind.operations.Describe, { [kind.identifierMember]: id }, { signal });
   const hosts = await listHosts(kind, id, signal);
   const dimensions = [[kind.nameMember, id], ...hosts.map((host) => ["Host", `${id}/${host}`])];
   const metrics = await Promise.all(dimensions.map(([name, value]) => listMetrics(name, value, signal)));
   const active = isActive(kind, job[kind.statusMember]);
   const end = active ? Date.now() / 1000 + 1 : job.LastModifiedTime + 60;
-  const curves = await readCurves(metrics.flat(), job.CreationTime - 1, end, signal);
-  return { charts: groupByName(curves, id), isActive: active };
+  const curves = await reader.read(metrics.flat(), job.CreationTime - 1, end, signal);
+  return { charts: groupByName(curves, id) };
 }
 
 async function listHosts(kind, id, signal) {

@@ -1,0 +1,116 @@
+"""Updates of pages in Chromium: they follow the server's events, and request nothing while nothing changes."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
+
+import pytest
+from playwright.sync_api import Browser, Page, expect
+
+from microjobs_orchestrator.local import control
+from microjobs_orchestrator.local.server import LOOPBACK
+from tests.local.clients import LocalServer
+from tests.local.console.test_endpoints import create_endpoint
+from tests.local.drills.proxy import running_proxy
+
+TABS = 10
+"""More than the six connections that a browser opens to a server."""
+
+
+class Shell:
+    """A training job that runs commands of the test."""
+
+    def __init__(self, server: LocalServer, folder: Path) -> None:
+        self._server, self._folder, self._count = server, folder, 0
+        run_next = f"if [ -e {folder}/$n ]; then . {folder}/$n; n=$((n + 1)); else sleep 0.1; fi"
+        self.name = server.start_training(f"n=0; while true; do {run_next}; done")
+
+    def run(self, command: str) -> None:
+        file = self._folder / "new"
+        file.write_text(command)
+        file.rename(self._folder / str(self._count))
+        self._count += 1
+
+    def stop(self) -> None:
+        self._server.sagemaker.stop_training_job(TrainingJobName=self.name)
+
+
+@pytest.fixture
+def shell(server: LocalServer, tmp_path: Path) -> Iterator[Shell]:
+    job = Shell(server, tmp_path)
+    yield job
+    job.stop()
+
+
+@pytest.fixture
+def stub_page(console: Page) -> Iterator[Page]:
+    page = console.context.new_page()
+    yield page
+    page.close()
+
+
+@pytest.mark.parametrize("address", ["jobs", "endpoints/quiet", "logs/endpoint/quiet", "metrics/endpoint/quiet"])
+def test_page_requests_nothing_while_nothing_changes(stub_page: Page, stub: LocalServer, address: str) -> None:
+    if stub.sagemaker.list_endpoints(NameContains="quiet")["Endpoints"] == []:
+        create_endpoint(stub, "quiet")
+        stub.client("sagemaker-runtime").invoke_endpoint(EndpointName="quiet", Body=b"1")
+    stub_page.clock.install()
+    stub_page.goto(f"{stub.address.url}/_microjobs/console/#/{address}")
+    stub_page.get_by_text("quiet").or_(stub_page.get_by_role("log")).first.wait_for()
+    stub_page.wait_for_timeout(1500)  # requests for the last changes
+    requests: list[str] = []
+    stub_page.on("request", lambda request: requests.append(request.url))
+    stub_page.clock.fast_forward("10:00")
+    stub_page.wait_for_timeout(300)
+    assert requests == []
+
+
+def test_new_line_appears_in_many_tabs_of_a_browser(session: Page, shell: Shell, root: str) -> None:
+    shell.run("echo first")
+    tabs = [session.context.new_page() for _ in range(TABS)]
+    for tab in tabs:
+        tab.goto(f"{root}#/logs/training-job/{shell.name}")
+    for tab in tabs:
+        expect(tab.get_by_role("log")).to_contain_text("first")
+    shell.run("echo second")
+    for tab in tabs:
+        expect(tab.get_by_role("log")).to_contain_text("second")
+        tab.close()  # another tab takes over
+
+
+def test_page_shows_what_it_missed_without_a_connection(browser: Browser, server: LocalServer, shell: Shell) -> None:
+    address = urlsplit(control.make_console_address(server.home, server.address))
+    assert address.port
+    shell.run("echo first")
+    with running_proxy((LOOPBACK, 0), (LOOPBACK, address.port)) as proxy, browser.new_context() as context:
+        page = context.new_page()
+        page.goto(urlunsplit(address._replace(netloc=f"{LOOPBACK}:{proxy.address[1]}")))
+        page.get_by_role("link", name=shell.name).click()
+        page.get_by_role("link", name="Logs").click()
+        expect(page.get_by_role("log")).to_contain_text("first")
+        proxy.disconnect()
+        shell.run("echo second")
+        server.wait_for_log(shell.name, "second")
+        proxy.listen()
+        expect(page.locator(".log > div > div")).to_have_text(["first", "second"])
+
+
+def test_new_lines_do_not_move_the_lines_that_are_read(page: Page, shell: Shell, root: str) -> None:
+    shell.run("seq 1 400")
+    page.goto(f"{root}#/logs/training-job/{shell.name}")
+    log = page.get_by_role("log")
+    lines, end = log.locator("> div > div"), page.get_by_role("button", name="Show the end")
+    expect(lines.last).to_have_text("400")
+    log.evaluate("element => { element.scrollTop = 0; }")
+    shell.run("echo added")
+    expect(end).to_be_visible()
+    expect(lines.first).to_be_in_viewport()
+    end.click()
+    expect(lines.last).to_have_text("added")
+    shell.run("seq 401 9000")  # more lines than a block has
+    expect(lines.last).to_have_text("9000")
+    for number in range(12):  # more lines than the page keeps blocks
+        shell.run(f"echo slow {number}")
+        expect(lines.last).to_have_text(f"slow {number}")
+        expect(lines.last).to_be_in_viewport()
+    assert lines.count() > 400
