@@ -142,9 +142,11 @@ def _attempt(function: Callable[[], Result]) -> Result | Exception:
 
 
 def find_batch_rows(predict: Callable[[Any], Any], features: int) -> int:
-    """Measure a model, and return the number of rows up to which a larger batch makes each row faster.
+    """Measure a model, and return the number of rows of a full batch.
 
-    Return 1 if no batch does, or if a row's prediction depends on the other rows of its batch.
+    Up to this number, a larger batch makes each row faster; the last step only does not make it slower, because clients
+    whose invocations share one batch do not wait for another one. Return 1 if no batch is faster, or if a row's
+    prediction depends on the other rows of its batch.
     """
     # A sine instead of random numbers: the import of numpy.random would delay the start.
     rows = np.sin(np.arange(MAX_BATCH_ROWS * features, dtype=np.float32)).reshape(MAX_BATCH_ROWS, features)
@@ -155,7 +157,7 @@ def find_batch_rows(predict: Callable[[Any], Any], features: int) -> int:
         while size < MAX_BATCH_ROWS and seconds < MAX_MEASURED_SECONDS:
             larger = _measure(predict, rows[: size * GROWTH])
             if larger * MIN_SPEEDUP > seconds * GROWTH:
-                break
+                return size * GROWTH if size > 1 and larger <= seconds * GROWTH else size
             size, seconds = size * GROWTH, larger
     except Exception:  # the model does not accept these values, and ONNX Runtime's errors have no common base class
         return 1
@@ -168,9 +170,9 @@ def _rows_are_independent(predict: Callable[[Any], Any], rows: Any) -> bool:
 
 
 def _measure(predict: Callable[[Any], Any], rows: Any) -> float:
-    """Return the seconds of the fastest one of some runs."""
-    times = [time.perf_counter()]
+    """Return the processor time of the fastest one of some runs, in seconds. Other programs do not change it."""
+    times = [time.thread_time()]
     while len(times) < 3 or (len(times) < MAX_RUNS and times[-1] - times[0] < MIN_MEASURED_SECONDS):
         predict(rows)
-        times.append(time.perf_counter())
+        times.append(time.thread_time())
     return min(end - start for start, end in itertools.pairwise(times))

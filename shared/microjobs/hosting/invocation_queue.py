@@ -84,9 +84,9 @@ class InvocationQueue:
         began = time.perf_counter()
         outcomes = batch.run()
         self._delay = min(self._settings.max_delay, MAX_DELAY_SHARE * (time.perf_counter() - began))
+        self._expected_count = len(jobs) + self._jobs.qsize()  # before clients can send their next invocations
         for job, outcome in zip(jobs, outcomes, strict=True):
             self._finish(job, partial(self._service.complete, outcome, job.started))
-        self._expected_count = len(jobs) + self._jobs.qsize()
 
     def _gather(self, model: BatchModel, first: Job) -> tuple[list[Job], Batch]:
         """Return the invocations of a batch, the first one included."""

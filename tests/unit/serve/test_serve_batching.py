@@ -182,7 +182,7 @@ class Clock:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 0.0
-        monkeypatch.setattr(batching, "time", SimpleNamespace(perf_counter=lambda: self.now))
+        monkeypatch.setattr(batching, "time", SimpleNamespace(thread_time=lambda: self.now))
 
     def predict(self, rows: Any, seconds: float) -> Any:
         self.now += seconds
@@ -191,8 +191,14 @@ class Clock:
 
 def test_batches_grow_while_they_make_rows_faster(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock(monkeypatch)
-    assert find_batch_rows(lambda rows: clock.predict(rows, 0.002 + 0.0004 * len(rows)), 3) == 64
+    assert find_batch_rows(lambda rows: clock.predict(rows, 0.002 + 0.0004 * len(rows)), 3) == 256
     assert find_batch_rows(lambda rows: clock.predict(rows, 0.002), 3) == batching.MAX_BATCH_ROWS
+
+
+def test_batches_do_not_grow_to_a_size_that_makes_rows_slower(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock(monkeypatch)
+    seconds = {1: 0.002, 4: 0.004, 16: 0.012, 64: 0.049}
+    assert find_batch_rows(lambda rows: clock.predict(rows, seconds[len(rows)]), 3) == 16
 
 
 def test_model_whose_time_grows_with_its_rows_is_not_batched(monkeypatch: pytest.MonkeyPatch) -> None:
