@@ -1,10 +1,11 @@
 """Paths of the repository, and skips of tests that need an engine, images or PyTorch."""
 
+import gc
 import os
 import subprocess
 import sys
 import uuid
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -107,6 +108,17 @@ def _missing_engine() -> str | None:
         return f"no Docker engine answers: {str(error).splitlines()[0][:120]}"
     missing = [job for job in JOBS if image_name(job) not in tags]
     return f"images are not built: make {' '.join(f'build/{job}' for job in missing)}" if missing else None
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Collect without garbage collection: the modules and tests stay alive, and the collector visits them often."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -1,10 +1,13 @@
 """The order of the test files: engine-free tests first, and the files that take longest before the others.
 
 A worker runs whole files, so a long file that starts last would keep one worker busy after the others have ended.
-`make test` passes `--no-loadscope-reorder`, which keeps this order.
+`make test` passes `--no-loadscope-reorder`, which keeps this order. One worker runs all files that share
+processes which start slowly.
 """
 
 import pytest
+from xdist.remote import Producer
+from xdist.scheduler import LoadFileScheduling
 
 SLOW_FILES = (
     "tests/aws/test_page.py",
@@ -41,3 +44,31 @@ SLOW_FILES = (
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     # Engine-free tests first: a mistake shows in seconds, not after the images' tests.
     items.sort(key=lambda item: (item.get_closest_marker("engine") is not None, not item.nodeid.startswith(SLOW_FILES)))
+
+
+SHARING_FILES = frozenset(
+    f"tests/clients/test_{name}.py"
+    for name in (
+        "components",
+        "experiments",
+        "hosting_variants",
+        "inference_pipelines",
+        "metrics",
+        "multi_model",
+        "pipelines",
+        "registry",
+    )
+)
+"""Files whose tests share the processes of `tests/clients/program_server.py`."""
+
+
+class Scheduler(LoadFileScheduling):  # type: ignore[misc]  # xdist has no type hints
+    """Distributes files to workers; the files of `SHARING_FILES` count as one file."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file: str = super()._split_scope(nodeid)
+        return "tests/clients" if file in SHARING_FILES else file
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadFileScheduling | None:
+    return Scheduler(config, log) if config.getoption("dist") == "loadfile" else None

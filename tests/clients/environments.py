@@ -1,9 +1,14 @@
 """Virtual environments for clients, one per client, created from locks with hashes and kept between runs."""
 
+import atexit
+import contextlib
 import hashlib
+import json
 import os
 import shutil
+import signal
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -37,6 +42,16 @@ def client_programs(client: str) -> Path:
     return python.parent
 
 
+LIBRARIES = {
+    "sdk": ("sagemaker", "sagemaker.experiments.run", "sagemaker.workflow.pipeline"),
+    "sdk3": ("sagemaker.core.resources", "sagemaker.mlops.workflow.steps", "sagemaker.serve"),
+}
+"""Modules that the programs of a client import, and that take long to import."""
+
+_servers: dict[tuple[str, str], subprocess.Popen[str]] = {}
+"""Servers that run programs, by client and address: version 3 of the SDK creates AWS clients while it is imported."""
+
+
 def run_program(client: str, local: LocalServer, folder: Path, script: str, *arguments: object) -> list[str]:
     """Run a script with a client's Python, with `folder` as working directory. Return its output.
 
@@ -49,10 +64,54 @@ def run_program(client: str, local: LocalServer, folder: Path, script: str, *arg
         "PYTHONPATH": str(REPOSITORY / "shared"),
         **control.make_environment(local.home, local.address),
     }
-    command = [client_programs(client) / "python", "-W", "ignore", Path(__file__).parent / script, *arguments]
-    done = subprocess.run(
-        list(map(str, command)), cwd=folder, env=environment, capture_output=True, text=True, check=False
+    output, errors = folder / f"{client}.out", folder / f"{client}.err"
+    program = {
+        "folder": str(folder),
+        "environment": environment,
+        "command": list(map(str, [Path(__file__).parent / script, *arguments])),
+        "output": str(output),
+        "errors": str(errors),
+    }
+    key = client, local.address.url
+    if key not in _servers:
+        _servers[key] = start_program_server(client, environment)
+    try:
+        code = send_program(_servers[key], program)
+    except BaseException:  # such as a timeout: the program still runs
+        stop_program_server(_servers.pop(key))
+        raise
+    printed, problems = output.read_text(), errors.read_text().splitlines()
+    assert code == 0, printed[-2000:] + "\n".join(line for line in problems if "INFO:" not in line)[-4000:]
+    return printed.splitlines()
+
+
+def start_program_server(client: str, environment: Mapping[str, str]) -> subprocess.Popen[str]:
+    script = Path(__file__).with_name("program_server.py")
+    command = [str(client_programs(client) / "python"), "-W", "ignore", str(script), *LIBRARIES.get(client, ())]
+    return subprocess.Popen(
+        command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
     )
-    errors = [line for line in done.stderr.splitlines() if "INFO:" not in line]
-    assert done.returncode == 0, done.stdout[-2000:] + "\n".join(errors)[-4000:]
-    return done.stdout.splitlines()
+
+
+def send_program(server: subprocess.Popen[str], program: Mapping[str, object]) -> int:
+    """Send a program to a server; return its exit code."""
+    assert server.stdin is not None
+    assert server.stdout is not None
+    print(json.dumps(program), file=server.stdin, flush=True)
+    result = server.stdout.readline()
+    assert result, f"the server of programs ended with exit code {server.wait()}"
+    return int(result)
+
+
+def stop_program_server(server: subprocess.Popen[str]) -> None:
+    """Stop a server, and the program that it runs."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(server.pid, signal.SIGKILL)
+    with server:  # closes its pipes
+        pass
+
+
+@atexit.register
+def _stop_program_servers() -> None:
+    for server in _servers.values():
+        stop_program_server(server)
