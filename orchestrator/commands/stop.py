@@ -4,6 +4,7 @@ import argparse
 
 from microjobs_orchestrator.aws import flags
 from microjobs_orchestrator.commands import backends, completion
+from microjobs_orchestrator.failures import UsageError
 from microjobs_orchestrator.local.home import Home
 from microjobs_orchestrator.runs.home_view import require_state
 
@@ -25,15 +26,17 @@ def call(options: argparse.Namespace) -> int:
 def _stop_resource(options: argparse.Namespace) -> int:
     name = options.job
     kind, description = backends.open_view(options).find(name)
-    if not kind.lifecycle.is_lasting and description[kind.status_member] not in kind.lifecycle.transitional:
+    if kind.keeps_data and not kind.can_be_stopped:
+        raise UsageError(f"{kind.title} {name} cannot be stopped, and its deletion would delete its data: use the API")
+    if kind.can_be_stopped and description[kind.status_member] not in kind.lifecycle.active:
         print(f"{kind.title} {name} is {description[kind.status_member]} already")
         return 0
-    identifier = description[kind.arn_member] if kind.part_of else name
+    identifier = description[kind.arn_member] if kind.is_identified_by_arn else name
     with backends.open_backend(options) as backend:  # it may start a server
         is_stopping = kind.stop(backend.sagemaker, identifier)
         current = None if is_stopping else kind.describe(backend.sagemaker, identifier)
     if is_stopping:
-        print(f"{kind.title} {name} is being {'deleted' if kind.lifecycle.is_lasting else 'stopped'}")
+        print(f"{kind.title} {name} is being {'stopped' if kind.can_be_stopped else 'deleted'}")
     else:  # it ended before the request
         print(f"{kind.title} {name} is {current[kind.status_member] if current else 'deleted'} already")
     return 0

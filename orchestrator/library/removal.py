@@ -75,7 +75,7 @@ def _delete(sagemaker: Any, kind: Kind, name: str) -> None:
     """Delete a resource, and wait until it does not exist."""
     if "Delete" not in kind.verbs:
         return
-    getattr(sagemaker, _method(kind, "Delete"))(**{kind.name_member: name})
+    getattr(sagemaker, _method(kind, "Delete"))(**{kind.identifier_member: name})
     for _ in _poll(sagemaker, kind, name):
         pass
 

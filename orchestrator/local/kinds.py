@@ -52,6 +52,8 @@ class Lifecycle:
     """Values of SecondaryStatus that are not also statuses."""
     is_lasting: bool = False
     """The resource runs until it is deleted: hosts also run in the status `success`."""
+    further_active: tuple[str, ...] = ()
+    """Statuses of a lasting resource in which hosts run, besides `success`."""
     transitions: Mapping[str, Collection[str]] = field(default_factory=lambda: JOB_TRANSITIONS)
     """The statuses that may follow each status."""
 
@@ -62,7 +64,7 @@ class Lifecycle:
     @property
     def active(self) -> tuple[str, ...]:
         """The statuses in which hosts run: a restarted server resumes these resources."""
-        return (*self.transitional, self.success) if self.is_lasting else self.transitional
+        return (*self.transitional, self.success, *self.further_active) if self.is_lasting else self.transitional
 
     def allows(self, before: str, after: str) -> bool:
         """Return whether a resource may change from the status `before` to `after`, or keep its status."""
@@ -118,6 +120,16 @@ class Kind:
     verbs: tuple[str, ...] = ("Describe", "List", "Stop", "Delete")
     """The verbs of the common operations, without Create, which all kinds have."""
     create_verb: str = "Create"
+    member_noun: str | None = None
+    """The word in names of members, if it differs from the noun."""
+    requires_arn: bool = False
+    """Requests identify a resource by its ARN, although the client chooses its name."""
+    status_filter: str = "StatusEquals"
+    """The member of List requests that selects a status."""
+    filters_names: bool = True
+    """Whether List requests select names with NameContains. `microjobs ps` does not list other kinds on AWS."""
+    keeps_data: bool = False
+    """Whether Delete also deletes data that clients have stored, so that `microjobs stop` must not delete it."""
     summaries: str = ""
     """The member of List responses that contains the list; if it is empty, `<noun>Summaries`."""
     list_all: Mapping[str, str] = field(default_factory=dict)
@@ -149,20 +161,29 @@ class Kind:
 
     @property
     def name_member(self) -> str:
-        return f"{self.noun}Name"
+        return f"{self._member_noun}Name"
 
     @property
     def arn_member(self) -> str:
-        return f"{self.noun}Arn"
+        return f"{self._member_noun}Arn"
+
+    @property
+    def is_identified_by_arn(self) -> bool:
+        """Whether requests identify a resource by its ARN, not by its name."""
+        return self.part_of is not None or self.requires_arn
 
     @property
     def identifier_member(self) -> str:
         """The member by which requests identify a resource."""
-        return self.arn_member if self.part_of else self.name_member
+        return self.arn_member if self.is_identified_by_arn else self.name_member
 
     @property
     def status_member(self) -> str:
-        return f"{self.noun}Status"
+        return f"{self._member_noun}Status"
+
+    @property
+    def _member_noun(self) -> str:
+        return self.noun if self.member_noun is None else self.member_noun
 
     @property
     def summaries_member(self) -> str:

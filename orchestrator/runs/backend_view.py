@@ -23,7 +23,7 @@ class BackendView(View):
         queries = (
             (kind, status)
             for kind in row_filter.matching_kinds()
-            if kind.part_of is None  # no operation lists the parts of all resources
+            if kind.part_of is None and kind.filters_names  # no operation lists the parts of all resources
             for status in row_filter.statuses(kind) or ("",)
         )
         return row_filter.newest(
@@ -47,6 +47,8 @@ class BackendView(View):
             yield ResourceRow(kind, row[kind.name_member], row[kind.status_member], created, ended, secondary)
 
     def describe(self, kind: Kind, name: str) -> Members | None:
+        if not kind.filters_names:  # they are not listed either, and the user may have no permission for them
+            return None
         return kind.describe(self._backend.sagemaker, name)
 
     def tail(self, kind: Kind, name: str) -> Tail:

@@ -30,12 +30,16 @@ class Kind(kinds.Kind):
         return self._call_if_exists(client, "Describe", name)
 
     def stop(self, client: "SageMakerClient", name: str) -> bool:
-        """Stop a job or delete another resource. Return False if it does not exist or has ended.
+        """Stop a resource, or delete one that cannot be stopped. Return False if it does not exist or has ended.
 
         Args:
             name: the name of the resource, or the ARN of a part of another resource.
         """
-        return self._call_if_exists(client, "Delete" if self.lifecycle.is_lasting else "Stop", name) is not None
+        return self._call_if_exists(client, "Stop" if self.can_be_stopped else "Delete", name) is not None
+
+    @property
+    def can_be_stopped(self) -> bool:
+        return "Stop" in self.verbs
 
     def list_summaries(self, client: "SageMakerClient", **request: Any) -> Iterator[Members]:
         """Yield the summaries of the List operation, page by page."""
@@ -63,7 +67,7 @@ class Kind(kinds.Kind):
     def _call_if_exists(self, client: "SageMakerClient", verb: str, name: str) -> Members | None:
         from botocore.exceptions import ClientError  # importing it takes as long as the rest of `microjobs ps`
 
-        if self.part_of and not name.startswith("arn:"):
+        if self.is_identified_by_arn and not name.startswith("arn:"):
             return None
         try:
             response: Members = self._get_method(client, verb)(**{self.identifier_member: name})

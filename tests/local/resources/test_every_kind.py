@@ -23,7 +23,7 @@ from microjobs_orchestrator.local.resources.operations import Handler, Operation
 from microjobs_orchestrator.local.services.sagemaker import SageMaker
 from tests.local.jobs.conftest import ServerParts, wait_until
 from tests.local.jobs.fakes import FakeRuntime, Model
-from tests.local.resources.examples import find_example, required_members
+from tests.local.resources.examples import find_example, identify, required_members
 from tests.local.security.families import BASES, COMPONENT_CONFIG, IMAGE
 
 KINDS = all_kinds()
@@ -105,6 +105,7 @@ def home(tmp_path: Path) -> Home:
     made.create()
     made.credentials()
     (made.buckets / "fuzz" / "in").mkdir(parents=True)
+    (made.buckets / "mlflow").mkdir()
     (made.buckets / "fuzz" / "in" / "a").write_text("1,2\n")
     return made
 
@@ -120,7 +121,7 @@ def server(home: Home) -> Iterator[Server]:
 def test_resource_is_described_listed_and_tagged(server: Server, kind: Kind) -> None:
     arn = server.create(kind, "one", Tags=TAGS)[kind.arn_member]
     assert arn.endswith(f":{kind.arn_type}/one")
-    described = server.call(kind, "Describe", **{kind.name_member: "one"})
+    described = server.call(kind, "Describe", **identify(kind, "one"))
     assert (described[kind.name_member], described[kind.arn_member]) == ("one", arn)
     listed = server.call(kind, "List", NameContains="one")[kind.summaries_member]
     assert [item[kind.name_member] for item in listed] == ["one"]
@@ -158,7 +159,7 @@ def test_event_that_cannot_be_made_does_not_prevent_the_change(
     server.record_events()
     monkeypatch.setattr(Operations, "make_events", Mock(side_effect=KeyError("x")))
     server.create(kind, "one")
-    assert server.call(kind, "Describe", **{kind.name_member: "one"})[kind.name_member] == "one"
+    assert server.call(kind, "Describe", **identify(kind, "one"))[kind.name_member] == "one"
     assert "could not make the event about a change of" in caplog.text
 
 
@@ -186,9 +187,10 @@ def test_list_has_pages(server: Server, kind: Kind) -> None:
 
 @every_kind
 def test_missing_resource_is_refused(server: Server, kind: Kind) -> None:
+    absent = identify(kind, "absent") if kind.part_of is None else {kind.identifier_member: "absent"}
     for verb in ("Describe", *(verb for verb in kind.verbs if verb in ("Stop", "Delete"))):
         with pytest.raises(ServiceError, match=r"Could not find|does not exist"):
-            server.call(kind, verb, **{kind.identifier_member: "absent"})
+            server.call(kind, verb, **absent)
 
 
 @every_named_kind
@@ -197,11 +199,11 @@ def test_resource_is_stopped_and_deleted(server: Server, kind: Kind) -> None:
     if "Stop" in kind.verbs:
         assert kind.lifecycle is not None
         active = kind.lifecycle.active
-        server.call(kind, "Stop", **{kind.name_member: "one"})
+        server.call(kind, "Stop", **identify(kind, "one"))
         wait_until(lambda: server.status(kind, "one") not in active)
         assert server.status(kind, "one") == "Stopped"
     if "Delete" in kind.verbs:
-        server.call(kind, "Delete", **{kind.name_member: "one"})
+        server.call(kind, "Delete", **identify(kind, "one"))
         wait_until(lambda: server.parts.context.state.get(kind.arn_type, "one") is None)
 
 
@@ -218,9 +220,9 @@ def test_restarted_server_settles_every_resource(home: Home, server: Server, kin
     wait_until(lambda: after.status(kind, "one") not in transitional or after.runtime.hosts)
     if "Stop" in kind.verbs and after.status(kind, "one") in transitional:
         with suppress(ValidationError):  # it has ended since the check
-            after.call(kind, "Stop", **{kind.name_member: "one"})
+            after.call(kind, "Stop", **identify(kind, "one"))
     wait_until(lambda: after.status(kind, "one") not in transitional)
-    described = after.call(kind, "Describe", **{kind.name_member: "one"})
+    described = after.call(kind, "Describe", **identify(kind, "one"))
     assert described[kind.status_member] in (kind.lifecycle.success, "Stopped") or described["FailureReason"]
     after.close()
 

@@ -12,6 +12,7 @@ from typing import Any
 from botocore import xform_name
 from botocore.model import ListShape, MapShape, Shape, StructureShape
 
+from microjobs_orchestrator.local.identity import format_arn
 from microjobs_orchestrator.local.kinds import Kind
 from microjobs_orchestrator.local.protocols.models import operation_model
 from tests.local.clients import LocalServer
@@ -65,10 +66,15 @@ def call(local: LocalServer, kind: Kind, verb: str, name: str, **members: Any) -
 def _identify(kind: Kind, verb: str, name: str) -> dict[str, str]:
     """Return the member that identifies a resource. The server chooses the names of parts of other resources."""
     if kind.part_of is None:
-        return {kind.name_member: name}
+        return identify(kind, name) if verb != "Create" else {kind.name_member: name}
     make_arn = find_example(kind).make_arn
     assert make_arn is not None, f"the example of {kind.arn_type} needs make_arn"
     return {} if verb == "Create" else {kind.identifier_member: make_arn(name)}
+
+
+def identify(kind: Kind, name: str) -> dict[str, str]:
+    """Return the member by which requests identify a resource whose name the client has chosen."""
+    return {kind.identifier_member: format_arn(f"{kind.arn_type}/{name}") if kind.is_identified_by_arn else name}
 
 
 def required_members(kind: Kind) -> dict[str, Any]:

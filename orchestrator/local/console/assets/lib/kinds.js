@@ -16,23 +16,23 @@ export const findKind = (type) => kinds.find((kind) => kind.type === type);
 
 /** Return whether a change, as the server reports it, is one of the resource with an identifier. */
 export const isChangeOf = (kind, id, change) =>
-  change.kind === kind.type && (kind.partOf ? change.arn : change.name) === id;
+  change.kind === kind.type && (kind.isIdentifiedByArn ? change.arn : change.name) === id;
 
 /** Return the kind and the identifier of the resource with an ARN; null if the console has no page for it. */
 export function parseArn(arn) {
   const [type, ...rest] = arn.split(":").slice(5).join(":").split("/");
   const part = rest.length > 1 && kinds.find((kind) => kind.partOf === type);
   const kind = part || findKind(type);
-  return kind?.lifecycle ? { kind, id: kind.partOf ? arn : rest.join("/") } : null;
+  return kind?.lifecycle ? { kind, id: kind.isIdentifiedByArn ? arn : rest.join("/") } : null;
 }
 
 export function isActive(kind, status) {
-  return kind.lifecycle.transitional.includes(status) || (kind.lifecycle.isLasting && status === kind.lifecycle.success);
+  return kind.lifecycle.active.includes(status);
 }
 
 /** Return how a status is shown: `success`, `active`, `failure` or `neutral`. */
 export function classifyStatus(kind, status) {
-  if (status === kind?.lifecycle?.success) return "success";
   if (kind?.lifecycle?.transitional.includes(status)) return "active";
+  if (status === kind?.lifecycle?.success || kind?.lifecycle?.active.includes(status)) return "success";
   return status?.includes("Fail") ? "failure" : "neutral";
 }

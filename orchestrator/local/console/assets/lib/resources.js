@@ -30,12 +30,13 @@ class Source {
     const members = {
       SortBy: "CreationTime",
       SortOrder: "Descending",
-      ...(name && { NameContains: name }),
-      ...(status && { StatusEquals: status }),
+      ...(name && this.kind.filtersNames && { NameContains: name }),
+      ...(status && { [this.kind.statusFilter]: status }),
       ...(this.token && { NextToken: this.token }),
     };
     const answer = await call("sagemaker", this.kind.operations.List, members, { signal });
-    return [answer[this.kind.summariesMember].map((item) => describe(this.kind, item)), answer.NextToken];
+    const items = answer[this.kind.summariesMember].map((item) => describe(this.kind, item));
+    return [items.filter((item) => item.name.includes(name)), answer.NextToken];
   }
 
   /** Search for the parts of all resources: a List request would list the parts of one resource. */

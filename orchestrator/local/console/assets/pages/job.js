@@ -67,7 +67,8 @@ function findLocations(value, path = []) {
 function StopButton({ kind, id, status, onStop }) {
   const [error, setError] = useState(null);
   const operation = kind.operations.Stop;
-  if (!operation || status !== kind.lifecycle.transitional[0]) return null;
+  const { transitional, active } = kind.lifecycle;
+  if (!operation || !active.includes(status) || transitional.slice(1).includes(status)) return null;
   const stop = () => call("sagemaker", operation, makeStopRequest(kind, id)).then(onStop, setError);
   return html`<button onClick=${stop}>Stop</button><${Problem} error=${error} />`;
 }
