@@ -60,6 +60,9 @@ def add_parser(subparsers: "Subparsers") -> None:
     env = verbs.add_parser("env", help='print variables for clients: eval "$(microjobs local env)"')
     unset = 'restore the earlier values: eval "$(microjobs local env --unset)"'
     env.add_argument("--unset", action="store_true", help=unset)
+    env.add_argument(
+        "--mlflow", metavar="NAME", help="also for MLflow's own client: a tracking server, or mlflow-app/NAME"
+    )
     env.set_defaults(call=_env)
     console = verbs.add_parser("console", help="print an address that opens the web console once")
     console.add_argument("--open", action="store_true", help="open the address in the browser")
@@ -201,6 +204,9 @@ def _env(options: argparse.Namespace) -> int:
         home = Home.from_environment()
         if (address := control.find_server(home)) is None:
             raise control.ServerError(control.explain_missing_server(home))
-        changes = shell.list_changes(control.make_environment(home, address), os.environ)
+        variables = control.make_environment(home, address)
+        if options.mlflow is not None:
+            variables |= control.make_mlflow_environment(home, address, options.mlflow)
+        changes = shell.list_changes(variables, os.environ)
     print("\n".join(shell.format_commands(changes)))
     return 0

@@ -22,7 +22,13 @@ from microjobs_orchestrator.failures import LauncherError
 from microjobs_orchestrator.local import console_address, home_lock
 from microjobs_orchestrator.local.config import Config
 from microjobs_orchestrator.local.home import Home, read_file
-from microjobs_orchestrator.local.identity import get_default_bucket, get_role_arn, prove
+from microjobs_orchestrator.local.identity import (
+    MLFLOW_PATH,
+    get_default_bucket,
+    get_role_arn,
+    make_mlflow_token,
+    prove,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -270,6 +276,19 @@ def use_server(home: Home, config: Config) -> Iterator[Address]:
                 stop(home)
 
 
+def make_mlflow_environment(home: Home, address: Address, server: str) -> dict[str, str]:
+    """Return the environment variables with which MLflow's own client uses an MLflow server without signatures.
+
+    Args:
+        server: the name of a tracking server, or `mlflow-app/<name>`.
+    """
+    path = server if "/" in server else f"mlflow-tracking-server/{server}"
+    return {
+        "MLFLOW_TRACKING_URI": f"{address.url}{MLFLOW_PATH}/{path}",
+        "MLFLOW_TRACKING_TOKEN": make_mlflow_token(home.server_key()),
+    }
+
+
 def make_environment(home: Home, address: Address) -> dict[str, str]:
     """Return the environment variables with which AWS clients and the SageMaker SDK use the server.
 
@@ -294,6 +313,7 @@ def make_environment(home: Home, address: Address) -> dict[str, str]:
         "AWS_REGION": address.region,
         "AWS_DEFAULT_REGION": address.region,
         "AWS_EC2_METADATA_DISABLED": "true",
+        "SAGEMAKER_MLFLOW_CUSTOM_ENDPOINT": address.url,
         "SAGEMAKER_ROLE": address.role_arn,
         "SAGEMAKER_USER_CONFIG_OVERRIDE": str(home.sdk_config),
     }

@@ -35,6 +35,7 @@ ENTRIES = (
     "metrics.db.damaged",
     "metrics.db-shm",
     "metrics.db-wal",
+    "mlflow",
     "objects",
     "packages",
     "runs",
@@ -81,6 +82,8 @@ class Home:
         """Virtual environments of the process runtime, one per lock file of packages."""
         self.packages = root / "packages"
         """Python packages that hosts have installed."""
+        self.mlflow = root / "mlflow"
+        """Folders of MLflow servers, with their databases."""
         self.server_file = root / "server.json"
         """Process and address of the server. The file exists while a server runs."""
         self.lock = root / "lock"

@@ -16,6 +16,8 @@ REGION = "us-east-1"
 ROLE = "microjobs"
 PACKAGES_PATH = "/_microjobs/packages"
 """Path of the server's cache of Python packages."""
+MLFLOW_PATH = "/_microjobs/mlflow"
+"""Path below which clients with a token reach MLflow servers: `mlflow-tracking-server/<name>`."""
 PACKAGES_USER = "microjobs"
 """User name with which hosts request packages."""
 
@@ -56,6 +58,11 @@ def format_arn(resource: str, region: str = REGION) -> str:
 def make_packages_token(key: str) -> str:
     """Return the password with which hosts request packages. It is derived from the home's key."""
     return hmac.new(key.encode(), b"microjobs packages", "sha256").hexdigest()
+
+
+def make_mlflow_token(key: str) -> str:
+    """Return the token with which MLflow clients that do not sign requests reach MLflow servers."""
+    return hmac.new(key.encode(), b"microjobs mlflow", "sha256").hexdigest()
 
 
 def prove(key: str, home: Path, pid: int, nonce: str, port: str) -> str:

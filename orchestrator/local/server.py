@@ -27,22 +27,26 @@ from microjobs_orchestrator.local.gateway.chain import Gateway, list_interceptor
 from microjobs_orchestrator.local.gateway.exchange import AnyService, Interceptor
 from microjobs_orchestrator.local.gateway.forward import Forwarder
 from microjobs_orchestrator.local.gateway.listener import Server
+from microjobs_orchestrator.local.gateway.mlflow import MlflowGateway
 from microjobs_orchestrator.local.gateway.origin import ANY_ADDRESS
 from microjobs_orchestrator.local.gateway.packages import make_package_server
 from microjobs_orchestrator.local.home import Home
-from microjobs_orchestrator.local.identity import get_default_bucket, make_packages_token, prove
+from microjobs_orchestrator.local.identity import get_default_bucket, make_mlflow_token, make_packages_token, prove
 from microjobs_orchestrator.local.lifecycle.context import Context, Settings
 from microjobs_orchestrator.local.lifecycle.registry import Registry
 from microjobs_orchestrator.local.logs import LogStore
 from microjobs_orchestrator.local.metrics.store import MetricStore
 from microjobs_orchestrator.local.network_settings import NetworkSettings, read_ca_bundle, read_docker_proxies
+from microjobs_orchestrator.local.own_images import JOBS
 from microjobs_orchestrator.local.package_index import PackageIndex
 from microjobs_orchestrator.local.protocols.answer import Service
 from microjobs_orchestrator.local.resources.event_recorder import EventRecorder
+from microjobs_orchestrator.local.resources.mlflow.clients import make_connector
 from microjobs_orchestrator.local.resources.operations import Operations, list_makers, load_operations
 from microjobs_orchestrator.local.resources.training import interruptions
 from microjobs_orchestrator.local.runtimes import choose as runtimes
 from microjobs_orchestrator.local.runtimes.base import CannotRunError, Runtime
+from microjobs_orchestrator.local.runtimes.process.programs import LockedPrograms
 from microjobs_orchestrator.local.s3.service import S3
 from microjobs_orchestrator.local.s3.store import ObjectStore
 from microjobs_orchestrator.local.services import sts
@@ -182,18 +186,23 @@ def _start(home: Home, config: Config, runtime: Runtime, cleanup: ExitStack) -> 
     bucket = get_default_bucket(config.region)
     if not store.has_bucket(bucket):
         store.create_bucket(bucket)
-    context = Context(home, state, store, LogStore(home.logs), metrics, runtime, settings)
+    programs = LockedPrograms(home, JOBS)
+    context = Context(home, state, store, LogStore(home.logs), metrics, runtime, settings, programs)
     registry = Registry(context)
     services, kinds = _create_all_services(context, registry), load_operations(context, registry)
-    interceptors = _create_interceptors(context, registry, services, config)
+    mlflow = MlflowGateway(
+        make_connector(context, registry), context.ui_sessions, make_mlflow_token(home.server_key()), config.region
+    )
+    interceptors = _create_interceptors(context, registry, services, config, mlflow)
     feed = Feed()
     state.on_change, context.logs.on_line, metrics.on_points = feed.publish, feed.publish_line, feed.publish_points
     _deliver_events(state, kinds, config, cleanup)
     registry.recover(list_makers(kinds))
     cleanup.callback(registry.shut_down)
+    cleanup.callback(programs.close)
     cleanup.callback(feed.close)
     client_listener.wsgi_app = Gateway(
-        [make_console(home, services, feed, context.logs, state).intercept, *interceptors]
+        [make_console(home, services, feed, context.logs, state).intercept, mlflow.answer_page, *interceptors]
     )
     for listener in job_listeners or ():
         listener.wsgi_app = Gateway(interceptors)
@@ -271,7 +280,7 @@ def _create_all_services(context: Context, registry: Registry) -> Mapping[str, A
 
 
 def _create_interceptors(
-    context: Context, registry: Registry, services: Mapping[str, AnyService], config: Config
+    context: Context, registry: Registry, services: Mapping[str, AnyService], config: Config, mlflow: MlflowGateway
 ) -> Sequence[Interceptor]:
     home, hosts = context.home, {*MACHINE_NAMES, *config.host_names, context.runtime.machine_address}
     if config.all_addresses:
@@ -282,4 +291,4 @@ def _create_interceptors(
     index = PackageIndex(home.packages)
     index.remove_partial_files()
     packages = make_package_server(index, make_packages_token(home.server_key()))
-    return list_interceptors(home.credentials(), services, hosts, prover, forwarder, own_operations, packages)
+    return list_interceptors(home.credentials(), services, hosts, prover, forwarder, own_operations, packages, mlflow)

@@ -24,6 +24,7 @@ from microjobs_orchestrator.local.runtimes.process.runtime import ProcessRuntime
 from microjobs_orchestrator.local.s3.store import ObjectStore
 from microjobs_orchestrator.local.state import State
 from tests.local.clients import LocalServer, running_server, wait_until
+from tests.local.jobs.fake_programs import FakePrograms
 from tests.local.runtimes.processes import make_home, make_tiny_repository
 from tests.local.test_spot import secondary_statuses
 
@@ -123,7 +124,8 @@ def flaky(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Context]:
     state, store, metrics = State(home.state), ObjectStore(home), MetricStore(home.metrics)
     store.create_bucket("data")
     runtime = FailingRuntime(home, tmp_path / "repository" / "containers")
-    yield Context(home, state, store, LogStore(home.logs), metrics, runtime, Settings("http://127.0.0.1:1"))
+    settings = Settings("http://127.0.0.1:1")
+    yield Context(home, state, store, LogStore(home.logs), metrics, runtime, settings, FakePrograms())
     runtime.close()
     store.close()
     state.close()

@@ -33,6 +33,7 @@ CHANGING: Mapping[str, frozenset[str]] = {
             "RetryPipelineExecution",
             "StartPipelineExecution",
             "StopHyperParameterTuningJob",
+            "StopMlflowTrackingServer",
             "StopPipelineExecution",
             "StopProcessingJob",
             "StopTrainingJob",

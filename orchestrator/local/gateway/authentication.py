@@ -17,7 +17,7 @@ from werkzeug import Request
 
 from microjobs_orchestrator.local.errors import ServiceError
 from microjobs_orchestrator.local.gateway.claims import AuthError, Claim, read_claim
-from microjobs_orchestrator.local.gateway.exchange import OWN_SERVICE, Exchange, Interceptor
+from microjobs_orchestrator.local.gateway.exchange import MLFLOW_SERVICE, OWN_SERVICE, Exchange, Interceptor
 from microjobs_orchestrator.local.gateway.forms import Form, is_form
 from microjobs_orchestrator.local.gateway.signatures import verify, verify_form
 from microjobs_orchestrator.local.gateway.streams import Body, Input
@@ -25,7 +25,7 @@ from microjobs_orchestrator.local.identity import Credentials
 from microjobs_orchestrator.local.protocols.protocol import get_protocol
 
 MAX_BODY_BYTES = 8 << 20
-MAX_BODY_BYTES_BY_SERVICE = {"sagemaker-runtime": 25 << 20, OWN_SERVICE: 64 << 10}
+MAX_BODY_BYTES_BY_SERVICE = {"sagemaker-runtime": 25 << 20, MLFLOW_SERVICE: 25 << 20, OWN_SERVICE: 64 << 10}
 """Limits of bodies that are read before the request is authenticated."""
 
 MEMORY_BYTES = 256 << 10

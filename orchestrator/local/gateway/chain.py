@@ -13,6 +13,7 @@ from microjobs_orchestrator.local.gateway.claims import AuthError
 from microjobs_orchestrator.local.gateway.compression import decompress_body
 from microjobs_orchestrator.local.gateway.exchange import AnyService, Exchange, Interceptor, OwnOperations
 from microjobs_orchestrator.local.gateway.forward import Forwarder
+from microjobs_orchestrator.local.gateway.mlflow import MlflowGateway
 from microjobs_orchestrator.local.gateway.operations import (
     make_invoker,
     make_operation_finder,
@@ -39,6 +40,7 @@ def list_interceptors(
     forwarder: Forwarder,
     own_operations: OwnOperations,
     serve_packages: Interceptor,
+    mlflow: MlflowGateway,
 ) -> Sequence[Interceptor]:
     """Return the interceptors in their order.
 
@@ -50,17 +52,20 @@ def list_interceptors(
         forwarder: sends requests for other services to other emulators.
         own_operations: operations of the command line, by path.
         serve_packages: serves Python packages to hosts.
+        mlflow: forwards requests to MLflow servers.
     """
     return (
         make_host_check(hosts),
         refuse_pages,
         make_health_check(prove),
         serve_packages,
+        mlflow.answer_token,
         make_signature_reader(),
         make_service_choice(services, forwarder, own_operations),
         make_authenticator(
             credentials, {name for name, service in services.items() if not isinstance(service, Mapping)}
         ),
+        mlflow.answer_signed,
         forwarder.forward,
         make_own_operations(own_operations),
         *list_operation_interceptors(services),

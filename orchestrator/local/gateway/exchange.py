@@ -16,6 +16,11 @@ from microjobs_orchestrator.local.protocols.protocol import WireProtocol
 OWN_SERVICE = "microjobs"
 """Name of the service for the project's own command line. No AWS service has its operations."""
 
+MLFLOW_SERVICE = "mlflow"
+"""Name of the service for requests of MLflow clients, which are forwarded to MLflow servers."""
+MLFLOW_HEADERS = ("x-mlflow-sm-tracking-server-arn", "x-sm-mlflow-app-arn")
+"""Headers in which the package sagemaker-mlflow names the MLflow server of a request."""
+
 SANDBOX_HEADERS: Mapping[str, str] = {"Content-Security-Policy": "sandbox", "X-Content-Type-Options": "nosniff"}
 """Headers that keep an object of a bucket, such as a page that a job wrote, from the console's session: browsers give
 the page an origin of its own."""

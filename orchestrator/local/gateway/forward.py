@@ -4,7 +4,7 @@ Only authenticated requests are forwarded. They are signed again with dummy cred
 receives a signature that this server would accept.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from functools import partial
 
 import requests
@@ -14,11 +14,11 @@ from botocore.awsrequest import AWSRequest
 from botocore.exceptions import UnknownServiceError
 from urllib3.exceptions import HTTPError
 from werkzeug import Response
-from werkzeug.http import is_hop_by_hop_header
 
 from microjobs_orchestrator.local.config import ConfigError
 from microjobs_orchestrator.local.errors import ServiceError
 from microjobs_orchestrator.local.gateway.exchange import Exchange
+from microjobs_orchestrator.local.gateway.header_fields import drop_headers
 from microjobs_orchestrator.local.parity.table import TABLE
 from microjobs_orchestrator.local.protocols.http import get_target
 from microjobs_orchestrator.local.protocols.models import signing_name
@@ -107,17 +107,10 @@ def _sign(exchange: Exchange, base: str) -> AWSRequest:
     path, query = get_target(request)
     unsigned_query = "&".join(part for part in query.split("&") if not part.startswith("X-Amz-"))
     url = f"{base.rstrip('/')}{path}{'?' if unsigned_query else ''}{unsigned_query}"
-    headers = _drop_headers(dict(request.headers), REPLACED_HEADERS)
+    headers = drop_headers(dict(request.headers), REPLACED_HEADERS)
     signed = AWSRequest(method=request.method, url=url, data=request.get_data(), headers=headers)
     SigV4Auth(DUMMY_CREDENTIALS, claim.service, claim.region).add_auth(signed)
     return signed
-
-
-def _drop_headers(headers: Mapping[str, str], names: Iterable[str]) -> dict[str, str]:
-    """Return the headers, except those with some names and those about one connection."""
-    dropped = {*names, "proxy-connection", *(name.strip().lower() for name in headers.get("Connection", "").split(","))}
-    items = headers.items()
-    return {name: value for name, value in items if not (name.lower() in dropped or is_hop_by_hop_header(name))}
 
 
 def _convert_response(response: requests.Response) -> Response:
@@ -127,7 +120,7 @@ def _convert_response(response: requests.Response) -> Response:
         if len(content) > MAX_RESPONSE_BYTES:
             message = f"{response.url} answered with more than {MAX_RESPONSE_BYTES} bytes"
             raise ServiceError("ServiceUnavailable", message, 502)
-    headers = _drop_headers(response.headers, {"content-length", "date", "server"})
+    headers = drop_headers(response.headers, {"content-length", "date", "server"})
     converted = Response(bytes(content), response.status_code, headers)
     if "Content-Type" not in response.headers:
         del converted.headers["Content-Type"]  # werkzeug's default

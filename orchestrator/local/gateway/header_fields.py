@@ -5,7 +5,9 @@ header has two values. In both cases, an unsigned header could replace the signe
 """
 
 import re
-from collections.abc import Callable, Mapping, MutableMapping
+from collections.abc import Callable, Iterable, Mapping, MutableMapping
+
+from werkzeug.http import is_hop_by_hop_header
 
 _TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _CONTROL_CHARACTER = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
@@ -67,6 +69,13 @@ def check_framing(protocol: bytes, headers: Mapping[bytes, bytes]) -> None:
         raise ValueError("Transfer-Encoding cannot be combined with Content-Length or HTTP/1.0.")
     if protocol == b"HTTP/1.1" and b"Host" not in headers:
         raise ValueError("The header Host is missing.")
+
+
+def drop_headers(headers: Mapping[str, str], names: Iterable[str]) -> dict[str, str]:
+    """Return the headers, except those with some names and those about one connection."""
+    dropped = {*names, "proxy-connection", *(name.strip().lower() for name in headers.get("Connection", "").split(","))}
+    items = headers.items()
+    return {name: value for name, value in items if not (name.lower() in dropped or is_hop_by_hop_header(name))}
 
 
 def _quote(text: bytes) -> str:

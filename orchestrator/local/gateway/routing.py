@@ -3,11 +3,20 @@
 from collections.abc import Collection, Container
 
 from microjobs_orchestrator.local.errors import ServiceError
-from microjobs_orchestrator.local.gateway.exchange import OWN_SERVICE, Exchange, Interceptor
+from microjobs_orchestrator.local.gateway.exchange import (
+    MLFLOW_HEADERS,
+    MLFLOW_SERVICE,
+    OWN_SERVICE,
+    Exchange,
+    Interceptor,
+)
 from microjobs_orchestrator.local.gateway.forward import Forwarder
 from microjobs_orchestrator.local.protocols.models import signing_name
 from microjobs_orchestrator.local.protocols.protocol import find_protocol, get_protocol, get_service_protocol
 from microjobs_orchestrator.local.protocols.rest_routes import has_path
+
+MLFLOW_SIGNING_NAMES = ("sagemaker-mlflow", "sagemaker")
+"""The package sagemaker-mlflow uses the first name for tracking servers, and the second name for apps."""
 
 
 def make_service_choice(services: Collection[str], forwarder: Forwarder, own_paths: Container[str]) -> Interceptor:
@@ -24,8 +33,8 @@ def make_service_choice(services: Collection[str], forwarder: Forwarder, own_pat
 
     def choose_service(exchange: Exchange) -> None:
         request, signing_service = exchange.request, exchange.claim.service
-        if request.method == "POST" and request.path in own_paths and exchange.form is None:
-            exchange.service, exchange.protocol = OWN_SERVICE, get_protocol("json")
+        if own_service := _find_own_service(exchange, own_paths):
+            exchange.service, exchange.protocol = own_service, get_protocol("json")
         elif forwarder.find_url(signing_service) is not None:
             if name := forwarder.find_name(signing_service):
                 exchange.protocol = find_protocol(name, request)
@@ -39,6 +48,15 @@ def make_service_choice(services: Collection[str], forwarder: Forwarder, own_pat
             exchange.protocol = find_protocol(exchange.service, request)
 
     return choose_service
+
+
+def _find_own_service(exchange: Exchange, own_paths: Container[str]) -> str:
+    """Return the service of a request that botocore does not know; empty for the request of an AWS service."""
+    request = exchange.request
+    if request.method == "POST" and request.path in own_paths and exchange.form is None:
+        return OWN_SERVICE
+    is_signed_for_mlflow = exchange.claim.service in MLFLOW_SIGNING_NAMES
+    return MLFLOW_SERVICE if is_signed_for_mlflow and any(name in request.headers for name in MLFLOW_HEADERS) else ""
 
 
 def _choose_service(names: Collection[str], exchange: Exchange) -> str:

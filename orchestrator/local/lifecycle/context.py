@@ -18,10 +18,11 @@ from microjobs_orchestrator.local.identity import (
 from microjobs_orchestrator.local.logs import LogStore
 from microjobs_orchestrator.local.metrics.store import MetricStore
 from microjobs_orchestrator.local.network_settings import NetworkSettings
-from microjobs_orchestrator.local.runtimes.base import HostLimits, Runtime
+from microjobs_orchestrator.local.runtimes.base import HostLimits, Programs, Runtime
 from microjobs_orchestrator.local.s3.store import ObjectStore
 from microjobs_orchestrator.local.state import State
 from microjobs_orchestrator.local.trees import discard
+from microjobs_orchestrator.local.ui_sessions import UiSessions
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,9 @@ class Context:
     metrics: MetricStore
     runtime: Runtime
     settings: Settings
+    programs: Programs
+    ui_sessions: UiSessions = field(default_factory=UiSessions)
+    """The sessions of browsers with programs that have web pages."""
 
     def resolve_image(self, uri: str) -> str:
         """Return the local name of an image.
@@ -101,6 +105,7 @@ class Context:
             "AWS_SECRET_ACCESS_KEY": credentials.secret_access_key,
             "AWS_DEFAULT_REGION": self.settings.region,
             "AWS_REGION": self.settings.region,
+            "SAGEMAKER_MLFLOW_CUSTOM_ENDPOINT": self.settings.url,
         }
 
     def make_package_variables(self) -> dict[str, str]:

@@ -42,11 +42,11 @@ class HostExit:
 
 
 class Change(Enum):
-    """An event without details: the thread of the job or endpoint then reads the changed state itself."""
+    """An event without details: the thread of the resource then reads the changed state itself."""
 
     RESOURCE_ENDED = "a resource that this one owns has ended"
     METRIC_REPORTED = "a trial reported a metric"
-    ENDPOINT_CHANGED = "the endpoint's description or one of its replicas changed"
+    RESOURCE_CHANGED = "the resource's description changed, or one of its replicas or programs"
 
 
 Event = StopReason | Interruption | HostExit | Change

@@ -228,6 +228,45 @@ class Host(Protocol):
         """
 
 
+class Program(Protocol):
+    """A running program that is no host of a job. It ends with the server, however the server ends.
+
+    Methods may be called from any thread.
+    """
+
+    scratch: str
+    """The current folder of the program, which other users cannot open. It is removed when the program ends."""
+    exit_code: int | None
+    """None while the program runs."""
+
+    def lines(self) -> Iterator[Line]:
+        """Yield all output until the program ends."""
+
+    def stop(self, grace: float) -> int:
+        """Send SIGTERM, and SIGKILL after `grace` seconds; wait for the end, and return the exit code."""
+
+
+class Programs(Protocol):
+    """Starts programs. Methods may be called from any thread."""
+
+    def start(
+        self, name: str, lock: Path, arguments: Sequence[str], variables: Mapping[str, str], log: Path
+    ) -> Program:
+        """Start Python with arguments, in an environment with the packages of a lock file, which is made if needed.
+
+        Args:
+            name: the beginning of the environment's name.
+            variables: environment variables, besides those that all programs get.
+            log: the file for the output, which replaces an earlier one.
+
+        Raises:
+            CannotRunError: the environment cannot be made, or the program cannot be started.
+        """
+
+    def close(self) -> None:
+        """Cancel running installations."""
+
+
 class Runtime(Protocol):
     """Runs plans. Methods may be called from any thread."""
 

@@ -14,15 +14,18 @@ from microjobs_orchestrator.local.gateway.chain import Gateway, list_interceptor
 from microjobs_orchestrator.local.gateway.exchange import AnyService, Exchange
 from microjobs_orchestrator.local.gateway.forward import Forwarder
 from microjobs_orchestrator.local.gateway.listener import Server
+from microjobs_orchestrator.local.gateway.mlflow import MlflowGateway
 from microjobs_orchestrator.local.gateway.streams import Input
 from microjobs_orchestrator.local.identity import Credentials
 from microjobs_orchestrator.local.protocols.answer import Answer
+from microjobs_orchestrator.local.resources.models.client import Connect
 from microjobs_orchestrator.local.runtimes.base import Image
 from microjobs_orchestrator.local.s3.service import OPERATIONS
 from microjobs_orchestrator.local.services import sts
 from microjobs_orchestrator.local.services.ecr import Ecr
 from microjobs_orchestrator.local.services.iam import Iam
 from microjobs_orchestrator.local.state import State
+from microjobs_orchestrator.local.ui_sessions import UiSessions
 
 CREDENTIALS = Credentials("key-of-the-tests", "secret-of-the-tests")
 
@@ -94,11 +97,23 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     state.close()
 
 
+def make_mlflow_gateway() -> MlflowGateway:
+    """Return a gateway without MLflow servers."""
+
+    def find(arn: str) -> Connect:
+        raise ServiceError("ResourceNotFound", f"there is no {arn}", 404)
+
+    return MlflowGateway(find, UiSessions(), "token", "us-east-1")
+
+
 @contextmanager
 def run_gateway(services: Mapping[str, AnyService]) -> Iterator[str]:
     """Serve services behind a gateway; yield the address."""
     hosts = ["localhost", "127.0.0.1"]
-    interceptors = list_interceptors(CREDENTIALS, services, hosts, lambda *_: "", Forwarder({}), {}, lambda _: None)
+    mlflow = make_mlflow_gateway()
+    interceptors = list_interceptors(
+        CREDENTIALS, services, hosts, lambda *_: "", Forwarder({}), {}, lambda _: None, mlflow
+    )
     server = Server(("127.0.0.1", 0), server_name="localhost")
     server.wsgi_app = Gateway(interceptors)
     server.prepare()

@@ -21,7 +21,7 @@ from microjobs.contract import Layout
 from microjobs_orchestrator.local import state
 from microjobs_orchestrator.local.errors import ServiceError, ValidationError
 from microjobs_orchestrator.local.home import Home
-from microjobs_orchestrator.local.identity import format_arn
+from microjobs_orchestrator.local.identity import ACCOUNT, format_arn
 from microjobs_orchestrator.local.kinds import all_kinds
 from microjobs_orchestrator.local.lifecycle.context import Context, Settings
 from microjobs_orchestrator.local.lifecycle.registry import Registry
@@ -32,6 +32,7 @@ from microjobs_orchestrator.local.parity.table import TABLE
 from microjobs_orchestrator.local.protocols.answer import Service
 from microjobs_orchestrator.local.protocols.models import operation_model
 from microjobs_orchestrator.local.queues import create_queue
+from microjobs_orchestrator.local.resources.mlflow.process import find_version
 from microjobs_orchestrator.local.resources.model_registry.groups import create_group
 from microjobs_orchestrator.local.resources.pipelines.versions import add_version
 from microjobs_orchestrator.local.s3.body import Body
@@ -43,6 +44,7 @@ from microjobs_orchestrator.local.s3.store import ObjectStore
 from microjobs_orchestrator.local.s3.uploads import Uploads
 from microjobs_orchestrator.local.server import create_services
 from microjobs_orchestrator.local.state import Owner, State
+from tests.local.jobs.fake_programs import FakePrograms
 from tests.local.log_lines import append_line
 from tests.local.resources.members import make_package_request
 from tests.local.security.stub import StubRuntime
@@ -97,7 +99,8 @@ def context(tmp_path: Path) -> Iterator[Context]:
     (home.buckets / "bucket" / "in").mkdir()
     (home.buckets / "bucket" / "in" / "a").write_text('{"source-ref": "s3://bucket/in/a"}\n')
     settings = Settings("http://127.0.0.1:1")
-    made = Context(home, State(home.state), store, LogStore(home.logs), MetricStore(home.metrics), runtime, settings)
+    state, logs, metrics = State(home.state), LogStore(home.logs), MetricStore(home.metrics)
+    made = Context(home, state, store, logs, metrics, runtime, settings, FakePrograms())
     append_line(made.logs.create(GROUP, STREAM), 1, b"line")
     yield made
     store.close()
@@ -417,6 +420,22 @@ COMPONENT_SPECIFICATIONS: list[dict[str, Any]] = [
     {"Container": {"Image": "i", "ArtifactUrl": "s3://bucket/in/a", "Environment": {"A": "b"}}},
 ]
 
+MLFLOW_SERVER = {
+    "ArtifactStoreUri": "s3://bucket/mlflow",
+    "RoleArn": ROLE,
+    "TrackingServerSize": "Small",
+    "MlflowVersion": find_version(),
+    "S3BucketOwnerAccountId": ACCOUNT,
+    "S3BucketOwnerVerification": True,
+}
+MLFLOW_APP = {
+    "ArtifactStoreUri": "s3://bucket/mlflow",
+    "RoleArn": ROLE,
+    "ModelRegistrationMode": "AutoModelRegistrationDisabled",
+    "AccountDefaultStatus": "ENABLED",
+}
+PRESIGNED = {"ExpiresInSeconds": 60, "SessionExpirationDurationInSeconds": 1800}
+
 CREATE_REQUESTS: Mapping[str, list[dict[str, Any]]] = {
     **{
         operation: [
@@ -614,6 +633,12 @@ CREATE_REQUESTS: Mapping[str, list[dict[str, Any]]] = {
         ]
         for verb in ("Create", "Update")
     },
+    "CreateMlflowTrackingServer": [{**MLFLOW_SERVER, "TrackingServerName": "j", "Tags": TAGS}],
+    "UpdateMlflowTrackingServer": [{**MLFLOW_SERVER, "TrackingServerName": "mlflow"}],
+    "CreatePresignedMlflowTrackingServerUrl": [{**PRESIGNED, "TrackingServerName": "mlflow"}],
+    "CreateMlflowApp": [{**MLFLOW_APP, "Name": "j", "Tags": TAGS}],
+    "UpdateMlflowApp": [{**MLFLOW_APP, "Arn": format_arn("mlflow-app/mlflow")}],
+    "CreatePresignedMlflowAppUrl": [{**PRESIGNED, "Arn": format_arn("mlflow-app/mlflow")}],
     "CreateArtifact": [
         {
             "ArtifactName": "a",
@@ -745,6 +770,8 @@ def handlers(context: Context) -> Iterator[Service]:
     component = {"InferenceComponentName": "component", "EndpointName": "shared", "VariantName": "v"}
     specification, copies = {"ModelName": "served"}, {"CopyCount": 1}
     made["CreateInferenceComponent"]({**component, "Specification": specification, "RuntimeConfig": copies})
+    made["CreateMlflowTrackingServer"]({**MLFLOW_SERVER, "TrackingServerName": "mlflow"})
+    made["CreateMlflowApp"]({**MLFLOW_APP, "Name": "mlflow"})
     made["CreateExperiment"]({"ExperimentName": "experiment"})
     made["CreateTrial"]({"TrialName": "trial", "ExperimentName": "experiment"})
     made["CreateTrialComponent"]({"TrialComponentName": "part"})

@@ -11,7 +11,7 @@ from werkzeug.test import Client as WsgiClient
 from microjobs_orchestrator.local.errors import ServiceError
 from microjobs_orchestrator.local.gateway.chain import Gateway, list_interceptors
 from microjobs_orchestrator.local.gateway.forward import Forwarder
-from tests.local.gateway.conftest import CREDENTIALS
+from tests.local.gateway.conftest import CREDENTIALS, make_mlflow_gateway
 
 URL = "http://localhost/_microjobs/x"
 Response = tuple[int, Any]
@@ -26,7 +26,14 @@ class OwnGateway:
         self._client = WsgiClient(
             Gateway(
                 list_interceptors(
-                    CREDENTIALS, {}, ["localhost"], lambda *_: "", Forwarder({}), own_operations, lambda _: None
+                    CREDENTIALS,
+                    {},
+                    ["localhost"],
+                    lambda *_: "",
+                    Forwarder({}),
+                    own_operations,
+                    lambda _: None,
+                    make_mlflow_gateway(),
                 )
             )
         )

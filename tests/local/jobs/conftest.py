@@ -30,6 +30,7 @@ from microjobs_orchestrator.local.resources.transform.kinds import TRANSFORM_JOB
 from microjobs_orchestrator.local.resources.transform.operations import TransformJobOperations
 from microjobs_orchestrator.local.s3.store import ObjectStore
 from microjobs_orchestrator.local.state import State
+from tests.local.jobs.fake_programs import FakePrograms
 from tests.local.jobs.fakes import FakeHost, FakeRuntime, Model
 
 TIMEOUT_SECONDS = 20.0
@@ -52,13 +53,13 @@ class ServerParts:
     def from_home(cls, home: Home, runtime: FakeRuntime) -> "ServerParts":
         """Return the parts of a server that starts with a home, which an earlier server may have used."""
         store, settings = ObjectStore(home), Settings("http://127.0.0.1:1")
-        context = Context(
-            home, State(home.state), store, LogStore(home.logs), MetricStore(home.metrics), runtime, settings
-        )
+        state, logs, metrics = State(home.state), LogStore(home.logs), MetricStore(home.metrics)
+        context = Context(home, state, store, logs, metrics, runtime, settings, FakePrograms())
         return cls(home, runtime, context, Registry(context))
 
     def close(self) -> None:
         self.registry.shut_down()
+        self.context.programs.close()
         self.context.store.close()
         self.context.state.close()
         self.context.metrics.close()

@@ -28,6 +28,7 @@ from microjobs_orchestrator.local.services.sagemaker import SageMaker
 from microjobs_orchestrator.local.state import Record, State
 from microjobs_orchestrator.local.trees import Tree
 from tests.local.hosts import HostWithoutFolders
+from tests.local.jobs.fake_programs import FakePrograms
 from tests.local.trees import read_tree
 
 TIMEOUT_SECONDS = 10.0
@@ -130,6 +131,7 @@ class Server:
             MetricStore(home.metrics),
             self.runtime,
             Settings("http://127.0.0.1:1"),
+            FakePrograms(),
         )
         self.registry = Registry(self.context)
         self.operations = SageMaker(self.context, load_operations(self.context, self.registry)).operations()

@@ -20,6 +20,7 @@ from microjobs_orchestrator.local.resources.tuning.results import TrialResults
 from microjobs_orchestrator.local.s3.store import ObjectStore
 from microjobs_orchestrator.local.state import Query, Record, State
 from tests.local.jobs.conftest import wait_until
+from tests.local.jobs.fake_programs import FakePrograms
 from tests.local.jobs.waiting import WaitingHost, WaitingRuntime
 
 CPU_SHARE = 0.02
@@ -37,9 +38,8 @@ class Tuning:
         self.runtime = WaitingRuntime()
         store, settings = ObjectStore(home), Settings("http://127.0.0.1:1")
         runtime: Any = self.runtime
-        self.context = Context(
-            home, State(home.state), store, LogStore(home.logs), MetricStore(home.metrics), runtime, settings
-        )
+        state, logs, metrics = State(home.state), LogStore(home.logs), MetricStore(home.metrics)
+        self.context = Context(home, state, store, logs, metrics, runtime, settings, FakePrograms())
         self.registry = Registry(self.context)
 
     def start(self, trials: int, **config: Any) -> None:

@@ -61,6 +61,9 @@ COMPONENT_CONFIG = {
 }
 """The configuration of an endpoint for inference components."""
 
+MLFLOW = {"ArtifactStoreUri": "s3://mlflow/artifacts", "RoleArn": ROLE}
+"""The fuzzed server does not have this bucket, so that it starts no MLflow server."""
+
 BASES: Mapping[str, Any] = {
     "CreateProcessingJob": {
         "ProcessingInputs": [INPUT],
@@ -120,6 +123,8 @@ BASES: Mapping[str, Any] = {
     "CreateEndpoint": {"EndpointConfigName": "a"},
     "UpdateEndpoint": {"EndpointConfigName": "a"},
     "CreateInferenceComponent": COMPONENT,
+    "CreateMlflowTrackingServer": MLFLOW,
+    "CreateMlflowApp": MLFLOW,
     "CreateTrial": {"ExperimentName": "a"},
     "CreateTrialComponent": {"Parameters": {"a": {"NumberValue": 1.0}}, "StartTime": 1_700_000_000},
     "UpdateTrialComponent": {"ParametersToRemove": ["a"], "Status": {"PrimaryStatus": "Completed"}},

@@ -26,6 +26,7 @@ from microjobs_orchestrator.local.runtimes.base import Plan, Runtime
 from microjobs_orchestrator.local.s3.store import ObjectStore
 from microjobs_orchestrator.local.state import State
 from tests.local.clients import channel, processing_input, processing_output
+from tests.local.jobs.fake_programs import FakePrograms
 
 Arguments = tuple[tuple[str, ...] | None, tuple[str, ...] | None]
 
@@ -37,7 +38,7 @@ def context(tmp_path: Path) -> Iterator[Context]:
     state, store, metrics = State(home.state), ObjectStore(home), MetricStore(home.metrics)
     store.create_bucket("data")
     settings = Settings("http://server", aliases={"a:1": "b:2", "*.amazonaws.com/a:*": "c:3"})
-    yield Context(home, state, store, LogStore(home.logs), metrics, cast("Runtime", None), settings)
+    yield Context(home, state, store, LogStore(home.logs), metrics, cast("Runtime", None), settings, FakePrograms())
     state.close()
     metrics.close()
     store.close()

@@ -34,7 +34,7 @@ class DeployedOperations(RunningOperations, ABC):
         if update(arn_type, record.name, members, "Updating", internal=internal, only_if=("InService",)) is None:
             raise ValidationError(f'Another request has just changed {self.kind.words} "{record.arn}": try again.')
         if (running := self.registry.find(f"{arn_type}/{record.name}")) is not None:
-            running.events.send(Change.ENDPOINT_CHANGED)  # its thread reads the record again
+            running.events.send(Change.RESOURCE_CHANGED)  # its thread reads the record again
         return {self.kind.arn_member: record.arn}
 
     def delete(self, request: Request) -> Answer:

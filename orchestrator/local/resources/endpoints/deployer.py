@@ -113,7 +113,7 @@ class Deployer:
 
     def wake(self) -> None:
         """Make the thread read the record again, because the record or a replica changed."""
-        self.events.send(Change.ENDPOINT_CHANGED)
+        self.events.send(Change.RESOURCE_CHANGED)
 
     # --- the record ---
 

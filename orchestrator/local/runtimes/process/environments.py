@@ -83,13 +83,23 @@ class Environments:
         self._check_lock(lock)
         files = [self._jobs.parent / "shared" / "requirements.lock", lock]
         package_list = merge_locks(*(path.read_text(encoding="utf-8") for path in files))
-        job, key = lock.parent, _hash_contents(package_list)
-        environment = Environment(job, self._folder / f"{job.name}-{lock.stem}-{key}")
+        environment = self._ensure(lock.parent, f"{lock.parent.name}-{lock.stem}", package_list)
+        _add_shared_code(environment.folder)
+        return environment
+
+    def ensure_locked(self, name: str, lock: Path) -> Environment:
+        """Return an environment with the packages of one lock file, for a program that is no job.
+
+        Raise CannotRunError if it cannot be made.
+        """
+        return self._ensure(lock.parent, name, merge_locks(lock.read_text(encoding="utf-8")))
+
+    def _ensure(self, job: Path, name: str, package_list: str) -> Environment:
+        environment = Environment(job, self._folder / f"{name}-{_hash_contents(package_list)}")
         self._folder.mkdir(parents=True, exist_ok=True)
         with locked_file(environment.folder.with_suffix(".lock")) as lock_file:
             if not (environment.folder / COMPLETE_MARKER).exists():
                 self._make(environment, package_list, lock_file)
-            _add_shared_code(environment.folder)
         return environment
 
     def remove_incomplete(self) -> None:
@@ -124,7 +134,7 @@ class Environments:
         trees.remove(folder)  # an earlier attempt may have been killed
         folder.mkdir()
         installer = Installer.find(self._jobs / "local-packages")
-        logger.info("making the environment of %s with %s", environment.job.name, installer.name)
+        logger.info("making the environment %s with %s", folder.name, installer.name)
         try:
             for command in installer.make_commands(folder, package_list):
                 self._run(command, installer, package_list, folder, lock_file)
@@ -132,7 +142,7 @@ class Environments:
             trees.remove(folder)
             raise
         (folder / COMPLETE_MARKER).touch()
-        logger.info("made the environment of %s in %.0f s", environment.job.name, time.monotonic() - started)
+        logger.info("made the environment %s in %.0f s", folder.name, time.monotonic() - started)
 
     def _run(
         self, command: Sequence[str], installer: Installer, package_list: str, folder: Path, lock_file: int

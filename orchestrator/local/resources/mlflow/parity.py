@@ -1,0 +1,53 @@
+"""Parity rows of MLflow tracking servers and apps."""
+
+from collections.abc import Mapping
+
+from microjobs_orchestrator.local.parity.common import KMS, LIST_PAGES, ROLE, TAGS, make_honoured_rows
+from microjobs_orchestrator.local.parity.rows import Honoured, NoEffect, Refused, Rows
+from microjobs_orchestrator.local.resources.mlflow.process import find_version
+
+VERSION = Honoured(
+    "the locked version", values=(find_version(),), reason="only this version is installed; leave the member out"
+)
+WINDOW = NoEffect("MLflow changes only with a new version of this server")
+DOMAINS = Refused("there are no domains")
+STORE = Honoured("a prefix in an existing bucket; experiments keep the store that they were created with")
+PRESIGNED = {
+    "ExpiresInSeconds": Honoured("by default 300; the address opens one session"),
+    "SessionExpirationDurationInSeconds": Honoured("by default 43200"),
+}
+SERVER: Rows = {
+    "TrackingServerName": Honoured(),
+    "ArtifactStoreUri": STORE,
+    "TrackingServerSize": Honoured("the number of processes that answer requests: 1, 2 or 4"),
+    "AutomaticModelRegistration": Refused("register models with CreateModelPackage"),
+    "WeeklyMaintenanceWindowStart": WINDOW,
+    **make_honoured_rows("S3BucketOwnerAccountId", "S3BucketOwnerVerification"),
+}
+APP: Rows = {
+    "ArtifactStoreUri": STORE,
+    "ModelRegistrationMode": Honoured(
+        values=("AutoModelRegistrationDisabled",), reason="register models with CreateModelPackage"
+    ),
+    "WeeklyMaintenanceWindowStart": WINDOW,
+    "AccountDefaultStatus": Honoured("one app is the default; the server's own operations do not use it"),
+    "DefaultDomainIdList": DOMAINS,
+}
+LIST_ROWS = make_honoured_rows(*LIST_PAGES, "CreatedAfter", "CreatedBefore", "MlflowVersion")
+
+ROWS: Mapping[str, Rows] = {
+    "CreateMlflowTrackingServer": {**SERVER, "MlflowVersion": VERSION, "RoleArn": ROLE, "Tags": TAGS},
+    "UpdateMlflowTrackingServer": SERVER,
+    "ListMlflowTrackingServers": {**LIST_ROWS, "TrackingServerStatus": Honoured()},
+    "StartMlflowTrackingServer": make_honoured_rows("TrackingServerName"),
+    "CreatePresignedMlflowTrackingServerUrl": {"TrackingServerName": Honoured(), **PRESIGNED},
+    "CreateMlflowApp": {**APP, "Name": Honoured(), "RoleArn": ROLE, "KmsKeyId": KMS, "Tags": TAGS},
+    "UpdateMlflowApp": {**APP, "Arn": Honoured(), "Name": Refused("the name is a part of the ARN: create another app")},
+    "ListMlflowApps": {
+        **LIST_ROWS,
+        "Status": Honoured(),
+        "AccountDefaultStatus": Honoured(),
+        "DefaultForDomainId": DOMAINS,
+    },
+    "CreatePresignedMlflowAppUrl": {"Arn": Honoured(), **PRESIGNED},
+}

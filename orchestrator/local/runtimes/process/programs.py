@@ -1,0 +1,40 @@
+"""Programs that are no hosts of jobs, such as MLflow: each runs in the environment of a lock file."""
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from microjobs_orchestrator.local.home import Home
+from microjobs_orchestrator.local.runtimes.base import CannotRunError, MachineFailedError, Program
+from microjobs_orchestrator.local.runtimes.process.environments import Environments
+from microjobs_orchestrator.local.runtimes.process.managed_process import ManagedProcess, inherited_environment
+
+
+class LockedPrograms:
+    """Starts programs, also if hosts run as containers. `jobs` is the folder `containers` of this repository."""
+
+    def __init__(self, home: Home, jobs: Path) -> None:
+        self._environments = Environments(home.environments.absolute(), jobs.absolute())
+
+    def start(
+        self, name: str, lock: Path, arguments: Sequence[str], variables: Mapping[str, str], log: Path
+    ) -> Program:
+        if sys.platform != "linux":
+            raise CannotRunError(f"{name} runs on Linux only, not on {sys.platform}: use the image of the server")
+        environment = self._environments.ensure_locked(name, lock)
+        inherited = inherited_environment()
+        search_path = f"{environment.bin}:{inherited.get('PATH', os.defpath)}"
+        try:
+            log.unlink(missing_ok=True)
+            return ManagedProcess(
+                [str(environment.python), *arguments],
+                {**inherited, "PATH": search_path, "PYTHONUNBUFFERED": "1", **variables},
+                log,
+                scratch=("HOME",),
+            )
+        except OSError as error:
+            raise MachineFailedError(f"{name} cannot be started: {error}") from error
+
+    def close(self) -> None:
+        self._environments.close()

@@ -1,0 +1,1 @@
+"""Tests of MLflow tracking servers and apps."""

@@ -1,0 +1,277 @@
+"""Access to MLflow servers through the gateway: with a signature, a token, or a browser's session."""
+
+import http.client
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+from botocore.auth import SigV4Auth
+from botocore.awsrequest import AWSRequest
+from botocore.credentials import Credentials
+
+from tests.local.mlflow.conftest import CREDENTIALS, TOKEN, Mlflow
+
+SERVER = "arn:aws:sagemaker:us-east-1:000000000000:mlflow-tracking-server/one"
+APP = "arn:aws:sagemaker:us-east-1:000000000000:mlflow-app/app"
+SERVER_HEADER = {"x-mlflow-sm-tracking-server-arn": SERVER}
+APP_HEADER = {"x-sm-mlflow-app-arn": APP}
+PATH = "/api/2.0/mlflow/runs/get?run_id=a%20b"
+OF_SERVER = "/_microjobs/mlflow/mlflow-tracking-server/one"
+BEARER = {"Authorization": f"Bearer {TOKEN}"}
+
+
+class Answer:
+    def __init__(self, response: http.client.HTTPResponse) -> None:
+        self.status = response.status
+        self.headers = response.headers
+        self.text = response.read().decode()
+
+    @property
+    def received(self) -> Any:
+        """The request that the fake process received."""
+        assert self.status == 200, self.text
+        return json.loads(self.text)
+
+
+def send(
+    port: int,
+    path: str = PATH,
+    headers: Mapping[str, str] | None = None,
+    method: str = "GET",
+    body: bytes | None = None,
+) -> Answer:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+    try:
+        connection.request(method, path, body, dict(headers or {}))
+        return Answer(connection.getresponse())
+    finally:
+        connection.close()
+
+
+def sign(
+    port: int,
+    headers: Mapping[str, str],
+    service: str = "sagemaker-mlflow",
+    secret: str = CREDENTIALS.secret_access_key,
+    method: str = "GET",
+    body: bytes | None = None,
+) -> dict[str, str]:
+    request = AWSRequest(method, f"http://127.0.0.1:{port}{PATH}", dict(headers), body)
+    SigV4Auth(Credentials(CREDENTIALS.access_key_id, secret), service, "us-east-1").add_auth(request)
+    return dict(request.headers)
+
+
+# --- signatures ---
+
+
+@pytest.mark.parametrize(
+    ("headers", "service"),
+    [(SERVER_HEADER, "sagemaker-mlflow"), (SERVER_HEADER, "sagemaker"), (APP_HEADER, "sagemaker")],
+)
+def test_signed_request_is_forwarded(port: int, headers: dict[str, str], service: str) -> None:
+    received = send(port, headers=sign(port, headers, service)).received
+    assert (received["method"], received["path"]) == ("GET", PATH)
+
+
+def test_body_is_forwarded_and_its_signature_is_checked(port: int) -> None:
+    headers = sign(port, SERVER_HEADER, method="POST", body=b'{"a": 1}')
+    assert send(port, headers=headers, method="POST", body=b'{"a": 1}').received["body"] == '{"a": 1}'
+    changed = send(port, headers=headers, method="POST", body=b'{"a": 2}')
+    assert (changed.status, "does not match" in changed.text) == (403, True)
+
+
+def test_credentials_are_not_forwarded(port: int) -> None:
+    headers = sign(port, {**SERVER_HEADER, "Cookie": "a=b", "X-MLflow-Workspace": "w"})
+    received = send(port, headers=headers).received["headers"]
+    names = {name.lower() for name in received}
+    assert not names & {"authorization", "cookie", "x-mlflow-sm-tracking-server-arn", "x-amz-date"}
+    assert (received["X-Mlflow-Workspace"], received["Host"]) == ("w", "localhost")
+
+
+def test_cookies_of_the_process_are_dropped(port: int) -> None:
+    assert "Set-Cookie" not in send(port, headers=sign(port, SERVER_HEADER)).headers
+
+
+def test_unsigned_request_is_refused(port: int) -> None:
+    answer = send(port, headers=SERVER_HEADER)
+    assert answer.status == 403
+    assert "is not signed" in answer.text
+
+
+def test_wrong_signature_is_refused(port: int) -> None:
+    answer = send(port, headers=sign(port, SERVER_HEADER, secret="x" * 40))
+    assert answer.status == 403
+    assert "does not match" in answer.text
+
+
+def test_signature_for_one_server_does_not_reach_another(port: int) -> None:
+    answer = send(port, headers={**sign(port, SERVER_HEADER), "x-mlflow-sm-tracking-server-arn": APP})
+    assert "does not match" in answer.text
+
+
+def test_header_without_a_signature_is_refused(port: int) -> None:
+    answer = send(port, headers={**sign(port, {}, "sagemaker"), **APP_HEADER})
+    assert "must be signed" in answer.text
+    both = send(port, headers={**sign(port, SERVER_HEADER), **APP_HEADER})
+    assert "must be signed" in both.text
+
+
+def test_other_host_and_origin_are_refused(port: int) -> None:
+    signed = sign(port, {**SERVER_HEADER, "Host": "evil.example"})
+    assert send(port, headers=signed).status == 403
+    assert send(port, headers=sign(port, {**SERVER_HEADER, "Origin": "http://evil.example"})).status == 403
+
+
+def test_stopped_and_absent_servers_are_reported(port: int, mlflow: Mlflow) -> None:
+    mlflow.call("StopMlflowTrackingServer", TrackingServerName="one")
+    mlflow.settle()
+    answer = send(port, headers=sign(port, SERVER_HEADER))
+    assert (answer.status, "its status is Stopped" in answer.text) == (503, True)
+    answer = send(port, headers=sign(port, {"x-sm-mlflow-app-arn": APP + "x"}))
+    assert (answer.status, "Could not find the MLflow server" in answer.text) == (404, True)
+
+
+# --- tokens ---
+
+
+def test_token_reaches_the_server_in_the_path(port: int) -> None:
+    received = send(port, f"{OF_SERVER}{PATH}", BEARER, "POST", b"body").received
+    assert (received["method"], received["path"], received["body"]) == ("POST", PATH, "body")
+    assert "Authorization" not in received["headers"]
+    assert send(port, f"/_microjobs/mlflow/mlflow-app/app{PATH}", BEARER).received["path"] == PATH
+    assert send(port, OF_SERVER, BEARER).received["path"] == "/"
+
+
+def test_large_body_is_forwarded(port: int) -> None:
+    body = b"x" * (30 << 20)
+    assert len(send(port, f"{OF_SERVER}/upload", BEARER, "PUT", body).received["body"]) == len(body)
+
+
+@pytest.mark.parametrize("headers", [{}, {"Authorization": f"Bearer {TOKEN}x"}, {"Authorization": f"Basic {TOKEN}"}])
+def test_missing_or_wrong_token_is_refused(port: int, headers: dict[str, str]) -> None:
+    answer = send(port, f"{OF_SERVER}{PATH}", headers)
+    assert (answer.status, "microjobs local env --mlflow" in answer.text) == (401, True)
+
+
+@pytest.mark.parametrize("path", ["/_microjobs/mlflow", "/_microjobs/mlflow/model/a/", "/_microjobs/mlflow/../one"])
+def test_path_of_no_server_is_refused(port: int, path: str) -> None:
+    assert send(port, path, BEARER).status == 404
+
+
+def test_page_with_the_token_is_refused(port: int) -> None:
+    assert send(port, f"{OF_SERVER}{PATH}", {**BEARER, "Origin": "http://evil.example"}).status == 403
+
+
+# --- sessions ---
+
+
+class Browser:
+    """A browser that has the address of a session."""
+
+    def __init__(self, mlflow: Mlflow, port: int, **members: Any) -> None:
+        arguments = {"TrackingServerName": "one", **members}
+        address = urlsplit(mlflow.call("CreatePresignedMlflowTrackingServerUrl", **arguments)["AuthorizedUrl"])
+        self.port = port
+        self.host = f"{address.hostname}:{port}"
+        self.link = f"{address.path}?{address.query}"
+        self.cookie = ""
+
+    def open(self) -> Answer:
+        answer = self.get(self.link)
+        if answer.status == 303:
+            self.cookie = answer.headers["Set-Cookie"].partition(";")[0]
+        return answer
+
+    def get(self, path: str = "/", **headers: str) -> Answer:
+        return send(self.port, path, {"Host": self.host, "Cookie": self.cookie, **headers})
+
+
+def test_address_opens_a_session_on_a_host_of_its_own(mlflow: Mlflow, port: int) -> None:
+    browser = Browser(mlflow, port, SessionExpirationDurationInSeconds=1800)
+    assert re.fullmatch(rf"[0-9a-f]{{32}}\.mlflow\.localhost:{port}", browser.host)
+    opened = browser.open()
+    assert (opened.status, opened.headers["Location"]) == (303, "/")
+    cookie = opened.headers["Set-Cookie"]
+    assert "HttpOnly" in cookie
+    assert "SameSite=Lax" in cookie
+    assert "Max-Age=1800" in cookie
+    assert "Domain" not in cookie
+    page = browser.get("/x?y=1")
+    assert page.received["path"] == "/x?y=1"
+    assert "Cookie" not in page.received["headers"]
+    assert page.headers["Content-Security-Policy"].startswith("default-src 'self'")
+    assert page.headers["Referrer-Policy"] == "no-referrer"
+
+
+def test_address_opens_one_session(mlflow: Mlflow, port: int) -> None:
+    browser = Browser(mlflow, port)
+    assert [browser.open().status for _ in range(2)] == [303, 401]
+
+
+def test_address_expires(mlflow: Mlflow, port: int) -> None:
+    assert Browser(mlflow, port, ExpiresInSeconds=0).open().status == 401
+
+
+def test_session_expires(mlflow: Mlflow, port: int) -> None:
+    browser = Browser(mlflow, port, SessionExpirationDurationInSeconds=0)
+    assert browser.open().status == 303
+    assert browser.get().status == 401
+
+
+def test_cookie_is_not_valid_for_another_session_or_without_its_host(mlflow: Mlflow, port: int) -> None:
+    browser, other = Browser(mlflow, port), Browser(mlflow, port)
+    browser.open()
+    other.open()
+    assert browser.get().status == 200
+    assert browser.get(Cookie=other.cookie).status == 401
+    assert browser.get(Cookie="").status == 401
+    assert browser.get(Host=f"{'0' * 32}.mlflow.localhost:{port}").status == 401
+    assert browser.get(Host=f"127.0.0.1:{port}").status == 403
+    assert browser.get(Host=f"{browser.host}.evil.example").status == 403
+
+
+def test_token_of_an_address_is_no_cookie(mlflow: Mlflow, port: int) -> None:
+    browser = Browser(mlflow, port)
+    token = browser.link.partition("authToken=")[2]
+    assert browser.get(Cookie=f"microjobs-mlflow={token}").status == 401
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Origin": "http://evil.example"},
+        {"Origin": "null"},
+        {"Sec-Fetch-Site": "cross-site"},
+        {"Sec-Fetch-Site": "same-site", "Sec-Fetch-Mode": "cors"},
+    ],
+)
+def test_pages_of_other_origins_are_refused(mlflow: Mlflow, port: int, headers: dict[str, str]) -> None:
+    browser = Browser(mlflow, port)
+    browser.open()
+    assert browser.get(**headers).status == 403
+
+
+def test_own_page_and_link_of_another_page_are_accepted(mlflow: Mlflow, port: int) -> None:
+    browser = Browser(mlflow, port)
+    browser.open()
+    origin = {"Origin": f"http://{browser.host}", "Sec-Fetch-Site": "same-origin"}
+    assert browser.get(**origin).status == 200
+    assert browser.get(**{"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate"}).status == 200
+
+
+def test_session_gives_no_access_to_operations(mlflow: Mlflow, port: int) -> None:
+    browser = Browser(mlflow, port)
+    browser.open()
+    headers = {"Host": browser.host, "Cookie": browser.cookie, "X-Amz-Target": "SageMaker.ListModels"}
+    assert send(port, "/", headers, "POST", b"{}").received["path"] == "/"  # MLflow has answered
+
+
+def test_session_ends_with_its_server(mlflow: Mlflow, port: int) -> None:
+    browser = Browser(mlflow, port)
+    browser.open()
+    mlflow.call("StopMlflowTrackingServer", TrackingServerName="one")
+    mlflow.settle()
+    assert browser.get().status == 503

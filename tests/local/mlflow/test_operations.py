@@ -1,0 +1,186 @@
+"""The operations on MLflow servers, whose processes are fakes."""
+
+from typing import Any
+
+import pytest
+
+from microjobs_orchestrator.local.errors import ServiceError
+from microjobs_orchestrator.local.resources.mlflow.process import find_version
+from tests.local.jobs.conftest import wait_until
+from tests.local.mlflow.conftest import STORE, Mlflow
+
+ONE = {"TrackingServerName": "one"}
+
+
+def get_workers(mlflow: Mlflow) -> str:
+    arguments = list(mlflow.program.arguments)
+    return str(arguments[arguments.index("--workers") + 1])
+
+
+def test_created_server_is_active_and_described(mlflow: Mlflow) -> None:
+    assert mlflow.create() == "Created"
+    described = mlflow.describe()
+    assert (described["IsActive"], described["MlflowVersion"]) == ("Active", find_version())
+    assert (described["TrackingServerSize"], described["AutomaticModelRegistration"]) == ("Small", False)
+    assert described["TrackingServerUrl"].endswith("/_microjobs/mlflow/mlflow-tracking-server/one")
+    assert described["CreatedBy"]["IamIdentity"]["Arn"]
+
+
+@pytest.mark.parametrize(("size", "workers"), [("Small", "1"), ("Medium", "2"), ("Large", "4")])
+def test_size_is_the_number_of_workers(mlflow: Mlflow, size: str, workers: str) -> None:
+    mlflow.create(TrackingServerSize=size)
+    assert get_workers(mlflow) == workers
+
+
+def test_process_has_the_artifact_store_and_no_variables_of_this_process(
+    mlflow: Mlflow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_PROFILE", "mine")
+    mlflow.create()
+    assert STORE in mlflow.program.arguments
+    assert "--no-serve-artifacts" in mlflow.program.arguments
+    assert "AWS_PROFILE" not in mlflow.program.variables
+    assert mlflow.program.variables["MLFLOW_S3_ENDPOINT_URL"] == "http://127.0.0.1:1"
+
+
+def test_server_is_stopped_started_updated_and_deleted(mlflow: Mlflow) -> None:
+    mlflow.create()
+    mlflow.call("StopMlflowTrackingServer", **ONE)
+    assert mlflow.settle() == "Stopped"
+    assert (mlflow.describe()["IsActive"], mlflow.program.exit_code) == ("Inactive", 0)
+    mlflow.call("StartMlflowTrackingServer", **ONE)
+    assert mlflow.settle() == "Started"
+    mlflow.call("UpdateMlflowTrackingServer", **ONE, TrackingServerSize="Medium")
+    assert mlflow.settle() == "Updated"
+    assert (get_workers(mlflow), mlflow.describe()["TrackingServerSize"]) == ("2", "Medium")
+    assert [program.exit_code for program in mlflow.programs.started] == [0, 0, None]
+    folder = mlflow.home.mlflow / "mlflow-tracking-server" / "one"
+    assert folder.is_dir()
+    mlflow.call("DeleteMlflowTrackingServer", **ONE)
+    wait_until(lambda: mlflow.parts.context.state.get("mlflow-tracking-server", "one") is None)
+    assert (mlflow.program.exit_code, folder.exists()) == (0, False)
+
+
+def test_stopped_server_is_deleted(mlflow: Mlflow) -> None:
+    mlflow.create()
+    mlflow.call("StopMlflowTrackingServer", **ONE)
+    mlflow.settle()
+    mlflow.parts.registry.wait_for_end("mlflow-tracking-server/one")
+    mlflow.call("DeleteMlflowTrackingServer", **ONE)
+    with pytest.raises(ServiceError, match="Could not find"):
+        mlflow.describe()
+
+
+@pytest.mark.parametrize("operation", ["StartMlflowTrackingServer", "StopMlflowTrackingServer"])
+def test_request_that_the_status_does_not_allow_is_a_conflict(mlflow: Mlflow, operation: str) -> None:
+    mlflow.create()
+    if operation.startswith("Stop"):
+        mlflow.call(operation, **ONE)
+        mlflow.settle()
+    with pytest.raises(ServiceError, match=r"is in status (Created|Stopped)") as error:
+        mlflow.call(operation, **ONE)
+    assert error.value.code == "ConflictException"
+
+
+def test_failed_installation_is_reported_and_can_be_repeated(mlflow: Mlflow) -> None:
+    mlflow.programs.error = "the environment cannot be made: no index"
+    assert mlflow.create() == "CreateFailed"
+    assert "no index" in mlflow.read_reason()
+    mlflow.programs.error = ""
+    mlflow.call("StartMlflowTrackingServer", **ONE)
+    assert mlflow.settle() == "Started"
+    assert mlflow.read_reason() == "None"
+
+
+def test_process_that_ends_by_itself_fails_with_its_last_lines(mlflow: Mlflow) -> None:
+    mlflow.create()
+    mlflow.program.end(3)
+    wait_until(lambda: mlflow.describe()["TrackingServerStatus"] == "StartFailed")
+    assert mlflow.read_reason() == "`mlflow server` ended with exit code 3: started"
+
+
+def test_output_of_the_process_is_in_its_log_stream(mlflow: Mlflow) -> None:
+    mlflow.create()
+    logs = mlflow.parts.context.logs
+    wait_until(lambda: "mlflow" in logs.streams("/aws/sagemaker/MlflowTrackingServers/one"))
+    stream = logs.stream("/aws/sagemaker/MlflowTrackingServers/one", "mlflow")
+    assert stream is not None
+    wait_until(lambda: [event.message for event in stream.events()] == ["started"])
+
+
+def test_restarted_server_starts_active_servers_only(mlflow: Mlflow) -> None:
+    mlflow.create("active")
+    mlflow.create("stopped")
+    mlflow.call("StopMlflowTrackingServer", TrackingServerName="stopped")
+    mlflow.settle("stopped")
+    after = mlflow.restart()
+    wait_until(lambda: after.describe("active")["IsActive"] == "Active")
+    assert [after.describe(name)["TrackingServerStatus"] for name in ("active", "stopped")] == ["Created", "Stopped"]
+    assert len(after.programs.started) == 1
+    after.close()
+
+
+def test_shutdown_ends_the_process_and_keeps_the_status(mlflow: Mlflow) -> None:
+    mlflow.create()
+    mlflow.parts.registry.shut_down()
+    assert (mlflow.program.exit_code, mlflow.describe()["TrackingServerStatus"]) == (0, "Created")
+
+
+def test_list_filters_sorts_and_cuts_pages(mlflow: Mlflow) -> None:
+    for name in ("b", "a", "c"):
+        mlflow.create(name)
+    mlflow.call("StopMlflowTrackingServer", TrackingServerName="b")
+    mlflow.settle("b")
+
+    def list_names(**members: object) -> list[str]:
+        found = mlflow.call("ListMlflowTrackingServers", **members)["TrackingServerSummaries"]
+        return [item["TrackingServerName"] for item in found]
+
+    assert list_names() == ["c", "a", "b"]
+    assert list_names(SortBy="Name", SortOrder="Ascending", MaxResults=2) == ["a", "b"]
+    assert list_names(SortBy="Status", SortOrder="Ascending") == ["a", "c", "b"]
+    assert list_names(TrackingServerStatus="Stopped") == ["b"]
+    assert list_names(MlflowVersion="0.1.0") == []
+    assert list_names(MlflowVersion=find_version(), SortBy="Name") == ["c", "b", "a"]
+    created = mlflow.parts.context.state.get("mlflow-tracking-server", "a")
+    assert created is not None
+    assert list_names(CreatedAfter=created.created, SortBy="Name") == ["c", "a"]
+    assert list_names(CreatedBefore=created.created, SortBy="Name") == ["b", "a"]
+
+
+@pytest.mark.parametrize(
+    ("members", "message"),
+    [
+        ({"ArtifactStoreUri": "s3://absent/x"}, "absent"),
+        ({"ArtifactStoreUri": "https://example.com/x"}, "is not an S3 URI"),
+        ({"S3BucketOwnerVerification": True, "S3BucketOwnerAccountId": "1" * 12}, "belongs to account 0"),
+    ],
+)
+def test_invalid_store_is_refused(mlflow: Mlflow, members: dict[str, Any], message: str) -> None:
+    with pytest.raises(ServiceError, match=message):
+        mlflow.create(**members)
+
+
+def test_account_has_one_default_app(mlflow: Mlflow) -> None:
+    first, second = mlflow.create_app("first", AccountDefaultStatus="ENABLED"), mlflow.create_app("second")
+    mlflow.call("UpdateMlflowApp", Arn=second, AccountDefaultStatus="ENABLED")
+    wait_until(lambda: mlflow.call("DescribeMlflowApp", Arn=second)["Status"] == "Updated")
+    defaults = mlflow.call("ListMlflowApps", AccountDefaultStatus="ENABLED")["Summaries"]
+    assert [item["Name"] for item in defaults] == ["second"]
+    assert mlflow.call("DescribeMlflowApp", Arn=first)["AccountDefaultStatus"] == "DISABLED"
+
+
+def test_data_of_a_server_and_of_an_app_with_one_name_are_separate(mlflow: Mlflow) -> None:
+    mlflow.create("same")
+    arn = mlflow.create_app("same")
+    mlflow.call("DeleteMlflowApp", Arn=arn)
+    wait_until(lambda: not (mlflow.home.mlflow / "mlflow-app" / "same").exists())
+    assert (mlflow.home.mlflow / "mlflow-tracking-server" / "same").is_dir()
+    assert mlflow.describe("same")["IsActive"] == "Active"
+
+
+def test_address_is_refused_while_the_server_does_not_serve(mlflow: Mlflow) -> None:
+    mlflow.programs.error = "no index"
+    mlflow.create()
+    with pytest.raises(ServiceError, match=r"its status is CreateFailed, because no index"):
+        mlflow.call("CreatePresignedMlflowTrackingServerUrl", **ONE)
