@@ -395,7 +395,10 @@ VARIANT = {
     "ContainerStartupHealthCheckTimeoutInSeconds": 60,
 }
 
-SHARED_VARIANT = {name: value for name, value in VARIANT.items() if name != "ModelName"}
+SHARED_VARIANT = {
+    **{name: value for name, value in VARIANT.items() if name != "ModelName"},
+    "RoutingConfig": {"RoutingStrategy": "RANDOM"},
+}
 """A variant that inference components serve."""
 SERVERLESS_VARIANT: dict[str, Any] = {
     "VariantName": "v",

@@ -2,8 +2,9 @@
 
 import threading
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from math import inf
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from microjobs_orchestrator.local.identity import get_role_arn
 from microjobs_orchestrator.local.lifecycle import usage
 from microjobs_orchestrator.local.lifecycle.context import Context
 from microjobs_orchestrator.local.resources.endpoints.operations import EndpointConfigOperations
+from microjobs_orchestrator.local.resources.inference_components import component
 from microjobs_orchestrator.local.resources.inference_components.adapters import ADAPTERS_FOLDER
 from microjobs_orchestrator.local.resources.inference_components.component import InferenceComponent
 from microjobs_orchestrator.local.resources.inference_components.kinds import INFERENCE_COMPONENT
@@ -37,8 +39,9 @@ class Components:
         self.parts = parts
         self.operations = InferenceComponentOperations(parts.context, parts.registry)
 
-    def start_endpoint(self, **members: Any) -> None:
-        variant = {"VariantName": "main", "InstanceType": "ml.m5.large", "InitialInstanceCount": 1}
+    def start_endpoint(self, further: Mapping[str, Any] = MappingProxyType({}), **members: Any) -> None:
+        """Start the endpoint. `further` are further members of its variant."""
+        variant = {"VariantName": "main", "InstanceType": "ml.m5.large", "InitialInstanceCount": 1, **further}
         request = {"EndpointConfigName": "c", "ProductionVariants": [variant], "ExecutionRoleArn": get_role_arn()}
         EndpointConfigOperations(self.parts.context, self.parts.registry).create({**request, **members})
         self.parts.start_endpoint()
@@ -135,6 +138,23 @@ def test_copies_share_the_requests(parts: ServerParts, components: Components, m
     for _ in range(9):
         invoke(parts, "one")
     assert sorted(Counter(request.host for request in model.requests).values()) == [3, 3, 3]
+
+
+@pytest.mark.usefixtures("model")
+def test_random_routing_chooses_a_random_copy(parts: ServerParts, monkeypatch: pytest.MonkeyPatch) -> None:
+    components = Components(parts)
+    components.start_endpoint({"RoutingConfig": {"RoutingStrategy": "RANDOM"}})
+    components.start("one", copies=2)
+    chosen: list[object] = []
+
+    def choose_last(copies: Sequence[Any]) -> Any:
+        chosen.append(copies[-1])
+        return copies[-1]
+
+    monkeypatch.setattr(component, "_choose", choose_last)
+    for _ in range(3):
+        invoke(parts, "one")
+    assert len(chosen) == 3
 
 
 def test_busy_copy_gets_no_further_request(parts: ServerParts, components: Components, model: Model) -> None:

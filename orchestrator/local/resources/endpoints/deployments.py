@@ -46,6 +46,12 @@ def _deploy_variant(context: Context, variant: Mapping[str, Any]) -> Mapping[str
     return {**variant, **model, "InstanceId": f"i-{secrets.token_hex(8)}"}
 
 
+def find_random_variants(deployment: Deployment) -> frozenset[str]:
+    """Return the names of the variants whose copies of inference components are chosen at random."""
+    strategies = {item["VariantName"]: item.get("RoutingConfig", {}) for item in deployment[VARIANTS]}
+    return frozenset(name for name, config in strategies.items() if config.get("RoutingStrategy") == "RANDOM")
+
+
 def map_variants(deployment: Deployment) -> dict[str, Mapping[str, Any]]:
     """Return the production variants and the shadow variants of a deployment, by name."""
     return {variant["VariantName"]: variant for name in MEMBERS for variant in deployment.get(name, ())}

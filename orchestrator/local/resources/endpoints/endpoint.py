@@ -59,6 +59,8 @@ class Endpoint:
         self.is_in_service = False
         self.needs_components = False
         """Whether inference components serve the variants."""
+        self.random_variants: frozenset[str] = frozenset()
+        """The variants whose copies of inference components are chosen at random."""
         self.async_config: Mapping[str, Any] | None = None
         """The deployment's AsyncInferenceConfig; if not None, the endpoint takes asynchronous invocations only."""
         self._observers: Sequence[Observer] = ()
@@ -130,6 +132,7 @@ class Endpoint:
                 configure_replica(self._replicas[name], variant)
         self.is_in_service = True
         self.needs_components = not replicas
+        self.random_variants = deployments.find_random_variants(deployment)
         self.async_config = deployment.get("AsyncInferenceConfig")
         if self.async_config is not None:
             client = self.async_config.get("ClientConfig", {})

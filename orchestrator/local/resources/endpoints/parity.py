@@ -7,7 +7,19 @@ from microjobs_orchestrator.local.parity.common import INSTANCE_TYPE, KMS, TAGS,
 from microjobs_orchestrator.local.parity.rows import Honoured, Members, NoEffect, Refused, Rows
 
 ONE_CONTAINER = NoEffect("one container serves a variant")
-DEPLOYMENT = NoEffect("an update starts the new containers, moves all requests at once and drains the old ones")
+ALARMS = Members({"Alarms": Refused("there are no CloudWatch alarms that could cause a rollback: remove the member")})
+AT_ONCE = NoEffect("an update starts the new containers, moves all requests at once and drains the old ones")
+DEPLOYMENT = Members(
+    {"BlueGreenUpdatePolicy": AT_ONCE, "RollingUpdatePolicy": AT_ONCE, "AutoRollbackConfiguration": ALARMS}
+)
+ROUTING: Rows = {
+    "RoutingStrategy": Honoured(
+        "the choice of a copy of an inference component; without it, the copy with the fewest present requests",
+        values=("LEAST_OUTSTANDING_REQUESTS", "RANDOM"),
+        reason="prompts are not compared",
+    ),
+    "PrefixAwareRoutingConfig": Refused("prompts are not compared"),
+}
 SERVERLESS: Rows = {
     "MemorySizeInMB": Honoured("the memory limit of the container; the runtime `process` does not limit memory"),
     "MaxConcurrency": Honoured("further requests get the error ThrottlingException, with status 429"),
@@ -29,7 +41,7 @@ VARIANT: Rows = {
     "ContainerStartupHealthCheckTimeoutInSeconds": Honoured("seconds until `/ping` must answer 200"),
     "EnableSSMAccess": Refused("use the engine: docker exec into the endpoint's container"),
     "ManagedInstanceScaling": ONE_CONTAINER,
-    "RoutingConfig": ONE_CONTAINER,
+    "RoutingConfig": Members(ROUTING),
     "InferenceAmiVersion": NoEffect("hosts run on this machine"),
     "CapacityReservationConfig": NoEffect("there is no capacity to reserve"),
     "AcceleratorPartitionLayouts": Refused("GPUs are not divided"),
@@ -38,6 +50,7 @@ VARIANT: Rows = {
 SHADOW: Rows = {
     **VARIANT,
     "ServerlessConfig": Refused("shadow variants have instances, as on AWS"),
+    "RoutingConfig": ONE_CONTAINER,
     "InitialVariantWeight": Honoured("the share of the requests that are copied, relative to the production variant"),
 }
 
@@ -107,7 +120,7 @@ ROWS: Mapping[str, Rows] = {
         "RetainAllVariantProperties": Honoured("the counts and weights of variants that both configurations have"),
         "ExcludeRetainedVariantProperties": Members({"VariantPropertyType": Honoured()}),
         "DeploymentConfig": DEPLOYMENT,
-        "RetainDeploymentConfig": DEPLOYMENT,
+        "RetainDeploymentConfig": AT_ONCE,
     },
     "UpdateEndpointWeightsAndCapacities": {
         "EndpointName": Honoured(),

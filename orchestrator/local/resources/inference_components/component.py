@@ -1,5 +1,6 @@
 """Inference components while they run."""
 
+import random
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -14,7 +15,8 @@ from microjobs_orchestrator.local.lifecycle.context import Context
 from microjobs_orchestrator.local.lifecycle.usage import Meter
 from microjobs_orchestrator.local.resources.endpoints.container_replica import ContainerReplica
 from microjobs_orchestrator.local.resources.endpoints.deployer import Deployer, Deployment, Member
-from microjobs_orchestrator.local.resources.endpoints.exchanges import Exchange, Observer, Target
+from microjobs_orchestrator.local.resources.endpoints.endpoint import Endpoint
+from microjobs_orchestrator.local.resources.endpoints.exchanges import Exchange, Target
 from microjobs_orchestrator.local.resources.endpoints.invocation_metrics import InvocationMetrics
 from microjobs_orchestrator.local.resources.endpoints.replica import Replica
 from microjobs_orchestrator.local.resources.inference_components import specifications
@@ -31,6 +33,8 @@ from microjobs_orchestrator.local.state import Record
 METRICS_NAMESPACE = "/aws/sagemaker/InferenceComponents"
 """CloudWatch's namespace of the metrics of copies."""
 
+_choose = random.SystemRandom().choice
+
 
 class InferenceComponent:
     """A running inference component: the copies of one model on a variant of an endpoint.
@@ -39,7 +43,7 @@ class InferenceComponent:
 
     Args:
         find: returns another running component by name.
-        observe: sends an exchange to the observers of the endpoint.
+        find_endpoint: returns a running endpoint by name.
     """
 
     def __init__(
@@ -47,7 +51,7 @@ class InferenceComponent:
         context: Context,
         record: Record,
         find: Callable[[str], "InferenceComponent | None"],
-        observe: Observer,
+        find_endpoint: Callable[[str], Endpoint | None],
     ) -> None:
         self.name = record.name
         self.log_group = INFERENCE_COMPONENT.log_group(record.name)
@@ -56,7 +60,7 @@ class InferenceComponent:
         self.is_in_service = threading.Event()
         self._context = context
         self._find = find
-        self._observe = observe
+        self._find_endpoint = partial(find_endpoint, self.endpoint)
         self._deployer = Deployer(context, INFERENCE_COMPONENT, record.name, self)
         self.plan_name = self._deployer.plan_name
         self.events = self._deployer.events
@@ -75,13 +79,17 @@ class InferenceComponent:
         self._deployer.recover(hosts)
 
     def choose(self, target: Target) -> Replica | None:
-        """Return the copy with the fewest present requests; None without copies, or if another variant is the target.
+        """Return the copy for a request; None without copies, or if another variant is the target.
 
-        Copies with equally many requests alternate.
+        It is a random one if the variant says so; otherwise, the copy with the fewest present requests. Copies with
+        equally many requests alternate.
         """
         copies = self._copies
         if not copies or target.variant not in (None, self._variant):
             return None
+        endpoint = self._find_endpoint()
+        if endpoint is not None and self._variant in endpoint.random_variants:
+            return _choose(copies)
         first = next(self._next) % len(copies)
         return min([*copies[first:], *copies[:first]], key=lambda copy: copy.traffic.count())
 
@@ -107,7 +115,8 @@ class InferenceComponent:
 
     def observe(self, exchange: Exchange) -> None:
         """Send an exchange to the observers of the endpoint, and record it in the metrics of the component."""
-        self._observe(exchange)
+        if (endpoint := self._find_endpoint()) is not None:
+            endpoint.observe(exchange)
         self._metrics.record(exchange, {"InferenceComponentName": self.name})
 
     # --- what the deployer needs ---

@@ -13,7 +13,6 @@ from microjobs_orchestrator.local.lifecycle.registry import Runnable
 from microjobs_orchestrator.local.resources.endpoints.deployed_operations import DeployedOperations
 from microjobs_orchestrator.local.resources.endpoints.deployer import DEPLOYMENT, Deployment
 from microjobs_orchestrator.local.resources.endpoints.endpoint import Endpoint
-from microjobs_orchestrator.local.resources.endpoints.exchanges import Exchange
 from microjobs_orchestrator.local.resources.endpoints.kinds import ENDPOINT
 from microjobs_orchestrator.local.resources.inference_components import specifications
 from microjobs_orchestrator.local.resources.inference_components.component import InferenceComponent
@@ -89,13 +88,11 @@ class InferenceComponentOperations(DeployedOperations):
         return {"VariantName": base.description["VariantName"], "RuntimeConfig": {"CopyCount": 1}}
 
     def make_runnable(self, record: Record) -> Runnable:
-        return InferenceComponent(self.context, record, self._find_running, self._observe)
+        return InferenceComponent(self.context, record, self._find_running, self._find_endpoint)
 
-    def _observe(self, exchange: Exchange) -> None:
-        """Send an exchange of a component to the observers of its endpoint, if that still runs."""
-        endpoint = self.registry.find(f"{ENDPOINT.arn_type}/{exchange.endpoint}")
-        if isinstance(endpoint, Endpoint):
-            endpoint.observe(exchange)
+    def _find_endpoint(self, name: str) -> Endpoint | None:
+        endpoint = self.registry.find(f"{ENDPOINT.arn_type}/{name}")
+        return endpoint if isinstance(endpoint, Endpoint) else None
 
     def _find_running(self, name: str) -> InferenceComponent | None:
         component = self.registry.find(f"{self.kind.arn_type}/{name}")

@@ -4,8 +4,10 @@ from collections.abc import Mapping
 
 from microjobs_orchestrator.local.parity.common import ENVIRONMENT, LIST_ROWS_WITH_STATUS, TAGS, make_honoured_rows
 from microjobs_orchestrator.local.parity.rows import Honoured, Members, NoEffect, Refused, Rows
+from microjobs_orchestrator.local.resources.endpoints.parity import ALARMS
 
 ONE_SPECIFICATION = Refused("hosts run on this one machine: set Specification")
+AT_ONCE = NoEffect("the new copies start at once; then all requests move, and the old copies drain")
 PLACEMENT = NoEffect("all copies run on this one machine")
 
 SPECIFICATION: Rows = {
@@ -55,7 +57,7 @@ ROWS: Mapping[str, Rows] = {
         "Specification": Members(SPECIFICATION),
         "Specifications": ONE_SPECIFICATION,
         "RuntimeConfig": Members(COPIES),
-        "DeploymentConfig": NoEffect("the new copies start at once; then all requests move, and the old copies drain"),
+        "DeploymentConfig": Members({"RollingUpdatePolicy": AT_ONCE, "AutoRollbackConfiguration": ALARMS}),
     },
     "UpdateInferenceComponentRuntimeConfig": {
         "InferenceComponentName": Honoured(),
