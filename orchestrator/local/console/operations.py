@@ -14,6 +14,7 @@ READING: Mapping[str, tuple[str, ...]] = {
     "sagemaker": ("Describe", "List", "Search", "BatchDescribe"),
     "logs": ("Describe", "Get", "Filter"),
     "cloudwatch": ("Get", "List"),
+    "sagemaker-metrics": ("BatchGet",),
     "s3": ("ListBuckets", "ListObjectsV2", "HeadObject"),
 }
 """The beginnings of the names of operations that change nothing, by service."""

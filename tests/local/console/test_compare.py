@@ -1,12 +1,17 @@
-"""The comparison of training jobs in Chromium."""
+"""The comparison of training jobs and trial components in Chromium."""
 
 import re
+import time
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from playwright.sync_api import Page, expect
 
 from tests.local.clients import LocalServer
 from tests.local.console.checks import find_violations
+from tests.local.console.shell import Shell
+from tests.local.resources.pipelines.steps import create_pipeline, make_training_step, start, wait_for_end
 
 ALGORITHM = {"MetricDefinitions": [{"Name": "loss", "Regex": "loss=([0-9.]+)"}]}
 RATES = {"0.1": "0.5", "0.2": "0.25"}
@@ -32,7 +37,7 @@ def test_chosen_jobs_are_compared(page: Page, names: list[str], root: str) -> No
     table = page.get_by_role("table", name="Hyperparameters and final metrics")
     for name, (rate, loss) in zip(names, RATES.items(), strict=True):
         expect(table.get_by_role("row").filter(has_text=name).get_by_role("cell")).to_have_text(
-            [name, "Completed", "a", rate, loss]
+            [name, "Completed", "a", rate, re.compile(r"[0-9.]+"), loss]
         )
     curves = page.get_by_role("img", name="Curves of loss")
     for name in names:
@@ -50,6 +55,115 @@ def test_axes_of_the_scatter_plot_can_be_chosen(page: Page, names: list[str], ro
     expect(page.get_by_role("img", name="rate by rate")).to_be_visible()
 
 
+def test_curves_of_a_running_job_grow(page: Page, server: LocalServer, root: str, tmp_path: Path) -> None:
+    shell = Shell(server, tmp_path, algorithm=ALGORITHM)
+    shell.run("echo loss=4")
+    page.goto(f"{root}#/compare?jobs={shell.name}")
+    curves = page.get_by_role("img", name="Curves of loss")
+    expect(curves).to_have_attribute("aria-label", re.compile("last 4"))
+    shell.run("echo loss=3")
+    expect(curves).to_have_attribute("aria-label", re.compile("from 3 to 4, last 3"))
+    shell.stop()
+    expect(page.get_by_role("table", name="Hyperparameters and final metrics")).to_contain_text("Stopped")
+
+
+def test_training_jobs_of_all_executions_are_compared(page: Page, server: LocalServer, root: str) -> None:
+    pipeline = create_pipeline(server, make_training_step(server, "fit", "true"))
+    page.goto(f"{root}#/compare?source=pipeline&of={pipeline}")
+    expect(page.get_by_text("There are no runs.")).to_be_visible()
+    for _ in range(2):
+        wait_for_end(server, start(server, pipeline))
+    rows = page.get_by_role("table", name="Hyperparameters and final metrics").locator("tbody tr")
+    expect(rows).to_have_count(2)
+    expect(rows.last).to_contain_text("Completed")
+
+
 def test_missing_job_is_reported(page: Page, root: str) -> None:
     page.goto(f"{root}#/compare?jobs=absent")
     expect(page.get_by_role("alert")).to_contain_text("absent")
+
+
+RUNS = 5
+
+
+@pytest.fixture(scope="module")
+def experiment(stub: LocalServer) -> str:
+    """An experiment with trial components, whose losses decrease with their rates."""
+    sagemaker, metrics = stub.sagemaker, stub.client("sagemaker-metrics")
+    sagemaker.create_experiment(ExperimentName="rates")
+    sagemaker.create_trial(TrialName="all", ExperimentName="rates")
+    for number in range(RUNS):
+        name = f"run-{number}"
+        parameters = {"rate": {"NumberValue": 10.0**-number}, "kind": {"StringValue": ("adam", "sgd")[number % 2]}}
+        sagemaker.create_trial_component(TrialComponentName=name, Parameters=parameters)
+        sagemaker.associate_trial_component(TrialComponentName=name, TrialName="all")
+        points = [
+            {"MetricName": "loss", "Timestamp": int(time.time()), "Step": step, "Value": 9.0 - number - step}
+            for step in range(3)
+        ]
+        metrics.batch_put_metrics(TrialComponentName=name, MetricData=points)
+    return "rates"
+
+
+@pytest.fixture
+def runs(console: Page, stub: LocalServer, experiment: str) -> Iterator[Page]:
+    """Return a page that compares the trial components of the experiment."""
+    page = console.context.new_page()
+    page.goto(f"{stub.address.url}/_microjobs/console/#/compare")
+    page.get_by_role("combobox", name="Runs").select_option("trial components of an experiment")
+    page.get_by_role("combobox", name="Experiment").select_option(experiment)
+    expect(page.locator(".parallel .line")).to_have_count(RUNS)
+    yield page
+    page.close()
+
+
+def test_trial_components_have_axes_for_categories_and_logarithms(runs: Page) -> None:
+    expect(runs.locator(".parallel .title")).to_contain_text(["kind", "rate (log)", "loss"])
+    expect(runs.locator(".parallel text", has_text="sgd")).to_be_visible()
+    runs.locator("summary").press("Enter")
+    runs.get_by_label("Logarithmic scale of rate").uncheck()
+    expect(runs.locator(".parallel .title").nth(1)).to_contain_text(re.compile("rate$"))
+    runs.get_by_label("rate", exact=True).uncheck()
+    expect(runs.locator(".parallel .title")).to_contain_text(["kind", "loss"])
+    runs.get_by_label("Horizontal axis").select_option("iteration")
+    expect(runs.get_by_role("img", name="Curves of loss")).to_have_attribute(
+        "aria-label", re.compile("run-0: from 7 to 9, last 7")
+    )
+    assert find_violations(runs) == []
+
+
+def test_pointer_highlights_the_nearest_run(runs: Page) -> None:
+    plot = runs.locator("svg.parallel")
+    plot.scroll_into_view_if_needed()
+    box = plot.bounding_box()
+    assert box
+    runs.mouse.move(box["x"] + box["width"] * 0.9, box["y"] + box["height"] * (46 / 340))  # the largest loss
+    expect(runs.get_by_label("Highlighted run")).to_have_value("run-0")
+    expect(runs.locator(".parallel .front")).to_have_count(1)
+    runs.get_by_label("Highlighted run").select_option("run-3")
+    expect(runs.locator(".scatter .front")).to_have_count(1)
+
+
+def test_range_is_chosen_with_the_pointer_or_with_keys(runs: Page) -> None:
+    rows = runs.get_by_role("table", name="Hyperparameters and final metrics").locator("tbody tr")
+    handle = runs.locator('.handle[data-axis="loss"]')
+    handle.scroll_into_view_if_needed()
+    box = handle.bounding_box()
+    assert box
+    center = box["x"] + box["width"] / 2
+    runs.mouse.move(center, box["y"] + box["height"] * 0.6)
+    runs.mouse.down()
+    runs.mouse.move(center, box["y"] + box["height"] * 1.1, steps=4)
+    runs.mouse.up()
+    expect(rows).to_have_count(2)
+    expect(runs.locator(".parallel .other")).to_have_count(3)
+    expect(runs.locator(".scatter circle")).to_have_count(2)
+    runs.mouse.click(center, box["y"] + 20)
+    expect(rows).to_have_count(RUNS)
+    runs.locator("summary").press("Enter")
+    runs.get_by_label("Lowest loss").fill("5")
+    runs.keyboard.press("Tab")
+    expect(rows).to_have_count(3)
+    runs.get_by_label("Category of kind").select_option("sgd")
+    expect(rows).to_have_count(1)
+    expect(rows).to_contain_text("run-1")

@@ -10,29 +10,12 @@ from playwright.sync_api import Browser, Page, expect
 from microjobs_orchestrator.local import control
 from microjobs_orchestrator.local.server import LOOPBACK
 from tests.local.clients import LocalServer
+from tests.local.console.shell import Shell
 from tests.local.console.test_endpoints import create_endpoint
 from tests.local.drills.proxy import running_proxy
 
 TABS = 10
 """More than the six connections that a browser opens to a server."""
-
-
-class Shell:
-    """A training job that runs commands of the test."""
-
-    def __init__(self, server: LocalServer, folder: Path) -> None:
-        self._server, self._folder, self._count = server, folder, 0
-        run_next = f"if [ -e {folder}/$n ]; then . {folder}/$n; n=$((n + 1)); else sleep 0.1; fi"
-        self.name = server.start_training(f"n=0; while true; do {run_next}; done")
-
-    def run(self, command: str) -> None:
-        file = self._folder / "new"
-        file.write_text(command)
-        file.rename(self._folder / str(self._count))
-        self._count += 1
-
-    def stop(self) -> None:
-        self._server.sagemaker.stop_training_job(TrainingJobName=self.name)
 
 
 @pytest.fixture

@@ -47,6 +47,26 @@ def test_scale_can_be_logarithmic_and_the_page_is_accessible(page: Page, server:
     assert find_violations(page) == []
 
 
+def test_curves_are_smoothed_and_zoomed_with_keys(page: Page, server: LocalServer, root: str) -> None:
+    name = server.train("for i in 1 9 1 9; do echo loss=$i; sleep 1.1; done", algorithm=ALGORITHM)["TrainingJobName"]
+    page.goto(f"{root}#/metrics/training-job/{name}")
+    chart = page.get_by_role("img", name="Curves of loss")
+    chart.focus()
+    page.wait_for_timeout(300)
+    whole = chart.screenshot()
+    page.keyboard.press("+")
+    page.wait_for_timeout(100)
+    assert chart.screenshot() != whole
+    page.keyboard.press("0")
+    page.wait_for_timeout(100)
+    assert chart.screenshot() == whole
+    page.get_by_label("Smoothing").fill("0.9")
+    expect(page).to_have_url(re.compile("smooth=0.9"))
+    expect(page.get_by_text("Smoothing: 0.9")).to_be_visible()
+    page.wait_for_timeout(300)
+    assert chart.screenshot() != whole
+
+
 def test_job_without_metrics_says_so(page: Page, server: LocalServer, root: str) -> None:
     name = server.train("true")["TrainingJobName"]
     page.goto(f"{root}#/metrics/training-job/{name}")

@@ -10,7 +10,7 @@ from tests.conftest import image_name
 from tests.local.clients import FINAL_STATUSES, LocalServer, wait_until
 from tests.local.console.checks import find_violations
 
-TRIALS = 101
+TRIALS = 200
 """More than one page of a List response has."""
 RANGES = {
     "ContinuousParameterRanges": [{"Name": "rate", "MinValue": "0.1", "MaxValue": "0.9"}],
@@ -78,6 +78,21 @@ def test_trials_the_best_one_and_the_importance_of_parameters_are_shown(
     shares = [float(text) for text in rows.locator("td.number").all_inner_texts()]
     assert len(shares) == 3
     assert max(shares[1:]) < 0.4
+
+
+def test_all_trials_are_compared(console: Page, stub: LocalServer, tuning: dict[str, Any]) -> None:
+    console.goto(f"{stub.address.url}/_microjobs/console/#/tuning/{tuning['HyperParameterTuningJobName']}")
+    console.get_by_role("link", name="Compare", exact=True).last.click()
+    table = console.get_by_role("table", name="Hyperparameters and final metrics")
+    expect(table.get_by_role("row")).to_have_count(TRIALS + 1)
+    expect(console.locator(".parallel .line")).to_have_count(TRIALS)
+    expect(console.locator(".parallel .title")).to_contain_text(["kind", "rate", "units", "loss"])
+    expect(console.locator(".chart").filter(has_text="loss")).to_contain_text(f"{TRIALS} curves")
+    links = table.get_by_role("link")
+    links.first.focus()
+    console.keyboard.press("ArrowDown")
+    expect(console.get_by_label("Highlighted run")).to_have_value(links.nth(1).inner_text())
+    expect(console.locator(".chart").filter(has_text="loss")).to_contain_text(links.nth(1).inner_text())
 
 
 def test_new_trials_appear_without_a_reload(console: Page, stub: LocalServer) -> None:

@@ -1,40 +1,61 @@
-// A comparison of training jobs: a table of hyperparameters and final metrics, overlaid curves, and a scatter plot.
+// A comparison of runs: a table of hyperparameters and final metrics, parallel coordinates, a scatter plot, and curves.
 
-import { Chart } from "../lib/chart.js";
+import { Chart, formatNumber } from "../lib/chart.js";
+import { ChartOptions, readChartOptions } from "../lib/chart_options.js";
 import { Field, Heading, Problem, Select, Status, Table } from "../lib/components.js";
 import { findKind } from "../lib/kinds.js";
+import { onChanges } from "../lib/live.js";
 import { useQuery } from "../lib/query.js";
 import { listResources } from "../lib/resources.js";
 import { makeHref, replaceQuery } from "../lib/router.js";
-import { html } from "../lib/ui.js";
-import { loadRuns } from "./compare/data.js";
-import { Scatter } from "./compare/scatter.js";
-
-const MAX_CHOICES = 100;
-const MAX_RUNS = 16;
+import { isInRange } from "../lib/scales.js";
+import { html, useEffect, useMemo, useState } from "../lib/ui.js";
+import { AxesForm, makeAxes } from "./compare/axes.js";
+import { Parallel } from "./compare/parallel.js";
+import { makeCharts, RunReader } from "./compare/runs.js";
+import { ScatterPlot } from "./compare/scatter.js";
+import { findSource, MAX_RUNS, SOURCES } from "./compare/sources.js";
 
 export function Page({ query }) {
-  const names = (query.jobs ?? "").split(",").filter(Boolean).slice(0, MAX_RUNS);
+  const { name, source, value } = findSource(query);
+  const options = Object.entries(SOURCES).map(([key, one]) => [key, one.title]);
   return html`
-    <${Heading}>Compare training jobs<//>
-    <${Choice} query=${query} names=${names} />
-    ${names.length > 0 && html`<${Comparison} key=${names.join()} query=${query} names=${names} />`}
+    <${Heading}>Compare runs<//>
+    <div class="filters">
+      <${Select} label="Runs" value=${name} options=${options} onChange=${(key) => replaceQuery({ source: key === "jobs" ? "" : key })} />
+      ${source.type && html`<${ResourceChoice} key=${source.type} ...${source} query=${query} />`}
+    </div>
+    ${name === "jobs" && html`<${JobChoice} query=${query} names=${value.split(",").filter(Boolean)} />`}
+    ${value && html`<${Comparison} key=${`${name} ${value}`} query=${query} source=${source} value=${value} />`}
   `;
 }
 
-function Choice({ query, names }) {
+/** The choice of the tuning job, experiment or pipeline whose runs are compared. */
+function ResourceChoice({ type, label, query }) {
+  const kind = findKind(type);
+  const load = (signal) => listResources([kind], { name: "", status: "" }, MAX_RUNS, signal);
+  const { data, error } = useQuery(load, [type], (one) => one.kind === type);
+  const names = [...new Set([query.of, ...(data?.rows ?? []).map((row) => row.name)])].filter(Boolean);
+  return html`
+    <${Select} label=${label} value=${query.of ?? ""} onChange=${(name) => replaceQuery({ ...query, of: name })}
+      options=${[["", "none"], ...names.map((name) => [name, name])]} />
+    <${Problem} error=${error} />
+  `;
+}
+
+function JobChoice({ query, names }) {
   const kind = findKind("training-job");
-  const load = (signal) => listResources([kind], { name: query.name ?? "", status: "" }, MAX_CHOICES, signal);
+  const load = (signal) => listResources([kind], { name: query.name ?? "", status: "" }, MAX_RUNS, signal);
   const { data, error } = useQuery(load, [query.name], (one) => one.kind === kind.type);
-  const toggle = (name, isChosen) => {
-    const jobs = isChosen ? [...names, name] : names.filter((one) => one !== name);
-    replaceQuery({ ...query, jobs: jobs.join() });
-  };
+  const choose = (chosen) => replaceQuery({ ...query, jobs: [...new Set(chosen)].slice(0, MAX_RUNS).join() });
+  const toggle = (name, isChosen) => choose(isChosen ? [...names, name] : names.filter((one) => one !== name));
   return html`
     <form class="filters" role="search" onSubmit=${(event) => event.preventDefault()}>
       <${Field} label="Name contains">
         <input type="search" value=${query.name ?? ""} onInput=${(event) => replaceQuery({ ...query, name: event.target.value })} />
       <//>
+      <button type="button" onClick=${() => choose([...names, ...(data?.rows ?? []).map((row) => row.name)])}>Choose all</button>
+      <button type="button" onClick=${() => choose([])}>Choose none</button>
     </form>
     <${Problem} error=${error} />
     <fieldset class="choices" tabindex="0">
@@ -51,45 +72,77 @@ function Choice({ query, names }) {
   `;
 }
 
-function Comparison({ query, names }) {
-  const isAffected = (one) => one.kind === "training-job" && names.includes(one.name);
-  const hasPoints = (dimensions) => names.includes(dimensions.TrainingJobName);
-  const { data, error } = useQuery((signal) => loadRuns(names, signal), [names.join()], isAffected, hasPoints);
+function useRuns(source, value) {
+  const reader = useMemo(() => new RunReader(source, value), []);
+  const result = useQuery((signal) => reader.read(signal), []);
+  useEffect(() => onChanges((event) => reader.note(event) && result.reload()), []);
+  return result;
+}
+
+function Comparison({ query, source, value }) {
+  const { data, error } = useRuns(source, value);
+  const [highlighted, setHighlighted] = useState("");
+  const [settings, setSettings] = useState({});
+  const change = (name, changes) => setSettings((old) => ({ ...old, [name]: { ...old[name], ...changes } }));
+  const axes = useMemo(() => (data ? makeAxes(data, settings) : []), [data, settings]);
+  const runs = useMemo(() => (data?.runs ?? []).filter((run) => isChosen(run, axes)), [data, axes]);
+  const highlight = { highlighted, onHighlight: setHighlighted };
   return html`
     <${Problem} error=${error} />
-    ${data && html`
-      <h2>Hyperparameters and final metrics</h2>
-      <${Table} caption="Hyperparameters and final metrics" columns=${makeColumns(data.columns)} rows=${data.runs}
-        getKey=${(run) => run.name} />
-      <${Plot} query=${query} data=${data} />
-      <h2>Metrics by time since the start</h2>
-      ${!data.charts.length && html`<p>No metric has been recorded.</p>`}
-      <div class="charts">
-        ${data.charts.map((chart) => html`<${Chart} key=${chart.title} ...${chart} xLabel="seconds" />`)}
-      </div>
+    ${!data && !error && html`<p role="status">Loading…</p>`}
+    ${data && !data.runs.length && html`<p role="status">There are no runs.</p>`}
+    ${data?.runs.length > 0 && html`
+      <${RunTable} data=${data} runs=${runs} type=${source.runType} onHighlight=${setHighlighted} />
+      <h2>Parallel coordinates</h2>
+      <${Select} label="Highlighted run" value=${highlighted} onChange=${setHighlighted}
+        options=${[["", "none"], ...runs.map((run) => [run.name, run.name])]} />
+      <p class="hint">Drag along an axis to choose a range of values. A click on the axis removes the range.</p>
+      <${Parallel} runs=${data.runs} axes=${axes.filter((axis) => axis.isShown)} selected=${new Set(runs.map((run) => run.name))}
+        onRange=${(name, range) => change(name, { range })} ...${highlight} />
+      <${AxesForm} axes=${axes} onChange=${change} />
+      <${ScatterPlot} query=${query} runs=${runs} columns=${data.columns} ...${highlight} />
+      <${Curves} query=${query} runs=${runs} highlighted=${highlighted} />
     `}
   `;
 }
 
-const makeColumns = (columns) => [
-  { title: "Job", render: (run) => html`<a href=${makeHref(["jobs", "training-job", run.name])}>${run.name}</a>` },
-  { title: "Status", render: (run) => html`<${Status} kind=${findKind("training-job")} status=${run.status} />` },
-  ...columns.map((name) => ({ title: name, isNumber: true, render: (run) => run.values[name] })),
-];
+const isChosen = (run, axes) => axes.every(({ name, scale, range }) => isInRange(scale, range, run.values[name] ?? ""));
 
-function Plot({ query, data }) {
-  const numeric = data.columns.filter((name) => data.runs.some((run) => Number.isFinite(Number(run.values[name] ?? NaN))));
-  if (numeric.length < 2) return null;
-  const options = numeric.map((name) => [name, name]);
-  const across = numeric.includes(query.x) ? query.x : numeric[0];
-  const up = numeric.includes(query.y) ? query.y : numeric.at(-1);
-  const change = (changes) => replaceQuery({ ...query, x: across, y: up, ...changes });
+/** Parameters are texts, and stay as they are. */
+const formatValue = (value) => (typeof value === "number" ? formatNumber(value) : value);
+
+function RunTable({ data, runs, type, onHighlight }) {
+  const kind = findKind(type);
+  const columns = [
+    { title: "Run", render: (run) => html`<a href=${makeHref(["jobs", type, run.name])}>${run.name}</a>` },
+    { title: "Status", render: (run) => html`<${Status} kind=${kind} status=${run.status} />` },
+    ...data.columns.map((name) => ({ title: name, isNumber: true, render: (run) => formatValue(run.values[name]) })),
+  ];
+  const point = (event) => onHighlight(runs[event.target.closest("tbody tr")?.sectionRowIndex]?.name ?? "");
   return html`
-    <h2>Scatter plot</h2>
-    <div class="filters">
-      <${Select} label="Horizontal" value=${across} options=${options} onChange=${(name) => change({ x: name })} />
-      <${Select} label="Vertical" value=${up} options=${options} onChange=${(name) => change({ y: name })} />
+    <h2>Hyperparameters and final metrics</h2>
+    <p role="status" class="hint">${runs.length} of ${data.runs.length} runs are in the chosen ranges.</p>
+    <div class="runs" onMouseOver=${point} onFocusIn=${point} onMouseLeave=${() => onHighlight("")}>
+      <${Table} caption="Hyperparameters and final metrics" columns=${columns} rows=${runs} getKey=${(run) => run.name}
+        empty="No run is in the chosen ranges." />
     </div>
-    <${Scatter} runs=${data.runs} x=${across} y=${up} />
+  `;
+}
+
+function Curves({ query, runs, highlighted }) {
+  const isByStep = query.axis === "step";
+  const charts = useMemo(() => makeCharts(runs, isByStep), [runs, isByStep]);
+  const axes = [["", "time since the start"], ["step", "iteration"]];
+  return html`
+    <h2>Metrics</h2>
+    <${ChartOptions} query=${query}>
+      <${Select} label="Horizontal axis" value=${query.axis ?? ""} options=${axes}
+        onChange=${(axis) => replaceQuery({ ...query, axis })} />
+    <//>
+    ${!charts.length && html`<p>No metric has been recorded.</p>`}
+    <div class="charts">
+      ${charts.map((chart) => html`<${Chart} key=${chart.title} ...${chart} ...${readChartOptions(query)}
+        xLabel=${isByStep ? "iteration" : "seconds"} highlighted=${highlighted} />`)}
+    </div>
   `;
 }

@@ -2,12 +2,13 @@
 
 import { call } from "../lib/api.js";
 import { Chart } from "../lib/chart.js";
+import { ChartOptions, readChartOptions } from "../lib/chart_options.js";
 import { Heading, Problem } from "../lib/components.js";
 import { findKind, isActive, isChangeOf } from "../lib/kinds.js";
 import { listStreams } from "../lib/logs.js";
 import { arePointsOf, CurveReader, listMetrics } from "../lib/metrics.js";
 import { useQuery } from "../lib/query.js";
-import { makeHref, replaceQuery } from "../lib/router.js";
+import { makeHref } from "../lib/router.js";
 import { html, useRef } from "../lib/ui.js";
 
 const MAX_HOSTS = 16;
@@ -27,15 +28,10 @@ function Metrics({ kind, id, query }) {
   return html`
     <${Heading}>Metrics of <a href=${makeHref(["jobs", kind.type, id])}>${id}</a><//>
     <${Problem} error=${error} />
-    <label class="check">
-      <input type="checkbox" checked=${query.log === "1"}
-        onChange=${(event) => replaceQuery({ ...query, log: event.target.checked ? "1" : "" })} />
-      Logarithmic scale
-    </label>
-    <p class="hint">Drag across a chart to zoom, and double-click to see all of it.</p>
+    <${ChartOptions} query=${query} />
     ${data && !data.charts.length && html`<p role="status">No metric has been recorded.</p>`}
     <div class="charts">
-      ${data?.charts.map((chart) => html`<${Chart} key=${chart.title} ...${chart} isTime=${true} isLog=${query.log === "1"} />`)}
+      ${data?.charts.map((chart) => html`<${Chart} key=${chart.title} ...${chart} isTime=${true} ...${readChartOptions(query)} />`)}
     </div>
   `;
 }

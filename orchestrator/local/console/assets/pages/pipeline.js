@@ -21,6 +21,7 @@ export function Page({ params: { name } }) {
       <h2 id="start">Start an execution</h2>
       <${StartForm} name=${name} parameters=${data.parameters} />
       <h2>Executions</h2>
+      <p><a href=${makeHref(["compare"], { source: "pipeline", of: name })}>Compare the training jobs of all executions</a></p>
       <${Table} caption="Executions" columns=${makeColumns(name)} rows=${data.executions}
         getKey=${(row) => row.PipelineExecutionArn} empty="The pipeline has not been executed." />
     `}

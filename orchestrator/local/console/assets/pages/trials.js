@@ -24,6 +24,7 @@ export function Page({ params: { id } }) {
         <span>${data.objective.Type} ${data.objective.MetricName}</span>
         <span>${describeCounts(job.TrainingJobStatusCounters)}</span>
         <a href=${makeHref(["jobs", kind.type, id])}>Description</a>
+        <a href=${makeHref(["compare"], { source: "tuning", of: id })}>Compare</a>
       </div>
       ${data.best && html`<p>Best trial: ${makeLink(data.best)} with <b>${formatNumber(data.best.value)}</b></p>`}
       ${data.curves && html`<${Chart} title=${`${data.objective.MetricName} by trial`} curves=${data.curves} xLabel="Trial" />`}

@@ -1,45 +1,65 @@
-// A plot with one point per job.
+// A plot with one point per run.
 
+import { Select } from "../../lib/components.js";
 import { formatNumber } from "../../lib/chart.js";
+import { replaceQuery } from "../../lib/router.js";
+import { makeScale, toNumber } from "../../lib/scales.js";
 import { html } from "../../lib/ui.js";
 
-const [WIDTH, HEIGHT, MARGIN] = [720, 300, 50];
+const [WIDTH, HEIGHT, MARGIN] = [720, 300, 60];
+const MAX_LABELED = 16; // with more points, only the highlighted one has a label
 
-/** @param x, y the names of the values on the axes. Jobs without a number for both are left out. */
-export function Scatter({ runs, x, y }) {
-  const points = runs
-    .map((run) => ({ name: run.name, x: Number(run.values[x] ?? NaN), y: Number(run.values[y] ?? NaN) }))
-    .filter((point) => Number.isFinite(point.x) && Number.isFinite(point.y));
-  if (!points.length) return html`<p>No job has a number for both.</p>`;
-  const [left, right] = findRange(points.map((point) => point.x));
-  const [low, high] = findRange(points.map((point) => point.y));
-  const place = (point) => [
-    MARGIN + ((point.x - left) / (right - left)) * (WIDTH - 2 * MARGIN),
-    HEIGHT - MARGIN - ((point.y - low) / (high - low)) * (HEIGHT - 2 * MARGIN),
-  ];
-  const label = points.map((point) => `${point.name}: ${formatNumber(point.x)}, ${formatNumber(point.y)}`).join("; ");
+/** A scatter plot with the choice of its axes. The address of the page contains it.
+ *
+ * @param columns the names of hyperparameters and metrics. */
+export function ScatterPlot({ query, runs, columns, highlighted, onHighlight }) {
+  const differing = columns.filter((name) => new Set(runs.map((run) => run.values[name])).size > 1);
+  const numeric = differing.filter((name) => runs.some((run) => Number.isFinite(toNumber(run.values[name]))));
+  const usable = [numeric, differing, columns].find((names) => names.length > 1) ?? [];
+  if (usable.length < 2) return null;
+  const across = columns.includes(query.x) ? query.x : usable[0];
+  const up = columns.includes(query.y) ? query.y : usable.at(-1);
+  const change = (changes) => replaceQuery({ ...query, x: across, y: up, ...changes });
+  const options = columns.map((name) => [name, name]);
   return html`
-    <svg class="scatter" viewBox="0 0 ${WIDTH} ${HEIGHT}" role="img" aria-label="${y} by ${x}. ${label}">
+    <h2>Scatter plot</h2>
+    <div class="filters">
+      <${Select} label="Horizontal" value=${across} options=${options} onChange=${(name) => change({ x: name })} />
+      <${Select} label="Vertical" value=${up} options=${options} onChange=${(name) => change({ y: name })} />
+    </div>
+    <${Scatter} runs=${runs} x=${across} y=${up} highlighted=${highlighted} onHighlight=${onHighlight} />
+  `;
+}
+
+function Scatter({ runs, x, y, highlighted, onHighlight }) {
+  const present = runs.filter((run) => [x, y].every((name) => run.values[name] !== undefined));
+  if (!present.length) return html`<p>No run has a value for both.</p>`;
+  const [xScale, yScale] = [x, y].map((name) => makeScale(present.map((run) => run.values[name])));
+  const toX = (at) => MARGIN + at * (WIDTH - 2 * MARGIN);
+  const toY = (at) => HEIGHT - MARGIN - at * (HEIGHT - 2 * MARGIN);
+  const points = present.map(({ name, values }) => ({ name, values, left: toX(xScale.place(values[x])), top: toY(yScale.place(values[y])) }));
+  const isLabeled = (name) => points.length <= MAX_LABELED || name === highlighted;
+  return html`
+    <svg class="scatter" viewBox="0 0 ${WIDTH} ${HEIGHT}" role="img" aria-label=${describe(points, x, y)}>
       <path d="M${MARGIN} ${MARGIN / 2}V${HEIGHT - MARGIN}H${WIDTH - MARGIN / 2}" />
-      ${[left, right].map((value, index) => html`
-        <text x=${index ? WIDTH - MARGIN : MARGIN} y=${HEIGHT - MARGIN + 18} text-anchor="middle">${formatNumber(value)}</text>
+      ${xScale.ticks.map(({ at, label }) => html`<text x=${toX(at)} y=${HEIGHT - MARGIN + 18} text-anchor="middle">${label}</text>`)}
+      ${yScale.ticks.map(({ at, label }) => html`<text x=${MARGIN - 6} y=${toY(at) + 4} text-anchor="end">${label}</text>`)}
+      <text x=${WIDTH / 2} y=${HEIGHT - 12} text-anchor="middle">${x}${xScale.isLog ? " (log)" : ""}</text>
+      <text x=${MARGIN} y="14" text-anchor="middle">${y}${yScale.isLog ? " (log)" : ""}</text>
+      ${points.map(({ name, left, top }) => html`
+        <g key=${name} onPointerEnter=${() => onHighlight(name)} onPointerLeave=${() => onHighlight("")}>
+          <title>${name}</title><circle class=${name === highlighted ? "front" : ""} cx=${left} cy=${top} r="5" />
+          ${isLabeled(name) && html`<text x=${left + 8} y=${top - 6}>${name}</text>`}
+        </g>
       `)}
-      ${[low, high].map((value, index) => html`
-        <text x=${MARGIN - 6} y=${index ? MARGIN + 4 : HEIGHT - MARGIN} text-anchor="end">${formatNumber(value)}</text>
-      `)}
-      <text x=${WIDTH / 2} y=${HEIGHT - 8} text-anchor="middle">${x}</text>
-      <text x=${MARGIN} y="14" text-anchor="middle">${y}</text>
-      ${points.map((point) => {
-        const [across, up] = place(point);
-        return html`<g key=${point.name}><title>${point.name}</title><circle cx=${across} cy=${up} r="5" />
-          <text x=${across + 8} y=${up - 6}>${point.name}</text></g>`;
-      })}
     </svg>
   `;
 }
 
-/** Return the smallest and the largest value; a range of 1 if they are equal. */
-function findRange(values) {
-  const [low, high] = [Math.min(...values), Math.max(...values)];
-  return low === high ? [low - 0.5, high + 0.5] : [low, high];
+const format = (value) => (Number.isFinite(Number(value)) ? formatNumber(Number(value)) : value);
+
+function describe(points, x, y) {
+  const parts = points.slice(0, MAX_LABELED).map(({ name, values }) => `${name}: ${format(values[x])}, ${format(values[y])}`);
+  const rest = points.length - parts.length;
+  return `${y} by ${x}. ${parts.join("; ")}${rest ? `; and ${rest} more runs` : ""}`;
 }
