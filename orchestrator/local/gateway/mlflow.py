@@ -107,10 +107,17 @@ class MlflowGateway:
         if host is None or host["program"] != "mlflow":
             return None
         exchange.protocol, exchange.headers = get_protocol("json"), PAGE_HEADERS
+        try:
+            return self._answer_page(exchange, host["label"])
+        except ServiceError as error:  # browsers show text, and download JSON of AWS's media type
+            return Response(f"{error.message}\n", error.status, content_type="text/plain; charset=utf-8")
+
+    def _answer_page(self, exchange: Exchange, label: str) -> Response:
+        request = exchange.request
         _check_origin(request)
         if request.path == AUTH_PATH and request.method == "GET":
-            return self._open_session(request, host["label"])
-        arn = self._sessions.find(host["label"], request.cookies.get(COOKIE, ""))
+            return self._open_session(request, label)
+        arn = self._sessions.find(label, request.cookies.get(COOKIE, ""))
         return self._forward(exchange, arn, *get_target(request), _stream_body(request))
 
     def _open_session(self, request: Request, label: str) -> Response:
