@@ -1,15 +1,13 @@
 """One server on the process runtime, one that starts no hosts, and one Chromium, for all tests of the console."""
 
-import os
 from collections.abc import Iterator
 
 import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_playwright
 
 from microjobs_orchestrator.local import control
-from tests.conftest import REQUIRE_ENGINE
 from tests.local.clients import LocalServer, running_server
-from tests.local.console.browsers import find_chromium, launch
+from tests.local.console.browsers import launch, require_chromium
 from tests.local.security.stubbed import stubbed
 
 TIMEOUT_MILLISECONDS = 15_000
@@ -24,11 +22,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServer]:
 
 @pytest.fixture(scope="package")
 def browser() -> Iterator[Browser]:
-    is_missing = find_chromium() is None
-    if is_missing and os.environ.get(REQUIRE_ENGINE):
-        pytest.fail("chromium is not installed")
-    if is_missing:
-        pytest.skip("chromium is not installed")
+    require_chromium()
     with sync_playwright() as playwright:
         browser = launch(playwright)
         yield browser

@@ -17,7 +17,7 @@ from playwright.sync_api import sync_playwright
 
 from microjobs_orchestrator.local import control
 from tests.local.clients import LocalServer, running_server, wait_until
-from tests.local.console.browsers import find_chromium, launch
+from tests.local.console.browsers import launch, require_chromium
 
 NAME = "experiments"
 EXPERIMENT = "prices & <other> things"
@@ -79,10 +79,11 @@ def send(local: LocalServer, method: str, path: str, body: Any = None) -> reques
     arn = f"arn:aws:sagemaker:us-east-1:000000000000:mlflow-tracking-server/{NAME}"
     content = b"" if body is None else json.dumps(body).encode()
     headers = {"x-mlflow-sm-tracking-server-arn": arn, "Content-Type": "application/json"}
-    request = AWSRequest(method, f"{local.address.url}{path}", headers, content)
+    url = f"{local.address.url}{path}"
+    request = AWSRequest(method, url, headers, content)
     keys = Credentials(local.address.access_key_id, local.address.secret_access_key)
     SigV4Auth(keys, "sagemaker-mlflow", local.address.region).add_auth(request)
-    return requests.request(method, request.url, headers=dict(request.headers), data=content, timeout=60)
+    return requests.request(method, url, headers=dict(request.headers), data=content, timeout=60)
 
 
 def list_processes(local: LocalServer) -> list[str]:
@@ -152,8 +153,7 @@ def test_hundreds_of_runs_are_listed(server: LocalServer) -> None:
 
 @pytest.mark.usefixtures("logged")
 def test_address_opens_the_pages_in_a_browser_once(server: LocalServer) -> None:
-    if find_chromium() is None:
-        pytest.skip("chromium is not installed")
+    require_chromium()
     create = server.sagemaker.create_presigned_mlflow_tracking_server_url
     address = create(TrackingServerName=NAME)["AuthorizedUrl"]
     with sync_playwright() as playwright, launch(playwright) as browser:
