@@ -103,6 +103,18 @@ def is_podman(client: DockerClient) -> bool:
     return any(component["Name"].startswith("Podman") for component in components)
 
 
+def is_rootless(client: DockerClient) -> bool:
+    """Return whether the engine runs without root's rights. This machine then has no address in its networks."""
+    if "name=rootless" in (client.info().get("SecurityOptions") or ()):
+        return True
+    if not is_podman(client):
+        return False
+    # Podman 4 names this only in its own API.
+    response = client.api.get(f"{client.api.base_url}/v4.0.0/libpod/info", timeout=client.api.timeout)
+    response.raise_for_status()
+    return bool(response.json()["host"]["security"]["rootless"])
+
+
 def get_architecture(client: DockerClient) -> str:
     """Return the architecture of the engine's machine, in the terms that images use: `amd64`, `arm64`, …"""
     return str(client.version().get("Arch", ""))

@@ -123,6 +123,16 @@ class Guards:
         _await_ready(container)
         return container
 
+    def join_options(self, guard_container: Container) -> dict[str, Any]:
+        """Return the options with which a host's container joins the network of its guard.
+
+        With Docker, the host then also has the guard's name.
+        """
+        options: dict[str, Any] = {"network_mode": f"container:{guard_container.id}", "cap_drop": ["NET_RAW"]}
+        if docker_engine.is_podman(self._client):
+            options["hostname"] = guard_container.attrs["Config"]["Hostname"]
+        return options
+
     @functools.cached_property
     def _image(self) -> Image:
         base = self._image_name or os.environ.get("PYTHON_IMAGE") or DEFAULT_IMAGE
@@ -151,11 +161,6 @@ def _await_ready(container: Container) -> None:
         message = f"the container that guards the network is not ready after {START_TIMEOUT} s: {error}"
         raise MachineFailedError(message) from error
     raise CannotRunError(f"the container that guards the network ended: {' '.join(output)}: {ANOTHER_IMAGE_REMEDY}")
-
-
-def join_options(container: Container) -> dict[str, Any]:
-    """Return the options with which a host's container joins the network of its guard."""
-    return {"network_mode": f"container:{container.id}", "cap_drop": ["NET_RAW"]}
 
 
 class GuardedPort:

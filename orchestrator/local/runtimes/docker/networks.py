@@ -69,12 +69,13 @@ class Networks:
         if network is not None:
             make_endpoint = self._client.api.create_endpoint_config
             endpoints = {network.name: make_endpoint(aliases=[host.name])}
+            if self._is_podman and len(plan.hosts) > 1:
+                # Podman's internal networks have no name server, and the one of other networks misses hosts under load.
+                options["extra_hosts"] = addresses = choose_addresses(network, [peer.name for peer in plan.hosts])
+                endpoints[network.name] = make_endpoint(aliases=[host.name], ipv4_address=addresses[host.name])
             if self._is_podman and not plan.isolated:
                 # This machine's address is that of the default bridge, which exists only while a container uses it.
                 endpoints[PODMAN_NETWORK] = make_endpoint()
-            elif self._is_podman and len(plan.hosts) > 1:  # Podman's internal networks have no name server
-                options["extra_hosts"] = addresses = choose_addresses(network, [peer.name for peer in plan.hosts])
-                endpoints[network.name] = make_endpoint(aliases=[host.name], ipv4_address=addresses[host.name])
             options |= {"network": network.name, "networking_config": endpoints}
         return options
 

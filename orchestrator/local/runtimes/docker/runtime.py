@@ -42,7 +42,7 @@ from microjobs_orchestrator.local.runtimes.docker.engine import (
     log_config,
     retry_while_unreachable,
 )
-from microjobs_orchestrator.local.runtimes.docker.guards import GuardedPort, Guards, connect_unguarded, join_options
+from microjobs_orchestrator.local.runtimes.docker.guards import GuardedPort, Guards, connect_unguarded
 from microjobs_orchestrator.local.runtimes.docker.host import Connect, DockerHost
 from microjobs_orchestrator.local.runtimes.docker.labels import (
     CONTAINERS_LABEL,
@@ -89,8 +89,11 @@ class DockerRuntime:
 
     @functools.cached_property
     def gets_address_later(self) -> bool:
-        """True on Podman, where the bridge and its address exist only while a container uses them."""
-        return docker_engine.is_podman(self._client)
+        """True on Podman, where the bridge and its address exist only while a container uses them.
+
+        Without root's rights, Podman's bridge is in a network namespace of its own.
+        """
+        return docker_engine.is_podman(self._client) and not docker_engine.is_rootless(self._client)
 
     def prepare(self, image: str) -> str | None:
         return images.prepare(self._client, image)
@@ -143,7 +146,7 @@ class DockerRuntime:
             labels={**self._plan_labels(plan), GUARD_LABEL: host.name},
             **options,
         )
-        return self._launch(plan, host, guard, join_options(guard))
+        return self._launch(plan, host, guard, self._guards.join_options(guard))
 
     def _launch(self, plan: Plan, host: HostPlan, guard: Container | None, options: Mapping[str, Any]) -> Host:
         overlaid, copied = self._overlays.divide(host.inputs)
