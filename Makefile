@@ -94,7 +94,7 @@ test: setup ## run the tests in WORKERS processes (4); each skipped test has a r
 test/%: setup ## run the tests of one image, such as test/serve
 	uv run pytest -k '$*'
 
-test/engines: setup ## run the tests of containers on Podman and on an engine without shared files (root, Debian)
+test/engines: setup ## run the tests of containers on Podman, also rootless, and on a remote engine (root, Debian)
 	uv run python scripts/test_engines.py
 
 mutate/%: setup ## make small changes to a module, and list those that TESTS miss (COUNT=40 SEED=0)

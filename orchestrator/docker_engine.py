@@ -5,7 +5,8 @@ import os
 import socket
 import weakref
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
+from urllib.parse import urlsplit
 
 from docker import APIClient, DockerClient
 from docker.context import ContextAPI
@@ -16,6 +17,7 @@ from microjobs_orchestrator.ssh_engine import SshError, SshForwarder
 
 DEFAULT_SOCKET = "unix:///var/run/docker.sock"
 TIMEOUT_SECONDS = 60
+LOCAL_NAMES = ("localhost", "127.0.0.1", "::1")
 NARROW_ARCHITECTURES = {"amd64": "386", "arm64": "arm"}
 """Architectures of 32 bits that machines of 64 bits run natively."""
 PODMAN_PREFIXES = ("docker.io/library/", "docker.io/", "localhost/")
@@ -36,6 +38,8 @@ class _EngineClient(DockerClient):
     def __init__(self, *arguments: Any, **options: Any) -> None:
         self.api = _EngineApi(*arguments, **options)
         self.close_forwarder: Callable[[], object] = lambda: None
+        self.address = ""
+        """The address in the user's settings."""
 
     def close(self) -> None:
         super().close()
@@ -67,7 +71,9 @@ def connect(
         _check_socket(f"/{path.lstrip('/')}", timeout)  # the SDK too adds a missing slash
     if address.startswith(ssh_engine.PREFIX):
         return _connect_over_ssh(address, timeout, max_pool_size)
-    return _EngineClient.from_env(timeout=timeout, max_pool_size=max_pool_size, environment=dict(environ))
+    client = _EngineClient.from_env(timeout=timeout, max_pool_size=max_pool_size, environment=dict(environ))
+    cast("_EngineClient", client).address = address
+    return client
 
 
 def _connect_over_ssh(address: str, timeout: int, max_pool_size: int) -> DockerClient:
@@ -77,6 +83,7 @@ def _connect_over_ssh(address: str, timeout: int, max_pool_size: int) -> DockerC
         raise DockerException(str(error)) from error
     try:
         client = _EngineClient(forwarder.address, timeout=timeout, max_pool_size=max_pool_size)
+        client.address = address
     except BaseException:
         forwarder.close()
         raise
@@ -101,6 +108,12 @@ def is_podman(client: DockerClient) -> bool:
     """Return whether the engine is Podman, with its Docker-compatible API."""
     components = client.version().get("Components") or ()
     return any(component["Name"].startswith("Podman") for component in components)
+
+
+def is_remote(client: DockerClient) -> bool:
+    """Return whether the engine is on another machine, as far as its address shows this."""
+    url = urlsplit(getattr(client, "address", ""))
+    return url.scheme == "ssh" or bool(url.hostname and url.hostname not in LOCAL_NAMES)
 
 
 def is_rootless(client: DockerClient) -> bool:

@@ -6,7 +6,6 @@ import json
 import logging
 import os
 import signal
-import socket
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -26,7 +25,6 @@ from microjobs_orchestrator.local.events.delivery import Deliveries
 from microjobs_orchestrator.local.gateway.chain import Gateway, list_interceptors
 from microjobs_orchestrator.local.gateway.exchange import AnyService, Interceptor
 from microjobs_orchestrator.local.gateway.forward import Forwarder
-from microjobs_orchestrator.local.gateway.listener import Server
 from microjobs_orchestrator.local.gateway.mlflow import MlflowGateway
 from microjobs_orchestrator.local.gateway.origin import ANY_ADDRESS
 from microjobs_orchestrator.local.gateway.packages import make_package_server
@@ -34,6 +32,7 @@ from microjobs_orchestrator.local.home import Home
 from microjobs_orchestrator.local.identity import get_default_bucket, make_mlflow_token, make_packages_token, prove
 from microjobs_orchestrator.local.lifecycle.context import Context, Settings
 from microjobs_orchestrator.local.lifecycle.registry import Registry
+from microjobs_orchestrator.local.listening import ALL_ADDRESSES, LOOPBACK, MACHINE_NAMES, listen, listen_for_jobs
 from microjobs_orchestrator.local.logs import LogStore
 from microjobs_orchestrator.local.metrics.store import MetricStore
 from microjobs_orchestrator.local.network_settings import NetworkSettings, read_ca_bundle, read_docker_proxies
@@ -63,25 +62,14 @@ from microjobs_orchestrator.local.topics import Topics
 
 logger = logging.getLogger(__name__)
 
-LOOPBACK = "127.0.0.1"
-ALL_ADDRESSES = "0.0.0.0"  # noqa: S104  only with an option
-MAX_CONCURRENT_REQUESTS = 64
-"""Number of requests that are answered at the same time. An invocation occupies a thread until the model responds."""
-
 _M_MMAP_THRESHOLD = -3
 _LARGE_BLOCK_BYTES = 1 << 20
-
-CONNECT_TIMEOUT = 1.0
-"""Timeout in seconds for the connection with which the server tests its own address at its start."""
 
 POLL_INTERVAL = 0.5
 """Polling interval for shutdown: `Event.wait` does not return when another thread receives the signal."""
 
 Choose = Callable[[str, Home], tuple[Runtime, str]]
 """Takes the configured name of the runtime, and the home; returns the runtime and the reason for the choice."""
-
-MACHINE_NAMES = (LOOPBACK, "localhost", "host.docker.internal")
-"""Names of this machine in the requests of clients. Hosts of jobs may use another address."""
 
 
 def serve(
@@ -163,17 +151,17 @@ def _stop_with_users(home: Home, stop: threading.Event) -> None:
 def _start(home: Home, config: Config, runtime: Runtime, cleanup: ExitStack) -> int:
     """Create the server's parts and start to serve; return the port."""
     home.set_credentials(os.environ)
-    client_listener = _listen(ALL_ADDRESSES if config.all_addresses else LOOPBACK, config.port)
+    client_listener = listen(ALL_ADDRESSES if config.all_addresses else LOOPBACK, config.port)
     port: int = client_listener.bind_addr[1]
     cleanup.callback(client_listener.stop)
-    job_listeners = _listen_for_jobs(runtime, config, port, cleanup)
+    jobs = listen_for_jobs(runtime, config, port, cleanup)
     settings = Settings(
-        f"http://{runtime.machine_address}:{port}",
+        f"http://{jobs.authority}",
         config.region,
         config.images,
         config.framework_images,
         config.limits,
-        is_reachable=job_listeners is not None,
+        is_reachable=jobs.is_reachable,
         network=_read_network_settings(config, runtime),
         serverless_idle_seconds=config.serverless_idle_seconds,
         functions=config.functions,
@@ -204,9 +192,9 @@ def _start(home: Home, config: Config, runtime: Runtime, cleanup: ExitStack) -> 
     client_listener.wsgi_app = Gateway(
         [make_console(home, services, feed, context.logs, state).intercept, mlflow.answer_page, *interceptors]
     )
-    for listener in job_listeners or ():
+    for listener in jobs.listeners:
         listener.wsgi_app = Gateway(interceptors)
-    for listener in (client_listener, *(job_listeners or ())):
+    for listener in (client_listener, *jobs.listeners):
         threading.Thread(target=listener.serve, daemon=True).start()
     return port
 
@@ -226,37 +214,6 @@ def _read_network_settings(config: Config, runtime: Runtime) -> NetworkSettings:
     if not proxies and runtime.name == "docker":
         proxies = read_docker_proxies(docker_engine.find_address(os.environ))
     return NetworkSettings(proxies, read_ca_bundle(config.ca_bundle))
-
-
-def _listen_for_jobs(runtime: Runtime, config: Config, port: int, cleanup: ExitStack) -> Sequence[Server] | None:
-    """Listen on the address that hosts of jobs use, unless clients use the same address.
-
-    Return None if hosts cannot connect: clients do not need this address, and jobs that need it report the error.
-    """
-    address = runtime.machine_address
-    if address in MACHINE_NAMES or (config.all_addresses and runtime.gets_address_later):
-        return ()
-    try:
-        if config.all_addresses:  # another machine may have the address, such as the one that runs this container
-            socket.create_connection((address, port), CONNECT_TIMEOUT).close()
-            return ()
-        listener = _listen(address, port, may_be_absent=runtime.gets_address_later)
-    except (OSError, ServerError) as error:
-        logger.warning("jobs cannot reach this server at %s:%d and use no cache of packages: %s", address, port, error)
-        return None
-    cleanup.callback(listener.stop)
-    return (listener,)
-
-
-def _listen(address: str, port: int, *, may_be_absent: bool = False) -> Server:
-    options = {"numthreads": MAX_CONCURRENT_REQUESTS, "request_queue_size": 128, "timeout": 60}
-    server = Server((address, port), may_be_absent=may_be_absent, **options)
-    try:
-        server.prepare()
-    except OSError as error:
-        reason = str(error).rpartition("] ")[2].rstrip(") ")  # cheroot gives a list of addresses and errors
-        raise ServerError(f"cannot listen on {address}:{port}: {reason}; use another --port") from error
-    return server
 
 
 def create_services(context: Context, registry: Registry) -> Mapping[str, Service]:

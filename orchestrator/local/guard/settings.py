@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 
 VARIABLE_PREFIX = "MICROJOBS_GUARD_"
 
@@ -11,6 +11,9 @@ READY_LINE = "ready"
 
 RELAY_PORT = 61411
 """The relay's port. It is above the ports that Linux assigns to outgoing connections."""
+
+SERVER_PORT = 61412
+"""The port of the loopback interface at which a host finds the server, if the guard forwards its connections."""
 
 
 @dataclass(frozen=True)
@@ -23,15 +26,17 @@ class Settings:
     """The host's port; 0 if the host does not serve and needs no relay."""
     isolated: bool = False
     """Whether the host may connect only to its peers."""
+    forwards: bool = False
+    """Whether the guard forwards connections to the server, because the host cannot connect to the server's machine."""
     peers: str = ""
     """The gateway and the size of the IPv4 network of the job's hosts, such as `172.18.0.1/16`; empty without peers."""
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] = os.environ) -> "Settings":
-        values = {
-            name.lower(): environ.get(VARIABLE_PREFIX + name, "") for name in ("SECRET", "TARGET", "ISOLATED", "PEERS")
-        }
-        return cls(values["secret"], int(values["target"] or 0), values["isolated"] == "True", values["peers"])
+        secret, target, isolated, forwards, peers = (
+            environ.get(VARIABLE_PREFIX + field.name.upper(), "") for field in fields(cls)
+        )
+        return cls(secret, int(target or 0), isolated == "True", forwards == "True", peers)
 
     def to_environment(self) -> dict[str, str]:
         return {VARIABLE_PREFIX + name.upper(): str(value) for name, value in asdict(self).items()}

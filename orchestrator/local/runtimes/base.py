@@ -274,11 +274,17 @@ class Runtime(Protocol):
 
     @property
     def machine_address(self) -> str:
-        """The name or address that the hosts use to connect to the local server on this machine."""
+        """The name or address that the hosts use to connect to the local server; empty if they cannot connect."""
 
     @property
     def gets_address_later(self) -> bool:
         """Whether this machine has `machine_address` only while hosts run."""
+
+    def forward(self, port: int) -> int | None:
+        """Let hosts connect to a port of this machine, although the machine has no address for them.
+
+        Return the port of the loopback interface at which hosts find it; None if the runtime cannot forward.
+        """
 
     def prepare(self, image: str) -> str | None:
         """Pull an image, or make its environment. Raise CannotRunError if the image does not exist.

@@ -8,7 +8,7 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from microjobs_orchestrator.local import control
-from microjobs_orchestrator.local.server import LOOPBACK
+from microjobs_orchestrator.local.listening import LOOPBACK
 from tests.local.clients import LocalServer
 from tests.local.console.shell import Shell
 from tests.local.console.test_endpoints import create_endpoint

@@ -265,6 +265,9 @@ class FakeRuntime:
         """All hosts that were not removed, also ended ones, by plan."""
         self.started_hosts: list[FakeHost] = []
 
+    def forward(self, port: int) -> None:
+        """Return None: hosts connect directly."""
+
     def prepare(self, image: str) -> None:
         if image not in self.models:
             raise CannotRunError(f"image {image} does not exist")

@@ -91,6 +91,9 @@ class GatedRuntime:
         self._gates = gates
         self.plans: dict[str, Sequence[Host]] = {}
 
+    def forward(self, port: int) -> None:
+        """Return None: hosts connect directly."""
+
     def prepare(self, image: str) -> None:  # noqa: ARG002
         self._gates.step("preparing")
 

@@ -55,6 +55,9 @@ class WaitingRuntime:
     def __init__(self) -> None:
         self.hosts: dict[str, WaitingHost] = {}
 
+    def forward(self, port: int) -> None:
+        """Return None: hosts connect directly."""
+
     def prepare(self, image: str) -> None:
         """Do nothing: every image is available."""
 

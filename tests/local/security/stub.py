@@ -98,6 +98,9 @@ class StubRuntime:
         threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
         self._hosts: dict[str, list[StubHost]] = {}
 
+    def forward(self, port: int) -> None:
+        """Return None: hosts connect directly."""
+
     def prepare(self, image: str) -> None:
         """Do nothing: every image is available."""
 

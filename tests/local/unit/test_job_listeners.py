@@ -14,6 +14,7 @@ from microjobs_orchestrator.local import server
 from microjobs_orchestrator.local.config import Config
 from microjobs_orchestrator.local.home import Home
 from microjobs_orchestrator.local.lifecycle.context import Context
+from microjobs_orchestrator.local.listening import listen_for_jobs
 from microjobs_orchestrator.local.runtimes.base import Runtime
 from tests.local.security.stub import StubRuntime
 
@@ -28,26 +29,43 @@ def cleanup() -> Iterator[ExitStack]:
         yield stack
 
 
-def runtime_at(address: str, *, gets_address_later: bool = False) -> Runtime:
-    return cast("Runtime", SimpleNamespace(machine_address=address, gets_address_later=gets_address_later))
+FORWARDED = 61412
+
+
+def runtime_at(address: str, *, gets_address_later: bool = False, forwards: bool = True) -> Runtime:
+    parts = {"machine_address": address, "gets_address_later": gets_address_later}
+    return cast("Runtime", SimpleNamespace(**parts, forward=lambda _: FORWARDED if forwards else None))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="IP_FREEBIND is an option of Linux")
-@pytest.mark.parametrize(("gets_address_later", "count"), [(True, 1), (False, None)], ids=["Podman", "Docker"])
-def test_only_podman_listens_on_an_absent_address(
-    cleanup: ExitStack, caplog: pytest.LogCaptureFixture, gets_address_later: bool, count: int | None
-) -> None:
+@pytest.mark.parametrize(
+    ("gets_address_later", "authority"),
+    [(True, f"{ABSENT}:0"), (False, f"127.0.0.1:{FORWARDED}")],
+    ids=["Podman", "Docker"],
+)
+def test_only_podman_listens_on_an_absent_address(cleanup: ExitStack, gets_address_later: bool, authority: str) -> None:
     runtime = runtime_at(ABSENT, gets_address_later=gets_address_later)
-    listeners = server._listen_for_jobs(runtime, Config(), 0, cleanup)
-    assert (listeners if listeners is None else len(listeners)) == count
-    assert ("jobs cannot reach this server at 192.0.2.1:0" in caplog.text) is (count is None)
+    access = listen_for_jobs(runtime, Config(), 0, cleanup)
+    assert (access.authority, len(access.listeners), access.is_reachable) == (authority, 1, True)
+
+
+@pytest.mark.parametrize("config", [Config(), Config(all_addresses=True)])
+def test_engine_forwards_if_this_machine_has_no_address_for_jobs(cleanup: ExitStack, config: Config) -> None:
+    access = listen_for_jobs(runtime_at("", gets_address_later=True), config, 0, cleanup)
+    assert (access.authority, access.listeners[0].bind_addr[0]) == (f"127.0.0.1:{FORWARDED}", "127.0.0.1")
+
+
+def test_warning_says_that_jobs_cannot_connect(cleanup: ExitStack, caplog: pytest.LogCaptureFixture) -> None:
+    assert not listen_for_jobs(runtime_at("", forwards=False), Config(), 0, cleanup).is_reachable
+    assert "jobs cannot connect to this server" in caplog.text
 
 
 def test_server_on_all_addresses_finds_out_whether_jobs_reach_it(cleanup: ExitStack) -> None:
     runtime, config = runtime_at(LOOPBACK_NEIGHBOUR), Config(all_addresses=True)
     with socket.create_server(("127.0.0.1", 0)) as only_local, socket.create_server(("", 0)) as everywhere:
         ports = [listener.getsockname()[1] for listener in (only_local, everywhere)]
-        assert [server._listen_for_jobs(runtime, config, port, cleanup) for port in ports] == [None, ()]
+        found = [listen_for_jobs(runtime, config, port, cleanup).authority for port in ports]
+    assert found == [f"127.0.0.1:{FORWARDED}", f"{LOOPBACK_NEIGHBOUR}:{ports[1]}"]
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", ABSENT])

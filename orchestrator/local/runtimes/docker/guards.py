@@ -11,6 +11,7 @@ import secrets
 import socket
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import docker
@@ -20,7 +21,7 @@ from docker.models.images import Image
 
 from microjobs_orchestrator import docker_engine
 from microjobs_orchestrator.local import guard
-from microjobs_orchestrator.local.guard import proof
+from microjobs_orchestrator.local.guard import proof, tunnel
 from microjobs_orchestrator.local.guard.settings import READY_LINE, RELAY_PORT, VARIABLE_PREFIX, Settings
 from microjobs_orchestrator.local.own_images import find_registry
 from microjobs_orchestrator.local.runtimes.archives import pack
@@ -34,6 +35,7 @@ from microjobs_orchestrator.local.runtimes.base import (
 from microjobs_orchestrator.local.runtimes.docker import pulling
 from microjobs_orchestrator.local.runtimes.docker.engine import UNREACHABLE_ERRORS, follow_log, log_config
 from microjobs_orchestrator.local.runtimes.docker.log_frames import Lines
+from microjobs_orchestrator.local.runtimes.docker.networks import LOOPBACK
 from microjobs_orchestrator.local.runtimes.docker.tunnel import open_tunnel
 
 logger = logging.getLogger(__name__)
@@ -57,7 +59,6 @@ MISSING_IMAGE_REMEDY = (
 MEMORY_BYTES = 1 << 30
 """A limit, which only a guard with tunnels approaches: each tunnelled connection is a Python process of 7 MB."""
 FOLDER = "/guard"
-PYTHON = ("python3", "-E", "-s", "-S", "-m")
 START_TIMEOUT = 60
 DIRECT_TIMEOUT = 0.5
 """Seconds for the first connection to a guard's own address, which is not reachable if the engine is in a virtual
@@ -65,6 +66,11 @@ machine."""
 
 Route = Callable[[float], socket.socket]
 """Opens a connection to a guard. Its argument is the timeout in seconds."""
+
+
+def make_command(module: ModuleType) -> list[str]:
+    """Return the command that runs a module of the package `guard` in the container of a guard."""
+    return ["python3", "-E", "-s", "-S", "-m", module.__name__]
 
 
 class Guards:
@@ -78,15 +84,21 @@ class Guards:
         self._client = client
         self._log_config = log_config(client)
         self._image_name = image or os.environ.get(IMAGE_VARIABLE, "")
+        self.forwards = False
+        """Whether guards forward connections of their hosts to the server."""
         if self._image_name == GUARDS_DISABLED:
             logger.warning(
                 "guards are disabled: any local user and container can use endpoints without a signature, and an "
                 "isolated model can connect to the services of this machine"
             )
 
+    @property
+    def are_enabled(self) -> bool:
+        return self._image_name != GUARDS_DISABLED
+
     def are_needed(self, plan: Plan) -> bool:
         """Return whether the hosts of a plan get guards."""
-        return self._image_name != GUARDS_DISABLED and (plan.isolated or plan.is_server)
+        return self.are_enabled and (plan.isolated or plan.is_server or self.forwards)
 
     def create(self, plan: Plan, host: HostPlan, peers: str, **options: Any) -> Container:
         """Start a host's guard and wait until it is ready.
@@ -94,14 +106,16 @@ class Guards:
         `peers` is the gateway of the plan's hosts, if they have one; `options` are the container's name, labels and
         network. Raise CannotRunError if no image with Python is available, or the kernel has no nftables.
         """
-        settings = Settings(secrets.token_hex(32), host.port or 0, plan.isolated, peers)
+        forwards = self.forwards and not plan.isolated
+        settings = Settings(secrets.token_hex(32), host.port or 0, plan.isolated, forwards, peers)
+        options["ports"] = {f"{port}/tcp": (LOOPBACK, port) for port in host.published_ports}
         if host.port:
-            options["ports"] = {f"{RELAY_PORT}/tcp": ("127.0.0.1", None)}
+            options["ports"][f"{RELAY_PORT}/tcp"] = (LOOPBACK, None)
         if plan.isolated:
             options["dns"] = ["127.0.0.1"]  # or the engine would forward the host's queries
         container = self._client.containers.create(
             self._image,
-            entrypoint=[*PYTHON, guard.__name__],
+            entrypoint=make_command(guard),
             command=[],
             environment={**settings.to_environment(), "PYTHONDONTWRITEBYTECODE": "1"},
             hostname=host.name,
@@ -148,6 +162,11 @@ class Guards:
 
     def _list_images(self) -> Sequence[dict[str, Any]]:
         return docker_engine.list_images(self._client, filters={"label": JOB_IMAGE_LABEL})
+
+
+def forwards(container: Container) -> bool:
+    """Return whether a container is a guard that forwards connections to the server."""
+    return f"{VARIABLE_PREFIX}FORWARDS=True" in container.attrs["Config"]["Env"]
 
 
 def _await_ready(container: Container) -> None:
@@ -203,7 +222,7 @@ class GuardedPort:
         )
 
     def _open_tunnel(self, _: float) -> socket.socket:
-        return open_tunnel(self._container, [*PYTHON, f"{guard.__name__}.tunnel"])
+        return open_tunnel(self._container, make_command(tunnel))
 
     def _try(self, route: Route, connect_timeout: float, timeout: float) -> socket.socket:
         connection = self._prove(route(connect_timeout), timeout)

@@ -21,6 +21,8 @@ TRAFFIC_OPTION = "com.docker.network.bridge.enable_icc"
 PODMAN_NETWORK = "podman"
 """The name of Podman's default network; some of its answers call it `bridge`."""
 DESKTOP_HOST = "host.docker.internal"
+LOOPBACK = "127.0.0.1"
+"""The address of this machine for hosts whose guard forwards their connections."""
 
 
 class Networks:
@@ -73,7 +75,7 @@ class Networks:
                 # Podman's internal networks have no name server, and the one of other networks misses hosts under load.
                 options["extra_hosts"] = addresses = choose_addresses(network, [peer.name for peer in plan.hosts])
                 endpoints[network.name] = make_endpoint(aliases=[host.name], ipv4_address=addresses[host.name])
-            if self._is_podman and not plan.isolated:
+            if self._is_podman and not plan.isolated and machine_name != LOOPBACK:
                 # This machine's address is that of the default bridge, which exists only while a container uses it.
                 endpoints[PODMAN_NETWORK] = make_endpoint()
             options |= {"network": network.name, "networking_config": endpoints}

@@ -21,6 +21,7 @@ from docker.types import DeviceRequest, Mount
 
 from microjobs.contract import DEFAULT_ROOT
 from microjobs_orchestrator import docker_engine
+from microjobs_orchestrator.local.guard.settings import SERVER_PORT
 from microjobs_orchestrator.local.home import Home
 from microjobs_orchestrator.local.runtimes import pipes
 from microjobs_orchestrator.local.runtimes.archives import pack
@@ -42,7 +43,8 @@ from microjobs_orchestrator.local.runtimes.docker.engine import (
     log_config,
     retry_while_unreachable,
 )
-from microjobs_orchestrator.local.runtimes.docker.guards import GuardedPort, Guards, connect_unguarded
+from microjobs_orchestrator.local.runtimes.docker.forwarding import Forwarding
+from microjobs_orchestrator.local.runtimes.docker.guards import GuardedPort, Guards, connect_unguarded, forwards
 from microjobs_orchestrator.local.runtimes.docker.host import Connect, DockerHost
 from microjobs_orchestrator.local.runtimes.docker.labels import (
     CONTAINERS_LABEL,
@@ -52,11 +54,10 @@ from microjobs_orchestrator.local.runtimes.docker.labels import (
     PORT_LABEL,
     Labels,
 )
-from microjobs_orchestrator.local.runtimes.docker.networks import DESKTOP_HOST, Networks, ipv4_gateway
+from microjobs_orchestrator.local.runtimes.docker.networks import DESKTOP_HOST, LOOPBACK, Networks, ipv4_gateway
 from microjobs_orchestrator.local.runtimes.docker.overlays import Overlays
 from microjobs_orchestrator.local.runtimes.gpus import select_gpus
 
-LOOPBACK = "127.0.0.1"
 REMOVE_TIMEOUT = 60.0
 """Seconds for the engine to remove a plan. The engine may still execute a removal that a killed server requested."""
 
@@ -78,22 +79,32 @@ class DockerRuntime:
         self._overlays = Overlays(self._client)
         self._guards = Guards(self._client, guard_image)
         self._networks = Networks(self._client, self._labels)
+        self._forwarding: Forwarding | None = None
+
+    @property
+    def machine_address(self) -> str:
+        return LOOPBACK if self._forwarding else self._bridge_address
 
     @functools.cached_property
-    def machine_address(self) -> str:
-        """The address of this machine for containers: the bridge's address, or the name that Docker Desktop defines."""
+    def _bridge_address(self) -> str:
+        """The bridge's address, or the name that Docker Desktop defines; empty if containers cannot connect to it."""
         if "Docker Desktop" in self._info["OperatingSystem"]:
             return DESKTOP_HOST
+        if docker_engine.is_remote(self._client) or docker_engine.is_rootless(self._client):
+            return ""
         bridge = self._client.networks.get("bridge").attrs["IPAM"]["Config"][0]
         return str(bridge.get("Gateway") or bridge["Subnet"].rsplit(".", 1)[0] + ".1")
 
     @functools.cached_property
     def gets_address_later(self) -> bool:
-        """True on Podman, where the bridge and its address exist only while a container uses them.
+        """True on Podman, where the bridge and its address exist only while a container uses them."""
+        return docker_engine.is_podman(self._client)
 
-        Without root's rights, Podman's bridge is in a network namespace of its own.
-        """
-        return docker_engine.is_podman(self._client) and not docker_engine.is_rootless(self._client)
+    def forward(self, port: int) -> int | None:
+        if not self._guards.are_enabled:
+            return None
+        self._guards.forwards, self._forwarding = True, Forwarding(port)
+        return SERVER_PORT
 
     def prepare(self, image: str) -> str | None:
         return images.prepare(self._client, image)
@@ -146,6 +157,8 @@ class DockerRuntime:
             labels={**self._plan_labels(plan), GUARD_LABEL: host.name},
             **options,
         )
+        if self._forwarding and not plan.isolated:
+            self._forwarding.start(guard)
         return self._launch(plan, host, guard, self._guards.join_options(guard))
 
     def _launch(self, plan: Plan, host: HostPlan, guard: Container | None, options: Mapping[str, Any]) -> Host:
@@ -202,6 +215,9 @@ class DockerRuntime:
     def find_hosts(self) -> Mapping[str, Sequence[Host]]:
         listed, others = self._list_objects(self._labels.common_labels())
         containers: dict[str, list[Container]] = {}
+        if self._forwarding:
+            for guard in filter(forwards, listed):
+                self._forwarding.start(guard)
         for container in listed:
             containers.setdefault(container.labels[PLAN_LABEL], []).append(container)
         for item in others:
@@ -234,6 +250,8 @@ class DockerRuntime:
         return containers, [item for item in others if labels.items() <= (item.attrs["Labels"] or {}).items()]
 
     def close(self) -> None:
+        if self._forwarding:
+            self._forwarding.close()
         with contextlib.suppress(APIError, *UNREACHABLE_ERRORS):  # plans that keep running use this network
             self._networks.remove_serving_network()
         self._client.close()

@@ -73,6 +73,9 @@ class ProcessRuntime:
         self._hosts: dict[str, list[ProcessHost]] = {}
         self._host_numbers = itertools.count()
 
+    def forward(self, port: int) -> None:
+        """Return None: hosts connect directly."""
+
     def prepare(self, image: str) -> None:
         if sys.platform != "linux":
             raise CannotRunError(f"without an engine jobs run on Linux only, not on {sys.platform}: start Docker")

@@ -1,0 +1,29 @@
+"""Carries one connection of the host to the server, through the standard streams of this program.
+
+It prints one byte when it has a connection, and then copies. It ends without a connection if its input ends.
+"""
+
+import select
+import socket
+
+from microjobs_orchestrator.local.guard.forwarding import CARRIER_SOCKET
+from microjobs_orchestrator.local.guard.streams import copy_streams, write
+
+CONNECTED = b"+"
+
+
+def main() -> None:
+    with socket.socket(socket.AF_UNIX) as guard:
+        guard.connect(CARRIER_SOCKET)
+        readable, _, _ = select.select([guard.fileno(), 0], [], [])
+        if guard.fileno() not in readable:
+            return
+        _, descriptors, _, _ = socket.recv_fds(guard, 1, 1)
+        guard.sendall(CONNECTED)
+    with socket.socket(fileno=descriptors[0]) as client:
+        write(CONNECTED)
+        copy_streams(client)
+
+
+if __name__ == "__main__":
+    main()

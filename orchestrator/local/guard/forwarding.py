@@ -1,0 +1,46 @@
+"""Hands the host's connections to the server over to carriers, for hosts that cannot connect to the server's machine.
+
+The server starts carriers in the guard's container, one after the other: see `carrier`.
+"""
+
+import socket
+import threading
+from contextlib import suppress
+from pathlib import Path
+
+from microjobs_orchestrator.local.guard.settings import SERVER_PORT
+
+CARRIER_SOCKET = "forwarding.sock"
+"""The path at which carriers wait for a connection, in the working directory of the guard. The host cannot see it."""
+HAND_OVER_TIMEOUT = 5.0
+MAX_WAITING = 128
+"""Maximum number of connections that wait for a carrier."""
+
+
+def start() -> None:
+    """Listen for connections of the host, and for carriers. Serve in the background."""
+    clients = socket.create_server(("127.0.0.1", SERVER_PORT), backlog=MAX_WAITING)
+    carriers = socket.socket(socket.AF_UNIX)
+    Path(CARRIER_SOCKET).unlink(missing_ok=True)  # of an earlier start of this container
+    carriers.bind(CARRIER_SOCKET)
+    carriers.listen(MAX_WAITING)
+    threading.Thread(target=serve, args=(clients, carriers), daemon=True).start()
+
+
+def serve(clients: socket.socket, carriers: socket.socket) -> None:
+    """Hand each connection over to the next carrier that still exists."""
+    while True:
+        client, _ = clients.accept()
+        with client:
+            while not _hand_over(client, carriers):
+                pass
+
+
+def _hand_over(client: socket.socket, carriers: socket.socket) -> bool:
+    """Return False if the carrier has ended, for example with its server."""
+    carrier, _ = carriers.accept()
+    carrier.settimeout(HAND_OVER_TIMEOUT)
+    with carrier, suppress(OSError):
+        socket.send_fds(carrier, [b"\n"], [client.fileno()])
+        return carrier.recv(1) != b""
+    return False

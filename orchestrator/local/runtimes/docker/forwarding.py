@@ -1,0 +1,85 @@
+"""Forwards connections of hosts to this machine, on engines whose containers cannot connect to it.
+
+Each guard has one carrier that waits for a connection; see `orchestrator/local/guard/carrier.py`. When the carrier has
+a connection, the server connects it to a port of this machine, and starts the next carrier.
+"""
+
+import contextlib
+import logging
+import socket
+import threading
+from http import HTTPStatus
+
+from docker.errors import DockerException, NotFound
+from docker.models.containers import Container
+
+from microjobs_orchestrator.local.guard import carrier
+from microjobs_orchestrator.local.guard.relay import pump
+from microjobs_orchestrator.local.runtimes.docker.engine import RETRY_DELAY, UNREACHABLE_ERRORS
+from microjobs_orchestrator.local.runtimes.docker.guards import make_command
+from microjobs_orchestrator.local.runtimes.docker.networks import LOOPBACK
+from microjobs_orchestrator.local.runtimes.docker.tunnel import open_tunnel
+
+logger = logging.getLogger(__name__)
+
+CONNECT_TIMEOUT = 5.0
+
+
+class Forwarding:
+    """Connects the hosts of many guards to one port of this machine. Methods may be called from any thread."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self._is_closed = threading.Event()
+        self._waiting: set[socket.socket] = set()
+        """Connections to carriers that wait."""
+
+    def start(self, guard: Container) -> None:
+        """Forward connections in the background until the guard ends."""
+        threading.Thread(target=self._run, args=(guard,), name=f"forwarding {guard.name}", daemon=True).start()
+
+    def close(self) -> None:
+        """End the carriers that wait, and start no further ones."""
+        self._is_closed.set()
+        for connection in self._waiting.copy():
+            with contextlib.suppress(OSError):  # its thread closes it
+                connection.shutdown(socket.SHUT_RDWR)
+
+    def _run(self, guard: Container) -> None:
+        while not self._is_closed.is_set():
+            try:
+                connection = open_tunnel(guard, make_command(carrier))
+            except (DockerException, *UNREACHABLE_ERRORS) as error:
+                if isinstance(error, NotFound) or getattr(error, "status_code", 0) == HTTPStatus.CONFLICT:
+                    return  # the guard has ended
+                logger.debug("no carrier starts in %s: %s", guard.name, error)
+            else:
+                if self._await_connection(connection):
+                    continue
+            self._is_closed.wait(RETRY_DELAY)
+
+    def _await_connection(self, connection: socket.socket) -> bool:
+        """Connect a carrier when it has a connection. Return False if it ended before."""
+        self._waiting.add(connection)
+        try:
+            if not self._is_closed.is_set() and connection.recv(1) == carrier.CONNECTED:
+                threading.Thread(target=self._connect, args=(connection,), daemon=True).start()
+                return True
+        except OSError as error:
+            logger.debug("a carrier has ended: %s", error)
+        finally:
+            self._waiting.discard(connection)
+        connection.close()
+        return False
+
+    def _connect(self, connection: socket.socket) -> None:
+        with (
+            connection,
+            contextlib.suppress(OSError),
+            socket.create_connection((LOOPBACK, self._port), CONNECT_TIMEOUT) as server,
+        ):
+            server.settimeout(None)
+            back = threading.Thread(target=pump, args=(server, connection), daemon=True)
+            back.start()
+            pump(connection, server)
+            back.join()

@@ -1,0 +1,73 @@
+"""Tests of connections from containers to the server through the engine, as on engines that are on another machine."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from microjobs_orchestrator.local.guard.settings import SERVER_PORT
+from microjobs_orchestrator.local.home import Home
+from microjobs_orchestrator.local.runtimes.base import HostPlan, Plan
+from microjobs_orchestrator.local.runtimes.docker.runtime import DockerRuntime
+from tests.conftest import image_name
+
+pytestmark = pytest.mark.engine
+
+FETCH = f"""
+import urllib.request
+try:
+    print(urllib.request.urlopen('http://127.0.0.1:{SERVER_PORT}/', timeout=20).read().decode(), flush=True)
+except OSError as error:
+    print('refused', flush=True)
+"""
+FETCH_TWICE = f'python3 -c "{FETCH}"; while ! [ -e /tmp/continue ]; do sleep 0.1; done; python3 -c "{FETCH}"'
+
+
+@contextmanager
+def serve(answer: bytes) -> Iterator[int]:
+    """Answer each request with the same text; yield the port."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(answer)
+
+        def log_message(self, *_: object) -> None:
+            """Do nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+        yield server.server_port
+        server.shutdown()
+
+
+def make_plan(folder: Path, script: str, *names: str, isolated: bool = False) -> Plan:
+    command = {"entrypoint": ("/bin/sh", "-c"), "arguments": (script,)}
+    hosts = tuple(HostPlan(name, image_name("serve"), folder, **command) for name in names)  # type: ignore[arg-type]
+    return Plan(f"job/{len(names)}", hosts, isolated=isolated)
+
+
+def test_hosts_connect_to_the_server_also_after_its_restart(tmp_path: Path, docker_runtime: DockerRuntime) -> None:
+    with serve(b"first") as first, serve(b"second") as second:
+        assert docker_runtime.forward(first) == SERVER_PORT
+        hosts = docker_runtime.start(make_plan(tmp_path, FETCH_TWICE, "algo-1", "algo-2"))
+        assert [next(host.lines()).text for host in hosts] == [b"first", b"first"]
+        docker_runtime.close()
+        restarted = DockerRuntime(Home(tmp_path / "home"))
+        restarted.forward(second)
+        (found,) = restarted.find_hosts().values()
+        for host in found:
+            host._container.exec_run(["touch", "/tmp/continue"])  # type: ignore[attr-defined]
+        assert [[line.text for line in host.lines()] for host in found] == [[b"first", b"second"]] * 2
+        restarted.close()
+
+
+def test_isolated_hosts_do_not_connect_to_the_server(tmp_path: Path, docker_runtime: DockerRuntime) -> None:
+    with serve(b"answer") as port:
+        docker_runtime.forward(port)
+        (host,) = docker_runtime.start(make_plan(tmp_path, f'python3 -c "{FETCH}"', "algo-1", isolated=True))
+        assert [line.text for line in host.lines()] == [b"refused"]
