@@ -24,7 +24,8 @@ from microjobs_orchestrator.local.services.sagemaker import SageMaker
 from tests.local.jobs.conftest import ServerParts, wait_until
 from tests.local.jobs.fakes import FakeRuntime, Model
 from tests.local.resources.examples import find_example, identify, required_members
-from tests.local.security.families import BASES, COMPONENT_CONFIG, IMAGE
+from tests.local.security.families import BASES, COMPONENT_CONFIG
+from tests.local.security.hosted import IMAGE
 
 KINDS = all_kinds()
 RUNNING = [kind for kind in KINDS if kind.lifecycle]

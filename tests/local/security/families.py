@@ -19,11 +19,10 @@ from microjobs_orchestrator.local.resources.model_registry.kinds import MODEL_PA
 from microjobs_orchestrator.local.resources.models.kinds import MODEL
 from microjobs_orchestrator.local.resources.pipelines.kinds import PIPELINE, PIPELINE_EXECUTION
 from microjobs_orchestrator.local.s3.service import OPERATIONS as S3
-from tests.local.security.requests import NAMES, Request, json_requests, query_requests, rest_requests
-from tests.local.security.shapes import unusual_texts
+from tests.local.security import hosted
+from tests.local.security.hosted import ENCODABLE, IMAGE, INSTANCES, ROLE
+from tests.local.security.requests import Request, json_requests, query_requests, rest_requests
 
-ROLE = "arn:aws:iam::000000000000:role/microjobs"
-IMAGE = "nobody/nothing:0"
 SOURCE = {"S3DataSource": {"S3DataType": "S3Prefix", "S3Uri": "s3://fuzz/in"}}
 RESOURCES = {"InstanceType": "ml.m5.large", "InstanceCount": 1, "VolumeSizeInGB": 1}
 TAGS = [{"Key": "a", "Value": "b"}]
@@ -46,7 +45,7 @@ SPECIFICATION = {
     "SupportedTransformInstanceTypes": ["ml.m5.large"],
     "SupportedRealtimeInferenceInstanceTypes": ["ml.m5.large"],
 }
-VARIANT = {"VariantName": "v", "ModelName": "a", "InstanceType": "ml.m5.large", "InitialInstanceCount": 1}
+VARIANT = {"VariantName": "v", "ModelName": "a", **INSTANCES}
 METRIC_OF_CLIENTS = {"Namespace": "fuzz", "MetricName": "m", "Dimensions": [{"Name": "a", "Value": "b"}]}
 METRIC_PERIOD = {"StartTime": 1_700_000_000, "EndTime": 1_700_003_600}
 COMPONENT = {
@@ -56,7 +55,7 @@ COMPONENT = {
     "RuntimeConfig": {"CopyCount": 1},
 }
 COMPONENT_CONFIG = {
-    "ProductionVariants": [{name: value for name, value in VARIANT.items() if name != "ModelName"}],
+    "ProductionVariants": [{"VariantName": "v", **INSTANCES}],
     "ExecutionRoleArn": ROLE,
 }
 """The configuration of an endpoint for inference components."""
@@ -182,8 +181,7 @@ REGISTRY_OPERATIONS = (
 LISTS = [*(kind.operations["List"] for kind in all_kinds()), "ListTrainingJobsForHyperParameterTuningJob"]
 TOKENS = ["", "x", "WzEsICJhIl0=", "W10=", "MQ==", "WyJhIl0=", "W1tdLCBbXV0=", "WzFlOTk5LCAiYSJd", "bnVsbA==", "é"]
 
-encodable = unusual_texts.map(lambda text: text.encode(errors="replace").decode())
-KEYS = st.sampled_from(["in/a.csv", "in/b", "out/x", "new", "in", "folder/"]) | encodable
+KEYS = st.sampled_from(["in/a.csv", "in/b", "out/x", "new", "in", "folder/"]) | ENCODABLE
 S3_MEMBERS: Mapping[str, st.SearchStrategy[Any]] = {
     "Bucket": st.sampled_from(["fuzz"] * 8 + ["absent", "other-bucket", "..", "A", "x" * 70]),
     "Key": KEYS.filter(bool),
@@ -193,25 +191,19 @@ S3_MEMBERS: Mapping[str, st.SearchStrategy[Any]] = {
     "UploadId": st.sampled_from(["", "..", "0" * 32, "x"]),
     "Range": st.sampled_from(["bytes=0-1", "bytes=-2", "bytes=9-", "x", "bytes=0-99999999999999999999999"]),
     "ContinuationToken": st.sampled_from(TOKENS),
-    "Prefix": encodable | st.sampled_from(["in/", "in"]),
+    "Prefix": ENCODABLE | st.sampled_from(["in/", "in"]),
     "Delimiter": st.sampled_from(["/", "a", "", "\0", "é"]),
     "EncodingType": st.just("url"),
     "MaxKeys": st.sampled_from([0, 1, -1, 1001, 1 << 31, 1 << 62]),
     "PartNumberMarker": st.sampled_from(["0", "-1", "9999999999999999999", "x"]),
     "PartNumber": st.sampled_from([0, 1, 10_001, -1, 1 << 40]),
-    "ResponseContentDisposition": encodable,
-    "ResponseContentType": encodable,
-}
-INVOCATION_MEMBERS: Mapping[str, st.SearchStrategy[Any]] = {
-    "EndpointName": NAMES | encodable.filter(bool),
-    "TargetVariant": st.sampled_from(["v", "x"]),
-    "CustomAttributes": st.sampled_from(["a=b", "x" * 1024]),
-    "Body": st.binary(max_size=200),
+    "ResponseContentDisposition": ENCODABLE,
+    "ResponseContentType": ENCODABLE,
 }
 METRIC_TIMES = [datetime(2026, 1, 31, tzinfo=UTC), datetime(1990, 1, 1, tzinfo=UTC), datetime.now(UTC)]
 METRIC_MEMBERS: Mapping[str, st.SearchStrategy[Any]] = {
     "TrialComponentName": st.sampled_from(["a-aws-training-job", "absent", "..", "A", "x" * 200]),
-    "Namespace": st.sampled_from(["fuzz", "AWS/x"]) | encodable.filter(bool),
+    "Namespace": st.sampled_from(["fuzz", "AWS/x"]) | ENCODABLE.filter(bool),
     "Period": st.sampled_from([1, 7, 60, 1 << 31]),
     "StartTime": st.sampled_from(METRIC_TIMES),
     "EndTime": st.sampled_from(METRIC_TIMES),
@@ -245,7 +237,6 @@ FAMILIES: Mapping[str, Callable[[], st.SearchStrategy[Request]]] = {
         rest_requests("cloudwatch", sorted(TABLE["cloudwatch"]), METRIC_MEMBERS),  # CBOR
         rest_requests("sagemaker-metrics", sorted(TABLE["sagemaker-metrics"]), METRIC_MEMBERS),
     ),
-    "runtime": lambda: rest_requests(
-        "sagemaker-runtime", ["InvokeEndpoint"] * 4 + ["InvokeEndpointAsync"], INVOCATION_MEMBERS
-    ),
+    "kinds of hosting": hosted.creations,
+    "invocations": hosted.invocations,
 }

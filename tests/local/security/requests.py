@@ -4,7 +4,7 @@ import base64
 import copy
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
@@ -164,12 +164,13 @@ def _form(form: Mapping[str, Any]) -> bytes:
 
 
 def rest_requests(
-    service: str, names: list[str], known: Mapping[str, st.SearchStrategy[Any]]
+    service: str, names: list[str], known: Mapping[str, st.SearchStrategy[Any]], *, always: Collection[str] = ()
 ) -> st.SearchStrategy[Request]:
     """Return requests of REST protocols.
 
     Args:
         known: values of some members, by name. Generated values would rarely name anything on the server.
+        always: the names of optional members that always have a value of `known`. None: the request has no such member.
     """
     model = service_model(service)
     serializer = create_serializer(model.metadata["protocol"], include_validation=False)
@@ -180,8 +181,10 @@ def rest_requests(
         assert isinstance(shape, StructureShape)
         given = draw(valid_values(shape))
         for name, values in known.items():
-            if name in shape.members and (name in shape.required_members or draw(st.integers(0, 3)) == 0):
+            is_chosen = name in {*shape.required_members, *always} or draw(st.integers(0, 3)) == 0
+            if name in shape.members and is_chosen:
                 given[name] = draw(values)
+        given = {name: value for name, value in given.items() if value is not None}
         sent = serializer.serialize_to_request(given, operation)
         query = (
             {name: str(value).encode(errors="replace").decode() for name, value in sent["query_string"].items()}

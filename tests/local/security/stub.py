@@ -1,7 +1,8 @@
 """The server with a runtime that starts nothing: `python -m tests.local.security.stub HOME`.
 
 Jobs succeed at once, and training jobs print their hyperparameters. Models return the body of the request, or status
-500 for the body `fail`.
+500 for the body `fail`. For the body `cut`, they close the connection in the middle of the response. They have the
+API of multi-model containers.
 """
 
 import logging
@@ -27,7 +28,12 @@ class Model(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def do_GET(self) -> None:
-        self._answer(200 if self.path == "/ping" else 404, b"")
+        if self.path == "/models":
+            return self._answer(200, b'{"models": []}')
+        return self._answer(200 if self.path == "/ping" else 404, b"")
+
+    def do_DELETE(self) -> None:
+        self._answer(200, b"")
 
     def do_POST(self) -> None:
         chunked = "chunked" in self.headers.get("Transfer-Encoding", "")
@@ -42,7 +48,8 @@ class Model(BaseHTTPRequestHandler):
 
     def _answer(self, status: int, body: bytes) -> None:
         self.send_response(status)
-        self.send_header("Content-Length", str(len(body)))
+        self.send_header("Content-Length", str(len(body) + (body == b"cut")))
+        self.close_connection |= body == b"cut"
         self.send_header("Content-Type", self.headers.get("Content-Type", "application/octet-stream"))
         self.end_headers()
         self.wfile.write(body)

@@ -14,13 +14,15 @@ from http.client import HTTPException
 from xml.etree import ElementTree
 
 import pytest
-from botocore.model import StructureShape
+from botocore.eventstream import EventStreamBuffer, ParserError
+from botocore.model import Shape, StructureShape
 from botocore.parsers import ResponseParserError, create_parser
 from hypothesis import HealthCheck, Phase, given, seed, settings
 
 from microjobs_orchestrator.local import control
-from tests.local.clients import LocalServer, wait_until
+from tests.local.clients import LocalServer
 from tests.local.security.families import BASES, FAMILIES
+from tests.local.security.hosted import create_endpoints
 from tests.local.security.requests import Request
 from tests.local.security.stubbed import stubbed
 from tests.local.security.wire import Answer, Sender
@@ -35,6 +37,7 @@ PROTOCOLS = {
     "text/xml": "query",
 }
 """Protocols by the content type of responses."""
+EVENT_STREAM = "application/vnd.amazon.eventstream"
 
 NO_MEMBERS = StructureShape("Nothing", {"type": "structure", "members": {}})
 
@@ -47,10 +50,7 @@ def stub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServer]:
     """Return one server for all families."""
     with stubbed(tmp_path_factory.mktemp("fuzz") / "home") as local:
         local.sagemaker.create_model(ModelName="a", **BASES["CreateModel"])
-        local.sagemaker.create_endpoint_config(EndpointConfigName="a", **BASES["CreateEndpointConfig"])
-        local.sagemaker.create_endpoint(EndpointName="a", EndpointConfigName="a")
-        describe = local.sagemaker.describe_endpoint
-        wait_until(lambda: describe(EndpointName="a")["EndpointStatus"], lambda status: status == "InService")
+        create_endpoints(local)
         yield local
 
 
@@ -131,13 +131,32 @@ def get_error_code(answer: Answer) -> str:
 def _is_readable(request: Request, answer: Answer) -> bool:
     """Return whether botocore can parse the response for the operation of the request."""
     service, shape = request.operation.service_model, request.operation.output_shape
+    if answer.headers.get("content-type") == EVENT_STREAM:
+        return _is_event_stream(answer.body)
     protocol = PROTOCOLS.get(answer.headers.get("content-type", ""))
     target = f"{service.metadata.get('targetPrefix')}.{request.operation.name}"
     is_other = protocol == "json" and request.headers.get("X-Amz-Target") != target
-    if shape is None or protocol is None or is_other:
+    if shape is None or protocol is None or is_other or _has_blob(shape):
         return True
     response = {"headers": answer.headers, "status_code": answer.status, "body": answer.body, "context": {}}
     try:
         return isinstance(create_parser(protocol).parse(response, shape), dict)
     except ResponseParserError:
         return False
+
+
+def _has_blob(shape: Shape) -> bool:
+    """Return whether the body of the response is a blob, such as the response of a container: it can have any type."""
+    payload = shape.serialization.get("payload")
+    return isinstance(shape, StructureShape) and payload is not None and shape.members[payload].type_name == "blob"
+
+
+def _is_event_stream(body: bytes) -> bool:
+    """Return whether botocore can parse all events of a response stream."""
+    stream = EventStreamBuffer()
+    stream.add_data(body)
+    try:
+        size = sum(event.prelude.total_length for event in stream)  # type: ignore[attr-defined]  # the stubs are wrong
+    except ParserError:
+        return False
+    return size == len(body)

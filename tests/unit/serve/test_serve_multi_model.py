@@ -24,6 +24,9 @@ from tests.unit.serve.test_serve_code import FIND_LOCAL_WHEELS, PROGRAM_WITH_REQ
 MULTI_MODEL = {"SAGEMAKER_MULTI_MODEL": "true"}
 ROW = '{"instances": [[1, 2, 3]]}'
 MB = 1024 * 1024
+GENERATED = max(500, int(os.environ.get("FUZZ_REQUESTS", "0")))
+SEED = int(os.environ.get("FUZZ_SEED", "20261129"))
+"""The number of generated requests, and their seed."""
 
 
 @pytest.fixture
@@ -362,7 +365,7 @@ def test_generated_requests_get_an_answer_and_never_a_server_error(server: Serve
     make_bundle(server, "m")
     seen: set[int] = set()
 
-    @settings(max_examples=500, database=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck))
+    @settings(max_examples=GENERATED, database=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck))
     @given(REQUESTS)
     def send(order: tuple[str, str, bytes]) -> None:
         reply = server.request(*order)
@@ -370,6 +373,6 @@ def test_generated_requests_get_an_answer_and_never_a_server_error(server: Serve
         assert reply.status in (200, 400, 404, 405, 409), (order, reply)
         assert reply.status == 200 or reply.error
 
-    seed(20261129)(send)()
+    seed(SEED)(send)()
     assert {200, 400, 404, 405} <= seen
     assert server.logged_problems() == []

@@ -1,0 +1,166 @@
+"""Endpoints of each kind on a stubbed server, and strategies for requests to them."""
+
+import tarfile
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+from hypothesis import strategies as st
+
+from tests.local.clients import LocalServer, wait_until
+from tests.local.security.requests import NAMES, Request, json_requests, rest_requests
+from tests.local.security.shapes import unusual_texts
+
+ROLE = "arn:aws:iam::000000000000:role/microjobs"
+IMAGE = "nobody/nothing:0"
+INSTANCES = {"InstanceType": "ml.m5.large", "InitialInstanceCount": 1}
+VARIANT = {"VariantName": "v", "ModelName": "plain", **INSTANCES}
+COMPONENT = {
+    "EndpointName": "components",
+    "VariantName": "v",
+    "Specification": {"ModelName": "plain", "ComputeResourceRequirements": {"MinMemoryRequiredInMb": 128}},
+    "RuntimeConfig": {"CopyCount": 1},
+}
+CAPTURE = {
+    "EnableCapture": True,
+    "InitialSamplingPercentage": 100,
+    "DestinationS3Uri": "s3://fuzz/captured",
+    "CaptureOptions": [{"CaptureMode": "Input"}, {"CaptureMode": "Output"}],
+    "CaptureContentTypeHeader": {"CsvContentTypes": ["text/csv"]},
+}
+
+MODELS: Mapping[str, Any] = {
+    "plain": {"PrimaryContainer": {"Image": IMAGE, "Environment": {"A": "b"}}, "ExecutionRoleArn": ROLE},
+    "many": {
+        "PrimaryContainer": {
+            "Image": IMAGE,
+            "Mode": "MultiModel",
+            "ModelDataUrl": "s3://fuzz/many/",
+            "MultiModelConfig": {"ModelCacheSetting": "Disabled"},
+        },
+        "ExecutionRoleArn": ROLE,
+    },
+    "direct": {
+        "Containers": [{"Image": IMAGE, "ContainerHostname": name} for name in ("first", "second")],
+        "InferenceExecutionConfig": {"Mode": "Direct"},
+        "ExecutionRoleArn": ROLE,
+    },
+}
+CONFIGS: Mapping[str, Any] = {
+    "plain": {"ProductionVariants": [VARIANT]},
+    "many": {"ProductionVariants": [{**VARIANT, "ModelName": "many", "VolumeSizeInGB": 1}]},
+    "direct": {"ProductionVariants": [{**VARIANT, "ModelName": "direct"}]},
+    "components": {"ProductionVariants": [{"VariantName": "v", **INSTANCES}], "ExecutionRoleArn": ROLE},
+    "serverless": {
+        "ProductionVariants": [
+            {
+                "VariantName": "v",
+                "ModelName": "plain",
+                "ServerlessConfig": {"MemorySizeInMB": 1024, "MaxConcurrency": 2, "ProvisionedConcurrency": 1},
+            }
+        ]
+    },
+    "captured": {
+        "ProductionVariants": [VARIANT],
+        "ShadowProductionVariants": [{**VARIANT, "VariantName": "shadow", "InitialVariantWeight": 0.5}],
+        "DataCaptureConfig": CAPTURE,
+    },
+    "asynchronous": {
+        "ProductionVariants": [VARIANT],
+        "AsyncInferenceConfig": {
+            "OutputConfig": {
+                "S3OutputPath": "s3://fuzz/answers",
+                "NotificationConfig": {"SuccessTopic": "arn:aws:sns:us-east-1:000000000000:done"},
+            },
+            "ClientConfig": {"MaxConcurrentInvocationsPerInstance": 2},
+        },
+    },
+}
+"""One configuration per kind of hosting. `create_endpoints` creates an endpoint for each one, with its name."""
+UPDATES: Mapping[str, Any] = {
+    "UpdateEndpoint": {
+        "EndpointConfigName": "captured",
+        "RetainAllVariantProperties": True,
+        "ExcludeRetainedVariantProperties": [{"VariantPropertyType": "DataCaptureConfig"}],
+        "RetainDeploymentConfig": True,
+    },
+    "UpdateEndpointWeightsAndCapacities": {
+        "DesiredWeightsAndCapacities": [
+            {"VariantName": "v", "DesiredWeight": 0.5, "ServerlessUpdateConfig": {"MaxConcurrency": 3}}
+        ]
+    },
+}
+TRANSFORM = {
+    "ModelName": "plain",
+    "TransformInput": {"DataSource": {"S3DataSource": {"S3DataType": "S3Prefix", "S3Uri": "s3://fuzz/in"}}},
+    "TransformOutput": {"S3OutputPath": "s3://fuzz/out"},
+    "TransformResources": {"InstanceType": "ml.m5.large", "InstanceCount": 1},
+    "DataCaptureConfig": {"DestinationS3Uri": "s3://fuzz/captured", "GenerateInferenceId": False},
+}
+
+ENCODABLE = unusual_texts.map(lambda text: text.encode(errors="replace").decode())
+TARGETS: Mapping[str, tuple[str, st.SearchStrategy[Any]]] = {
+    "many": ("TargetModel", st.sampled_from([*["one.tar.gz"] * 9, "absent.tar.gz", "../one.tar.gz", "a//b", "é"])),
+    "direct": ("TargetContainerHostname", st.sampled_from([*["first", "second"] * 4, "absent", "FIRST"])),
+    "components": ("InferenceComponentName", st.sampled_from([*["component"] * 9, "absent"])),
+}
+"""The member that chooses what responds, and its values, by endpoint."""
+RARE = st.sampled_from([None] * 19 + ["x"])
+RARE_MEMBERS = {
+    "EnableExplanations": st.sampled_from([None] * 19 + ["`true`"]),
+    **dict.fromkeys((*(member for member, _ in TARGETS.values()), "TargetVariant", "SessionId"), RARE),
+}
+"""Members of InvokeEndpoint that most endpoints refuse."""
+INVOCATION_MEMBERS: Mapping[str, st.SearchStrategy[Any]] = {
+    "EndpointName": NAMES | ENCODABLE.filter(bool),
+    "CustomAttributes": st.sampled_from(["a=b", "x" * 1024]),
+    "InputLocation": st.sampled_from(["s3://fuzz/in/a.csv", "s3://absent/x", "s3://fuzz/../x"]),
+    "Body": st.binary(max_size=200) | st.sampled_from([b"fail", b"cut", b"1,2,3"]),
+}
+INVOCATIONS = (*["InvokeEndpoint"] * 3, *["InvokeEndpointWithResponseStream"] * 2)
+
+
+def create_endpoints(local: LocalServer) -> None:
+    """Create an endpoint of each kind, and wait until all of them serve."""
+    client, describe = local.sagemaker, local.sagemaker.describe_endpoint
+    archive = local.home.buckets / "fuzz" / "many" / "one.tar.gz"
+    archive.parent.mkdir()
+    tarfile.open(archive, "w:gz").close()
+    for name, members in MODELS.items():
+        client.create_model(ModelName=name, **members)
+    for name, members in CONFIGS.items():
+        client.create_endpoint_config(EndpointConfigName=name, **members)
+        client.create_endpoint(EndpointName=name, EndpointConfigName=name)
+    client.create_inference_component(InferenceComponentName="component", **COMPONENT)
+    for name in CONFIGS:
+        wait_until(partial(describe, EndpointName=name), lambda found: found["EndpointStatus"] == "InService")
+    wait_until(
+        partial(client.describe_inference_component, InferenceComponentName="component"),
+        lambda found: found["InferenceComponentStatus"] == "InService",
+    )
+
+
+def creations() -> st.SearchStrategy[Request]:
+    """Return requests that create and update the resources of each kind of hosting."""
+    common = {"CreateTransformJob": TRANSFORM, "DeleteEndpoint": {}, **UPDATES}
+    models = (json_requests("sagemaker", ["CreateModel"], {"CreateModel": model}) for model in MODELS.values())
+    endpoints = (
+        json_requests("sagemaker", [*bases, *UPDATES], bases)
+        for name, config in CONFIGS.items()
+        for bases in [{"CreateEndpointConfig": config, "CreateEndpoint": {"EndpointConfigName": name}, **common}]
+    )
+    return st.one_of(*models, *endpoints)
+
+
+def invocations() -> st.SearchStrategy[Request]:
+    """Return requests to the endpoint of each kind, and to endpoints that do not exist."""
+    asynchronous, members = ["InvokeEndpointAsync"], {**INVOCATION_MEMBERS, **RARE_MEMBERS}
+    strategies = [rest_requests("sagemaker-runtime", [*INVOCATIONS, *asynchronous], INVOCATION_MEMBERS)]
+    for name, config in CONFIGS.items():
+        operations = asynchronous if "AsyncInferenceConfig" in config else [*INVOCATIONS]
+        known = {**members, "EndpointName": st.just(name)}
+        if name in TARGETS:
+            member, values = TARGETS[name]
+            known[member] = st.one_of(*[values] * 8, RARE, ENCODABLE)
+        strategies.append(rest_requests("sagemaker-runtime", operations, known, always=RARE_MEMBERS))
+    return st.one_of(*strategies)
