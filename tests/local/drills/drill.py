@@ -73,7 +73,7 @@ class Drill:
         self._examples: Examples
         self._finished: dict[tuple[str, str], bytes] = {}
         """The output of completed jobs, by the jobs' kinds and names."""
-        self._config = Config(port=_find_free_port(), runtime="docker")
+        self._config = Config(port=find_free_port(), runtime="docker")
         self._process = self._launch()
         self.local = self._wait_for_server()
         self._uploads = Uploads(self.local.s3, self.local.address.bucket, seed)
@@ -374,7 +374,7 @@ class Drill:
             self._process.wait(60)
 
 
-def _find_free_port() -> int:
+def find_free_port() -> int:
     """Return a port on which each restarted server can listen."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port: int = listener.getsockname()[1]
