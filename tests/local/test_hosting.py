@@ -19,9 +19,9 @@ from botocore.eventstream import EventStreamError
 
 from microjobs_orchestrator.local import control
 from microjobs_orchestrator.local.config import Config
-from tests.bundles import linear_bundle
 from tests.conftest import image_name
 from tests.local.clients import FINAL_STATUSES, LocalServer, running_server, unique, wait_until
+from tests.local.resources.examples.models import put_linear_model, put_program
 
 ROW = b"1,2,3\n"
 CLIENTS = 4
@@ -30,12 +30,7 @@ CLIENTS = 4
 def make_model(local: LocalServer, weight: float) -> str:
     """Create a model that multiplies three features by a weight and returns their sum; return its name."""
     name = unique("model")
-    folder = local.home.root / "bundles" / name
-    linear_bundle(folder, [weight] * 3, 0.0)
-    content = io.BytesIO()
-    with tarfile.open(fileobj=content, mode="w:gz") as tar:
-        tar.add(folder, ".")
-    local.s3.put_object(Bucket=local.address.bucket, Key=f"{name}.tar.gz", Body=content.getvalue())
+    put_linear_model(local, f"{name}.tar.gz", weight)
     container = {"Image": image_name("serve"), "ModelDataUrl": local.uri(f"{name}.tar.gz")}
     local.sagemaker.create_model(ModelName=name, PrimaryContainer=container, ExecutionRoleArn=local.address.role_arn)
     return name
@@ -135,19 +130,17 @@ def input_fn(body, content_type):
 """
 
 
+def make_words_model(local: LocalServer) -> str:
+    """Create a model that answers with a response stream; return its name."""
+    name = unique("words")
+    put_program(local, f"{name}.tar.gz", WORDS)
+    container = {"Image": image_name("serve"), "ModelDataUrl": local.uri(f"{name}.tar.gz")}
+    local.sagemaker.create_model(ModelName=name, PrimaryContainer=container, ExecutionRoleArn=local.address.role_arn)
+    return name
+
+
 def test_handler_that_yields_streams_its_response(anywhere: LocalServer, endpoints: list[str]) -> None:
-    content = io.BytesIO()
-    with tarfile.open(fileobj=content, mode="w:gz") as tar:
-        member = tarfile.TarInfo("code/inference.py")
-        member.size = len(WORDS)
-        tar.addfile(member, io.BytesIO(WORDS.encode()))
-    anywhere.s3.put_object(Bucket=anywhere.address.bucket, Key="words.tar.gz", Body=content.getvalue())
-    container = {"Image": image_name("serve"), "ModelDataUrl": anywhere.uri("words.tar.gz")}
-    model = unique("words")
-    anywhere.sagemaker.create_model(
-        ModelName=model, PrimaryContainer=container, ExecutionRoleArn=anywhere.address.role_arn
-    )
-    name = deploy(anywhere, make_config(anywhere, model), endpoints)
+    name = deploy(anywhere, make_config(anywhere, make_words_model(anywhere)), endpoints)
 
     def stream(order: bytes) -> Generator[bytes, None, None]:
         response = anywhere.client("sagemaker-runtime").invoke_endpoint_with_response_stream(

@@ -1,11 +1,9 @@
 """Data capture, shadow variants and serverless variants through the API, in containers and as processes."""
 
-import io
 import itertools
 import json
 import os
 import signal
-import tarfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -18,11 +16,12 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from microjobs_orchestrator.local import control
 from microjobs_orchestrator.local.config import Config
-from tests.conftest import REPOSITORY, image_name
+from tests.conftest import image_name
 from tests.local.clients import LocalServer, running_server, unique, wait_until
+from tests.local.resources.examples.models import put_program
 from tests.local.test_hosting import ROW, make_model, wait_for_endpoint
 
-SLOW = b"""import time
+SLOW = """import time
 def model_fn(folder): return 1
 def transform_fn(model, body, content_type, accept):
     time.sleep(1)
@@ -115,12 +114,8 @@ def test_serverless_container_starts_with_a_request_and_stops(tmp_path: Path, en
 
 def make_slow_model(local: LocalServer) -> str:
     """Create a model that needs a second for each response; return its name."""
-    name, content = unique("slow"), io.BytesIO()
-    with tarfile.open(fileobj=content, mode="w:gz") as tar:
-        info = tarfile.TarInfo("code/inference.py")
-        info.size = len(SLOW)
-        tar.addfile(info, io.BytesIO(SLOW))
-    local.s3.put_object(Bucket=local.address.bucket, Key=f"{name}.tar.gz", Body=content.getvalue())
+    name = unique("slow")
+    put_program(local, f"{name}.tar.gz", SLOW)
     container = {"Image": image_name("serve"), "ModelDataUrl": local.uri(f"{name}.tar.gz")}
     local.sagemaker.create_model(ModelName=name, PrimaryContainer=container, ExecutionRoleArn=local.address.role_arn)
     return name
@@ -136,23 +131,6 @@ def test_serverless_requests_beyond_the_concurrency_get_429(anywhere: LocalServe
     assert error.response["Error"]["Code"] == "ThrottlingException"
     assert error.response["ResponseMetadata"]["HTTPStatusCode"] == 429
     anywhere.sagemaker.delete_endpoint(EndpointName=name)
-
-
-@pytest.mark.parametrize(
-    ("section", "config"),
-    [("Serverless variants", "on-demand"), ("Shadow variants", "shadowed"), ("Data capture", "captured")],
-)
-def test_documented_configuration_serves(processes: LocalServer, section: str, config: str) -> None:
-    page = (REPOSITORY / "docs/using/hosting.md").read_text(encoding="utf-8")
-    code = page.partition(f"## {section}\n")[2].partition("```python\n")[2].partition("```")[0]
-    model = make_model(processes, 1.0)
-    variant = make_variant(model, InstanceType="ml.m5.large", InitialInstanceCount=1)
-    code = code.replace('"m"', repr(model)).replace('"m2"', repr(model))
-    exec(code, {"sagemaker": processes.sagemaker, "variant": variant, "bucket": processes.address.bucket})  # noqa: S102
-    processes.sagemaker.create_endpoint(EndpointName=config, EndpointConfigName=config)
-    assert wait_for_endpoint(processes, config)["EndpointStatus"] == "InService"
-    assert predict(processes, config) == "6.0"
-    processes.sagemaker.delete_endpoint(EndpointName=config)
 
 
 def test_killed_server_resumes_variants_and_leaves_complete_captures(tmp_path: Path) -> None:

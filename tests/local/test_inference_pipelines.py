@@ -25,8 +25,8 @@ from tests.local.test_hosting import make_config, wait_for_endpoint
 from tests.local.test_hosting_variants import make_capture
 
 SECTION = (REPOSITORY / "docs/using/hosting.md").read_text().partition("## Inference pipelines")[2]
-EXAMPLE, SCALE = (block.partition("```")[0] for block in SECTION.split("```python\n")[1:3])
-"""The program of the documentation that uses two containers, and the program of the first container."""
+SCALE = SECTION.split("```python\n")[2].partition("```")[0]
+"""The program of the documentation for the first container."""
 
 
 SCALERS = ("scale",)
@@ -206,21 +206,6 @@ def test_objects_are_transformed_by_all_containers(anywhere: LocalServer) -> Non
     assert job["TransformJobStatus"] == "Completed", job["FailureReason"]
     written = {path.name: path.read_text() for path in (local.bucket / name / "out").iterdir()}
     assert written == {"a.csv.out": "60.0\n150.0\n", "b.csv.out": "30.0\n"}
-
-
-def test_example_of_the_documentation_works(processes: LocalServer, capsys: pytest.CaptureFixture[str]) -> None:
-    put_models(processes, "chain")
-    names = {
-        "sagemaker": processes.sagemaker,
-        "runtime": processes.client("sagemaker-runtime"),
-        "bucket": processes.address.bucket,
-        "role": processes.address.role_arn,
-    }
-    try:
-        exec(EXAMPLE, names)  # noqa: S102  the code of the page
-    finally:
-        processes.sagemaker.delete_endpoint(EndpointName="chain")
-    assert "60.0" in capsys.readouterr().out
 
 
 @pytest.mark.engine

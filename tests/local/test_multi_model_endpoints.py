@@ -1,7 +1,5 @@
 """Multi-model endpoints with the image serve, in containers and as processes."""
 
-import io
-import tarfile
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -10,9 +8,9 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from tests.conftest import REPOSITORY, image_name
+from tests.conftest import image_name
 from tests.local.clients import LocalServer, unique
-from tests.local.resources.examples.models import put_linear_model
+from tests.local.resources.examples.models import put_linear_model, put_program
 from tests.local.test_hosting import make_config, wait_for_endpoint
 
 PROGRAM = "def model_fn(folder): return 7\ndef transform_fn(model, body, type_, accept): return str(model), accept\n"
@@ -39,13 +37,7 @@ class MultiModelEndpoint:
 
     def put_program(self, target: str, file: str, text: str) -> None:
         """Store a model that consists of a Python file."""
-        content = io.BytesIO()
-        with tarfile.open(fileobj=content, mode="w:gz") as tar:
-            info = tarfile.TarInfo(f"code/{file}")
-            info.size = len(text)
-            tar.addfile(info, io.BytesIO(text.encode()))
-        key = f"{self.name}/{target}"
-        self.local.s3.put_object(Bucket=self.local.address.bucket, Key=key, Body=content.getvalue())
+        put_program(self.local, f"{self.name}/{target}", text, file)
 
     def invoke(self, target: str) -> str:
         response = self._runtime.invoke_endpoint(
@@ -111,23 +103,3 @@ def test_update_under_load_loses_no_request(processes: LocalServer) -> None:
             stop.set()
         assert all(count.result() > 3 for count in counts)
     endpoint.delete()
-
-
-def test_example_of_the_documentation_works(processes: LocalServer, capsys: pytest.CaptureFixture[str]) -> None:
-    section = (REPOSITORY / "docs/using/hosting.md").read_text().partition("## Multi-model endpoints")[2]
-    example = section.partition("```python\n")[2].partition("```")[0]
-    for weight, city in ((1.0, "berlin"), (2.0, "oslo")):
-        put_linear_model(processes, f"cities/{city}.tar.gz", weight)
-    names = {
-        "sagemaker": processes.sagemaker,
-        "runtime": processes.client("sagemaker-runtime"),
-        "bucket": processes.address.bucket,
-        "role": processes.address.role_arn,
-    }
-    try:
-        exec(example, names)  # noqa: S102  the code of the page
-    finally:
-        processes.sagemaker.delete_endpoint(EndpointName="cities")
-    berlin, oslo = capsys.readouterr().out.splitlines()
-    assert (berlin.split()[0], oslo.split()[0]) == ("berlin.tar.gz", "oslo.tar.gz")
-    assert ("6.0" in berlin, "12.0" in oslo) == (True, True)

@@ -28,4 +28,14 @@ def put_linear_model(local: LocalServer, key: str, weight: float) -> None:
     local.s3.put_object(Bucket=local.address.bucket, Key=key, Body=content.getvalue())
 
 
+def put_program(local: LocalServer, key: str, text: str, file: str = "inference.py") -> None:
+    """Store a model archive that consists of a Python file."""
+    content = io.BytesIO()
+    with tarfile.open(fileobj=content, mode="w:gz") as tar:
+        info = tarfile.TarInfo(f"code/{file}")
+        info.size = len(text)
+        tar.addfile(info, io.BytesIO(text.encode()))
+    local.s3.put_object(Bucket=local.address.bucket, Key=key, Body=content.getvalue())
+
+
 EXAMPLES = (Example(MODEL, make_request),)

@@ -1,0 +1,114 @@
+"""The examples of the page about hosting. Each section with an example is tested."""
+
+import re
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import pytest
+
+from tests.conftest import REPOSITORY
+from tests.local.clients import LocalServer, wait_until
+from tests.local.resources.examples.models import put_linear_model
+from tests.local.test_hosting import make_config, make_words_model, wait_for_endpoint
+from tests.local.test_inference_pipelines import put_models
+
+PAGE = (REPOSITORY / "docs/using/hosting.md").read_text(encoding="utf-8")
+HANDLERS = ("def model_fn", "def predict_fn")
+"""Programs of containers; test_inference_pipelines.py and the tests of the images run them."""
+CONFIGURATIONS = {"Serverless variants": "on-demand", "Shadow variants": "shadowed", "Data capture": "captured"}
+"""The configurations of examples that create no endpoint."""
+PRINTED: Mapping[str, Sequence[str]] = {
+    "Endpoints": ["b'6.0\\n'"],
+    "Asynchronous endpoints": ["/answers/"],
+    "Batch transform": [],
+    "Response streams": ["one two three"],
+    "Inference pipelines": ["b'60.0\\n'", "b'6.0\\n'"],
+    "Multi-model endpoints": ["berlin.tar.gz b'6.0\\n'", "oslo.tar.gz b'12.0\\n'"],
+    "Inference components": ["b'6.0\\n'"],
+    **dict.fromkeys(CONFIGURATIONS, ()),
+}
+"""Texts that the examples of a section print."""
+
+
+def list_examples() -> dict[str, list[str]]:
+    """Return the clients' programs of each section of the page, by its heading."""
+    _, *parts = re.split(r"^#{2,3} (.*)\n", PAGE, flags=re.MULTILINE)
+    examples = {
+        heading: [
+            code
+            for code in re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+            if not any(handler in code for handler in HANDLERS)
+        ]
+        for heading, text in zip(parts[::2], parts[1::2], strict=True)
+    }
+    return {heading: found for heading, found in examples.items() if found}
+
+
+EXAMPLES = list_examples()
+
+
+@pytest.fixture(scope="module")
+def names(processes: LocalServer) -> Iterator[dict[str, Any]]:
+    """The names that the page assumes; the archives of its examples exist, and its first example has run."""
+    for weight, name in ((1.0, "prices"), (2.0, "prices-2"), (1.0, "cities/berlin"), (2.0, "cities/oslo")):
+        put_linear_model(processes, f"{name}.tar.gz", weight)
+    put_models(processes, "chain")
+    processes.put({"rows.csv": "1,2,3\n4,5,6\n"})
+    names = {
+        "sagemaker": processes.sagemaker,
+        "runtime": processes.client("sagemaker-runtime"),
+        "bucket": processes.address.bucket,
+        "role": processes.address.role_arn,
+        "time": time,
+    }
+    for code in EXAMPLES["Endpoints"]:
+        exec(code, names)  # noqa: S102  the code of the page
+    container = {"Image": names["container"]["Image"], "ModelDataUrl": processes.uri("prices-2.tar.gz")}
+    processes.sagemaker.create_model(
+        ModelName="prices-2", PrimaryContainer=container, ExecutionRoleArn=processes.address.role_arn
+    )
+    yield names
+    delete_endpoints(processes)
+
+
+def delete_endpoints(local: LocalServer) -> None:
+    """Delete the endpoints of the examples that have run, after their inference components."""
+    client = local.sagemaker
+    for component in client.list_inference_components(NameContains="first")["InferenceComponents"]:
+        client.delete_inference_component(InferenceComponentName=component["InferenceComponentName"])
+    components = client.list_inference_components
+    wait_until(lambda: components(EndpointNameEquals="shared")["InferenceComponents"], lambda found: not found)
+    created = re.findall(r'create_endpoint\(EndpointName="(.*?)"', PAGE)
+    existing = {endpoint["EndpointName"] for endpoint in client.list_endpoints(MaxResults=100)["Endpoints"]}
+    for name in {*created, *CONFIGURATIONS.values(), "words"} & existing:
+        client.delete_endpoint(EndpointName=name)
+
+
+def test_each_example_has_an_expected_result() -> None:
+    assert EXAMPLES.keys() == PRINTED.keys()
+
+
+@pytest.mark.parametrize("section", EXAMPLES)
+def test_example_works(
+    processes: LocalServer, names: dict[str, Any], section: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    variables = dict(names)
+    if section == "Response streams":
+        create_endpoint(processes, "words", make_config(processes, make_words_model(processes)))
+    for code in EXAMPLES[section]:
+        # The fixture has created the resources of the first example.
+        exec(code.rpartition("\n\n")[2] if section == "Endpoints" else code, variables)  # noqa: S102
+    if section in CONFIGURATIONS:
+        create_endpoint(processes, CONFIGURATIONS[section], CONFIGURATIONS[section])
+        request = {"EndpointName": CONFIGURATIONS[section], "ContentType": "text/csv", "Accept": "text/csv"}
+        assert names["runtime"].invoke_endpoint(**request, Body=b"1,2,3")["Body"].read() == b"6.0\n"
+    printed = capsys.readouterr().out
+    positions = [printed.find(text) for text in PRINTED[section]]
+    assert -1 not in positions, printed
+    assert positions == sorted(positions)
+
+
+def create_endpoint(local: LocalServer, name: str, config: str) -> None:
+    local.sagemaker.create_endpoint(EndpointName=name, EndpointConfigName=config)
+    assert wait_for_endpoint(local, name)["EndpointStatus"] == "InService"
