@@ -42,7 +42,8 @@ class Model:
     """The behaviour of an image, which a test changes, and the requests to `/invocations`."""
 
     invoke: Callable[[ReceivedRequest], Reply] = return_body
-    ping: int = 200
+    ping: int | None = 200
+    """The status of the response of `/ping`; None: no response until the container ends."""
     unhealthy_hosts: set[str] = field(default_factory=set)
     """The names of hosts whose `/ping` answers 503."""
     exit_at_start: Exit | None = None
@@ -191,13 +192,20 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         model = self.server.host.model
         if self.path == "/ping":
-            self._answer(Reply(status=503 if self.server.host.name in model.unhealthy_hosts else model.ping))
+            self._answer_ping(model)
         elif self.path == "/execution-parameters" and model.parameters is not None:
             self._answer(Reply(json.dumps(model.parameters).encode()))
         elif model.models is not None:
             self._answer_models(b"")
         else:
             self._answer(Reply(status=404))
+
+    def _answer_ping(self, model: Model) -> None:
+        host, status = self.server.host, model.ping
+        if status is None:
+            host.wait()
+        else:
+            self._answer(Reply(status=503 if host.name in model.unhealthy_hosts else status))
 
     def do_POST(self) -> None:
         host = self.server.host

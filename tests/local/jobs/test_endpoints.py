@@ -129,8 +129,9 @@ def test_failure_reason_has_last_lines_of_ended_container(parts: ServerParts, mo
     assert parts.runtime.hosts == {}
 
 
-def test_unhealthy_container_fails_the_endpoint(parts: ServerParts, model: Model) -> None:
-    model.ping = 503
+@pytest.mark.parametrize("ping", [503, None])
+def test_unhealthy_container_fails_the_endpoint(parts: ServerParts, model: Model, ping: int | None) -> None:
+    model.ping = ping
     found = parts.serve(main={"ContainerStartupHealthCheckTimeoutInSeconds": 0.3})
     assert "GET /ping did not answer 200 within 0.3 s" in found["FailureReason"]
     assert parts.runtime.hosts == {}

@@ -4,7 +4,7 @@ import json
 import threading
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -97,7 +97,10 @@ def test_client_receives_response_and_headers(invoke: Invoker, model: Model) -> 
     assert "Server" not in response.headers
 
 
-@pytest.mark.parametrize(("status", "error_kind"), [(400, "client error (400)"), (503, "server error (503)")])
+@pytest.mark.parametrize(
+    ("status", "error_kind"),
+    [(400, "client error (400)"), *((status, f"server error ({status})") for status in (500, 502, 503, 504))],
+)
 def test_container_error_is_a_model_error(invoke: Invoker, model: Model, status: int, error_kind: str) -> None:
     model.invoke = lambda _: Reply(b"no such column", status)
     assert invoke.read_model_error() == {
@@ -121,6 +124,18 @@ def test_slow_container_is_a_model_error(invoke: Invoker, model: Model, monkeypa
     assert "timed out while waiting for a response from container primary. The time limit is 0.1 s." in error["Message"]
     wait_until(lambda: model.requests)
     assert len(model.requests) == 1
+
+
+def test_response_without_its_end_is_a_model_error(parts: ServerParts, invoke: Invoker, model: Model) -> None:
+    model.invoke = lambda _: Reply(parts=end_in_the_middle())
+
+    def end_in_the_middle() -> Iterator[bytes]:
+        yield b"half"
+        parts.running_hosts[0].end(Exit(137))
+
+    error = invoke.read_model_error()
+    assert error["OriginalStatusCode"] == 500
+    assert "closed the connection before the end of its response" in error["Message"]
 
 
 def test_oversized_response_is_a_model_error(invoke: Invoker, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from microjobs_orchestrator.local.errors import ServiceError
 from microjobs_orchestrator.local.resources.endpoints import container_replica
+from microjobs_orchestrator.local.resources.models import client
 from microjobs_orchestrator.local.runtimes.base import Exit
 from tests.local.jobs.conftest import ServerParts, wait_until
 from tests.local.jobs.fakes import Model, ReceivedRequest, Reply
@@ -32,6 +33,18 @@ def test_silent_container_is_replaced(parts: ServerParts, model: Model) -> None:
     assert wait_until(lambda: _read_response(parts)) == b"x"
     (lines,) = parts.read_log(GROUP).values()
     assert "[microjobs] the container answered neither a request nor GET /ping with 200 for 0.3 s" in "".join(lines)
+
+
+def test_container_that_accepts_connections_without_an_answer_is_replaced(
+    parts: ServerParts, model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client, "PING_SECONDS", 0.05)
+    parts.serve()
+    (silent,) = parts.running_hosts
+    model.ping = None
+    wait_until(lambda: silent.has_ended)
+    model.ping = 200
+    assert wait_until(lambda: _read_response(parts)) == b"x"
 
 
 def test_container_that_responds_to_requests_is_not_replaced(

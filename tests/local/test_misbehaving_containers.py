@@ -1,0 +1,126 @@
+"""Containers that break the contract while they serve, with a real engine and a real client."""
+
+import json
+from collections.abc import Iterator
+from contextlib import closing
+from typing import Any
+
+import pytest
+from botocore.exceptions import ClientError, EventStreamError
+
+from tests.conftest import image_from
+from tests.local.clients import SHELL, LocalServer, unique, wait_until
+from tests.local.test_hosting import make_config, wait_for_endpoint
+
+pytestmark = pytest.mark.engine
+
+PROGRAM = """
+import http.server, os, signal
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self):
+        self.answer(b"")
+
+    def do_POST(self):
+        order = self.rfile.read(int(self.headers["Content-Length"])).decode()
+        if order.isdigit():
+            self.answer(b"the model is busy", int(order))
+        elif order == "large":
+            self.answer(bytes((25 << 20) + 1))
+        elif order == "no-http":
+            self.wfile.write(b"oops")
+            self.close_connection = True
+        elif order in ("cut", "exit"):
+            self.begin(200, 100)
+            self.wfile.write(b"half")
+            self.close_connection = True
+            if order == "exit":
+                os._exit(9)
+        else:
+            self.answer(order.encode())
+
+    def answer(self, body, status=200):
+        self.begin(status, len(body))
+        self.wfile.write(body)
+
+    def begin(self, status, length):
+        self.send_response(status)
+        self.send_header("Content-Length", str(length))
+        self.end_headers()
+
+    def log_message(self, *_):
+        pass
+
+signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+http.server.ThreadingHTTPServer(("", 8080), Handler).serve_forever()
+"""
+"""A container that answers with the status that the request names, or misbehaves as the request says."""
+
+
+@pytest.fixture(scope="module")
+def endpoint(local: LocalServer) -> Iterator[str]:
+    name = unique("misbehaving")
+    with image_from(SHELL, f"ENTRYPOINT {json.dumps(['python3', '-c', PROGRAM])}") as image:
+        container, role = {"Image": image}, local.address.role_arn
+        local.sagemaker.create_model(ModelName=name, PrimaryContainer=container, ExecutionRoleArn=role)
+        local.sagemaker.create_endpoint(EndpointName=name, EndpointConfigName=make_config(local, name))
+        assert wait_for_endpoint(local, name)["EndpointStatus"] == "InService"
+        yield name
+        local.sagemaker.delete_endpoint(EndpointName=name)
+        local.sagemaker.get_waiter("endpoint_deleted").wait(EndpointName=name, WaiterConfig={"Delay": 1})
+
+
+def invoke(local: LocalServer, endpoint: str, order: str) -> bytes:
+    body: bytes = local.client("sagemaker-runtime").invoke_endpoint(EndpointName=endpoint, Body=order)["Body"].read()
+    return body
+
+
+def read_error(local: LocalServer, endpoint: str, order: str) -> Any:
+    with pytest.raises(ClientError) as caught:
+        invoke(local, endpoint, order)
+    return caught.value.response
+
+
+@pytest.mark.parametrize(
+    ("order", "status", "message"),
+    [
+        *((str(status), status, "the model is busy") for status in (400, 500, 502, 503, 504)),
+        ("large", 500, "more than 26214400 bytes"),
+        ("cut", 500, "closed the connection before the end of its response"),
+        ("no-http", 500, "the response is not valid HTTP"),
+    ],
+)
+def test_broken_response_is_a_model_error(
+    local: LocalServer, endpoint: str, order: str, status: int, message: str
+) -> None:
+    error = read_error(local, endpoint, order)
+    assert (error["Error"]["Code"], error["ResponseMetadata"]["HTTPStatusCode"]) == ("ModelError", 424)
+    assert error["OriginalStatusCode"] == status
+    assert message in error["OriginalMessage"]
+    assert invoke(local, endpoint, "hello") == b"hello"
+
+
+def test_broken_response_stream_is_a_stream_error(local: LocalServer, endpoint: str) -> None:
+    stream = local.client("sagemaker-runtime").invoke_endpoint_with_response_stream
+    with closing(stream(EndpointName=endpoint, Body=b"cut")["Body"]) as body:
+        events = iter(body)
+        assert next(events)["PayloadPart"]["Bytes"] == b"half"
+        with pytest.raises(EventStreamError, match=r"ModelStreamError.*StreamBroken"):
+            next(events)
+
+
+def test_container_that_exits_during_a_request_is_replaced(local: LocalServer, endpoint: str) -> None:
+    error = read_error(local, endpoint, "exit")
+    assert "closed the connection before the end of its response" in error["OriginalMessage"]
+    assert wait_until(lambda: responds(local, endpoint), bool)
+    lines = [line for stream in local.log_streams(f"/aws/sagemaker/Endpoints/{endpoint}").values() for line in stream]
+    assert any("the container ended by itself" in line and "Exit code: 9" in line for line in lines), lines
+
+
+def responds(local: LocalServer, endpoint: str) -> bool:
+    try:
+        return invoke(local, endpoint, "again") == b"again"
+    except ClientError:
+        return False
