@@ -1,6 +1,6 @@
 """Asynchronous inference, and a transform job that joins input and output, with the SageMaker SDK v2.
 
-Runs in the SDK's virtual environment. Usage: hosting.py SERVE-IMAGE MODEL.tar.gz
+Runs in the SDK's virtual environment. Usage: asynchronous_v2.py SERVE-IMAGE MODEL.tar.gz
 """
 
 import json

@@ -8,8 +8,10 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
 
@@ -22,7 +24,12 @@ ENVIRONMENTS = REPOSITORY / ".venv-clients"
 
 
 def client_programs(client: str) -> Path:
-    """Return the folder with the programs of a client's environment, such as `python`. Clients: `sdk`, `aws`, …"""
+    """Return the folder with the programs of a client's environment, such as `python`.
+
+    Clients: `sdk`, `aws`, …; `boto3` is the environment of the tests.
+    """
+    if client == "boto3":
+        return Path(sys.executable).parent
     uv = shutil.which("uv")
     if uv is None:
         pytest.skip("uv is not installed: it creates the virtual environments of clients")
@@ -48,21 +55,31 @@ LIBRARIES = {
 }
 """Modules that the programs of a client import, and that take long to import."""
 
-_servers: dict[tuple[str, str], subprocess.Popen[str]] = {}
-"""Servers that run programs, by client and address: version 3 of the SDK creates AWS clients while it is imported."""
+_servers: dict[tuple[str, ...], subprocess.Popen[str]] = {}
+"""Servers that run programs, by client, address and settings: version 3 of the SDK creates AWS clients while it is
+imported."""
 
 
-def run_program(client: str, local: LocalServer, folder: Path, script: str, *arguments: object) -> list[str]:
+def run_program(
+    client: str,
+    local: LocalServer,
+    folder: Path,
+    script: str,
+    *arguments: object,
+    settings: Mapping[str, str] = MappingProxyType({}),
+) -> list[str]:
     """Run a script with a client's Python, with `folder` as working directory. Return its output.
 
     Args:
         script: the name of a file of this folder, or an absolute path.
+        settings: further variables.
     """
     environment = {
         "PATH": os.environ["PATH"],
         "HOME": str(folder),  # without the user's settings and credentials
-        "PYTHONPATH": str(REPOSITORY / "shared"),
+        "PYTHONPATH": f"{REPOSITORY / 'shared'}:{REPOSITORY}",
         **control.make_environment(local.home, local.address),
+        **settings,
     }
     output, errors = folder / f"{client}.out", folder / f"{client}.err"
     program = {
@@ -72,7 +89,7 @@ def run_program(client: str, local: LocalServer, folder: Path, script: str, *arg
         "output": str(output),
         "errors": str(errors),
     }
-    key = client, local.address.url
+    key = client, local.address.url, *settings.values()
     if key not in _servers:
         _servers[key] = start_program_server(client, environment)
     try:

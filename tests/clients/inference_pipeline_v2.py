@@ -1,4 +1,4 @@
-"""An inference pipeline with PipelineModel of the SageMaker SDK v2: an endpoint, its update, a job, and a package.
+"""An inference pipeline with PipelineModel of the SageMaker SDK v2: an endpoint, a job, and a package.
 
 Runs in the SDK's virtual environment. Usage: inference_pipeline_v2.py SERVE-IMAGE PREFIX
 """
@@ -40,17 +40,15 @@ def make_pipeline(name: str, *steps: str) -> PipelineModel:
     return PipelineModel(models, role, Predictor, name, sagemaker_session=session)
 
 
-# --- an endpoint, and its update to a longer pipeline
+# --- an endpoint
 codec = {"serializer": CSVSerializer(), "deserializer": CSVDeserializer()}
-pipeline, longer = make_pipeline(name, "scale", "predict"), make_pipeline(f"{name}-2", "scale", "scale", "predict")
+pipeline = make_pipeline(name, "scale", "predict")
 predictor = pipeline.deploy(1, instance_type, endpoint_name=name, **codec)
 results["predicted"] = predictor.predict([[1, 2, 3]])
 try:
     predictor.predict([[1, 2]])
 except ClientError as error:
     results["error"] = error.response["Error"]["Message"]
-longer.deploy(1, instance_type, endpoint_name=name, update_endpoint=True)
-results["updated"] = predictor.predict([[1, 2, 3]])
 predictor.delete_endpoint()
 
 # --- a transform job
@@ -71,6 +69,6 @@ model.predictor_cls = Predictor
 predictor = model.deploy(1, instance_type, endpoint_name=f"{name}-package", **codec)
 results["package"] = predictor.predict([[1, 2, 3]])
 predictor.delete_endpoint()
-for made in (pipeline, longer, model):
+for made in (pipeline, model):
     made.delete_model()
 print("\n" + json.dumps(results))  # the SDK leaves a line with dots

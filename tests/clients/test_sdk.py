@@ -46,7 +46,7 @@ def archive(tmp_path: Path) -> Path:
 
 
 def test_sdk_predicts_asynchronously_and_joins(local: LocalServer, archive: Path, tmp_path: Path) -> None:
-    results = json.loads(run(local, tmp_path, "hosting.py", image_name("serve"), archive)[-1])
+    results = json.loads(run(local, tmp_path, "asynchronous_v2.py", image_name("serve"), archive)[-1])
     assert results["predicted"] == [["6.0"], ["15.0"]]
     assert "oops" in results["failure"]
     assert results["joined"] == "first,6.0\nsecond,15.0\n"

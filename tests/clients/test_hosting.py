@@ -1,0 +1,80 @@
+"""Programs that prove all kinds of hosting in containers, with boto3 and versions 2 and 3 of the SageMaker SDK."""
+
+import io
+import json
+import tarfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.clients.environments import run_program
+from tests.clients.hosting_kinds import CLIENTS, KINDS, ROW, SHADOW, VARIANT, Kind
+from tests.conftest import image_name
+from tests.local.clients import LocalServer
+from tests.local.resources.examples.models import put_linear_model
+from tests.local.test_inference_pipelines import SCALE
+
+pytestmark = [pytest.mark.engine, pytest.mark.timeout(900)]
+
+PREFIX = "kinds-of-hosting"
+WORDS = """
+import time
+
+def model_fn(folder):
+    return {words!r}
+
+def input_fn(body, content_type):
+    return body
+
+def predict_fn(body, words):
+    for word in words:
+        time.sleep(0.05)
+        yield word + " "
+"""
+SETTINGS = {"AWS_MAX_ATTEMPTS": "1"}
+"""Clients that repeat no request, so that no lost request stays unnoticed."""
+
+
+@pytest.fixture(scope="module")
+def prefix(local: LocalServer) -> str:
+    """The URI of the archives that the programs deploy."""
+    for weight, name in ((1.0, "one"), (2.0, "two")):
+        put_linear_model(local, f"{PREFIX}/{name}.tar.gz", weight)
+        put_linear_model(local, f"{PREFIX}/models-{weight:g}/model.tar.gz", weight)
+    programs = {"scale": SCALE, "words-1": WORDS.format(words=["one", "word"])}
+    for name, program in {**programs, "words-2": WORDS.format(words=["two", "words"])}.items():
+        content = io.BytesIO()
+        with tarfile.open(fileobj=content, mode="w:gz") as tar:
+            member = tarfile.TarInfo("code/inference.py")
+            member.size = len(program)
+            tar.addfile(member, io.BytesIO(program.encode()))
+        key = f"{PREFIX}/{name}.tar.gz"
+        local.s3.put_object(Bucket=local.address.bucket, Key=key, Body=content.getvalue())
+    local.put({f"{PREFIX}/row.csv": ROW.decode()})
+    return local.uri(PREFIX)
+
+
+@pytest.mark.parametrize(
+    ("client", "program"), [("boto3", "hosting_boto3.py"), ("sdk", "hosting_v2.py"), ("sdk3", "hosting_v3.py")]
+)
+def test_program_updates_each_kind_under_load(
+    local: LocalServer, prefix: str, client: str, program: str, tmp_path: Path
+) -> None:
+    lines = run_program(client, local, tmp_path, program, image_name("serve"), prefix, settings=SETTINGS)
+    assert json.loads(lines[-1]) == {kind.name: make_expectation(kind) for kind in KINDS}
+
+
+def make_expectation(kind: Kind) -> Mapping[str, Any]:
+    """Return the findings about a kind that serves: no request was lost, and each one was counted and captured once."""
+    outputs = {VARIANT: sorted(kind.responses), **({SHADOW: sorted(kind.responses)} if kind.has_shadow else {})}
+    if kind.operation == "InvokeEndpointWithResponseStream":
+        outputs[VARIANT] = [""]  # only the requests are captured
+    return {
+        "responses": [list(kind.responses)] * CLIENTS,
+        "is_ordered": True,
+        "uncounted": 0,
+        "uncaptured": 0 if kind.captures else None,
+        "outputs": outputs if kind.captures else None,
+    }
