@@ -49,12 +49,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 SHARING_FILES = frozenset(
     f"tests/clients/test_{name}.py"
     for name in (
-        "components",
         "experiments",
-        "hosting_variants",
         "inference_pipelines",
         "metrics",
-        "multi_model",
         "pipelines",
         "registry",
     )
