@@ -43,6 +43,8 @@ def add_parser(subparsers: "Subparsers") -> None:
     up.add_argument("--guard-image", metavar="IMAGE", help=guards)
     idle = f"stop the container of a serverless variant after so long; default: {config.SERVERLESS_IDLE_SECONDS}"
     up.add_argument("--serverless-idle-seconds", type=int, metavar="SECONDS", help=idle)
+    speed = "shorten the times of scaling policies by this factor, to test them sooner; default: 1"
+    up.add_argument("--autoscaling-speed", type=int, metavar="FACTOR", help=speed)
     services = "forward requests for another AWS service to an emulator; repeatable"
     up.add_argument("--service", type=_parse_pair, action="append", metavar="NAME=URL", help=services)
     functions = "command or FILE.py:FUNCTION that a pipeline's Lambda steps run; repeatable"
@@ -148,6 +150,7 @@ def _list_ignored_flags(options: argparse.Namespace, address: "Address") -> list
         "framework_images",
         "guard_image",
         "serverless_idle_seconds",
+        "autoscaling_speed",
         "service",
         "function",
         "proxy",

@@ -9,6 +9,7 @@ host_names = ["microjobs"]
 framework_images = false
 guard_image = "python:3.11-slim-bookworm"
 serverless_idle_seconds = 300
+autoscaling_speed = 1
 ca_bundle = "/etc/ssl/certs/ca-certificates.crt"
 
 [local.images]
@@ -48,6 +49,7 @@ SECTIONS = ("local", "aws")
 PORT = 4577
 MAX_PORT = 65_535
 SERVERLESS_IDLE_SECONDS = 300
+MAX_AUTOSCALING_SPEED = 60
 RUNTIMES = ("auto", "docker", "process")
 HOST_NAME = re.compile(r"[A-Za-z0-9.-]+")
 URL = re.compile(r"https?://[^/?#\s@]+(/[^?#\s]*)?")
@@ -91,6 +93,8 @@ class Config:
     """Image with Python for the guards of hosts' networks; empty: an image that the engine has."""
     serverless_idle_seconds: int = SERVERLESS_IDLE_SECONDS
     """Seconds after the last request until the container of a serverless variant is stopped."""
+    autoscaling_speed: int = 1
+    """The factor by which the times of scaling policies are shorter than on AWS."""
     images: Mapping[str, str] = field(default_factory=dict)
     """Names of local images by image URIs, which may contain `*`."""
     services: Mapping[str, str] = field(default_factory=dict)
@@ -110,6 +114,7 @@ class Config:
         """Return the flags with the same meaning."""
         flags = [f"--port={self.port}", f"--runtime={self.runtime}", f"--region={self.region}"]
         flags.append(f"--serverless-idle-seconds={self.serverless_idle_seconds}")
+        flags.append(f"--autoscaling-speed={self.autoscaling_speed}")
         aliases = [f"--image-alias={uri}={local}" for uri, local in self.images.items()]
         guards = [f"--guard-image={self.guard_image}"] if self.guard_image else []
         services = [f"--service={name}={url}" for name, url in self.services.items()]
@@ -191,6 +196,9 @@ def _check(config: Config) -> None:
         raise ConfigError(f"port {config.port} must be a number from 0 to {MAX_PORT}")
     if config.serverless_idle_seconds < 1:
         raise ConfigError(f"serverless_idle_seconds {config.serverless_idle_seconds} must be at least 1")
+    if not 1 <= config.autoscaling_speed <= MAX_AUTOSCALING_SPEED:
+        limits = f"from 1 to {MAX_AUTOSCALING_SPEED}"
+        raise ConfigError(f"autoscaling_speed {config.autoscaling_speed} must be a number {limits}")
     _check_names(config)
     _check_functions(config)
     _check_network(config)

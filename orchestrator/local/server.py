@@ -40,6 +40,7 @@ from microjobs_orchestrator.local.own_images import JOBS
 from microjobs_orchestrator.local.package_index import PackageIndex
 from microjobs_orchestrator.local.protocols.answer import Service
 from microjobs_orchestrator.local.resources.event_recorder import EventRecorder
+from microjobs_orchestrator.local.resources.invocation import Invoker
 from microjobs_orchestrator.local.resources.mlflow.clients import make_connector
 from microjobs_orchestrator.local.resources.operations import Operations, list_makers, load_operations
 from microjobs_orchestrator.local.resources.training import interruptions
@@ -49,6 +50,8 @@ from microjobs_orchestrator.local.runtimes.process.programs import LockedProgram
 from microjobs_orchestrator.local.s3.service import S3
 from microjobs_orchestrator.local.s3.store import ObjectStore
 from microjobs_orchestrator.local.services import sts
+from microjobs_orchestrator.local.services.autoscaling.scaler import Scaler
+from microjobs_orchestrator.local.services.autoscaling.service import ApplicationAutoScaling
 from microjobs_orchestrator.local.services.cloudwatch import CloudWatch
 from microjobs_orchestrator.local.services.ecr import Ecr
 from microjobs_orchestrator.local.services.iam import Iam
@@ -164,6 +167,7 @@ def _start(home: Home, config: Config, runtime: Runtime, cleanup: ExitStack) -> 
         is_reachable=jobs.is_reachable,
         network=_read_network_settings(config, runtime),
         serverless_idle_seconds=config.serverless_idle_seconds,
+        autoscaling_speed=config.autoscaling_speed,
         functions=config.functions,
     )
     state, store = State(home.state), ObjectStore(home)
@@ -177,7 +181,8 @@ def _start(home: Home, config: Config, runtime: Runtime, cleanup: ExitStack) -> 
     programs = LockedPrograms(home, JOBS)
     context = Context(home, state, store, LogStore(home.logs), metrics, runtime, settings, programs)
     registry = Registry(context)
-    services, kinds = _create_all_services(context, registry), load_operations(context, registry)
+    scaler = Scaler(context, Invoker(context, registry).invoke)
+    services, kinds = _create_all_services(context, registry, scaler), load_operations(context, registry)
     mlflow = MlflowGateway(
         make_connector(context, registry), context.ui_sessions, make_mlflow_token(home.server_key()), config.region
     )
@@ -187,6 +192,8 @@ def _start(home: Home, config: Config, runtime: Runtime, cleanup: ExitStack) -> 
     _deliver_events(state, kinds, config, cleanup)
     registry.recover(list_makers(kinds))
     cleanup.callback(registry.shut_down)
+    cleanup.callback(scaler.close)
+    scaler.start()
     cleanup.callback(programs.close)
     cleanup.callback(feed.close)
     client_listener.wsgi_app = Gateway(
@@ -216,7 +223,9 @@ def _read_network_settings(config: Config, runtime: Runtime) -> NetworkSettings:
     return NetworkSettings(proxies, read_ca_bundle(config.ca_bundle))
 
 
-def create_services(context: Context, registry: Registry) -> Mapping[str, Service]:
+def create_services(
+    context: Context, registry: Registry, on_scalable_target: Callable[[], None] = lambda: None
+) -> Mapping[str, Service]:
     """Return the handlers of all services but S3, by botocore's name of the service."""
     roles = Iam(context.state)
     return {
@@ -229,11 +238,12 @@ def create_services(context: Context, registry: Registry) -> Mapping[str, Servic
         "iam": roles.operations(),
         "ecr": Ecr(context.state, context.settings.region, context.runtime.images).operations(),
         "sqs": Sqs(context.state, context.settings.url).operations(),
+        "application-autoscaling": ApplicationAutoScaling(context, on_scalable_target).operations(),
     }
 
 
-def _create_all_services(context: Context, registry: Registry) -> Mapping[str, AnyService]:
-    return {"s3": S3(context.store, context.settings.region), **create_services(context, registry)}
+def _create_all_services(context: Context, registry: Registry, scaler: Scaler) -> Mapping[str, AnyService]:
+    return {"s3": S3(context.store, context.settings.region), **create_services(context, registry, scaler.start)}
 
 
 def _create_interceptors(

@@ -73,6 +73,7 @@ def test_running_server_refuses_other_settings(folder: Path) -> None:
         ("--image-alias", "a=b"),
         ("--guard-image", "a"),
         ("--serverless-idle-seconds", "5"),
+        ("--autoscaling-speed", "5"),
         ("--service", "sns=http://127.0.0.1:9"),
     ):
         result = microjobs(folder, "up", "--detach", *flags)

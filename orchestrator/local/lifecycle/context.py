@@ -43,6 +43,8 @@ class Settings:
     network: NetworkSettings = field(default_factory=NetworkSettings)
     serverless_idle_seconds: float = 300.0
     """Seconds after the last request until the container of a serverless variant is stopped."""
+    autoscaling_speed: int = 1
+    """The factor by which the times of scaling policies are shorter than on AWS."""
     functions: Mapping[str, str] = field(default_factory=dict)
     """Commands of the functions that Lambda steps call, by name or ARN."""
 

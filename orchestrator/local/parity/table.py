@@ -9,6 +9,7 @@ from typing import Any
 
 from microjobs_orchestrator.local.errors import ServiceError
 from microjobs_orchestrator.local.kinds import Kind, all_kinds, load_modules
+from microjobs_orchestrator.local.parity.autoscaling import AUTO_SCALING
 from microjobs_orchestrator.local.parity.common import LIST_ROWS, LIST_ROWS_WITH_STATUS, TAGS, make_honoured_rows
 from microjobs_orchestrator.local.parity.metrics import CLOUDWATCH, SAGEMAKER_METRICS
 from microjobs_orchestrator.local.parity.rows import Honoured, Rows, list_refusals
@@ -42,6 +43,7 @@ TABLE: Mapping[str, Mapping[str, Rows]] = {
     "iam": IAM,
     "ecr": ECR,
     "sqs": SQS,
+    "application-autoscaling": AUTO_SCALING,
 }
 """Rows for each member of each supported operation, by botocore's name of the service."""
 
@@ -52,6 +54,7 @@ CODES: Mapping[str, str] = {
     "logs": "InvalidParameterException",
     "ecr": "InvalidParameterException",
     "sqs": "UnsupportedOperation",
+    "application-autoscaling": "ValidationException",
 }
 """Error codes for a request that is not supported, by service; `ValidationError` for other services."""
 

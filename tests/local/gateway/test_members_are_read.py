@@ -43,6 +43,7 @@ from microjobs_orchestrator.local.s3.service import OPERATIONS as S3
 from microjobs_orchestrator.local.s3.store import ObjectStore
 from microjobs_orchestrator.local.s3.uploads import Uploads
 from microjobs_orchestrator.local.server import create_services
+from microjobs_orchestrator.local.services.autoscaling.records import make_name
 from microjobs_orchestrator.local.state import Owner, State
 from tests.local.jobs.fake_programs import FakePrograms
 from tests.local.log_lines import append_line
@@ -128,6 +129,11 @@ LOG_REQUEST = {"logGroupName": GROUP, "logStreamName": STREAM}
 ARTIFACT_SOURCE = {"SourceUri": "s3://bucket/in/a", "SourceTypes": [{"SourceIdType": "Custom", "Value": "v"}]}
 METRIC_DIMENSIONS = [{"Name": "n", "Value": "v"}]
 METRIC = {"Namespace": "space", "MetricName": "m", "Dimensions": METRIC_DIMENSIONS}
+SCALABLE = {
+    "ServiceNamespace": "sagemaker",
+    "ResourceId": "inference-component/x",
+    "ScalableDimension": "sagemaker:inference-component:DesiredCopyCount",
+}
 METRIC_PERIOD = {"StartTime": 0, "EndTime": 60}
 
 REQUESTS: Mapping[str, list[dict[str, Any]]] = {
@@ -136,6 +142,25 @@ REQUESTS: Mapping[str, list[dict[str, Any]]] = {
         name: [LOG_REQUEST, {"logGroupIdentifier": GROUP, "logStreamName": STREAM}]
         for name in ("DescribeLogStreams", "GetLogEvents", "FilterLogEvents")
     },
+    "RegisterScalableTarget": [
+        {
+            **SCALABLE,
+            "MinCapacity": 1,
+            "MaxCapacity": 2,
+            "SuspendedState": {"DynamicScalingInSuspended": True, "DynamicScalingOutSuspended": True},
+        }
+    ],
+    "PutScalingPolicy": [
+        {**SCALABLE, "PolicyName": "p", "TargetTrackingScalingPolicyConfiguration": {"TargetValue": 1.0, **metric}}
+        for metric in (
+            {
+                "PredefinedMetricSpecification": {
+                    "PredefinedMetricType": "SageMakerInferenceComponentInvocationsPerCopy"
+                }
+            },
+            {"CustomizedMetricSpecification": {**METRIC, "Statistic": "Average"}},
+        )
+    ],
     "AssumeRole": [{"RoleArn": ROLE, "RoleSessionName": "abc", "SourceIdentity": "me"}],
     "UntagRole": [{"RoleName": "tagged", "TagKeys": ["k"]}],
     "DescribeImages": [REPOSITORY_REQUEST, {**REPOSITORY_REQUEST, "imageIds": [{"imageTag": "a", "imageDigest": "b"}]}],
@@ -292,6 +317,10 @@ def test_members_of_simple_requests_are_read(context: Context, service: str, ope
     context.state.add("pipeline", "p", format_arn("pipeline/p"), "", {}, {})
     add_execution(context.state)
     create_queue(context.state, "x")
+    context.state.add(
+        "inference-component", "x", "", "InService", {"Specification": {}}, {"RuntimeConfig": {"DesiredCopyCount": 1}}
+    )
+    context.state.add("scalable-target", make_name(SCALABLE), "", "", {}, {"SuspendedState": {}})
     create_group(context, {"ModelPackageGroupName": "group"})
     context.state.add(
         "ecr-repository",

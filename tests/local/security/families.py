@@ -230,6 +230,7 @@ FAMILIES: Mapping[str, Callable[[], st.SearchStrategy[Request]]] = {
         query_requests("iam", sorted(TABLE["iam"])),
         json_requests("ecr", sorted(TABLE["ecr"]), {}),
         json_requests("sqs", sorted(TABLE["sqs"]), {}),
+        json_requests("application-autoscaling", sorted(TABLE["application-autoscaling"]), {}),
     ),
     "metrics": lambda: st.one_of(
         json_requests("cloudwatch", sorted(TABLE["cloudwatch"]), BASES),

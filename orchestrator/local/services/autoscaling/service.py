@@ -1,0 +1,164 @@
+"""The operations of Application Auto Scaling.
+
+https://docs.aws.amazon.com/autoscaling/application/APIReference/Welcome.html
+"""
+
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from microjobs_orchestrator.local.errors import ServiceError
+from microjobs_orchestrator.local.identity import ACCOUNT
+from microjobs_orchestrator.local.lifecycle.context import Context
+from microjobs_orchestrator.local.pages import cut_page
+from microjobs_orchestrator.local.protocols.answer import Service
+from microjobs_orchestrator.local.services.autoscaling import records
+from microjobs_orchestrator.local.services.autoscaling.policies import PredefinedMetric, TargetTracking
+from microjobs_orchestrator.local.services.autoscaling.records import ACTIVITY_KIND, POLICY_KIND, TARGET_KIND
+from microjobs_orchestrator.local.services.autoscaling.scalable import parse_resource_id
+from microjobs_orchestrator.local.state import Owner, Query, Record
+
+ROLE = (
+    f"arn:aws:iam::{ACCOUNT}:role/aws-service-role/sagemaker.application-autoscaling.amazonaws.com/"
+    "AWSServiceRoleForApplicationAutoScaling_SageMakerEndpoint"
+)
+SUSPENSIONS = dict.fromkeys(
+    ("DynamicScalingInSuspended", "DynamicScalingOutSuspended", "ScheduledScalingSuspended"), False
+)
+PREDEFINED_MEMBER, CUSTOMIZED_MEMBER = "PredefinedMetricSpecification", "CustomizedMetricSpecification"
+CONFIG = "TargetTrackingScalingPolicyConfiguration"
+
+Request = Mapping[str, Any]
+Answer = Mapping[str, Any]
+
+
+class ApplicationAutoScaling:
+    """The service.
+
+    Args:
+        on_target: called when a target was registered.
+    """
+
+    def __init__(self, context: Context, on_target: Callable[[], None]) -> None:
+        self._state = context.state
+        self._region = context.settings.region
+        self._on_target = on_target
+
+    def operations(self) -> Service:
+        return {
+            "RegisterScalableTarget": self.register_target,
+            "DescribeScalableTargets": self.describe_targets,
+            "DeregisterScalableTarget": self.deregister_target,
+            "PutScalingPolicy": self.put_policy,
+            "DescribeScalingPolicies": self.describe_policies,
+            "DeleteScalingPolicy": self.delete_policy,
+            "DescribeScalingActivities": self.describe_activities,
+        }
+
+    def register_target(self, request: Request) -> Answer:
+        """Add a target, or change the given members of an existing one."""
+        scalable = parse_resource_id(request["ResourceId"], request["ScalableDimension"])
+        if scalable.read(self._state) is None:
+            message = f"{request['ResourceId']} does not exist, or has no {scalable.words}: create it first."
+            raise _make_error(message)
+        name = records.make_name(request)
+        earlier = self._state.get(TARGET_KIND, name)
+        target = _make_target(request, earlier)
+        if earlier is None:
+            path = f"{self._region}:{ACCOUNT}:scalable-target/{uuid.uuid4().hex}"
+            arn = f"arn:aws:application-autoscaling:{path}"
+            earlier = self._state.add(TARGET_KIND, name, arn, "", request, {**target, "ScalableTargetARN": arn})
+        else:
+            self._state.update(TARGET_KIND, name, target)
+        self._on_target()
+        return {"ScalableTargetARN": earlier.arn}
+
+    def describe_targets(self, request: Request) -> Answer:
+        ids = request.get("ResourceIds")
+        found = [
+            {**record.description, "CreationTime": record.created}
+            for record in records.list_targets(self._state)
+            if not ids or record.description["ResourceId"] in ids
+        ]
+        return _make_page(found, request, "ScalableTargets")
+
+    def deregister_target(self, request: Request) -> Answer:
+        records.delete_target(self._state, records.find_target(self._state, request).name)
+        return {}
+
+    def put_policy(self, request: Request) -> Answer:
+        """Add a target tracking policy, or replace the policy with this name."""
+        target = records.find_target(self._state, request)
+        _check_policy(request)
+        name = f"{target.name}|{request['PolicyName']}"
+        members = ("PolicyName", "ServiceNamespace", "ResourceId", "ScalableDimension", CONFIG)
+        described = {member: request[member] for member in members}
+        record = self._state.update(POLICY_KIND, name, described)
+        if record is None:
+            resource = f"{uuid.uuid4()}:resource/sagemaker/{request['ResourceId']}:policyName/{request['PolicyName']}"
+            arn = f"arn:aws:autoscaling:{self._region}:{ACCOUNT}:scalingPolicy:{resource}"
+            description = {**described, "PolicyType": "TargetTrackingScaling", "PolicyARN": arn, "Alarms": []}
+            owner = Owner(TARGET_KIND, target.name)
+            record = self._state.add(POLICY_KIND, name, arn, "", request, description, owner=owner)
+        return {"PolicyARN": record.arn, "Alarms": []}
+
+    def describe_policies(self, request: Request) -> Answer:
+        names = request.get("PolicyNames")
+        found = [
+            {**record.description, "CreationTime": record.created}
+            for record in records.list_policies(self._state)
+            if not names or record.description["PolicyName"] in names or record.arn in names
+        ]
+        return _make_page(found, request, "ScalingPolicies")
+
+    def delete_policy(self, request: Request) -> Answer:
+        if not self._state.delete(POLICY_KIND, f"{records.make_name(request)}|{request['PolicyName']}"):
+            what = f"scaling policy {request['PolicyName']} of {request['ResourceId']}"
+            raise records.make_missing_error(what, request["ScalableDimension"])
+        return {}
+
+    def describe_activities(self, request: Request) -> Answer:
+        found = [record.description for record in self._state.find(Query(ACTIVITY_KIND, limit=-1))]
+        return _make_page(found, request, "ScalingActivities")
+
+
+def _make_target(request: Request, earlier: Record | None) -> Mapping[str, Any]:
+    """Return the description of a target. Raise ServiceError ValidationException for wrong limits."""
+    defaults = {"RoleARN": ROLE, "SuspendedState": SUSPENSIONS} if earlier is None else earlier.description
+    members = ("ServiceNamespace", "ResourceId", "ScalableDimension", "MinCapacity", "MaxCapacity", "RoleARN")
+    target = {**defaults, **{member: request[member] for member in members if member in request}}
+    suspended = request.get("SuspendedState", {})
+    changes = {name: suspended[name] for name in SUSPENSIONS if name in suspended}
+    target["SuspendedState"] = {**target["SuspendedState"], **changes}
+    if not {"MinCapacity", "MaxCapacity"} <= target.keys():
+        raise _make_error("MinCapacity and MaxCapacity are required to register a new scalable target.")
+    if not 0 <= target["MinCapacity"] <= target["MaxCapacity"]:
+        limits = f"MinCapacity {target['MinCapacity']} and MaxCapacity {target['MaxCapacity']}"
+        raise _make_error(f"{limits} must not be negative, and the first one must not be larger.")
+    return target
+
+
+def _check_policy(request: Request) -> None:
+    """Raise ServiceError ValidationException for a policy whose metric is missing or does not fit its target."""
+    config = request.get(CONFIG)
+    if config is None:
+        raise _make_error(f"PutScalingPolicy needs a {CONFIG}.")
+    if (PREDEFINED_MEMBER in config) == (CUSTOMIZED_MEMBER in config):
+        raise _make_error(f"{CONFIG} must have exactly one of {PREDEFINED_MEMBER} and {CUSTOMIZED_MEMBER}.")
+    if config["TargetValue"] <= 0:
+        raise _make_error(f"TargetValue {config['TargetValue']:g} must be greater than 0.")
+    metric, dimension = TargetTracking(request["PolicyName"], config, speed=1).metric, request["ScalableDimension"]
+    if isinstance(metric, PredefinedMetric) and metric.dimension != dimension:
+        raise _make_error(f"The PredefinedMetricType does not fit the scalable dimension {dimension}.")
+
+
+def _make_page(found: Sequence[Mapping[str, Any]], request: Request, member: str) -> Answer:
+    """Return the requested page of items with the resource and the dimension of a request."""
+    filters = {name: request[name] for name in ("ResourceId", "ScalableDimension") if name in request}
+    selected = [item for item in found if all(item[name] == value for name, value in filters.items())]
+    page, token = cut_page(selected, request, default_limit=50, code="InvalidNextTokenException")
+    return {member: page, **token}
+
+
+def _make_error(message: str) -> ServiceError:
+    return ServiceError("ValidationException", message)

@@ -1,0 +1,116 @@
+"""Application Auto Scaling through boto3: a policy scales the copies of a component under load."""
+
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from botocore.exceptions import ClientError
+
+from tests.conftest import REPOSITORY
+from tests.local.clients import LocalServer, running_server, unique, wait_until
+from tests.local.resources.examples.inference_components import make_request
+from tests.local.test_hosting import ROW, make_model, wait_for_endpoint
+
+SECTION = (REPOSITORY / "docs/using/hosting.md").read_text().partition("## Automatic scaling")[2]
+EXAMPLE = SECTION.partition("```python\n")[2].partition("```")[0]
+
+
+@pytest.fixture
+def fast(tmp_path: Path) -> Iterator[LocalServer]:
+    """Run a server in which a minute of a policy takes one second."""
+    with running_server(tmp_path, runtime="process", autoscaling_speed=60) as running:
+        yield running
+
+
+def deploy_component(local: LocalServer) -> tuple[str, str]:
+    """Return the names of an endpoint and of its component with one copy."""
+    name = unique("scaled")
+    request = {**make_request(local, make_model(local, 1.0)), "RuntimeConfig": {"CopyCount": 1}}
+    wait_for_endpoint(local, request["EndpointName"])
+    local.sagemaker.create_inference_component(InferenceComponentName=name, **request)
+    wait_for_component(local, name)
+    return request["EndpointName"], name
+
+
+def wait_for_component(local: LocalServer, name: str) -> dict[str, Any]:
+    found: dict[str, Any] = wait_until(
+        lambda: local.sagemaker.describe_inference_component(InferenceComponentName=name),
+        lambda found: found["InferenceComponentStatus"] in ("InService", "Failed"),
+    )
+    assert found["InferenceComponentStatus"] == "InService", found.get("FailureReason")
+    return found
+
+
+def test_example_of_the_documentation_scales_under_load(fast: LocalServer) -> None:
+    endpoint, component = deploy_component(fast)
+    runtime, stop = fast.client("sagemaker-runtime"), threading.Event()
+    names = {"autoscaling": fast.client("application-autoscaling"), "component": component}
+    exec(EXAMPLE, names)  # noqa: S102  the code of the page
+    scaling: Any = names["autoscaling"]
+
+    def invoke_until_stop() -> None:
+        while not stop.is_set():
+            runtime.invoke_endpoint(
+                EndpointName=endpoint, InferenceComponentName=component, Body=ROW, ContentType="text/csv"
+            )
+
+    with ThreadPoolExecutor(2) as pool:
+        clients = [pool.submit(invoke_until_stop) for _ in range(2)]
+        try:
+            activity = wait_until(lambda: list_activities(scaling, component), bool)[-1]
+            wait_until(lambda: count_copies(fast, component), lambda count: count > 1)
+        finally:
+            stop.set()
+        for client in clients:
+            client.result()
+    assert activity["StatusCode"] == "Successful"
+    assert "policy load" in activity["Cause"]
+    scaling.register_scalable_target(**identify(component), MaxCapacity=1)
+    wait_until(lambda: count_copies(fast, component), lambda count: count == 1)
+    fast.sagemaker.delete_inference_component(InferenceComponentName=component)
+    wait_until(
+        lambda: scaling.describe_scalable_targets(ServiceNamespace="sagemaker")["ScalableTargets"],
+        lambda found: not found,
+    )
+
+
+def identify(component: str) -> dict[str, Any]:
+    return {
+        "ServiceNamespace": "sagemaker",
+        "ResourceId": f"inference-component/{component}",
+        "ScalableDimension": "sagemaker:inference-component:DesiredCopyCount",
+    }
+
+
+def list_activities(scaling: Any, component: str) -> list[Any]:
+    found: list[Any] = scaling.describe_scaling_activities(**identify(component))["ScalingActivities"]
+    return found
+
+
+def count_copies(local: LocalServer, component: str) -> int:
+    return int(wait_for_component(local, component)["RuntimeConfig"]["CurrentCopyCount"])
+
+
+def test_targets_and_policies_are_described_and_deleted(processes: LocalServer) -> None:
+    _, component = deploy_component(processes)
+    scaling, identity = processes.client("application-autoscaling"), identify(component)
+    arn = scaling.register_scalable_target(**identity, MinCapacity=1, MaxCapacity=2)["ScalableTargetARN"]
+    metric = {"PredefinedMetricType": "SageMakerInferenceComponentInvocationsPerCopy"}
+    config = {"TargetValue": 5.0, "PredefinedMetricSpecification": metric}
+    policy = {**identity, "PolicyName": "p", "PolicyType": "TargetTrackingScaling"}
+    scaling.put_scaling_policy(**policy, TargetTrackingScalingPolicyConfiguration=config)
+    (target,) = scaling.describe_scalable_targets(ServiceNamespace="sagemaker")["ScalableTargets"]
+    assert (target["ScalableTargetARN"], target["MinCapacity"], target["MaxCapacity"]) == (arn, 1, 2)
+    (found,) = scaling.describe_scaling_policies(ServiceNamespace="sagemaker")["ScalingPolicies"]
+    assert found["TargetTrackingScalingPolicyConfiguration"] == config
+    scaling.delete_scaling_policy(**identity, PolicyName="p")
+    assert scaling.describe_scaling_policies(ServiceNamespace="sagemaker")["ScalingPolicies"] == []
+    scaling.deregister_scalable_target(**identity)
+    with pytest.raises(ClientError, match="ObjectNotFoundException"):
+        scaling.deregister_scalable_target(**identity)
+    with pytest.raises(ClientError, match=r"ValidationException.*Not supported here: PolicyType"):
+        scaling.put_scaling_policy(**{**policy, "PolicyType": "StepScaling"})
+    processes.sagemaker.delete_inference_component(InferenceComponentName=component)
