@@ -184,7 +184,7 @@ def _start(home: Home, config: Config, runtime: Runtime, cleanup: ExitStack) -> 
     scaler = Scaler(context, Invoker(context, registry).invoke)
     services, kinds = _create_all_services(context, registry, scaler), load_operations(context, registry)
     mlflow = MlflowGateway(
-        make_connector(context, registry), context.ui_sessions, make_mlflow_token(home.server_key()), config.region
+        make_connector(context), context.ui_sessions, make_mlflow_token(home.server_key()), config.region
     )
     interceptors = _create_interceptors(context, registry, services, config, mlflow)
     feed = Feed()

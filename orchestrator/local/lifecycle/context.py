@@ -1,7 +1,8 @@
 """The parts of the server that jobs and endpoints use."""
 
 import fnmatch
-from collections.abc import Mapping
+import socket
+from collections.abc import Callable, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -63,6 +64,8 @@ class Context:
     programs: Programs
     ui_sessions: UiSessions = field(default_factory=UiSessions)
     """The sessions of browsers with programs that have web pages."""
+    mlflow_connections: MutableMapping[str, Callable[[float], socket.socket]] = field(default_factory=dict)
+    """Functions that connect to the processes of running MLflow servers in a time in seconds, by the servers' ARNs."""
 
     def resolve_image(self, uri: str) -> str:
         """Return the local name of an image.

@@ -104,9 +104,7 @@ def mlflow(tmp_path: Path) -> Iterator[Mlflow]:
 def run_gateway(mlflow: Mlflow) -> Iterator[int]:
     """Serve the operations, and their MLflow servers, on a port; yield the port."""
     context = mlflow.parts.context
-    gateway = MlflowGateway(
-        make_connector(context, mlflow.parts.registry), context.ui_sessions, TOKEN, context.settings.region
-    )
+    gateway = MlflowGateway(make_connector(context), context.ui_sessions, TOKEN, context.settings.region)
     services = {"sagemaker": mlflow.operations}
     hosts = ("localhost", "127.0.0.1")
     further = list_interceptors(CREDENTIALS, services, hosts, lambda *_: "", Forwarder({}), {}, lambda _: None, gateway)

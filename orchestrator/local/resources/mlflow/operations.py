@@ -166,8 +166,7 @@ class TrackingServerOperations(_MlflowOperations):
     defaults: ClassVar = {"TrackingServerSize": "Small", "AutomaticModelRegistration": False}
 
     def compute_members(self, record: Record) -> Mapping[str, Any]:
-        runnable = self.registry.find(f"{record.kind}/{record.name}")
-        is_serving = isinstance(runnable, TrackingServer) and runnable.connect is not None
+        is_serving = record.arn in self.context.mlflow_connections
         url = f"{self.context.settings.url}{MLFLOW_PATH}/{record.kind}/{record.name}"
         return {"IsActive": "Active" if is_serving else "Inactive", "TrackingServerUrl": url}
 

@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
+from microjobs_orchestrator.local.identity import format_arn
 from microjobs_orchestrator.local.kinds import Kind
 from microjobs_orchestrator.local.lifecycle.context import Context
 from microjobs_orchestrator.local.lifecycle.events import Change, EventQueue
@@ -13,7 +14,6 @@ from microjobs_orchestrator.local.lifecycle.hosts import SHUTDOWN_GRACE_PERIOD
 from microjobs_orchestrator.local.lifecycle.job import MAX_REASON_CHARACTERS
 from microjobs_orchestrator.local.resources.mlflow import process
 from microjobs_orchestrator.local.resources.mlflow.kinds import ACTIVE, ENDS, FAILURES, ServerStatus
-from microjobs_orchestrator.local.resources.models.client import Connect
 from microjobs_orchestrator.local.resources.models.serving import StoppedError
 from microjobs_orchestrator.local.runtimes.base import CannotRunError, Host, Program
 from microjobs_orchestrator.local.state import Record
@@ -42,10 +42,9 @@ class TrackingServer:
         self._context = context
         self._kind = kind
         self._name = name
+        self._arn = format_arn(self.plan_name, context.settings.region)
         self._program: Program | None = None
         self._last_lines = deque[str](maxlen=REASON_LINES)
-        self.connect: Connect | None = None
-        """Connects to the process; None while the process does not answer."""
 
     def recover(self, hosts: Sequence[Host]) -> None:  # noqa: ARG002  the process has ended with the earlier server
         self.run()
@@ -131,7 +130,7 @@ class TrackingServer:
         self._last_lines.clear()
         threading.Thread(target=self._follow, args=(program,), name=f"log {self.plan_name}", daemon=True).start()
         process.wait_until_healthy(program, self.events.stopped)
-        self.connect = process.make_connect(program)
+        self._context.mlflow_connections[self._arn] = process.make_connect(program)
 
     def _follow(self, program: Program) -> None:
         """Copy the output to the log stream, and report the end of the process."""
@@ -143,7 +142,7 @@ class TrackingServer:
         self.events.send(Change.RESOURCE_CHANGED)
 
     def _stop_program(self) -> None:
-        self.connect = None
+        self._context.mlflow_connections.pop(self._arn, None)
         if self._program is not None:
             self._program.stop(SHUTDOWN_GRACE_PERIOD)
             self._program = None

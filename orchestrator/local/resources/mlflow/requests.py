@@ -1,0 +1,61 @@
+"""Requests of this server to its MLflow servers."""
+
+import io
+import json
+from collections.abc import Mapping
+from contextlib import closing
+from http import HTTPStatus
+from typing import Any
+from urllib.parse import urlencode
+
+from microjobs_orchestrator.local.errors import ServiceError, ValidationError
+from microjobs_orchestrator.local.lifecycle.context import Context
+from microjobs_orchestrator.local.resources.mlflow.clients import make_connector
+from microjobs_orchestrator.local.resources.mlflow.kinds import ACTIVE, MLFLOW_APP, MLFLOW_TRACKING_SERVER
+from microjobs_orchestrator.local.resources.models.client import Client, NoAnswerError
+from microjobs_orchestrator.local.state import Record
+
+API = "/api/2.0/mlflow/"
+TIMEOUT_SECONDS = 60.0
+
+
+def find_running(context: Context, arn: str) -> Record:
+    """Return the record of an MLflow server. Raise ValidationError if it does not exist, or does not run."""
+    record = context.state.get_by_arn(arn)
+    if record is None or record.kind not in (MLFLOW_TRACKING_SERVER.arn_type, MLFLOW_APP.arn_type):
+        remedy = "create it with CreateMlflowTrackingServer or CreateMlflowApp"
+        raise ValidationError(f"MlflowResourceArn {arn} does not exist: {remedy}.")
+    if record.status not in ACTIVE:
+        raise ValidationError(f"MlflowResourceArn {arn} is {record.status}: start it, or wait until it is in service.")
+    return record
+
+
+def call(context: Context, arn: str, method: str, path: str, members: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Send a request of MLflow's REST API to an MLflow server, and return its answer.
+
+    Raises:
+        ServiceError: the server does not answer, or refuses the request; the code is MLflow's.
+    """
+    connect = make_connector(context)(arn)
+    target, body, content = f"{API}{path}", None, io.BytesIO()
+    if method == "GET":
+        target = f"{target}?{urlencode(members)}"
+    else:
+        body = json.dumps(members).encode()
+    headers = {"Content-Type": "application/json"}
+    try:
+        with closing(Client(connect)) as client:
+            answer = client.request(method, target, body, headers, timeout=TIMEOUT_SECONDS, into=content)
+    except NoAnswerError as error:
+        raise ServiceError("ServiceUnavailable", f"the MLflow server {arn} does not answer: {error}", 503) from error
+    return _read_answer(answer.status, content.getvalue())
+
+
+def _read_answer(status: int, content: bytes) -> Mapping[str, Any]:
+    try:
+        found: dict[str, Any] = json.loads(content)
+    except ValueError:
+        found = {"error_code": "InternalFailure", "message": content.decode(errors="replace")[:200]}
+    if status != HTTPStatus.OK:
+        raise ServiceError(found.get("error_code", "InternalFailure"), f"MLflow: {found.get('message')}", status)
+    return found
