@@ -32,6 +32,7 @@ from microjobs_orchestrator.local.parity.table import TABLE
 from microjobs_orchestrator.local.protocols.answer import Service
 from microjobs_orchestrator.local.protocols.models import operation_model
 from microjobs_orchestrator.local.queues import create_queue
+from microjobs_orchestrator.local.resources.mlflow import requests as mlflow_requests
 from microjobs_orchestrator.local.resources.mlflow.process import find_version
 from microjobs_orchestrator.local.resources.model_registry.groups import create_group
 from microjobs_orchestrator.local.resources.pipelines.versions import add_version
@@ -466,6 +467,8 @@ MLFLOW_APP = {
     "ModelRegistrationMode": "AutoModelRegistrationDisabled",
     "AccountDefaultStatus": "ENABLED",
 }
+MLFLOW_ANSWER = {"experiment_id": "1", "run": {"info": {"run_id": "r", "status": "RUNNING"}, "data": {}}}
+"""An answer of MLflow to all requests."""
 PRESIGNED = {"ExpiresInSeconds": 60, "SessionExpirationDurationInSeconds": 1800}
 
 CREATE_REQUESTS: Mapping[str, list[dict[str, Any]]] = {
@@ -521,7 +524,17 @@ CREATE_REQUESTS: Mapping[str, list[dict[str, Any]]] = {
             "AlgorithmSpecification": {**ALGORITHM, "ContainerEntrypoint": ["e"], "ContainerArguments": ["a"]},
             "Tags": TAGS,
             "ModelPackageConfig": {"ModelPackageGroupArn": format_arn("model-package-group/group")},
-        }
+        },
+        {
+            "TrainingJobName": "j",
+            **DEFINITION,
+            "AlgorithmSpecification": ALGORITHM,
+            "MlflowConfig": {
+                "MlflowResourceArn": format_arn("mlflow-tracking-server/mlflow"),
+                "MlflowExperimentName": "e",
+                "MlflowRunName": "r",
+            },
+        },
     ],
     "UpdateTrainingJob": [{"TrainingJobName": "trained"}],
     "CreateHyperParameterTuningJob": [
@@ -843,6 +856,7 @@ def test_members_of_jobs_are_read(
     recorded = SimpleNamespace(dumps=json.dumps, loads=load)
     monkeypatch.setattr(state, "json", recorded)
     monkeypatch.setattr(State, "add", _stored(State.add))
+    monkeypatch.setattr(mlflow_requests, "call", lambda *_: MLFLOW_ANSWER)
     name = f"{operation.removeprefix('Create')}Name"
     for number, request in enumerate(CREATE_REQUESTS[operation]):
         named = request | ({name: f"n{number}"} if name in request else {})

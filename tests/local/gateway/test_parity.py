@@ -132,10 +132,10 @@ def test_added_profiler_rule_is_refused() -> None:
 
 
 def test_refusal_names_member_value_and_remedy() -> None:
-    message = get_refusal("CreateTrainingJob", make_training_request(MlflowConfig={"MlflowResourceArn": "arn"}))
+    message = get_refusal("CreateTrainingJob", make_training_request(RemoteDebugConfig={"EnableRemoteDebug": True}))
     assert message == (
-        'Not supported here: MlflowConfig {"MlflowResourceArn": "arn"} '
-        "(MLflow servers are not supported: set MLFLOW_TRACKING_URI in Environment)"
+        'Not supported here: RemoteDebugConfig {"EnableRemoteDebug": true} '
+        "(use the engine: docker exec into the job's container)"
     )
 
 
@@ -152,10 +152,10 @@ def test_refusal_names_items_of_lists_by_index() -> None:
 
 def test_refusal_names_all_unsupported_members() -> None:
     message = get_refusal(
-        "CreateTrainingJob", make_training_request(DebugRuleConfigurations=[{"a": "b"}], MlflowConfig={"a": "b"})
+        "CreateTrainingJob", make_training_request(DebugRuleConfigurations=[{"a": "b"}], ServerlessJobConfig={"a": "b"})
     )
     assert "DebugRuleConfigurations [" in message
-    assert "MlflowConfig {" in message
+    assert "ServerlessJobConfig {" in message
 
 
 def test_missing_required_member_is_refused() -> None:

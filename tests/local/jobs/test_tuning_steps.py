@@ -39,7 +39,7 @@ def test_summaries_are_sorted_best_first(
 
     monkeypatch.setattr(Invoker, "invoke", invoke)
     invoker = Invoker(parts.context, parts.registry)
-    tools = Tools(parts.context, parts.registry, invoker, "id", "arn", lambda _: None, lambda: None)
+    tools = Tools(parts.context, parts.registry, invoker, "id", "arn", None, lambda _: None, lambda: None)
     run = cast("StepRun", SimpleNamespace(record=SimpleNamespace(internal={"Resource": "tuning"})))
     summaries = TuningRunner(tools, StepType.TUNING).read_properties(run)["TrainingJobSummaries"]
     assert "".join(item["TrainingJobName"] for item in summaries) == names

@@ -35,6 +35,7 @@ from microjobs_orchestrator.local.resources.pipelines.step_run import (
 )
 from microjobs_orchestrator.local.resources.pipelines.steps.runner import Tools
 from microjobs_orchestrator.local.resources.pipelines.steps.types import make_runners
+from microjobs_orchestrator.local.resources.pipelines.tracking import CONFIG
 from microjobs_orchestrator.local.runtimes.base import Host
 from microjobs_orchestrator.local.state import Record
 from microjobs_orchestrator.terminal import strip_controls
@@ -66,13 +67,20 @@ class Execution:
             included = selection.selected | selection.reused
             self._nodes = {name: node for name, node in self._nodes.items() if name in included}
         tools = Tools(
-            context, registry, Invoker(context, registry), record.name, record.arn, self._runs.get, self._notify
+            context,
+            registry,
+            Invoker(context, registry),
+            record.name,
+            record.arn,
+            record.description.get(CONFIG),
+            self._runs.get,
+            self._notify,
         )
         values = ExecutionValues(
             definition,
             context.store,
             record.request[PARAMETERS],
-            make_variables(record, context.settings.region),
+            make_variables(record.arn, record.created),
             self._read_properties,
         )
         self._attempts = Attempts(tools, make_runners(tools), values, selection)

@@ -36,6 +36,7 @@ from microjobs_orchestrator.local.resources.pipelines.state_changes import make_
 from microjobs_orchestrator.local.resources.pipelines.step_run import KIND as STEP_KIND
 from microjobs_orchestrator.local.resources.pipelines.step_run import StepStatus, list_steps, reset_step
 from microjobs_orchestrator.local.resources.pipelines.steps import callbacks
+from microjobs_orchestrator.local.resources.pipelines.tracking import read_config
 from microjobs_orchestrator.local.resources.pipelines.versions import find_version, record_execution
 from microjobs_orchestrator.local.resources.state_changes import ResourceEvent
 from microjobs_orchestrator.local.state import Owner, Query, Record
@@ -114,11 +115,13 @@ class PipelineExecutionOperations(RunningOperations):
         earlier = self._check_selection(pipeline, definition, request)
         parameters = bind_parameters(definition, {**earlier, **values})
         arn, status = f"{pipeline.arn}/execution/{name}", PIPELINE_EXECUTION.status_member
+        tracking = read_config(self.context, definition, request, arn, parameters)
         description = {
             "ParallelismConfiguration": pipeline.description.get("ParallelismConfiguration"),
             "RoleArn": pipeline.description.get("RoleArn"),
             **{member: request[member] for member in DESCRIBED_MEMBERS if member in request},
             **read_parallelism(request),
+            **tracking,
             "PipelineArn": pipeline.arn,
             ARN: arn,
             status: ExecutionStatus.EXECUTING,

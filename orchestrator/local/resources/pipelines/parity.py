@@ -41,7 +41,7 @@ EXECUTION_ROWS: Mapping[str, Rows] = {
             }
         ),
         **VERSION,
-        "MlflowExperimentName": Refused("executions are not tracked with MLflow"),
+        "MlflowExperimentName": Honoured("replaces the experiment of the definition's MlflowConfig"),
         "RoleArn": ROLE,
     },
     "DescribePipelineExecution": EXECUTION,

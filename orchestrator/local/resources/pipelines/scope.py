@@ -7,7 +7,6 @@ from datetime import UTC, datetime
 from typing import Any
 
 from microjobs_orchestrator.local.errors import ServiceError
-from microjobs_orchestrator.local.identity import format_arn
 from microjobs_orchestrator.local.lifecycle.outputs import join_key
 from microjobs_orchestrator.local.resources.pipelines.definition.expressions import (
     ExpressionError,
@@ -21,7 +20,6 @@ from microjobs_orchestrator.local.resources.pipelines.definition.values import D
 from microjobs_orchestrator.local.resources.pipelines.step_run import Iteration
 from microjobs_orchestrator.local.s3.keys import parse_uri
 from microjobs_orchestrator.local.s3.store import ObjectStore
-from microjobs_orchestrator.local.state import Record
 
 JOB_VARIABLES = ("TrainingJobName", "ProcessingJobName")
 """Variables with the name of the step's own job."""
@@ -132,14 +130,13 @@ def format_time(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def make_variables(record: Record, region: str) -> dict[str, str]:
-    """Return the variables of an execution, except CurrentDateTime."""
-    assert record.owner is not None  # noqa: S101  each execution is created with an owner
-    pipeline = record.owner.name
+def make_variables(arn: str, start: float) -> dict[str, str]:
+    """Return the variables of an execution with an ARN, except CurrentDateTime."""
+    pipeline_arn, _, execution = arn.partition("/execution/")
     return {
-        "PipelineName": pipeline,
-        "PipelineArn": format_arn(f"pipeline/{pipeline}", region),
-        "PipelineExecutionId": record.name,
-        "PipelineExecutionArn": record.arn,
-        "StartDateTime": format_time(record.created),
+        "PipelineName": pipeline_arn.rpartition("/")[2],
+        "PipelineArn": pipeline_arn,
+        "PipelineExecutionId": execution,
+        "PipelineExecutionArn": arn,
+        "StartDateTime": format_time(start),
     }

@@ -12,6 +12,7 @@ from microjobs_orchestrator.local.identity import format_arn
 from microjobs_orchestrator.local.lifecycle import outputs
 from microjobs_orchestrator.local.lifecycle.context import Context
 from microjobs_orchestrator.local.resources.experiments import job_components
+from microjobs_orchestrator.local.resources.mlflow import requests
 from microjobs_orchestrator.local.resources.model_registry.names import find_group
 from microjobs_orchestrator.local.resources.operations import add_resource
 from microjobs_orchestrator.local.resources.training import tensorboard, time_limits
@@ -33,12 +34,15 @@ def create(context: Context, request: Mapping[str, Any], owner: Owner | None = N
         owner: the tuning job that creates the training job; None if a user creates it.
 
     Raises:
-        ValidationError: the request is invalid, see `check_request`, or its model package group does not exist.
+        ValidationError: the request is invalid, see `check_request`; its model package group does not exist; or its
+            MLflow resource does not run.
         ResourceInUseError: a job of that name exists.
     """
     check_request(context, request)
     if "ModelPackageConfig" in request:
         find_group(context, request["ModelPackageConfig"]["ModelPackageGroupArn"])
+    if "MlflowConfig" in request:
+        requests.find_running(context, request["MlflowConfig"]["MlflowResourceArn"])
     now = Moment.now()
     flags = ("EnableNetworkIsolation", "EnableInterContainerTrafficEncryption", "EnableManagedSpotTraining")
     members = {

@@ -26,6 +26,7 @@ from microjobs_orchestrator.local.resources.training.checkpoints import Checkpoi
 from microjobs_orchestrator.local.resources.training.create import CREATED, model_uri, output_uri
 from microjobs_orchestrator.local.resources.training.kinds import TRAINING_JOB
 from microjobs_orchestrator.local.resources.training.metrics import Metrics, Point
+from microjobs_orchestrator.local.resources.training.mlflow_run import MlflowRun
 from microjobs_orchestrator.local.resources.training.plan import make_plan
 from microjobs_orchestrator.local.resources.training.registration import prepare_registration
 from microjobs_orchestrator.local.resources.training.secondary_status import enter_status
@@ -59,6 +60,7 @@ class TrainingJob:
         self._channels = read_channels(record.request)
         self._checkpoints = Checkpoints(self.job)
         self._tensorboard = TensorBoard(self.job)
+        self._mlflow = MlflowRun(self.job, record)
 
     def run(self) -> None:
         self.job.run(self._run, self.fail)
@@ -107,13 +109,14 @@ class TrainingJob:
         return Attempt(
             self.plan_name,
             self.job.request["AlgorithmSpecification"]["TrainingImage"],
-            partial(make_plan, self.job, self._channels, self._checkpoints, self._tensorboard),
+            partial(make_plan, self.job, self._channels, self._checkpoints, self._tensorboard, self._mlflow),
             self.job.open_stream,
             self._read_line,
             self._handle_interruption,
         )
 
     def _run(self, hosts: Sequence[Host] = ()) -> None:
+        self._mlflow.create()
         while (outcome := self._run_attempt(hosts)) is None:
             hosts = ()
         self._handle_outcome(outcome)
@@ -226,6 +229,7 @@ class TrainingJob:
         is_late = result.end_reason is EndReason.TIMED_OUT
         secondary = self._limits.exceeded_status(self._usage) if is_late else result.status
         register = prepare_registration(self.job, result.status)
+        self._mlflow.finish(result.status, self.metrics.all_points())
         with self.job.context.state.transaction():
             self._end(result.status, secondary, FailureReason=result.reason, **register())
 
@@ -251,6 +255,7 @@ class TrainingJob:
             self._finish_uploads()
         except Exception:  # such as a log that cannot be written
             logger.exception("%s: could not save its checkpoints and TensorBoard files", self.job.plan_name)
+        self._mlflow.finish(JobStatus.FAILED, self.metrics.all_points())
         self._end(JobStatus.FAILED, JobStatus.FAILED, FailureReason=reason)
 
     def _enter_status(self, status: str, **changes: Any) -> None:

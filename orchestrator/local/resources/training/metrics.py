@@ -126,10 +126,14 @@ class Metrics:
         with self._lock:
             return list(self._points.get(name, ()))
 
+    def all_points(self) -> dict[str, list[Point]]:
+        """Return the points of each metric that has one, by the name of the metric."""
+        return {name: points for name in self._patterns if (points := self.points(name))}
+
     def final_values(self) -> list[dict[str, Any]]:
         """Return FinalMetricDataList: the last value of each metric that has one."""
-        last = {name: points[-1] for name in self._patterns if (points := self.points(name))}
-        return [{"MetricName": name, "Value": value, "Timestamp": time} for name, (time, value) in last.items()]
+        last = ((name, points[-1]) for name, points in self.all_points().items())
+        return [{"MetricName": name, "Value": value, "Timestamp": time} for name, (time, value) in last]
 
 
 def _parse_number(text: str | None) -> float | None:

@@ -139,7 +139,13 @@ CREATE: Rows = {
     "InfraCheckConfig": NoEffect("there are no instances to check"),
     "SessionChainingConfig": NoEffect("there are no sessions to tag"),
     "ServerlessJobConfig": Refused("use AlgorithmSpecification and ResourceConfig"),
-    "MlflowConfig": Refused("MLflow servers are not supported: set MLFLOW_TRACKING_URI in Environment"),
+    "MlflowConfig": Members(
+        {
+            "MlflowResourceArn": Honoured("a running tracking server or app; the hosts get MLFLOW_TRACKING_URI"),
+            "MlflowExperimentName": Honoured("created if it does not exist; by default, MLflow's `Default`"),
+            "MlflowRunName": Honoured("the name of the run, which the job continues; by default, the job's name"),
+        }
+    ),
     "ModelPackageConfig": Members(
         {
             "ModelPackageGroupArn": Honoured("a completed job registers its model as a version in this group"),

@@ -1,6 +1,6 @@
 """The plan of a training job: its hosts, channels and configuration files."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from microjobs import contract
@@ -9,12 +9,18 @@ from microjobs_orchestrator.local import instances
 from microjobs_orchestrator.local.lifecycle.job import JobHandle, host_names
 from microjobs_orchestrator.local.resources.training.channels import PIPE, Channel
 from microjobs_orchestrator.local.resources.training.checkpoints import Checkpoints
+from microjobs_orchestrator.local.resources.training.mlflow_run import MlflowRun
 from microjobs_orchestrator.local.resources.training.tensorboard import TensorBoard
 from microjobs_orchestrator.local.runtimes.base import HostPlan, Input, Pipe, Plan
 
 
 def make_plan(
-    job: JobHandle, channels: Sequence[Channel], checkpoints: Checkpoints, tensorboard: TensorBoard, folder: Path
+    job: JobHandle,
+    channels: Sequence[Channel],
+    checkpoints: Checkpoints,
+    tensorboard: TensorBoard,
+    mlflow: MlflowRun,
+    folder: Path,
 ) -> Plan:
     """Return the plan of a job, with its inputs and configuration files in a new folder."""
     data = [(channel, channel.find_data(job.context.store)) for channel in channels]
@@ -33,7 +39,7 @@ def make_plan(
         _write_files(job, channels, checkpoints, layout)
         if tensorboard.folder is not None:
             layout.resolve_local_path(tensorboard.folder).mkdir(parents=True, exist_ok=True)
-        hosts.append(_plan_host(job, name, layout.root, inputs, pipes))
+        hosts.append(_plan_host(job, name, layout.root, inputs, pipes, _make_access(job, mlflow)))
     return Plan(job.plan_name, tuple(hosts), _is_isolated(job))
 
 
@@ -41,12 +47,22 @@ def _is_isolated(job: JobHandle) -> bool:
     return bool(job.request.get("EnableNetworkIsolation", False))
 
 
-def _plan_host(job: JobHandle, name: str, files: Path, inputs: Sequence[Input], pipes: Sequence[Pipe]) -> HostPlan:
+def _make_access(job: JobHandle, mlflow: MlflowRun) -> dict[str, str]:
+    return {} if _is_isolated(job) else {**job.context.make_access_variables(), **mlflow.make_variables()}
+
+
+def _plan_host(
+    job: JobHandle,
+    name: str,
+    files: Path,
+    inputs: Sequence[Input],
+    pipes: Sequence[Pipe],
+    access: Mapping[str, str],
+) -> HostPlan:
     context, algorithm = job.context, job.request["AlgorithmSpecification"]
     entrypoint, instance_type = algorithm.get("ContainerEntrypoint"), job.request["ResourceConfig"]["InstanceType"]
     # SageMaker runs `train` unless the request has an entry point or arguments.
     arguments = algorithm.get("ContainerArguments", () if entrypoint else ("train",))
-    access = {} if _is_isolated(job) else context.make_access_variables()
     own = training_variables(job.name, job.arn, context.settings.region)
     return HostPlan(
         name=name,

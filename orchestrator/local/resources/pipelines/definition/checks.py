@@ -120,8 +120,9 @@ class _Checker:
                 raise make_error(f"parameter {quote(name)}", "another parameter has the same name")
 
     def check_experiment(self) -> None:
-        for part in (self.definition.experiment, self.definition.mlflow):
-            for path, expression in _locate(part, "PipelineExperimentConfig"):
+        parts = {"PipelineExperimentConfig": self.definition.experiment, "MlflowConfig": self.definition.mlflow}
+        for name, part in parts.items():
+            for path, expression in _locate(part, name):
                 self._check_expression(None, path, expression)
 
     def check_step(self, place: _Place) -> None:

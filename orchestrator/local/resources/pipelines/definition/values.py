@@ -156,6 +156,7 @@ class Definition:
     experiment: Mapping[str, Any] | None = None
     """PipelineExperimentConfig: ExperimentName and TrialName, with expressions."""
     mlflow: Mapping[str, Any] | None = None
+    """MlflowConfig: MlflowResourceArn and MlflowExperimentName, with expressions."""
 
     def walk(self) -> Iterator[Step]:
         """Yield all steps, with those in branches and loops."""

@@ -31,6 +31,7 @@ from microjobs_orchestrator.local.resources.pipelines.step_run import (
     StepStatus,
 )
 from microjobs_orchestrator.local.resources.pipelines.steps.runner import Runner, Tools
+from microjobs_orchestrator.local.resources.pipelines.tracking import add_config
 from microjobs_orchestrator.local.resources.tuning.results import FINAL_METRIC
 from microjobs_orchestrator.local.state import Owner, Record, State
 
@@ -88,6 +89,7 @@ class ResourceRunner(Runner):
         """Store the request and the name of the resource before it is created, so that a later server finds it."""
         shape = operation_model(SERVICE, self._facts.create).input_shape
         request = self._complete(run, _convert(shape, arguments))
+        request = add_config(request, run.step.type, run.name, self.tools.mlflow)
         name = request.get(self._facts.name_member, "")
         run.store(Progress(StepStatus.STARTING, internal={REQUEST: request, RESOURCE: name}))
 

@@ -23,6 +23,8 @@ class Tools:
     execution: str
     """The id of the execution."""
     execution_arn: str
+    mlflow: Mapping[str, str] | None
+    """MLflowConfig of the execution; None if it is not tracked."""
     find_run: "Callable[[str], StepRun | None]"
     """Returns a step that has started, by its name."""
     notify: Callable[[], None]

@@ -1,0 +1,98 @@
+"""MlflowConfig of jobs and pipelines: refused requests, and the run of a job whose server was killed."""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pytest
+
+from microjobs_orchestrator.local.errors import ServiceError, ValidationError
+from microjobs_orchestrator.local.identity import format_arn
+from microjobs_orchestrator.local.resources.mlflow import requests
+from microjobs_orchestrator.local.resources.training.create import create
+from microjobs_orchestrator.local.resources.training.job import TrainingJob
+from microjobs_orchestrator.local.resources.training.metrics import Point
+from microjobs_orchestrator.local.resources.training.mlflow_run import MAX_METRICS, MlflowRun
+from microjobs_orchestrator.local.state import Record
+from tests.local.jobs.test_clock import TRAINING
+from tests.local.mlflow.conftest import ROLE, Mlflow
+
+ARN = format_arn("mlflow-tracking-server/one")
+OUTPUT = {"S3OutputPath": "s3://bucket/models"}
+
+
+def add_job(mlflow: Mlflow, arn: str = ARN) -> Record:
+    request = {**TRAINING, "OutputDataConfig": OUTPUT, "MlflowConfig": {"MlflowResourceArn": arn}}
+    return create(mlflow.parts.context, request)
+
+
+def test_job_with_a_missing_server_is_refused(mlflow: Mlflow) -> None:
+    with pytest.raises(ValidationError, match=f"{ARN} does not exist: create it with CreateMlflowTrackingServer or"):
+        add_job(mlflow)
+
+
+def test_job_with_a_stopped_server_is_refused(mlflow: Mlflow) -> None:
+    mlflow.create()
+    mlflow.call("StopMlflowTrackingServer", TrackingServerName="one")
+    mlflow.settle()
+    with pytest.raises(ValidationError, match=f"{ARN} is Stopped: start it"):
+        add_job(mlflow)
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({}, "MlflowExperimentName 'e' has no MLflow server: the definition of the pipeline has no MlflowConfig"),
+        ({"MlflowConfig": {"MlflowResourceArn": ARN}}, f"{ARN} does not exist"),
+    ],
+)
+def test_execution_without_a_running_server_is_refused(mlflow: Mlflow, config: Mapping[str, Any], message: str) -> None:
+    steps = [{"Name": "Fail", "Type": "Fail", "Arguments": {"ErrorMessage": "m"}}]
+    definition = json.dumps({"Version": "2020-12-01", "Steps": steps, **config})
+    members = {"PipelineName": "p", "ClientRequestToken": "t" * 32}
+    mlflow.call("CreatePipeline", **members, PipelineDefinition=definition, RoleArn=ROLE)
+    with pytest.raises(ServiceError, match=message):
+        mlflow.call("StartPipelineExecution", **members, MlflowExperimentName="e")
+    assert mlflow.call("ListPipelineExecutions", PipelineName="p")["PipelineExecutionSummaries"] == []
+
+
+class Runs:
+    """One run in MLflow, which already has the metric `accuracy`. It stores the metrics of `batches` requests."""
+
+    def __init__(self, batches: int) -> None:
+        self.batches = batches
+        self.points: set[tuple[str, int]] = set()
+
+    def call(
+        self, _context: object, _arn: str, _method: str, path: str, members: Mapping[str, Any]
+    ) -> Mapping[str, Any]:
+        if path == "runs/log-batch":
+            if self.batches == 0:
+                raise ServiceError("ServiceUnavailable", "the server was killed", 503)
+            self.batches -= 1
+            self.points |= {(item["key"], item["step"]) for item in members["metrics"]}
+        logged = [{"key": name} for name in {"accuracy"} | {name for name, _ in self.points}]
+        run = {"info": {"run_id": "r", "status": "RUNNING"}, "data": {"metrics": logged}}
+        return {"experiment_id": "1", "run": run}
+
+
+def test_next_server_completes_the_metrics_of_a_run(mlflow: Mlflow, monkeypatch: pytest.MonkeyPatch) -> None:
+    runs = Runs(batches=1)
+    monkeypatch.setattr(requests, "call", runs.call)
+    mlflow.create()
+    points = [(float(second), 0.5) for second in range(MAX_METRICS + 1)]
+    add_job(mlflow)
+    finish(mlflow, {"loss": points, "accuracy": points})
+    assert len(runs.points) == MAX_METRICS
+    runs.batches = 2
+    finish(mlflow, {"loss": points, "accuracy": points})
+    assert runs.points == {("loss", step) for step in range(MAX_METRICS + 1)}
+
+
+def finish(mlflow: Mlflow, metrics: Mapping[str, Sequence[Point]]) -> None:
+    """Complete the run of the job as a new server does."""
+    record = mlflow.parts.context.state.get("training-job", "job")
+    assert record is not None
+    run = MlflowRun(TrainingJob(mlflow.parts.context, record).job, record)
+    run.create()
+    run.finish("Completed", metrics)
