@@ -1,6 +1,6 @@
-"""MLflow's SageMaker plugin: deploys a model, describes it, replaces it and deletes it.
+"""MLflow's SageMaker plug-in: deploys a model of a tracking server, invokes it, replaces it and deletes it.
 
-Runs in MLflow's virtual environment. Usage: mlflow_deployment.py IMAGE
+Runs in MLflow's virtual environment. Usage: mlflow_deployment.py IMAGE TRACKING_URI
 """
 
 import json
@@ -8,24 +8,79 @@ import os
 import sys
 from pathlib import Path
 
+import boto3
+import mlflow
 from mlflow.deployments import get_deploy_client
 
-FLAVOR = {"loader_module": "loader", "python_version": "3.11.0", "env": {}}
-model = Path("model")
-model.mkdir()
-(model / "MLmodel").write_text(json.dumps({"flavors": {"python_function": FLAVOR}, "model_uuid": "0" * 32}))
+HANDLERS = """
+import json
+from pathlib import Path
 
+
+def model_fn(folder):
+    return json.loads((Path(folder) / "artifacts" / "factor.json").read_text())
+
+
+def input_fn(body, content_type):
+    return json.loads(body)["instances"]
+
+
+def predict_fn(numbers, factor):
+    return [factor * number for number in numbers]
+
+
+def output_fn(predictions, accept):
+    return json.dumps({"predictions": predictions})
+"""
+"""The code that the image serve runs: `code_paths` puts it into the folder `code` of the model."""
+
+
+class Scale(mlflow.pyfunc.PythonModel):  # type: ignore[misc]  # the class has no type hints
+    def predict(self, model_input: list[float]) -> list[float]:
+        return model_input
+
+
+def register(factor: int) -> str:
+    """Log and register a model that multiplies numbers; return its URI."""
+    Path("inference.py").write_text(HANDLERS)
+    Path("factor.json").write_text(json.dumps(factor))
+    logged = mlflow.pyfunc.log_model(
+        name="scale",
+        python_model=Scale(),
+        artifacts={"factor": "factor.json"},
+        code_paths=["inference.py"],
+        pip_requirements=[],
+        registered_model_name="scale",
+    )
+    return f"models:/scale/{logged.registered_model_version}"
+
+
+def invoke() -> list[float]:
+    """Send the request of MLflow's `predict`, which needs scipy."""
+    body, content_type = '{"instances": [1, 2]}', "application/json"
+    answer = runtime.invoke_endpoint(EndpointName="deployed", ContentType=content_type, Body=body)
+    predictions: list[float] = json.load(answer["Body"])["predictions"]
+    return predictions
+
+
+image, tracking_uri = sys.argv[1:]
+runtime = boto3.client("sagemaker-runtime")
+mlflow.set_tracking_uri(tracking_uri)
 client = get_deploy_client("sagemaker")
 config = {
-    "image_url": sys.argv[1],
+    "image_url": image,
     "execution_role_arn": os.environ["SAGEMAKER_ROLE"],
     "region_name": os.environ["AWS_REGION"],
     "instance_type": "ml.m5.large",
     "instance_count": 1,
 }
-client.create_deployment("deployed", str(model), flavor="python_function", config=config)
+predictions = []
+client.create_deployment("deployed", register(2), flavor="python_function", config=config)
 status = client.get_deployment("deployed")["EndpointStatus"]
-client.update_deployment("deployed", str(model), flavor="python_function", config={**config, "mode": "replace"})
+predictions.append(invoke())
+client.update_deployment("deployed", register(3), flavor="python_function", config={**config, "mode": "replace"})
+predictions.append(invoke())
 listed = [item["EndpointName"] for item in client.list_deployments()]
 client.delete_deployment("deployed", config={"region_name": config["region_name"]})
-print(json.dumps({"status": status, "listed": listed, "remaining": len(client.list_deployments())}))
+found = {"status": status, "listed": listed, "remaining": len(client.list_deployments()), "predictions": predictions}
+print(json.dumps(found))

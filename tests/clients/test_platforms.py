@@ -1,4 +1,4 @@
-"""MLflow and Airflow with a server that runs no containers: tests the requests that they send."""
+"""Airflow with a server that runs no containers: tests the requests that it sends."""
 
 import json
 from collections.abc import Iterator
@@ -15,12 +15,6 @@ from tests.local.security.stubbed import stubbed
 def stub(tmp_path: Path) -> Iterator[LocalServer]:
     with stubbed(tmp_path / "home") as local:
         yield local
-
-
-def test_mlflow_deploys_a_model(stub: LocalServer, tmp_path: Path) -> None:
-    lines = run_program("mlflow", stub, tmp_path, "mlflow_deployment.py", "image:1")
-    assert json.loads(lines[-1]) == {"status": "InService", "listed": ["deployed"], "remaining": 0}
-    assert [item["Name"] for item in stub.s3.list_buckets()["Buckets"] if item["Name"].startswith("mlflow")]
 
 
 def test_airflow_trains_and_hosts(stub: LocalServer, tmp_path: Path) -> None:

@@ -1,0 +1,13 @@
+"""Training script with MLflow: continues the run of its training job, and logs a metric and an artifact.
+
+Runs in a training job, with the packages of mlflow.lock.
+"""
+
+import mlflow
+
+with mlflow.start_run() as run:
+    mlflow.log_param("optimizer", "adam")
+    for epoch in range(3):
+        mlflow.log_metric("accuracy", epoch / 4, step=epoch)
+        print(f"loss: {1 / (epoch + 1):.2f}", flush=True)
+    mlflow.log_text("weights", "weights.txt")
