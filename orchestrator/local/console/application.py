@@ -11,9 +11,10 @@ from werkzeug import Request, Response
 
 from microjobs_orchestrator.local.console.assets import Assets
 from microjobs_orchestrator.local.console.checks import check_api_request, check_origin, make_headers
+from microjobs_orchestrator.local.console.code.requests import Requests
+from microjobs_orchestrator.local.console.code_route import CodeOfRequests
 from microjobs_orchestrator.local.console.downloads import PATH, Downloads
 from microjobs_orchestrator.local.console.feed import Feed
-from microjobs_orchestrator.local.console.job_requests import JobRequests
 from microjobs_orchestrator.local.console.objects import Objects
 from microjobs_orchestrator.local.console.operations import (
     MAX_BODY_BYTES,
@@ -52,7 +53,11 @@ def make_console(home: Home, services: Mapping[str, AnyService], feed: Feed, log
     verify = partial(read_token, key=home.server_key(), home=home.root, pid=os.getpid())
     downloads = Downloads(logs)
     objects = Objects(services["s3"], downloads)
-    return Console(Assets(), Sessions(verify), make_caller(services), feed, downloads, objects, JobRequests(state))
+    operations = services["sagemaker"]
+    if not isinstance(operations, Mapping):
+        raise TypeError("SageMaker is a streaming service")
+    code = CodeOfRequests(Requests(state, operations))
+    return Console(Assets(), Sessions(verify), make_caller(services), feed, downloads, objects, code)
 
 
 class Console:
@@ -66,7 +71,7 @@ class Console:
         feed: Feed,
         downloads: Downloads,
         objects: Objects,
-        requests: JobRequests,
+        code: CodeOfRequests,
     ) -> None:
         self._assets = assets
         self._sessions = sessions
@@ -78,7 +83,7 @@ class Console:
             "changes": self._open_stream,
             "logs": lambda exchange: downloads.add_log(exchange, _get_cookie(exchange.request)),
             "objects": lambda exchange: objects.add_download(exchange, _get_cookie(exchange.request)),
-            "requests": requests.read,
+            "code": code.read,
             "objects/preview": objects.preview,
             "objects/archive": objects.list_archive,
         }

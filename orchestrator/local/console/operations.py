@@ -8,6 +8,7 @@ from microjobs_orchestrator.local.console.protocol import ConsoleProtocol
 from microjobs_orchestrator.local.errors import ServiceError
 from microjobs_orchestrator.local.gateway.exchange import AnyService, Exchange
 from microjobs_orchestrator.local.gateway.operations import make_invoker, read_members
+from microjobs_orchestrator.local.kinds import all_kinds
 from microjobs_orchestrator.local.protocols.models import operation_model
 
 READING: Mapping[str, tuple[str, ...]] = {
@@ -22,23 +23,11 @@ READING: Mapping[str, tuple[str, ...]] = {
 CHANGING: Mapping[str, frozenset[str]] = {
     "sagemaker": frozenset(
         (
-            "CreateEndpoint",
-            "CreateEndpointConfig",
-            "CreateHyperParameterTuningJob",
-            "CreateModel",
-            "CreateProcessingJob",
-            "CreateTrainingJob",
-            "CreateTransformJob",
+            *(kind.operations[verb] for kind in all_kinds() for verb in ("Create", "Stop") if verb in kind.operations),
             "DeleteEndpointConfig",
             "DeleteModel",
             "RetryPipelineExecution",
-            "StartPipelineExecution",
-            "StopHyperParameterTuningJob",
-            "StopMlflowTrackingServer",
-            "StopPipelineExecution",
-            "StopProcessingJob",
-            "StopTrainingJob",
-            "StopTransformJob",
+            "UpdateEndpoint",
             "UpdateModelPackage",
         )
     ),

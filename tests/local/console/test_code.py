@@ -1,6 +1,5 @@
-"""The page with the code of a job in Chromium. The tests run the code."""
+"""The page with the code of a resource in Chromium. `tests/clients/test_console_code.py` runs the code of each kind."""
 
-import json
 import os
 import subprocess
 import sys
@@ -8,68 +7,46 @@ import sys
 import pytest
 from playwright.sync_api import Page, expect
 
+from microjobs_orchestrator.local import control
 from tests.local.clients import LocalServer
 from tests.local.console.checks import find_violations
 
 SCRIPT = "echo 'it'\"'\"'s \\ \"quoted\" é'"
 
 
-def credentials(server: LocalServer) -> dict[str, str]:
-    keys = {
-        "AWS_ACCESS_KEY_ID": server.address.access_key_id,
-        "AWS_SECRET_ACCESS_KEY": server.address.secret_access_key,
-    }
-    return {**os.environ, **keys}
-
-
 @pytest.fixture(scope="module")
 def job(server: LocalServer) -> str:
-    return str(
-        server.train(
-            SCRIPT,
-            HyperParameters={"rate": "0.1"},
-            Environment={"MODE": "a'b"},
-            EnableNetworkIsolation=False,
-            Tags=[{"Key": "team", "Value": "one"}],
-        )["TrainingJobName"]
-    )
+    return str(server.train(SCRIPT, HyperParameters={"rate": "0.1"})["TrainingJobName"])
 
 
-def describe(server: LocalServer, name: str) -> dict[str, object]:
-    """Return the members of a job that its request contains."""
-    found = server.describe_training(name)
-    names = (
-        "AlgorithmSpecification",
-        "HyperParameters",
-        "Environment",
-        "ResourceConfig",
-        "StoppingCondition",
-        "RoleArn",
-    )
-    return {member: found[member] for member in names}
-
-
-def test_code_for_boto3_creates_the_same_job(page: Page, server: LocalServer, job: str, root: str) -> None:
+def test_code_is_copied_and_creates_the_same_job(page: Page, server: LocalServer, job: str, root: str) -> None:
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
     page.goto(f"{root}#/jobs/training-job/{job}")
     page.get_by_role("link", name="As code").click()
-    code = page.get_by_role("region", name="boto3").inner_text()
+    page.get_by_role("button", name="Copy").click()
+    expect(page.get_by_text("Copied.")).to_be_visible()
+    code = page.evaluate("navigator.clipboard.readText()")
     assert find_violations(page) == []
+    environment = {**os.environ, **control.make_environment(server.home, server.address)}
     command = [sys.executable, "-c", code.replace(job, f"{job}-again")]
-    subprocess.run(command, env=credentials(server), check=True, timeout=60)
+    subprocess.run(command, env=environment, check=True, timeout=60)
     server.wait_for_end(f"{job}-again")
-    assert describe(server, f"{job}-again") == describe(server, job)
+    members = ("AlgorithmSpecification", "HyperParameters", "ResourceConfig", "StoppingCondition", "RoleArn")
+    first, second = (server.describe_training(name) for name in (job, f"{job}-again"))
+    assert {name: first[name] for name in members} == {name: second[name] for name in members}
 
 
-def test_command_contains_the_whole_request(page: Page, job: str, root: str) -> None:
+def test_keys_choose_the_client(page: Page, job: str, root: str) -> None:
     page.goto(f"{root}#/code/training-job/{job}")
-    command = page.get_by_role("region", name="AWS CLI").inner_text()
-    program = "import json, sys; print(json.dumps(sys.argv[1:]))"
-    script = f"aws() {{ '{sys.executable}' -c '{program}' \"$@\"; }}\n{command}"
-    words = json.loads(subprocess.run(["sh", "-c", script], capture_output=True, check=True, timeout=60).stdout)
-    request = json.loads(words[-1])
-    assert words[:2] == ["sagemaker", "create-training-job"]
-    assert request["AlgorithmSpecification"]["ContainerArguments"] == [SCRIPT]
-    assert (request["Environment"], request["Tags"]) == ({"MODE": "a'b"}, [{"Key": "team", "Value": "one"}])
+    page.get_by_role("tab", name="boto3").focus()
+    for title, text in (
+        ("AWS CLI", "aws sagemaker create-training-job"),
+        ("SageMaker SDK v3", "TrainingJob.create("),
+        ("SageMaker SDK v2", "estimator.fit("),
+    ):
+        page.keyboard.press("ArrowRight")
+        expect(page.get_by_role("tab", name=title)).to_be_focused()
+        expect(page.get_by_role("tabpanel", name=title)).to_contain_text(text)
 
 
 def test_changed_request_creates_a_new_job(page: Page, server: LocalServer, job: str, root: str) -> None:
@@ -79,9 +56,6 @@ def test_changed_request_creates_a_new_job(page: Page, server: LocalServer, job:
     page.get_by_role("button", name="Create").click()
     expect(page.get_by_role("heading", name=f"{job}-copy")).to_be_visible()
     assert server.wait_for_end(f"{job}-copy")["HyperParameters"] == {"rate": "0.7"}
-
-
-def test_invalid_request_is_reported(page: Page, job: str, root: str) -> None:
     page.goto(f"{root}#/code/training-job/{job}")
     page.get_by_label("Request").fill("{")
     page.get_by_role("button", name="Create").click()

@@ -11,8 +11,8 @@ from microjobs_orchestrator.local.console.feed import MAX_PENDING, Feed, Stream
 from microjobs_orchestrator.local.console.sessions import MAX_SESSIONS
 from microjobs_orchestrator.local.state import Record
 from tests.local.clients import LocalServer
+from tests.local.security.console_client import Console, make_token, open_stream, read_status
 from tests.local.security.stubbed import stubbed
-from tests.local.security.test_console import Console, make_token, open_stream, read_status
 from tests.local.security.wire import Sender
 
 JOB = Record("training-job", "job", "arn:job", "InProgress", 1.0, 1.0, {}, {}, {})

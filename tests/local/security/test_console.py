@@ -3,74 +3,30 @@
 import base64
 import json
 import re
-import socket
 import tarfile
 import time
 import zlib
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import pytest
 
-from microjobs_orchestrator.local import console_address, control
+from microjobs_orchestrator.local import console_address
 from microjobs_orchestrator.local.console import feed
 from microjobs_orchestrator.local.home import Home
 from tests.local.clients import LocalServer
+from tests.local.security.console_client import API, ROOT, SECRET, Console, make_token, open_stream, read_status
 from tests.local.security.stubbed import stubbed
 from tests.local.security.wire import Answer, Sender
 
-ROOT = "/_microjobs/console/"
-API = f"{ROOT}api/"
 LIST = f"{API}sagemaker/ListTrainingJobs"
-SECRET = "X-Microjobs-Console"  # noqa: S105  the name of a header
 
 
 @pytest.fixture(scope="module")
 def stub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServer]:
     with stubbed(tmp_path_factory.mktemp("console")) as running:
         yield running
-
-
-@dataclass
-class Console:
-    """A client that sends what a browser sends."""
-
-    sender: Sender
-    cookie: str = ""
-    secret: str = ""
-    changes: Mapping[str, str | None] = field(default_factory=dict)
-
-    def headers(self, changes: Mapping[str, str | None]) -> dict[str, str]:
-        """Return the headers of a request of the console's page; None removes a header."""
-        usual = {
-            "Origin": f"http://{self.sender.host}",
-            "Sec-Fetch-Site": "same-origin",
-            "Content-Type": "application/json",
-            "Cookie": self.cookie,
-            SECRET: self.secret,
-        }
-        return {name: value for name, value in {**usual, **changes}.items() if value is not None}
-
-    def post(self, target: str, body: Any, **changes: str | None) -> Answer:
-        """Send a POST request. Underscores in the names of changed headers stand for hyphens."""
-        headers = self.headers({name.replace("_", "-"): value for name, value in changes.items()})
-        content = body if isinstance(body, bytes) else json.dumps(body).encode()
-        return self.sender.send_raw("POST", target, headers, content)
-
-    def open(self, token: str) -> Answer:
-        answer = self.post(f"{API}sessions", {"token": token})
-        if answer.status == 200:
-            self.secret = json.loads(answer.body)["secret"]
-            self.cookie = answer.headers["set-cookie"].partition(";")[0]
-        return answer
-
-
-def make_token(server: LocalServer, home: Home | None = None) -> str:
-    address = control.make_console_address(home or server.home, server.address)
-    return urlsplit(address).fragment.removeprefix("token=")
 
 
 @pytest.fixture
@@ -418,29 +374,15 @@ def test_list_of_an_archive_that_expands_is_limited(console: Console, stub: Loca
 
 
 @pytest.mark.parametrize("arn", [None, 5, "", "arn:aws:sagemaker:us-east-1:000000000000:training-job/absent"])
-def test_requests_of_missing_jobs_are_refused(console: Console, arn: Any) -> None:
-    assert console.post(f"{API}requests", {"arn": arn}).status == 400
+def test_code_of_missing_resources_is_refused(console: Console, arn: Any) -> None:
+    assert console.post(f"{API}code", {"arn": arn}).status == 400
 
 
-def test_requests_of_jobs_need_a_session(console: Console) -> None:
-    assert console.post(f"{API}requests", {"arn": "x"}, Cookie=None).status == 401
+def test_code_needs_a_session(console: Console) -> None:
+    assert console.post(f"{API}code", {"arn": "x"}, Cookie=None).status == 401
 
 
 # --- streams of changes ---
-
-
-def open_stream(console: Console) -> socket.socket:
-    """Open a stream of changes; return the connection after the start of the response."""
-    name, _, port = console.sender.host.partition(":")
-    connection = socket.create_connection((name, int(port)), timeout=20)
-    fields = {"Host": console.sender.host, **console.headers({"Content-Length": "2"})}
-    lines = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
-    connection.sendall(f"POST {API}changes HTTP/1.1\r\n{lines}\r\n{{}}".encode())
-    return connection
-
-
-def read_status(connection: socket.socket) -> int:
-    return int(connection.recv(4096).split()[1])
 
 
 def test_streams_need_a_session(outsider: Console) -> None:

@@ -10,8 +10,6 @@ import { useQuery } from "../lib/query.js";
 import { makeHref } from "../lib/router.js";
 import { html, useState } from "../lib/ui.js";
 
-const CODE_KINDS = new Set(["hyper-parameter-tuning-job", "processing-job", "training-job", "transform-job"]);
-
 export function Page({ params }) {
   const kind = findKind(params.type);
   return kind ? html`<${Job} kind=${kind} id=${params.id} />` : html`<${Heading}>No kind ${params.type}<//>`;
@@ -30,7 +28,7 @@ function Job({ kind, id }) {
         ${status && html`<${Status} kind=${kind} status=${status} />`}
         ${data.streams.length > 0 && html`<a href=${makeHref(["logs", kind.type, id])}>Logs</a>`}
         ${kind.logs && html`<a href=${makeHref(["metrics", kind.type, id])}>Metrics</a>`}
-        ${CODE_KINDS.has(kind.type) && html`<a href=${makeHref(["code", kind.type, id])}>As code</a>`}
+        <a href=${makeHref(["code", kind.type, id])}>As code</a>
         ${kind.type === "endpoint" && html`<a href=${makeHref(["endpoints", id])}>Variants and requests</a>`}
         ${kind.type === "hyper-parameter-tuning-job" && html`<a href=${makeHref(["tuning", id])}>Trials</a>`}
         ${kind.type === "pipeline-execution" && html`<a href=${makeHref(["pipelines", ...data.name.split("/")])}>Steps</a>`}

@@ -18,6 +18,7 @@ export function Page({ params: { name } }) {
     <${Heading}>${name}<//>
     <${Problem} error=${error} />
     ${data && html`
+      <p><a href=${makeHref(["code", "pipeline", name])}>As code</a></p>
       <h2 id="start">Start an execution</h2>
       <${StartForm} name=${name} parameters=${data.parameters} />
       <h2>Executions</h2>

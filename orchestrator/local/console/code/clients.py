@@ -1,0 +1,47 @@
+"""Requests as a program for boto3, and as commands of the AWS CLI."""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from botocore import xform_name
+
+from microjobs_orchestrator.local.console.code.expressions import Call, Statement, format_program, json_text
+from microjobs_orchestrator.local.console.code.requests import SERVICE, CreateRequest
+
+JSON_TEXTS = ("PipelineDefinition",)
+"""Members that are texts of JSON: programs are readable if they contain the value."""
+
+
+def format_boto3(requests: Sequence[CreateRequest], url: str, region: str) -> str:
+    """Return a Python program for boto3."""
+    settings = {"region_name": region, "endpoint_url": url}
+    client = Statement(Call("boto3.client", settings, [SERVICE], module="boto3"), "client")
+    return format_program([client, *(make_client_call(request, "client") for request in requests)])
+
+
+def format_cli(requests: Sequence[CreateRequest], url: str, region: str) -> str:
+    """Return commands for a POSIX shell.
+
+    The request is in a file, because the length of an argument is limited. No line of JSON is `END`.
+    """
+    return "\n".join(_format_command(request, url, region) for request in requests)
+
+
+def _format_command(request: CreateRequest, url: str, region: str) -> str:
+    command = xform_name(request.operation, "-")
+    return (
+        f"cat >{command}.json <<'END'\n{json.dumps(request.members, indent=2)}\nEND\n"
+        f"aws {SERVICE} {command} --endpoint-url {url} --region {region} \\\n"
+        f"  --cli-input-json file://{command}.json\n"
+    )
+
+
+def make_client_call(request: CreateRequest, client: str, comment: str = "") -> Statement:
+    """Return the call of a boto3 client that sends the whole request."""
+    members = {name: format_member(name, value) for name, value in request.members.items()}
+    return Statement(Call(f"{client}.{xform_name(request.operation)}", members), comment=comment)
+
+
+def format_member(name: str, value: Any) -> Any:
+    return json_text(json.loads(value)) if name in JSON_TEXTS else value

@@ -1,0 +1,129 @@
+"""Python programs as values: calls with arguments, and their text."""
+
+import json
+import math
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+WIDTH = 88
+INDENT = "    "
+
+
+@dataclass(frozen=True)
+class Name:
+    """The name of a variable."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Call:
+    """A call of a function or a class."""
+
+    function: str
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    positional: Sequence[Any] = ()
+    module: str = ""
+    """The module from which the program imports the function. Empty: the function belongs to a variable."""
+
+
+@dataclass(frozen=True)
+class Statement:
+    """A call, and the variable that gets its result."""
+
+    call: Call
+    variable: str = ""
+    comment: str = ""
+
+
+def json_text(value: Any) -> Call:
+    """Return an expression for a text of JSON."""
+    return Call("json.dumps", positional=[value], module="json")
+
+
+def format_program(statements: Sequence[Statement]) -> str:
+    """Return the text of a program, with its imports."""
+    calls = [call for statement in statements for call in _find_calls(statement.call)]
+    modules = sorted({call.module for call in calls if call.function.startswith(f"{call.module}.") and call.module})
+    names = {
+        (call.module, call.function.partition(".")[0]) for call in calls if call.module and call.module not in modules
+    }
+    imports = [f"import {module}" for module in modules]
+    for module in sorted({module for module, _ in names}):
+        imports += _format_import(module, sorted(function for one, function in names if one == module))
+    return "\n".join([*imports, *map(_format_statement, statements), ""])
+
+
+def _format_import(module: str, names: Sequence[str]) -> Iterator[str]:
+    line = f"from {module} import {', '.join(names)}"
+    yield (
+        line
+        if len(line) <= WIDTH
+        else f"from {module} import (\n{''.join(f'{INDENT}{one},{chr(10)}' for one in names)})"
+    )
+
+
+def _format_statement(statement: Statement) -> str:
+    target = f"{statement.variable} = " if statement.variable else ""
+    comment = "".join(f"# {line}\n" for line in statement.comment.splitlines())
+    return f"\n{comment}{target}{format_value(statement.call, '', len(target))}"
+
+
+def format_value(value: Any, indent: str = "", offset: int = 0) -> str:
+    """Return the text of an expression: one line if it fits, else one line per item.
+
+    Args:
+        indent: the indentation of the line on which the text begins.
+        offset: the number of characters before the text on this line.
+    """
+    opening, items, closing = _split(value)
+    if not items:
+        return opening + closing
+    flat = f"{opening}{', '.join(f'{prefix}{format_value(item)}' for prefix, item in items)}{closing}"
+    if len(indent) + offset + len(flat) <= WIDTH and "\n" not in flat:
+        return flat
+    inner = indent + INDENT
+    lines = [f"{inner}{prefix}{format_value(item, inner, len(prefix) + 1)},\n" for prefix, item in items]
+    return f"{opening}\n{''.join(lines)}{indent}{closing}"
+
+
+def _split(value: Any) -> tuple[str, Sequence[tuple[str, Any]], str]:
+    """Return the beginning of a text, the items with the texts before them, and the end."""
+    if isinstance(value, Call):
+        keywords = [(f"{name}=", item) for name, item in value.arguments.items()]
+        return f"{value.function}(", [*(("", item) for item in value.positional), *keywords], ")"
+    if isinstance(value, Mapping):
+        return "{", [(f"{_format_scalar(name)}: ", item) for name, item in value.items()], "}"
+    if isinstance(value, (list, tuple)):
+        return "[", [("", item) for item in value], "]"
+    return _format_scalar(value), (), ""
+
+
+def _format_scalar(value: Any) -> str:
+    """Return the text of a value without items. JSON's texts are also Python's."""
+    if isinstance(value, str):
+        return re.sub(
+            "[\x7f-\xa0\u2028\u2029\ufeff]",
+            lambda found: f"\\u{ord(found[0]):04x}",
+            json.dumps(value, ensure_ascii=False),
+        )
+    if isinstance(value, float) and not math.isfinite(value):
+        return f'float("{value}")'
+    return value.text if isinstance(value, Name) else repr(value)
+
+
+def _find_calls(value: Any) -> Iterator[Call]:
+    if isinstance(value, Call):
+        yield value
+        yield from _find_in((*value.positional, *value.arguments.values()))
+    elif isinstance(value, Mapping):
+        yield from _find_in(value.values())
+    elif isinstance(value, (list, tuple)):
+        yield from _find_in(value)
+
+
+def _find_in(values: Iterable[Any]) -> Iterator[Call]:
+    for value in values:
+        yield from _find_calls(value)

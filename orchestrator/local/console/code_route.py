@@ -1,0 +1,45 @@
+"""Requests that created resources: pages show them as code, and send them again with changes."""
+
+import json
+
+from werkzeug import Response
+
+from microjobs_orchestrator.local.console.code.clients import format_boto3, format_cli
+from microjobs_orchestrator.local.console.code.requests import Requests
+from microjobs_orchestrator.local.console.code.sdk_v2 import format_sdk_v2
+from microjobs_orchestrator.local.console.code.sdk_v2_tables import PROGRAMS
+from microjobs_orchestrator.local.console.code.sdk_v3 import format_sdk_v3
+from microjobs_orchestrator.local.errors import ServiceError
+from microjobs_orchestrator.local.gateway.exchange import Exchange
+from microjobs_orchestrator.local.protocols.aws_json import parse_object
+
+
+class CodeOfRequests:
+    """The requests of all resources.
+
+    Args:
+        requests: finds the requests.
+    """
+
+    def __init__(self, requests: Requests) -> None:
+        self._requests = requests
+
+    def read(self, exchange: Exchange) -> Response:
+        """Return the request that created the resource with the member `arn`, and programs that send it."""
+        arn = parse_object("code", exchange.request.get_data()).get("arn")
+        if not isinstance(arn, str):
+            raise ServiceError("ValidationException", "the body must have the text 'arn'")
+        requests = self._requests.find(arn)
+        url, region = exchange.request.host_url.rstrip("/"), arn.split(":")[3]
+        content = {
+            "operation": requests[-1].operation,
+            "members": dict(requests[-1].members),
+            "tokens": requests[-1].tokens,
+            "programs": {
+                "boto3": format_boto3(requests, url, region),
+                "AWS CLI": format_cli(requests, url, region),
+                "SageMaker SDK v3": format_sdk_v3(requests),
+                "SageMaker SDK v2": format_sdk_v2(requests, PROGRAMS),
+            },
+        }
+        return Response(json.dumps(content), content_type="application/json")

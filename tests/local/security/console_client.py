@@ -1,0 +1,70 @@
+"""A client of the web console without a browser."""
+
+import json
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlsplit
+
+from microjobs_orchestrator.local import control
+from microjobs_orchestrator.local.home import Home
+from tests.local.clients import LocalServer
+from tests.local.security.wire import Answer, Sender
+
+ROOT = "/_microjobs/console/"
+API = f"{ROOT}api/"
+SECRET = "X-Microjobs-Console"  # noqa: S105  the name of a header
+
+
+@dataclass
+class Console:
+    """A client that sends what a browser sends."""
+
+    sender: Sender
+    cookie: str = ""
+    secret: str = ""
+    changes: Mapping[str, str | None] = field(default_factory=dict)
+
+    def headers(self, changes: Mapping[str, str | None]) -> dict[str, str]:
+        """Return the headers of a request of the console's page; None removes a header."""
+        usual = {
+            "Origin": f"http://{self.sender.host}",
+            "Sec-Fetch-Site": "same-origin",
+            "Content-Type": "application/json",
+            "Cookie": self.cookie,
+            SECRET: self.secret,
+        }
+        return {name: value for name, value in {**usual, **changes}.items() if value is not None}
+
+    def post(self, target: str, body: Any, **changes: str | None) -> Answer:
+        """Send a POST request. Underscores in the names of changed headers stand for hyphens."""
+        headers = self.headers({name.replace("_", "-"): value for name, value in changes.items()})
+        content = body if isinstance(body, bytes) else json.dumps(body).encode()
+        return self.sender.send_raw("POST", target, headers, content)
+
+    def open(self, token: str) -> Answer:
+        answer = self.post(f"{API}sessions", {"token": token})
+        if answer.status == 200:
+            self.secret = json.loads(answer.body)["secret"]
+            self.cookie = answer.headers["set-cookie"].partition(";")[0]
+        return answer
+
+
+def make_token(server: LocalServer, home: Home | None = None) -> str:
+    address = control.make_console_address(home or server.home, server.address)
+    return urlsplit(address).fragment.removeprefix("token=")
+
+
+def open_stream(console: Console) -> socket.socket:
+    """Open a stream of changes; return the connection after the start of the response."""
+    name, _, port = console.sender.host.partition(":")
+    connection = socket.create_connection((name, int(port)), timeout=20)
+    fields = {"Host": console.sender.host, **console.headers({"Content-Length": "2"})}
+    lines = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
+    connection.sendall(f"POST {API}changes HTTP/1.1\r\n{lines}\r\n{{}}".encode())
+    return connection
+
+
+def read_status(connection: socket.socket) -> int:
+    return int(connection.recv(4096).split()[1])
