@@ -31,7 +31,7 @@ CHANGING: Mapping[str, frozenset[str]] = {
             "UpdateModelPackage",
         )
     ),
-    "sagemaker-runtime": frozenset(("InvokeEndpoint",)),
+    "sagemaker-runtime": frozenset(("InvokeEndpoint", "InvokeEndpointAsync", "InvokeEndpointWithResponseStream")),
 }
 """All other operations that the console may call, by service."""
 

@@ -1,21 +1,26 @@
 """The protocol of the console's operations: AWS JSON, whatever protocol the service has.
 
-A blob that is the whole body in the service's own protocol, such as the request to a model, is text in base64.
+A blob that is the whole body in the service's own protocol, such as the request to a model, is text in base64. An
+event stream is a sequence of lines.
 """
 
 import base64
 import binascii
 import json
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from botocore.model import OperationModel, StructureShape
 from werkzeug import Request, Response
+from werkzeug.wsgi import ClosingIterator
 
 from microjobs_orchestrator.local.errors import ServiceError
 from microjobs_orchestrator.local.protocols import aws_json
-from microjobs_orchestrator.local.protocols.answer import Answer, select_members
+from microjobs_orchestrator.local.protocols.answer import Answer, Event, select_members
 
 CONTENT_TYPE = "application/json"
+LINES_TYPE = "application/jsonlines"
+"""The type of event streams: one value of JSON per line."""
 
 
 class ConsoleProtocol:
@@ -33,6 +38,9 @@ class ConsoleProtocol:
 
     def format_answer(self, operation: OperationModel, answer: Answer, request: Request, /) -> Response:
         shape = operation.output_shape
+        if shape is not None and answer.events is not None:
+            lines = _format_events(select_members(shape, answer.members, ""), answer.events)
+            return Response(ClosingIterator(lines, getattr(answer.events, "close", None)), content_type=LINES_TYPE)
         if shape is None or (name := _find_payload(shape)) is None:
             response = aws_json.format_answer(operation, answer, request)
             response.content_type = CONTENT_TYPE
@@ -42,8 +50,29 @@ class ConsoleProtocol:
         return Response(json.dumps(content), content_type=CONTENT_TYPE)
 
     def format_error(self, error: ServiceError, _: Request, /) -> Response:
-        content = {**error.members, "__type": error.code, "message": error.message}
-        return Response(json.dumps(content), error.status, content_type=CONTENT_TYPE)
+        return Response(json.dumps(_describe_error(error)), error.status, content_type=CONTENT_TYPE)
+
+
+def _describe_error(error: ServiceError) -> dict[str, Any]:
+    return {**error.members, "__type": error.code, "message": error.message}
+
+
+def _format_events(members: Mapping[str, Any], events: Iterable[Event]) -> Iterator[bytes]:
+    """Yield lines of JSON: the members of the result, the bytes of each event in base64, and an error that ends them.
+
+    An empty part is a pause.
+    """
+    yield _format_line(members)
+    try:
+        for event in events:
+            content = [] if event is None else [value for value in event[1].values() if isinstance(value, bytes)]
+            yield b"".join(_format_line({"bytes": base64.b64encode(value).decode()}) for value in content)
+    except ServiceError as error:
+        yield _format_line(_describe_error(error))
+
+
+def _format_line(value: Mapping[str, Any]) -> bytes:
+    return json.dumps(value).encode() + b"\n"
 
 
 def _find_payload(shape: StructureShape | None) -> str | None:

@@ -118,6 +118,38 @@ def test_request_and_its_response_are_shown(console: Page, stub: LocalServer) ->
     assert find_violations(console) == []
 
 
+def test_stream_is_shown_while_it_arrives(console: Page, stub: LocalServer) -> None:
+    create_endpoint(stub, "streams")
+    open_endpoint(console, stub, "streams")
+    console.get_by_label("Receive").select_option("as a stream")
+    console.get_by_label("Body").fill("parts")
+    console.get_by_role("button", name="Send").click()
+    response = console.get_by_label("Response")
+    expect(response.locator("pre")).to_have_text("part 0\n")
+    expect(response).to_contain_text("Receiving")
+    expect(response.locator("pre")).to_have_text("part 0\npart 1\npart 2\npart 3\n")
+    expect(response).to_contain_text("text/plain, 28 B")
+    expect(response).to_contain_text("variant blue")
+    console.get_by_label("Body").fill("fail")
+    console.get_by_role("button", name="Send").click()
+    expect(console.get_by_role("alert", name="Error")).to_contain_text("ModelError")
+
+
+def test_result_of_an_asynchronous_request_appears(console: Page, stub: LocalServer) -> None:
+    output = {"OutputConfig": {"S3OutputPath": stub.uri("results"), "S3FailurePath": stub.uri("failures")}}
+    create_endpoint(stub, "queued", AsyncInferenceConfig=output)
+    open_endpoint(console, stub, "queued")
+    expect(console.get_by_role("table", name="Variants")).to_contain_text("asynchronous")
+    for body, status in (('{"rows":[1]}', "Success"), ("fail", "Failed")):
+        console.get_by_label("Body").fill(body)
+        console.get_by_role("button", name="Send").click()
+        response = console.get_by_label("Response")
+        expect(response).to_contain_text(status)
+        expect(response.locator("pre")).to_contain_text("rows" if status == "Success" else "fail")
+        expect(response.get_by_role("link")).to_have_count(2)
+    assert find_violations(console) == []
+
+
 def test_file_is_sent_and_its_response_can_be_stored(console: Page, stub: LocalServer, tmp_path: Path) -> None:
     content = bytes(range(256)) * 8192  # more than the limit for other operations
     (tmp_path / "x.npy").write_bytes(content)

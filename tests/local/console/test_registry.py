@@ -1,5 +1,8 @@
 """The pages of the model registry in Chromium, with a runtime that starts no hosts."""
 
+import json
+import re
+
 import pytest
 from playwright.sync_api import Page, expect
 
@@ -16,12 +19,18 @@ def group(stub: LocalServer) -> str:
 def create_group(server: LocalServer, name: str) -> str:
     """Create a group with two versions; return its name."""
     server.sagemaker.create_model_package_group(ModelPackageGroupName=name)
-    statistics = {"ContentType": "application/json", "S3Uri": server.uri("mse.json")}
     for number in (1, 2):
+        report = {"regression_metrics": {"mse": {"value": number + 0.5, "standard_deviation": 0.1}}}
+        server.put({f"{name}/{number}/mse.json": json.dumps(report), f"{name}/{number}/bias.json": "no JSON"})
+        quality, bias = (
+            {"ContentType": "application/json", "S3Uri": server.uri(f"{name}/{number}/{file}.json")}
+            for file in ("mse", "bias")
+        )
         server.sagemaker.create_model_package(
             ModelPackageGroupName=name,
             ModelApprovalStatus="PendingManualApproval",
-            ModelMetrics={"ModelQuality": {"Statistics": statistics}},
+            ModelMetrics={"ModelQuality": {"Statistics": quality}, "Bias": {"Report": bias}},
+            DriftCheckBaselines={"ModelQuality": {"Statistics": {**quality, "S3Uri": server.uri("absent.json")}}},
             CustomerMetadataProperties={"mse": f"{number}.5"},
             **make_package_request(server, name),
         )
@@ -36,8 +45,6 @@ def open_group(page: Page, server: LocalServer, group: str) -> None:
 
 def test_version_is_approved_and_rejected(console: Page, stub: LocalServer, group: str) -> None:
     open_group(console, stub, group)
-    version = console.get_by_role("region", name="Version 2")
-    expect(version.get_by_text("mse.json", exact=False).first).to_be_visible()
     console.get_by_role("button", name="Approve").click()
     row = console.get_by_role("table", name="Versions").get_by_role("row").filter(has_text="Version 2")
     expect(row).to_contain_text("Approved")
@@ -47,6 +54,20 @@ def test_version_is_approved_and_rejected(console: Page, stub: LocalServer, grou
     expect(console.get_by_role("button", name="Deploy")).to_have_count(0)
     rejected = stub.sagemaker.list_model_packages(ModelPackageGroupName=group, ModelApprovalStatus="Rejected")
     assert [one["ModelPackageVersion"] for one in rejected["ModelPackageSummaryList"]] == [2]
+
+
+def test_metrics_of_versions_are_shown_and_compared(console: Page, stub: LocalServer, group: str) -> None:
+    open_group(console, stub, group)
+    table = console.get_by_role("table", name="Versions")
+    header = table.get_by_role("columnheader").all_inner_texts()
+    assert header[3:5] == ["regression_metrics.mse", "regression_metrics.mse.standard_deviation"]
+    for number in (1, 2):
+        row = table.get_by_role("row").filter(has_text=f"Version {number}")
+        expect(row.get_by_role("cell").nth(3)).to_have_text(f"{number}.5")
+    metrics = console.get_by_role("table", name="Metrics").get_by_role("row")
+    expect(metrics.filter(has_text="Bias.Report")).to_contain_text("The file is not JSON.")
+    expect(metrics.filter(has_text="DriftCheckBaselines.ModelQuality.Statistics")).to_contain_text("does not exist")
+    expect(metrics.filter(has_text="regression_metrics.mse")).to_have_count(2)
 
 
 def test_another_version_is_chosen_by_its_link(console: Page, stub: LocalServer, group: str) -> None:
@@ -62,6 +83,45 @@ def test_approved_version_is_deployed(console: Page, stub: LocalServer, group: s
     console.get_by_role("button", name="Deploy").click()
     expect(console.locator(".actions .status")).to_have_text("InService")
     expect(console.get_by_role("heading", name=group)).to_be_visible()
+
+
+def test_approved_version_updates_a_variant_of_an_endpoint(console: Page, stub: LocalServer, group: str) -> None:
+    old = {"EndpointName": group, "EndpointConfigName": group}
+    stub.sagemaker.create_model(
+        ModelName=group, PrimaryContainer={"Image": "serve"}, ExecutionRoleArn=stub.address.role_arn
+    )
+    variants = [
+        {"VariantName": name, "ModelName": group, "InstanceType": "ml.m5.large", "InitialInstanceCount": 1}
+        for name in ("blue", "green")
+    ]
+    capture = {
+        "EnableCapture": True,
+        "InitialSamplingPercentage": 50,
+        "DestinationS3Uri": stub.uri("capture"),
+        "CaptureOptions": [{"CaptureMode": "Input"}],
+    }
+    stub.sagemaker.create_endpoint_config(
+        EndpointConfigName=group, ProductionVariants=variants, DataCaptureConfig=capture
+    )
+    stub.sagemaker.create_endpoint(**old)
+    open_group(console, stub, group)
+    console.get_by_role("button", name="Approve").click()
+    console.get_by_label("Deploy to").select_option(group)
+    console.get_by_label("Variant").select_option("green")
+    console.get_by_label("Instances").fill("2")
+    console.get_by_role("button", name="Update the endpoint").click()
+    expect(console.get_by_role("heading", name=group)).to_be_visible()
+    rows = console.get_by_role("table", name="Variants").get_by_role("row")
+    expect(rows.filter(has_text="green").get_by_role("link")).to_have_text(re.compile(f"{group}-"))
+    expect(console.locator(".actions .status")).to_have_text("InService")
+    name = stub.sagemaker.describe_endpoint(EndpointName=group)["EndpointConfigName"]
+    config = stub.sagemaker.describe_endpoint_config(EndpointConfigName=name)
+    models = {
+        one["VariantName"]: (one["ModelName"], one["InitialInstanceCount"]) for one in config["ProductionVariants"]
+    }
+    assert models == {"blue": (group, 1), "green": (name, 2)}
+    assert config["DataCaptureConfig"] == capture
+    assert config["EndpointConfigName"] != group
 
 
 def test_failed_deployment_leaves_nothing_behind(console: Page, stub: LocalServer, group: str) -> None:

@@ -1,8 +1,8 @@
 """The server with a runtime that starts nothing: `python -m tests.local.security.stub HOME`.
 
 Jobs succeed at once, and training jobs print their hyperparameters. Models return the body of the request, or status
-500 for the body `fail`. For the body `cut`, they close the connection in the middle of the response. They have the
-API of multi-model containers.
+500 for the body `fail`. For the body `parts`, they send the lines `part 0` to `part 3` with pauses. For the body `cut`,
+they close the connection in the middle of the response. They have the API of multi-model containers.
 """
 
 import logging
@@ -38,7 +38,20 @@ class Model(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         chunked = "chunked" in self.headers.get("Transfer-Encoding", "")
         body = b"".join(self._chunks()) if chunked else self.rfile.read(int(self.headers["Content-Length"]))
-        self._answer(500 if body == b"fail" else 200, body)
+        if body == b"parts":
+            self._send_parts()
+        else:
+            self._answer(500 if body == b"fail" else 200, body)
+
+    def _send_parts(self) -> None:
+        self.send_response(200)
+        self.send_header("Transfer-Encoding", "chunked")
+        self.send_header("Content-Type", "text/plain")
+        self.end_headers()
+        for number in range(4):
+            self.wfile.write(b"7\r\npart %d\n\r\n" % number)
+            time.sleep(0.5)
+        self.wfile.write(b"0\r\n\r\n")
 
     def _chunks(self) -> Iterator[bytes]:
         while size := int(self.rfile.readline(), 16):

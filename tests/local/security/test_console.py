@@ -6,7 +6,7 @@ import re
 import tarfile
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import pytest
 
 from microjobs_orchestrator.local import console_address
 from microjobs_orchestrator.local.console import feed
+from microjobs_orchestrator.local.console.operations import CHANGING
 from microjobs_orchestrator.local.home import Home
 from tests.local.clients import LocalServer
 from tests.local.security.console_client import API, ROOT, SECRET, Console, make_token, open_stream, read_status
@@ -230,13 +231,38 @@ def test_huge_bodies_are_refused_before_they_are_read(outsider: Console) -> None
         ("sagemaker/", 403),
         ("sagemaker/DescribeTrainingJob/x", 403),
         ("nonsense", 403),
-        ("sagemaker-runtime/InvokeEndpointAsync", 403),
-        ("sagemaker-runtime/InvokeEndpointWithResponseStream", 403),
+        ("sagemaker-runtime/InvokeEndpoints", 403),
         ("sagemaker/DescribeTrainingJob", 400),
     ],
 )
 def test_only_listed_operations_are_performed(console: Console, operation: str, status: int) -> None:
     assert console.post(API + operation, {}).status == status
+
+
+ATTACKS: Sequence[tuple[dict[str, str | None], int]] = (
+    ({"Sec-Fetch-Site": "cross-site"}, 403),
+    ({"Sec-Fetch-Site": "same-site"}, 403),
+    ({"Origin": "http://evil.example"}, 403),
+    ({"Origin": "null"}, 403),
+    ({"Origin": None}, 403),
+    ({"Host": "evil.example", "Origin": "http://evil.example"}, 403),
+    ({"Content-Type": "text/plain"}, 415),
+    ({"Cookie": None}, 401),
+    ({SECRET: None}, 401),
+    ({SECRET: "guessed"}, 401),
+)
+"""Changes of a request's headers, and the status of the response."""
+CHANGES = [f"{service}/{name}" for service, names in CHANGING.items() for name in sorted(names)]
+
+
+@pytest.mark.parametrize("operation", CHANGES)
+def test_operations_that_change_something_refuse_other_pages(console: Console, operation: str) -> None:
+    assert console.post(API + operation, {}).status == 400  # a request of the console's page reaches the validation
+    for changes, status in ATTACKS:
+        answer = console.sender.send_raw("POST", API + operation, console.headers(changes), b"{}")
+        assert answer.status == status, changes
+        assert "access-control-allow-origin" not in answer.headers
+    assert console.sender.send_raw("GET", API + operation, console.headers({})).status == 405
 
 
 def test_invalid_members_are_refused_as_for_all_clients(console: Console) -> None:

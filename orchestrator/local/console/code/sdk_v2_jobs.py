@@ -83,10 +83,7 @@ def make_estimator(prefix: str, resources: str, hyperparameters: str, further: M
                 volume_size="VolumeSizeInGB",
                 volume_kms_key="VolumeKmsKeyId",
             ),
-            "disable_output_compression": Choice(
-                f"{prefix}OutputDataConfig.CompressionType",
-                {"NONE": True},
-            ),
+            "disable_output_compression": Choice(f"{prefix}OutputDataConfig.CompressionType", {"NONE": True}),
             **further,
             **SESSION,
         },

@@ -26,15 +26,18 @@ export function Page({ params: { id } }) {
         <a href=${makeHref(["jobs", kind.type, id])}>Description</a>
         <a href=${makeHref(["logs", kind.type, id])}>Logs</a>
         <a href=${makeHref(["metrics", kind.type, id])}>Metrics</a>
+        <a href=${makeHref(["code", kind.type, id])}>As code</a>
       </div>
       ${data.endpoint.FailureReason && html`
         <section aria-label="Failure reason" class="failure-reason">${data.endpoint.FailureReason}</section>
       `}
+      <p>Configuration: <a href=${makeHref(["jobs", "endpoint-config", data.endpoint.EndpointConfigName])}>${data.endpoint.EndpointConfigName}</a></p>
       <h2>Variants</h2>
       <${Table} caption="Variants" columns=${VARIANT_COLUMNS} rows=${data.variants} getKey=${(row) => row.name} />
       <${Components} components=${data.components} />
       <${Traffic} data=${data} />
-      <${RequestForm} endpoint=${id} variants=${data.variants} components=${data.components} />
+      <${RequestForm} endpoint=${id} variants=${data.variants} components=${data.components}
+        isAsynchronous=${data.isAsynchronous} />
     `}
   `;
 }

@@ -5,9 +5,12 @@ import { Heading, Problem, Table, Time } from "../lib/components.js";
 import { useQuery } from "../lib/query.js";
 import { makeHref } from "../lib/router.js";
 import { html } from "../lib/ui.js";
+import { listNumbers, loadMetrics, makeNumbers } from "./registry/metrics.js";
 import { Approval, Version } from "./registry/version.js";
 
 const MAX_ROWS = 100;
+const MAX_COMPARED = 20; // versions whose metrics are read
+const MAX_METRICS = 12;
 
 export function Page({ params: { group }, query }) {
   const load = (signal) => loadGroup(group, query.version, signal);
@@ -17,23 +20,31 @@ export function Page({ params: { group }, query }) {
     <${Problem} error=${error} />
     ${data && html`
       <h2>Versions</h2>
-      <${Table} caption="Versions" columns=${makeColumns(group)} rows=${data.versions}
+      <${Table} caption="Versions" columns=${makeColumns(group, listNumbers(data.versions, MAX_METRICS))} rows=${data.versions}
         getKey=${(row) => row.ModelPackageArn} empty="The group has no version." />
-      ${data.version && html`<${Version} key=${data.version.ModelPackageArn} version=${data.version} reload=${reload} />`}
+      ${data.version && html`<${Version} key=${data.version.ModelPackageArn} version=${data.version}
+        metrics=${data.version.metrics} reload=${reload} />`}
     `}
   `;
 }
 
-/** Return the newest versions of a group, and the description of the chosen version or the newest one. */
+/** Return the newest versions of a group with their metrics, and the description of the chosen or the newest version. */
 async function loadGroup(group, number, signal) {
   const members = { ModelPackageGroupName: group, SortBy: "CreationTime", SortOrder: "Descending", MaxResults: MAX_ROWS };
-  const { ModelPackageSummaryList: versions } = await call("sagemaker", "ListModelPackages", members, { signal });
-  const chosen = versions.find((one) => String(one.ModelPackageVersion) === number) ?? versions[0];
-  const request = chosen && { ModelPackageName: chosen.ModelPackageArn };
-  return { versions, version: chosen && (await call("sagemaker", "DescribeModelPackage", request, { signal })) };
+  const { ModelPackageSummaryList: found } = await call("sagemaker", "ListModelPackages", members, { signal });
+  const chosen = found.find((one) => String(one.ModelPackageVersion) === number) ?? found[0];
+  const described = await Promise.all(
+    found.map((one, index) => (index < MAX_COMPARED || one === chosen ? describe(one, signal) : { ...one, metrics: [] })),
+  );
+  return { versions: described, version: described[found.indexOf(chosen)] };
 }
 
-const makeColumns = (group) => [
+async function describe({ ModelPackageArn: arn }, signal) {
+  const version = await call("sagemaker", "DescribeModelPackage", { ModelPackageName: arn }, { signal });
+  return { ...version, metrics: await loadMetrics(version, signal) };
+}
+
+const makeColumns = (group, metrics) => [
   {
     title: "Version",
     render: ({ ModelPackageVersion: number }) =>
@@ -41,5 +52,6 @@ const makeColumns = (group) => [
   },
   { title: "Approval", render: (row) => html`<${Approval} status=${row.ModelApprovalStatus} />` },
   { title: "Registered", render: (row) => html`<${Time} seconds=${row.CreationTime} />` },
+  ...metrics.map((name) => ({ title: name, isNumber: true, render: (row) => makeNumbers(row.metrics).get(name) })),
   { title: "Description", render: (row) => row.ModelPackageDescription },
 ];

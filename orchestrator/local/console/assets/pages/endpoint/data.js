@@ -2,7 +2,7 @@
 
 import { call } from "../../lib/api.js";
 
-/** Return `{endpoint, variants, components}`. */
+/** Return `{endpoint, isAsynchronous, variants, components}`. */
 export async function loadEndpoint(name, signal) {
   const endpoint = await describe("Endpoint", name, signal);
   const config = await describe("EndpointConfig", endpoint.EndpointConfigName, signal).catch(ignoreMissing);
@@ -11,7 +11,8 @@ export async function loadEndpoint(name, signal) {
     ...listVariants(endpoint, config, "ShadowProductionVariants", "shadow"),
   ];
   const components = await listComponents(name, signal);
-  return { endpoint, variants: await Promise.all(variants.map((one) => addModel(one, signal))), components };
+  const isAsynchronous = Boolean(config?.AsyncInferenceConfig);
+  return { endpoint, isAsynchronous, variants: await Promise.all(variants.map((one) => addModel(one, signal))), components };
 }
 
 const describe = (noun, name, signal) => call("sagemaker", `Describe${noun}`, { [`${noun}Name`]: name }, { signal });
@@ -49,7 +50,8 @@ async function addModel(variant, signal) {
   const model = await describe("Model", variant.model, signal).catch(ignoreMissing);
   const containers = [model?.PrimaryContainer, ...(model?.Containers ?? [])].filter(Boolean);
   const isMultiModel = containers.some((container) => container.Mode === "MultiModel");
-  return { ...variant, isMultiModel, kind: isMultiModel ? `${variant.kind}, multi-model` : variant.kind };
+  const isDirect = model?.InferenceExecutionConfig?.Mode === "Direct";
+  return { ...variant, isMultiModel, isDirect, kind: isMultiModel ? `${variant.kind}, multi-model` : variant.kind };
 }
 
 async function listComponents(name, signal) {

@@ -1,16 +1,17 @@
 // One version of a model: its containers, metrics and metadata, its approval, and a form that deploys it.
 
 import { call } from "../../lib/api.js";
-import { Field, Problem, Table } from "../../lib/components.js";
+import { Problem, Table } from "../../lib/components.js";
+import { makeUriHref } from "../../lib/objects.js";
 import { makeHref } from "../../lib/router.js";
 import { html, useState } from "../../lib/ui.js";
-import { deploy } from "./deploy.js";
+import { DeployForm } from "./deploy_form.js";
 
 const CLASSES = { Approved: "success", Rejected: "failure" };
 
 export const Approval = ({ status }) => html`<span class=${`status ${CLASSES[status] ?? "neutral"}`}>${status}</span>`;
 
-export function Version({ version, reload }) {
+export function Version({ version, metrics, reload }) {
   const [error, setError] = useState(null);
   const change = (status) => {
     const members = { ModelPackageArn: version.ModelPackageArn, ModelApprovalStatus: status };
@@ -24,17 +25,18 @@ export function Version({ version, reload }) {
         <${Approval} status=${status} />
         ${status !== "Approved" && html`<button onClick=${() => change("Approved")}>Approve</button>`}
         ${status !== "Rejected" && html`<button onClick=${() => change("Rejected")}>Reject</button>`}
+        <a href=${makeHref(["code", "model-package", version.ModelPackageArn])}>As code</a>
       </div>
       <${Problem} error=${error} />
       <${Table} caption="Containers" columns=${CONTAINER_COLUMNS} rows=${version.InferenceSpecification?.Containers ?? []}
         getKey=${(row) => row.ContainerHostname ?? row.Image} />
-      <${Facts} title="Metrics" facts=${listMetrics(version.ModelMetrics)} />
+      <${Metrics} metrics=${metrics} />
       <${Facts} title="Metadata" facts=${Object.entries(version.CustomerMetadataProperties ?? {})} />
       ${status === "Approved"
         ? html`<${DeployForm} version=${version} />`
         : html`<p class="hint">Only an approved version can be deployed.</p>`}
       <h3>All members</h3>
-      <pre tabindex="0">${JSON.stringify(version, null, 2)}</pre>
+      <pre tabindex="0">${JSON.stringify({ ...version, metrics: undefined }, null, 2)}</pre>
     </section>
   `;
 }
@@ -44,40 +46,26 @@ const CONTAINER_COLUMNS = [
   { title: "Model data", render: (row) => row.ModelDataUrl ?? row.ModelDataSource?.S3DataSource?.S3Uri },
 ];
 
-/** Return `[name, address]` for each file with metrics. */
-const listMetrics = (metrics) =>
-  Object.entries(metrics ?? {}).flatMap(([group, files]) =>
-    Object.entries(files).map(([name, file]) => [`${group}.${name}`, file.S3Uri]),
-  );
+/** The contents of the files with metrics. */
+function Metrics({ metrics }) {
+  const rows = metrics.flatMap(({ name, uri, values, error }) => [
+    { file: name, uri, error },
+    ...values.map(([metric, value]) => ({ file: name, metric, value })),
+  ]);
+  return rows.length === 0 ? null : html`
+    <h3>Metrics</h3>
+    <${Table} caption="Metrics" columns=${METRIC_COLUMNS} rows=${rows} getKey=${(row) => `${row.file} ${row.metric ?? ""}`} />
+  `;
+}
+
+const METRIC_COLUMNS = [
+  { title: "File", render: (row) => (row.uri ? html`<a href=${makeUriHref(row.uri)}>${row.file}</a>` : "") },
+  { title: "Metric", render: (row) => row.metric ?? (row.error && html`<span class="status failure">${row.error.message}</span>`) },
+  { title: "Value", isNumber: true, render: (row) => (row.value === undefined ? "" : String(row.value)) },
+];
 
 const Facts = ({ title, facts }) =>
   facts.length === 0 ? null : html`
     <h3>${title}</h3>
     <dl>${facts.map(([name, value]) => html`<dt>${name}</dt><dd>${value}</dd>`)}</dl>
   `;
-
-function DeployForm({ version }) {
-  const [state, setState] = useState({ error: null, isSending: false });
-  const send = async (event) => {
-    event.preventDefault();
-    const form = new FormData(event.target);
-    setState({ error: null, isSending: true });
-    try {
-      await deploy(version, form.get("endpoint"), form.get("type"), Number(form.get("count")));
-      location.hash = makeHref(["endpoints", form.get("endpoint")]);
-    } catch (error) {
-      setState({ error, isSending: false });
-    }
-  };
-  const types = version.InferenceSpecification?.SupportedRealtimeInferenceInstanceTypes ?? [];
-  return html`
-    <h3 id="deploy">Deploy</h3>
-    <form class="filters" aria-labelledby="deploy" onSubmit=${send}>
-      <${Field} label="Name of the endpoint"><input name="endpoint" required maxlength="50" /><//>
-      <${Field} label="Instance type"><input name="type" required defaultValue=${types[0] ?? "ml.m5.large"} /><//>
-      <${Field} label="Instances"><input name="count" type="number" min="1" defaultValue="1" required /><//>
-      <button disabled=${state.isSending}>Deploy</button>
-    </form>
-    <${Problem} error=${state.error} />
-  `;
-}

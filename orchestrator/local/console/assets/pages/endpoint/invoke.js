@@ -1,0 +1,76 @@
+// Requests to an endpoint: at once, as a stream, or into the queue of an asynchronous endpoint.
+
+import { ApiError, call, send } from "../../lib/api.js";
+
+const MEMBERS = ["ContentType", "Accept", "TargetVariant", "InferenceComponentName", "TargetModel", "TargetContainerHostname"];
+const OPERATIONS = {
+  once: async (request, setBytes) => {
+    const response = await call("sagemaker-runtime", "InvokeEndpoint", request);
+    setBytes(decode(response.Body));
+    return response;
+  },
+  stream: readStream,
+  queue: async (request) => {
+    const response = await call("sagemaker-runtime", "InvokeEndpointAsync", request);
+    return { output: response["X-Amzn-SageMaker-OutputLocation"], failure: response["X-Amzn-SageMaker-FailureLocation"] };
+  },
+};
+
+/** Send the request of a form; return `{seconds, response}` or `{seconds, error}`.
+ *
+ * @param mode `once`, `stream` or `queue`.
+ * @param setBytes called with the bytes of the response; in a stream, with those that have arrived.
+ */
+export async function invoke(endpoint, form, mode, setBytes) {
+  const start = performance.now();
+  const finish = (content) => ({ seconds: (performance.now() - start) / 1000, ...content });
+  try {
+    const members = MEMBERS.map((name) => [name, form.get(name)]).filter(([, value]) => value);
+    const file = form.get("file");
+    const body = await encode(file?.size ? file : new Blob([form.get("text")]));
+    const request = { EndpointName: endpoint, Body: body, ...Object.fromEntries(members) };
+    return finish({ response: await OPERATIONS[mode](request, setBytes) });
+  } catch (error) {
+    return finish({ error });
+  }
+}
+
+async function readStream(request, setBytes) {
+  const response = await send("sagemaker-runtime/InvokeEndpointWithResponseStream", request);
+  let [members, bytes] = [null, new Uint8Array()];
+  for await (const line of readLines(response.body)) {
+    const { __type: code, message, ...content } = JSON.parse(line);
+    if (code) throw new ApiError(response.status, code, message, content);
+    members ??= content;
+    if (content.bytes) setBytes((bytes = join(bytes, decode(content.bytes))));
+  }
+  return members;
+}
+
+async function* readLines(body) {
+  const reader = body.pipeThrough(new TextDecoderStream()).getReader();
+  let text = "";
+  for (let part = await reader.read(); !part.done; part = await reader.read()) {
+    const lines = (text + part.value).split("\n");
+    text = lines.pop();
+    yield* lines;
+  }
+}
+
+function join(first, second) {
+  const bytes = new Uint8Array(first.length + second.length);
+  bytes.set(first);
+  bytes.set(second, first.length);
+  return bytes;
+}
+
+/** Return the bytes of a file in base64. */
+const encode = (blob) =>
+  new Promise((resolve, reject) => {
+    const reader = new FileReader();
+    reader.onload = () => resolve(reader.result.slice(reader.result.indexOf(",") + 1));
+    reader.onerror = () => reject(reader.error);
+    reader.readAsDataURL(blob);
+  });
+
+const decode = (text) => Uint8Array.from(atob(text), (character) => character.charCodeAt(0));
