@@ -19,12 +19,19 @@ from botocore.eventstream import EventStreamError
 
 from microjobs_orchestrator.local import control
 from microjobs_orchestrator.local.config import Config
+from microjobs_orchestrator.local.resources.models.serving import ADDITIONAL_DATA_FOLDER
 from tests.conftest import image_name
 from tests.local.clients import FINAL_STATUSES, LocalServer, running_server, unique, wait_until
 from tests.local.resources.examples.models import put_linear_model, put_program
 
 ROW = b"1,2,3\n"
 CLIENTS = 4
+
+DATA_PROGRAM = f"""def model_fn(folder):
+    with open("{ADDITIONAL_DATA_FOLDER}/words/list.txt") as file:
+        return file.read()
+def transform_fn(model, body, content_type, accept): return model, accept
+"""
 
 
 def make_model(local: LocalServer, weight: float) -> str:
@@ -103,6 +110,24 @@ def make_model_with_code(local: LocalServer, **members: Any) -> str:
     role = local.address.role_arn
     local.sagemaker.create_model(ModelName=name, PrimaryContainer=container, ExecutionRoleArn=role, **members)
     return name
+
+
+def test_program_reads_additional_model_data(anywhere: LocalServer, endpoints: list[str]) -> None:
+    name = unique("additional")
+    put_program(anywhere, f"{name}.tar.gz", DATA_PROGRAM)
+    anywhere.put({f"{name}/list.txt": "many words"})
+    source = {"S3Uri": anywhere.uri(f"{name}/"), "S3DataType": "S3Prefix", "CompressionType": "None"}
+    container = {
+        "Image": image_name("serve"),
+        "ModelDataUrl": anywhere.uri(f"{name}.tar.gz"),
+        "AdditionalModelDataSources": [{"ChannelName": "words", "S3DataSource": source}],
+    }
+    role = anywhere.address.role_arn
+    anywhere.sagemaker.create_model(ModelName=name, PrimaryContainer=container, ExecutionRoleArn=role)
+    endpoint = deploy(anywhere, make_config(anywhere, name), endpoints)
+    runtime = anywhere.client("sagemaker-runtime")
+    answer = runtime.invoke_endpoint(EndpointName=endpoint, Body=b"x", ContentType="text/csv")
+    assert answer["Body"].read() == b"many words"
 
 
 def test_code_in_s3_is_served(anywhere: LocalServer, endpoints: list[str]) -> None:

@@ -416,6 +416,7 @@ MULTI_MODEL = {
     "MultiModelConfig": {"ModelCacheSetting": "Enabled"},
 }
 SOURCE = {"S3DataSource": {"S3Uri": "s3://bucket/in/", "S3DataType": "S3Prefix", "CompressionType": "None"}}
+ADDITIONAL = {"AdditionalModelDataSources": [{"ChannelName": "draft", **SOURCE}]}
 VARIANT = {
     "VariantName": "v",
     "ModelName": "served",
@@ -579,8 +580,8 @@ CREATE_REQUESTS: Mapping[str, list[dict[str, Any]]] = {
         {"ModelName": "p", "PrimaryContainer": MULTI_MODEL},
         {"ModelName": "q", "Containers": [MULTI_MODEL]},
         {"ModelName": "k", "Containers": [CONTAINER], "InferenceExecutionConfig": {"Mode": "Serial"}},
-        {"ModelName": "l", "PrimaryContainer": {"Image": "i", "ModelDataSource": SOURCE}},
-        {"ModelName": "m", "Containers": [{"Image": "i", "ModelDataSource": SOURCE}]},
+        {"ModelName": "l", "PrimaryContainer": {"Image": "i", "ModelDataSource": SOURCE, **ADDITIONAL}},
+        {"ModelName": "m", "Containers": [{"Image": "i", "ModelDataSource": SOURCE, **ADDITIONAL}]},
         {"ModelName": "n", "PrimaryContainer": {"ModelPackageName": "group/1", "InferenceSpecificationName": "Name"}},
         {"ModelName": "o", "Containers": [{"ModelPackageName": "group/1", "InferenceSpecificationName": "Name"}]},
     ],

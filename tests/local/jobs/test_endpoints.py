@@ -3,6 +3,7 @@
 import tarfile
 import threading
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -12,6 +13,7 @@ from microjobs_orchestrator.local.lifecycle import registry
 from microjobs_orchestrator.local.lifecycle.job import LAYOUT
 from microjobs_orchestrator.local.resources.endpoints import deployer
 from microjobs_orchestrator.local.resources.models.operations import ModelOperations
+from microjobs_orchestrator.local.resources.models.serving import ADDITIONAL_DATA_FOLDER
 from microjobs_orchestrator.local.runtimes.base import Exit, HostPlan, Input, Plan
 from tests.local.jobs.conftest import ServerParts, wait_until
 from tests.local.jobs.fakes import FakeHost, Model
@@ -95,6 +97,43 @@ def test_single_object_may_be_an_archive_or_a_file(parts: ServerParts, archive: 
         parts.make_model(f"m{number}", ModelDataSource={"S3DataSource": source})
     parts.serve(one={"ModelName": "m0"}, two={"ModelName": "m1"})
     assert sorted(list(host.files) for host in parts.running_hosts) == [["model.tar.gz"], ["weights"]]
+
+
+def make_additional_data(name: str, uri: str, compression: str = "Gzip") -> dict[str, Any]:
+    kind = "S3Object" if compression == "Gzip" else "S3Prefix"
+    source = {"S3Uri": uri, "S3DataType": kind, "CompressionType": compression}
+    return {"ChannelName": name, "S3DataSource": source}
+
+
+def test_additional_model_data_have_folders_of_their_own(parts: ServerParts, archive: Callable[..., str]) -> None:
+    uri = parts.put("words/deep/list.txt", b"1").removesuffix("deep/list.txt")
+    sources = [make_additional_data("draft", archive(weights="1")), make_additional_data("words", uri, "None")]
+    parts.make_model(AdditionalModelDataSources=sources)
+    parts.serve()
+    (host,) = parts.running_hosts
+    found = {
+        item.path: sorted(str(path.relative_to(item.source)) for path in item.source.rglob("*") if path.is_file())
+        for item in host.plan.inputs
+    }
+    assert found == {
+        str(LAYOUT.model): [],
+        f"{ADDITIONAL_DATA_FOLDER}/draft": ["weights"],
+        f"{ADDITIONAL_DATA_FOLDER}/words": ["deep/list.txt"],
+    }
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["a", "a"], "ChannelNames"),
+        ([".."], r"ChannelName \.\. is not a name of a folder"),
+        (["a"], r"Could not find model data at s3://bucket/no\.tar\.gz"),
+    ],
+)
+def test_invalid_additional_model_data_are_refused(parts: ServerParts, names: list[str], message: str) -> None:
+    sources = [make_additional_data(name, "s3://bucket/no.tar.gz") for name in names]
+    with pytest.raises(ValidationError, match=message):
+        parts.make_model(AdditionalModelDataSources=sources)
 
 
 def test_archive_below_a_prefix_is_refused(parts: ServerParts) -> None:

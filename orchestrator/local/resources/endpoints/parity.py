@@ -102,7 +102,7 @@ CREATE_CONFIG: Rows = {
     "ExecutionRoleArn": Honoured("required for inference components; permissions are not checked"),
     "VpcConfig": VPC,
     "EnableNetworkIsolation": Honoured("of inference components with a container; models have their own setting"),
-    "MetricsConfig": NoEffect("metrics are not collected; request them from the container"),
+    "MetricsConfig": NoEffect("metrics are recorded each second; the container's own metrics are not collected"),
     "CrossRegionTrafficConfig": Refused("there is one region"),
 }
 

@@ -47,6 +47,19 @@ def find_data(store: ObjectStore, container: Mapping[str, Any]) -> ModelData:
     return data
 
 
+def list_additional_data(container: Mapping[str, Any]) -> Mapping[str, Mapping[str, Any]]:
+    """Return the additional model data of a container, by channel: each as a container with only this data.
+
+    Raise ValidationError if a name is used twice, or would lead out of the folder of all channels.
+    """
+    sources = container.get("AdditionalModelDataSources", ())
+    names = [source["ChannelName"] for source in sources]
+    inputs.check_unique("ChannelNames", names)
+    if wrong := [name for name in names if name in (".", "..")]:
+        raise ValidationError(f"ChannelName {wrong[0]} is not a name of a folder.")
+    return {source["ChannelName"]: {"ModelDataSource": {"S3DataSource": source["S3DataSource"]}} for source in sources}
+
+
 def is_multi_model(container: Mapping[str, Any]) -> bool:
     """Return whether a container loads models when requests name them."""
     return bool(container.get("Mode") == "MultiModel")

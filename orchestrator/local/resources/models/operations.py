@@ -16,7 +16,7 @@ from microjobs_orchestrator.local.resources.models.containers import (
     list_containers,
 )
 from microjobs_orchestrator.local.resources.models.kinds import MODEL
-from microjobs_orchestrator.local.resources.models.model_data import find_data, is_multi_model
+from microjobs_orchestrator.local.resources.models.model_data import find_data, is_multi_model, list_additional_data
 from microjobs_orchestrator.local.resources.models.multi_model import check_container
 from microjobs_orchestrator.local.resources.operations import Operations, Request, add_resource
 from microjobs_orchestrator.local.state import Record
@@ -38,7 +38,8 @@ class ModelOperations(Operations):
                 check_label(self.context, container["Image"], MULTI_MODELS)
             if len(containers) > 1:
                 check_label(self.context, container["Image"], BIND_TO_PORT)
-            find_data(self.context.store, container)
+            for data in (container, *list_additional_data(container).values()):
+                find_data(self.context.store, data)
         is_packaged = any("ModelPackageName" in container for container in defined)
         copies = {PACKAGED_CONTAINERS: containers} if is_packaged else {}
         return add_resource(self.context, MODEL, request, defaults={"EnableNetworkIsolation": False}, copies=copies)

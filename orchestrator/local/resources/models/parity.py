@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 from microjobs_orchestrator.local.parity.common import ACCESS, ENVIRONMENT, HUB, ISOLATION, ROLE, TAGS, VPC
 from microjobs_orchestrator.local.parity.rows import Honoured, Members, NoEffect, Refused, Rows
+from microjobs_orchestrator.local.resources.models.serving import ADDITIONAL_DATA_FOLDER
 
 MODEL_SOURCE: Rows = {
     "S3DataSource": Members(
@@ -27,7 +28,9 @@ CONTAINER: Rows = {
     "Mode": Honoured("one model; or, in one container of a model, the models that requests name; not with Mode Direct"),
     "ModelDataUrl": Honoured("a `.tar.gz`, extracted before the container starts; of several models, their prefix"),
     "ModelDataSource": Members(MODEL_SOURCE),
-    "AdditionalModelDataSources": Refused("put all files into one model archive"),
+    "AdditionalModelDataSources": Members(
+        {"ChannelName": Honoured(f"the data is in `{ADDITIONAL_DATA_FOLDER}/<name>`"), **MODEL_SOURCE}
+    ),
     "Environment": ENVIRONMENT,
     "ModelPackageName": Honoured("a package of the model registry; a version must be Approved"),
     "InferenceSpecificationName": Honoured("an additional inference specification of the package"),

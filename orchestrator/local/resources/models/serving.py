@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from microjobs.contract import DEFAULT_ROOT
 from microjobs_orchestrator.local import instances as instance_types
 from microjobs_orchestrator.local.lifecycle import inputs
 from microjobs_orchestrator.local.lifecycle.attempt import Attempt
@@ -20,9 +21,16 @@ from microjobs_orchestrator.local.resources.models.containers import (
     list_containers,
     list_hosts,
 )
-from microjobs_orchestrator.local.resources.models.model_data import extract, find_data, is_multi_model
+from microjobs_orchestrator.local.resources.models.model_data import (
+    extract,
+    find_data,
+    is_multi_model,
+    list_additional_data,
+)
 from microjobs_orchestrator.local.runtimes.base import CannotRunError, HostPlan, Input, Plan
 
+ADDITIONAL_DATA_FOLDER = f"{DEFAULT_ROOT}/additional-model-data-sources"
+"""The folder of the additional model data in containers, with one folder per channel."""
 MULTI_MODEL_VARIABLES = {"SAGEMAKER_MULTI_MODEL": "true"}
 STARTUP_TIMEOUT = 240
 """Seconds until `/ping` must answer, unless the variant has another limit."""
@@ -56,6 +64,18 @@ def prepare_model_data(context: Context, container: Container, folder: Path) -> 
     return folder
 
 
+def _prepare_inputs(context: Context, container: Container, model: Path, additional: Path) -> Sequence[Input]:
+    """Return the folders that a container reads: its model data, and its additional model data. Make them."""
+    sources = list_additional_data(container)
+    return [
+        Input(str(LAYOUT.model), prepare_model_data(context, container, model)),
+        *(
+            Input(f"{ADDITIONAL_DATA_FOLDER}/{name}", prepare_model_data(context, source, additional / name))
+            for name, source in sources.items()
+        ),
+    ]
+
+
 def make_attempt(
     context: Context,
     model: Mapping[str, Any],
@@ -77,7 +97,7 @@ def make_attempt(
 
     def make_plan(folder: Path) -> Plan:
         data = [
-            prepare_model_data(context, definition, folder / f"model-{number}")
+            _prepare_inputs(context, definition, folder / f"model-{number}", folder / f"additional-{number}")
             for number, definition in enumerate(definitions, 1)
         ]
         access = {} if is_isolated else context.make_access_variables()
@@ -87,7 +107,7 @@ def make_attempt(
         )
         return Plan(plan_name, tuple(host_plans), is_isolated)
 
-    def make_host(host: ContainerHost, files: Path, data: Path, variables: Mapping[str, str]) -> HostPlan:
+    def make_host(host: ContainerHost, files: Path, data: Sequence[Input], variables: Mapping[str, str]) -> HostPlan:
         files.mkdir(parents=True)
         if is_multi_model(definitions[host.number]):
             (files / "models").mkdir()
@@ -95,7 +115,7 @@ def make_attempt(
             name=host.name,
             image=images[host.number],
             files=files,
-            inputs=(Input(str(LAYOUT.model), data),),
+            inputs=tuple(data),
             arguments=("serve",),
             environment={**variables, **host.variables},
             defaults={} if is_isolated else context.make_package_variables(),
