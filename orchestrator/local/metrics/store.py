@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from microjobs_orchestrator.local.metrics.statistics import Statistics, is_valid
-from microjobs_orchestrator.local.metrics.tables import Point, Series, open_tables, sort_dimensions
+from microjobs_orchestrator.local.metrics.tables import Dimensions, Point, Series, open_tables, sort_dimensions
 
 logger = logging.getLogger(__name__)
 
@@ -104,15 +104,21 @@ class MetricStore:
                 self._thread.start()
 
     def list_series(
-        self, namespace: str | None = None, name: str | None = None, dimensions: Mapping[str, str] | None = None
+        self,
+        namespace: str | None = None,
+        name: str | None = None,
+        dimensions: Mapping[str, str] | None = None,
+        containing: Dimensions = (),
     ) -> list[tuple[Series, float]]:
         """Return the series with the time of their last point, by namespace, name and dimensions.
 
         Args:
             dimensions: the series must have exactly these dimensions; None selects all.
+            containing: the series must have these dimensions, and may have others.
         """
         self.flush()
-        return self._tables.list_series(namespace, name, None if dimensions is None else sort_dimensions(dimensions))
+        exact = None if dimensions is None else sort_dimensions(dimensions)
+        return self._tables.list_series(namespace, name, exact, containing)
 
     def find_units(self, namespace: str, name: str, dimensions: Mapping[str, str]) -> list[Series]:
         """Return the series of a metric: one per unit in which it was recorded."""

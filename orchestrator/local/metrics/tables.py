@@ -122,16 +122,26 @@ class Tables:
         return int(self._database.connection.execute(statement, _make_key(series)).lastrowid or 0)
 
     def list_series(
-        self, namespace: str | None = None, name: str | None = None, dimensions: Dimensions | None = None
+        self,
+        namespace: str | None = None,
+        name: str | None = None,
+        dimensions: Dimensions | None = None,
+        containing: Dimensions = (),
     ) -> list[tuple[Series, float]]:
-        """Return the series with the time of their last point, by namespace, name and dimensions."""
+        """Return the series with the time of their last point, by namespace, name and dimensions.
+
+        Args:
+            dimensions: the series must have exactly these dimensions; None selects all.
+            containing: the series must have these dimensions, and may have others.
+        """
+        conditions = "dimensions = COALESCE(?, dimensions)" + " AND instr(dimensions, ?)" * len(containing)
         query = (
-            "SELECT namespace, name, dimensions, unit, (SELECT MAX(time) FROM points WHERE series = id) AS last"
-            " FROM series WHERE namespace = COALESCE(?, namespace) AND name = COALESCE(?, name)"
-            " AND dimensions = COALESCE(?, dimensions) AND last IS NOT NULL"
-            " ORDER BY namespace, name, dimensions, unit"
+            "SELECT namespace, name, dimensions, unit, (SELECT MAX(time) FROM points WHERE series = id) AS last"  # noqa: S608
+            f" FROM series WHERE namespace = COALESCE(?, namespace) AND name = COALESCE(?, name) AND {conditions}"
+            " AND last IS NOT NULL ORDER BY namespace, name, dimensions, unit"
         )
-        values = (namespace, name, None if dimensions is None else json.dumps(dimensions))
+        exact = None if dimensions is None else json.dumps(dimensions)
+        values = (namespace, name, exact, *map(json.dumps, containing))
         return [(_read_series(row), row[4]) for row in self._database.select(query, values)]
 
     def find_units(self, namespace: str, name: str, dimensions: Dimensions) -> list[Series]:

@@ -62,9 +62,10 @@ class CloudWatch:
         return {}
 
     def list_metrics(self, request: Request) -> Answer:
-        listed = self._metrics.list_series(request.get("Namespace"), request.get("MetricName"))
-        since = time.time() - ACTIVE_SECONDS if "RecentlyActive" in request else 0.0
         filters = [(item["Name"], item.get("Value")) for item in request.get("Dimensions", ())]
+        pairs = tuple((name, value) for name, value in filters if value is not None)
+        listed = self._metrics.list_series(request.get("Namespace"), request.get("MetricName"), containing=pairs)
+        since = time.time() - ACTIVE_SECONDS if "RecentlyActive" in request else 0.0
         found = [
             series
             for series, last in listed
