@@ -1,11 +1,12 @@
 """Updates of pages in Chromium: they follow the server's events, and request nothing while nothing changes."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, Route, expect
 
 from microjobs_orchestrator.local import control
 from microjobs_orchestrator.local.listening import LOOPBACK
@@ -76,6 +77,19 @@ def test_page_shows_what_it_missed_without_a_connection(browser: Browser, server
         server.wait_for_log(shell.name, "second")
         proxy.listen()
         expect(page.locator(".log > div > div")).to_have_text(["first", "second"])
+
+
+def test_request_that_gets_no_response_is_sent_again(stub_page: Page, stub: LocalServer) -> None:
+    failures = iter(("internetdisconnected",) * 2)
+
+    def fail_twice(route: Route) -> None:
+        code = next(failures, None)
+        route.abort(code) if code else route.fallback()
+
+    stub_page.route("**/sagemaker/ListTrainingJobs", fail_twice)
+    stub_page.goto(f"{stub.address.url}/_microjobs/console/#/jobs?kind=training-job")
+    expect(stub_page.get_by_role("status").filter(has_text=re.compile("found|shown"))).to_be_visible()
+    expect(stub_page.get_by_role("alert")).to_have_count(0)
 
 
 def test_new_lines_do_not_move_the_lines_that_are_read(page: Page, shell: Shell, root: str) -> None:

@@ -2,6 +2,9 @@
 
 const SECRET_KEY = "microjobs-console";
 const SECRET_HEADER = "X-Microjobs-Console";
+const READING = /^(Batch)?(Describe|Filter|Get|Head|List|Search)/;
+const MAX_RETRIES = 3;
+const RETRY_DELAY = 300;
 
 export class ApiError extends Error {
   constructor(status, code, message, members = {}) {
@@ -44,11 +47,12 @@ export async function send(path, body = {}, options = {}) {
 
 /** Perform an operation of a service, such as `call("sagemaker", "ListModels", {})`; return the members of the result. */
 export async function call(service, operation, members = {}, options = {}) {
-  return (await send(`${service}/${operation}`, members, options)).json();
+  const retries = READING.test(operation) ? MAX_RETRIES : 0;
+  return (await send(`${service}/${operation}`, members, { retries, ...options })).json();
 }
 
-async function post(path, body, headers, { signal } = {}) {
-  const response = await fetch(`api/${path}`, {
+async function post(path, body, headers, { signal, retries = 0 } = {}) {
+  const response = await fetchAgain(retries, `api/${path}`, {
     method: "POST",
     headers: { "Content-Type": "application/json", ...headers },
     body: JSON.stringify(body),
@@ -57,4 +61,17 @@ async function post(path, body, headers, { signal } = {}) {
   if (response.ok) return response;
   const { __type: code = "Error", message = response.statusText, ...members } = await response.json().catch(() => ({}));
   throw new ApiError(response.status, code, message, members);
+}
+
+/** Send a request again if it fails without a response. Chromium ends all requests when a network interface appears, such
+ * as that of a new container. */
+async function fetchAgain(retries, url, options) {
+  for (let retry = 0; ; retry++) {
+    try {
+      return await fetch(url, options);
+    } catch (error) {
+      if (retry === retries || options.signal?.aborted) throw error;
+      await new Promise((resolve) => setTimeout(resolve, RETRY_DELAY));
+    }
+  }
 }
