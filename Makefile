@@ -105,7 +105,7 @@ registry: ## install a registry for the tests of `microjobs push` (Debian, Ubunt
 
 check: lint build test ## run all checks of CI
 
-BENCHMARKS := overhead serve trainers preprocess dask_start batch_score rebuild channel search pipelines invocations
+BENCHMARKS := overhead serve trainers preprocess dask_start batch_score rebuild channel search pipelines invocations console
 
 bench: $(BENCHMARKS:%=bench/%) ## run the benchmarks, except gpu (an hour); each prints ratios to its peers
 

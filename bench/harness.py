@@ -93,13 +93,14 @@ def job_process(name: str, root: Path) -> tuple[list[str], dict[str, str]]:
 
 
 def peer_python(peer: str) -> Path:
-    """Return the interpreter of a virtual environment with the packages of `peers/<peer>.lock`.
+    """Return the interpreter of a virtual environment with the packages of `peers/<peer>.lock`."""
+    return virtual_environment(peer, PEERS / f"{peer}.lock")
 
-    The environment is created once and kept.
-    """
+
+def virtual_environment(name: str, lock: Path) -> Path:
+    """Return the interpreter of a virtual environment with the packages of a lock. It is created once and kept."""
     uv = shutil.which("uv") or sys.exit("uv is not installed (`make setup` installs it): it installs the peers")
-    lock = PEERS / f"{peer}.lock"
-    folder = ENVIRONMENTS / f"{peer}-{hashlib.sha256(lock.read_bytes()).hexdigest()[:12]}"
+    folder = ENVIRONMENTS / f"{name}-{hashlib.sha256(lock.read_bytes()).hexdigest()[:12]}"
     python, done = folder / "bin" / "python", folder / "complete"
     if not done.exists():
         subprocess.run([uv, "venv", "--quiet", "--clear", "--python", "3.11", folder], check=True)

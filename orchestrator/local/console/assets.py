@@ -4,6 +4,7 @@ The paths contain a hash of all files, so that browsers need not ask for changes
 """
 
 import gzip
+from collections.abc import Collection
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -46,6 +47,9 @@ class Assets:
         index = contents.pop(INDEX).replace(PREFIX.encode(), f"{PREFIX}{version}/".encode())
         found = {f"{PREFIX}{version}/{name}": _make(name, content) for name, content in contents.items()}
         self._assets = {"": _make(INDEX, index), **found}
+
+    def list_all(self) -> Collection[Asset]:
+        return self._assets.values()
 
     def respond(self, request: Request, path: str) -> Response:
         """Return the file of a path below the console's path; status 304 if the browser has it.
