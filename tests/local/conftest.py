@@ -5,9 +5,13 @@ from pathlib import Path
 
 import pytest
 
+from microjobs_orchestrator.local import state
 from microjobs_orchestrator.local.home import Home
 from microjobs_orchestrator.local.runtimes.docker.runtime import DockerRuntime
 from tests.local.clients import LocalServer, running_server
+
+state.RESERVE_BYTES = 64 << 10
+"""Less than the server reserves: thousands of tests open a store in their own process, and each would write 8 MB."""
 
 
 @pytest.fixture(scope="session")

@@ -23,7 +23,8 @@ from microjobs.peers import Connection
 from microjobs.processes import children_of
 from microjobs_orchestrator.local.certificates import make_certificate
 from microjobs_orchestrator.local.runtimes.process.addresses import reserve
-from tests.conftest import CONTAINERS, REPOSITORY
+from tests.conftest import REPOSITORY
+from tests.forks import Fork, job_variables
 
 HOST = """
 import json, logging, sys
@@ -57,12 +58,11 @@ class End:
 
 @dataclass
 class Host:
-    process: subprocess.Popen[str]
+    process: Fork
     started: float = field(default_factory=time.monotonic)
     orphans: list[int] = field(default_factory=list)
 
     def wait_for(self, text: str) -> None:
-        assert self.process.stdout
         for line in self.process.stdout:
             if text in line:
                 return
@@ -70,7 +70,7 @@ class Host:
 
     def end(self) -> End:
         printed, _ = self.process.communicate(timeout=60)
-        return End(self.process.returncode, printed, time.monotonic() - self.started)
+        return End(self.process.wait(), printed, time.monotonic() - self.started)
 
     def wait_until_it_handles_sigterm(self) -> None:
         """Wait until the program handles SIGTERM. Without a handler, SIGTERM would end the interpreter."""
@@ -130,11 +130,7 @@ class Hosts:
             BASE_DIR: str(layout.root),
             "PYTHONPATH": f"{REPOSITORY / 'shared'}:{REPOSITORY}",
         }
-        command = [sys.executable, *self.program, json.dumps(settings)]
-        process = subprocess.Popen(
-            command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-        )
-        self.started[name] = Host(process)
+        self.started[name] = Host(Fork([*self.program, json.dumps(settings)], environment))
         return self.started[name]
 
     @property
@@ -186,14 +182,9 @@ def run_on_all_hosts(job: str, hosts: Mapping[str, Layout]) -> None:
         for name, layout in hosts.items():
             write_job_secret(layout, secret)
             write_job_certificate(layout, *certificate)
-            environment = {
-                **os.environ,
-                **dataclasses.replace(network, address=network.resolve(name)).variables(),
-                "MICROJOBS_JOB": str(CONTAINERS / job),
-                "PYTHONPATH": str(REPOSITORY / "shared"),
-                BASE_DIR: str(layout.root),
-            }
-            command = [sys.executable, "-m", "microjobs"]
+            environment = job_variables(job, layout)
+            environment |= dataclasses.replace(network, address=network.resolve(name)).variables()
+            command = [sys.executable, "-m", "microjobs"]  # a new interpreter, which imports Dask with its settings
             processes.append(
                 subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
             )

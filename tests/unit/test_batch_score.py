@@ -1,9 +1,6 @@
 """Batch scoring: predictions and their error, on one host, or on several that have parts of the data."""
 
 import json
-import os
-import subprocess
-import sys
 import tarfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,7 +18,7 @@ from microjobs.predictor import Predictor
 from microjobs.scaler import Scaler
 from microjobs_batch_score import scoring
 from tests.bundles import linear_bundle
-from tests.conftest import CONTAINERS, REPOSITORY
+from tests.forks import start_job
 from tests.unit.hosts import run_on_all_hosts
 
 Arrays = Mapping[str, NDArray[Any]]
@@ -50,14 +47,7 @@ def make_arrays(rows: int = 40_000) -> dict[str, NDArray[np.float64]]:
 
 
 def run_job(layout: Layout, *arguments: str, expect: int = 0) -> Path:
-    environment = {
-        **os.environ,
-        "MICROJOBS_JOB": str(CONTAINERS / "batch-score"),
-        "PYTHONPATH": str(REPOSITORY / "shared"),
-        "SAGEMAKER_BASE_DIR": str(layout.root),
-    }
-    command = [sys.executable, "-m", "microjobs", *arguments]
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    process = start_job("batch-score", layout, *arguments)
     log, _ = process.communicate(timeout=120)
     assert process.returncode == expect, log
     return layout.processing("batch")

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import os
 import re
 import subprocess
 import sys
@@ -21,7 +20,8 @@ from microjobs.columns import FittedColumns, read_columns, sort_categories
 from microjobs.contract import Layout, ResourceConfig, read_failure, write_processing_resource_config
 from microjobs.hosting.formats import named_rows
 from microjobs_orchestrator.local.runtimes.process.addresses import reserve
-from tests.conftest import CONTAINERS, REPOSITORY
+from tests.conftest import REPOSITORY
+from tests.forks import job_variables, start_job
 
 Table = Mapping[str, Sequence[Any]]
 
@@ -129,28 +129,20 @@ def write_table(layout: Layout, name: str, table: Table) -> None:
         pa.parquet.write_table(pa.table(dict(table)), path, row_group_size=20_000)
 
 
-def start_job(layout: Layout, *arguments: str, prefix: Sequence[str] = (), **variables: str) -> subprocess.Popen[str]:
-    environment = {
-        **os.environ,
-        **variables,
-        "MICROJOBS_JOB": str(CONTAINERS / "preprocess"),
-        "PYTHONPATH": str(REPOSITORY / "shared"),
-        "SAGEMAKER_BASE_DIR": str(layout.root),
-    }
-    command = [*prefix, sys.executable, "-m", "microjobs", "--columns", "columns.json", *arguments]
-    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-
-
-def run_job(layout: Layout, *arguments: str, prefix: Sequence[str] = ()) -> tuple[int, str]:
-    process = start_job(layout, *arguments, prefix=prefix)
+def run_job(layout: Layout, *arguments: str) -> tuple[int, str]:
+    process = start_job("preprocess", layout, "--columns", "columns.json", *arguments)
     log, _ = process.communicate(timeout=300)
-    return process.returncode, log
+    return process.wait(), log
 
 
-def encode(layout: Layout, *arguments: str, prefix: Sequence[str] = ()) -> FittedColumns:
+def encode(layout: Layout, *arguments: str) -> FittedColumns:
     """Run the job, check that it succeeds, and return the fitted columns."""
-    code, log = run_job(layout, *arguments, prefix=prefix)
+    code, log = run_job(layout, *arguments)
     assert code == 0, log
+    return read_result(layout)
+
+
+def read_result(layout: Layout) -> FittedColumns:
     fitted = read_columns(layout.processing("train"))
     assert fitted is not None
     return fitted
@@ -225,7 +217,8 @@ def test_two_hosts_have_the_result_of_one(train: Table, test: Table, layout: Lay
 def run_on_all_hosts(hosts: Mapping[str, Layout]) -> None:
     with reserve(list(hosts)) as (network, _):
         variables = {name: dataclasses.replace(network, address=network.resolve(name)).variables() for name in hosts}
-        processes = [start_job(layout, **variables[name]) for name, layout in hosts.items()]
+        arguments = ("--columns", "columns.json")
+        processes = [start_job("preprocess", layout, *arguments, **variables[name]) for name, layout in hosts.items()]
         logs = [process.communicate(timeout=120)[0] for process in processes]
     assert [process.returncode for process in processes] == [0, 0], "\n".join(logs)
     assert "Killed" not in "".join(logs)
@@ -446,8 +439,9 @@ def test_memory_does_not_grow_with_the_input(suffix: str, layout: Layout) -> Non
     rows = 500_000
     texts = [f"c{row % 200}" for row in range(rows)]
     write_table(layout, f"train.{suffix}", {"a": [row / 7 for row in range(rows)], "b": texts})
-    fitted = encode(layout, prefix=["prlimit", f"--data={500_000_000}"])
-    assert len(fitted.features) == 201
+    command = ["prlimit", f"--data={500_000_000}", sys.executable, "-m", "microjobs", "--columns", "columns.json"]
+    subprocess.run(command, env=job_variables("preprocess", layout), check=True)
+    assert len(read_result(layout).features) == 201
     assert load(layout, "x_train.npy").shape == (rows, 201)
 
 

@@ -1,7 +1,6 @@
 """Tests of preprocessing on one host: it gives scikit-learn's results, and checks all input before it writes output."""
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -16,7 +15,7 @@ from microjobs.arrays import FILE_NAME
 from microjobs.contract import Layout, ResourceConfig, read_failure, write_processing_resource_config
 from microjobs.scaler import Scaler, read_scaler
 from microjobs_preprocess import datasets
-from tests.conftest import CONTAINERS, REPOSITORY
+from tests.forks import job_variables, start_job
 from tests.unit.hosts import run_on_all_hosts
 
 Arrays = dict[str, NDArray[Any]]
@@ -41,13 +40,13 @@ def preprocess(
     """Run the job as its image does, on files with these arrays."""
     for name, array in (arrays or {}).items():
         np.save(layout.processing("input") / f"{name}.npy", array)
-    environment = os.environ | {
-        "MICROJOBS_JOB": str(CONTAINERS / "preprocess"),
-        "PYTHONPATH": str(REPOSITORY / "shared"),
-        "SAGEMAKER_BASE_DIR": str(layout.root),
-    }
-    command = [*command_prefix, sys.executable, "-m", "microjobs", *arguments]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    if command_prefix:
+        command = [*command_prefix, sys.executable, "-m", "microjobs", *arguments]
+        environment = job_variables("preprocess", layout)
+        return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    process = start_job("preprocess", layout, *arguments)
+    log, _ = process.communicate(timeout=300)
+    return subprocess.CompletedProcess(arguments, process.wait(), stderr=log)
 
 
 def load_output(layout: Layout, name: str) -> NDArray[Any]:

@@ -20,6 +20,7 @@ from microjobs.contract import Layout, read_failure
 from microjobs.scaler import Scaler
 from tests.bundles import linear_bundle
 from tests.conftest import CONTAINERS, REPOSITORY
+from tests.forks import Fork
 
 FOLDER = CONTAINERS / "serve"
 
@@ -53,7 +54,7 @@ class Server:
     layout: Layout
     port: int
     log_file: Path
-    process: subprocess.Popen[bytes]
+    process: Fork | subprocess.Popen[bytes]
 
     @property
     def log(self) -> str:
@@ -63,7 +64,7 @@ class Server:
         return [line for line in self.log.splitlines() if any(word in line for word in ("WARN", "ERROR", "Traceback"))]
 
     def request(self, method: str, path: str, body: bytes | None = None, **headers: str) -> Reply:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
         with contextlib.closing(connection):
             fields = {name.replace("_", "-"): value for name, value in headers.items()}
             connection.request(method, path, body, fields)
@@ -75,7 +76,7 @@ class Server:
         data = body.encode() if isinstance(body, str) else body
         return self.request("POST", "/invocations", data, Content_Type=content_type, **headers)
 
-    def wait_until_ready(self, seconds: float = 30) -> None:
+    def wait_until_ready(self, seconds: float = 120) -> None:
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline and self.process.poll() is None:
             with contextlib.suppress(OSError):
@@ -92,7 +93,7 @@ class Server:
         self.process.send_signal(signal.SIGTERM)
         return self.wait()
 
-    def wait(self, seconds: float = 30) -> int:
+    def wait(self, seconds: float = 120) -> int:
         return self.process.wait(seconds)
 
     @property
@@ -123,16 +124,14 @@ def running_server(root: Path, **environment: str) -> Iterator[Server]:
         "SAGEMAKER_MODEL_SERVER_WORKERS": "1",
     }
     log = root / "log.txt"
-    with log.open("wb") as file:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "microjobs", "serve"], env=variables | environment, stdout=file, stderr=file, cwd="/"
-        )
+    log.touch()
+    process = Fork(["-m", "microjobs", "serve"], variables | environment, Path("/"), log)
     try:
         yield Server(Layout(root), port, log, process)
     finally:
         if process.poll() is None:
             process.terminate()
-        process.wait(35)
+        process.wait(120)
 
 
 @pytest.fixture

@@ -1,6 +1,8 @@
 """Memory of several workers with one model, and free memory for further models."""
 
 import math
+import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -21,9 +23,16 @@ def used_megabytes(server: Server) -> int:
     return memory_of_tree(server.process.pid) // 1024**2
 
 
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("bundle")
+    large_bundle(folder, MODEL_MB, FEATURES)
+    return folder
+
+
 @pytest.mark.parametrize("program", [None, PROGRAM], ids=["bundle", "program-without-model_fn"])
-def test_workers_share_the_memory_of_a_bundle(tmp_path: Path, program: str | None) -> None:
-    large_bundle(tmp_path / "model", MODEL_MB, FEATURES)
+def test_workers_share_the_memory_of_a_bundle(tmp_path: Path, bundle: Path, program: str | None) -> None:
+    shutil.copytree(bundle, tmp_path / "model", copy_function=os.link)
     if program is not None:
         (tmp_path / "model" / "code").mkdir()
         (tmp_path / "model" / "code" / "inference.py").write_text(program)

@@ -1,0 +1,24 @@
+"""The libraries that the server of `tests/forks.py` imports: those of preprocess, batch-score, serve and Dask."""
+
+import importlib
+import sys
+from pathlib import Path
+
+from microjobs.dask_cluster import import_dask
+
+CONTAINERS = Path(__file__).resolve().parent.parent / "containers"
+JOBS = ("batch-score", "preprocess", "serve")
+sys.path += [str(CONTAINERS / job) for job in JOBS]
+MODULES = (
+    "tests.forks",  # each fork imports it
+    "pandas",
+    "microjobs.run",
+    "microjobs.dask_hosts",
+    "microjobs.hosting.server",
+    *(f"microjobs_{job.replace('-', '_')}.main" for job in JOBS),
+    "microjobs_preprocess.encode_tables",
+)
+
+for name in MODULES:
+    importlib.import_module(name)
+import_dask({"DASK_LOGGING__DISTRIBUTED": "error"})

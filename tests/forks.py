@@ -1,0 +1,125 @@
+"""Programs of `shared/` and `containers/` as forks of a process that has imported their libraries once.
+
+A new interpreter takes 0.3 s of CPU time or more until it has imported numpy, pyarrow or Dask. The tests of a worker
+share one server of multiprocessing that imports them (`tests/forked_libraries.py`).
+"""
+
+import contextlib
+import multiprocessing
+import os
+import runpy
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping, Sequence
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+from microjobs.contract import BASE_DIR, Layout
+from tests.conftest import CONTAINERS, REPOSITORY
+
+CONTEXT = multiprocessing.get_context("forkserver")
+CONTEXT.set_forkserver_preload(["tests.forked_libraries"])
+
+
+class Fork:
+    """A process as `subprocess.Popen` represents it. Its output and its errors are one stream."""
+
+    def __init__(
+        self,
+        command: Sequence[str],
+        environment: Mapping[str, str],
+        folder: Path | None = None,
+        log: Path | None = None,
+    ) -> None:
+        """Start `python -m NAME ARGUMENT...` or `python -c CODE ARGUMENT...`; the command is without `python`.
+
+        Args:
+            folder: working directory of the process; None: that of this process.
+            log: file for the output; None: the output goes to `stdout`.
+        """
+        reader, writer = CONTEXT.Pipe(duplex=False)
+        with reader, writer:
+            self.stdout = os.fdopen(os.dup(reader.fileno()))
+            arguments = (list(command), dict(environment), folder or Path.cwd(), log or writer)
+            self._process = CONTEXT.Process(target=_become_program, args=arguments)
+            self._process.start()
+        if log is not None:
+            self.stdout.close()
+        assert self._process.pid is not None
+        self.pid = self._process.pid
+
+    @property
+    def returncode(self) -> int | None:
+        return self._process.exitcode
+
+    def poll(self) -> int | None:
+        return self.returncode
+
+    def wait(self, timeout: float | None = None) -> int:
+        self._process.join(timeout)
+        if (code := self.returncode) is None:
+            raise subprocess.TimeoutExpired(f"process {self.pid}", timeout or 0)
+        return code
+
+    def communicate(self, timeout: float | None = None) -> tuple[str, None]:
+        """Read the output, and wait for the end of the process. A second call returns no output."""
+        if self.stdout.closed:
+            self.wait(timeout)
+            return "", None
+        read: list[str] = []
+        reader = threading.Thread(target=lambda: read.append(self.stdout.read()), daemon=True)
+        reader.start()
+        reader.join(timeout)
+        if reader.is_alive():
+            raise subprocess.TimeoutExpired(f"process {self.pid}", timeout or 0)
+        self.stdout.close()
+        self.wait(timeout)
+        return read[0], None
+
+    def send_signal(self, number: int) -> None:
+        if self.poll() is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, number)
+
+    def terminate(self) -> None:
+        self.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+
+def start_job(job: str, layout: Layout, *arguments: str, **variables: str) -> Fork:
+    """Start a job as its image does, with the contract's files below `layout.root`."""
+    return Fork(["-m", "microjobs", *arguments], job_variables(job, layout) | variables)
+
+
+def job_variables(job: str, layout: Layout) -> dict[str, str]:
+    """Return this process' environment with the variables of the image of a job."""
+    return {
+        **os.environ,
+        "MICROJOBS_JOB": str(CONTAINERS / job),
+        "PYTHONPATH": str(REPOSITORY / "shared"),
+        BASE_DIR: str(layout.root),
+    }
+
+
+def _become_program(
+    command: Sequence[str], environment: Mapping[str, str], folder: Path, output: Connection | Path
+) -> None:
+    """Turn this process into one that has just started the command."""
+    with output.open("wb") if isinstance(output, Path) else output as stream:
+        for number in (1, 2):
+            os.dup2(stream.fileno(), number)
+    multiprocessing.set_start_method(None, force=True)  # not the one of the test's process
+    os.environ.clear()
+    os.environ.update(environment)
+    os.chdir(folder)
+    sys.path[:0] = [path for path in environment.get("PYTHONPATH", "").split(os.pathsep) if path not in sys.path]
+    option, program, *arguments = command
+    sys.argv[:] = [option, *arguments]
+    if option == "-m":
+        runpy.run_module(program, run_name="__main__", alter_sys=True)
+    else:
+        exec(program, {"__name__": "__main__"})  # noqa: S102  the code is the test's
