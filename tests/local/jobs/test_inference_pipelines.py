@@ -121,7 +121,7 @@ def test_broken_connection_names_the_container(invoke: Invoker, models: Models, 
 
 
 def test_time_limit_is_for_the_whole_chain(invoke: Invoker, models: Models, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sagemaker_runtime, "RESPONSE_TIMEOUT", 0.5)
+    monkeypatch.setattr(sagemaker_runtime, "RESPONSE_TIMEOUT", 2)
     released = threading.Event()
 
     def wait(seconds: float) -> Any:
@@ -131,12 +131,12 @@ def test_time_limit_is_for_the_whole_chain(invoke: Invoker, models: Models, monk
 
         return invoke
 
-    models["scale"].invoke, models["predict"].invoke = wait(0.3), wait(10)
+    models["scale"].invoke, models["predict"].invoke = wait(1), wait(10)
     began = time.monotonic()
     message = invoke.read_model_error()["Message"]
     released.set()
     assert "timed out while waiting for a response from container container-2" in message
-    assert time.monotonic() - began < 0.75
+    assert time.monotonic() - began < 2.9
 
 
 def test_last_container_streams(invoke: Invoker, models: Models) -> None:

@@ -116,7 +116,7 @@ def test_idle_connections_do_not_delay_the_stop(root: Path) -> None:
             connection.getresponse().read()
             started_at = time.monotonic()
             assert other.stop() == 0
-    assert time.monotonic() - started_at < 5
+    assert time.monotonic() - started_at < 20
 
 
 def test_no_request_is_lost_while_stopping(root: Path) -> None:

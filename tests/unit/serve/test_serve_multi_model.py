@@ -262,14 +262,13 @@ def test_unload_waits_for_invocations(server: Server) -> None:
 
 
 def test_slow_program_does_not_delay_other_models(server: Server) -> None:
-    make_program(server, "slow", SLOW.format(seconds=1))
+    make_program(server, "slow", SLOW.format(seconds=3))
     make_bundle(server, "fast")
     load(server, "slow"), load(server, "fast")
     client = threading.Thread(target=lambda: invoke(server, "slow"))
     client.start()
-    started = time.monotonic()
     assert invoke(server, "fast").status == 200
-    assert time.monotonic() - started < 0.9
+    assert client.is_alive()
     client.join()
 
 

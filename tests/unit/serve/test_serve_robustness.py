@@ -8,7 +8,6 @@ import select
 import shutil
 import socket
 import tarfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -71,17 +70,14 @@ def status(client: socket.socket) -> int:
     return response.status
 
 
-def test_200_clients_that_send_one_byte_per_second_do_not_delay_others(server: Server) -> None:
+def test_200_clients_that_send_one_byte_at_a_time_do_not_delay_others(server: Server) -> None:
     body = b"1,2,3"
     with connections(server, 200, head(len(body))) as clients:
         for byte in body:
             for client in clients:
                 client.sendall(bytes([byte]))
-            started_at = time.monotonic()
-            assert server.invoke(ROW).status == 200
+            assert server.invoke(ROW).status == 200  # although the requests of the others are incomplete
             assert server.request("GET", "/ping").status == 200
-            assert time.monotonic() - started_at < 1
-            time.sleep(1)
         assert {status(client) for client in clients} == {200}
 
 
