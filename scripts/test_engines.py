@@ -51,10 +51,12 @@ def main() -> None:
 
 
 def podman_command(folder: Path) -> Sequence[str]:
-    max_files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    # Podman's own limits may be above those of this process, which it then may not set.
+    limits = {"nofile": resource.RLIMIT_NOFILE, "nproc": resource.RLIMIT_NPROC}
+    present = {name: resource.getrlimit(number)[0] for name, number in limits.items()}
     settings = folder / "containers.conf"
     settings.write_text(
-        f'[containers]\ndefault_ulimits = ["nofile={max_files}:{max_files}"]\n'
+        f"[containers]\ndefault_ulimits = {[f'{name}={limit}:{limit}' for name, limit in present.items()]}\n"
         '[engine]\nruntime = "runc"\ncgroup_manager = "cgroupfs"\n'
     )
     data = [f"--root={folder}/data", f"--runroot={folder}/run"]

@@ -1,9 +1,11 @@
 """Tests of the virtual environments that the process runtime makes from lock files."""
 
 import hashlib
+import os
 import re
 import subprocess
 import threading
+import time
 import zipfile
 from pathlib import Path
 
@@ -11,7 +13,12 @@ import pytest
 
 from microjobs import layered_environment
 from microjobs_orchestrator.local.runtimes.base import CannotRunError
-from microjobs_orchestrator.local.runtimes.process.environments import Environment, Environments, locked_file
+from microjobs_orchestrator.local.runtimes.process.environments import (
+    MAX_UNUSED_SECONDS,
+    Environment,
+    Environments,
+    locked_file,
+)
 from microjobs_orchestrator.local.runtimes.process.packages import Installer, merge_locks
 from tests.conftest import CONTAINERS, JOBS
 from tests.local.runtimes.processes import make_tiny_repository, names
@@ -145,7 +152,7 @@ def test_parallel_requests_make_an_environment_once(environments: Environments, 
     stamps = set[float]()
 
     def get() -> None:
-        stamps.add((environments.ensure("tiny").folder / "complete").stat().st_mtime)
+        stamps.add((environments.ensure("tiny").folder / "pyvenv.cfg").stat().st_mtime)
 
     threads = [threading.Thread(target=get) for _ in range(3)]
     for thread in threads:
@@ -168,7 +175,7 @@ def test_incomplete_environment_is_removed_at_start(environments: Environments, 
     made = environments.ensure("tiny")
     broken = made.folder.with_name("tiny-cpu-broken")
     (broken / "lib").mkdir(parents=True)
-    environments.remove_incomplete()
+    environments.clean()
     assert (wheel.exists(), made.folder.exists(), broken.exists()) == (True, True, False)
 
 
@@ -176,7 +183,7 @@ def test_environment_that_is_being_made_is_not_removed_at_start(environments: En
     folder = environments.ensure("tiny").folder
     (folder / "complete").unlink()
     with locked_file(folder.with_suffix(".lock")):
-        environments.remove_incomplete()
+        environments.clean()
     assert (wheel.exists(), folder.exists()) == (True, True)
 
 
@@ -233,3 +240,28 @@ job[extra]==1 \\
     # via -r cpu.in
 """
     assert re.findall(r"^(\S+)==", merge_locks(lock), re.MULTILINE) == ["both", "job[extra]"]
+
+
+def test_old_environment_is_removed_at_start_if_its_lock_file_has_changed(
+    environments: Environments, jobs: Path, wheel: Path
+) -> None:
+    assert wheel.exists()
+    old, lock = environments.ensure("tiny").folder, jobs / "tiny" / "cpu.lock"
+    os.utime(old / "complete", (0, time.time() - MAX_UNUSED_SECONDS - 1))
+    environments.clean()
+    assert old.exists()  # there is no newer one
+    lock.write_text(lock.read_text().replace("--hash", "--hash=sha256:" + "0" * 64 + " \\\n    --hash"))
+    new = environments.ensure("tiny").folder
+    environments.clean()
+    assert (old.exists(), new.exists()) == (False, True)
+
+
+def test_environment_that_was_used_lately_is_kept(environments: Environments, jobs: Path, wheel: Path) -> None:
+    assert wheel.exists()
+    old, lock = environments.ensure("tiny").folder, jobs / "tiny" / "cpu.lock"
+    os.utime(old / "complete", (0, 1.0))
+    environments.ensure("tiny")
+    lock.write_text(lock.read_text().replace("--hash", "--hash=sha256:" + "0" * 64 + " \\\n    --hash"))
+    environments.ensure("tiny")
+    environments.clean()
+    assert old.exists()

@@ -31,6 +31,8 @@ logger = logging.getLogger(__name__)
 COMPLETE_MARKER = "complete"
 """The file that marks an environment as complete."""
 REASON_LINES = 12
+MAX_UNUSED_SECONDS = 7 * 86_400.0
+"""Time since the last use after which an environment is removed, if there is a newer one for the same lock file."""
 
 
 @dataclass(frozen=True)
@@ -100,16 +102,20 @@ class Environments:
         with locked_file(environment.folder.with_suffix(".lock")) as lock_file:
             if not (environment.folder / COMPLETE_MARKER).exists():
                 self._make(environment, package_list, lock_file)
+            (environment.folder / COMPLETE_MARKER).touch()  # the time of the last use
         return environment
 
-    def remove_incomplete(self) -> None:
-        """Remove the incomplete environments that a killed server left. Its installers have ended with it.
+    def clean(self) -> None:
+        """Remove incomplete environments, and old ones whose lock file has changed. Call this while no host runs.
 
-        An environment whose lock is held is being made.
+        A killed server leaves incomplete ones; its installers have ended with it. An environment whose lock is held is
+        being made.
         """
-        for folder in [path for path in self._folder.glob("*") if path.is_dir()]:
+        folders = [path for path in self._folder.glob("*") if path.is_dir()]
+        replaced = set(_list_replaced(folders))
+        for folder in folders:
             with suppress(BlockingIOError), locked_file(folder.with_suffix(".lock"), wait=False):
-                if not (folder / COMPLETE_MARKER).exists():
+                if folder in replaced or not _read_last_use(folder):
                     trees.remove(folder)
 
     def _lock_file(self, image: str) -> Path:
@@ -141,7 +147,6 @@ class Environments:
         except BaseException:
             trees.remove(folder)
             raise
-        (folder / COMPLETE_MARKER).touch()
         logger.info("made the environment %s in %.0f s", folder.name, time.monotonic() - started)
 
     def _run(
@@ -178,6 +183,24 @@ class Environments:
             installing = list(self._installing)
         for installer in installing:
             installer.stop(0)
+
+
+def _read_last_use(folder: Path) -> float:
+    """Return the time at which a job last used an environment, in seconds since 1970; 0 if it is incomplete."""
+    try:
+        return (folder / COMPLETE_MARKER).stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
+
+
+def _list_replaced(folders: Sequence[Path]) -> Iterator[Path]:
+    """Yield complete environments that were not used for some time, and have a newer one for the same lock file."""
+    uses = {folder: last_use for folder in folders if (last_use := _read_last_use(folder))}
+    for folder, last_use in uses.items():
+        name = folder.name.rpartition("-")[0]
+        newest = max(uses[other] for other in uses if other.name.rpartition("-")[0] == name)
+        if last_use < min(newest, time.time() - MAX_UNUSED_SECONDS):
+            yield folder
 
 
 def _add_shared_code(folder: Path) -> None:

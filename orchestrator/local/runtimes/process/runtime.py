@@ -150,7 +150,7 @@ class ProcessRuntime:
 
     def find_hosts(self) -> Mapping[str, Sequence[Host]]:
         """Wait until an earlier server's hosts have ended, and remove their folders; return no hosts."""
-        self._environments.remove_incomplete()
+        self._environments.clean()
         for folder in self._work.glob("*"):
             if folder.name not in {self._folder(name).name for name in self._hosts}:
                 try:
