@@ -32,6 +32,8 @@ class JobAccess(NamedTuple):
     """The host and the port of the server's URL."""
     listeners: Sequence[Server] = ()
     """Listeners that only jobs use."""
+    is_forwarded: bool = False
+    """Whether the URL leads to the server only in hosts."""
     is_reachable: bool = True
 
 
@@ -72,6 +74,6 @@ def _forward_jobs(runtime: Runtime, port: int, cleanup: ExitStack) -> JobAccess:
     listener = listen(LOOPBACK, 0)
     cleanup.callback(listener.stop)
     if host_port := runtime.forward(listener.bind_addr[1]):
-        return JobAccess(f"{LOOPBACK}:{host_port}", (listener,))
+        return JobAccess(f"{LOOPBACK}:{host_port}", (listener,), is_forwarded=True)
     logger.warning("jobs cannot connect to this server, and use no cache of packages")
     return JobAccess(f"{runtime.machine_address or LOOPBACK}:{port}", (listener,), is_reachable=False)

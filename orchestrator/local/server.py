@@ -164,6 +164,7 @@ def _start(home: Home, config: Config, runtime: Runtime, cleanup: ExitStack) -> 
         config.images,
         config.framework_images,
         config.limits,
+        forwarded_port=port if jobs.is_forwarded else None,
         is_reachable=jobs.is_reachable,
         network=_read_network_settings(config, runtime),
         serverless_idle_seconds=config.serverless_idle_seconds,
@@ -237,7 +238,7 @@ def create_services(
         "sts": sts.operations(context.home.credentials(), lambda name: str(roles.role(name)["RoleId"])),
         "iam": roles.operations(),
         "ecr": Ecr(context.state, context.settings.region, context.runtime.images).operations(),
-        "sqs": Sqs(context.state, context.settings.url).operations(),
+        "sqs": Sqs(context.state, context.settings.client_url).operations(),
         "application-autoscaling": ApplicationAutoScaling(context, on_scalable_target).operations(),
     }
 

@@ -39,6 +39,8 @@ class Settings:
     """Whether this repository's images replace AWS's framework images."""
     limits: bool = False
     """Whether each host is limited to the processors and memory of its instance type."""
+    forwarded_port: int | None = None
+    """The server's port on this machine, if a guard forwards connections to `url`; otherwise None."""
     is_reachable: bool = True
     """Whether hosts can connect to the server. Otherwise, they install packages from PyPI."""
     network: NetworkSettings = field(default_factory=NetworkSettings)
@@ -48,6 +50,11 @@ class Settings:
     """The factor by which the times of scaling policies are shorter than on AWS."""
     functions: Mapping[str, str] = field(default_factory=dict)
     """Commands of the functions that Lambda steps call, by name or ARN."""
+
+    @property
+    def client_url(self) -> str:
+        """The address at which clients on this machine reach the server. Hosts can use it, too, unless it differs."""
+        return self.url if self.forwarded_port is None else f"http://127.0.0.1:{self.forwarded_port}"
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from types import SimpleNamespace
@@ -68,10 +68,11 @@ def test_server_on_all_addresses_finds_out_whether_jobs_reach_it(cleanup: ExitSt
     assert found == [f"127.0.0.1:{FORWARDED}", f"{LOOPBACK_NEIGHBOUR}:{ports[1]}"]
 
 
-@pytest.mark.parametrize("address", ["127.0.0.1", ABSENT])
-def test_hosts_use_the_package_cache_if_they_reach_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cleanup: ExitStack, address: str
-) -> None:
+@pytest.fixture
+def start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cleanup: ExitStack
+) -> Callable[[str, int | None], tuple[int, Context]]:
+    """Start a server whose runtime has an address and forwards; return its port and its context."""
     contexts = []
     create_interceptors = server._create_interceptors
 
@@ -79,12 +80,28 @@ def test_hosts_use_the_package_cache_if_they_reach_it(
         contexts.append(context)
         return create_interceptors(context, *arguments)
 
+    def start_at(address: str, forwarded_port: int | None) -> tuple[int, Context]:
+        home, runtime = Home(tmp_path), StubRuntime()
+        home.create()
+        cleanup.callback(runtime.close)
+        runtime.machine_address = address
+        monkeypatch.setattr(runtime, "forward", lambda _: forwarded_port)
+        port = server._start(home, Config(port=0), runtime, cleanup)
+        return port, contexts[0]
+
     monkeypatch.setattr(server, "_create_interceptors", record_context)
-    home, runtime = Home(tmp_path), StubRuntime()
-    home.create()
-    cleanup.callback(runtime.close)
-    runtime.machine_address = address
-    server._start(home, Config(port=0), runtime, cleanup)
-    variables = contexts[0].make_package_variables()
-    assert contexts[0].make_access_variables()["AWS_ENDPOINT_URL"].startswith(f"http://{address}:")
+    return start_at
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", ABSENT])
+def test_hosts_use_the_package_cache_if_they_reach_it(start: Any, address: str) -> None:
+    _, context = start(address, None)
+    variables = context.make_package_variables()
+    assert context.make_access_variables()["AWS_ENDPOINT_URL"].startswith(f"http://{address}:")
     assert ("PIP_INDEX_URL" in variables, "UV_DEFAULT_INDEX" in variables) == (address != ABSENT,) * 2
+
+
+def test_clients_get_another_address_than_hosts_whose_connections_are_forwarded(start: Any) -> None:
+    port, context = start("", FORWARDED)
+    assert context.make_access_variables()["AWS_ENDPOINT_URL"] == f"http://127.0.0.1:{FORWARDED}"
+    assert context.settings.client_url == f"http://127.0.0.1:{port}"

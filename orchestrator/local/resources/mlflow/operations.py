@@ -157,7 +157,7 @@ class _MlflowOperations(RunningOperations):
         link_seconds = request.get("ExpiresInSeconds", LINK_SECONDS)
         session_seconds = request.get("SessionExpirationDurationInSeconds", SESSION_SECONDS)
         label, token = self.context.ui_sessions.offer(record.arn, link_seconds, session_seconds)
-        port = urlsplit(self.context.settings.url).port
+        port = urlsplit(self.context.settings.client_url).port
         return {"AuthorizedUrl": f"http://{label}.mlflow.localhost:{port}/auth?authToken={token}"}
 
 
@@ -167,7 +167,7 @@ class TrackingServerOperations(_MlflowOperations):
 
     def compute_members(self, record: Record) -> Mapping[str, Any]:
         is_serving = record.arn in self.context.mlflow_connections
-        url = f"{self.context.settings.url}{MLFLOW_PATH}/{record.kind}/{record.name}"
+        url = f"{self.context.settings.client_url}{MLFLOW_PATH}/{record.kind}/{record.name}"
         return {"IsActive": "Active" if is_serving else "Inactive", "TrackingServerUrl": url}
 
     def further_handlers(self) -> Mapping[str, Handler]:

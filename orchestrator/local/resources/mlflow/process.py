@@ -54,7 +54,7 @@ def start(context: Context, folder: Path, description: Mapping[str, Any]) -> Pro
 
 
 def _make_variables(context: Context) -> dict[str, str]:
-    url = f"http://127.0.0.1:{urlsplit(context.settings.url).port}"
+    url = f"http://127.0.0.1:{urlsplit(context.settings.client_url).port}"
     return {
         **context.make_access_variables(),
         "AWS_ENDPOINT_URL": url,
