@@ -153,6 +153,13 @@ def test_missing_images_are_listed(monkeypatch: pytest.MonkeyPatch) -> None:
     assert finding.remedy == f"microjobs build {JOBS[0]}"
 
 
+def test_missing_repository_is_noted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Users who only start the server for their own images need no clone."""
+    monkeypatch.setattr(images, "REPOSITORY", tmp_path)
+    (finding,) = machine.check_images()
+    assert (finding.level, finding.remedy) == ("note", "git clone https://github.com/microjobs/microjobs")
+
+
 def test_stale_images_are_noted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(images, "read_labels", lambda: make_labels(JOBS, "abc"))
     stale = ("serve", {images.REVISION_LABEL: "abc"})
