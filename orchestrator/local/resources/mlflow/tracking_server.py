@@ -45,6 +45,8 @@ class TrackingServer:
         self._arn = format_arn(self.plan_name, context.settings.region)
         self._program: Program | None = None
         self._last_lines = deque[str](maxlen=REASON_LINES)
+        self.has_failed = False
+        """Whether the thread ends because of a failure: another thread then starts the server again."""
 
     def recover(self, hosts: Sequence[Host]) -> None:  # noqa: ARG002  the process has ended with the earlier server
         self.run()
@@ -52,7 +54,7 @@ class TrackingServer:
     def run(self) -> None:
         try:
             self._start()
-            while not self._is_ending():
+            while not self.has_failed and not self._is_ending():
                 self._handle_changes()
         except Exception as error:
             logger.exception("%s failed", self.plan_name)
@@ -88,6 +90,7 @@ class TrackingServer:
         self._context.state.update(record.kind, record.name, changes, str(status), only_if=(record.status,))
 
     def _fail(self, reason: str) -> None:
+        self.has_failed = True
         record = self._read()
         if record is not None and record.status in (*ENDS, *ACTIVE):
             lifecycle = self._kind.lifecycle
