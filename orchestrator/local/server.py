@@ -42,6 +42,7 @@ from microjobs_orchestrator.local.protocols.answer import Service
 from microjobs_orchestrator.local.resources.event_recorder import EventRecorder
 from microjobs_orchestrator.local.resources.invocation import Invoker
 from microjobs_orchestrator.local.resources.mlflow.clients import make_connector
+from microjobs_orchestrator.local.resources.mlflow.registration import make_register
 from microjobs_orchestrator.local.resources.operations import Operations, list_makers, load_operations
 from microjobs_orchestrator.local.resources.training import interruptions
 from microjobs_orchestrator.local.runtimes import choose as runtimes
@@ -185,7 +186,11 @@ def _start(home: Home, config: Config, runtime: Runtime, cleanup: ExitStack) -> 
     scaler = Scaler(context, Invoker(context, registry).invoke)
     services, kinds = _create_all_services(context, registry, scaler), load_operations(context, registry)
     mlflow = MlflowGateway(
-        make_connector(context), context.ui_sessions, make_mlflow_token(home.server_key()), config.region
+        make_connector(context),
+        context.ui_sessions,
+        make_mlflow_token(home.server_key()),
+        config.region,
+        make_register(context),
     )
     interceptors = _create_interceptors(context, registry, services, config, mlflow)
     feed = Feed()

@@ -9,6 +9,7 @@ import hmac
 import logging
 from collections.abc import Iterator, Mapping
 from functools import partial
+from http import HTTPStatus
 
 from werkzeug import Request, Response
 
@@ -20,6 +21,7 @@ from microjobs_orchestrator.local.gateway.streams import Input
 from microjobs_orchestrator.local.identity import MLFLOW_PATH, format_arn
 from microjobs_orchestrator.local.protocols.http import get_headers, get_target
 from microjobs_orchestrator.local.protocols.protocol import get_protocol
+from microjobs_orchestrator.local.resources.mlflow import registration
 from microjobs_orchestrator.local.resources.mlflow.clients import Connector
 from microjobs_orchestrator.local.resources.models import client
 from microjobs_orchestrator.local.ui_sessions import HOST, UiSessions
@@ -66,10 +68,14 @@ class MlflowGateway:
         sessions: the sessions of browsers.
         token: the token of clients that do not sign requests.
         region: the region in the ARNs of servers.
+        register: receives the responses to requests that create versions of models.
     """
 
-    def __init__(self, find: Connector, sessions: UiSessions, token: str, region: str) -> None:
+    def __init__(
+        self, find: Connector, sessions: UiSessions, token: str, region: str, register: registration.Register
+    ) -> None:
         self._find = find
+        self._register = register
         self._sessions = sessions
         self._authorization = f"Bearer {token}".encode()
         self._region = region
@@ -139,7 +145,10 @@ class MlflowGateway:
         except ValueError as error:
             connection.close()
             raise ServiceError("ValidationException", f"the request cannot be forwarded: {error}") from error
-        return _make_response(found, connection, arn)
+        response = _make_response(found, connection, arn)
+        if path.endswith(registration.PATH) and found.status == HTTPStatus.OK:
+            self._register(arn, response.get_data())  # a small response: the description of the version
+        return response
 
 
 def _check_origin(request: Request) -> None:

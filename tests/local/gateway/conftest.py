@@ -103,7 +103,7 @@ def make_mlflow_gateway() -> MlflowGateway:
     def find(arn: str) -> Connect:
         raise ServiceError("ResourceNotFound", f"there is no {arn}", 404)
 
-    return MlflowGateway(find, UiSessions(), "token", "us-east-1")
+    return MlflowGateway(find, UiSessions(), "token", "us-east-1", lambda *_: None)
 
 
 @contextmanager

@@ -458,6 +458,7 @@ MLFLOW_SERVER = {
     "ArtifactStoreUri": "s3://bucket/mlflow",
     "RoleArn": ROLE,
     "TrackingServerSize": "Small",
+    "AutomaticModelRegistration": True,
     "MlflowVersion": find_version(),
     "S3BucketOwnerAccountId": ACCOUNT,
     "S3BucketOwnerVerification": True,
@@ -465,7 +466,7 @@ MLFLOW_SERVER = {
 MLFLOW_APP = {
     "ArtifactStoreUri": "s3://bucket/mlflow",
     "RoleArn": ROLE,
-    "ModelRegistrationMode": "AutoModelRegistrationDisabled",
+    "ModelRegistrationMode": "AutoModelRegistrationEnabled",
     "AccountDefaultStatus": "ENABLED",
 }
 MLFLOW_ANSWER = {"experiment_id": "1", "run": {"info": {"run_id": "r", "status": "RUNNING"}, "data": {}}}

@@ -15,6 +15,7 @@ from microjobs_orchestrator.local.gateway.mlflow import MlflowGateway
 from microjobs_orchestrator.local.home import Home
 from microjobs_orchestrator.local.identity import Credentials
 from microjobs_orchestrator.local.resources.mlflow.clients import make_connector
+from microjobs_orchestrator.local.resources.mlflow.registration import make_register
 from microjobs_orchestrator.local.resources.operations import list_makers, load_operations
 from microjobs_orchestrator.local.services.sagemaker import SageMaker
 from tests.local.jobs.conftest import ServerParts, wait_until
@@ -104,7 +105,8 @@ def mlflow(tmp_path: Path) -> Iterator[Mlflow]:
 def run_gateway(mlflow: Mlflow) -> Iterator[int]:
     """Serve the operations, and their MLflow servers, on a port; yield the port."""
     context = mlflow.parts.context
-    gateway = MlflowGateway(make_connector(context), context.ui_sessions, TOKEN, context.settings.region)
+    find, region = make_connector(context), context.settings.region
+    gateway = MlflowGateway(find, context.ui_sessions, TOKEN, region, make_register(context))
     services = {"sagemaker": mlflow.operations}
     hosts = ("localhost", "127.0.0.1")
     further = list_interceptors(CREDENTIALS, services, hosts, lambda *_: "", Forwarder({}), {}, lambda _: None, gateway)

@@ -12,6 +12,8 @@ from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
+from microjobs_orchestrator.local.resources.mlflow.registration import PATH as PATH_OF_VERSIONS
+from microjobs_orchestrator.local.resources.mlflow.registration import make_group_name
 from tests.local.mlflow.conftest import CREDENTIALS, TOKEN, Mlflow
 
 SERVER = "arn:aws:sagemaker:us-east-1:000000000000:mlflow-tracking-server/one"
@@ -275,3 +277,29 @@ def test_session_ends_with_its_server(mlflow: Mlflow, port: int) -> None:
     mlflow.call("StopMlflowTrackingServer", TrackingServerName="one")
     mlflow.settle()
     assert browser.get().status == 503
+
+
+# --- automatic registration ---
+
+
+@pytest.mark.parametrize(
+    ("model", "group"), [("prices", "prices"), ("a b/c", "a-b-c"), ("-é-", "model"), ("x" * 80, "x" * 63)]
+)
+def test_group_has_a_valid_name(model: str, group: str) -> None:
+    assert make_group_name(model) == group
+
+
+def test_response_that_is_no_version_of_a_model_is_returned_and_reported(
+    mlflow: Mlflow, port: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    mlflow.call("UpdateMlflowTrackingServer", TrackingServerName="one", AutomaticModelRegistration=True)
+    mlflow.settle()
+    path = f"/api/2.0{PATH_OF_VERSIONS}"
+    assert send(port, f"{OF_SERVER}{path}", BEARER, "POST", b"{}").received["path"] == path
+    assert "could not be registered" in caplog.text
+
+
+def test_versions_are_not_registered_by_default(mlflow: Mlflow, port: int, caplog: pytest.LogCaptureFixture) -> None:
+    assert send(port, f"{OF_SERVER}/api/2.0{PATH_OF_VERSIONS}", BEARER, "POST", b"{}").status == 200
+    assert "could not be registered" not in caplog.text
+    assert mlflow.call("ListModelPackageGroups")["ModelPackageGroupSummaryList"] == []

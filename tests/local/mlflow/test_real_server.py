@@ -45,7 +45,10 @@ def server(folder: Path) -> Iterator[LocalServer]:
     """A local server with one MLflow server."""
     with running_server(folder, runtime="process") as local:
         local.sagemaker.create_mlflow_tracking_server(
-            TrackingServerName=NAME, ArtifactStoreUri=local.uri("mlflow"), RoleArn=local.address.role_arn
+            TrackingServerName=NAME,
+            ArtifactStoreUri=local.uri("mlflow"),
+            RoleArn=local.address.role_arn,
+            AutomaticModelRegistration=True,
         )
         assert wait_for_server(local)["TrackingServerStatus"] == "Created"
         yield local
@@ -149,6 +152,22 @@ def test_hundreds_of_runs_are_listed(server: LocalServer) -> None:
         assert send(server, "POST", f"{RUNS_API}/create", body).ok
     search = {"experiment_ids": [created], "max_results": 1000}
     assert len(send(server, "POST", f"{RUNS_API}/search", search).json()["runs"]) == 200
+
+
+def test_versions_of_models_become_model_packages(server: LocalServer, logged: dict[str, Any]) -> None:
+    model, source = "prices of houses", server.uri(f"mlflow/1/{logged['run']}/artifacts/notes")
+    assert send(server, "POST", "/api/2.0/mlflow/registered-models/create", {"name": model}).ok
+    body = {"name": model, "source": source, "run_id": logged["run"]}
+    for _ in range(2):
+        answer = send(server, "POST", "/api/2.0/mlflow/model-versions/create", body)
+        assert answer.json()["model_version"]["name"] == model
+    listed = server.sagemaker.list_model_packages(ModelPackageGroupName="prices-of-houses", SortOrder="Ascending")
+    arns = [item["ModelPackageArn"] for item in listed["ModelPackageSummaryList"]]
+    assert [arn.rpartition("/")[2] for arn in arns] == ["1", "2"]
+    described = server.sagemaker.describe_model_package(ModelPackageName=arns[1])
+    assert (described["SourceUri"], described["ModelApprovalStatus"]) == (source, "PendingManualApproval")
+    metadata = described["CustomerMetadataProperties"]
+    assert (metadata["mlflow_model_version"], metadata["mlflow_run_id"]) == ("2", logged["run"])
 
 
 @pytest.mark.usefixtures("logged")

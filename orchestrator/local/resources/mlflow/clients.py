@@ -5,7 +5,7 @@ from collections.abc import Callable
 from microjobs_orchestrator.local.errors import ServiceError
 from microjobs_orchestrator.local.lifecycle.context import Context
 from microjobs_orchestrator.local.resources.mlflow.kinds import MLFLOW_APP, MLFLOW_TRACKING_SERVER
-from microjobs_orchestrator.local.resources.mlflow.operations import describe_absence
+from microjobs_orchestrator.local.resources.mlflow.tracking_server import describe_absence
 from microjobs_orchestrator.local.resources.models.client import Connect
 
 Connector = Callable[[str], Connect]

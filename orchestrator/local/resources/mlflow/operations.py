@@ -23,7 +23,8 @@ from microjobs_orchestrator.local.resources.mlflow.kinds import (
     MLFLOW_TRACKING_SERVER,
     ServerStatus,
 )
-from microjobs_orchestrator.local.resources.mlflow.tracking_server import REASON, TrackingServer
+from microjobs_orchestrator.local.resources.mlflow.registration import read_setting
+from microjobs_orchestrator.local.resources.mlflow.tracking_server import REASON, TrackingServer, describe_absence
 from microjobs_orchestrator.local.resources.operations import (
     Answer,
     Handler,
@@ -52,7 +53,8 @@ class _MlflowOperations(RunningOperations):
         caller = describe_caller()
         members = {"CreatedBy": caller, "LastModifiedBy": caller}
         version = {"MlflowVersion": process.find_version()}
-        return add_resource(self.context, self.kind, request, defaults={**self.defaults, **version}, members=members)
+        defaults, internal = {**self.defaults, **version}, read_setting(request)
+        return add_resource(self.context, self.kind, request, defaults=defaults, members=members, internal=internal)
 
     def check(self, request: Request) -> None:
         """Raise ServiceError for an artifact store that does not exist, or another owner of its bucket."""
@@ -105,7 +107,12 @@ class _MlflowOperations(RunningOperations):
         return {self.kind.arn_member: record.arn}
 
     def change_status(
-        self, record: Record, status: str, allowed: Iterable[str], members: Mapping[str, Any] | None = None
+        self,
+        record: Record,
+        status: str,
+        allowed: Iterable[str],
+        members: Mapping[str, Any] | None = None,
+        internal: Mapping[str, Any] | None = None,
     ) -> None:
         """Change the status of a server.
 
@@ -114,7 +121,7 @@ class _MlflowOperations(RunningOperations):
         """
         changes = {self.kind.status_member: status, **(members or {})}
         update = self.context.state.update
-        if update(self.kind.arn_type, record.name, changes, status, only_if=tuple(allowed)) is None:
+        if update(record.kind, record.name, changes, status, internal=internal, only_if=tuple(allowed)) is None:
             message = f"The {self.kind.words} {record.name} is in status {self.find_status(record)}, which does not"
             raise ServiceError("ConflictException", f"{message} allow this request.")
 
@@ -127,18 +134,19 @@ class _MlflowOperations(RunningOperations):
         self.check(request)
         changes = copy_members(f"Describe{self.kind.noun}", request, without=(self.kind.identifier_member,))
         members = {**changes, "LastModifiedBy": describe_caller(), REASON: None}
-        self.change_status(record, ServerStatus.UPDATING, (*ACTIVE, *FAILED), members)
+        self.change_status(record, ServerStatus.UPDATING, (*ACTIVE, *FAILED), members, read_setting(request))
         self.wake_or_start(record)
         return self.answer(record)
 
     def wake_or_start(self, record: Record) -> None:
         """Let the thread of a server read the changed record, or start a thread for a server that has failed."""
         plan_name = f"{self.kind.arn_type}/{record.name}"
-        if record.status in FAILED or (running := self.registry.find(plan_name)) is None:
+        running = self.registry.find(plan_name)
+        if isinstance(running, TrackingServer) and not running.has_failed:
+            running.events.send(Change.RESOURCE_CHANGED)
+        else:
             self.registry.wait_for_end(plan_name)
             self.registry.start(self.make_runnable(record))
-        else:
-            running.events.send(Change.RESOURCE_CHANGED)
 
     def delete(self, request: Request) -> Answer:
         """Delete a server in any status. Its thread deletes the data when the process has ended."""
@@ -218,12 +226,6 @@ class AppOperations(_MlflowOperations):
 
     def further_handlers(self) -> Mapping[str, Handler]:
         return {"UpdateMlflowApp": self.update, "CreatePresignedMlflowAppUrl": self.create_address}
-
-
-def describe_absence(record: Record) -> str:
-    """Return the reason why a server does not answer requests."""
-    reason = record.description.get(REASON)
-    return f"{record.arn} does not answer: its status is {record.status}{f', because {reason}' if reason else ''}"
 
 
 def _get_name(record: Record) -> tuple[Any, ...]:

@@ -10,6 +10,7 @@ VERSION = Honoured(
     "the locked version", values=(find_version(),), reason="only this version is installed; leave the member out"
 )
 WINDOW = NoEffect("MLflow changes only with a new version of this server")
+REGISTRATION = Honoured("each version of a model that a client creates becomes a model package, with its SourceUri")
 DOMAINS = Refused("there are no domains")
 STORE = Honoured("a prefix in an existing bucket; experiments keep the store that they were created with")
 PRESIGNED = {
@@ -20,15 +21,13 @@ SERVER: Rows = {
     "TrackingServerName": Honoured(),
     "ArtifactStoreUri": STORE,
     "TrackingServerSize": Honoured("the number of processes that answer requests: 1, 2 or 4"),
-    "AutomaticModelRegistration": Refused("register models with CreateModelPackage"),
+    "AutomaticModelRegistration": REGISTRATION,
     "WeeklyMaintenanceWindowStart": WINDOW,
     **make_honoured_rows("S3BucketOwnerAccountId", "S3BucketOwnerVerification"),
 }
 APP: Rows = {
     "ArtifactStoreUri": STORE,
-    "ModelRegistrationMode": Honoured(
-        values=("AutoModelRegistrationDisabled",), reason="register models with CreateModelPackage"
-    ),
+    "ModelRegistrationMode": REGISTRATION,
     "WeeklyMaintenanceWindowStart": WINDOW,
     "AccountDefaultStatus": Honoured("one app is the default; the server's own operations do not use it"),
     "DefaultDomainIdList": DOMAINS,

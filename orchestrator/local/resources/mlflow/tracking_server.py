@@ -27,6 +27,12 @@ REASON_LINES = 3
 STREAM = "mlflow"
 
 
+def describe_absence(record: Record) -> str:
+    """Return the reason why a server does not answer requests."""
+    reason = record.description.get(REASON)
+    return f"{record.arn} does not answer: its status is {record.status}{f', because {reason}' if reason else ''}"
+
+
 def delete(context: Context, kind: Kind, name: str) -> None:
     """Delete the data and the record of a server that does not run. Its artifacts stay in their bucket."""
     discard(context.home.mlflow / kind.arn_type / name)
