@@ -434,6 +434,15 @@ def test_invocations_are_metrics_of_the_component_and_of_the_variant(
     assert recorded == [{"EndpointName": "e", "VariantName": "main"}, {"InferenceComponentName": "one"}]
 
 
+def test_copies_share_the_invocations_in_the_metrics(parts: ServerParts, components: Components) -> None:
+    components.start("one", copies=2)
+    for _ in range(3):
+        invoke(parts, "one")
+    metrics = parts.context.metrics
+    (series,) = metrics.find_units("AWS/SageMaker", "InvocationsPerCopy", {"InferenceComponentName": "one"})
+    assert sum(point.statistics.total for point in metrics.read(series)) == 3 / 2
+
+
 def test_use_of_copies_is_recorded(parts: ServerParts, components: Components, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(usage, "FIRST_SECONDS", 0.05)
     monkeypatch.setattr(FakeHost, "measure", lambda _: Usage(1.0, 1 << 30, 4 << 30))

@@ -3,6 +3,8 @@
 import time
 from collections.abc import Mapping
 
+import pytest
+
 from microjobs_orchestrator.local.metrics.statistics import Statistics
 from microjobs_orchestrator.local.metrics.tables import Series
 from microjobs_orchestrator.local.runtimes.base import Exit
@@ -39,6 +41,17 @@ def test_each_invocation_is_counted_with_its_errors(parts: ServerParts, model: M
         "Invocation5XXErrors": (1, 6),
         "InvocationModelErrors": (3, 6),
     }
+
+
+@pytest.mark.usefixtures("model")
+def test_instances_share_the_invocations(parts: ServerParts) -> None:
+    parts.serve(main={"InitialInstanceCount": 4})
+    Invoker(parts)()
+    change = {"VariantName": "main", "DesiredInstanceCount": 2}
+    parts.endpoints.update_weights({"EndpointName": "e", "DesiredWeightsAndCapacities": [change]})
+    parts.wait_for_endpoint()
+    Invoker(parts)()
+    assert read(parts)["InvocationsPerInstance"].total == 1 / 4 + 1 / 2
 
 
 def test_latencies_are_in_microseconds(parts: ServerParts, model: Model) -> None:

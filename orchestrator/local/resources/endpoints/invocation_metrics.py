@@ -15,13 +15,21 @@ from microjobs_orchestrator.local.resources.endpoints.exchanges import Exchange
 NAMESPACE = "AWS/SageMaker"
 INSTANCE_NAMESPACE = "/aws/sagemaker/Endpoints"
 """CloudWatch's namespace of the metrics of hosts."""
+PER_INSTANCE, PER_COPY = "InvocationsPerInstance", "InvocationsPerCopy"
 
 
 class InvocationMetrics:
-    """Records the exchanges of one endpoint."""
+    """Records the exchanges of one endpoint, or of one inference component.
 
-    def __init__(self, metrics: MetricStore) -> None:
+    Args:
+        share_name: the name of the metric that divides the invocations by the number of instances or copies.
+    """
+
+    def __init__(self, metrics: MetricStore, share_name: str = PER_INSTANCE) -> None:
         self._metrics = metrics
+        self._share_name = share_name
+        self.counts: Mapping[str, int] = {}
+        """The number of instances or copies of each variant, by its name; 1 if it is missing."""
         self._dimensions: dict[str, Mapping[str, str]] = {}
         """Dimensions by variant. They are made once, because the store merges values with the same object faster."""
 
@@ -35,7 +43,7 @@ class InvocationMetrics:
             "ModelLatency": exchange.model_seconds * 1e6,
             "OverheadLatency": exchange.overhead_seconds * 1e6,
         }
-        self._metrics.record(NAMESPACE, dimensions, count_errors(exchange.status))
+        self._metrics.record(NAMESPACE, dimensions, self._count(exchange))
         self._metrics.record(NAMESPACE, dimensions, latencies, unit="Microseconds")
         for container, seconds in exchange.container_seconds.items():
             self._record_container(exchange, {**dimensions, "ContainerName": container}, seconds)
@@ -45,8 +53,11 @@ class InvocationMetrics:
         latencies = {"ContainerLatency": seconds * 1e6}
         if exchange.request.target.container is not None:
             latencies["OverheadLatency"] = exchange.overhead_seconds * 1e6
-            self._metrics.record(NAMESPACE, dimensions, count_errors(exchange.status))
+            self._metrics.record(NAMESPACE, dimensions, self._count(exchange))
         self._metrics.record(NAMESPACE, dimensions, latencies, unit="Microseconds")
+
+    def _count(self, exchange: Exchange) -> Mapping[str, float]:
+        return count_errors(exchange.status, self._share_name, self.counts.get(exchange.variant, 1))
 
 
 def record_setup(metrics: MetricStore, endpoint: str, variant: str, seconds: float) -> None:
@@ -56,12 +67,16 @@ def record_setup(metrics: MetricStore, endpoint: str, variant: str, seconds: flo
 
 
 @cache
-def count_errors(status: int | None) -> Mapping[str, float]:
-    """Return the counts of one invocation by the status of the container's response; None: no complete response."""
+def count_errors(status: int | None, share_name: str, count: int) -> Mapping[str, float]:
+    """Return the counts of one invocation by the status of the container's response; None: no complete response.
+
+    Args:
+        count: the number of instances or copies, which share the invocations.
+    """
     code = status or 0
     return {
         "Invocations": 1.0,
-        "InvocationsPerInstance": 1.0,  # a variant has one instance
+        share_name: 1.0 / max(1, count),
         "Invocation4XXErrors": float(HTTPStatus.BAD_REQUEST <= code < HTTPStatus.INTERNAL_SERVER_ERROR),
         "Invocation5XXErrors": float(code >= HTTPStatus.INTERNAL_SERVER_ERROR),
         "InvocationModelErrors": float(not HTTPStatus.OK <= code < HTTPStatus.MULTIPLE_CHOICES),

@@ -7,7 +7,7 @@ from microjobs_orchestrator.local.lifecycle.context import Context
 from microjobs_orchestrator.local.resources.endpoints import captures
 from microjobs_orchestrator.local.resources.endpoints.capture_writer import CaptureWriter
 from microjobs_orchestrator.local.resources.endpoints.captures import CaptureSettings
-from microjobs_orchestrator.local.resources.endpoints.deployments import Deployment
+from microjobs_orchestrator.local.resources.endpoints.deployments import COUNT, Deployment, map_variants
 from microjobs_orchestrator.local.resources.endpoints.exchanges import Observer
 from microjobs_orchestrator.local.resources.endpoints.invocation_metrics import InvocationMetrics
 from microjobs_orchestrator.local.resources.endpoints.replica import Replica
@@ -29,6 +29,7 @@ class Observers:
     def make(self, deployment: Deployment, replicas: Collection[Replica]) -> Sequence[Observer]:
         """Return the observers of a deployment with these replicas, which replaces an earlier one."""
         observers: list[Observer] = [self._metrics.record]
+        self._metrics.counts = {name: item.get(COUNT, 1) for name, item in map_variants(deployment).items()}
         self._writer.flush()
         config = deployment.get("DataCaptureConfig")
         if config is not None and captures.is_enabled(config):

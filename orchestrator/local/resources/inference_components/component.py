@@ -17,7 +17,7 @@ from microjobs_orchestrator.local.resources.endpoints.container_replica import C
 from microjobs_orchestrator.local.resources.endpoints.deployer import Deployer, Deployment, Member
 from microjobs_orchestrator.local.resources.endpoints.endpoint import Endpoint
 from microjobs_orchestrator.local.resources.endpoints.exchanges import Exchange, Target
-from microjobs_orchestrator.local.resources.endpoints.invocation_metrics import InvocationMetrics
+from microjobs_orchestrator.local.resources.endpoints.invocation_metrics import PER_COPY, InvocationMetrics
 from microjobs_orchestrator.local.resources.endpoints.replica import Replica
 from microjobs_orchestrator.local.resources.inference_components import specifications
 from microjobs_orchestrator.local.resources.inference_components.adapters import AdapterReplica
@@ -68,7 +68,7 @@ class InferenceComponent:
         self._copies: Sequence[Replica] = ()
         """The serving copies."""
         self._next = count()
-        self._metrics = InvocationMetrics(context.metrics)
+        self._metrics = InvocationMetrics(context.metrics, PER_COPY)
         dimensions = {"InferenceComponentName": self.name}
         self._meter = Meter(context.metrics, METRICS_NAMESPACE, lambda _: dimensions, context.home.root)
 
@@ -169,6 +169,7 @@ class InferenceComponent:
 
     def serve(self, deployment: Deployment, replicas: Mapping[str, Replica]) -> Mapping[str, Any]:
         self._copies = tuple(replicas.values())
+        self._metrics.counts = {self._variant: len(replicas)}
         self.is_in_service.set()
         return specifications.describe(deployment, copies=len(replicas))
 
