@@ -68,15 +68,24 @@ def attacked_page(session: Page) -> Iterator[Page]:
     page.close()
 
 
-@pytest.fixture
-def page(session: Page) -> Iterator[Page]:
-    """Return a new page in the open session. The test fails if the page logs an error."""
+@pytest.fixture(scope="package")
+def shared_page(session: Page) -> Iterator[tuple[Page, list[str]]]:
+    """Return a page for all tests, which loads the console once, and the errors that it logs."""
     page = session.context.new_page()
     errors: list[str] = []
     page.on("pageerror", lambda error: errors.append(str(error)))
     page.on("console", lambda message: _record_error(message, errors))
-    yield page
+    yield page, errors
     page.close()
+
+
+@pytest.fixture
+def page(shared_page: tuple[Page, list[str]]) -> Iterator[Page]:
+    """Return a page in the open session. The test fails if the page logs an error."""
+    page, errors = shared_page
+    errors.clear()
+    yield page
+    page.set_viewport_size({"width": 1280, "height": 800})
     assert errors == []
 
 

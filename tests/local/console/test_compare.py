@@ -61,6 +61,7 @@ def test_curves_of_a_running_job_grow(page: Page, server: LocalServer, root: str
     page.goto(f"{root}#/compare?jobs={shell.name}")
     curves = page.get_by_role("img", name="Curves of loss")
     expect(curves).to_have_attribute("aria-label", re.compile("last 4"))
+    page.wait_for_timeout(1100)  # the last value of a second is its point
     shell.run("echo loss=3")
     expect(curves).to_have_attribute("aria-label", re.compile("from 3 to 4, last 3"))
     shell.stop()
