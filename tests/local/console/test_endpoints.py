@@ -79,6 +79,19 @@ def test_kinds_of_variants_are_named(console: Page, stub: LocalServer) -> None:
     open_endpoint(console, stub, "many")
     expect(console.get_by_role("table", name="Variants")).to_contain_text("multi-model")
     expect(console.get_by_label("Target model")).to_be_visible()
+    containers = [{"Image": "serve", "ContainerHostname": name} for name in ("first", "second")]
+    stub.sagemaker.create_model(
+        ModelName="direct",
+        Containers=containers,
+        InferenceExecutionConfig={"Mode": "Direct"},
+        ExecutionRoleArn=stub.address.role_arn,
+    )
+    create_endpoint(stub, "chosen", ProductionVariants=[make_variant("direct", "blue")])
+    open_endpoint(console, stub, "chosen")
+    console.get_by_label("Target container").fill("second")
+    console.get_by_label("Body").fill("[1]")
+    console.get_by_role("button", name="Send").click()
+    expect(console.get_by_label("Response")).to_contain_text("variant blue")
 
 
 def test_inference_components_receive_requests(console: Page, stub: LocalServer) -> None:

@@ -2,7 +2,6 @@
 
 import json
 import math
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -104,14 +103,16 @@ def _split(value: Any) -> tuple[str, Sequence[tuple[str, Any]], str]:
 def _format_scalar(value: Any) -> str:
     """Return the text of a value without items. JSON's texts are also Python's."""
     if isinstance(value, str):
-        return re.sub(
-            "[\x7f-\xa0\u2028\u2029\ufeff]",
-            lambda found: f"\\u{ord(found[0]):04x}",
-            json.dumps(value, ensure_ascii=False),
-        )
+        return "".join(map(_escape, json.dumps(value, ensure_ascii=False)))
     if isinstance(value, float) and not math.isfinite(value):
         return f'float("{value}")'
     return value.text if isinstance(value, Name) else repr(value)
+
+
+def _escape(character: str) -> str:
+    """Return an escape sequence for a character that editors and browsers would not show."""
+    number = ord(character)
+    return character if character.isprintable() else f"\\u{number:04x}" if number < 1 << 16 else f"\\U{number:08x}"
 
 
 def _find_calls(value: Any) -> Iterator[Call]:
