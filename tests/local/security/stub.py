@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 from microjobs.contract import Layout
 from microjobs_orchestrator.local.config import Config
@@ -71,6 +72,14 @@ class Model(BaseHTTPRequestHandler):
         """Log nothing: the log contains only messages of the local server."""
 
 
+class ModelServer(ThreadingHTTPServer):
+    """The HTTP server of all models. The local server may close a connection before it has the whole response."""
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        if not isinstance(sys.exc_info()[1], ConnectionError):
+            super().handle_error(request, client_address)
+
+
 class StubHost(HostWithoutFolders):
     """A host that serves until it is stopped if its plan has a port, and otherwise has ended at its start."""
 
@@ -114,7 +123,7 @@ class StubRuntime:
     gets_address_later = False
 
     def __init__(self) -> None:
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Model)
+        self._server = ModelServer(("127.0.0.1", 0), Model)
         threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
         self._hosts: dict[str, list[StubHost]] = {}
 
