@@ -39,15 +39,21 @@ PAGES = {
     "code": "#/code/training-job/housing-train-1",
     "logs": "#/logs/training-job/housing-train-1",
     "metrics": "#/metrics/training-job/housing-train-1",
-    "compare": "#/compare?jobs=housing-train-1,housing-train-4",
     "endpoint": "#/endpoints/housing",
     "pipeline": "#/pipelines/{execution}",
     "object": "#/buckets/housing-data/raw%2Fhouses.csv",
 }
 """Addresses of pages, by the names of the screenshots. `{execution}` is the name and the id of an execution."""
 
-STUB_PAGES = {"tuning": "#/tuning/tune", "registry": "#/registry/housing"}
+STUB_PAGES = {
+    "tuning": "#/tuning/tune",
+    "compare": "#/compare?source=tuning&of=tune",
+    "registry": "#/registry/housing",
+}
 """Addresses of pages of a server whose runtime starts no hosts."""
+
+TOPS = {"compare": "Parallel coordinates"}
+"""Headings at the top of a screenshot, for pages that are scrolled."""
 
 LINE = r"'\033[36mepoch %s/8\033[0m loss=%s mse=%s\n' $epoch 0.$((90 / epoch)) $((4000 / epoch))"
 TRAINING = f"for epoch in 1 2 3 4 5 6 7 8; do printf {LINE}; sleep 1; done; printf '\\033[32mmodel saved\\033[0m\\n'"
@@ -120,6 +126,8 @@ def take(page: Page, address: str, name: str) -> None:
     page.goto(address)
     page.locator("tbody tr, pre, .log > div, canvas").first.wait_for()
     page.wait_for_timeout(1000)  # charts and live data
+    if name in TOPS:
+        page.get_by_role("heading", name=TOPS[name]).evaluate("heading => heading.scrollIntoView()")
     page.screenshot(path=FOLDER / f"{name}.png")
 
 

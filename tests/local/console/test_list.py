@@ -20,19 +20,6 @@ def test_new_job_and_its_status_appear_without_a_reload(page: Page, server: Loca
     expect(row).to_contain_text("Stopped")
 
 
-def test_many_tabs_of_a_browser_are_up_to_date(session: Page, server: LocalServer, root: str) -> None:
-    """Browsers open at most six connections to a server, so tabs must share a stream of changes."""
-    tabs = [session.context.new_page() for _ in range(8)]
-    for tab in tabs:
-        tab.goto(root)
-        tab.locator("table").wait_for()
-    name = server.start_training("sleep 100")
-    for tab in tabs:
-        expect(tab.get_by_role("row").filter(has_text=name)).to_be_visible()
-        tab.close()  # another tab takes over
-    server.sagemaker.stop_training_job(TrainingJobName=name)
-
-
 def test_filters_choose_kind_status_and_name(page: Page, server: LocalServer, root: str) -> None:
     failed, processed = server.train("exit 3"), server.process("true")
     page.goto(root)

@@ -2,6 +2,7 @@
 
 import re
 
+import pytest
 from playwright.sync_api import Page, expect
 
 from tests.local.clients import LocalServer
@@ -18,6 +19,13 @@ COUNT_PIXELS = """canvas => {
 """Counts the pixels of a chart that have the blue of the first curve."""
 
 
+@pytest.fixture(scope="module")
+def job(server: LocalServer) -> str:
+    """A job whose loss decreases by five orders of magnitude, and is 0 once."""
+    script = "for i in 1000 10 0 0.01; do echo loss=$i; sleep 1.1; done"
+    return str(server.train(script, algorithm=ALGORITHM)["TrainingJobName"])
+
+
 def test_curves_grow_while_the_job_runs(page: Page, server: LocalServer, root: str) -> None:
     script = "for i in 4 3 2; do echo loss=$i acc=0.$i; sleep 1.1; done; sleep 3; echo loss=1; sleep 100"
     name = server.start_training(script, algorithm=ALGORITHM)
@@ -29,10 +37,8 @@ def test_curves_grow_while_the_job_runs(page: Page, server: LocalServer, root: s
     server.sagemaker.stop_training_job(TrainingJobName=name)
 
 
-def test_scale_can_be_logarithmic_and_the_page_is_accessible(page: Page, server: LocalServer, root: str) -> None:
-    script = "for i in 1000 10 0 0.1; do echo loss=$i; sleep 1.1; done"
-    name = server.train(script, algorithm=ALGORITHM)["TrainingJobName"]
-    page.goto(f"{root}#/metrics/training-job/{name}")
+def test_scale_can_be_logarithmic_and_the_page_is_accessible(page: Page, job: str, root: str) -> None:
+    page.goto(f"{root}#/metrics/training-job/{job}")
     canvas = page.locator(".chart canvas").first
     canvas.wait_for()
     page.wait_for_timeout(300)
@@ -47,9 +53,8 @@ def test_scale_can_be_logarithmic_and_the_page_is_accessible(page: Page, server:
     assert find_violations(page) == []
 
 
-def test_curves_are_smoothed_and_zoomed_with_keys(page: Page, server: LocalServer, root: str) -> None:
-    name = server.train("for i in 1 9 1 9; do echo loss=$i; sleep 1.1; done", algorithm=ALGORITHM)["TrainingJobName"]
-    page.goto(f"{root}#/metrics/training-job/{name}")
+def test_curves_are_smoothed_and_zoomed_with_keys(page: Page, job: str, root: str) -> None:
+    page.goto(f"{root}#/metrics/training-job/{job}")
     chart = page.get_by_role("img", name="Curves of loss")
     chart.focus()
     page.wait_for_timeout(300)
