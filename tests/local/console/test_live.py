@@ -18,6 +18,12 @@ from tests.local.drills.proxy import running_proxy
 TABS = 10
 """More than the six connections that a browser opens to a server."""
 
+SET_HIDDEN = """isHidden => {
+    Object.defineProperty(document, "hidden", { value: isHidden, configurable: true });
+    document.dispatchEvent(new Event("visibilitychange"));
+}"""
+"""Headless Chromium shows all tabs."""
+
 
 @pytest.fixture
 def shell(server: LocalServer, tmp_path: Path) -> Iterator[Shell]:
@@ -77,6 +83,24 @@ def test_page_shows_what_it_missed_without_a_connection(browser: Browser, server
         server.wait_for_log(shell.name, "second")
         proxy.listen()
         expect(page.locator(".log > div > div")).to_have_text(["first", "second"])
+
+
+def test_hidden_tab_requests_nothing_until_it_is_visible(
+    page: Page, server: LocalServer, shell: Shell, root: str
+) -> None:
+    shell.run("echo first")
+    page.goto(f"{root}#/logs/training-job/{shell.name}")
+    lines = page.locator(".log > div > div")
+    expect(lines).to_have_text(["first"])
+    page.evaluate(SET_HIDDEN, True)
+    requests: list[str] = []
+    page.on("request", lambda request: requests.append(request.url))
+    shell.run("echo second")
+    server.wait_for_log(shell.name, "second")
+    page.wait_for_timeout(1000)  # longer than the interval of events
+    assert requests == []
+    page.evaluate(SET_HIDDEN, False)
+    expect(lines).to_have_text(["first", "second"])
 
 
 def test_request_that_gets_no_response_is_sent_again(stub_page: Page, stub: LocalServer) -> None:
