@@ -1,4 +1,4 @@
-"""The libraries that the server of `tests/forks.py` imports: those of preprocess, batch-score, serve and Dask."""
+"""The libraries that the server of `tests/forks.py` imports: those of three jobs, of Dask and of the local server."""
 
 import importlib
 import sys
@@ -17,6 +17,7 @@ MODULES = (
     "microjobs.hosting.server",
     *(f"microjobs_{job.replace('-', '_')}.main" for job in JOBS),
     "microjobs_preprocess.encode_tables",
+    "microjobs_orchestrator.local.server",
 )
 
 for name in MODULES:

@@ -1,4 +1,4 @@
-"""Programs of `shared/` and `containers/` as forks of a process that has imported their libraries once.
+"""Jobs and local servers as forks of a process that has imported their libraries once.
 
 A new interpreter takes 0.3 s of CPU time or more until it has imported numpy, pyarrow or Dask. The tests of a worker
 share one server of multiprocessing that imports them (`tests/forked_libraries.py`).
@@ -32,17 +32,20 @@ class Fork:
         environment: Mapping[str, str],
         folder: Path | None = None,
         log: Path | None = None,
+        *,
+        is_session: bool = False,
     ) -> None:
         """Start `python -m NAME ARGUMENT...` or `python -c CODE ARGUMENT...`; the command is without `python`.
 
         Args:
             folder: working directory of the process; None: that of this process.
-            log: file for the output; None: the output goes to `stdout`.
+            log: file to which the output is appended; None: the output goes to `stdout`.
+            is_session: whether the process has a session of its own.
         """
         reader, writer = CONTEXT.Pipe(duplex=False)
         with reader, writer:
             self.stdout = os.fdopen(os.dup(reader.fileno()))
-            arguments = (list(command), dict(environment), folder or Path.cwd(), log or writer)
+            arguments = (list(command), dict(environment), folder or Path.cwd(), log or writer, is_session)
             self._process = CONTEXT.Process(target=_become_program, args=arguments)
             self._process.start()
         if log is not None:
@@ -106,10 +109,12 @@ def job_variables(job: str, layout: Layout) -> dict[str, str]:
 
 
 def _become_program(
-    command: Sequence[str], environment: Mapping[str, str], folder: Path, output: Connection | Path
+    command: Sequence[str], environment: Mapping[str, str], folder: Path, output: Connection | Path, is_session: bool
 ) -> None:
     """Turn this process into one that has just started the command."""
-    with output.open("wb") if isinstance(output, Path) else output as stream:
+    if is_session:
+        os.setsid()
+    with output.open("ab") if isinstance(output, Path) else output as stream:
         for number in (1, 2):
             os.dup2(stream.fileno(), number)
     multiprocessing.set_start_method(None, force=True)  # not the one of the test's process
