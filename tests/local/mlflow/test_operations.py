@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from microjobs_orchestrator.cli import main
 from microjobs_orchestrator.local.errors import ServiceError
 from microjobs_orchestrator.local.resources.mlflow.process import find_version
 from tests.local.jobs.conftest import wait_until
@@ -184,3 +185,24 @@ def test_address_is_refused_while_the_server_does_not_serve(mlflow: Mlflow) -> N
     mlflow.create()
     with pytest.raises(ServiceError, match=r"its status is CreateFailed, because no index"):
         mlflow.call("CreatePresignedMlflowTrackingServerUrl", **ONE)
+
+
+def test_stop_command_deletes_no_app(
+    mlflow: Mlflow, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arn = mlflow.create_app()
+    monkeypatch.setenv("MICROJOBS_HOME", str(mlflow.home.root))
+    assert main(["stop", "app"]) == 2
+    assert "its deletion would delete its data" in capsys.readouterr().err
+    assert mlflow.call("DescribeMlflowApp", Arn=arn)["Status"] == "Created"
+
+
+def test_logs_command_prints_the_reason_of_a_failure(
+    mlflow: Mlflow, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mlflow.programs.error = "no index"
+    mlflow.create()
+    monkeypatch.setenv("MICROJOBS_HOME", str(mlflow.home.root))
+    main(["logs", "one"])
+    printed = capsys.readouterr()
+    assert "MLflow server one is CreateFailed: no index" in printed.out + printed.err

@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,6 @@ from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 from playwright.sync_api import sync_playwright
 
-from microjobs_orchestrator.local import control
 from tests.local.clients import LocalServer, running_server, wait_until
 from tests.local.console.browsers import launch, require_chromium
 
@@ -55,20 +55,29 @@ def server(folder: Path) -> Iterator[LocalServer]:
 
 
 def run_client(local: LocalServer, folder: Path) -> dict[str, Any]:
-    """Log a run with the MLflow client in the environment of the MLflow server."""
+    """Log a run with the MLflow client in the environment of the MLflow server, as the documentation shows."""
     (python,) = local.home.environments.glob("mlflow-*/bin/python")
     (folder / "note.txt").write_text("hello")
-    environment = {
-        "PATH": os.environ["PATH"],
-        "HOME": str(folder),
-        **control.make_environment(local.home, local.address),
-        **control.make_mlflow_environment(local.home, local.address, NAME),
-    }
-    command = [str(python), str(Path(__file__).with_name("client.py")), EXPERIMENT, str(folder / "note.txt")]
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    script = f'eval "$(microjobs local env --mlflow {NAME})" && exec "$0" "$@"'
+    client = Path(__file__).with_name("client.py")
+    output = run(local, folder, "sh", "-c", script, python, client, EXPERIMENT, folder / "note.txt")
+    result: dict[str, Any] = json.loads(output.splitlines()[-1])
     return result
+
+
+def run(local: LocalServer, folder: Path, *command: object) -> str:
+    """Run a command of a user, and return its output."""
+    programs = Path(sys.executable).parent
+    environment = {
+        "PATH": f"{programs}:{os.environ['PATH']}",
+        "HOME": str(folder),
+        "MICROJOBS_HOME": str(local.home.root),
+    }
+    done = subprocess.run(
+        [*map(str, command)], cwd=folder, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
 
 
 @pytest.fixture(scope="module")
@@ -193,7 +202,7 @@ def test_server_in_a_browser_without_a_session_is_refused(server: LocalServer) -
 
 
 def test_killed_local_server_leaves_no_process_and_loses_no_run(
-    server: LocalServer, folder: Path, logged: dict[str, Any]
+    server: LocalServer, folder: Path, logged: dict[str, Any], tmp_path: Path
 ) -> None:
     """This test is the last one of the module, because the fixture's server is killed."""
     assert list_processes(server)
@@ -202,4 +211,8 @@ def test_killed_local_server_leaves_no_process_and_loses_no_run(
     with running_server(folder, runtime="process") as after:
         assert wait_for_server(after)["TrackingServerStatus"] == "Created"
         assert send(after, "GET", f"{RUNS_API}/get?run_id={logged['run']}").ok
+        assert run(after, tmp_path, "microjobs", "stop", NAME) == f"MLflow server {NAME} is being stopped\n"
+        wait_until(lambda: list_processes(after), lambda found: not found)
+        row = run(after, tmp_path, "microjobs", "ps").splitlines()[1]
+        assert row.split()[:4] == ["MLflow", "server", NAME, "Stopped"]
     wait_until(lambda: list_processes(server), lambda found: not found)
