@@ -20,6 +20,7 @@ SLOW_FILES = (
     "tests/local/jobs/test_endpoints_containers.py",
     "tests/local/runtimes/test_process_jobs.py",
     "tests/local/s3/test_aws_cli.py",
+    "tests/local/mlflow/",
     "tests/local/security/test_fuzz.py",
     "tests/local/security/test_networks.py",
     "tests/local/test_both_runtimes.py",
