@@ -26,6 +26,7 @@ PRINTED: Mapping[str, Sequence[str]] = {
     "Inference pipelines": ["b'60.0\\n'", "b'6.0\\n'"],
     "Multi-model endpoints": ["berlin.tar.gz b'6.0\\n'", "oslo.tar.gz b'12.0\\n'"],
     "Inference components": ["b'6.0\\n'"],
+    "Automatic scaling": [],
     **dict.fromkeys(CONFIGURATIONS, ()),
 }
 """Texts that the examples of a section print."""
@@ -58,6 +59,7 @@ def names(processes: LocalServer) -> Iterator[dict[str, Any]]:
     names = {
         "sagemaker": processes.sagemaker,
         "runtime": processes.client("sagemaker-runtime"),
+        "autoscaling": processes.client("application-autoscaling"),
         "bucket": processes.address.bucket,
         "role": processes.address.role_arn,
         "time": time,
