@@ -8,11 +8,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
+from functools import lru_cache
 from typing import Literal, NamedTuple
 
 from werkzeug import Request
 
 from microjobs_orchestrator.local.errors import ServiceError
+from microjobs_orchestrator.local.protocols.http import get_headers
 from microjobs_orchestrator.local.protocols.protocol import ErrorStyle
 
 ALGORITHM = "AWS4-HMAC-SHA256"
@@ -84,7 +86,7 @@ def read_claim(request: Request) -> Claim:
     Raises:
         AuthError: the request has no signature or several, or the signature is malformed.
     """
-    header = request.headers.get("Authorization", "")
+    header = get_headers(request).get("authorization", "")
     _check_parameters(request, has_header=bool(header))
     if header:
         return _read_header(request, header)
@@ -110,7 +112,8 @@ def _check_parameters(request: Request, *, has_header: bool) -> None:
 def _read_header(request: Request, header: str) -> Claim:
     algorithm, _, rest = header.partition(" ")
     parts = dict(part.strip().partition("=")[::2] for part in rest.split(","))
-    date = request.headers.get("X-Amz-Date") or request.headers.get("Date", "")
+    headers = get_headers(request)
+    date = headers.get("x-amz-date") or headers.get("date", "")
     return _read_v4({**parts, "Algorithm": algorithm, "Date": date})
 
 
@@ -141,6 +144,7 @@ def _read_presigned_v2(request: Request) -> Claim:
     return Claim(key, "", "s3", expiry, (), signature, version=2)
 
 
+@lru_cache(maxsize=64)
 def parse_timestamp(text: str) -> str:
     """Return a date in the form of `X-Amz-Date`, which is signed. The text has this form, or that of a `Date` header.
 

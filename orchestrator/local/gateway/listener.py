@@ -170,6 +170,15 @@ class EnvironmentBuilder(Gateway_10):
         else:
             self.req.conn.check_client()
 
+    def start_response(self, status: str, headers: list[tuple[str, str]], exc_info: object = None) -> Any:  # noqa: ARG002
+        """Replace cheroot's method, which is slow. The application calls it once."""
+        self.started_response = True
+        self.req.status = status.encode("latin-1")
+        self.req.outheaders = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers]
+        length = next((value for name, value in headers if name.lower() == "content-length"), None)
+        self.remaining_bytes_out = None if length is None else int(length)
+        return self.write
+
     def get_environ(self) -> dict[str, Any]:  # type: ignore[override]  # cheroot's stubs have no types
         """Replace cheroot's method, which is slow, and merges the names of headers."""
         request, server = self.req, self.req.server
@@ -193,10 +202,11 @@ class EnvironmentBuilder(Gateway_10):
             "wsgi.multithread": True,
             "wsgi.multiprocess": False,
             "wsgi.run_once": False,
-            HEADERS: headers,
+            HEADERS: {name.lower(): value for name, value in headers.items()},
         }
 
 
+@lru_cache(maxsize=256)
 def _get_variable_name(header: str) -> str:
     name = header.upper().replace("-", "_")
     return name if name in ("CONTENT_TYPE", "CONTENT_LENGTH") else f"HTTP_{name}"

@@ -109,7 +109,7 @@ class MlflowGateway:
     def answer_page(self, exchange: Exchange) -> Response | None:
         """Answer a request to a session's host name: open the session, or forward the request."""
         request = exchange.request
-        host = HOST.fullmatch(request.headers.get("Host", ""))
+        host = HOST.fullmatch(get_headers(request).get("host", ""))
         if host is None or host["program"] != "mlflow":
             return None
         exchange.protocol, exchange.headers = get_protocol("json"), PAGE_HEADERS

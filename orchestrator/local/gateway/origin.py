@@ -4,6 +4,7 @@ import json
 import os
 import re
 from collections.abc import Collection
+from functools import lru_cache
 from typing import Any
 
 from werkzeug import Response
@@ -11,6 +12,7 @@ from werkzeug import Response
 from microjobs_orchestrator.local.errors import ServiceError
 from microjobs_orchestrator.local.gateway.exchange import Exchange, Interceptor
 from microjobs_orchestrator.local.identity import NONCE, Prover
+from microjobs_orchestrator.local.protocols.http import get_headers
 
 HEALTH_PATHS = ("/health", "/_microjobs/health")
 
@@ -29,13 +31,17 @@ def make_host_check(names: Collection[str]) -> Interceptor:
     """
     known_hosts = sorted({name.lower() for name in names})
 
-    def check_host(exchange: Exchange) -> None:
-        host_header = exchange.request.headers.get("Host", "")
+    @lru_cache(maxsize=64)
+    def is_known(host_header: str) -> bool:
         match = HOST.fullmatch(host_header)
         host = match[1].lower() if match else ""
-        if not any(host == name or host.endswith(f".{name}") for name in known_hosts) and not (
-            ANY_ADDRESS in names and IPV4.fullmatch(host)
-        ):
+        if ANY_ADDRESS in names and IPV4.fullmatch(host):
+            return True
+        return any(host == name or host.endswith(f".{name}") for name in known_hosts)
+
+    def check_host(exchange: Exchange) -> None:
+        host_header = get_headers(exchange.request).get("host", "")
+        if not is_known(host_header):
             message = f"host {host_header!r} is not this server's; use {', '.join(known_hosts)}"
             raise ServiceError("AccessDeniedException", message, 403)
 
@@ -47,7 +53,7 @@ def refuse_pages(exchange: Exchange) -> None:
 
     Browsers send the page's origin, except in requests for images, scripts and links. These have `Sec-Fetch-Site`.
     """
-    if (origin := exchange.request.headers.get("Origin")) is not None:
+    if (origin := get_headers(exchange.request).get("origin")) is not None:
         message = f"requests from web pages of {origin!r} are refused: this server has no CORS rules"
         raise ServiceError("AccessDeniedException", message, 403)
 

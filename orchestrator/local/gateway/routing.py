@@ -11,6 +11,7 @@ from microjobs_orchestrator.local.gateway.exchange import (
     Interceptor,
 )
 from microjobs_orchestrator.local.gateway.forward import Forwarder
+from microjobs_orchestrator.local.protocols.http import get_headers
 from microjobs_orchestrator.local.protocols.models import signing_name
 from microjobs_orchestrator.local.protocols.protocol import find_protocol, get_protocol, get_service_protocol
 from microjobs_orchestrator.local.protocols.rest_routes import has_path
@@ -67,6 +68,6 @@ def _choose_service(names: Collection[str], exchange: Exchange) -> str:
     """
     if len(names) < 2:
         return next(iter(names), "")
-    is_json = "X-Amz-Target" in exchange.request.headers
+    is_json = "x-amz-target" in get_headers(exchange.request)
     candidates = (name for name in names if (get_service_protocol(name) is get_protocol("json")) == is_json)
     return next((name for name in candidates if is_json or has_path(name, exchange.request.path)), "")

@@ -6,10 +6,8 @@ from urllib.parse import quote
 from werkzeug import Request
 
 HEADERS = "microjobs.headers"
-"""WSGI variable with all headers by name: WSGI has the same variable for `x-amz-meta-a_b` and `x-amz-meta-a-b`."""
-
-LOWER_HEADERS = "microjobs.lower_headers"
-"""WSGI variable with the same headers by name in lower case, for later calls of `get_headers`."""
+"""WSGI variable with all headers by name in lower case: WSGI has the same variable for `x-amz-meta-a_b` and
+`x-amz-meta-a-b`."""
 
 REQUEST_ID = "microjobs.request_id"
 """WSGI variable with the id of a request."""
@@ -17,11 +15,9 @@ REQUEST_ID = "microjobs.request_id"
 
 def get_headers(request: Request) -> Mapping[str, str]:
     """Return the headers by name in lower case."""
-    headers: Mapping[str, str] | None = request.environ.get(LOWER_HEADERS)
+    headers: Mapping[str, str] | None = request.environ.get(HEADERS)
     if headers is None:
-        received = request.environ.get(HEADERS, request.headers)
-        headers = {name.lower(): value for name, value in received.items()}
-        request.environ[LOWER_HEADERS] = headers
+        headers = request.environ[HEADERS] = {name.lower(): value for name, value in request.headers.items()}
     return headers
 
 

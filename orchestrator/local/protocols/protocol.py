@@ -11,6 +11,7 @@ from werkzeug import Request, Response
 from microjobs_orchestrator.local.errors import ServiceError
 from microjobs_orchestrator.local.protocols import aws_json, query, rest_json, rest_xml, rpc_cbor
 from microjobs_orchestrator.local.protocols.answer import Answer
+from microjobs_orchestrator.local.protocols.http import get_headers
 from microjobs_orchestrator.local.protocols.models import service_model
 from microjobs_orchestrator.local.protocols.rpc_cbor import PROTOCOL_HEADER
 
@@ -101,8 +102,9 @@ def find_protocol(service: str, request: Request) -> WireProtocol:
 
 def guess_protocol(request: Request) -> WireProtocol:
     """Return the protocol of a request's probable service, for errors before the service is known."""
-    content_type = request.headers.get("Content-Type", "")
-    if PROTOCOL_HEADER in request.headers:
+    headers = get_headers(request)
+    content_type = headers.get("content-type", "")
+    if PROTOCOL_HEADER.lower() in headers:
         return get_protocol("smithy-rpc-v2-cbor")
     if content_type.startswith(FORM_TYPE):
         return get_protocol("query")

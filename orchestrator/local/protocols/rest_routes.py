@@ -123,7 +123,7 @@ def find_route(service: str, request: Request, codes: Codes) -> Route:
         ServiceError: no operation has this address, or a required header or parameter is missing.
     """
     path, query = get_target(request)
-    parameters = frozenset(parse_query(query, codes))
+    parameters = frozenset(parse_query(query, codes) if query else ())
     routes = [
         route
         for route in _list_routes(service).get(request.method, ())

@@ -68,6 +68,7 @@ def _describe_violation(value: object, path: str, constraint: str) -> str:
     return f"Value {quoted} at '{path}' failed to satisfy constraint: {constraint}"
 
 
+@lru_cache(maxsize=4096)
 def _extend_path(path: str, member: str) -> str:
     """Return the path of a member, such as `resourceConfig.instanceCount`: names start in lower case."""
     return f"{path}.{member[:1].lower()}{member[1:]}".lstrip(".")

@@ -19,7 +19,7 @@ from microjobs_orchestrator.local.errors import ServiceError
 from microjobs_orchestrator.local.gateway.exchange import Exchange
 from microjobs_orchestrator.local.gateway.forms import Form
 from microjobs_orchestrator.local.protocols.answer import Answer
-from microjobs_orchestrator.local.protocols.http import LOWER_HEADERS, get_request_id, get_target
+from microjobs_orchestrator.local.protocols.http import HEADERS, get_request_id, get_target
 from microjobs_orchestrator.local.protocols.models import operation_model
 from microjobs_orchestrator.local.protocols.rest_routes import wire_name
 
@@ -141,7 +141,7 @@ def convert_to_put_object(exchange: Exchange, form: Form) -> FormFile:
     file = FormFile(form, *check_policy(form, bucket))
     headers = _get_headers(form)
     uri = f"/{quote(bucket)}/{quote(key)}"
-    environ = {**exchange.request.environ, "REQUEST_METHOD": "PUT", "REQUEST_URI": uri, LOWER_HEADERS: headers}
+    environ = {**exchange.request.environ, "REQUEST_METHOD": "PUT", "REQUEST_URI": uri, HEADERS: headers}
     exchange.request = Request(environ, populate_request=False)
 
     def format_answer(answer: Answer) -> Response:
