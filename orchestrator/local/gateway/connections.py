@@ -4,24 +4,23 @@ Cheroot passes each new connection to a worker thread, which then waits for the 
 occupy all threads. This module replaces that: one thread watches all waiting connections, receives the first line, the
 headers and a small body, and then passes the connection to a worker. After a response, a worker waits for the next
 request itself for a short time, because passing a connection between threads takes longer than a small request.
+Invocations run as tasks on the thread that watches the connections, so they need no worker.
 """
 
-import errno
 import logging
-import re
 import resource
-import select
-import selectors
 import socket
 import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
+from functools import partial
 
-from cheroot.server import HTTPConnection, HTTPRequest
+from cheroot.server import HTTPConnection
 
-from microjobs_orchestrator.local.gateway.streams import BLOCK_BYTES, Reader, Writer
+from microjobs_orchestrator.local.gateway.connection import Connection
+from microjobs_orchestrator.local.gateway.streams import BLOCK_BYTES
+from microjobs_orchestrator.local.tasks import READ, WRITE, Task, Tasks, Watcher
 
 logger = logging.getLogger(__name__)
 
@@ -42,6 +41,9 @@ MAX_FOLLOWING = 4
 processors, each switch between them takes as long as a request; a worker that takes requests from the queue need not
 switch."""
 
+DRAIN_TIMEOUT = 5.0
+"""Time for the tasks to end when the server stops."""
+
 LINGER_TIMEOUT = 1.0
 LINGER_BYTES = 1 << 20
 """Limits for receiving and discarding a refused request. A client that is still sending would lose the response if the
@@ -50,89 +52,8 @@ server closed the connection at once."""
 CHECK_INTERVAL = 0.25
 """Interval between two checks for connections that have timed out."""
 
-SMALL_BODY_BYTES = 64 << 10
-"""Bodies up to this size are received with the headers, so that slow clients occupy no worker."""
-
-_HEAD_END = re.compile(rb"\n\r?\n")
-_SMALL_LENGTH = re.compile(rb"(?i)\ncontent-length:[ \t]*([0-9]{1,5})[ \t]*\r?\n")
-_EXPECT = re.compile(rb"(?i)\nexpect:")
-
 _BUSY_RESPONSE = b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nRetry-After: 1\r\nContent-Length: 0\r\n\r\n"
 _TIMEOUT_RESPONSE = b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
-
-
-class Connection(HTTPConnection):
-    """A client's connection.
-
-    Args:
-        parser_class: the class that parses the requests.
-    """
-
-    def __init__(
-        self, server: Any, parser_class: type[HTTPRequest], client_socket: socket.socket, address: tuple[str, int]
-    ) -> None:
-        super().__init__(server, client_socket, _open)
-        self.RequestHandlerClass = parser_class
-        self.remote_addr, self.remote_port = address
-        self.deadline = 0.0
-        self.has_served = False
-        """Whether the server has answered one of its requests."""
-        self.is_closing = False
-        """Whether the last response ends the connection."""
-        self.lingers = False
-        """Whether the server still receives and discards data after the last response."""
-        self.needed_bytes: int | None = None
-        """Bytes of the first line, the headers and a small body; None before the headers are complete."""
-        self.linger_bytes: int | None = None
-        """Bytes that may still be received after the last response; None while requests are expected."""
-        self._poll = select.poll()
-        self._poll.register(client_socket, select.POLLIN)
-
-    def communicate(self) -> bool:
-        """Serve a request, and those that follow it at once. Return whether the connection stays open."""
-        connections: Connections = self.server._connections
-        while super().communicate():  # type: ignore[no-untyped-call]
-            if not connections.has_next_request(self):
-                return True
-        return False
-
-    def receive(self, milliseconds: int) -> bool:
-        """Wait for data, and receive it. Return False if there is none, or if the client has closed the connection."""
-        return bool(self._poll.poll(milliseconds)) and self.rfile.fill_at_once()
-
-    def check_client(self) -> None:
-        """Send the remaining bytes. Raise ConnectionError if the client has closed the connection."""
-        self.wfile.send()
-        timeout = self.socket.gettimeout()
-        self.socket.setblocking(False)
-        try:
-            if not self.socket.recv(1, socket.MSG_PEEK):
-                raise ConnectionResetError(errno.ECONNRESET, "the client has closed the connection")
-        except BlockingIOError:  # the client waits
-            pass
-        finally:
-            self.socket.settimeout(timeout)
-
-    def close(self) -> None:
-        """Close the connection once the client has received the last response."""
-        connections: Connections = self.server._connections
-        self.is_closing = True
-        connections.put(self)
-
-    def release(self) -> None:
-        self.rfile.close()
-        self.socket.close()
-
-
-def _open(client_socket: socket.socket, mode: str, _: int) -> Reader | Writer:
-    """Create the two streams of a connection, for cheroot."""
-    return Reader(client_socket) if "r" in mode else Writer(client_socket)
-
-
-def _small_body_size(head: bytes) -> int:
-    """Return the size of a body that is received with the headers; 0 if a worker reads it later."""
-    length = _SMALL_LENGTH.search(head)
-    return 0 if length is None or _EXPECT.search(head) else min(int(length[1]), SMALL_BODY_BYTES)
 
 
 class Connections:
@@ -159,13 +80,15 @@ class Connections:
         self._serve = serve
         self._max_head_bytes = max_head_bytes
         self._max_connections = min(MAX_CONNECTIONS, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 4)
-        self._selector = selectors.DefaultSelector()
-        self._selector.register(listener, selectors.EVENT_READ)
+        self._watcher = Watcher()
+        self._watcher.register(listener.fileno(), READ, listener)
         self._waiting: dict[int, Connection] = {}
         self._open_count = 0
         self._lock, self._run_lock = threading.Lock(), threading.Lock()
         self._following = threading.BoundedSemaphore(MAX_FOLLOWING)
+        self._tasks = Tasks(self._watcher)
         self._is_stopping = False
+        self._next_check = time.monotonic() + CHECK_INTERVAL
 
     # --- called by workers ---
 
@@ -177,7 +100,7 @@ class Connections:
             self.close_connection(connection)
             return
         if not is_sent:
-            self._wait(connection, HEAD_TIMEOUT, selectors.EVENT_WRITE)
+            self._wait(connection, HEAD_TIMEOUT, WRITE)
         elif connection.is_closing:
             self._end(connection)
         else:
@@ -190,8 +113,8 @@ class Connections:
         connection.has_served = True
         connection.needed_bytes = None
         try:
-            return self._is_complete(connection, 0) or (
-                connection.receive(FOLLOW_MILLISECONDS) and self._is_complete(connection, 0)
+            return connection.is_complete(self._max_head_bytes, 0) or (
+                connection.receive(FOLLOW_MILLISECONDS) and connection.is_complete(self._max_head_bytes, 0)
             )
         except OSError:  # the client has closed the connection, and `put` will find out
             return False
@@ -201,19 +124,20 @@ class Connections:
     def close_connection(self, connection: Connection) -> None:
         with self._lock:
             self._open_count -= 1
+            with suppress(OSError, ValueError):  # the server stops, and its watcher is closed
+                self._watch(connection, 0)
         connection.release()
 
     # --- called by the server ---
 
     def run(self, _: float) -> None:
-        next_check = time.monotonic() + CHECK_INTERVAL
         with self._run_lock:
             while not self._is_stopping:
-                for key, _events in self._selector.select(CHECK_INTERVAL):
-                    self._handle_event(key)
-                if time.monotonic() >= next_check:
-                    self._close_late_connections()
-                    next_check = time.monotonic() + CHECK_INTERVAL
+                self._handle_events()
+            self._watcher.unregister(self._listener.fileno())
+            deadline = time.monotonic() + DRAIN_TIMEOUT
+            while self._tasks.count and time.monotonic() < deadline:
+                self._handle_events()
 
     def stop(self) -> None:
         self._is_stopping = True
@@ -224,7 +148,8 @@ class Connections:
         with self._lock:
             waiting = list(self._waiting.values())
             self._waiting.clear()
-            self._selector.close()
+            self._watcher.close()
+        self._tasks.close()
         for connection in waiting:
             self.close_connection(connection)
 
@@ -233,7 +158,8 @@ class Connections:
     def _await_request(self, connection: Connection) -> None:
         connection.has_served = True
         connection.needed_bytes = None
-        if self._is_complete(connection, 0):
+        if connection.is_complete(self._max_head_bytes, 0):
+            self._stop_waiting(connection)
             self._serve(connection)
         else:
             self._wait(connection, HEAD_TIMEOUT if connection.rfile.buffered else IDLE_TIMEOUT)
@@ -248,50 +174,72 @@ class Connections:
             connection.socket.shutdown(socket.SHUT_WR)
         self._wait(connection, LINGER_TIMEOUT)
 
-    def _wait(self, connection: Connection, seconds: float, event: int = selectors.EVENT_READ) -> None:
+    def _wait(self, connection: Connection, seconds: float, event: int = READ) -> None:
         connection.deadline = time.monotonic() + seconds
-        connection.socket.settimeout(0)
+        if connection.socket.gettimeout() != 0:
+            connection.socket.settimeout(0)
         try:
             with self._lock:
                 self._waiting[connection.socket.fileno()] = connection
-                self._selector.register(connection.socket, event, connection)
-        except (OSError, ValueError, KeyError):  # the server stops, and its selector is closed
+                self._watch(connection, event)
+        except (OSError, ValueError):  # the server stops, and its watcher is closed
             self.close_connection(connection)
+
+    def _watch(self, connection: Connection, event: int) -> None:
+        """Watch a connection for an event; 0: do not watch it."""
+        if connection.watched_event not in (0, event):
+            self._watcher.unregister(connection.socket.fileno())
+        if event not in (0, connection.watched_event):
+            self._watcher.register(connection.socket.fileno(), event, connection)
+        connection.watched_event = event
 
     def _stop_waiting(self, connection: Connection) -> None:
         with self._lock:
-            del self._waiting[connection.socket.fileno()]
-            self._selector.unregister(connection.socket)
+            self._waiting.pop(connection.socket.fileno(), None)
+            self._watch(connection, 0)
 
-    def _handle_event(self, key: selectors.SelectorKey) -> None:
-        connection: Connection | None = key.data
-        if connection is not None and self._waiting.get(key.fd) is not connection:
-            return  # it was closed to make room for a new connection
-        try:
-            if connection is None:
-                self._accept()
+    def _handle_events(self) -> None:
+        for data in self._watcher.select(CHECK_INTERVAL):
+            if isinstance(data, Task):
+                data.switch(True)
+            elif isinstance(data, Connection):
+                self._handle_connection_event(data)
+            elif isinstance(data, Tasks):
+                data.resume_called()
             else:
-                self._handle_connection_event(connection, key.events)
+                self._accept()
+        if time.monotonic() >= self._next_check:
+            self._next_check = time.monotonic() + CHECK_INTERVAL
+            self._tasks.resume_late(time.monotonic())
+            self._close_late_connections()
+
+    def _handle_connection_event(self, connection: Connection) -> None:
+        with self._lock:
+            if self._waiting.get(connection.socket.fileno()) is not connection:  # a task serves it
+                self._watch(connection, 0)
+                return
+        try:
+            if connection.watched_event == WRITE:
+                self._stop_waiting(connection)
+                self.put(connection)
+            elif connection.linger_bytes is None:
+                self._receive(connection)
+            else:
+                self._discard(connection, connection.linger_bytes)
         except BlockingIOError:
             return
-        except OSError as error:
-            if connection is None:  # such as too many open files
-                logger.warning("cannot accept a connection: %s", error)
-                time.sleep(CHECK_INTERVAL)
-            else:
-                self._drop(connection)
-
-    def _handle_connection_event(self, connection: Connection, event: int) -> None:
-        if event == selectors.EVENT_WRITE:
-            self._stop_waiting(connection)
-            self.put(connection)
-        elif connection.linger_bytes is None:
-            self._receive(connection)
-        else:
-            self._discard(connection, connection.linger_bytes)
+        except OSError:
+            self._drop(connection)
 
     def _accept(self) -> None:
-        client_socket, address = self._listener.accept()
+        try:
+            client_socket, address = self._listener.accept()
+        except BlockingIOError:
+            return
+        except OSError as error:  # such as too many open files
+            logger.warning("cannot accept a connection: %s", error)
+            time.sleep(CHECK_INTERVAL)
+            return
         if self._open_count >= self._max_connections and not self._make_room():
             with client_socket, suppress(OSError):
                 client_socket.settimeout(0)
@@ -299,10 +247,13 @@ class Connections:
             return
         with self._lock:
             self._open_count += 1
-        connection = self._make_connection(client_socket, address)
+        self._receive_first(self._make_connection(client_socket, address))
+
+    def _receive_first(self, connection: Connection) -> None:
+        """Receive data of a new connection. Most clients have sent their request by now, so they need not wait."""
         connection.socket.settimeout(0)
         is_open = True
-        try:  # most clients have sent their request by now, so most connections need not wait
+        try:
             is_open = connection.rfile.fill()
         except BlockingIOError:
             pass
@@ -310,10 +261,25 @@ class Connections:
             is_open = False
         if not is_open:
             self.close_connection(connection)
-        elif self._is_complete(connection, 0):
-            self._serve(connection)
+        elif connection.is_complete(self._max_head_bytes, 0):
+            self._dispatch(connection)
         else:
             self._wait(connection, HEAD_TIMEOUT)
+
+    def _dispatch(self, connection: Connection) -> None:
+        """Serve a complete request in a task, or pass it to a worker."""
+        if connection.needs_worker:
+            self._stop_waiting(connection)
+            self._serve(connection)
+        else:
+            self._waiting.pop(connection.socket.fileno(), None)
+            self._tasks.start(partial(self._serve_in_task, connection))
+
+    def _serve_in_task(self, connection: Connection) -> None:
+        if HTTPConnection.communicate(connection):  # type: ignore[no-untyped-call]
+            self.put(connection)
+        else:
+            connection.close()
 
     def _make_room(self) -> bool:
         """Close the connection that has waited longest, preferably one that has sent no request."""
@@ -329,20 +295,15 @@ class Connections:
         if not old_size:
             connection.deadline = min(connection.deadline, time.monotonic() + HEAD_TIMEOUT)
         is_open = connection.rfile.fill()
-        if self._is_complete(connection, old_size) or (not is_open and old_size):
+        if self._is_stopping:
+            self._drop(connection)
+        elif connection.is_complete(self._max_head_bytes, old_size):
+            self._dispatch(connection)
+        elif not is_open and old_size:
             self._stop_waiting(connection)
             self._serve(connection)
         elif not is_open:
             self._drop(connection)
-
-    def _is_complete(self, connection: Connection, old_size: int) -> bool:
-        """Return whether a worker can read the first line, the headers and a small body without waiting."""
-        buffered = connection.rfile.buffered
-        if connection.needed_bytes is None and (end := _HEAD_END.search(buffered, max(old_size - 2, 0))):
-            connection.needed_bytes = end.end() + _small_body_size(bytes(buffered[: end.end()]))
-        if connection.needed_bytes is None:
-            return len(buffered) > self._max_head_bytes
-        return len(buffered) >= connection.needed_bytes
 
     def _discard(self, connection: Connection, limit: int) -> None:
         received = len(connection.socket.recv(BLOCK_BYTES))

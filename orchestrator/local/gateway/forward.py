@@ -22,6 +22,7 @@ from microjobs_orchestrator.local.gateway.header_fields import drop_headers
 from microjobs_orchestrator.local.parity.table import TABLE
 from microjobs_orchestrator.local.protocols.http import get_target
 from microjobs_orchestrator.local.protocols.models import signing_name
+from microjobs_orchestrator.local.tasks import call_in_thread
 
 CONNECT_TIMEOUT = 5.0
 RESPONSE_TIMEOUT = 60.0
@@ -72,8 +73,9 @@ class Forwarder:
         Raises:
             ServiceError: the emulator does not respond, or the response is too large.
         """
-        if exchange.service:
-            return None
+        return None if exchange.service else call_in_thread(partial(self._request, exchange))
+
+    def _request(self, exchange: Exchange) -> Response:
         service = exchange.claim.service
         base = self.find_url(service) or ""
         signed = _sign(exchange, base)

@@ -18,7 +18,8 @@ from cheroot.server import HTTPRequest
 from cheroot.workers.threadpool import ThreadPool
 from cheroot.wsgi import Gateway_10
 
-from microjobs_orchestrator.local.gateway.connections import Connection, Connections
+from microjobs_orchestrator.local.gateway.connection import Connection
+from microjobs_orchestrator.local.gateway.connections import Connections
 from microjobs_orchestrator.local.gateway.header_fields import check_framing, read_headers
 from microjobs_orchestrator.local.gateway.streams import Body
 from microjobs_orchestrator.local.protocols.http import HEADERS

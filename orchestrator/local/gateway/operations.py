@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Mapping
 from difflib import get_close_matches
+from functools import partial
 
 from werkzeug import Response
 
@@ -18,6 +19,7 @@ from microjobs_orchestrator.local.parity.table import refuse
 from microjobs_orchestrator.local.protocols.answer import Answer
 from microjobs_orchestrator.local.protocols.models import operation_model
 from microjobs_orchestrator.local.protocols.validation import validate
+from microjobs_orchestrator.local.tasks import call_in_thread
 
 VALIDATION_CODES: Mapping[str, str] = {
     "s3": "InvalidArgument",
@@ -25,6 +27,9 @@ VALIDATION_CODES: Mapping[str, str] = {
     "cloudwatch": "ValidationError",
 }
 """Error codes of malformed and invalid requests, where a service has one code for both."""
+
+TASK_OPERATIONS = frozenset({("sagemaker-runtime", "InvokeEndpoint")})
+"""Services and operations whose handlers wait only in the ways in which tasks may wait."""
 
 
 def make_own_operations(operations: OwnOperations) -> Interceptor:
@@ -80,10 +85,12 @@ def make_invoker(services: Mapping[str, AnyService]) -> Callable[[Exchange], Res
     def invoke(exchange: Exchange) -> Response:
         service = services[exchange.service]
         if isinstance(service, Mapping):
-            result = service[exchange.operation.name](exchange.members)
+            perform = partial(service[exchange.operation.name], exchange.members)
+            is_prepared = (exchange.service, exchange.operation.name) in TASK_OPERATIONS
+            result = perform() if is_prepared else call_in_thread(perform)
             answer = result if isinstance(result, Answer) else Answer(result)
         else:
-            answer = service.invoke(exchange)
+            answer = call_in_thread(partial(service.invoke, exchange))
         if exchange.format_answer is not None:
             return exchange.format_answer(answer)
         return exchange.protocol.format_answer(exchange.operation, answer, exchange.request)

@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from typing import Protocol
 
 from microjobs_orchestrator.local.errors import ServiceError
+from microjobs_orchestrator.local.tasks import WRITE, wait
 
 BLOCK_BYTES = 1 << 16
 MAX_UNSENT_BYTES = 1 << 16
@@ -73,29 +74,39 @@ class Writer:
 
     It keeps up to MAX_UNSENT_BYTES until the end of the response, so that a small response is sent at once, and no
     worker waits for a client that reads no responses.
+
+    Args:
+        timeout: seconds for which one call may wait.
     """
 
-    def __init__(self, connection: socket.socket) -> None:
+    def __init__(self, connection: socket.socket, timeout: float) -> None:
         self._socket = connection
-        self._unsent = b""
+        self._timeout = timeout
+        self._unsent: bytes | memoryview = b""
 
     def write(self, data: bytes) -> int:
         """Keep bytes. Send them if they are more than MAX_UNSENT_BYTES; then wait for the client."""
-        self._unsent += data
+        self._unsent = bytes(self._unsent) + data if self._unsent else data
         if len(self._unsent) > MAX_UNSENT_BYTES:
             self.send()
         return len(data)
 
     def send(self) -> None:
-        """Send all bytes; wait for the client up to the socket's timeout."""
-        data, self._unsent = self._unsent, b""
-        self._socket.sendall(data)
+        """Send all bytes. Raise OSError if the client does not receive them in time."""
+        deadline = time.monotonic() + self._timeout
+        try:
+            while not self.try_send():
+                wait(self._socket.fileno(), WRITE, deadline)
+        except OSError:
+            self._unsent = b""
+            raise
 
     def try_send(self) -> bool:
         """Send without waiting; return whether all bytes are sent."""
         with suppress(BlockingIOError):
             while self._unsent:  # `socket.send` would wait up to the socket's timeout
-                self._unsent = self._unsent[os.write(self._socket.fileno(), self._unsent) :]
+                count = os.write(self._socket.fileno(), self._unsent)
+                self._unsent = memoryview(self._unsent)[count:] if count < len(self._unsent) else b""
         return not self._unsent
 
 

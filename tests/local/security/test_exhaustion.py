@@ -15,7 +15,7 @@ from botocore.credentials import Credentials
 from werkzeug import Request, Response
 
 from microjobs_orchestrator.local.gateway import authentication, connections
-from microjobs_orchestrator.local.gateway.connections import SMALL_BODY_BYTES
+from microjobs_orchestrator.local.gateway.connection import SMALL_BODY_BYTES
 from microjobs_orchestrator.local.gateway.listener import Server
 from tests.local.clients import LocalServer, wait_until
 from tests.local.security.test_authentication import REQUESTS, SignedRequest

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from http import HTTPStatus
 from typing import IO, Any
 
@@ -22,6 +23,7 @@ from microjobs_orchestrator.local.resources.models.model_data import is_multi_mo
 from microjobs_orchestrator.local.resources.models.multi_model import ModelFinder, TargetModel
 from microjobs_orchestrator.local.resources.models.serving import UnhealthyError
 from microjobs_orchestrator.local.runtimes.base import Host
+from microjobs_orchestrator.local.tasks import call_in_thread
 
 GB = 1 << 30
 DEFAULT_VOLUME_GB = 30
@@ -66,6 +68,9 @@ class MultiModelReplica:
         self._replica.stop(grace)
 
     def invoke(self, request: InferenceRequest, into: IO[bytes]) -> Answer:
+        return call_in_thread(partial(self._invoke_model, request, into))
+
+    def _invoke_model(self, request: InferenceRequest, into: IO[bytes]) -> Answer:
         model, deadline = self._find(request), time.monotonic() + request.timeout
         answer = self._invoke(model, request, deadline, into)
         if self._has_lost(model, answer):

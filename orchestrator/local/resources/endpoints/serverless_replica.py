@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import IO
 
 from microjobs_orchestrator.local.errors import ServiceError
@@ -24,6 +25,7 @@ from microjobs_orchestrator.local.resources.endpoints.traffic import Traffic
 from microjobs_orchestrator.local.resources.models.client import Answer, NoAnswerError
 from microjobs_orchestrator.local.resources.models.serving import StoppedError
 from microjobs_orchestrator.local.runtimes.base import CannotRunError, Host
+from microjobs_orchestrator.local.tasks import call_in_thread
 
 logger = logging.getLogger(__name__)
 
@@ -169,7 +171,8 @@ class ServerlessReplica:
         if isinstance(request.body, bytes) and len(request.body) > MAX_BODY_BYTES:
             raise make_size_error(self.variant)
         with self.traffic.request(request.timeout), self._count_request():
-            replica = self._wait_for_replica(deadline, request.timeout)
+            # The replica is not stopped during a request, and a running one is found without the help of a thread.
+            replica = self._running or call_in_thread(partial(self._wait_for_replica, deadline, request.timeout))
             request.timer.mark_sent()  # the start of the container is overhead, as on AWS
             timeout = max(0.001, deadline - time.monotonic())
             yield replica, replace(request, timeout=timeout, max_bytes=min(request.max_bytes, MAX_BODY_BYTES))

@@ -24,6 +24,7 @@ from microjobs_orchestrator.local.resources.endpoints.traffic import Traffic
 from microjobs_orchestrator.local.resources.models.client import Answer, NoAnswerError
 from microjobs_orchestrator.local.resources.models.serving import StoppedError
 from microjobs_orchestrator.local.runtimes.base import CannotRunError, Host
+from microjobs_orchestrator.local.tasks import call_in_thread
 
 ADAPTERS = "/adapters"
 ADAPTERS_FOLDER = f"{DEFAULT_ROOT}/adapters"
@@ -124,7 +125,7 @@ class AdapterReplica:
 
     def invoke(self, request: InferenceRequest, into: IO[bytes]) -> Answer:
         with self.traffic.request(request.timeout):
-            return self._choose().invoke(self._address(request), into)
+            return call_in_thread(self._choose).invoke(self._address(request), into)
 
     def stream(self, request: InferenceRequest) -> ResponseStream:
         return self._choose().stream(self._address(request))

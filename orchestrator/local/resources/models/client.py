@@ -12,11 +12,13 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import IO
 
 from httptools import HttpParserError
 
 from microjobs_orchestrator.local.resources.models.connection import Connection, StaleError
+from microjobs_orchestrator.local.tasks import call_in_thread
 
 MAX_IDLE_CONNECTIONS = 100
 """Connections that stay open without a request; more may be in use."""
@@ -141,7 +143,7 @@ class Client:
             raise NoAnswerError("the container is being stopped", was_sent=False)
         seconds = max(MIN_CONNECT_SECONDS, min(CONNECT_SECONDS, deadline - time.monotonic()))
         try:
-            return Connection(self._connect(seconds))
+            return Connection(call_in_thread(partial(self._connect, seconds)))
         except OSError as error:
             raise NoAnswerError(f"the container accepts no connection: {error}", was_sent=False) from error
 
@@ -256,7 +258,7 @@ class Request:
         elif body is not None or method == "POST":
             fields["Content-Length"] = str(len(body or b""))
         lines = [f"{method} {path} HTTP/1.1", *(f"{name}: {value}" for name, value in fields.items())]
-        if " " in path or any(map(_CONTROL_CHARACTER.search, lines)):
+        if " " in path or _CONTROL_CHARACTER.search("".join(lines)):
             raise ValueError(f"the path has a space, or a header has a control character: {lines!r:.200}")
         self.head = "\r\n".join((*lines, "", "")).encode("latin-1")
         self._body = body

@@ -2,20 +2,18 @@
 
 import contextlib
 import itertools
-import os
 import select
 import socket
-import time
 from collections.abc import Iterable, Iterator, Mapping
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
+
+from microjobs_orchestrator.local.tasks import READ, WRITE, wait
 
 CHUNK_BYTES = 1 << 16
 MAX_HEAD_BYTES = 1 << 16
 MAX_HEADERS = 100
 """Limits for the status line and the headers of a response."""
-TIMEOUT_TOLERANCE = 0.05
-"""Seconds by which a timeout may be wrong: each change of a socket's timeout is a system call."""
 
 
 class StaleError(Exception):
@@ -97,7 +95,7 @@ class Connection:
 
     def __init__(self, connected: socket.socket) -> None:
         self._socket = connected
-        self._timeout = connected.gettimeout() or 0.0
+        connected.setblocking(False)
         self._poll = select.poll()
         self._poll.register(connected, select.POLLIN)
         self._message = _Message()
@@ -128,13 +126,12 @@ class Connection:
                 self._send(part, deadline)
 
     def _send(self, data: bytes, deadline: float) -> None:
-        self._limit(deadline)  # with a timeout, `os.write` does not block
-        with contextlib.suppress(BlockingIOError):
-            # Most requests fit into the socket's buffer. `sendall` would first ask the system whether it has space.
-            data = data[os.write(self._socket.fileno(), data) :]
-        if data:
-            self._limit(deadline)
-            self._socket.sendall(data)
+        rest = memoryview(data)
+        while rest:
+            try:
+                rest = rest[self._socket.send(rest) :]
+            except BlockingIOError:
+                wait(self._socket.fileno(), WRITE, deadline)
 
     def receive_head(self, deadline: float) -> tuple[int, Headers]:
         """Receive the status and the headers.
@@ -160,7 +157,7 @@ class Connection:
 
     def _receive(self, deadline: float) -> int:
         """Receive and parse some bytes; return their number."""
-        self._limit(deadline)
+        wait(self._socket.fileno(), READ, deadline)
         try:
             received = self._socket.recv(CHUNK_BYTES)
         except ConnectionError:
@@ -182,15 +179,6 @@ class Connection:
     def _refuse_stale(self) -> None:
         if self._may_be_stale:
             raise StaleError
-
-    def _limit(self, deadline: float) -> None:
-        """Limit the next call of the socket to the time until the deadline."""
-        seconds = deadline - time.monotonic()
-        if seconds <= 0:
-            raise TimeoutError("timed out")
-        if abs(seconds - self._timeout) > TIMEOUT_TOLERANCE:
-            self._socket.settimeout(seconds)
-            self._timeout = seconds
 
     def shut_down(self) -> None:
         """End the response for the thread that receives it. Any thread may call this method."""
