@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from werkzeug import Request, Response
@@ -77,6 +77,19 @@ def list_operation_interceptors(services: Mapping[str, AnyService]) -> Sequence[
     return decompress_body, make_operation_finder(services), read_members, make_invoker(services)
 
 
+class _HeaderAdder:
+    """Starts a response with further headers, which replace those with the same names."""
+
+    def __init__(self, start_response: "StartResponse", headers: Mapping[str, str]) -> None:
+        self._start_response = start_response
+        self._headers = headers
+
+    def __call__(self, status: str, headers: list[tuple[str, str]], exc_info: Any = None, /) -> Any:
+        names = {name.lower() for name in self._headers}
+        kept = [header for header in headers if header[0].lower() not in names]
+        return self._start_response(status, [*kept, *self._headers.items()], exc_info)
+
+
 class Gateway:
     """WSGI application that passes each request through interceptors until one of them returns a response."""
 
@@ -88,20 +101,24 @@ class Gateway:
         request = Request(environ, populate_request=False)  # avoids a reference cycle, which would keep the body
         exchange = Exchange(request, guess_protocol(request))
         response = self.respond(exchange)
-        response.headers["x-amzn-RequestId"] = environ[REQUEST_ID]
-        response.headers.update(exchange.headers)
-        return response(environ, start_response)
+        headers = {"x-amzn-RequestId": environ[REQUEST_ID], **exchange.headers}
+        return response(environ, _HeaderAdder(start_response, headers))
 
     def respond(self, exchange: Exchange) -> Response:
         try:
-            responses = (intercept(exchange) for intercept in self._interceptors)
-            return next(response for response in responses if response is not None)
+            return self._find_response(exchange)
         except Exception as error:
             # Do not assign the ServiceError: its traceback refers to this frame, and the cycle would keep the body.
             return exchange.protocol.format_error(_describe_failure(error, exchange), exchange.request)
         finally:
             for clean_up in exchange.cleanups:
                 clean_up()
+
+    def _find_response(self, exchange: Exchange) -> Response:
+        for intercept in self._interceptors:
+            if (response := intercept(exchange)) is not None:
+                return response
+        raise LookupError("no interceptor has responded")
 
 
 def _describe_failure(error: Exception, exchange: Exchange) -> ServiceError:

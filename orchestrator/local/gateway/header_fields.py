@@ -11,6 +11,8 @@ from werkzeug.http import is_hop_by_hop_header
 
 _TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _CONTROL_CHARACTER = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
+_FIELD = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):([^\x00-\x08\x0a-\x1f\x7f]*)\r\n")
+_FIELDS = re.compile(rb"(?:%b)*\r\n" % _FIELD.pattern)
 _LENGTH = re.compile(rb"[0-9]{1,18}")
 
 _SINGLE_VALUE_HEADERS = frozenset(
@@ -22,6 +24,18 @@ _SINGLE_VALUE_HEADERS = frozenset(
 _SINGLE_VALUE_PREFIXES = ("content-", "sec-", "x-amz-", "x-amzn-")
 _REPEATABLE_PREFIXES = ("x-amz-meta-", "x-amz-object-attributes", "x-amz-optional-object-attributes")
 """Headers of Amazon that may be repeated: some SDKs send one header per item."""
+
+
+def parse_headers(head: bytes) -> dict[bytes, bytes] | None:
+    """Return the fields up to the empty line, as `read_headers` does; None if it must parse them.
+
+    It must if a field is malformed or repeated.
+    """
+    if not _FIELDS.fullmatch(head):
+        return None
+    fields = _FIELD.findall(head)
+    headers = {name.title(): value.strip(b" \t") for name, value in fields}
+    return headers if len(headers) == len(fields) else None
 
 
 def read_headers(read_line: Callable[[], bytes], headers: MutableMapping[bytes, bytes]) -> None:

@@ -7,7 +7,7 @@ import re
 import socket
 import sys
 import time
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Container, Iterator
 from email.utils import formatdate
 from functools import lru_cache, partial
 from typing import Any, cast
@@ -20,7 +20,7 @@ from cheroot.wsgi import Gateway_10
 
 from microjobs_orchestrator.local.gateway.connection import Connection
 from microjobs_orchestrator.local.gateway.connections import Connections
-from microjobs_orchestrator.local.gateway.header_fields import check_framing, read_headers
+from microjobs_orchestrator.local.gateway.header_fields import check_framing, parse_headers, read_headers
 from microjobs_orchestrator.local.gateway.streams import Body
 from microjobs_orchestrator.local.protocols.http import HEADERS
 
@@ -68,18 +68,21 @@ class Parser(HTTPRequest):
     def read_request_headers(self) -> bool:
         """Replace cheroot's reader, which uses the last of several values and accepts `+5` as a length."""
         try:
-            read_headers(self._find_line_reader(), self.inheaders)
+            head = self._take_head()
+            self.inheaders = (head and parse_headers(head)) or {}
+            if not self.inheaders:
+                read_headers(self.rfile.readline if head is None else io.BytesIO(head).readline, self.inheaders)
             check_framing(self.request_protocol, self.inheaders)
         except ValueError as error:
             self.simple_response("400 Bad Request", str(error))
             return False
         return self._read_connection_headers()
 
-    def _find_line_reader(self) -> Callable[[], bytes]:
-        """Return a function that reads a line: a fast one if all headers have been received."""
+    def _take_head(self) -> bytes | None:
+        """Return the headers with the empty line; None if some headers have not been received."""
         received = self.conn.rfile.buffered
         end = -1 if received.startswith(b"\r\n") else received.find(b"\r\n\r\n", 0, MAX_HEAD_BYTES)
-        return self.rfile.readline if end < 0 else io.BytesIO(self.conn.rfile.take(end + 4)).readline
+        return None if end < 0 else self.conn.rfile.take(end + 4)
 
     def _read_connection_headers(self) -> bool:
         """Check the coding of the body, and find out whether the connection is persistent. Do not read the body."""
@@ -183,9 +186,9 @@ class EnvironmentBuilder(Gateway_10):
     def get_environ(self) -> dict[str, Any]:  # type: ignore[override]  # cheroot's stubs have no types
         """Replace cheroot's method, which is slow, and merges the names of headers."""
         request, server = self.req, self.req.server
-        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in request.inheaders.items()}
+        headers = {_get_names(name): value.decode("latin-1") for name, value in request.inheaders.items()}
         return {
-            **{_get_variable_name(name): value for name, value in headers.items() if "_" not in name},
+            **{variable: value for (_, variable), value in headers.items() if variable},
             "REQUEST_METHOD": request.method.decode("latin-1"),
             "REQUEST_URI": request.uri.decode("latin-1"),
             "PATH_INFO": request.path.decode("latin-1"),
@@ -203,14 +206,17 @@ class EnvironmentBuilder(Gateway_10):
             "wsgi.multithread": True,
             "wsgi.multiprocess": False,
             "wsgi.run_once": False,
-            HEADERS: {name.lower(): value for name, value in headers.items()},
+            HEADERS: {name: value for (name, _), value in headers.items()},
         }
 
 
 @lru_cache(maxsize=256)
-def _get_variable_name(header: str) -> str:
-    name = header.upper().replace("-", "_")
-    return name if name in ("CONTENT_TYPE", "CONTENT_LENGTH") else f"HTTP_{name}"
+def _get_names(header: bytes) -> tuple[str, str]:
+    """Return the name of a header in lower case, and the name of its variable; empty if it has an underscore."""
+    name = header.decode("latin-1")
+    variable = name.upper().replace("-", "_")
+    is_prefixed = variable not in ("CONTENT_TYPE", "CONTENT_LENGTH")
+    return name.lower(), "" if "_" in name else f"HTTP_{variable}" if is_prefixed else variable
 
 
 class Workers(ThreadPool):

@@ -1,6 +1,7 @@
 """Chooses the service of a request: a service of this server, or a service that another emulator answers."""
 
 from collections.abc import Collection, Container
+from functools import cache
 
 from microjobs_orchestrator.local.errors import ServiceError
 from microjobs_orchestrator.local.gateway.exchange import (
@@ -57,7 +58,9 @@ def _find_own_service(exchange: Exchange, own_paths: Container[str]) -> str:
     if request.method == "POST" and request.path in own_paths and exchange.form is None:
         return OWN_SERVICE
     is_signed_for_mlflow = exchange.claim.service in MLFLOW_SIGNING_NAMES
-    return MLFLOW_SERVICE if is_signed_for_mlflow and any(name in request.headers for name in MLFLOW_HEADERS) else ""
+    return (
+        MLFLOW_SERVICE if is_signed_for_mlflow and any(name in get_headers(request) for name in MLFLOW_HEADERS) else ""
+    )
 
 
 def _choose_service(names: Collection[str], exchange: Exchange) -> str:
@@ -69,5 +72,12 @@ def _choose_service(names: Collection[str], exchange: Exchange) -> str:
     if len(names) < 2:
         return next(iter(names), "")
     is_json = "x-amz-target" in get_headers(exchange.request)
-    candidates = (name for name in names if (get_service_protocol(name) is get_protocol("json")) == is_json)
-    return next((name for name in candidates if is_json or has_path(name, exchange.request.path)), "")
+    for name in names:
+        if is_json == _is_json(name) and (is_json or has_path(name, exchange.request.path)):
+            return name
+    return ""
+
+
+@cache
+def _is_json(service: str) -> bool:
+    return get_service_protocol(service) is get_protocol("json")

@@ -79,6 +79,8 @@ def list_refusals(rows: Rows, members: Mapping[str, Any], path: str = "") -> Ite
 
 
 def _check(row: Row, value: Any, path: str) -> Iterator[str]:
+    if type(value) in (str, bytes) and isinstance(row, Honoured) and not row.values:  # most members
+        return
     if isinstance(value, Deferred) and not isinstance(row, Refused):  # the value is checked when it is known
         return
     if isinstance(row, Refused) and not _is_empty(value):

@@ -5,7 +5,8 @@ each member. Locations that neither S3 nor SageMaker Runtime uses are not suppor
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from functools import cache
-from typing import Any
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, cast
 
 from botocore.model import ListShape, OperationModel, Shape, StructureShape
 from werkzeug import Request, Response
@@ -17,6 +18,9 @@ from microjobs_orchestrator.local.protocols.event_stream import FormatDocument
 from microjobs_orchestrator.local.protocols.http import get_headers, get_target
 from microjobs_orchestrator.local.protocols.rest_routes import Codes, Route, decode, get_route, make_error, parse_query
 from microjobs_orchestrator.local.protocols.text import format_text, parse_text
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
 COMMON_PARAMETERS = frozenset({"AWSAccessKeyId", "Expires", "Signature", "x-id"})
 """Parameters that every operation accepts: those of URLs that are presigned with signature version 2, and `x-id`, the
@@ -137,6 +141,14 @@ class RestResponse(Response):
     """A response without werkzeug's default content type."""
 
     default_mimetype = None
+    is_complete = False
+    """Whether werkzeug need not correct the headers: the status is 200, and the body is bytes."""
+
+    def __call__(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
+        if not self.is_complete or environ["REQUEST_METHOD"] == "HEAD":
+            return super().__call__(environ, start_response)
+        start_response(self.status, self.headers.to_wsgi_list())
+        return cast("list[bytes]", self.response)
 
 
 def format_answer(
@@ -156,7 +168,9 @@ def format_answer(
             headers |= _format_member(shape.members[name], value)
     status = answer.status or int(operation.http.get("responseCode", 200))
     response = RestResponse(body, status, direct_passthrough=True)
-    response.headers.update(headers | dict(answer.headers))  # also replaces werkzeug's length, for HeadObject
+    headers |= answer.headers
+    response.headers.update(headers)  # also replaces werkzeug's length, for HeadObject
+    response.is_complete = status == HTTPStatus.OK and isinstance(body, bytes) and "Location" not in headers
     return response
 
 

@@ -18,7 +18,7 @@ from microjobs_orchestrator.local.resources.endpoints.routes import make_route
 from microjobs_orchestrator.local.resources.endpoints.running_hosts import RunningHosts
 from microjobs_orchestrator.local.resources.endpoints.streams import ResponseStream
 from microjobs_orchestrator.local.resources.endpoints.traffic import Traffic
-from microjobs_orchestrator.local.resources.models.chain import Sender, send
+from microjobs_orchestrator.local.resources.models.chain import send
 from microjobs_orchestrator.local.resources.models.client import Answer, Client, NoAnswerError
 from microjobs_orchestrator.local.resources.models.containers import list_names
 from microjobs_orchestrator.local.resources.models.health import connect
@@ -188,14 +188,16 @@ class ContainerReplica:
 
     def invoke(self, request: InferenceRequest, into: IO[bytes]) -> Answer:
         self._refuse_target_model(request)
-        with self._route_request(request) as sender:
+        with self._request(request.timeout, request.target.container) as clients:
             limits = {"timeout": request.timeout, "max_bytes": request.max_bytes}
-            return send(sender, INVOCATIONS, request.body, request.headers, into=into, **limits)
+            return send(self._route(clients, request), INVOCATIONS, request.body, request.headers, into=into, **limits)
 
     def stream(self, request: InferenceRequest) -> ResponseStream:
         with contextlib.ExitStack() as stack:
-            sender = stack.enter_context(self._route_request(request))
-            response = sender.open("POST", INVOCATIONS, request.body, request.headers, timeout=request.timeout)
+            clients = stack.enter_context(self._request(request.timeout, request.target.container))
+            response = self._route(clients, request).open(
+                "POST", INVOCATIONS, request.body, request.headers, timeout=request.timeout
+            )
             return ResponseStream(response, on_close=stack.pop_all().close)
 
     def _refuse_target_model(self, request: InferenceRequest) -> None:
@@ -233,12 +235,6 @@ class ContainerReplica:
         if self._running is None or not self._clients:
             raise _make_restart_error()
         return self._running.hosts[container]
-
-    @contextlib.contextmanager
-    def _route_request(self, request: InferenceRequest) -> Iterator[Sender]:
-        """Yield the sender for one request. Raise as `invoke` does."""
-        with self._request(request.timeout, request.target.container) as clients:
-            yield self._route(clients, request)
 
     @contextlib.contextmanager
     def _request(self, timeout: float, container: str | None = None) -> Iterator[Sequence[Client]]:

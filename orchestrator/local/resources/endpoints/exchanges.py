@@ -84,6 +84,8 @@ class Timer:
 
     def _measure_containers(self, last: str, end: float) -> Mapping[str, float]:
         """Return the seconds of each container of several ones. `last` has responded last, at the time `end`."""
+        if last == PRIMARY and not self._responses:
+            return {}
         ends = self._responses if last == PRIMARY else {**self._responses, last: end}
         times = pairwise((self._sent, *ends.values()))
         return {name: after - before for name, (before, after) in zip(ends, times, strict=True)}

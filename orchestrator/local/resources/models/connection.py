@@ -5,6 +5,7 @@ import itertools
 import select
 import socket
 from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
@@ -38,6 +39,10 @@ class Headers(Mapping[str, str]):
 
     def __getitem__(self, name: str) -> str:
         return self._values[name.lower()]
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """Return a header as `Mapping.get` does, without an exception for each one that is absent."""
+        return self._values.get(name.lower(), default)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._values)

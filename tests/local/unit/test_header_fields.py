@@ -1,0 +1,44 @@
+"""The fast parser of header fields, compared with the parser that explains what is wrong with them."""
+
+import io
+
+import pytest
+
+from microjobs_orchestrator.local.gateway.header_fields import parse_headers, read_headers
+
+HOST = b"Host: localhost\r\n"
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        HOST,
+        b"hOST:localhost\r\nX-Amz-Meta-a_b: \t 1 2 \t\r\n",
+        HOST + b"Empty:\r\nColons: a:b: c\r\n",
+        HOST + b"Latin: \xe9\xff\r\nTab: a\tb\r\n",
+        HOST + b"!#$%&'*+.^_`|~: 1\r\n",
+    ],
+)
+def test_both_parsers_agree(fields: bytes) -> None:
+    headers: dict[bytes, bytes] = {}
+    read_headers(io.BytesIO(fields + b"\r\n").readline, headers)
+    assert parse_headers(fields + b"\r\n") == headers
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        b"Host : localhost\r\n",
+        b" Host: localhost\r\n",
+        HOST + b" folded\r\n",
+        HOST + b"no colon\r\n",
+        HOST + b": no name\r\n",
+        HOST + b"A: 1\nB: 2\r\n",
+        HOST + b"A: 1\rB: 2\r\n",
+        HOST + b"A: \x001\r\n",
+        HOST + b"\xe9: 1\r\n",
+        HOST + b"host: other\r\n",
+    ],
+)
+def test_malformed_and_repeated_fields_are_left_to_the_other_parser(fields: bytes) -> None:
+    assert parse_headers(fields + b"\r\n") is None
