@@ -16,7 +16,7 @@ logger = logging.getLogger(__name__)
 LOOPBACK = "127.0.0.1"
 ALL_ADDRESSES = "0.0.0.0"  # noqa: S104  only with an option
 MAX_CONCURRENT_REQUESTS = 64
-"""Number of requests that are answered at the same time. An invocation occupies a thread until the model responds."""
+"""Number of requests that are answered at the same time, without small invocations, which are served in tasks."""
 
 CONNECT_TIMEOUT = 1.0
 """Timeout in seconds for the connection with which the server tests its own address at its start."""

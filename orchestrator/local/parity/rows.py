@@ -73,7 +73,7 @@ def list_refusals(rows: Rows, members: Mapping[str, Any], path: str = "") -> Ite
         else:  # botocore's model is newer than the rows
             yield f"{path}{name} {_quote(value)} (unknown to this version)"
     for name, row in rows.items():
-        if name not in members and getattr(row, "required", False):
+        if name not in members and isinstance(row, Honoured | Members) and row.required:
             example = f" as {_quote(row.values[0])}" if isinstance(row, Honoured) and row.values else ""
             yield f"{path}{name} is missing, and is required{example}{': ' if row.reason else ''}{row.reason}"
 
