@@ -14,7 +14,7 @@ from microjobs_orchestrator.local.runtimes.base import Runtime
 logger = logging.getLogger(__name__)
 
 LOOPBACK = "127.0.0.1"
-ALL_ADDRESSES = "0.0.0.0"  # noqa: S104  only with an option
+ALL_ADDRESSES = "0.0.0.0"  # noqa: S104  only with --all-addresses
 MAX_CONCURRENT_REQUESTS = 64
 """Number of requests that are answered at the same time, without small invocations, which are served in tasks."""
 
@@ -33,17 +33,23 @@ class JobAccess(NamedTuple):
     listeners: Sequence[Server] = ()
     """Listeners that only jobs use."""
     is_forwarded: bool = False
-    """Whether the URL leads to the server only in hosts."""
+    """Whether the authority works only in hosts, because a guard forwards their connections to the server."""
     is_reachable: bool = True
+    """Whether hosts can connect to the server."""
 
 
 def listen(address: str, port: int, *, may_be_absent: bool = False) -> Server:
+    """Listen on an address. Raise ServerError if this is impossible.
+
+    Args:
+        may_be_absent: whether to listen even if this machine does not have the address yet.
+    """
     options = {"numthreads": MAX_CONCURRENT_REQUESTS, "request_queue_size": 128, "timeout": 60}
     server = Server((address, port), may_be_absent=may_be_absent, **options)
     try:
         server.prepare()
     except OSError as error:
-        reason = str(error).rpartition("] ")[2].rstrip(") ")  # cheroot gives a list of addresses and errors
+        reason = str(error).rpartition("] ")[2].rstrip(") ")  # cheroot's message lists addresses and errors
         raise ServerError(f"cannot listen on {address}:{port}: {reason}; use another --port") from error
     return server
 
@@ -51,29 +57,30 @@ def listen(address: str, port: int, *, may_be_absent: bool = False) -> Server:
 def listen_for_jobs(runtime: Runtime, config: Config, port: int, cleanup: ExitStack) -> JobAccess:
     """Listen on the address that hosts of jobs use, unless clients use the same address.
 
-    Clients do not need this address, and jobs that need it report the error if hosts cannot connect.
+    If this fails, hosts connect through the engine. If they cannot, the server starts without an address for jobs:
+    clients do not need it, and jobs that need it report the error.
     """
     if not (address := runtime.machine_address):
-        return _forward_jobs(runtime, port, cleanup)
+        return _listen_through_engine(runtime, port, cleanup)
     if address in MACHINE_NAMES or (config.all_addresses and runtime.gets_address_later):
         return JobAccess(f"{address}:{port}")
     try:
-        if config.all_addresses:  # another machine may have the address, such as the one that runs this container
+        if config.all_addresses:  # if this is a container, the address may belong to its machine
             socket.create_connection((address, port), CONNECT_TIMEOUT).close()
             return JobAccess(f"{address}:{port}")
         listener = listen(address, port, may_be_absent=runtime.gets_address_later)
     except (OSError, ServerError) as error:
         logger.info("jobs cannot connect to %s:%d: %s", address, port, error)
-        return _forward_jobs(runtime, port, cleanup)
+        return _listen_through_engine(runtime, port, cleanup)
     cleanup.callback(listener.stop)
     return JobAccess(f"{address}:{port}", (listener,))
 
 
-def _forward_jobs(runtime: Runtime, port: int, cleanup: ExitStack) -> JobAccess:
-    """Let hosts of jobs connect through the engine."""
+def _listen_through_engine(runtime: Runtime, port: int, cleanup: ExitStack) -> JobAccess:
+    """Let hosts of jobs connect through the engine, if the runtime supports it."""
     listener = listen(LOOPBACK, 0)
     cleanup.callback(listener.stop)
     if host_port := runtime.forward(listener.bind_addr[1]):
         return JobAccess(f"{LOOPBACK}:{host_port}", (listener,), is_forwarded=True)
-    logger.warning("jobs cannot connect to this server, and use no cache of packages")
+    logger.warning("jobs cannot connect to this server: they install packages without its cache")
     return JobAccess(f"{runtime.machine_address or LOOPBACK}:{port}", (listener,), is_reachable=False)

@@ -43,7 +43,7 @@ from tests.local.security.stubbed import stubbed
 from tests.local.security.wire import Sender
 
 SUFFIXES = {"boto3": "-boto3", "AWS CLI": "-cli", "SageMaker SDK v3": "-sdk3", "SageMaker SDK v2": "-sdk2"}
-"""Endings of the names of the new resources, by the titles of programs."""
+"""Suffixes of the names of the new resources, by the titles of programs."""
 DEFAULTS = {
     "AppManaged": (False,),
     "CompressionType": ("None", "GZIP"),
@@ -62,6 +62,7 @@ DEFAULTS = {
 
 
 COMMAND_KINDS = (MODEL, PIPELINE, PROCESSING_JOB, TRAINING_JOB, TRANSFORM_JOB, TUNING_JOB)
+"""Kinds whose programs for the AWS CLI run in tests."""
 
 
 @dataclass(frozen=True)
@@ -71,10 +72,10 @@ class Case:
     kind: Kind
     name: str
     is_part: bool = False
-    """The program of another case creates it, too."""
+    """Whether the program of another case creates the resource, too."""
 
     def is_tested_with(self, title: str) -> bool:
-        """Return whether the program runs. The AWS CLI takes long to start, and its commands differ little."""
+        """Return whether the tests run this program: only a few of the AWS CLI, which starts slowly."""
         return title != "AWS CLI" or (self.name.startswith("further") and self.kind in COMMAND_KINDS)
 
     @property
@@ -131,7 +132,7 @@ def run_in_process(server: LocalServer, programs: list[str], _: Path) -> None:
         patch.setenv("AWS_ACCESS_KEY_ID", server.address.access_key_id)
         patch.setenv("AWS_SECRET_ACCESS_KEY", server.address.secret_access_key)
         for text in programs:
-            exec(compile(text, "program", "exec"), {})  # noqa: S102  the subject of the test
+            exec(compile(text, "program", "exec"), {})  # noqa: S102  the test is about this code
 
 
 def run_in_shell(server: LocalServer, programs: list[str], folder: Path) -> None:
@@ -150,7 +151,7 @@ def run_with_sdk(client: str, server: LocalServer, programs: list[str], folder: 
 
 
 def describe(server: LocalServer, case: Case, suffix: str = "") -> Any:
-    """Return the members of a resource that its request had, and its tags."""
+    """Return the members of the Create request, as Describe returns them, and the tags."""
     name = f"{case.name}{suffix}"
     if case.kind is PIPELINE_EXECUTION:
         executions = server.sagemaker.list_pipeline_executions(PipelineName=name)["PipelineExecutionSummaries"]
@@ -166,7 +167,7 @@ def describe(server: LocalServer, case: Case, suffix: str = "") -> Any:
 
 
 def normalise(value: Any, suffix: str) -> Any:
-    """Remove default values, and the ending of names."""
+    """Remove default values, and the suffix of names."""
     if isinstance(value, Mapping):
         items = {name: normalise(_parse(name, item), suffix) for name, item in value.items()}
         return {name: item for name, item in items.items() if item not in ({}, [], *DEFAULTS.get(name, ()))}

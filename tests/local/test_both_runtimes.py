@@ -38,7 +38,7 @@ RANDOM_PART = re.compile(r"\bi-[0-9a-f]+$|\b\d{9,}$|(?<=-\d{3}-)[0-9a-f]{8}\b")
 
 
 MLFLOW_KINDS = (MLFLOW_TRACKING_SERVER, MLFLOW_APP)
-"""Kinds whose resources are processes of this machine, whatever the runtime of jobs is."""
+"""Kinds whose resources are processes on this machine, also if jobs are containers."""
 
 
 def create_arrays(local: LocalServer) -> None:

@@ -27,7 +27,7 @@ from tests.local.resources.examples.models import put_linear_model, put_program
 ROW = b"1,2,3\n"
 CLIENTS = 4
 
-DATA_PROGRAM = f"""def model_fn(folder):
+READ_ADDITIONAL_DATA = f"""def model_fn(folder):
     with open("{ADDITIONAL_DATA_FOLDER}/words/list.txt") as file:
         return file.read()
 def transform_fn(model, body, content_type, accept): return model, accept
@@ -114,7 +114,7 @@ def make_model_with_code(local: LocalServer, **members: Any) -> str:
 
 def test_program_reads_additional_model_data(anywhere: LocalServer, endpoints: list[str]) -> None:
     name = unique("additional")
-    put_program(anywhere, f"{name}.tar.gz", DATA_PROGRAM)
+    put_program(anywhere, f"{name}.tar.gz", READ_ADDITIONAL_DATA)
     anywhere.put({f"{name}/list.txt": "many words"})
     source = {"S3Uri": anywhere.uri(f"{name}/"), "S3DataType": "S3Prefix", "CompressionType": "None"}
     container = {

@@ -188,7 +188,7 @@ def test_results_can_be_tables_with_named_columns(
     assert (layout.processing("test") / f"test.{output_format}").exists()
 
 
-def test_two_hosts_have_the_result_of_one(train: Table, test: Table, layout: Layout, tmp_path: Path) -> None:
+def test_two_hosts_produce_the_same_result_as_one(train: Table, test: Table, layout: Layout, tmp_path: Path) -> None:
     """Each host has one shard, and only the first one has columns.json, like ShardedByS3Key."""
     parts = {
         "train-00000-of-00002.csv": slice_table(train, slice(30_000)),

@@ -2,8 +2,8 @@
 tabs.
 
 A stream occupies a thread of the server, so their number is limited. An event only names what has changed. Pages
-request the descriptions, lines and points that they show, from the position that they have. Therefore, the server keeps
-no lines or points for slow browsers, and a browser that missed events requests everything after its position.
+request the descriptions, lines and points that they show, starting after those that they already have. Therefore, the
+server keeps no lines or points for slow browsers, and a browser that missed events requests all that it lacks.
 """
 
 import json
@@ -17,16 +17,16 @@ from microjobs_orchestrator.local.state import Record
 
 MAX_STREAMS = 10
 MAX_PENDING = 500
-"""Maximum number of changes in one event. Beyond it, the event states only that there are many."""
+"""Maximum number of changes in one event. If there are more, the event lists none, and its member `many` is true."""
 INTERVAL = 0.25
 """Minimum time between two events of a stream, in seconds: changes in this time become one event."""
 CHECK_INTERVAL = 5.0
-"""Interval in which a stream without changes checks whether its page and its session are open."""
+"""Interval in seconds at which a stream without changes checks whether its page and its session are open."""
 ROOM_TIMEOUT = 1.0
-"""Time for which a new stream waits until the server has found that the page of another stream is closed."""
+"""Maximum time in seconds that a new stream waits for the server to detect that another stream's page is closed."""
 
 PAUSE = b""
-"""The part of a response for which the listener checks whether the client has left."""
+"""An empty part of a response. It makes the listener check whether the client is still connected."""
 
 Topic = Literal["changes", "logs", "metrics"]
 TOPICS: tuple[Topic, ...] = ("changes", "logs", "metrics")
@@ -45,7 +45,7 @@ class Feed:
     def publish(self, record: Record) -> None:
         """Add a new, changed or deleted resource to all streams, without waiting for them.
 
-        A part of a resource that is no resource itself, such as a step of an execution, is added, too.
+        Records that are only parts of a resource, such as the steps of an execution, are added, too.
         """
         if record.kind in self._kinds or (record.owner is not None and record.owner.kind in self._kinds):
             change = {"kind": record.kind, "name": record.name, "arn": record.arn, "status": record.status}
@@ -58,10 +58,10 @@ class Feed:
     def publish_points(self, dimensions: Iterable[Mapping[str, str]]) -> None:
         """Add the dimensions of metrics with new points to all streams."""
         if self._streams:
-            self._add("metrics", {json.dumps(found, sort_keys=True): dict(found) for found in dimensions})
+            self._add("metrics", {json.dumps(group, sort_keys=True): dict(group) for group in dimensions})
 
     def _add(self, topic: Topic, changes: Mapping[str, Any]) -> None:
-        if not self._streams:  # a stream that is opened now starts with a request for everything
+        if not self._streams:  # a page that opens a stream requests all its data first
             return
         with self._changed:
             for stream in self._streams:
@@ -150,8 +150,9 @@ class Stream:
             return PAUSE
         event: dict[str, Any] = {topic: [] for topic in TOPICS}
         event["many"] = len(pending) > MAX_PENDING
-        for (topic, _), change in pending.items() if not event["many"] else ():
-            event[topic].append(change)
+        if not event["many"]:
+            for (topic, _), change in pending.items():
+                event[topic].append(change)
         return f"data: {json.dumps(event)}\n\n".encode()
 
     def __iter__(self) -> Iterator[bytes]:

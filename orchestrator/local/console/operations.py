@@ -1,4 +1,4 @@
-"""Operations that the console may call: those that read, and a few that change something."""
+"""Operations that the console may call: those that only read, and some that change resources."""
 
 from collections.abc import Callable, Mapping
 
@@ -18,7 +18,7 @@ READING: Mapping[str, tuple[str, ...]] = {
     "sagemaker-metrics": ("BatchGet",),
     "s3": ("ListBuckets", "ListObjectsV2", "HeadObject"),
 }
-"""The beginnings of the names of operations that change nothing, by service."""
+"""Prefixes of the names of read-only operations, by service."""
 
 CHANGING: Mapping[str, frozenset[str]] = {
     "sagemaker": frozenset(

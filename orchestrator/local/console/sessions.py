@@ -81,7 +81,7 @@ class Sessions:
             session.deadline = time.monotonic() + IDLE_SECONDS
 
     def is_open(self, cookie: str) -> bool:
-        """Return whether there is a session with this cookie, and do not prolong it."""
+        """Return whether the session with this cookie is open. This call does not extend the session."""
         with self._lock:
             session = self._sessions.get(_hash(cookie))
             return session is not None and session.deadline >= time.monotonic()

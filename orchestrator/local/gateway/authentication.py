@@ -26,7 +26,7 @@ from microjobs_orchestrator.local.protocols.protocol import get_protocol
 
 MAX_BODY_BYTES = 8 << 20
 MAX_BODY_BYTES_BY_SERVICE = {"sagemaker-runtime": 25 << 20, MLFLOW_SERVICE: 25 << 20, OWN_SERVICE: 64 << 10}
-"""Limits of bodies that are read before the request is authenticated."""
+"""Maximum sizes of bodies that the server reads before it authenticates the request."""
 
 MEMORY_BYTES = 256 << 10
 """Larger bodies are temporary files until the request is authenticated."""

@@ -14,7 +14,7 @@ from microjobs_orchestrator.local.protocols.answer import Answer, Service
 from microjobs_orchestrator.local.protocols.protocol import WireProtocol
 
 OWN_SERVICE = "microjobs"
-"""Name of the service for the project's own command line. No AWS service has its operations."""
+"""Name of the service for the project's own command line. Its operations do not exist on AWS."""
 
 MLFLOW_SERVICE = "mlflow"
 """Name of the service for requests of MLflow clients, which are forwarded to MLflow servers."""
@@ -22,8 +22,8 @@ MLFLOW_HEADERS = ("x-mlflow-sm-tracking-server-arn", "x-sm-mlflow-app-arn")
 """Headers in which the package sagemaker-mlflow names the MLflow server of a request."""
 
 SANDBOX_HEADERS: Mapping[str, str] = {"Content-Security-Policy": "sandbox", "X-Content-Type-Options": "nosniff"}
-"""Headers that keep an object of a bucket, such as a page that a job wrote, from the console's session: browsers give
-the page an origin of its own."""
+"""Headers that protect the console's session from objects of buckets, such as a page that a job wrote: browsers
+give the page its own origin."""
 
 OwnOperations = Mapping[str, Callable[[Any], None]]
 """Operations of `OWN_SERVICE` by path. Each is a function of the body's JSON value, and raises ServiceError to refuse

@@ -1,6 +1,7 @@
-"""Carries one connection of the host to the server, through the standard streams of this program.
+"""Connects one client in the host with the server, through the standard input and output of this program.
 
-It prints one byte when it has a connection, and then copies. It ends without a connection if its input ends.
+It prints one byte when a client has connected, and then copies the data of both directions. It exits if its
+input ends before a client connects.
 """
 
 import select

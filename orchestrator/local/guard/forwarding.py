@@ -37,7 +37,7 @@ def serve(clients: socket.socket, carriers: socket.socket) -> None:
 
 
 def _hand_over(client: socket.socket, carriers: socket.socket) -> bool:
-    """Return False if the carrier has ended, for example with its server."""
+    """Give a client's connection to the next carrier. Return False if the carrier has ended, as its server has."""
     carrier, _ = carriers.accept()
     carrier.settimeout(HAND_OVER_TIMEOUT)
     with carrier, suppress(OSError):

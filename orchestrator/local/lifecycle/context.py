@@ -53,7 +53,7 @@ class Settings:
 
     @property
     def client_url(self) -> str:
-        """The address at which clients on this machine reach the server. Hosts can use it, too, unless it differs."""
+        """The URL of the server for clients on this machine. Hosts use `url`, which may differ."""
         return self.url if self.forwarded_port is None else f"http://127.0.0.1:{self.forwarded_port}"
 
 
@@ -70,9 +70,9 @@ class Context:
     settings: Settings
     programs: Programs
     ui_sessions: UiSessions = field(default_factory=UiSessions)
-    """The sessions of browsers with programs that have web pages."""
+    """Sessions of browsers, for programs with web pages, such as MLflow."""
     mlflow_connections: MutableMapping[str, Callable[[float], socket.socket]] = field(default_factory=dict)
-    """Functions that connect to the processes of running MLflow servers in a time in seconds, by the servers' ARNs."""
+    """Functions that connect to running MLflow servers, by ARN. Their argument is the timeout in seconds."""
 
     def resolve_image(self, uri: str) -> str:
         """Return the local name of an image.

@@ -8,7 +8,7 @@ from playwright.sync_api import Page
 
 RULES: Mapping[Literal["light", "dark"], dict[str, list[str]]] = {"light": {}, "dark": {"runOnly": ["color-contrast"]}}
 """Options of axe by mode. The modes differ only in their colours."""
-RUN = "options => axe.run(options).then(({ violations }) => violations)"
+RUN_AXE = "options => axe.run(options).then(({ violations }) => violations)"
 
 
 def find_violations(page: Page) -> list[str]:
@@ -18,7 +18,7 @@ def find_violations(page: Page) -> list[str]:
     found = []
     for scheme, options in RULES.items():
         page.emulate_media(color_scheme=scheme)
-        violations: list[dict[str, Any]] = page.evaluate(RUN, {**options, "resultTypes": ["violations"]})
+        violations: list[dict[str, Any]] = page.evaluate(RUN_AXE, {**options, "resultTypes": ["violations"]})
         for violation in violations:
             targets = [node["target"] for node in violation["nodes"]]
             found.append(f"{scheme}: {violation['id']}: {targets}")

@@ -61,7 +61,7 @@ COMPONENT_CONFIG = {
 """The configuration of an endpoint for inference components."""
 
 MLFLOW = {"ArtifactStoreUri": "s3://mlflow/artifacts", "RoleArn": ROLE}
-"""The fuzzed server does not have this bucket, so that it starts no MLflow server."""
+"""The members of an MLflow server that does not start, because the bucket does not exist."""
 
 BASES: Mapping[str, Any] = {
     "CreateProcessingJob": {

@@ -307,8 +307,8 @@ class Queue:
             request = InferenceRequest(body, {**object_headers, **invocation.headers}, invocation.timeout)
             timer.mark_sent()
             answer = replica.invoke(request, content)
-            response = partial(_read_blocks, content)
-            self._observe(timer.make_exchange(self._endpoint, replica, request, answer, response))
+            read_response = partial(_read_blocks, content)
+            self._observe(timer.make_exchange(self._endpoint, replica, request, answer, read_response))
         content_type = answer.headers.get("Content-Type", DEFAULT_CONTENT_TYPE)
         if answer.status >= HTTPStatus.MULTIPLE_CHOICES:
             with file.open("rb") as content:

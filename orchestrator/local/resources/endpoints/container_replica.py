@@ -224,7 +224,7 @@ class ContainerReplica:
             )
 
     def add_folder(self, source: Path, path: str, container: int = 0) -> None:
-        """Copy a folder to a path of a container. Raise as `Host.add_folder`, and NoAnswerError."""
+        """Copy a folder to a path of a container. Raise the errors of `Host.add_folder`, and NoAnswerError."""
         self._find_host(container).add_folder(source, path)
 
     def remove_folder(self, path: str, container: int = 0) -> None:

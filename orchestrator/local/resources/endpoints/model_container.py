@@ -38,18 +38,18 @@ class ModelContainer:
     """A container of a replica that loads and unloads models.
 
     Args:
-        number: the number of the container in its model, from 0.
+        index: the index of the container in its model.
     """
 
-    def __init__(self, replica: ContainerReplica, number: int) -> None:
+    def __init__(self, replica: ContainerReplica, index: int) -> None:
         self._replica = replica
-        self._number = number
+        self._index = index
 
     def clear(self) -> None:
-        """Unload all models that an earlier server has loaded, and remove their files. Raise as `list_models` does."""
+        """Unload models that an earlier server loaded, and remove their files. Raise the errors of `list_models`."""
         for name in self.list_models():
             self._request("DELETE", f"{MODELS}/{quote(name, safe='')}")
-        self._replica.remove_folder(MODELS_FOLDER, self._number)
+        self._replica.remove_folder(MODELS_FOLDER, self._index)
 
     def list_models(self) -> list[str]:
         """Return the names of the loaded models that are below the folder of models.
@@ -87,13 +87,13 @@ class ModelContainer:
 
     def add_files(self, model: TargetModel, folder: Path) -> None:
         """Copy a model's folder to the container. Raise OSError if the device is full, and CannotRunError."""
-        self._replica.add_folder(folder, _get_folder(model), self._number)
+        self._replica.add_folder(folder, _get_folder(model), self._index)
 
     def remove_files(self, model: TargetModel) -> None:
-        self._replica.remove_folder(_get_folder(model).rpartition("/")[0], self._number)
+        self._replica.remove_folder(_get_folder(model).rpartition("/")[0], self._index)
 
     def load(self, model: TargetModel, seconds: float) -> None:
-        """Load a model whose files the container has.
+        """Load a model whose files are in the container.
 
         Raise LoadError if the container refuses it, and NoAnswerError.
         """
@@ -107,7 +107,7 @@ class ModelContainer:
         return self._request("DELETE", f"{MODELS}/{model.name}", model)[0]
 
     def is_loaded(self, model: TargetModel) -> bool:
-        """Return whether the container knows a model. Raise NoAnswerError."""
+        """Return whether the container has loaded a model. Raise NoAnswerError."""
         return self._request("GET", f"{MODELS}/{model.name}", model)[0].status != HTTPStatus.NOT_FOUND
 
     def _request(
@@ -125,7 +125,7 @@ class ModelContainer:
             headers[TARGET_MODEL_HEADER] = model.target
         content = BytesIO()
         request = InferenceRequest(body, headers, seconds, MAX_ANSWER_BYTES)
-        return self._replica.send(path, request, content, self._number, method=method), content.getvalue()
+        return self._replica.send(path, request, content, self._index, method=method), content.getvalue()
 
 
 def _read_text(members: Mapping[str, Any], name: str) -> str:

@@ -7,12 +7,12 @@ from microjobs_orchestrator.local.parity.rows import Honoured, NoEffect, Refused
 from microjobs_orchestrator.local.resources.mlflow.process import find_version
 
 VERSION = Honoured(
-    "the locked version", values=(find_version(),), reason="only this version is installed; leave the member out"
+    "the installed version", values=(find_version(),), reason="only this version is installed; leave the member out"
 )
 WINDOW = NoEffect("MLflow changes only with a new version of this server")
 REGISTRATION = Honoured("each version of a model that a client creates becomes a model package, with its SourceUri")
 DOMAINS = Refused("there are no domains")
-STORE = Honoured("a prefix in an existing bucket; experiments keep the store that they were created with")
+STORE = Honoured("a prefix in an existing bucket; an experiment keeps the store of its creation")
 PRESIGNED = {
     "ExpiresInSeconds": Honoured("by default 300; the address opens one session"),
     "SessionExpirationDurationInSeconds": Honoured("by default 43200"),
@@ -29,7 +29,7 @@ APP: Rows = {
     "ArtifactStoreUri": STORE,
     "ModelRegistrationMode": REGISTRATION,
     "WeeklyMaintenanceWindowStart": WINDOW,
-    "AccountDefaultStatus": Honoured("one app is the default; the server's own operations do not use it"),
+    "AccountDefaultStatus": Honoured("at most one app is the default; no operation of the server uses the default"),
     "DefaultDomainIdList": DOMAINS,
 }
 LIST_ROWS = make_honoured_rows(*LIST_PAGES, "CreatedAfter", "CreatedBefore", "MlflowVersion")

@@ -1,7 +1,7 @@
 """MLflow tracking of executions: MlflowConfig of a definition, and MlflowExperimentName of StartPipelineExecution.
 
-AWS documents the members, but not what they do. The runs of all Training steps are in one experiment, and Processing
-steps get the variables with which MLflow finds it.
+AWS documents the members, but not their effect. On this server, the runs of all Training steps are in one
+experiment, and Processing steps get the environment variables with which MLflow finds it.
 """
 
 import time
@@ -25,14 +25,14 @@ ARN, EXPERIMENT = "MlflowResourceArn", "MlflowExperimentName"
 def read_config(
     context: Context, definition: Definition, request: Request, arn: str, parameters: Mapping[str, Scalar]
 ) -> dict[str, Any]:
-    """Return the MLflowConfig of a new execution's description; nothing if the execution is not tracked.
+    """Return the member MLflowConfig of a new execution's description; {} if MLflow does not track the execution.
 
     Args:
         request: the request of StartPipelineExecution, whose experiment replaces that of the definition.
         arn: the ARN of the execution.
 
     Raises:
-        ValidationError: the MLflow resource does not run, or only the request has an experiment.
+        ValidationError: the MLflow server is not running, or only the request has an experiment.
     """
     variables = make_variables(arn, time.time())
     scope = StepScope(ExecutionValues(definition, context.store, parameters, variables, _refuse_properties))
@@ -57,7 +57,7 @@ def add_config(
     """Return the Create request of a step with the execution's MLflowConfig. The step's own arguments take precedence.
 
     Args:
-        config: None if the execution is not tracked.
+        config: the MLflowConfig; None if MLflow does not track the execution.
     """
     if config is None:
         return request

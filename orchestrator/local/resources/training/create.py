@@ -35,7 +35,7 @@ def create(context: Context, request: Mapping[str, Any], owner: Owner | None = N
 
     Raises:
         ValidationError: the request is invalid, see `check_request`; its model package group does not exist; or its
-            MLflow resource does not run.
+            MLflow server is not running.
         ResourceInUseError: a job of that name exists.
     """
     check_request(context, request)

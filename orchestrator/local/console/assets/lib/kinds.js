@@ -14,7 +14,7 @@ export const listRunningKinds = () => kinds.filter((kind) => kind.lifecycle);
 /** Return the kind with a type such as `training-job`; undefined if there is no such kind. */
 export const findKind = (type) => kinds.find((kind) => kind.type === type);
 
-/** Return whether a change, as the server reports it, is one of the resource with an identifier. */
+/** Return whether a change, as the server reports it, belongs to the resource with an identifier. */
 export const isChangeOf = (kind, id, change) =>
   change.kind === kind.type && (kind.isIdentifiedByArn ? change.arn : change.name) === id;
 
@@ -26,6 +26,7 @@ export function parseArn(arn) {
   return kind?.lifecycle ? { kind, id: kind.isIdentifiedByArn ? arn : rest.join("/") } : null;
 }
 
+/** Return whether hosts run in a status. An endpoint is also active if `classifyStatus` returns `success`. */
 export function isActive(kind, status) {
   return kind.lifecycle.active.includes(status);
 }

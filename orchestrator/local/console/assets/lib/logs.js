@@ -6,7 +6,7 @@ const MAX_STREAMS = 1000;
 
 export const getLogGroup = (kind, name) => kind.logs.group.replace("{name}", name);
 
-/** Return whether a log stream, `{group, stream}`, is one of a resource. */
+/** Return whether a log stream, `{group, stream}`, belongs to a resource. */
 export const isLogOf = (kind, name, { group, stream }) =>
   group === getLogGroup(kind, name) && stream.startsWith(kind.logs.prefix.replace("{name}", name));
 

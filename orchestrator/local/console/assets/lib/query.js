@@ -9,8 +9,8 @@ const MIN_POINTS_INTERVAL = 1000;
 /** Return `{data, error, isLoading, reload}` of an async function, which gets an AbortSignal.
  *
  * @param keys the function runs again when one of these values changes.
- * @param isAffected returns whether a changed resource, `{kind, name, arn, status}`, affects the data; null: nothing does.
- * @param hasPoints returns whether new points of metrics with some dimensions affect the data; null: none do.
+ * @param isAffected returns whether a changed resource, `{kind, name, arn, status}`, affects the data; null: none does.
+ * @param hasPoints returns whether new points of a metric, given by its dimensions, affect the data; null: none do.
  */
 export function useQuery(load, keys, isAffected = null, hasPoints = null) {
   const [state, setState] = useState({ data: null, error: null, isLoading: true });

@@ -18,7 +18,7 @@ import { findSource, MAX_RUNS, SOURCES } from "./compare/sources.js";
 
 export function Page({ query }) {
   const { name, source, value } = findSource(query);
-  const options = Object.entries(SOURCES).map(([key, one]) => [key, one.title]);
+  const options = Object.entries(SOURCES).map(([key, { title }]) => [key, title]);
   return html`
     <${Heading}>Compare runs<//>
     <div class="filters">
@@ -30,11 +30,11 @@ export function Page({ query }) {
   `;
 }
 
-/** The choice of the tuning job, experiment or pipeline whose runs are compared. */
+/** Lets the user choose the tuning job, experiment or pipeline whose runs are compared. */
 function ResourceChoice({ type, label, query }) {
   const kind = findKind(type);
   const load = (signal) => listResources([kind], { name: "", status: "" }, MAX_RUNS, signal);
-  const { data, error } = useQuery(load, [type], (one) => one.kind === type);
+  const { data, error } = useQuery(load, [type], (change) => change.kind === type);
   const names = [...new Set([query.of, ...(data?.rows ?? []).map((row) => row.name)])].filter(Boolean);
   return html`
     <${Select} label=${label} value=${query.of ?? ""} onChange=${(name) => replaceQuery({ ...query, of: name })}
@@ -46,7 +46,7 @@ function ResourceChoice({ type, label, query }) {
 function JobChoice({ query, names }) {
   const kind = findKind("training-job");
   const load = (signal) => listResources([kind], { name: query.name ?? "", status: "" }, MAX_RUNS, signal);
-  const { data, error } = useQuery(load, [query.name], (one) => one.kind === kind.type);
+  const { data, error } = useQuery(load, [query.name], (change) => change.kind === kind.type);
   const choose = (chosen) => replaceQuery({ ...query, jobs: [...new Set(chosen)].slice(0, MAX_RUNS).join() });
   const toggle = (name, isChosen) => choose(isChosen ? [...names, name] : names.filter((one) => one !== name));
   return html`
@@ -75,7 +75,7 @@ function JobChoice({ query, names }) {
 function useRuns(source, value) {
   const reader = useMemo(() => new RunReader(source, value), []);
   const result = useQuery((signal) => reader.read(signal), []);
-  useEffect(() => onChanges((event) => reader.note(event) && result.reload()), []);
+  useEffect(() => onChanges((event) => reader.discardChanged(event) && result.reload()), []);
   return result;
 }
 
@@ -83,10 +83,10 @@ function Comparison({ query, source, value }) {
   const { data, error } = useRuns(source, value);
   const [highlighted, setHighlighted] = useState("");
   const [settings, setSettings] = useState({});
-  const change = (name, changes) => setSettings((old) => ({ ...old, [name]: { ...old[name], ...changes } }));
+  const changeAxis = (name, changes) => setSettings((old) => ({ ...old, [name]: { ...old[name], ...changes } }));
   const axes = useMemo(() => (data ? makeAxes(data, settings) : []), [data, settings]);
-  const runs = useMemo(() => (data?.runs ?? []).filter((run) => isChosen(run, axes)), [data, axes]);
-  const highlight = { highlighted, onHighlight: setHighlighted };
+  const runs = useMemo(() => (data?.runs ?? []).filter((run) => isInAllRanges(run, axes)), [data, axes]);
+  const highlightProps = { highlighted, onHighlight: setHighlighted };
   return html`
     <${Problem} error=${error} />
     ${!data && !error && html`<p role="status">Loading…</p>`}
@@ -98,17 +98,17 @@ function Comparison({ query, source, value }) {
         options=${[["", "none"], ...runs.map((run) => [run.name, run.name])]} />
       <p class="hint">Drag along an axis to choose a range of values. A click on the axis removes the range.</p>
       <${Parallel} runs=${data.runs} axes=${axes.filter((axis) => axis.isShown)} selected=${new Set(runs.map((run) => run.name))}
-        onRange=${(name, range) => change(name, { range })} ...${highlight} />
-      <${AxesForm} axes=${axes} onChange=${change} />
-      <${ScatterPlot} query=${query} runs=${runs} columns=${data.columns} ...${highlight} />
+        onRange=${(name, range) => changeAxis(name, { range })} ...${highlightProps} />
+      <${AxesForm} axes=${axes} onChange=${changeAxis} />
+      <${ScatterPlot} query=${query} runs=${runs} columns=${data.columns} ...${highlightProps} />
       <${Curves} query=${query} runs=${runs} highlighted=${highlighted} />
     `}
   `;
 }
 
-const isChosen = (run, axes) => axes.every(({ name, scale, range }) => isInRange(scale, range, run.values[name] ?? ""));
+const isInAllRanges = (run, axes) => axes.every(({ name, scale, range }) => isInRange(scale, range, run.values[name] ?? ""));
 
-/** Parameters are texts, and stay as they are. */
+/** Round numbers. Parameters are texts, and are shown unchanged. */
 const formatValue = (value) => (typeof value === "number" ? formatNumber(value) : value);
 
 function RunTable({ data, runs, type, onHighlight }) {
@@ -118,11 +118,11 @@ function RunTable({ data, runs, type, onHighlight }) {
     { title: "Status", render: (run) => html`<${Status} kind=${kind} status=${run.status} />` },
     ...data.columns.map((name) => ({ title: name, isNumber: true, render: (run) => formatValue(run.values[name]) })),
   ];
-  const point = (event) => onHighlight(runs[event.target.closest("tbody tr")?.sectionRowIndex]?.name ?? "");
+  const highlightRow = (event) => onHighlight(runs[event.target.closest("tbody tr")?.sectionRowIndex]?.name ?? "");
   return html`
     <h2>Hyperparameters and final metrics</h2>
     <p role="status" class="hint">${runs.length} of ${data.runs.length} runs are in the chosen ranges.</p>
-    <div class="runs" onMouseOver=${point} onFocusIn=${point} onMouseLeave=${() => onHighlight("")}>
+    <div class="runs" onMouseOver=${highlightRow} onFocusIn=${highlightRow} onMouseLeave=${() => onHighlight("")}>
       <${Table} caption="Hyperparameters and final metrics" columns=${columns} rows=${runs} getKey=${(run) => run.name}
         empty="No run is in the chosen ranges." />
     </div>

@@ -24,7 +24,7 @@ class Tools:
     """The id of the execution."""
     execution_arn: str
     mlflow: Mapping[str, str] | None
-    """MLflowConfig of the execution; None if it is not tracked."""
+    """MLflowConfig of the execution; None if MLflow does not track the execution."""
     find_run: "Callable[[str], StepRun | None]"
     """Returns a step that has started, by its name."""
     notify: Callable[[], None]

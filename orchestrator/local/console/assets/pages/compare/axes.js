@@ -1,5 +1,5 @@
-// The axes of the parallel coordinates: which ones are shown, their scales and ranges. The form does with keys what the
-// plot does with the pointer.
+// The axes of the parallel coordinates: which ones are shown, their scales and ranges. The form makes the same choices
+// as the plot, for users of the keyboard.
 
 import { Table } from "../../lib/components.js";
 import { makeScale } from "../../lib/scales.js";

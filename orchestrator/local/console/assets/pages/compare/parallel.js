@@ -17,7 +17,7 @@ const shorten = (text) => (text.length > MAX_CHARACTERS ? `${text.slice(0, MAX_C
 
 /** @param axes `[{name, scale, range}]`
  * @param selected the names of the runs that are in all ranges. The others are faint.
- * @param highlighted the name of the run in front of the others.
+ * @param highlighted the name of the run that is drawn in front of the others.
  * @param onHighlight called with the name of a run, or an empty text.
  * @param onRange called with the name of an axis and its range, or null. */
 export function Parallel({ runs, axes, selected, highlighted, onHighlight, onRange }) {
@@ -28,11 +28,11 @@ export function Parallel({ runs, axes, selected, highlighted, onHighlight, onRan
   };
   const lines = runs.map((run) => ({ name: run.name, points: axes.map(({ name, scale }) => scale.place(run.values[name] ?? "")) }));
   const chosen = lines.filter((line) => selected.has(line.name));
-  const point = (event) => onHighlight(findNearest(chosen, axes.length, locate(event)));
+  const highlightNearest = (event) => onHighlight(findNearest(chosen, axes.length, locate(event)));
   const front = lines.find((line) => line.name === highlighted);
   const names = axes.map((axis) => axis.name).join(", ");
   return html`
-    <svg class="parallel" ref=${svg} viewBox="0 0 ${WIDTH} ${HEIGHT}" role="img" onPointerMove=${point} onPointerLeave=${() => onHighlight("")}
+    <svg class="parallel" ref=${svg} viewBox="0 0 ${WIDTH} ${HEIGHT}" role="img" onPointerMove=${highlightNearest} onPointerLeave=${() => onHighlight("")}
       aria-label="Parallel coordinates of ${runs.length} runs, ${chosen.length} of them in the chosen ranges: ${names}. The table contains the values.">
       ${lines.map((line) => html`
         <path key=${line.name} class=${selected.has(line.name) ? "line" : "line other"} d=${makePath(line.points)} />
@@ -72,7 +72,7 @@ function findNearest(lines, count, { x, y }) {
 function Axis({ name, scale, range, x, locate, onRange }) {
   const start = useRef(null);
   const drag = (event) => {
-    const ends = [start.current, toPlace(locate(event).y)].sort((one, other) => one - other);
+    const ends = [start.current, toPlace(locate(event).y)].sort((first, second) => first - second);
     onRange(ends[1] - ends[0] < MIN_DRAG ? null : ends.map(scale.invert));
   };
   const handlers = {

@@ -10,14 +10,14 @@ const MAX_REQUESTS = 4; // at the same time: other pages need connections, too
 
 const DURATION = "duration (s)";
 
-/** Reads the runs of a source again and again. */
+/** Reads the runs of a source, and keeps those that have not changed for the next call of `read`. */
 export class RunReader {
   constructor(source, value) {
     Object.assign(this, { source, value, names: null, runs: new Map() });
   }
 
-  /** Find out what an event affects; return whether it affects anything. */
-  note({ changes, metrics, many }) {
+  /** Discard the runs, and the list of their names, that an event affects. Return whether it affects any. */
+  discardChanged({ changes, metrics, many }) {
     const { runType, isListChange } = this.source;
     const dimension = findKind(runType).nameMember;
     const names = [...changes.filter((one) => one.kind === runType).map((one) => one.name), ...metrics.map((one) => one[dimension])];
@@ -28,14 +28,14 @@ export class RunReader {
     return isListAffected || known.length > 0;
   }
 
-  /** Return `{runs, columns, axes}`. `columns` names the hyperparameters first, and then the metrics. */
+  /** Return `{runs, columns, metrics}`. `columns` names the hyperparameters, the duration, and then the metrics. */
   async read(signal) {
     this.names ??= await this.source.list(this.value, signal);
     const missing = this.names.filter((name) => !this.runs.has(name));
     const loaded = await mapInParallel(missing, (name) => describeRun(this.source.runType, name, signal));
     await addCurves(loaded, signal);
     loaded.forEach((run) => this.runs.set(run.name, run));
-    const runs = this.names.map((name) => this.runs.get(name)).filter(Boolean); // an event may remove one meanwhile
+    const runs = this.names.map((name) => this.runs.get(name)).filter(Boolean); // events may discard runs meanwhile
     const list = (getMembers) => [...new Set(runs.flatMap((run) => Object.keys(getMembers(run))))].sort();
     const metrics = list((run) => run.metrics);
     const durations = runs.some((run) => run.values[DURATION]) ? [DURATION] : [];

@@ -9,7 +9,7 @@ import { html } from "../../lib/ui.js";
 const [WIDTH, HEIGHT, MARGIN] = [720, 300, 60];
 const MAX_LABELED = 16; // with more points, only the highlighted one has a label
 
-/** A scatter plot with the choice of its axes. The address of the page contains it.
+/** A scatter plot, and the choice of its axes, which the URL of the page contains.
  *
  * @param columns the names of hyperparameters and metrics. */
 export function ScatterPlot({ query, runs, columns, highlighted, onHighlight }) {
@@ -17,27 +17,27 @@ export function ScatterPlot({ query, runs, columns, highlighted, onHighlight }) 
   const numeric = differing.filter((name) => runs.some((run) => Number.isFinite(toNumber(run.values[name]))));
   const usable = [numeric, differing, columns].find((names) => names.length > 1) ?? [];
   if (usable.length < 2) return null;
-  const across = columns.includes(query.x) ? query.x : usable[0];
-  const up = columns.includes(query.y) ? query.y : usable.at(-1);
-  const change = (changes) => replaceQuery({ ...query, x: across, y: up, ...changes });
+  const xName = columns.includes(query.x) ? query.x : usable[0];
+  const yName = columns.includes(query.y) ? query.y : usable.at(-1);
+  const change = (changes) => replaceQuery({ ...query, x: xName, y: yName, ...changes });
   const options = columns.map((name) => [name, name]);
   return html`
     <h2>Scatter plot</h2>
     <div class="filters">
-      <${Select} label="Horizontal" value=${across} options=${options} onChange=${(name) => change({ x: name })} />
-      <${Select} label="Vertical" value=${up} options=${options} onChange=${(name) => change({ y: name })} />
+      <${Select} label="Horizontal" value=${xName} options=${options} onChange=${(name) => change({ x: name })} />
+      <${Select} label="Vertical" value=${yName} options=${options} onChange=${(name) => change({ y: name })} />
     </div>
-    <${Scatter} runs=${runs} x=${across} y=${up} highlighted=${highlighted} onHighlight=${onHighlight} />
+    <${Points} runs=${runs} x=${xName} y=${yName} highlighted=${highlighted} onHighlight=${onHighlight} />
   `;
 }
 
-function Scatter({ runs, x, y, highlighted, onHighlight }) {
-  const present = runs.filter((run) => [x, y].every((name) => run.values[name] !== undefined));
-  if (!present.length) return html`<p>No run has a value for both.</p>`;
-  const [xScale, yScale] = [x, y].map((name) => makeScale(present.map((run) => run.values[name])));
+function Points({ runs, x, y, highlighted, onHighlight }) {
+  const complete = runs.filter((run) => [x, y].every((name) => run.values[name] !== undefined));
+  if (!complete.length) return html`<p>No run has values for both axes.</p>`;
+  const [xScale, yScale] = [x, y].map((name) => makeScale(complete.map((run) => run.values[name])));
   const toX = (at) => MARGIN + at * (WIDTH - 2 * MARGIN);
   const toY = (at) => HEIGHT - MARGIN - at * (HEIGHT - 2 * MARGIN);
-  const points = present.map(({ name, values }) => ({ name, values, left: toX(xScale.place(values[x])), top: toY(yScale.place(values[y])) }));
+  const points = complete.map(({ name, values }) => ({ name, values, left: toX(xScale.place(values[x])), top: toY(yScale.place(values[y])) }));
   const isLabeled = (name) => points.length <= MAX_LABELED || name === highlighted;
   return html`
     <svg class="scatter" viewBox="0 0 ${WIDTH} ${HEIGHT}" role="img" aria-label=${describe(points, x, y)}>

@@ -1,4 +1,4 @@
-// Where the runs of a comparison come from. A run is a training job or a trial component.
+// The sources of the runs that a user compares. A run is a training job or a trial component.
 
 import { call } from "../../lib/api.js";
 import { findKind, isActive } from "../../lib/kinds.js";
@@ -7,8 +7,9 @@ export const MAX_RUNS = 200;
 
 const TRAINING_JOB = "training-job";
 
-/** The sources, by the value of `source` in the address. `type` is the kind of the resource that is chosen, `label`
- * the label of the choice, and `runType` the kind of its runs. `list` returns the names of the runs. */
+/** The sources, by the value of `source` in the URL. The user chooses a resource of the kind `type`, in a field with
+ * the label `label`. Its runs are of the kind `runType`. `list` returns their names, and `isListChange` whether a change
+ * of a resource may change this list. */
 export const SOURCES = {
   jobs: {
     title: "training jobs",
@@ -42,7 +43,7 @@ export const SOURCES = {
   },
 };
 
-/** Return the source that the query of an address names, and its value: names of jobs, or the name of a resource. */
+/** Return the source that the query of a URL names, and its value: names of jobs, or the name of a resource. */
 export function findSource(query) {
   const name = SOURCES[query.source] ? query.source : "jobs";
   return { name, source: SOURCES[name], value: (name === "jobs" ? query.jobs : query.of) ?? "" };

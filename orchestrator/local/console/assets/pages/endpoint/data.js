@@ -2,7 +2,7 @@
 
 import { call } from "../../lib/api.js";
 
-/** Return `{endpoint, isAsynchronous, variants, components}`. */
+/** Return the parts of an endpoint: `{endpoint, isAsynchronous, variants, components}`. */
 export async function loadEndpoint(name, signal) {
   const endpoint = await describe("Endpoint", name, signal);
   const config = await describe("EndpointConfig", endpoint.EndpointConfigName, signal).catch(ignoreMissing);
