@@ -15,7 +15,8 @@ from tests.local.resources.examples.inference_components import make_request
 from tests.local.test_hosting import ROW, make_model, wait_for_endpoint
 
 SECTION = (REPOSITORY / "docs/using/hosting.md").read_text().partition("## Automatic scaling")[2]
-EXAMPLE = SECTION.partition("```python\n")[2].partition("```")[0]
+EXAMPLE = SECTION.partition("```python\n")[2].partition("```")[0].replace('"inference-component/first"', "resource")
+"""The example of the page; `resource` stands for its inference component."""
 
 
 @pytest.fixture
@@ -47,7 +48,7 @@ def wait_for_component(local: LocalServer, name: str) -> dict[str, Any]:
 def test_example_of_the_documentation_scales_under_load(fast: LocalServer) -> None:
     endpoint, component = deploy_component(fast)
     runtime, stop = fast.client("sagemaker-runtime"), threading.Event()
-    names = {"autoscaling": fast.client("application-autoscaling"), "component": component}
+    names = {"autoscaling": fast.client("application-autoscaling"), "resource": f"inference-component/{component}"}
     exec(EXAMPLE, names)  # noqa: S102  the code of the page
     scaling: Any = names["autoscaling"]
 
