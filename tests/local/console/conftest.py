@@ -89,6 +89,14 @@ def page(shared_page: tuple[Page, list[str]]) -> Iterator[Page]:
     assert errors == []
 
 
+@pytest.fixture
+def own_page(session: Page) -> Iterator[Page]:
+    """Return a new page in the open session, for a test that changes more of the page than its address."""
+    page = session.context.new_page()
+    yield page
+    page.close()
+
+
 def _record_error(message: ConsoleMessage, errors: list[str]) -> None:
     if message.type == "error" and "Failed to load resource" not in message.text:  # a status that the page reports
         errors.append(message.text)

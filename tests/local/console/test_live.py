@@ -86,20 +86,20 @@ def test_page_shows_what_it_missed_without_a_connection(browser: Browser, server
 
 
 def test_hidden_tab_requests_nothing_until_it_is_visible(
-    page: Page, server: LocalServer, shell: Shell, root: str
+    own_page: Page, server: LocalServer, shell: Shell, root: str
 ) -> None:
     shell.run("echo first")
-    page.goto(f"{root}#/logs/training-job/{shell.name}")
-    lines = page.locator(".log > div > div")
+    own_page.goto(f"{root}#/logs/training-job/{shell.name}")
+    lines = own_page.locator(".log > div > div")
     expect(lines).to_have_text(["first"])
-    page.evaluate(SET_HIDDEN, True)
+    own_page.evaluate(SET_HIDDEN, True)
     requests: list[str] = []
-    page.on("request", lambda request: requests.append(request.url))
+    own_page.on("request", lambda request: requests.append(request.url))
     shell.run("echo second")
     server.wait_for_log(shell.name, "second")
-    page.wait_for_timeout(1000)  # longer than the interval of events
+    own_page.wait_for_timeout(1000)  # longer than the interval of events
     assert requests == []
-    page.evaluate(SET_HIDDEN, False)
+    own_page.evaluate(SET_HIDDEN, False)
     expect(lines).to_have_text(["first", "second"])
 
 

@@ -16,7 +16,7 @@ export function Lines(props) {
   const box = useRef(null);
   const reader = useRef(null);
   useEffect(() => {
-    reader.current = new LogReader(props, setView, () => isAtBottom(box.current));
+    reader.current = new LogReader(props, setView, () => box.current !== null && isAtBottom(box.current));
     reader.current.start();
     const isNew = (one) => one.group === props.group && one.stream === props.stream;
     const stop = onChanges((event) => (event.many || event.logs.some(isNew)) && reader.current.follow());
@@ -28,7 +28,7 @@ export function Lines(props) {
   useKeptPosition(box, view, Boolean(props.at));
   return html`
     <${Problem} error=${view.error} />
-    <div class="log" role="log" aria-label="Output" tabindex="0" ref=${box} onScroll=${() => extend(box.current, reader.current)}>
+    <div class="log" role="log" aria-label="Output" tabindex="0" ref=${box} onScroll=${(event) => extend(event.currentTarget, reader.current)}>
       ${view.blocks.map((block) => html`<${Block} key=${block.start} block=${block} at=${props.at} />`)}
     </div>
     ${view.isAtEnd ? null : html`<p><button onClick=${() => (props.at ? props.onEnd() : reader.current.loadEnd())}>Show the end</button></p>`}
