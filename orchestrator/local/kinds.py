@@ -147,6 +147,8 @@ class Kind:
     """The beginning of the names of the jobs that a resource creates. `{name}` stands for the resource's name."""
     aws_name: str = ""
     """AWS's name of the kind in error messages, where it differs from the type in ARNs."""
+    ends_last: bool = False
+    """When the server shuts down, these resources end after all others, which may use them."""
     has_trials: bool = False
     """ListTrainingJobsForHyperParameterTuningJob lists the training jobs that it owns."""
     event_words: str | None = ""

@@ -1,8 +1,7 @@
 """The parts of the server that jobs and endpoints use."""
 
 import fnmatch
-import socket
-from collections.abc import Callable, Mapping, MutableMapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -16,6 +15,7 @@ from microjobs_orchestrator.local.identity import (
     format_registry,
     make_packages_token,
 )
+from microjobs_orchestrator.local.lifecycle.connections import Connections
 from microjobs_orchestrator.local.logs import LogStore
 from microjobs_orchestrator.local.metrics.store import MetricStore
 from microjobs_orchestrator.local.network_settings import NetworkSettings
@@ -71,8 +71,8 @@ class Context:
     programs: Programs
     ui_sessions: UiSessions = field(default_factory=UiSessions)
     """Sessions of browsers, for programs with web pages, such as MLflow."""
-    mlflow_connections: MutableMapping[str, Callable[[float], socket.socket]] = field(default_factory=dict)
-    """Functions that connect to running MLflow servers, by ARN. Their argument is the timeout in seconds."""
+    mlflow_connections: Connections = field(default_factory=Connections)
+    """Connections to the processes of MLflow servers."""
 
     def resolve_image(self, uri: str) -> str:
         """Return the local name of an image.

@@ -170,6 +170,10 @@ class Registry:
         with self._lock:
             self._is_closing = True
             running = list(self._running.values())
+        for is_last in (False, True):
+            self._end([entry for entry in running if _get_kind(entry[0]).ends_last is is_last])
+
+    def _end(self, running: Sequence[tuple[Runnable, threading.Thread]]) -> None:
         for job, _ in running:
             job.events.stop(StopReason.SHUTDOWN)
         deadline = time.monotonic() + END_TIMEOUT
@@ -179,6 +183,10 @@ class Registry:
                 logger.warning("%s did not end within %g s", job.plan_name, END_TIMEOUT)
                 for name in [job.plan_name, *_plan_names(job, list(self._context.runtime.find_hosts()))]:
                     self._context.runtime.remove(name)
+
+
+def _get_kind(job: Runnable) -> Kind:
+    return find_kind(job.plan_name.partition("/")[0])
 
 
 def _plan_names(job: Runnable, names: Sequence[str]) -> list[str]:

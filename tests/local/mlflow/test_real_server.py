@@ -3,10 +3,14 @@
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing, suppress
+from itertools import count
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -20,6 +24,7 @@ from tests.local.clients import LocalServer, running_server, wait_until
 from tests.local.console.browsers import launch, require_chromium
 
 NAME = "experiments"
+ARN = f"arn:aws:sagemaker:us-east-1:000000000000:mlflow-tracking-server/{NAME}"
 EXPERIMENT = "prices & <other> things"
 START_SECONDS = 300.0
 """Time for the installation of MLflow and its first start."""
@@ -88,9 +93,8 @@ def logged(server: LocalServer, tmp_path_factory: pytest.TempPathFactory) -> dic
 
 def send(local: LocalServer, method: str, path: str, body: Any = None) -> requests.Response:
     """Send a signed request to the MLflow server."""
-    arn = f"arn:aws:sagemaker:us-east-1:000000000000:mlflow-tracking-server/{NAME}"
     content = b"" if body is None else json.dumps(body).encode()
-    headers = {"x-mlflow-sm-tracking-server-arn": arn, "Content-Type": "application/json"}
+    headers = {"x-mlflow-sm-tracking-server-arn": ARN, "Content-Type": "application/json"}
     url = f"{local.address.url}{path}"
     request = AWSRequest(method, url, headers, content)
     keys = Credentials(local.address.access_key_id, local.address.secret_access_key)
@@ -201,18 +205,54 @@ def test_server_in_a_browser_without_a_session_is_refused(server: LocalServer) -
     assert requests.get(f"{server.address.url}/", headers={"Host": host}, timeout=20).status_code == 401
 
 
+def start_tracked_job(local: LocalServer) -> str:
+    """Start a training job that runs until it is ended; return the id of its run in MLflow."""
+    job = local.start_training("sleep 600", MlflowConfig={"MlflowResourceArn": ARN})
+    described = local.wait_for_secondary_status(job, "Training")
+    return str(described["MlflowDetails"]["MlflowRunId"])
+
+
+def read_run(local: LocalServer, run: str) -> dict[str, Any]:
+    found: dict[str, Any] = send(local, "GET", f"{RUNS_API}/get?run_id={run}").json()["run"]
+    return found
+
+
+def write_points(local: LocalServer, run: str, acknowledged: list[int]) -> None:
+    """Log the points 0, 1, 2, … until the server is killed; add each acknowledged one to the list."""
+    with suppress(requests.RequestException):
+        for step in count():
+            point = {"run_id": run, "key": "written", "value": step, "timestamp": step, "step": step}
+            if not send(local, "POST", f"{RUNS_API}/log-metric", point).ok:
+                return
+            acknowledged.append(step)
+
+
 def test_killed_local_server_leaves_no_process_and_loses_no_run(
     server: LocalServer, folder: Path, logged: dict[str, Any], tmp_path: Path
 ) -> None:
     """This test is the last one of the module, because the fixture's server is killed."""
     assert list_processes(server)
+    tracked, acknowledged = start_tracked_job(server), list[int]()
+    writer = Thread(target=write_points, args=(server, logged["run"], acknowledged))
+    writer.start()
+    wait_until(lambda: len(acknowledged), lambda points: points > 10)
     os.kill(json.loads(server.home.server_file.read_text())["pid"], signal.SIGKILL)
+    writer.join()
     wait_until(lambda: list_processes(server), lambda found: not found)
     with running_server(folder, runtime="process") as after:
         assert wait_for_server(after)["TrackingServerStatus"] == "Created"
-        assert send(after, "GET", f"{RUNS_API}/get?run_id={logged['run']}").ok
-        assert run(after, tmp_path, "microjobs", "stop", NAME) == f"MLflow server {NAME} is being stopped\n"
-        wait_until(lambda: list_processes(after), lambda found: not found)
-        row = run(after, tmp_path, "microjobs", "ps").splitlines()[1]
-        assert row.split()[:4] == ["MLflow", "server", NAME, "Stopped"]
+        path = f"/api/2.0/mlflow/metrics/get-history?run_id={logged['run']}&metric_key=written"
+        steps = [point["step"] for point in send(after, "GET", path).json()["metrics"]]
+        assert steps[: len(acknowledged)] == acknowledged
+        assert len(steps) <= len(acknowledged) + 1, "only the last point may have been stored without an answer"
+        wait_until(lambda: read_run(after, tracked)["info"]["status"], lambda status: status == "FAILED")
+        ended = start_tracked_job(after)
     wait_until(lambda: list_processes(server), lambda found: not found)
+    database = server.home.mlflow / "mlflow-tracking-server" / NAME / "mlflow.db"
+    with closing(sqlite3.connect(database)) as connection:
+        assert connection.execute("SELECT status FROM runs WHERE run_uuid = ?", (ended,)).fetchone() == ("FAILED",)
+    with running_server(folder, runtime="process") as last:
+        assert run(last, tmp_path, "microjobs", "stop", NAME) == f"MLflow server {NAME} is being stopped\n"
+        wait_until(lambda: list_processes(last), lambda found: not found)
+        row = run(last, tmp_path, "microjobs", "ps").splitlines()[1]
+        assert row.split()[:4] == ["MLflow", "server", NAME, "Stopped"]

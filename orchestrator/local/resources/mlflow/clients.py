@@ -22,7 +22,7 @@ def make_connector(context: Context) -> Connector:
         record = context.state.get_by_arn(arn)
         if record is None or record.kind not in (MLFLOW_TRACKING_SERVER.arn_type, MLFLOW_APP.arn_type):
             raise ServiceError("ResourceNotFound", f"Could not find the MLflow server {arn!r:.200}.", 404)
-        if (connect := context.mlflow_connections.get(arn)) is None:
+        if (connect := context.mlflow_connections.find(arn)) is None:
             raise ServiceError("ServiceUnavailable", describe_absence(record), 503)
         return connect
 

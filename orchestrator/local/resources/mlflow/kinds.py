@@ -72,6 +72,7 @@ MLFLOW_TRACKING_SERVER = Kind(
     keeps_data=True,
     newest_first=True,
     event_words=None,
+    ends_last=True,
 )
 MLFLOW_APP = Kind(
     "mlflow-app",
@@ -100,4 +101,5 @@ MLFLOW_APP = Kind(
     keeps_data=True,
     newest_first=True,
     event_words=None,
+    ends_last=True,
 )

@@ -174,7 +174,7 @@ class TrackingServerOperations(_MlflowOperations):
     defaults: ClassVar = {"TrackingServerSize": "Small", "AutomaticModelRegistration": False}
 
     def compute_members(self, record: Record) -> Mapping[str, Any]:
-        is_serving = record.arn in self.context.mlflow_connections
+        is_serving = self.context.mlflow_connections.find(record.arn) is not None
         url = f"{self.context.settings.client_url}{MLFLOW_PATH}/{record.kind}/{record.name}"
         return {"IsActive": "Active" if is_serving else "Inactive", "TrackingServerUrl": url}
 

@@ -11,12 +11,14 @@ from urllib.parse import urlencode
 from microjobs_orchestrator.local.errors import ServiceError, ValidationError
 from microjobs_orchestrator.local.lifecycle.context import Context
 from microjobs_orchestrator.local.resources.mlflow.clients import make_connector
-from microjobs_orchestrator.local.resources.mlflow.kinds import ACTIVE, MLFLOW_APP, MLFLOW_TRACKING_SERVER
+from microjobs_orchestrator.local.resources.mlflow.kinds import ACTIVE, ENDS, MLFLOW_APP, MLFLOW_TRACKING_SERVER
 from microjobs_orchestrator.local.resources.models.client import Client, NoAnswerError
 from microjobs_orchestrator.local.state import Record
 
 API = "/api/2.0/mlflow/"
 TIMEOUT_SECONDS = 60.0
+START_SECONDS = 120.0
+"""Time for a server to start. A later server of the same home does not install MLflow again."""
 
 
 def find_running(context: Context, arn: str) -> Record:
@@ -36,6 +38,7 @@ def call(context: Context, arn: str, method: str, path: str, members: Mapping[st
     Raises:
         ServiceError: the server does not answer, or refuses the request; the code is MLflow's.
     """
+    _await_start(context, arn)
     connect = make_connector(context)(arn)
     target, body, content = f"{API}{path}", None, io.BytesIO()
     if method == "GET":
@@ -49,6 +52,13 @@ def call(context: Context, arn: str, method: str, path: str, members: Mapping[st
     except NoAnswerError as error:
         raise ServiceError("ServiceUnavailable", f"the MLflow server {arn} does not answer: {error}", 503) from error
     return _read_answer(answer.status, content.getvalue())
+
+
+def _await_start(context: Context, arn: str) -> None:
+    """Wait for an MLflow server that is starting: after a crash, it starts together with the jobs that use it."""
+    record = context.state.get_by_arn(arn)
+    if record is not None and record.status in (*ENDS, *ACTIVE):
+        context.mlflow_connections.wait(arn, START_SECONDS)
 
 
 def _read_answer(status: int, content: bytes) -> Mapping[str, Any]:

@@ -139,7 +139,7 @@ class TrackingServer:
         self._last_lines.clear()
         threading.Thread(target=self._follow, args=(program,), name=f"log {self.plan_name}", daemon=True).start()
         process.wait_until_healthy(program, self.events.stopped)
-        self._context.mlflow_connections[self._arn] = process.make_connect(program)
+        self._context.mlflow_connections.add(self._arn, process.make_connect(program))
 
     def _follow(self, program: Program) -> None:
         """Copy the output to the log stream, and report the end of the process."""
@@ -151,7 +151,7 @@ class TrackingServer:
         self.events.send(Change.RESOURCE_CHANGED)
 
     def _stop_program(self) -> None:
-        self._context.mlflow_connections.pop(self._arn, None)
+        self._context.mlflow_connections.remove(self._arn)
         if self._program is not None:
             self._program.stop(SHUTDOWN_GRACE_PERIOD)
             self._program = None

@@ -1,0 +1,33 @@
+"""Connections to the processes of resources that jobs use, such as MLflow servers."""
+
+import socket
+import threading
+from collections.abc import Callable
+
+Connect = Callable[[float], socket.socket]
+"""Connects to a process within a time in seconds."""
+
+
+class Connections:
+    """Functions that connect to processes, by the ARNs of the resources. Methods may be called from any thread."""
+
+    def __init__(self) -> None:
+        self._connects: dict[str, Connect] = {}
+        self._changed = threading.Condition()
+
+    def add(self, arn: str, connect: Connect) -> None:
+        with self._changed:
+            self._connects[arn] = connect
+            self._changed.notify_all()
+
+    def remove(self, arn: str) -> None:
+        self._connects.pop(arn, None)
+
+    def find(self, arn: str) -> Connect | None:
+        """Return the function of a resource; None while its process does not answer."""
+        return self._connects.get(arn)
+
+    def wait(self, arn: str, seconds: float) -> None:
+        """Wait until the process of a resource answers, at most for some seconds."""
+        with self._changed:
+            self._changed.wait_for(lambda: arn in self._connects, seconds)
