@@ -24,6 +24,8 @@ CHANGING: Mapping[str, frozenset[str]] = {
     "sagemaker": frozenset(
         (
             *(kind.operations[verb] for kind in all_kinds() for verb in ("Create", "Stop") if verb in kind.operations),
+            "CreatePresignedMlflowAppUrl",
+            "CreatePresignedMlflowTrackingServerUrl",
             "DeleteEndpointConfig",
             "DeleteModel",
             "RetryPipelineExecution",

@@ -199,6 +199,18 @@ def test_address_opens_the_pages_in_a_browser_once(server: LocalServer) -> None:
         assert (answer.status, "CreatePresigned" in answer.text()) == (401, True)
 
 
+@pytest.mark.usefixtures("logged")
+def test_console_opens_the_pages_in_another_tab(server: LocalServer) -> None:
+    require_chromium()
+    with sync_playwright() as playwright, launch(playwright) as browser:
+        page = browser.new_page()
+        page.goto(control.make_console_address(server.home, server.address))
+        page.get_by_role("link", name=NAME, exact=True).click()
+        with page.context.expect_page() as opened:
+            page.get_by_role("button", name="Open MLflow").click()
+        opened.value.get_by_text(EXPERIMENT).first.wait_for(timeout=60_000)
+
+
 def test_server_in_a_browser_without_a_session_is_refused(server: LocalServer) -> None:
     port = server.address.url.rpartition(":")[2]
     host = f"{'0' * 32}.mlflow.localhost:{port}"

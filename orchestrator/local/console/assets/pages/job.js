@@ -5,6 +5,7 @@ import { Heading, Problem, Status, Table, Time } from "../lib/components.js";
 import { formatDuration, shortenArn } from "../lib/format.js";
 import { findKind, isActive, isChangeOf, parseArn } from "../lib/kinds.js";
 import { listStreams } from "../lib/logs.js";
+import { isMlflow, MlflowButton } from "../lib/mlflow.js";
 import { makeUriHref } from "../lib/objects.js";
 import { useQuery } from "../lib/query.js";
 import { makeHref } from "../lib/router.js";
@@ -32,6 +33,7 @@ function Job({ kind, id }) {
         ${kind.type === "endpoint" && html`<a href=${makeHref(["endpoints", id])}>Variants and requests</a>`}
         ${kind.type === "hyper-parameter-tuning-job" && html`<a href=${makeHref(["tuning", id])}>Trials</a>`}
         ${kind.type === "pipeline-execution" && html`<a href=${makeHref(["pipelines", ...data.name.split("/")])}>Steps</a>`}
+        ${isMlflow(kind) && html`<${MlflowButton} kind=${kind} id=${id} status=${status} />`}
         <${StopButton} kind=${kind} id=${id} status=${status} onStop=${reload} />
       </div>
       ${data.job.FailureReason && html`<section aria-label="Failure reason" class="failure-reason">${data.job.FailureReason}</section>`}
@@ -81,6 +83,7 @@ function Summary({ kind, job }) {
   const start = job[startMember] ?? job.CreationTime;
   const status = job[kind.statusMember];
   const end = job[endMember] ?? (kind.lifecycle && isActive(kind, status) ? Date.now() / 1000 : job.LastModifiedTime);
+  const mlflow = job.MlflowConfig ?? job.MLflowConfig; // of a job, and of an execution
   const facts = [
     ["ARN", job[kind.arnMember]],
     ["Created", html`<${Time} seconds=${job.CreationTime} />`],
@@ -88,6 +91,7 @@ function Summary({ kind, job }) {
     ["Secondary status", job.SecondaryStatus],
     ["Exit message", job.ExitMessage],
     ["Billable time", job.BillableTimeInSeconds && formatDuration(job.BillableTimeInSeconds)],
+    ["MLflow server", mlflow && html`<${ResourceLink} arn=${mlflow.MlflowResourceArn} />`],
     ["Created by", job.TuningJobArn && html`<${ResourceLink} arn=${job.TuningJobArn} />`],
   ];
   return html`
