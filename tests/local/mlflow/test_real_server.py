@@ -20,6 +20,7 @@ from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 from playwright.sync_api import sync_playwright
 
+from microjobs_orchestrator.local import control
 from tests.local.clients import LocalServer, running_server, wait_until
 from tests.local.console.browsers import launch, require_chromium
 
@@ -122,6 +123,11 @@ def test_run_of_a_client_is_stored_with_its_artifact(server: LocalServer, logged
     run = send(server, "GET", f"{RUNS_API}/get?run_id={logged['run']}").json()["run"]
     assert run["data"]["params"] == [{"key": "learning_rate", "value": "0.1"}]
     assert run["info"]["artifact_uri"].startswith(server.uri("mlflow/"))
+
+
+def test_list_has_the_active_server(server: LocalServer) -> None:
+    (summary,) = server.sagemaker.list_mlflow_tracking_servers()["TrackingServerSummaries"]
+    assert (summary["TrackingServerName"], summary["IsActive"]) == (NAME, "Active")
 
 
 def test_artifact_is_read_through_the_server(server: LocalServer, logged: dict[str, Any]) -> None:
@@ -266,5 +272,5 @@ def test_killed_local_server_leaves_no_process_and_loses_no_run(
     with running_server(folder, runtime="process") as last:
         assert run(last, tmp_path, "microjobs", "stop", NAME) == f"MLflow server {NAME} is being stopped\n"
         wait_until(lambda: list_processes(last), lambda found: not found)
-        row = run(last, tmp_path, "microjobs", "ps").splitlines()[1]
+        (row,) = (line for line in run(last, tmp_path, "microjobs", "ps").splitlines() if NAME in line)
         assert row.split()[:4] == ["MLflow", "server", NAME, "Stopped"]

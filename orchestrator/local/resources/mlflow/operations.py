@@ -85,7 +85,7 @@ class _MlflowOperations(RunningOperations):
         key = {"Name": _get_name, "Status": _get_status}.get(request.get("SortBy", "CreationTime"), _get_creation)
         selected.sort(key=key, reverse=request.get("SortOrder", "Descending") == "Descending")
         page, token = cut_page(selected, request)
-        return {self.kind.summaries_member: [self._summarize(record) for record in page], **token}
+        return {self.kind.summaries_member: [self.summarize(record) for record in page], **token}
 
     def select(self, request: Request) -> Iterable[Record]:
         """Return the resources that a List request selects, in any order."""
@@ -97,9 +97,9 @@ class _MlflowOperations(RunningOperations):
         records = self.context.state.find(Query(self.kind.arn_type, limit=-1))
         return [r for r in records if all(r.description.get(member) == value for member, value in filters.items())]
 
-    def _summarize(self, record: Record) -> Mapping[str, Any]:
+    def summarize(self, record: Record) -> Mapping[str, Any]:
         noun = f"{self.kind.noun}Summary" if self.kind.is_identified_by_arn else "TrackingServerSummary"
-        return {**describe_as(noun, record), **self.compute_members(record)}
+        return describe_as(noun, record)
 
     # --- changes ---
 
@@ -174,9 +174,14 @@ class TrackingServerOperations(_MlflowOperations):
     defaults: ClassVar = {"TrackingServerSize": "Small", "AutomaticModelRegistration": False}
 
     def compute_members(self, record: Record) -> Mapping[str, Any]:
-        is_serving = self.context.mlflow_connections.find(record.arn) is not None
         url = f"{self.context.settings.client_url}{MLFLOW_PATH}/{record.kind}/{record.name}"
-        return {"IsActive": "Active" if is_serving else "Inactive", "TrackingServerUrl": url}
+        return {"IsActive": self._describe_activity(record), "TrackingServerUrl": url}
+
+    def summarize(self, record: Record) -> Mapping[str, Any]:
+        return {**super().summarize(record), "IsActive": self._describe_activity(record)}
+
+    def _describe_activity(self, record: Record) -> str:
+        return "Inactive" if self.context.mlflow_connections.find(record.arn) is None else "Active"
 
     def further_handlers(self) -> Mapping[str, Handler]:
         return {
