@@ -124,7 +124,7 @@ def running_server(root: Path, **environment: str) -> Iterator[Server]:
         "SAGEMAKER_MODEL_SERVER_WORKERS": "1",
     }
     log = root / "log.txt"
-    log.touch()
+    log.write_bytes(b"")  # without the output of an earlier server
     process = Fork(["-m", "microjobs", "serve"], variables | environment, Path("/"), log)
     try:
         yield Server(Layout(root), port, log, process)
