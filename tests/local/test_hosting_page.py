@@ -3,9 +3,11 @@
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import pytest
+from botocore.exceptions import ClientError
 
 from tests.conftest import REPOSITORY
 from tests.local.clients import LocalServer, wait_until
@@ -72,6 +74,7 @@ def names(processes: LocalServer) -> Iterator[dict[str, Any]]:
     )
     yield names
     delete_endpoints(processes)
+    delete_models(processes)
 
 
 def delete_endpoints(local: LocalServer) -> None:
@@ -85,6 +88,16 @@ def delete_endpoints(local: LocalServer) -> None:
     existing = {endpoint["EndpointName"] for endpoint in client.list_endpoints(MaxResults=100)["Endpoints"]}
     for name in {*created, *CONFIGURATIONS.values(), "words"} & existing:
         client.delete_endpoint(EndpointName=name)
+
+
+def delete_models(local: LocalServer) -> None:
+    """Delete the models and configurations of the examples: programs of other pages use the same names."""
+    for config in re.findall(r'create_endpoint_config\(\s*EndpointConfigName="(.*?)"', PAGE):
+        with suppress(ClientError):  # its example has not run
+            local.sagemaker.delete_endpoint_config(EndpointConfigName=config)
+    for model in ("prices-2", *re.findall(r'create_model\(\s*ModelName="(.*?)"', PAGE)):
+        with suppress(ClientError):
+            local.sagemaker.delete_model(ModelName=model)
 
 
 def test_each_example_has_an_expected_result() -> None:

@@ -147,15 +147,21 @@ def test_killed_server_resumes_variants_and_leaves_complete_captures(tmp_path: P
         folder = first.bucket / "captured"
         with ThreadPoolExecutor() as pool:
             clients = [pool.submit(predict_until_error, first, name) for name in (captured, captured, serverless)]
-            wait_until(lambda: list(folder.rglob("*.jsonl")), bool)
+            wait_until(lambda: list_variants(folder / captured), lambda found: found == {"main", "shadow"})
             os.kill(first.address.pid, signal.SIGKILL)
             assert all(client.result() > 0 for client in clients)
+        before = set((folder / captured / "shadow").rglob("*.jsonl"))
         second = LocalServer(first.home, control.start(first.home, Config(port=0, runtime="process")))
         for name in (captured, serverless):
             wait_until(partial(responds, second, name), bool)
+        wait_until(lambda: set((folder / captured / "shadow").rglob("*.jsonl")) - before, bool)
         lines = [line for path in folder.rglob("*.jsonl") for line in path.read_text().splitlines()]
         assert {json.loads(line)["captureData"]["endpointOutput"]["data"].strip() for line in lines} == {"6.0"}
-        assert {path.relative_to(folder / captured).parts[0] for path in folder.rglob("*.jsonl")} == {"main", "shadow"}
+
+
+def list_variants(folder: Path) -> set[str]:
+    """Return the variants of which a folder has captured data."""
+    return {path.relative_to(folder).parts[0] for path in folder.rglob("*.jsonl")}
 
 
 def predict_until_error(local: LocalServer, name: str) -> int:

@@ -170,3 +170,5 @@ def test_program_of_the_page_registers_approves_and_deploys(processes: LocalServ
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == ["PendingManualApproval", "6.0"]
+    processes.sagemaker.delete_endpoint_config(EndpointConfigName="prices")  # the page about hosting uses the names
+    processes.sagemaker.delete_model(ModelName="prices")
