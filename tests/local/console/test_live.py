@@ -16,6 +16,8 @@ from tests.local.console.test_endpoints import create_endpoint
 from tests.local.drills.proxy import running_proxy
 
 TABS = 10
+INTERVAL_MS = 1000
+"""A time that is longer than the interval of events."""
 """More than the six connections that a browser opens to a server."""
 
 SET_HIDDEN = """isHidden => {
@@ -92,15 +94,27 @@ def test_hidden_tab_requests_nothing_until_it_is_visible(
     own_page.goto(f"{root}#/logs/training-job/{shell.name}")
     lines = own_page.locator(".log > div > div")
     expect(lines).to_have_text(["first"])
+    own_page.wait_for_timeout(INTERVAL_MS)  # for the last events of the first line
     own_page.evaluate(SET_HIDDEN, True)
     requests: list[str] = []
     own_page.on("request", lambda request: requests.append(request.url))
     shell.run("echo second")
     server.wait_for_log(shell.name, "second")
-    own_page.wait_for_timeout(1000)  # longer than the interval of events
+    own_page.wait_for_timeout(INTERVAL_MS)
     assert requests == []
     own_page.evaluate(SET_HIDDEN, False)
     expect(lines).to_have_text(["first", "second"])
+
+
+def test_page_loads_although_some_files_do_not_arrive(own_page: Page, root: str) -> None:
+    failures = iter(("main.js", "lib/ui.js"))
+
+    def fail_once_each(route: Route) -> None:
+        route.abort("internetdisconnected") if next(failures, None) else route.fallback()
+
+    own_page.route(re.compile(r"/(main|ui)\.js$"), fail_once_each)
+    own_page.goto(root)
+    expect(own_page.get_by_role("heading", name="Jobs, endpoints and executions")).to_be_visible()
 
 
 def test_request_that_gets_no_response_is_sent_again(stub_page: Page, stub: LocalServer) -> None:
