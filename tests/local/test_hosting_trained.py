@@ -1,4 +1,4 @@
-"""A trained model is served by the image that trained it, through the API, in containers and as processes."""
+"""Trained models are served through the API, in containers and as processes."""
 
 import json
 import tarfile
@@ -9,32 +9,40 @@ import numpy as np
 import pytest
 
 from microjobs.bundle import read_bundle
+from microjobs.contract import Layout
 from microjobs.predictor import Predictor
 from tests.conftest import image_name
-from tests.local.clients import LocalServer, channel, unique
+from tests.local.clients import LocalServer, channel, processing_input, processing_output, unique
 from tests.local.test_hosting import deploy, endpoints, make_config
 
 pytestmark = pytest.mark.timeout(600)
 
 __all__ = ["endpoints"]  # a fixture
 
+LAYOUT = Layout()
 ROWS = np.array([[1.0, 2.0], [0.5, -1.0]])
 
 
-def train(local: LocalServer, job: str) -> str:
-    """Train the image's own model on two features, and return the S3 address of the artifacts."""
-    name = unique("trained")
+def put_arrays(local: LocalServer) -> str:
+    """Store two features and their sum in the bucket, and return the key of the folder."""
+    name = unique("arrays")
     x = np.random.default_rng(0).normal(size=(64, 2))
     for split in ("train", "test"):
         folder = local.bucket / name / split
         folder.mkdir(parents=True)
         np.save(folder / f"x_{split}.npy", x)
         np.save(folder / f"y_{split}.npy", x.sum(axis=1))
+    return name
+
+
+def train(local: LocalServer, job: str, data: str) -> str:
+    """Train the image's own model on the arrays in a folder, and return the S3 address of the artifacts."""
+    name = unique("trained")
     local.sagemaker.create_training_job(
         TrainingJobName=name,
         AlgorithmSpecification={"TrainingImage": image_name(job), "TrainingInputMode": "File"},
         HyperParameters={"epochs": "2"},
-        InputDataConfig=[channel(split, local.uri(f"{name}/{split}")) for split in ("train", "test")],
+        InputDataConfig=[channel(split, local.uri(f"{data}/{split}")) for split in ("train", "test")],
         OutputDataConfig={"S3OutputPath": local.uri("models")},
         ResourceConfig={"InstanceType": "ml.m5.large", "InstanceCount": 1, "VolumeSizeInGB": 1},
         StoppingCondition={"MaxRuntimeInSeconds": 500},
@@ -43,6 +51,22 @@ def train(local: LocalServer, job: str) -> str:
     described = local.wait_for_end(name)
     assert described["TrainingJobStatus"] == "Completed", described
     return str(described["ModelArtifacts"]["S3ModelArtifacts"])
+
+
+def deploy_artifacts(local: LocalServer, job: str, artifacts: str, endpoints: list[str]) -> str:
+    """Deploy a model with an image of this repository, and return the name of the endpoint."""
+    model = unique("trained")
+    environment = {"SAGEMAKER_MODEL_SERVER_WORKERS": "1"}
+    container = {"Image": image_name(job), "ModelDataUrl": artifacts, "Environment": environment}
+    role = local.address.role_arn
+    local.sagemaker.create_model(ModelName=model, PrimaryContainer=container, ExecutionRoleArn=role)
+    return deploy(local, make_config(local, model), endpoints)
+
+
+def predict(local: LocalServer, name: str, instances: Any, **members: Any) -> Any:
+    runtime, body = local.client("sagemaker-runtime"), json.dumps({"instances": instances, **members})
+    response = runtime.invoke_endpoint(EndpointName=name, Body=body, ContentType="application/json")
+    return json.loads(response["Body"].read())["predictions"]
 
 
 def predict_locally(local: LocalServer, artifacts: str, folder: Path) -> Any:
@@ -56,15 +80,37 @@ def predict_locally(local: LocalServer, artifacts: str, folder: Path) -> Any:
 def test_trained_model_is_served_by_its_own_image(
     job: str, anywhere: LocalServer, endpoints: list[str], tmp_path: Path
 ) -> None:
-    artifacts = train(anywhere, job)
-    model = unique("trained")
-    environment = {"SAGEMAKER_MODEL_SERVER_WORKERS": "1"}
-    container = {"Image": image_name(job), "ModelDataUrl": artifacts, "Environment": environment}
-    role = anywhere.address.role_arn
-    anywhere.sagemaker.create_model(ModelName=model, PrimaryContainer=container, ExecutionRoleArn=role)
-    name = deploy(anywhere, make_config(anywhere, model), endpoints)
-    body = json.dumps({"instances": ROWS.tolist()})
-    runtime = anywhere.client("sagemaker-runtime")
-    response = runtime.invoke_endpoint(EndpointName=name, Body=body, ContentType="application/json")
-    predictions = json.loads(response["Body"].read())["predictions"]
+    artifacts = train(anywhere, job, put_arrays(anywhere))
+    name = deploy_artifacts(anywhere, job, artifacts, endpoints)
+    predictions = predict(anywhere, name, ROWS.tolist())
     np.testing.assert_allclose(predictions, predict_locally(anywhere, artifacts, tmp_path), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("anywhere", [pytest.param("local", marks=pytest.mark.engine)], indirect=True)
+def test_endpoint_takes_rows_of_the_table_from_which_preprocess_made_the_features(
+    anywhere: LocalServer, endpoints: list[str]
+) -> None:
+    columns = {"age": {"type": "numeric", "missing": "median"}, "city": "one-hot", "id": "drop", "price": "target"}
+    rows = [(20 + number, ("Bonn", "Oslo", "Rome")[number % 3], number, number / 10) for number in range(60)]
+    data = unique("table")
+    anywhere.put({f"{data}/raw/columns.json": json.dumps(columns)})
+    for split, half in (("train", rows[::2]), ("test", [("", *rows[1][1:]), *rows[3::2]])):
+        lines = [",".join(map(str, row)) for row in half]
+        anywhere.put({f"{data}/raw/{split}.csv": "\n".join(["age,city,id,price", *lines, ""])})
+    job = anywhere.process(
+        "",
+        AppSpecification={"ImageUri": image_name("preprocess"), "ContainerArguments": ["--columns", "columns.json"]},
+        ProcessingInputs=[processing_input("raw", anywhere.uri(f"{data}/raw"), str(LAYOUT.processing("input")))],
+        ProcessingOutputConfig={
+            "Outputs": [
+                processing_output(split, anywhere.uri(f"{data}/{split}"), str(LAYOUT.processing(split)))
+                for split in ("train", "test")
+            ]
+        },
+    )
+    assert job["ProcessingJobStatus"] == "Completed", job
+    name = deploy_artifacts(anywhere, "serve", train(anywhere, "train-tensorflow", data), endpoints)
+    features = np.load(anywhere.bucket / data / "test" / "x_test.npy")
+    table = [{"age": None, "city": "Oslo"}, {"age": 23, "city": "Bonn"}]
+    predictions = predict(anywhere, name, table, signature_name="raw")
+    np.testing.assert_allclose(predictions, predict(anywhere, name, features[:2].tolist()), rtol=1e-5)
