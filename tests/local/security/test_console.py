@@ -171,7 +171,7 @@ def test_assets_are_not_for_other_pages_but_links_work(outsider: Console) -> Non
 
 def test_files_are_compressed_and_cached(outsider: Console) -> None:
     page = outsider.sender.send_raw("GET", ROOT, {})
-    scripts = re.findall(rb'src="(assets/[0-9a-f]{16}/main.js)"', page.body)
+    scripts = re.findall(rb'src="(assets/[0-9a-f]{16}/boot\.js)"', page.body)
     for path, policy in (("", "no-cache"), (scripts[0].decode(), "max-age=31536000, immutable")):
         answer = outsider.sender.send_raw("GET", ROOT + path, {"Accept-Encoding": "gzip"})
         assert answer.headers["content-encoding"] == "gzip"
