@@ -160,7 +160,7 @@ def test_killed_server_resumes_variants_and_leaves_complete_captures(tmp_path: P
 
 
 def list_variants(folder: Path) -> set[str]:
-    """Return the variants of which a folder has captured data."""
+    """Return the variants whose captured data a folder has."""
     return {path.relative_to(folder).parts[0] for path in folder.rglob("*.jsonl")}
 
 

@@ -120,6 +120,6 @@ def _open(timeout: float, client_socket: socket.socket, mode: str, _: int) -> Re
 
 
 def _find_body_size(head: bytes) -> int | None:
-    """Return the size of a body of which at least the beginning is received with the headers; None for other bodies."""
+    """Return the size of a small body; None if the headers have no small Content-Length, or have Expect."""
     length = _SMALL_LENGTH.search(head)
     return None if length is None or _EXPECT.search(head) else int(length[1])

@@ -96,10 +96,15 @@ class Relay:
             caller.sendall(proof.CONNECTED)
             for end in (caller, host):
                 end.settimeout(None)
-            back = threading.Thread(target=pump, args=(host, caller), daemon=True)
-            back.start()
-            pump(caller, host)
-            back.join()
+            pump_both(caller, host)
+
+
+def pump_both(caller: socket.socket, host: socket.socket) -> None:
+    """Copy in both directions until both have ended."""
+    back = threading.Thread(target=pump, args=(host, caller), daemon=True)
+    back.start()
+    pump(caller, host)
+    back.join()
 
 
 def pump(source: socket.socket, sink: socket.socket) -> None:

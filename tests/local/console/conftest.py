@@ -60,14 +60,6 @@ def console(browser: Browser, stub: LocalServer) -> Iterator[Page]:
     context.close()
 
 
-@pytest.fixture
-def attacked_page(session: Page) -> Iterator[Page]:
-    """Return a new page in the open session, which may log errors."""
-    page = session.context.new_page()
-    yield page
-    page.close()
-
-
 @pytest.fixture(scope="package")
 def shared_page(session: Page) -> Iterator[tuple[Page, list[str]]]:
     """Return a page for all tests, which loads the console once, and the errors that it logs."""
@@ -91,7 +83,7 @@ def page(shared_page: tuple[Page, list[str]]) -> Iterator[Page]:
 
 @pytest.fixture
 def own_page(session: Page) -> Iterator[Page]:
-    """Return a new page in the open session, for a test that changes more of the page than its address."""
+    """Return a new page in the open session, which may log errors, for a test that changes more than the address."""
     page = session.context.new_page()
     yield page
     page.close()

@@ -47,24 +47,24 @@ def test_another_browser_has_no_session(browser: Browser, root: str) -> None:
     context.close()
 
 
-def test_inline_code_does_not_run(attacked_page: Page, root: str) -> None:
-    attacked_page.goto(root)
+def test_inline_code_does_not_run(own_page: Page, root: str) -> None:
+    own_page.goto(root)
     script = """() => {
         const element = document.createElement("a");
         try { element.innerHTML = "<img src=x onerror='window.ran = true'>"; } catch (error) { return error.name; }
         return "assigned";
     }"""
-    assert attacked_page.evaluate(script) == "TypeError"
+    assert own_page.evaluate(script) == "TypeError"
 
 
-def test_page_of_a_bucket_cannot_use_the_session(attacked_page: Page, server: LocalServer) -> None:
+def test_page_of_a_bucket_cannot_use_the_session(own_page: Page, server: LocalServer) -> None:
     """A job can write a page, and a presigned address has the console's origin."""
     html = "<title>-</title><script>document.title = 'ran'; document.title = localStorage.length</script>"
     server.s3.put_object(Bucket=server.address.bucket, Key="page.html", Body=html.encode(), ContentType="text/html")
     url = server.s3.generate_presigned_url("get_object", {"Bucket": server.address.bucket, "Key": "page.html"})
-    attacked_page.goto(url)
-    assert attacked_page.title() == "-"
-    assert attacked_page.evaluate("origin") == "null"
+    own_page.goto(url)
+    assert own_page.title() == "-"
+    assert own_page.evaluate("origin") == "null"
 
 
 def test_page_reports_the_end_of_its_session(browser: Browser, server: LocalServer) -> None:

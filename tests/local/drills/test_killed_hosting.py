@@ -130,7 +130,7 @@ def read_stream(local: LocalServer, has_begun: threading.Event) -> Exception:
 
 @contextmanager
 def open_streams(local: LocalServer) -> Iterator[Sequence["Future[Exception]"]]:
-    """Yield the results of readers of response streams, each of which has received a part."""
+    """Yield the results of readers of response streams, after each reader has received a part."""
     begun = [threading.Event() for _ in range(STREAMS)]
     with ThreadPoolExecutor(STREAMS) as pool:
         readers = [pool.submit(read_stream, local, has_begun) for has_begun in begun]

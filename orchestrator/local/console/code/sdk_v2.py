@@ -72,7 +72,7 @@ class Member:
 
 @dataclass(frozen=True)
 class Choice:
-    """A member of which only some values have an argument."""
+    """A member whose argument accepts only some of its values."""
 
     path: str
     values: Mapping[Any, Any]
